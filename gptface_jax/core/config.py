@@ -1,0 +1,133 @@
+"""Experiment files -> ConfigDict -> frozen dataclasses, with strict keys."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import pathlib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gptface_jax.core.errors import UserError, nearest
+
+T = typing.TypeVar("T")
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Builds the frozen dataclass `cls`; unknown keys are errors.
+
+    Nested dataclasses are built from nested mappings and lists become tuples.
+
+    Raises:
+      UserError: a key that `cls` does not have, with the nearest name, or a
+        value of another type than the field's default.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    built = {}
+    for name, value in dict(values).items():
+        path = f"{where}{name}"
+        if name not in names:
+            known = ", ".join(names)
+            raise UserError(
+                f"unknown config key '{path}'{nearest(name, names)}; known: {known}"
+            )
+        built[name] = _convert(hints[name], value, path)
+    return cls(**built)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(hint, value, f"{path}.")
+    if isinstance(value, list):
+        value = tuple(value)
+    if typing.get_origin(hint) is tuple and isinstance(value, tuple):
+        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    expected = _plain_types(hint)
+    if float in expected and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wrong_bool = isinstance(value, bool) and bool not in expected
+    if expected and (wrong_bool or not isinstance(value, expected)):
+        names = " or ".join(t.__name__ for t in expected)
+        raise UserError(f"config key '{path}' is {value!r}; expected {names}")
+    return value
+
+
+def _plain_types(hint: Any) -> tuple[type, ...]:
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = (int, float, str, bool, type(None))
+    return tuple(parts) if all(p in plain for p in parts) else ()
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Frozen dataclass -> plain nested dict of JSON types."""
+    return dataclasses.asdict(config)
+
+
+def load_config(spec: str) -> Any:
+    """Reads "path/to/file.py[:arg]" and returns its `get_config(arg)`.
+
+    Args:
+      spec: a Python file that defines `get_config(arg)`; what follows the
+        last colon is the argument ("tiny" shrinks every config).
+
+    Returns:
+      An `ml_collections.ConfigDict`, keys locked.
+
+    Raises:
+      UserError: no such file, no `get_config`, or an argument it refuses.
+    """
+    name, _, arg = spec.partition(".py:")
+    path = pathlib.Path(name + ".py" if arg else name)
+    if not path.is_file():
+        raise UserError(f"config file '{path}' does not exist; see configs/ for some")
+    module_spec = importlib.util.spec_from_file_location(
+        f"gptface_config_{path.stem}", path
+    )
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config file '{path}' defines no get_config(arg)")
+    return module.get_config(arg).lock()
+
+
+def override(config: Any, assignments: Iterable[str]) -> Any:
+    """Applies "a.b=value" strings to a ConfigDict in place and returns it.
+
+    Values are Python literals, or strings where they are not.
+
+    Raises:
+      UserError: an unknown key (with the nearest name) or a wrong type.
+    """
+    for assignment in assignments:
+        dotted, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"override '{assignment}' has no '='; write key=value")
+        *parents, last = dotted.split(".")
+        node = config
+        for depth, name in enumerate([*parents, last]):
+            keys = list(node) if isinstance(node, Mapping) or hasattr(
+                node, "keys") else []
+            if name not in keys:
+                prefix = ".".join(dotted.split(".")[: depth + 1])
+                raise UserError(
+                    f"unknown config key '{prefix}'{nearest(name, keys)}; "
+                    f"known here: {', '.join(keys) or 'nothing'}"
+                )
+            if depth < len(parents):
+                node = node[name]
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        try:
+            node[last] = value
+        except TypeError as error:
+            raise UserError(
+                f"config key '{dotted}' is {node[last]!r}, a "
+                f"{type(node[last]).__name__}; {text!r} does not fit ({error})"
+            ) from None
+    return config

@@ -1,0 +1,77 @@
+"""The one joint id space and sequence layout (SPEC A.2.3, A.3).
+
+Text ids come first, image code c is id `text_size + c`. A sequence is
+`[CLS] i_1 ... i_n [SEP] w_1 ... w_m`, padded with [PAD] to a fixed m.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class JointVocab:
+    """Sizes and special ids. The defaults are BERT's uncased vocabulary.
+
+    Attributes:
+      text_size: number of WordPiece entries |V|.
+      codebook_size: number of image codes C.
+      pad_id, unk_id, cls_id, sep_id, mask_id: special text ids.
+    """
+
+    text_size: int = 30522
+    codebook_size: int = 8192
+    pad_id: int = 0
+    unk_id: int = 100
+    cls_id: int = 101
+    sep_id: int = 102
+    mask_id: int = 103
+
+    @property
+    def size(self) -> int:
+        return self.text_size + self.codebook_size
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        return (self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id)
+
+    def image_to_joint(self, image_ids):
+        """Codes 0..C-1 -> joint ids, any integer array."""
+        return image_ids + self.text_size
+
+    def joint_to_image(self, tokens):
+        """Joint ids of image positions -> codes 0..C-1."""
+        return tokens - self.text_size
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceLayout:
+    """Where image and text sit in a sequence of length 1 + n + 1 + m.
+
+    Attributes:
+      grid: (h, w) of the image tokens; n = h * w, raster order.
+      max_text_tokens: m, text slots (padded).
+    """
+
+    grid: tuple[int, int]
+    max_text_tokens: int = 64
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def length(self) -> int:
+        return 2 + self.num_image_tokens + self.max_text_tokens
+
+    @property
+    def image_slice(self) -> slice:
+        return slice(1, 1 + self.num_image_tokens)
+
+    @property
+    def sep_index(self) -> int:
+        return 1 + self.num_image_tokens
+
+    @property
+    def text_slice(self) -> slice:
+        return slice(2 + self.num_image_tokens, self.length)
