@@ -109,8 +109,9 @@ def override(config: Any, assignments: Iterable[str]) -> Any:
         *parents, last = dotted.split(".")
         node = config
         for depth, name in enumerate([*parents, last]):
-            keys = list(node) if isinstance(node, Mapping) or hasattr(
-                node, "keys") else []
+            keys = (
+                list(node) if isinstance(node, Mapping) or hasattr(node, "keys") else []
+            )
             if name not in keys:
                 prefix = ".".join(dotted.split(".")[: depth + 1])
                 raise UserError(

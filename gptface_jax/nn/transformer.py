@@ -1,0 +1,185 @@
+"""Pre-LN transformer with a gated feed-forward (SPEC A.4, equations 1-2).
+
+    x_hat = x + Attention(LN(x))
+    x     = x_hat + GLU(LN(x_hat)),   GLU(x) = W2(act(Wg x + bg) * (W1 x + b1)) + b2
+
+Layers are scanned, so their parameters carry a leading `layers` axis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+from flax import linen as nn
+
+GATES = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and variants of the backbone; the defaults are the paper's.
+
+    Attributes:
+      num_layers, width, num_heads, mlp_width: sizes; head width is width/heads.
+      gate: activation of the gate branch, a key of `GATES` (OPEN, SPEC A.4).
+      init: "normal" = std 0.02 everywhere; "fan_in" = std 1/sqrt(fan in), with
+        residual outputs divided by sqrt(2 * num_layers). At widths below about
+        500 the first starts with almost uniform attention.
+      qk_norm: root-mean-square norm of queries and keys with a learned gain.
+      dropout: after attention and feed-forward outputs.
+      remat: recompute layer activations in the backward pass.
+      unroll: layers per step of the scan's loop; num_layers removes the loop.
+      norm_eps: of every LayerNorm.
+      dtype: of the activations; parameters and norms stay float32.
+    """
+
+    num_layers: int = 12
+    width: int = 768
+    num_heads: int = 12
+    mlp_width: int = 3072
+    gate: str = "gelu"
+    init: str = "normal"
+    qk_norm: bool = False
+    dropout: float = 0.0
+    remat: bool = True
+    unroll: int = 1
+    norm_eps: float = 1e-6
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width {self.width} is not divisible by num_heads {self.num_heads}"
+            )
+        if self.gate not in GATES:
+            raise ValueError(f"gate {self.gate!r} is none of {', '.join(GATES)}")
+        if self.init not in ("normal", "fan_in"):
+            raise ValueError(f"init {self.init!r} is neither 'normal' nor 'fan_in'")
+
+
+def dense(config: TransformerConfig, features, axes, name, residual=False):
+    """A Dense layer with logical axes and the configured initialisation."""
+    if config.init == "normal":
+        init = nn.initializers.normal(0.02)
+    else:
+        scale = 1.0 / (2 * config.num_layers) if residual else 1.0
+        init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
+    return nn.Dense(
+        features,
+        dtype=config.dtype,
+        kernel_init=nn.with_logical_partitioning(init, axes),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axes[-1],)),
+        name=name,
+    )
+
+
+def layer_norm(config: TransformerConfig, name: str) -> nn.LayerNorm:
+    """LayerNorm over D in float32, result in the activation dtype."""
+    return nn.LayerNorm(
+        epsilon=config.norm_eps,
+        dtype=config.dtype,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
+        name=name,
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head attention over all positions that the mask allows."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, attn_mask: jax.Array) -> jax.Array:
+        """x [B,L,D]; attn_mask bool, broadcastable to [B,N,Q,K], True = may attend."""
+        c = self.config
+        shape = (*x.shape[:2], c.num_heads, c.width // c.num_heads)
+        query, key, value = (
+            dense(c, c.width, ("embed", "heads"), name)(x).reshape(shape)  # [B,L,N,H]
+            for name in ("query", "key", "value")
+        )
+        if c.qk_norm:
+            query, key = (
+                nn.RMSNorm(
+                    dtype=c.dtype,
+                    scale_init=nn.with_logical_partitioning(
+                        nn.initializers.ones, ("head_dim",)
+                    ),
+                    name=name,
+                )(array)
+                for name, array in (("query_norm", query), ("key_norm", key))
+            )
+        out = jax.nn.dot_product_attention(query, key, value, mask=attn_mask)
+        out = out.reshape(x.shape)
+        return dense(c, c.width, ("heads", "embed"), "out", residual=True)(out)
+
+
+class GatedFeedForward(nn.Module):
+    """W2(act(Wg x) * (W1 x)), all with biases."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        gate = GATES[c.gate](dense(c, c.mlp_width, ("embed", "mlp"), "gate")(x))
+        up = dense(c, c.mlp_width, ("embed", "mlp"), "up")(x)
+        return dense(c, c.width, ("mlp", "embed"), "down", residual=True)(gate * up)
+
+
+class Block(nn.Module):
+    """One layer; returns (x, None) as `nn.scan` wants it."""
+
+    config: TransformerConfig
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, attn_mask: jax.Array):
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=self.deterministic)
+        h = layer_norm(c, "attention_norm")(x)
+        x = x + drop(Attention(c, name="attention")(h, attn_mask))
+        h = layer_norm(c, "mlp_norm")(x)
+        x = x + drop(GatedFeedForward(c, name="mlp")(h))
+        return nn.with_logical_constraint(x, ("batch", "length", "embed_act")), None
+
+
+class Transformer(nn.Module):
+    """The stack and its final LayerNorm (a pre-LN stack needs one)."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, attn_mask: jax.Array, deterministic: bool = True
+    ) -> jax.Array:
+        """Runs all layers.
+
+        Args:
+          x: [B,L,D].
+          attn_mask: bool [B,1|N,1|Q,K], True = may attend.
+          deterministic: no dropout; else a "dropout" rng is needed.
+
+        Returns:
+          [B,L,D], normalised.
+        """
+        c = self.config
+        block = nn.remat(Block, prevent_cse=False) if c.remat else Block
+        stack = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=nn.broadcast,
+            length=c.num_layers,
+            unroll=min(c.unroll, c.num_layers),
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        x, _ = stack(c, deterministic, name="layers")(x, attn_mask)
+        return layer_norm(c, "final_norm")(x)

@@ -1,0 +1,147 @@
+"""Which positions become [MASK]: spans, random sets, text, curriculum (SPEC A.6).
+
+All functions are exact in their budgets and run inside jit: the budget is a
+traced array, so a mask ratio that changes with the step recompiles nothing.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def curriculum_ratio(step: jax.Array, total_steps: int | None = None) -> jax.Array:
+    """Image mask ratio 15 % + 1 % a stage, at most 65 % (SPEC A.6.2).
+
+    Args:
+      step: updates done, integer scalar.
+      total_steps: None for the paper's stage of 20,000 steps; else the run is
+        cut into 50 equal stages.
+
+    Returns:
+      float32 scalar in [0.15, 0.65].
+    """
+    if total_steps is None:
+        stage = step // 20_000
+    else:
+        stage = step * 50 // total_steps
+    return jnp.minimum(0.65, 0.15 + 0.01 * stage.astype(jnp.float32))
+
+
+def lowest(scores: jax.Array, budget: jax.Array) -> jax.Array:
+    """True at the `budget` smallest scores of each row.
+
+    Args:
+      scores: float [..., n], ties broken by position.
+      budget: int [...], 0..n.
+
+    Returns:
+      bool [..., n] with exactly `budget` True.
+    """
+    ranks = jnp.argsort(jnp.argsort(scores, axis=-1), axis=-1)
+    return ranks < budget[..., None]
+
+
+def random_mask(shape: tuple[int, int], budget: jax.Array, key: jax.Array):
+    """Masks `budget` [B] of n positions, every set equally likely; bool [B,n]."""
+    return lowest(jax.random.uniform(key, shape), budget)
+
+
+def span_mask(
+    grid: tuple[int, int], budget: jax.Array, key: jax.Array, spans: int = 1
+) -> jax.Array:
+    """Grows masked regions from random seeds to an exact budget (SPEC A.6.1).
+
+    Adding one cell at a time with probability proportional to its number of
+    masked 4-neighbours is first-passage percolation: edges get independent
+    Exp(1) passage times, and cells are masked in the order in which a front
+    that starts at the seeds reaches them. The order of arrival has the same law
+    because the exponential has no memory.
+
+        . . # #        one seed, budget 5 on a 4 x 4 grid:
+        . # # .        the masked cells are connected
+        . # . .
+        . . . .
+
+    Args:
+      grid: (h, w).
+      budget: int [B], cells to mask in each sample.
+      key: random key.
+      spans: number of seeds; regions of different seeds may touch.
+
+    Returns:
+      bool [B, h*w], raster order.
+    """
+    h, w = grid
+    batch = budget.shape[0]
+    seed_key, across_key, down_key = jax.random.split(key, 3)
+    across = jax.random.exponential(across_key, (batch, h, w - 1))
+    down = jax.random.exponential(down_key, (batch, h - 1, w))
+    seeds = jax.vmap(lambda k: jax.random.permutation(k, h * w)[:spans])(
+        jax.random.split(seed_key, batch)
+    )
+    start = jnp.full((batch, h * w), jnp.inf)
+    start = start.at[jnp.arange(batch)[:, None], seeds].set(0.0).reshape(batch, h, w)
+
+    def relax(times):
+        pad = jnp.inf
+        left = jnp.pad(
+            times[:, :, :-1] + across, ((0, 0), (0, 0), (1, 0)), constant_values=pad
+        )
+        right = jnp.pad(
+            times[:, :, 1:] + across, ((0, 0), (0, 0), (0, 1)), constant_values=pad
+        )
+        up = jnp.pad(
+            times[:, :-1] + down, ((0, 0), (1, 0), (0, 0)), constant_values=pad
+        )
+        below = jnp.pad(
+            times[:, 1:] + down, ((0, 0), (0, 1), (0, 0)), constant_values=pad
+        )
+        arrivals = jnp.minimum(jnp.minimum(left, right), jnp.minimum(up, below))
+        return jnp.minimum(times, arrivals)
+
+    def unsettled(carry):
+        times, previous = carry
+        return jnp.any(times != previous)
+
+    times, _ = jax.lax.while_loop(
+        unsettled, lambda carry: (relax(carry[0]), carry[0]), (relax(start), start)
+    )
+    return lowest(times.reshape(batch, h * w), budget)
+
+
+def text_budget(valid: jax.Array, ratio: float) -> jax.Array:
+    """max(1, round(ratio * length)) for each text, 0 for empty ones; int [B]."""
+    length = jnp.sum(valid, axis=-1)
+    wanted = jnp.maximum(1, jnp.round(ratio * length).astype(jnp.int32))
+    return jnp.where(length > 0, wanted, 0)
+
+
+def text_random_mask(valid: jax.Array, ratio: float, key: jax.Array) -> jax.Array:
+    """Masks a uniform subset of the real words (SPEC A.6.4).
+
+    Args:
+      valid: bool [B,m], True at real tokens (not padding).
+      ratio: fraction of the real tokens.
+      key: random key.
+
+    Returns:
+      bool [B,m], a subset of `valid`.
+    """
+    scores = jnp.where(valid, jax.random.uniform(key, valid.shape), jnp.inf)
+    return lowest(scores, text_budget(valid, ratio)) & valid
+
+
+def text_span_mask(valid: jax.Array, ratio: float, key: jax.Array) -> jax.Array:
+    """Masks one contiguous run of real words with a uniform start (SPEC A.6.4).
+
+    Real tokens must come first in every row. Arguments and result as in
+    `text_random_mask`.
+    """
+    length = jnp.sum(valid, axis=-1)
+    span = text_budget(valid, ratio)
+    starts = length - span + 1
+    start = jnp.floor(jax.random.uniform(key, length.shape) * starts).astype(jnp.int32)
+    position = jnp.arange(valid.shape[-1])
+    inside = (position >= start[:, None]) & (position < (start + span)[:, None])
+    return inside & valid

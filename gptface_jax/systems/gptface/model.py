@@ -1,0 +1,210 @@
+"""GPTFace: one bidirectional transformer over image and text tokens (SPEC A.2.3-A.4).
+
+Sequence: [CLS] i_1 ... i_n [SEP] w_1 ... w_m, padded; see `core.vocab`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gptface_jax.core.vocab import JointVocab, SequenceLayout
+from gptface_jax.nn import tokens as nn_tokens
+from gptface_jax.nn import transformer as nn_transformer
+
+# Rows of the match control table (SPEC A.5.2).
+UNKNOWN, MATCHED, MISMATCHED = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTFaceConfig:
+    """The model.
+
+    Attributes:
+      transformer: the backbone.
+      vocab: joint id space.
+      layout: token grid and text slots.
+      max_positions: rows of the position table (>= layout.length).
+      match_token: add the match control embedding to [CLS] (preset `control`).
+      embedding_init: standard deviation of the embedding tables at the start.
+      contrastive_width: width of the image-text contrastive projections used
+        by the optional warm-up term; 0 for none.
+    """
+
+    transformer: nn_transformer.TransformerConfig = nn_transformer.TransformerConfig()
+    vocab: JointVocab = JointVocab()
+    layout: SequenceLayout = SequenceLayout(grid=(21, 21))
+    max_positions: int = 512
+    match_token: bool = False
+    embedding_init: float = 0.02
+    contrastive_width: int = 0
+
+    def __post_init__(self):
+        if self.layout.length > self.max_positions:
+            raise ValueError(
+                f"sequence length {self.layout.length} exceeds max_positions "
+                f"{self.max_positions}"
+            )
+
+
+def assemble(
+    image_ids: jax.Array, text_ids: jax.Array, config: GPTFaceConfig
+) -> jax.Array:
+    """Joins codes and words into one sequence of joint ids.
+
+    Args:
+      image_ids: int [B,n] codes 0..C-1 in raster order.
+      text_ids: int [B,m] text ids, padded with [PAD].
+      config: the model's.
+
+    Returns:
+      tokens int32 [B,L].
+    """
+    vocab = config.vocab
+    column = jnp.ones((image_ids.shape[0], 1), jnp.int32)
+    return jnp.concatenate(
+        [
+            column * vocab.cls_id,
+            vocab.image_to_joint(image_ids).astype(jnp.int32),
+            column * vocab.sep_id,
+            text_ids.astype(jnp.int32),
+        ],
+        axis=1,
+    )
+
+
+def padding_mask(tokens: jax.Array, vocab: JointVocab) -> jax.Array:
+    """bool [B,1,1,K]: padding is never attended."""
+    return (tokens != vocab.pad_id)[:, None, None, :]
+
+
+def unimodal_mask(tokens: jax.Array, config: GPTFaceConfig) -> jax.Array:
+    """bool [B,1,Q,K]: image sees only image, text only text, no padding.
+
+    [CLS] i i [SEP] w w
+      1   1 1   0   0 0
+      1   1 1   0   0 0
+      0   0 0   1   1 1
+    """
+    is_text = jnp.arange(tokens.shape[1]) >= config.layout.sep_index
+    same = is_text[:, None] == is_text[None, :]
+    return same[None, None] & padding_mask(tokens, config.vocab)
+
+
+class GPTFace(nn.Module):
+    """Embedding, backbone, shared softmax and the image-text matching head."""
+
+    config: GPTFaceConfig
+
+    def setup(self):
+        c = self.config
+        t = c.transformer
+        self.tokens = nn_tokens.JointEmbedding(
+            c.vocab.size,
+            c.max_positions,
+            t.width,
+            c.embedding_init,
+            3 if c.match_token else 0,
+            t.dtype,
+        )
+        self.transformer = nn_transformer.Transformer(t)
+        self.output_dense = nn_transformer.dense(
+            t, t.width, ("embed", "embed_out"), "output_dense"
+        )
+        self.output_norm = nn_transformer.layer_norm(t, "output_norm")
+        self.itm = nn_transformer.dense(t, 2, ("embed", None), "itm")
+        if c.contrastive_width:
+            self.image_projection = nn_transformer.dense(
+                t, c.contrastive_width, ("embed", None), "image_projection"
+            )
+            self.text_projection = nn_transformer.dense(
+                t, c.contrastive_width, ("embed", None), "text_projection"
+            )
+            self.contrastive_log_scale = self.param(
+                "contrastive_log_scale", nn.initializers.constant(2.66), ()
+            )
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        match: jax.Array | None = None,
+        attn_mask: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Final hidden states.
+
+        Args:
+          tokens: int32 [B,L] joint ids.
+          match: int32 [B] of UNKNOWN, MATCHED, MISMATCHED; ignored by models
+            without the match token.
+          attn_mask: bool [B,1,Q,K]; default all but padding.
+          deterministic: no dropout.
+
+        Returns:
+          [B,L,D].
+        """
+        c = self.config
+        if attn_mask is None:
+            attn_mask = padding_mask(tokens, c.vocab)
+        if not c.match_token:
+            match = None
+        elif match is None:
+            match = jnp.full(tokens.shape[:1], UNKNOWN, jnp.int32)
+        x = self.tokens(tokens, match)
+        x = nn.with_logical_constraint(x, ("batch", "length", "embed_act"))
+        return self.transformer(x, attn_mask, deterministic)
+
+    def token_logits(
+        self, hidden: jax.Array, start: int = 0, stop: int | None = None
+    ) -> jax.Array:
+        """Shared softmax: [...,D] -> float32 logits of joint ids [start, stop)."""
+        x = jax.nn.gelu(self.output_dense(hidden), approximate=True)
+        return self.tokens.attend(self.output_norm(x), start, stop)
+
+    def image_logits(self, hidden: jax.Array) -> jax.Array:
+        """[...,D] -> [...,C], image codes only."""
+        return self.token_logits(hidden, self.config.vocab.text_size)
+
+    def text_logits(self, hidden: jax.Array) -> jax.Array:
+        """[...,D] -> [...,|V|], words only; special ids are -inf."""
+        logits = self.token_logits(hidden, 0, self.config.vocab.text_size)
+        special = jnp.array(self.config.vocab.special_ids)
+        return logits.at[..., special].set(-jnp.inf)
+
+    def itm_logits(self, hidden: jax.Array) -> jax.Array:
+        """[B,L,D] -> float32 [B,2] from the last [CLS] state; index 1 = matched."""
+        return self.itm(hidden[:, 0]).astype(jnp.float32)
+
+    def contrastive_features(self, tokens: jax.Array, deterministic: bool = True):
+        """Image and text features that have not seen each other.
+
+        Returns:
+          (image [B,P], text [B,P], log inverse temperature), the two means over
+          their own positions, from one pass with `unimodal_mask`.
+        """
+        layout = self.config.layout
+        hidden = self(
+            tokens,
+            attn_mask=unimodal_mask(tokens, self.config),
+            deterministic=deterministic,
+        )
+        image = jnp.mean(hidden[:, layout.image_slice], axis=1)
+        text, words = hidden[:, layout.text_slice], tokens[:, layout.text_slice]
+        real = (words != self.config.vocab.pad_id)[..., None].astype(text.dtype)
+        text = jnp.sum(text * real, 1) / jnp.maximum(jnp.sum(real, 1), 1.0)
+        return (
+            self.image_projection(image),
+            self.text_projection(text),
+            self.contrastive_log_scale,
+        )
+
+    def init_all(self, tokens: jax.Array):
+        """Touches every parameter; pass as `method` to `init`."""
+        hidden = self(tokens)
+        outputs = [self.token_logits(hidden[:, :1]), self.itm_logits(hidden)]
+        if self.config.contrastive_width:
+            outputs.append(self.contrastive_features(tokens))
+        return outputs

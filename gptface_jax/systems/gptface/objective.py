@@ -1,0 +1,394 @@
+"""Masked image/language modelling and image-text matching (SPEC A.5, A.6).
+
+Masks, negatives and match bits are drawn on the device inside the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from gptface_jax.core import trees
+from gptface_jax.core.types import Batch, Metrics
+from gptface_jax.ops import losses, masking
+from gptface_jax.systems.gptface import model as gptface_model
+
+RATIO_SCHEDULES = ("paper", "rescaled", "wide", "uniform")
+WIDE_TEXT_RATIO = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is masked, what is scored. The defaults are preset `control`.
+
+    Attributes:
+      ratio_schedule: "paper" (1 % every 20,000 steps), "rescaled" (50 stages
+        over the run), "wide" (rescaled, then uniform in `wide_range` after 80 %
+        of the run), "uniform" (in `wide_range` from the start).
+      wide_range: lowest and highest ratio of the uniform part.
+      clean_fraction: examples whose image stays unmasked, so that matching is
+        calibrated on whole pictures too.
+      span_fraction: examples with span masks; the rest get random masks.
+      spans: seeds of a span mask.
+      text_ratio: fraction of the words masked (paper: 0.2).
+      text_wide_fraction: examples whose text is masked at WIDE_TEXT_RATIO,
+        a denser signal from picture to word (0 in preset `paper`).
+      text_span_fraction: examples with one contiguous run of masked words.
+      negative_fraction: examples whose text is replaced (paper: 0.5).
+      unknown_fraction: with the match token, examples that do not see their
+        match bit; only these are scored by image-text matching.
+      pooled: one mean over image and text positions (preset `paper`) instead of
+        separate means.
+      image_weight, text_weight, itm_weight: of the three losses.
+      contrastive_weight: of the image-text contrastive warm-up term.
+      contrastive_until: fraction of the run after which that term is zero.
+      itm_warmup: fraction of the run in which images are masked at most 15 %.
+    """
+
+    ratio_schedule: str = "wide"
+    wide_range: tuple[float, float] = (0.1, 1.0)
+    clean_fraction: float = 0.1
+    span_fraction: float = 0.8
+    spans: int = 1
+    text_ratio: float = 0.2
+    text_wide_fraction: float = 0.0
+    text_span_fraction: float = 0.5
+    negative_fraction: float = 0.5
+    unknown_fraction: float = 0.5
+    pooled: bool = False
+    image_weight: float = 1.0
+    text_weight: float = 1.0
+    itm_weight: float = 1.0
+    contrastive_weight: float = 0.0
+    contrastive_until: float = 1.0
+    itm_warmup: float = 0.0
+
+    def __post_init__(self):
+        if self.ratio_schedule not in RATIO_SCHEDULES:
+            raise ValueError(
+                f"ratio_schedule {self.ratio_schedule!r} is none of "
+                + ", ".join(RATIO_SCHEDULES)
+            )
+
+    @property
+    def max_image_ratio(self) -> float:
+        wide = self.ratio_schedule in ("wide", "uniform")
+        return max(0.65, self.wide_range[1]) if wide else 0.65
+
+    @property
+    def max_text_ratio(self) -> float:
+        return WIDE_TEXT_RATIO if self.text_wide_fraction else self.text_ratio
+
+
+@flax.struct.dataclass
+class Masked:
+    """One corrupted batch.
+
+    Attributes:
+      tokens: int32 [B,L] with [MASK] at masked positions.
+      targets: int32 [B,L] what stood there.
+      masked: bool [B,L].
+      itm_labels: int32 [B], 1 = matched.
+      match: int32 [B] match control row (UNKNOWN for all without the token).
+      image_ratio: float32 [B] fraction of the image that is masked.
+    """
+
+    tokens: jax.Array
+    targets: jax.Array
+    masked: jax.Array
+    itm_labels: jax.Array
+    match: jax.Array
+    image_ratio: jax.Array
+
+
+def image_ratios(
+    objective: ObjectiveConfig, batch: int, step, total_steps: int, key
+) -> jax.Array:
+    """Mask ratio of every example at this step; float32 [B]."""
+    low, high = objective.wide_range
+    uniform = jax.random.uniform(
+        trees.stream(key, "ratio"), (batch,), minval=low, maxval=high
+    )
+    step = jnp.asarray(step)
+    stage_total = None if objective.ratio_schedule == "paper" else total_steps
+    staged = jnp.full((batch,), masking.curriculum_ratio(step, stage_total))
+    ratios = {
+        "paper": staged,
+        "rescaled": staged,
+        "wide": jnp.where(step >= 0.8 * total_steps, uniform, staged),
+        "uniform": uniform,
+    }[objective.ratio_schedule]
+    warming = step < objective.itm_warmup * total_steps
+    ratios = jnp.where(warming, jnp.minimum(ratios, 0.15), ratios)
+    clean = jax.random.uniform(trees.stream(key, "clean"), (batch,))
+    return jnp.where(clean < objective.clean_fraction, 0.0, ratios)
+
+
+def image_mask(
+    objective: ObjectiveConfig, grid: tuple[int, int], ratios: jax.Array, key
+) -> jax.Array:
+    """Span or random masks at the given ratios [B]; bool [B,n]."""
+    n = grid[0] * grid[1]
+    budget = jnp.round(ratios * n).astype(jnp.int32)
+    shape = (ratios.shape[0], n)
+    span = masking.span_mask(grid, budget, trees.stream(key, "span"), objective.spans)
+    scattered = masking.random_mask(shape, budget, trees.stream(key, "random"))
+    choice = jax.random.uniform(trees.stream(key, "kind"), (ratios.shape[0], 1))
+    return jnp.where(choice < objective.span_fraction, span, scattered)
+
+
+def text_mask(objective: ObjectiveConfig, valid: jax.Array, key) -> jax.Array:
+    """Random, contiguous or wide word masks; bool [B,m], a subset of `valid`."""
+    random_key, span_key = trees.stream(key, "words"), trees.stream(key, "run")
+    ratio = objective.text_ratio
+    mask = jnp.where(
+        _coin(trees.stream(key, "text_kind"), valid, objective.text_span_fraction),
+        masking.text_span_mask(valid, ratio, span_key),
+        masking.text_random_mask(valid, ratio, random_key),
+    )
+    if not objective.text_wide_fraction:
+        return mask
+    return jnp.where(
+        _coin(trees.stream(key, "text_wide"), valid, objective.text_wide_fraction),
+        masking.text_random_mask(valid, WIDE_TEXT_RATIO, random_key),
+        mask,
+    )
+
+
+def _coin(key, like: jax.Array, probability: float) -> jax.Array:
+    """bool [B,1], True with the given probability."""
+    return jax.random.uniform(key, (like.shape[0], 1)) < probability
+
+
+def corrupt(
+    config: gptface_model.GPTFaceConfig,
+    objective: ObjectiveConfig,
+    batch: Batch,
+    ratios: jax.Array,
+    key: jax.Array,
+) -> Masked:
+    """Replaces texts, masks positions, draws match bits.
+
+    Args:
+      config: the model's.
+      objective: the objective's.
+      batch: image_ids int [B,n], text_ids int [B,m], negative_ids int [B,m].
+      ratios: float [B] image mask ratio.
+      key: random key.
+
+    Returns:
+      The corrupted batch. A text equal to its replacement counts as matched.
+    """
+    text, negative = batch["text_ids"], batch["negative_ids"]
+    size = text.shape[0]
+    swap = _coin(trees.stream(key, "negative"), text, objective.negative_fraction)
+    swap &= jnp.any(text != negative, axis=1, keepdims=True)
+    text = jnp.where(swap, negative, text)
+    labels = 1 - swap[:, 0].astype(jnp.int32)
+
+    targets = gptface_model.assemble(batch["image_ids"], text, config)
+    valid = text != config.vocab.pad_id
+    column = jnp.zeros((size, 1), bool)
+    masked = jnp.concatenate(
+        [
+            column,
+            image_mask(objective, config.layout.grid, ratios, key),
+            column,
+            text_mask(objective, valid, key),
+        ],
+        axis=1,
+    )
+    match = jnp.full((size,), gptface_model.UNKNOWN, jnp.int32)
+    if config.match_token:
+        told = jnp.where(labels == 1, gptface_model.MATCHED, gptface_model.MISMATCHED)
+        hidden = _coin(trees.stream(key, "match"), text, objective.unknown_fraction)
+        match = jnp.where(hidden[:, 0], match, told)
+    return Masked(
+        tokens=jnp.where(masked, config.vocab.mask_id, targets),
+        targets=targets,
+        masked=masked,
+        itm_labels=labels,
+        match=match,
+        image_ratio=jnp.mean(masked[:, config.layout.image_slice], axis=1),
+    )
+
+
+def gather_masked(
+    hidden: jax.Array, targets: jax.Array, masked: jax.Array, budget: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Brings masked positions to the front of a static budget of S slots.
+
+    Args:
+      hidden: [B,P,D] states of one modality.
+      targets: int [B,P].
+      masked: bool [B,P], at most S True in a row.
+      budget: S.
+
+    Returns:
+      (hidden [B,S,D], targets [B,S], real bool [B,S]).
+    """
+    order = jnp.argsort(~masked, axis=1, stable=True)[:, :budget]  # [B,S]
+    return (
+        jnp.take_along_axis(hidden, order[..., None], axis=1),
+        jnp.take_along_axis(targets, order, axis=1),
+        jnp.take_along_axis(masked, order, axis=1),
+    )
+
+
+def budgets(
+    config: gptface_model.GPTFaceConfig, objective: ObjectiveConfig
+) -> tuple[int, int]:
+    """Most image and most text positions that can be masked in one example."""
+    n, m = config.layout.num_image_tokens, config.layout.max_text_tokens
+    image = min(n, round(objective.max_image_ratio * n) + 1)
+    return image, max(1, min(m, round(objective.max_text_ratio * m) + 1))
+
+
+def masked_metrics(
+    module: gptface_model.GPTFace,
+    params,
+    hidden: jax.Array,
+    corrupted: Masked,
+    budget: tuple[int, int],
+) -> Metrics:
+    """NLL and accuracy of the shared softmax at masked positions, by modality."""
+    metrics = {}
+    layout = module.config.layout
+    for name, where, slots in (
+        ("image", layout.image_slice, budget[0]),
+        ("text", layout.text_slice, budget[1]),
+    ):
+        states, targets, real = gather_masked(
+            hidden[:, where],
+            corrupted.targets[:, where],
+            corrupted.masked[:, where],
+            slots,
+        )
+        logits = module.apply({"params": params}, states, method="token_logits")
+        nll = losses.cross_entropy(logits, targets)
+        right = jnp.argmax(logits, -1) == targets
+        metrics[f"{name}_nll"] = losses.masked_sum(nll, real)
+        metrics[f"{name}_accuracy"] = losses.masked_sum(right, real)
+    return metrics
+
+
+def itm_metrics(logits: jax.Array, labels: jax.Array, scored: jax.Array) -> Metrics:
+    """Loss and accuracy of image-text matching where `scored` [B]."""
+    nll = losses.cross_entropy(logits, labels)
+    right = jnp.argmax(logits, -1) == labels
+    return {
+        "itm_loss": losses.masked_sum(nll, scored),
+        "itm_accuracy": losses.masked_sum(right, scored),
+    }
+
+
+def make_loss(
+    module: gptface_model.GPTFace, objective: ObjectiveConfig, total_steps: int
+):
+    """The training loss of the single phase; see `core.types.LossFn`."""
+    config = module.config
+    budget = budgets(config, objective)
+
+    def loss_fn(params, state, batch, key, step):
+        size = batch["image_ids"].shape[0]
+        ratios = image_ratios(objective, size, step, total_steps, key)
+        corrupted = corrupt(config, objective, batch, ratios, key)
+        deterministic = config.transformer.dropout == 0.0
+        rngs = None if deterministic else {"dropout": trees.stream(key, "dropout")}
+        variables = {"params": params}
+        hidden = module.apply(
+            variables,
+            corrupted.tokens,
+            corrupted.match,
+            deterministic=deterministic,
+            rngs=rngs,
+        )
+        metrics = dict(masked_metrics(module, params, hidden, corrupted, budget))
+        scored = corrupted.match == gptface_model.UNKNOWN
+        itm_logits = module.apply(variables, hidden, method="itm_logits")
+        metrics.update(itm_metrics(itm_logits, corrupted.itm_labels, scored))
+
+        if objective.pooled:
+            pooled = jax.tree.map(jnp.add, metrics["image_nll"], metrics["text_nll"])
+            loss = losses.mean(pooled)
+        else:
+            loss = objective.image_weight * losses.mean(metrics["image_nll"])
+            loss += objective.text_weight * losses.mean(metrics["text_nll"])
+        loss += objective.itm_weight * losses.mean(metrics["itm_loss"])
+
+        if config.contrastive_width and objective.contrastive_weight:
+            tokens = gptface_model.assemble(
+                batch["image_ids"], batch["text_ids"], config
+            )
+            features = module.apply(variables, tokens, method="contrastive_features")
+            nll, right = losses.contrastive(*features)
+            active = step < objective.contrastive_until * total_steps
+            loss += objective.contrastive_weight * jnp.where(active, nll.mean(), 0.0)
+            metrics["contrastive_loss"] = (nll.sum(), jnp.float32(size))
+            metrics["contrastive_accuracy"] = (right.sum(), jnp.float32(size))
+        metrics["mask_ratio"] = (corrupted.image_ratio.sum(), jnp.float32(size))
+        return loss, (state, metrics)
+
+    return loss_fn
+
+
+def make_eval(
+    module: gptface_model.GPTFace,
+    objective: ObjectiveConfig,
+    ratios: tuple[float, ...] = (0.0, 0.15, 0.4, 0.65),
+):
+    """Held-out metrics: MILM on true pairs, and the matching probe.
+
+    Image NLL is measured with span masks at 40 %, text NLL at the objective's
+    ratio. The probe scores every pair with its own and with the replaced text
+    (balanced by construction) at each image mask ratio, text unmasked.
+    """
+    config = module.config
+    true_pairs = dataclasses.replace(
+        objective, negative_fraction=0.0, span_fraction=1.0, text_wide_fraction=0.0
+    )
+    probe = dataclasses.replace(objective, span_fraction=1.0)
+    budget = budgets(config, objective)
+
+    def eval_fn(params, state, batch, key):
+        del state
+        variables = {"params": params}
+        size = batch["image_ids"].shape[0]
+        corrupted = corrupt(config, true_pairs, batch, jnp.full((size,), 0.4), key)
+        match = jnp.full((size,), gptface_model.MATCHED)
+        hidden = module.apply(variables, corrupted.tokens, match)
+        metrics = dict(masked_metrics(module, params, hidden, corrupted, budget))
+        total = losses.mean(metrics["image_nll"]) + losses.mean(metrics["text_nll"])
+
+        different = jnp.any(batch["text_ids"] != batch["negative_ids"], axis=1)
+        for ratio in ratios:
+            image = image_mask(
+                probe,
+                config.layout.grid,
+                jnp.full((size,), ratio),
+                trees.stream(key, f"probe{ratio}"),
+            )
+            column = jnp.zeros((size, 1), bool)
+            words = jnp.zeros((size, config.layout.max_text_tokens), bool)
+            masked = jnp.concatenate([column, image, column, words], axis=1)
+            for text, label in (("text_ids", 1), ("negative_ids", 0)):
+                tokens = gptface_model.assemble(batch["image_ids"], batch[text], config)
+                tokens = jnp.where(masked, config.vocab.mask_id, tokens)
+                states = module.apply(variables, tokens)
+                logits = module.apply(variables, states, method="itm_logits")
+                labels = jnp.full((size,), label)
+                scored = itm_metrics(logits, labels, different)
+                name = f"itm_accuracy_{round(100 * ratio)}"
+                pair = scored["itm_accuracy"]
+                if name in metrics:
+                    pair = jax.tree.map(jnp.add, metrics[name], pair)
+                metrics[name] = pair
+                if ratio == 0.0:
+                    total += 0.5 * losses.mean(scored["itm_loss"])
+        metrics["loss"] = (total * size, jnp.float32(size))
+        return metrics
+
+    return eval_fn

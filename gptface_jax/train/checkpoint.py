@@ -1,0 +1,380 @@
+"""Checkpoints with Orbax: asynchronous, latest and best kept, self-describing.
+
+`<workdir>/checkpoints/<step>/` holds separate items: params, opt_state, state
+(where a system has one), ema (where it is on) and meta, a JSON with the step,
+the data position, the config and extra files such as a vocabulary. Reading the
+parameters therefore needs neither a template nor the code that trained them.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gptface_jax.core import trees
+from gptface_jax.core.errors import UserError
+from gptface_jax.train.settings import first_difference
+from gptface_jax.train.state import TrainState
+
+FORMAT = "gptface-train/1"
+_BEST = "best"  # the one metric stored with a checkpoint
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax's warnings about what is meant here off the screen."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def make_meta(
+    step: int, system: str, config: Mapping[str, Any], extra: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """What a checkpoint says about itself; bytes are stored as base64 or text."""
+    return {
+        "format": FORMAT,
+        "step": step,
+        "data_position": step,
+        "system": system,
+        "config": dict(config),
+        "extra_files": {name: _encode(data) for name, data in extra.items()},
+    }
+
+
+def _encode(data: bytes | str) -> dict[str, str]:
+    if isinstance(data, str):
+        return {"text": data}
+    try:
+        return {"text": data.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode("ascii")}
+
+
+def _decode(entry: Mapping[str, str]) -> bytes:
+    if "text" in entry:
+        return entry["text"].encode("utf-8")
+    return base64.b64decode(entry["base64"])
+
+
+class Checkpoints:
+    """The checkpoints of one work folder."""
+
+    def __init__(
+        self, workdir: Any, *, keep: int = 2, best_mode: str = "min", track: bool = True
+    ):
+        """Opens (and creates) `<workdir>/checkpoints`.
+
+        Args:
+          workdir: folder of the run.
+          keep: number of latest checkpoints kept.
+          best_mode: "min" or "max" of the metric given to `save`.
+          track: whether `save` is given a metric, so that a best one exists.
+        """
+        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot create '{self.directory}': {error.strerror or error}; "
+                "choose another --workdir"
+            ) from error
+        self.manager = _open_manager(self.directory, keep, best_mode, track)
+
+    def latest_step(self) -> int | None:
+        return self.manager.latest_step()
+
+    def steps(self) -> list[int]:
+        return sorted(self.manager.all_steps())
+
+    def best_step(self) -> int | None:
+        return self.manager.best_step()
+
+    def save(
+        self, state: TrainState, meta: Mapping[str, Any], metric: float | None = None
+    ) -> None:
+        """Starts writing the checkpoint of step `meta["step"]` and returns.
+
+        The arrays are copied to the host before the return, so the state may be
+        donated to the next step.
+
+        Raises:
+          UserError: the folder cannot be written (this or the previous save).
+        """
+        step = int(meta["step"])
+        if step in self.manager.all_steps():
+            return
+        items = {"params": state.params, "opt_state": state.opt_state}
+        if jax.tree.leaves(state.state):
+            items["state"] = state.state
+        if state.ema is not None:
+            items["ema"] = state.ema
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        args["meta"] = ocp.args.JsonSave(dict(meta))
+        metrics = None if metric is None else {_BEST: float(metric)}
+        try:
+            with _quiet():
+                self.manager.save(
+                    step, metrics=metrics, args=ocp.args.Composite(**args)
+                )
+        except Exception as error:
+            raise self._save_failed(error) from error
+
+    def check(self) -> None:
+        """Raises the UserError of a background save that failed meanwhile."""
+        try:
+            self.manager.check_for_errors()
+        except Exception as error:
+            raise self._save_failed(error) from error
+
+    def wait(self) -> None:
+        """Waits for the save in progress.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        try:
+            self.manager.wait_until_finished()
+        except Exception as error:
+            raise self._save_failed(error) from error
+
+    def _save_failed(self, error: Exception) -> UserError:
+        _remove_unfinished(self.directory)
+        intact = _complete_steps(self.directory)
+        kept = f"intact: steps {intact}" if intact else "there was none before"
+        return UserError(
+            f"cannot save a checkpoint in '{self.directory}': {_reason(error)}; "
+            f"earlier checkpoints {kept}; free some space or choose another --workdir, "
+            "then run the same command to go on"
+        )
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The meta item, `extra_files` as bytes."""
+        return _read_meta(self.directory / str(step))
+
+    def restore(self, step: int, template: TrainState) -> TrainState:
+        """Reads a checkpoint into the shapes and shardings of `template`.
+
+        Args:
+          step: an existing step.
+          template: `ShapeDtypeStruct` leaves with shardings, on any mesh.
+
+        Raises:
+          UserError: a parameter is missing, left over or of another shape or
+            dtype, or the files are damaged.
+        """
+        names = {"params": template.params, "opt_state": template.opt_state}
+        if jax.tree.leaves(template.state):
+            names["state"] = template.state
+        if template.ema is not None:
+            names["ema"] = template.ema
+        for name, tree in names.items():
+            self._check_fits(step, name, tree)
+        args = {name: ocp.args.StandardRestore(tree) for name, tree in names.items()}
+        try:
+            read = self.manager.restore(step, args=ocp.args.Composite(**args))
+        except Exception as error:
+            raise UserError(
+                f"checkpoint '{self.directory / str(step)}' cannot be read: "
+                f"{_reason(error)}; delete that folder to resume from an earlier one"
+            ) from error
+        return TrainState(
+            step=jax.device_put(np.int32(step), template.step.sharding),
+            params=read["params"],
+            opt_state=read["opt_state"],
+            state=read["state"] if "state" in names else template.state,
+            ema=read["ema"] if "ema" in names else None,
+        )
+
+    def _check_fits(self, step: int, item: str, tree: Any) -> None:
+        folder = self.directory / str(step) / item
+        where = f"checkpoint '{self.directory / str(step)}'"
+        if not folder.is_dir():
+            raise UserError(
+                f"{where} has no '{item}'; it is of another model or config"
+            )
+        saved = {
+            k: (tuple(v.shape), str(np.dtype(v.dtype)) if _plain(v) else None)
+            for k, v in trees.flatten(_metadata(folder)).items()
+            if hasattr(v, "shape")
+        }
+        wanted = {
+            k: (tuple(v.shape), str(v.dtype) if _plain(v) else None)
+            for k, v in trees.flatten(tree).items()
+        }
+        for key in sorted(set(saved) | set(wanted)):
+            if saved.get(key) != wanted.get(key):
+                raise UserError(
+                    f"{where}: {item}/{key} is {_show(saved.get(key))} there and "
+                    f"{_show(wanted.get(key))} in this model; use another --workdir"
+                )
+
+    def close(self) -> None:
+        """Waits for the save in progress and closes; a failed save is silent."""
+        try:
+            self.manager.close()
+        except Exception:  # reported by `wait` or `check` where it matters
+            pass
+
+
+def _plain(x: Any) -> bool:
+    """Whether the dtype is one that numpy knows (a typed random key is not)."""
+    return x.dtype is not None and not jax.dtypes.issubdtype(
+        x.dtype, jax.dtypes.prng_key
+    )
+
+
+def _show(entry: Any) -> str:
+    return "missing" if entry is None else f"{entry[1] or 'key'}{list(entry[0])}"
+
+
+def _open_manager(directory, keep, best_mode, track) -> ocp.CheckpointManager:
+    policies = ocp.checkpoint_managers
+    latest = policies.LatestN(n=keep)
+    options: dict[str, Any] = {"preservation_policy": latest}
+    if track:
+        # max_to_keep with best_fn deletes the latest step: name both policies.
+        best = policies.BestN(
+            get_metric_fn=lambda m: m[_BEST],
+            reverse=best_mode == "min",
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        options = {
+            "preservation_policy": policies.AnyPreservationPolicy([latest, best]),
+            "best_fn": lambda m: m[_BEST],
+            "best_mode": best_mode,
+        }
+    return ocp.CheckpointManager(
+        directory, options=ocp.CheckpointManagerOptions(**options)
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one short line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    for known in (
+        "No space left on device",
+        "File too large",
+        "Read-only file system",
+        "Permission denied",
+        "Disk quota exceeded",
+    ):
+        if known.lower() in text.lower():
+            return known
+    return (text.strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _complete_steps(directory: pathlib.Path) -> list[int]:
+    if not directory.is_dir():
+        return []
+    found = [p for p in directory.iterdir() if p.name.isdigit() and p.is_dir()]
+    return sorted(int(p.name) for p in found if (p / "meta").is_dir())
+
+
+def _remove_unfinished(directory: pathlib.Path) -> None:
+    """Gives back the room that a failed save took."""
+    if jax.process_index() == 0 and directory.is_dir():
+        for folder in directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _metadata(folder: pathlib.Path) -> Any:
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        item = reader.metadata(folder).item_metadata
+    return item.tree if hasattr(item, "tree") else item
+
+
+def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
+    with _quiet(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        meta = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
+    meta["extra_files"] = {k: _decode(v) for k, v in meta["extra_files"].items()}
+    return meta
+
+
+def check_same_run(
+    meta: Mapping[str, Any], system: str, config: Any, where: Any
+) -> None:
+    """Refuses to resume a checkpoint of another model or config.
+
+    Raises:
+      UserError: names the first key that differs.
+    """
+    difference = first_difference(meta["config"], config)
+    if meta["system"] != system:
+        difference = f"system is {meta['system']!r} there and {system!r} here"
+    if difference:
+        raise UserError(
+            f"'{where}' holds a checkpoint (step {meta['step']}) of another run: "
+            f"{difference}; use another --workdir or delete that one"
+        )
+
+
+def _choose_step(directory: pathlib.Path, step: int | str | None) -> int:
+    steps = _complete_steps(directory)
+    if not steps:
+        raise UserError(
+            f"no checkpoint in '{directory}'; train first or name another --workdir"
+        )
+    if step is None:
+        return steps[-1]
+    if step == "best":
+        checkpoints = Checkpoints(directory.parent, best_mode=_best_mode(directory))
+        best = checkpoints.best_step()
+        checkpoints.close()
+        return steps[-1] if best is None else best
+    if step not in steps:
+        raise UserError(f"no checkpoint of step {step} in '{directory}'; have {steps}")
+    return int(step)
+
+
+def _best_mode(directory: pathlib.Path) -> str:
+    meta = _read_meta(directory / str(_complete_steps(directory)[-1]))
+    return meta["config"].get("best_mode", "min")
+
+
+def restore_params(
+    workdir: Any, step: int | str | None = None, *, ema: bool = True
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads the parameters of a run, without a model and on any hardware.
+
+    Args:
+      workdir: folder of the run.
+      step: None = the latest, "best" = the best by the run's metric (the latest
+        where nothing was evaluated), or a step.
+      ema: prefer the averaged parameters where the run kept them.
+
+    Returns:
+      (nested dict of numpy arrays, meta: dict with step, system, config and
+      extra_files name -> bytes).
+
+    Raises:
+      UserError: no such checkpoint.
+    """
+    directory = pathlib.Path(workdir).absolute() / "checkpoints"
+    folder = directory / str(_choose_step(directory, step))
+    item = folder / "ema" if ema and (folder / "ema").is_dir() else folder / "params"
+    tree = _metadata(item)
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        params = reader.restore(
+            item, args=ocp.args.PyTreeRestore(item=tree, restore_args=as_numpy)
+        )
+    return params, _read_meta(folder)

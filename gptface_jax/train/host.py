@@ -1,0 +1,121 @@
+"""The host side of the loop: batches one ahead in a thread, and a clean stop."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+class Prefetch:
+    """Prepares the next batch in a thread while the device computes.
+
+    Args:
+      source: iterator of host batches; closed in the thread, if it can be.
+      prepare: host batch -> what `next` returns; its errors surface there.
+    """
+
+    _END = object()
+
+    def __init__(self, source: Iterator[Any], prepare: Callable[[Any], Any]):
+        self._source, self._prepare = source, prepare
+        self._ready: queue.Queue = queue.Queue(maxsize=1)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            for batch in self._source:
+                if not self._put((self._prepare(batch), None)):
+                    break
+            else:
+                self._put((self._END, None))
+        except BaseException as error:  # handed to the caller's thread
+            self._put((None, error))
+        finally:
+            getattr(self._source, "close", lambda: None)()
+
+    def _put(self, item: Any) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Prefetch:
+        return self
+
+    def __next__(self) -> Any:
+        value, error = self._ready.get()
+        if error is not None:
+            raise error
+        if value is self._END:
+            raise StopIteration
+        return value
+
+    def close(self) -> None:
+        """Stops the thread and closes the source; waits a few seconds for it."""
+        self._closed.set()
+        self._thread.join(timeout=10)
+
+
+class StopSignal:
+    """Turns the first SIGTERM or SIGINT into a request to stop after the step.
+
+    The former handlers come back with that first signal, so a second one acts as
+    it always did, and in any case at the end of the block. With several
+    processes all of them stop after the same step, whichever got the signal.
+    """
+
+    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self):
+        self.requested = False
+        self._former: dict[int, Any] = {}
+        self._votes: Any = None
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._former = {s: signal.signal(s, self._handle) for s in self._SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._restore()
+
+    def _handle(self, number, frame) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def agreed(self, mesh: Mesh) -> bool:
+        """Whether to stop now; called once per step, the same on all processes.
+
+        Several processes answer with the votes of the step before, so that
+        nobody waits for the step that runs.
+        """
+        if jax.process_count() == 1:
+            return self.requested
+        where = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        mine = np.full(jax.local_device_count(), self.requested, np.int32)
+        before = self._votes
+        self._votes = _any(jax.make_array_from_process_local_data(where, mine))
+        return before is not None and bool(before)
+
+
+@jax.jit
+def _any(votes):
+    return jnp.max(votes) > 0

@@ -1,0 +1,364 @@
+"""The training loop: knows phases, metrics and checkpoints, and no system by name."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gptface_jax.core import trees, types
+from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.train import checkpoint, metrics, sharding, state, step
+from gptface_jax.train.host import Prefetch, StopSignal
+from gptface_jax.train.optim import make_optimizer
+from gptface_jax.train.settings import plain, read_optim, read_settings
+
+Batches = Iterator[Mapping[str, Any]]
+
+
+def train(
+    config: Any,
+    system: types.System,
+    batches_fn: Callable[[int], Batches],
+    workdir: str | os.PathLike,
+    *,
+    eval_batches: Iterable | Callable[[], Iterable] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+    progress: bool = True,
+) -> state.TrainState:
+    """Trains `system` to `config.total_steps`, resuming what `workdir` holds.
+
+    Args:
+      config: experiment config; `train.settings` and `optim` say what is read.
+      system: what to train.
+      batches_fn: start step -> iterator of this process's share of the batches,
+        dicts of numpy arrays named like `system.batch_spec`. Batch k must not
+        depend on the start step: then a resumed run equals an uninterrupted one.
+      workdir: gets `checkpoints/`, `metrics.jsonl` and `config.json`.
+      eval_batches: a list of held-out batches, or a function that starts a fresh
+        iterator over them.
+      extra_files: name -> content, stored in every checkpoint (vocabulary, ...).
+      progress: whether process 0 shows a bar.
+
+    Returns:
+      The final state; `stopped` is True when SIGTERM or SIGINT ended the run
+      early (after its step, with a checkpoint).
+
+    Raises:
+      UserError: a wrong config, a work folder of another run or that cannot be
+        written, data that ends early, or a loss that is not finite.
+    """
+    settings = read_settings(config)
+    mesh = sharding.make_mesh(**vars(settings.mesh))
+    with jax.set_mesh(mesh), contextlib.ExitStack() as resources:
+        run = _Run(
+            config, system, workdir, mesh, eval_batches, extra_files or {}, resources
+        )
+        with nn.logical_axis_rules(run.activation_rules), StopSignal() as stop:
+            run.check_evaluation()
+            return run.train(batches_fn, stop, progress)
+
+
+class _Run:
+    """One call of `train`: the objects it needs, and the steps it takes."""
+
+    def __init__(
+        self, config, system, workdir, mesh, eval_batches, extra_files, resources
+    ):
+        self.config = plain(config)
+        self.settings = settings = read_settings(config)
+        self.system, self.mesh = system, mesh
+        self.workdir = pathlib.Path(workdir)
+        self.eval_batches = eval_batches if system.eval_fns else None
+        self.extra_files = extra_files
+        self._check_batch_size()
+        keys = [state.phase_key(p) for p in system.phases]
+        pairs = {
+            k: make_optimizer(read_optim(config, k), settings.total_steps) for k in keys
+        }
+        optimizers = {k: tx for k, (tx, _) in pairs.items()}
+        self.checkpoints = checkpoint.Checkpoints(
+            workdir,
+            keep=settings.keep,
+            best_mode=settings.best_mode,
+            track=self.eval_batches is not None,
+        )
+        resources.callback(self.checkpoints.close)
+        self.writers: list[Any] = []
+        self.state, shardings, dropped = self._create_or_restore(optimizers)
+        self.start = int(self.state.step)
+        self.activation_rules = sharding.activation_rules(sharding.RULES, dropped)
+        self.step_fn, self.packer = step.make_step(
+            system,
+            optimizers,
+            {k: schedule for k, (_, schedule) in pairs.items()},
+            shardings,
+            mesh,
+            seed=settings.seed,
+            grad_accum=settings.grad_accum,
+            ema_decay=settings.ema_decay,
+        )
+        self.eval_fn, self.eval_packer = step.make_eval(
+            system.eval_fns, settings.seed, mesh
+        )
+        self.finite_fn = jax.jit(_finite_leaves)
+        self.average, self.clock = metrics.Average(), metrics.Clock()
+        self.unit, self.per_example = metrics.throughput(system)
+        if jax.process_index() == 0:
+            self._open_writers(resources)
+
+    def _check_batch_size(self) -> None:
+        ways = sharding.batch_ways(self.mesh) * self.settings.grad_accum
+        if self.settings.batch_size % ways:
+            raise UserError(
+                f"batch_size {self.settings.batch_size} does not divide by {ways} "
+                "(data-parallel devices x grad_accum); change batch_size, grad_accum "
+                "or mesh"
+            )
+
+    def _create_or_restore(self, optimizers):
+        latest = self.checkpoints.latest_step()
+        if latest is not None:
+            meta = self.checkpoints.meta(latest)
+            checkpoint.check_same_run(meta, self.system.name, self.config, self.workdir)
+        created, shardings, dropped = state.create(
+            self.system,
+            optimizers,
+            self.mesh,
+            seed=self.settings.seed,
+            ema=self.settings.ema_decay > 0,
+            abstract=latest is not None,
+        )
+        if latest is not None:
+            created = self.checkpoints.restore(latest, created)
+        return created, shardings, dropped
+
+    def _open_writers(self, resources) -> None:
+        try:
+            text = json.dumps(self.config, indent=2)
+            (self.workdir / "config.json").write_text(text + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write in '{self.workdir}': {error.strerror or error}; choose "
+                "another --workdir"
+            ) from error
+        path = self.workdir / "metrics.jsonl"
+        self.writers.append(metrics.JsonLines(path, self.start))
+        if self.settings.tensorboard:
+            self.writers.append(metrics.TensorBoard(self.workdir))
+        for writer in self.writers:
+            resources.callback(writer.close)
+
+    def train(self, batches_fn, stop: StopSignal, progress: bool) -> state.TrainState:
+        total = self.settings.total_steps
+        enabled = progress and jax.process_index() == 0
+        self.bar = metrics.progress_bar(total, self.start, enabled)
+        batches = Prefetch(batches_fn(self.start), self._put_asked)
+        pending, stopped, done = None, False, self.start
+        try:
+            while done < total and not stopped:
+                batch = self._next(batches, done)
+                self.state, packed = self.step_fn(self.state, batch)
+                done += 1
+                # Reading the previous step while this one runs bounds how far
+                # the host is ahead, at no cost to the device.
+                if pending is not None:
+                    self._read(*pending)
+                pending, stopped = (done, packed), stop.agreed(self.mesh)
+                save, evaluate = self._due(done)
+                if stopped or save or evaluate:
+                    self._read(*pending)
+                    pending = None
+                    values = self._evaluate(done) if evaluate and not stopped else {}
+                    if save or stopped:
+                        self._save(done, values)
+                    self.clock.start()
+            self.checkpoints.wait()
+        finally:
+            batches.close()
+            self.bar.close()
+        return self.state.replace(stopped=done < total)
+
+    def _put(self, batch):
+        """Host batch -> global arrays; held-out batches may hold more entries."""
+        return sharding.put_batch({**batch, **self._checked(batch)}, self.mesh)
+
+    def _put_asked(self, batch):
+        return sharding.put_batch(self._checked(batch), self.mesh)
+
+    def _checked(self, batch):
+        """The entries that the system asks for, with their shapes checked."""
+        chosen = {}
+        for name, spec in self.system.batch_spec.items():
+            if name not in batch:
+                raise UserError(
+                    f"a batch has no '{name}'{nearest(name, batch)}; system "
+                    f"{self.system.name!r} needs {', '.join(self.system.batch_spec)}"
+                )
+            value = batch[name]
+            if tuple(value.shape[1:]) != tuple(spec.shape):
+                raise UserError(
+                    f"batch entry '{name}' has examples of shape {value.shape[1:]}; "
+                    f"system {self.system.name!r} needs {tuple(spec.shape)}"
+                )
+            chosen[name] = value.astype(spec.dtype, copy=False)
+        return chosen
+
+    def _next(self, batches: Prefetch, done: int):
+        try:
+            return next(batches)
+        except StopIteration:
+            raise UserError(
+                f"the data ended after {done} of {self.settings.total_steps} steps; "
+                "use more data, repeat it (data.epochs), or lower total_steps"
+            ) from None
+
+    def _due(self, done: int) -> tuple[bool, bool]:
+        """Whether to (save, evaluate) after `done` updates."""
+        every, last = self.settings, done == self.settings.total_steps
+        save = last or _divides(every.checkpoint_every, done)
+        # A checkpoint without its metric could not become the best one.
+        evaluate = save or _divides(every.eval_every, done)
+        return save, evaluate and self.eval_batches is not None
+
+    def _read(self, done: int, packed) -> None:
+        """Takes the metrics of one step: checks, averages, logs."""
+        values = self.packer.unpack(packed)
+        bad = metrics.non_finite(values)
+        if bad:
+            shown = ", ".join(f"{n} = {values[n][0]}" for n in bad)
+            raise UserError(
+                f"step {done}: {shown}; the update was not applied and the run "
+                f"stopped; {self._last_good()}; try a lower optim.peak_lr or "
+                "optim.clip_norm"
+            )
+        self.average.add(values)
+        self.clock.tick()
+        self.bar.update(1)
+        if _divides(self.settings.log_every, done):
+            self._log(done)
+
+    def _last_good(self) -> str:
+        latest = self.checkpoints.latest_step()
+        return (
+            "there is no checkpoint yet"
+            if latest is None
+            else f"the last good checkpoint is step {latest}"
+        )
+
+    def _log(self, done: int) -> None:
+        start = step.prefix(self.system.phases[0])
+        record = metrics.with_plain_names(self.average.means(), start)
+        self.average = metrics.Average()
+        rate = self.clock.read()
+        shown = {"loss": f"{record['loss']:.4g}"}
+        if rate is not None:
+            record["steps_per_s"] = rate
+            items = rate * self.settings.batch_size * self.per_example
+            record[f"{self.unit}_per_s"] = items
+            shown[f"{self.unit}/s"] = f"{items:.4g}"
+        self.bar.set_postfix(shown, refresh=False)
+        self._write({"step": done, **record})
+        self.checkpoints.check()
+
+    def _write(self, record) -> None:
+        for writer in self.writers:
+            writer.write(record)
+
+    def _held_out(self) -> Iterator[Mapping[str, Any]]:
+        source = self.eval_batches
+        return iter(source() if callable(source) else source)
+
+    def check_evaluation(self) -> None:
+        """Traces the evaluation, so that a wrong name fails before training.
+
+        Raises:
+          UserError: no held-out batches, or `best_metric` is not among the
+            metrics.
+        """
+        if self.eval_batches is None:
+            return
+        if isinstance(self.eval_batches, Iterator):
+            raise TypeError("eval_batches is an iterator; give a list or a function")
+        batch = next(self._held_out(), None)
+        if batch is None:
+            raise UserError(
+                "there are no held-out batches; use more data or a smaller batch_size"
+            )
+        jax.eval_shape(
+            self.eval_fn,
+            self.state.eval_params,
+            self.state.state,
+            self._put(batch),
+            jnp.int32(0),
+        )
+        name, names = self.settings.best_metric, self.eval_packer.names
+        if name not in names:
+            raise UserError(
+                f"best_metric '{name}' is not evaluated{nearest(name, names)}; "
+                f"have {', '.join(names)}"
+            )
+
+    def _evaluate(self, done: int) -> dict[str, float]:
+        """Evaluates on the held-out batches, logs and prints the means."""
+        average, params = metrics.Average(), self.state.eval_params
+        limit = self.settings.eval_batches or None
+        batches = itertools.islice(self._held_out(), limit)
+        for index, batch in enumerate(batches):
+            packed = self.eval_fn(
+                params, self.state.state, self._put(batch), jnp.int32(index)
+            )
+            average.add(self.eval_packer.unpack(packed))
+        values = average.means()
+        self._write({"step": done, **values})
+        if not self.bar.disable:
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+            self.bar.write(f"step {done}: {shown}", file=self.bar.fp)
+        return values
+
+    def _save(self, done: int, values: Mapping[str, float]) -> None:
+        """Saves, unless something in the state is not finite."""
+        finite = trees.flatten(jax.device_get(self.finite_fn(self.state)))
+        bad = [name for name, ok in finite.items() if not ok]
+        if bad:
+            raise UserError(
+                f"step {done}: {bad[0]} is not finite, so no checkpoint is written; "
+                f"{self._last_good()}; try a lower optim.peak_lr or optim.clip_norm"
+            )
+        meta = checkpoint.make_meta(
+            done, self.system.name, self.config, self.extra_files
+        )
+        value = values.get(self.settings.best_metric)
+        if value is not None and not math.isfinite(value):
+            value = None
+        self.checkpoints.save(self.state, meta, value)
+
+
+def _divides(every: int, done: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def _finite_leaves(train_state: state.TrainState) -> Any:
+    """{"params": ..., "state": ...} of bool: each inexact leaf all finite."""
+
+    def finite(x):
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            return jnp.bool_(True)
+        return jnp.isfinite(x).all()
+
+    tree = {
+        "params": train_state.params,
+        "opt_state": train_state.opt_state,
+        "state": train_state.state,
+        "ema": train_state.ema,
+    }
+    return jax.tree.map(finite, tree)

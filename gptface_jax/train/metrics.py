@@ -1,0 +1,221 @@
+"""Metrics from the device to people: sums and counts, averaged once.
+
+Inside a step a metric is (sum, count). All metrics of a step leave the device
+as one small array; the host adds the rows of an interval and divides once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from gptface_jax.core import types
+from gptface_jax.core.errors import UserError
+
+
+class Packer:
+    """{name: (sum, count)} <-> one float32 array [names, 2].
+
+    The names are learnt while the packing function is traced, so one packer
+    belongs to one jitted function.
+    """
+
+    def __init__(self):
+        self.names: tuple[str, ...] = ()
+
+    def pack(self, metrics: types.Metrics) -> Any:
+        self.names = tuple(metrics)
+        pairs = [
+            jnp.stack([jnp.float32(a), jnp.float32(b)]) for a, b in metrics.values()
+        ]
+        return jnp.stack(pairs) if pairs else jnp.zeros((0, 2), jnp.float32)
+
+    def unpack(self, packed: Any) -> dict[str, tuple[float, float]]:
+        rows = np.asarray(packed, np.float64)
+        return {name: (float(a), float(b)) for name, (a, b) in zip(self.names, rows)}
+
+
+class Average:
+    """Adds sums and counts; `means` divides once."""
+
+    def __init__(self):
+        self.totals: dict[str, tuple[float, float]] = {}
+
+    def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
+        for name, (a, b) in metrics.items():
+            old = self.totals.get(name, (0.0, 0.0))
+            self.totals[name] = (old[0] + a, old[1] + b)
+
+    def means(self) -> dict[str, float]:
+        """Names with count 0 are left out."""
+        return {name: a / b for name, (a, b) in self.totals.items() if b}
+
+
+def non_finite(metrics: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names of losses and gradient norms that are NaN or infinite."""
+    watched = ("loss", "grad_norm")
+    return [
+        name
+        for name, (total, _) in metrics.items()
+        if name.rsplit("/", 1)[-1] in watched and not math.isfinite(total)
+    ]
+
+
+def with_plain_names(means: Mapping[str, float], start: str) -> dict[str, float]:
+    """Puts `loss`, `lr` and `grad_norm` of the first phase in front."""
+    plain = {}
+    for name in ("loss", "grad_norm", "lr"):
+        if start + name in means:
+            plain[name] = means[start + name]
+    return {**plain, **means}
+
+
+def throughput(system: Any) -> tuple[str, int]:
+    """("images" | "tokens" | "examples", how many one example holds).
+
+    A system may state `tokens_per_example`; otherwise images are counted where
+    the batch has some, else the elements of `tokens` or of `*_ids` entries.
+    """
+    stated = getattr(system, "tokens_per_example", None)
+    if stated:
+        return "tokens", int(stated)
+    spec = system.batch_spec
+    if "image" in spec:
+        return "images", 1
+    names = ["tokens"] if "tokens" in spec else [n for n in spec if n.endswith("_ids")]
+    names = [n for n in names if n not in ("negative_ids", "segment_ids")]
+    count = sum(math.prod(spec[n].shape) for n in names)
+    return ("tokens", count) if count else ("examples", 1)
+
+
+class JsonLines:
+    """`metrics.jsonl`: one object a line, flushed line by line.
+
+    Opening drops lines beyond `step`, and half a line left by a crash, so that
+    a resumed run continues the file it would have written uninterrupted.
+    """
+
+    def __init__(self, path: str | os.PathLike, step: int):
+        self.path = pathlib.Path(path)
+        try:
+            if self.path.exists():
+                kept = self.path.with_name(self.path.name + ".tmp")
+                kept.write_text("".join(_lines_up_to(self.path, step)))
+                os.replace(kept, self.path)
+            self.file = open(self.path, "a", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes one line; numbers that JSON cannot hold become null."""
+        try:
+            self.file.write(json.dumps({k: _json(v) for k, v in record.items()}) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def close(self) -> None:
+        try:
+            self.file.close()
+        except OSError:
+            pass  # a full disk was already reported by `write`
+
+
+def _lines_up_to(path: pathlib.Path, step: int) -> Iterable[str]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                if json.loads(line)["step"] <= step:
+                    yield line if line.endswith("\n") else line + "\n"
+            except (ValueError, KeyError, TypeError):
+                continue
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
+def _unwritable(path: pathlib.Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write '{path}': {error.strerror or error}; free some space or choose "
+        "another --workdir, then run the same command to go on"
+    )
+
+
+class TensorBoard:
+    """Scalars as event files in `<workdir>/tensorboard` (extra `log`)."""
+
+    def __init__(self, workdir: str | os.PathLike):
+        try:
+            import tensorboardX
+        except ImportError:
+            raise UserError(
+                "config.tensorboard is on but tensorboardX is not installed; "
+                "pip install 'gptface-jax[log]' or set --config.tensorboard=False"
+            ) from None
+        self.writer = tensorboardX.SummaryWriter(
+            str(pathlib.Path(workdir, "tensorboard"))
+        )
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        for name, value in record.items():
+            if name != "step":
+                self.writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Clock:
+    """Steps per second between two readings, pauses left out."""
+
+    def __init__(self):
+        self.started: float | None = None
+        self.steps = 0
+
+    def start(self) -> None:
+        """(Re)starts the interval, for instance after an evaluation."""
+        self.started, self.steps = time.perf_counter(), 0
+
+    def tick(self) -> None:
+        """Counts a step; the very first one (compilation) starts the clock."""
+        if self.started is None:
+            self.start()
+        else:
+            self.steps += 1
+
+    def read(self) -> float | None:
+        """Steps per second since the last reading, None before the second step."""
+        if not self.steps:
+            return None
+        rate = self.steps / max(time.perf_counter() - self.started, 1e-9)
+        self.start()
+        return rate
+
+
+def progress_bar(total: int, initial: int, enabled: bool) -> tqdm.tqdm:
+    """A bar with step/s and time to go; sparse where it is not a terminal."""
+    terminal = sys.stderr.isatty()
+    return tqdm.tqdm(
+        total=total,
+        initial=initial,
+        disable=not enabled,
+        unit="step",
+        mininterval=0.2 if terminal else 30.0,
+        maxinterval=1.0 if terminal else 60.0,
+        dynamic_ncols=terminal,
+        ncols=None if terminal else 100,
+        file=sys.stderr,
+    )

@@ -1,0 +1,153 @@
+"""The engine's own part of an experiment config, and what may change on resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.train.optim import OptimConfig
+
+# Top-level config keys that belong to somebody else and are not read here.
+_FOREIGN = ("system", "model", "objective", "data", "dtype", "optim")
+
+# A resumed run may change these, by the start of their dotted path; a change of
+# anything else means another experiment.
+RESUMABLE = (
+    "log_every",
+    "eval_every",
+    "eval_batches",
+    "checkpoint_every",
+    "keep",
+    "tensorboard",
+    "mesh",
+    "data.workers",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; one entry may be -1, "all that remain"."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the engine reads from a config.
+
+    Attributes:
+      seed: root of every random key of the run.
+      total_steps: updates in the whole run.
+      batch_size: global batch, over all processes and microbatches.
+      grad_accum: microbatches per update.
+      ema_decay: decay of the averaged parameters, 0 = none are kept.
+      log_every, eval_every, checkpoint_every: in updates; 0 = never (a
+        checkpoint and an evaluation still close the run).
+      eval_batches: batches per evaluation, 0 = all that there are.
+      keep: latest checkpoints kept, beside the best one.
+      best_metric, best_mode: the evaluation metric that names the best
+        checkpoint, and whether "min" or "max" is better.
+      tensorboard: also write event files (extra `log`).
+    """
+
+    seed: int = 0
+    total_steps: int = 1000
+    batch_size: int = 8
+    grad_accum: int = 1
+    ema_decay: float = 0.0
+    log_every: int = 50
+    eval_every: int = 0
+    eval_batches: int = 0
+    checkpoint_every: int = 0
+    keep: int = 2
+    best_metric: str = "eval/loss"
+    best_mode: str = "min"
+    tensorboard: bool = False
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self):
+        positive = ("total_steps", "batch_size", "grad_accum", "keep")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise UserError(f"config key '{name}' is {getattr(self, name)}; use 1+")
+        if self.best_mode not in ("min", "max"):
+            raise UserError(
+                f"config key 'best_mode' is {self.best_mode!r}; use 'min' or 'max'"
+            )
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise UserError(
+                f"config key 'ema_decay' is {self.ema_decay}; use 0 (off) to below 1"
+            )
+        if self.batch_size % self.grad_accum:
+            raise UserError(
+                f"batch_size {self.batch_size} does not split into grad_accum "
+                f"{self.grad_accum} equal microbatches; change one of them"
+            )
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """ConfigDict, dataclass or mapping -> nested dict of JSON types."""
+    if dataclasses.is_dataclass(config):
+        config = dataclasses.asdict(config)
+    elif hasattr(config, "to_dict"):
+        config = config.to_dict()
+    return json.loads(json.dumps(config, default=str))
+
+
+def read_settings(config: Any) -> Settings:
+    """Picks the engine's keys out of an experiment config.
+
+    Raises:
+      UserError: a wrong type or value, or a top-level key that looks like a
+        misspelt key of the engine.
+    """
+    values = plain(config)
+    names = [f.name for f in dataclasses.fields(Settings)]
+    for key in values:
+        if key in names or key in _FOREIGN or isinstance(values[key], Mapping):
+            continue
+        close = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
+        if close:
+            raise UserError(f"unknown config key '{key}' (did you mean '{close[0]}'?)")
+    return from_mapping(Settings, {k: v for k, v in values.items() if k in names})
+
+
+def read_optim(config: Any, phase: str) -> OptimConfig:
+    """The optimiser of one phase: `optim`, overridden by `optim.phases[phase]`."""
+    values = dict(plain(config).get("optim", {}))
+    phases = values.pop("phases", {})
+    where = f"optim.phases.{phase}." if phase in phases else "optim."
+    return from_mapping(OptimConfig, {**values, **phases.get(phase, {})}, where)
+
+
+def flat_config(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested config -> {"a.b": value}."""
+    flat = {}
+    for key, value in plain(config).items():
+        if isinstance(value, dict):
+            flat.update(flat_config(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def first_difference(saved: Any, current: Any) -> str | None:
+    """ "key: saved value -> current value" of the first difference, else None.
+
+    Keys in `RESUMABLE` are not compared.
+    """
+    old, new = flat_config(saved), flat_config(current)
+    for key in [*old, *(k for k in new if k not in old)]:
+        if any(key == name or key.startswith(f"{name}.") for name in RESUMABLE):
+            continue
+        before, after = old.get(key, "not set"), new.get(key, "not set")
+        if before != after:
+            return f"{key} is {before!r} there and {after!r} here"
+    return None

@@ -1,0 +1,213 @@
+"""One training step, one jit: every phase's gradient and update in order.
+
+A phase's update is applied only while every loss and gradient norm of the step
+so far is finite; otherwise the parameters pass through unchanged and the loop
+stops the run when it reads the metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gptface_jax.core import trees, types
+from gptface_jax.train import sharding
+from gptface_jax.train.metrics import Packer
+from gptface_jax.train.state import TrainState, phase_key
+
+Gradients = tuple[Any, Any, Any, types.Metrics]  # (loss, grads, state, metrics)
+
+
+def prefix(phase: types.Phase) -> str:
+    """Start of the phase's metric names: "" or "name/"."""
+    return f"{phase.name}/" if phase.name else ""
+
+
+def _weight(metrics: types.Metrics) -> Any:
+    """How much a microbatch counts: what its loss was averaged over, else 1."""
+    return jnp.float32(metrics["loss"][1] if "loss" in metrics else 1.0)
+
+
+def _split_batch(batch: types.Batch, parts: int, mesh: Mesh, rules) -> types.Batch:
+    """[B, ...] -> [parts, B / parts, ...], each example staying on its device."""
+    where = NamedSharding(mesh, PartitionSpec(None, rules["batch"]))
+
+    def split(x):
+        x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(x, where)
+
+    return jax.tree.map(split, dict(batch))
+
+
+def phase_gradients(
+    phase: types.Phase, params, state, batch, key, step, microbatches: int = 1
+) -> Gradients:
+    """Loss, gradient of the phase's own parameters, new state and metrics.
+
+    Args:
+      batch: [B, ...] arrays, or [microbatches, B / microbatches, ...] when
+        `microbatches` > 1. Microbatches are weighted by the count of the
+        phase's metric "loss", so that a loss that is one sum over one count has
+        exactly the gradient of the whole batch; without that metric they weigh
+        the same.
+    """
+    chosen, fixed = trees.split(params, phase.trainable)
+
+    def loss_fn(trainable, state, batch, key):
+        return phase.loss(trees.merge(trainable, fixed), state, batch, key, step)
+
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def gradients(state, batch, key):
+        (loss, (state, metrics)), grads = value_and_grad(chosen, state, batch, key)
+        return jnp.float32(loss), grads, state, jax.tree.map(jnp.float32, dict(metrics))
+
+    if microbatches == 1:
+        return gradients(state, batch, key)
+
+    def body(carry, inputs):
+        loss, grads, state, metrics, total = carry
+        index, batch = inputs
+        key_i = jax.random.fold_in(key, index)
+        loss_i, grads_i, state, metrics_i = gradients(state, batch, key_i)
+        weight = _weight(metrics_i)
+        add = lambda a, b: a + b  # noqa: E731
+        grads = jax.tree.map(lambda a, b: a + weight * b, grads, grads_i)
+        metrics = jax.tree.map(add, metrics, metrics_i)
+        return (loss + weight * loss_i, grads, state, metrics, total + weight), None
+
+    first = jax.tree.map(lambda x: x[0], batch)
+    shapes = jax.eval_shape(gradients, state, first, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    carry = (zeros[0], zeros[1], state, zeros[3], jnp.float32(0))
+    inputs = (jnp.arange(microbatches), batch)
+    (loss, grads, state, metrics, total), _ = jax.lax.scan(body, carry, inputs)
+    total = jnp.where(total > 0, total, 1.0)
+    return loss / total, jax.tree.map(lambda g: g / total, grads), state, metrics
+
+
+def make_step(
+    system: types.System,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    schedules: Mapping[str, Callable],
+    shardings: TrainState,
+    mesh: Mesh,
+    *,
+    seed: int,
+    grad_accum: int = 1,
+    ema_decay: float = 0.0,
+    rules: sharding.Rules = sharding.RULES,
+) -> tuple[Callable, Packer]:
+    """Builds the jitted step.
+
+    Returns:
+      (step function, packer): (state, batch) -> (state, packed metrics float32
+      [names, 2]); the state is donated, the packer unpacks. Every phase adds
+      `loss`, `grad_norm` (before clipping) and `lr` to the metrics of its loss.
+    """
+    packer = Packer()
+    post_update = getattr(system, "post_update", None)
+
+    def train_step(train_state: TrainState, batch):
+        step = train_state.step
+        key = jax.random.fold_in(trees.stream(jax.random.key(seed), "train"), step)
+        if grad_accum > 1:
+            batch = _split_batch(batch, grad_accum, mesh, rules)
+        params, state = train_state.params, train_state.state
+        opt_state, metrics, healthy = {}, {}, jnp.bool_(True)
+        for phase in system.phases:
+            name, start = phase_key(phase), prefix(phase)
+            loss, grads, new_state, parts = phase_gradients(
+                phase, params, state, batch, trees.stream(key, name), step, grad_accum
+            )
+            grad_norm = optax.global_norm(grads)
+            healthy &= jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+            update = _apply(
+                optimizers[name], phase, params, grads, train_state.opt_state[name]
+            )
+            old = (params, train_state.opt_state[name], state)
+            params, opt_state[name], state = _select(healthy, (*update, new_state), old)
+            metrics.update({start + k: v for k, v in parts.items()})
+            metrics.setdefault(f"{start}loss", (loss, 1.0))
+            metrics[f"{start}grad_norm"] = (grad_norm, 1.0)
+            metrics[f"{start}lr"] = (schedules[name](step), 1.0)
+        if post_update is not None:
+            new = post_update(params, state, trees.stream(key, "post_update"), step)
+            params, state = _select(healthy, tuple(new), (params, state))
+        ema = _average(train_state.ema, params, ema_decay, step)
+        new = TrainState(step + healthy, params, opt_state, state, ema)
+        return new, packer.pack(metrics)
+
+    jitted = jax.jit(
+        train_step,
+        in_shardings=(shardings, sharding.batch_sharding(mesh, rules)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+    return jitted, packer
+
+
+def _apply(tx, phase, params, grads, opt_state):
+    """One optax update of the phase's parameters -> (params, opt_state)."""
+    chosen, fixed = trees.split(params, phase.trainable)
+    nested = trees.unflatten(chosen)
+    updates, opt_state = tx.update(trees.unflatten(grads), opt_state, nested)
+    chosen = trees.flatten(optax.apply_updates(nested, updates))
+    return trees.merge(chosen, fixed), opt_state
+
+
+def _select(healthy, new, old):
+    return jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
+
+
+def _average(ema, params, decay: float, step):
+    """Exponential average; the decay starts low so that the start is forgotten."""
+    if ema is None:
+        return None
+    rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(
+        lambda e, p: (rate * e + (1 - rate) * p).astype(e.dtype), ema, params
+    )
+
+
+def make_eval(
+    eval_fns: Mapping[str, types.EvalFn], seed: int, mesh: Mesh
+) -> tuple[Callable, Packer]:
+    """Jits all evaluation functions together.
+
+    Returns:
+      (function, packer): (params, state, batch, index int) -> packed metrics.
+      The key depends on the batch's index only, so that evaluations of
+      different steps see the same randomness. Names are "eval/<metric>", or
+      "eval/<function>/<metric>" for a metric that several functions report.
+    """
+    packer = Packer()
+
+    def evaluate(params, state, batch, index):
+        key = jax.random.fold_in(trees.stream(jax.random.key(seed), "eval"), index)
+        results = {
+            name: dict(fn(params, state, batch, trees.stream(key, name)))
+            for name, fn in eval_fns.items()
+        }
+        return packer.pack(eval_names(results))
+
+    return jax.jit(evaluate, out_shardings=sharding.replicated(mesh)), packer
+
+
+def eval_names(results: Mapping[str, types.Metrics]) -> dict[str, Any]:
+    """{function: {metric: value}} -> {"eval/...": value}, without collisions."""
+    owners: dict[str, int] = {}
+    for metrics in results.values():
+        for name in metrics:
+            owners[name] = owners.get(name, 0) + 1
+    flat = {}
+    for function, metrics in results.items():
+        for name, value in metrics.items():
+            middle = f"{function}/" if owners[name] > 1 else ""
+            flat[f"eval/{middle}{name}"] = value
+    return flat

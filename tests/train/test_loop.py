@@ -1,0 +1,225 @@
+"""Whole runs: resume, evaluation, best and latest, stopping, bad input."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+import regression_system as tiny
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.train.checkpoint import Checkpoints, restore_params
+from gptface_jax.train.loop import train
+
+
+def run(workdir, system=None, batches=tiny.batches_fn, **changes):
+    options = {
+        k: changes.pop(k) for k in ("eval_batches", "extra_files") if k in changes
+    }
+    system = system or tiny.make_system(dropout=0.3)
+    return train(
+        tiny.config(**changes), system, batches, workdir, progress=False, **options
+    )
+
+
+def lines(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_bitwise_equal(a, b):
+    flat_a, flat_b = jax.tree.leaves(a), jax.tree.leaves(b)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(flat_a, flat_b):
+        assert x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+class Interrupt(Exception):
+    pass
+
+
+def crashing(step):
+    """Batches that stop with an error when batch `step` is asked for."""
+
+    def batches_fn(start):
+        for _, batch in zip(range(start, step), tiny.batches_fn(start)):
+            yield batch
+        raise Interrupt
+
+    return batches_fn
+
+
+def test_resume_is_bit_for_bit_and_the_log_has_no_seam(tmp_path):
+    whole = run(tmp_path / "whole", ema_decay=0.9)
+    starts = []
+
+    def recording(start):
+        starts.append(start)
+        return tiny.batches_fn(start)
+
+    with pytest.raises(Interrupt):
+        run(tmp_path / "cut", batches=crashing(6), ema_decay=0.9)
+    assert lines(tmp_path / "cut")[-1]["step"] >= 5
+    resumed = run(tmp_path / "cut", batches=recording, ema_decay=0.9)
+    assert starts == [4]
+    assert_bitwise_equal(whole, resumed)
+    assert int(resumed.step) == 8 and int(resumed.state["seen"]) == 8 * 16
+
+    def timeless(records):
+        return [{k: v for k, v in r.items() if "per_s" not in k} for r in records]
+
+    assert timeless(lines(tmp_path / "whole")) == timeless(lines(tmp_path / "cut"))
+    assert [r["step"] for r in lines(tmp_path / "cut")] == list(range(1, 9))
+    # A finished run does nothing more and changes nothing.
+    assert_bitwise_equal(whole, run(tmp_path / "cut", ema_decay=0.9))
+
+
+def test_lines_hold_the_loss_and_its_parts(tmp_path):
+    run(tmp_path, log_every=4, total_steps=4)
+    (record,) = lines(tmp_path)
+    wanted = {
+        "step",
+        "loss",
+        "lr",
+        "grad_norm",
+        "fit/error",
+        "critic/off",
+        "critic/loss",
+        "steps_per_s",
+        "examples_per_s",
+    }
+    assert wanted <= set(record)
+    # The interval's mean, not the last step's value.
+    run(tmp_path / "each", total_steps=4)
+    losses = [r["loss"] for r in lines(tmp_path / "each")]
+    np.testing.assert_allclose(record["loss"], np.mean(losses), rtol=1e-5)
+
+
+def test_best_and_latest_are_kept(tmp_path):
+    system = tiny.make_system(two_phases=False)
+    table = jax.numpy.asarray([3.0, 1.0, 2.0, 5.0, 4.0])
+
+    def evaluate(params, state, batch, key):
+        return {"loss": (table[state["seen"] // 32 - 1], 1)}
+
+    system = system.__class__(**{**vars(system), "eval_fns": {"given": evaluate}})
+    run(
+        tmp_path,
+        system,
+        total_steps=10,
+        checkpoint_every=2,
+        keep=2,
+        eval_batches=lambda: iter([tiny.make_batch(99)]),
+    )
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.steps() == [4, 8, 10]
+    assert (checkpoints.best_step(), checkpoints.latest_step()) == (4, 10)
+    checkpoints.close()
+    assert restore_params(tmp_path, "best")[1]["step"] == 4
+    assert restore_params(tmp_path)[1]["step"] == 10
+    evaluated = [r["eval/loss"] for r in lines(tmp_path) if "eval/loss" in r]
+    assert evaluated == [3.0, 1.0, 2.0, 5.0, 4.0]
+
+
+def test_evaluation_averages_by_counts(tmp_path):
+    batches = [tiny.make_batch(50), tiny.make_batch(51, size=4)]
+    final = run(tmp_path, total_steps=2, eval_batches=batches)
+    params = jax.tree.map(np.asarray, final.params)
+    system = tiny.make_system()
+    pairs = [system.eval_fns["held_out"](params, {}, b, None)["loss"] for b in batches]
+    expected = sum(float(s) for s, _ in pairs) / 20
+    found = [r["eval/loss"] for r in lines(tmp_path) if "eval/loss" in r]
+    np.testing.assert_allclose(found, [expected], rtol=1e-5)
+
+
+def test_a_wrong_best_metric_fails_before_training(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'eval/loss'"):
+        run(tmp_path, best_metric="eval/los", eval_batches=[tiny.make_batch(9)])
+    assert not lines(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, number):
+    def batches_fn(start):
+        for index, batch in enumerate(tiny.batches_fn(start), start):
+            if index == 3:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    before = signal.getsignal(number)
+    stopped = run(tmp_path, batches=batches_fn, checkpoint_every=0)
+    assert stopped.stopped and 1 <= int(stopped.step) < 8
+    assert signal.getsignal(number) is before
+    assert restore_params(tmp_path)[1]["step"] == int(stopped.step)
+    done = run(tmp_path, checkpoint_every=0)
+    assert not done.stopped
+    assert_bitwise_equal(done, run(tmp_path / "whole", checkpoint_every=0))
+
+
+def test_nan_stops_and_keeps_the_good_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"step 6: fit/loss = nan.* step 4"):
+        run(tmp_path, tiny.make_system(nan_at=5), log_every=100)
+    assert os.listdir(tmp_path / "checkpoints") == ["4"]
+    params, meta = restore_params(tmp_path)
+    assert meta["step"] == 4
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_nan_at_the_step_of_a_checkpoint_saves_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"step 8: fit/loss = nan"):
+        run(tmp_path, tiny.make_system(nan_at=7), log_every=100)
+    assert os.listdir(tmp_path / "checkpoints") == ["4"]
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
+    def spoil(params, state, key, step):
+        bad = jax.numpy.where(step == 3, jax.numpy.nan, state["mean"])
+        return params, {**state, "mean": bad}
+
+    system = tiny.make_system(post_update=spoil)
+    with pytest.raises(UserError, match="step 4: state/mean is not finite"):
+        run(tmp_path, system)
+    assert os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_another_run_is_refused_with_the_first_difference(tmp_path):
+    run(tmp_path, total_steps=4)
+    with pytest.raises(UserError, match="seed is 3 there and 4 here"):
+        run(tmp_path, total_steps=4, seed=4)
+    with pytest.raises(UserError, match="optim.peak_lr"):
+        run(tmp_path, total_steps=4, optim={"peak_lr": 1.0})
+    run(tmp_path, total_steps=4, log_every=2, keep=3, checkpoint_every=1)
+
+
+def test_a_model_that_does_not_fit_is_refused(tmp_path):
+    run(tmp_path, tiny.make_system(two_phases=True), total_steps=4)
+    with pytest.raises(UserError, match=r"params/critic/down/bias is .* and missing"):
+        run(tmp_path, tiny.make_system(two_phases=False), total_steps=4)
+
+
+def test_data_that_ends_early_says_so(tmp_path):
+    three = lambda start: iter([tiny.make_batch(i) for i in range(3)])  # noqa: E731
+    with pytest.raises(UserError, match="the data ended after 3 of 8 steps"):
+        run(tmp_path, batches=three)
+
+
+def test_batches_are_checked_against_the_specification(tmp_path):
+    missing = lambda start: iter([{"x": np.zeros((16, 8))}])  # noqa: E731
+    with pytest.raises(UserError, match="a batch has no 'y'"):
+        run(tmp_path, batches=missing)
+    wrong = {**tiny.make_batch(0), "y": np.zeros((16, 5))}
+    with pytest.raises(UserError, match=r"'y' has examples of shape \(5,\)"):
+        run(tmp_path, batches=lambda start: iter([wrong]))
+
+
+def test_a_folder_that_cannot_be_made_is_one_line():
+    with pytest.raises(UserError, match="cannot create '/proc/nothing/checkpoints'"):
+        run("/proc/nothing")
+
+
+def test_tensorboard_is_written_when_asked_for(tmp_path):
+    pytest.importorskip("tensorboardX")
+    run(tmp_path, total_steps=2, tensorboard=True)
+    assert list((tmp_path / "tensorboard").glob("events*"))

@@ -1,0 +1,113 @@
+"""Schedules by hand, the weight-decay mask, Adam's variants."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.train import optim
+
+BASE = {"peak_lr": 1e-3, "start_lr": 2e-4, "end_lr": 1e-5, "warmup_fraction": 0.1}
+
+
+def rates(schedule, steps, total=100):
+    config = optim.OptimConfig(**BASE, schedule=schedule)
+    fn = optim.make_schedule(config, total)
+    return [float(fn(s)) for s in steps]
+
+
+def test_warm_up_is_linear_from_start_to_peak():
+    # 10 warm-up steps: 2e-4 + 8e-4 * step / 10
+    got = rates("cosine", [0, 1, 5, 10])
+    np.testing.assert_allclose(got, [2e-4, 2.8e-4, 6e-4, 1e-3], rtol=1e-6)
+
+
+def test_decays_by_hand():
+    # 90 decay steps: half way at step 55, the end at step 100
+    middle = (1e-3 + 1e-5) / 2
+    np.testing.assert_allclose(rates("cosine", [55, 100]), [middle, 1e-5], rtol=1e-5)
+    np.testing.assert_allclose(rates("linear", [55, 100]), [middle, 1e-5], rtol=1e-5)
+    np.testing.assert_allclose(rates("constant", [55, 100]), [1e-3, 1e-3], rtol=1e-6)
+    # cosine at a third: end + (peak - end) * (1 + cos(pi / 3)) / 2
+    third = 1e-5 + 9.9e-4 * 0.75
+    np.testing.assert_allclose(rates("cosine", [40]), [third], rtol=1e-5)
+
+
+def test_no_warm_up_starts_at_the_peak():
+    config = optim.OptimConfig(peak_lr=0.5, warmup_fraction=0.0)
+    assert float(optim.make_schedule(config, 10)(0)) == 0.5
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'cosine'"):
+        optim.make_schedule(optim.OptimConfig(schedule="cosin"), 10)
+    with pytest.raises(UserError, match="did you mean 'peak_lr'"):
+        from_mapping(optim.OptimConfig, {"peek_lr": 1.0}, "optim.")
+
+
+def test_weight_decay_mask():
+    params = {
+        "block": {
+            "attention": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((3, 2))},
+            "attention_norm": {"weird": jnp.ones((2, 2))},
+            "norm_1": {"scale": jnp.ones((3, 2)), "bias": jnp.ones(2)},
+            "LayerNorm_0": {"other": jnp.ones((2, 2))},
+            "normal_dense": {"kernel": jnp.ones((2, 2))},
+        },
+        "embedding": jnp.ones((5, 2)),
+        "vector": jnp.ones(4),
+    }
+    mask = optim.decay_mask(params)
+    block = mask["block"]
+    assert block["attention"] == {"kernel": True, "bias": False}
+    assert block["attention_norm"] == {"weird": False}
+    assert block["norm_1"] == {"scale": False, "bias": False}
+    assert mask["embedding"] and not mask["vector"]
+
+
+def test_decay_moves_only_masked_parameters():
+    config = optim.OptimConfig(
+        peak_lr=0.1, warmup_fraction=0.0, schedule="constant", weight_decay=0.5
+    )
+    tx, _ = optim.make_optimizer(config, 10)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    zeros = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    new = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(new["kernel"], 1 - 0.1 * 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(new["bias"], params["bias"])
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_first_adam_step_by_hand(corrected):
+    config = optim.OptimConfig(
+        peak_lr=1.0,
+        warmup_fraction=0.0,
+        schedule="constant",
+        weight_decay=0.0,
+        clip_norm=0.0,
+        eps=0.0,
+        b1=0.9,
+        b2=0.99,
+        bias_correction=corrected,
+    )
+    tx, _ = optim.make_optimizer(config, 10)
+    params = {"kernel": jnp.zeros((1, 2))}
+    grads = {"kernel": jnp.asarray([[3.0, -4.0]])}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    # corrected: g/|g|; without: 0.1 g / (sqrt(0.01) |g|) = g/|g| as well, so
+    # look at the second step, where m = 0.19 g and v = 0.0199 g^2
+    np.testing.assert_allclose(updates["kernel"], [[-1.0, 1.0]], rtol=1e-5)
+    _, state = tx.update(grads, tx.init(params), params)
+    updates, _ = tx.update(grads, state, params)
+    size = 1.0 if corrected else 0.19 / np.sqrt(0.0199)
+    np.testing.assert_allclose(updates["kernel"], [[-size, size]], rtol=1e-5)
+
+
+def test_clipping_scales_the_global_norm():
+    config = optim.OptimConfig(clip_norm=1.0)
+    tx = optax.clip_by_global_norm(config.clip_norm)
+    updates, _ = tx.update({"a": jnp.asarray([3.0]), "b": jnp.asarray([4.0])}, ())
+    np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [0.6, 0.8])

@@ -1,0 +1,142 @@
+"""Rules to specs, and the same training on every mesh of eight devices."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.train import sharding
+
+HERE = os.path.dirname(__file__)
+
+MESHES = """
+import json, sys, tempfile
+import jax, numpy as np
+import regression_system as tiny
+from gptface_jax.train.loop import train
+from gptface_jax.train import checkpoint, sharding
+from gptface_jax.core import trees
+assert jax.device_count() == 8
+losses, folders, specs = {}, {}, {}
+ones = sharding.make_mesh
+# 1x1x1 on a machine of eight devices: the mesh takes the first one only.
+def one_device(**_):
+    first = np.array(jax.devices()[:1]).reshape(1, 1, 1)
+    return jax.sharding.Mesh(first, sharding.AXES)
+for shape in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
+    sharding.make_mesh = one_device if shape == (1, 1, 1) else ones
+    name = "x".join(map(str, shape))
+    folders[name] = tempfile.mkdtemp(dir=sys.argv[1])
+    mesh = dict(zip(sharding.AXES, shape))
+    config = tiny.config(mesh=mesh, total_steps=4, grad_accum=2)
+    final = train(config, tiny.make_system(weighted=True), tiny.batches_fn,
+                  folders[name], progress=False)
+    log = open(folders[name] + "/metrics.jsonl")
+    losses[name] = [json.loads(line)["loss"] for line in log]
+    kernel = final.params["net"]["up"]["kernel"]
+    specs[name] = [str(kernel.sharding.spec), len(kernel.sharding.device_set),
+                   list(kernel.addressable_shards[0].data.shape)]
+    mu = final.opt_state["fit"][1].mu["net"]["up"]["kernel"]
+    assert mu.sharding.is_equivalent_to(kernel.sharding, 2)
+# A checkpoint of one mesh goes on on another.
+sharding.make_mesh = ones
+again = train(tiny.config(mesh={"data": 2, "fsdp": 4}, total_steps=4, grad_accum=2),
+              tiny.make_system(weighted=True), tiny.batches_fn, folders["2x2x2"],
+              progress=False)
+moved = again.params["net"]["up"]["kernel"]
+stored, _ = checkpoint.restore_params(folders["2x2x2"])
+np.testing.assert_array_equal(np.asarray(moved), stored["net"]["up"]["kernel"])
+shard = moved.addressable_shards[0].data
+specs["moved"] = [str(moved.sharding.spec), 8, list(shard.shape)]
+print("RESULT", json.dumps([losses, specs]))
+"""
+
+
+def one_mesh():
+    return sharding.make_mesh(1, 1, 1)
+
+
+class FakeMesh:
+    shape = {"data": 2, "fsdp": 4, "tensor": 2}
+
+
+def spec(names, shape):
+    return sharding._spec(names, shape, FakeMesh(), sharding.RULES)
+
+
+def test_rules_to_specs():
+    assert spec(("embed", "mlp"), (8, 6)) == (P("fsdp", "tensor"), [])
+    assert spec(("vocab", "embed"), (10, 4)) == (P("tensor", "fsdp"), [])
+    assert spec(("layers", None, "heads"), (3, 5, 2)) == (P(None, None, "tensor"), [])
+    assert spec(("batch", "embed"), (8, 8)) == (P(("data", "fsdp"), None), [])
+
+
+def test_axes_that_do_not_divide_stay_whole_with_a_note():
+    assert spec(("embed", "mlp"), (6, 6)) == (P(None, "tensor"), ["embed"])
+    assert spec(("vocab",), (31,)) == (P(None), ["vocab"])
+    rules = dict(sharding.activation_rules(sharding.RULES, frozenset({"vocab"})))
+    assert rules["vocab"] is None and rules["mlp"] == "tensor"
+
+
+def test_unknown_axes_suggest_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'embed'"):
+        spec(("embd",), (4,))
+
+
+def test_boxes_come_off():
+    boxed = {
+        "a": nn.LogicallyPartitioned(jnp.ones((2, 3)), ("embed", "mlp")),
+        "b": jnp.zeros(4),
+    }
+    shardings, dropped = sharding.param_shardings(boxed, one_mesh())
+    assert shardings["a"].spec == P("fsdp", "tensor") and not dropped
+    assert shardings["b"].spec == P()
+    assert sharding.unbox(boxed)["a"].shape == (2, 3)
+
+
+def test_a_mesh_that_does_not_fit_is_explained():
+    count = jax.device_count()
+    with pytest.raises(UserError, match=f"does not fit {count} devices"):
+        sharding.make_mesh(count, 3, 1)
+    with pytest.raises(UserError, match="one of them may be -1"):
+        sharding.make_mesh(-1, -1, 1)
+    assert dict(sharding.make_mesh().shape) == {"data": count, "fsdp": 1, "tensor": 1}
+
+
+def test_every_mesh_of_eight_devices_trains_alike(tmp_path):
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": HERE,
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", MESHES, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        env=environment,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    (line,) = [x for x in result.stdout.splitlines() if x.startswith("RESULT")]
+    import json
+
+    losses, specs = json.loads(line.removeprefix("RESULT"))
+    for name, values in losses.items():
+        np.testing.assert_allclose(values, losses["1x1x1"], rtol=1e-5, err_msg=name)
+    shards = {name: entry[2] for name, entry in specs.items()}
+    assert shards == {
+        "1x1x1": [8, 16],
+        "8x1x1": [8, 16],
+        "1x8x1": [1, 16],
+        "2x2x2": [4, 8],
+        "moved": [2, 16],
+    }

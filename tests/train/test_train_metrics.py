@@ -1,0 +1,112 @@
+"""Packing, averaging, the log file, throughput, and the prefetching thread."""
+
+import json
+import time
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.train import metrics
+from gptface_jax.train.host import Prefetch
+
+
+def test_pack_and_unpack_keep_names_and_pairs():
+    packer = metrics.Packer()
+    packed = jax.jit(lambda x: packer.pack({"b": (x, 2), "a": (1.5, x * 2)}))(3.0)
+    assert packed.shape == (2, 2)
+    assert packer.unpack(packed) == {"b": (3.0, 2.0), "a": (1.5, 6.0)}
+
+
+def test_the_mean_is_taken_once():
+    average = metrics.Average()
+    average.add({"loss": (1.0, 1.0), "empty": (0.0, 0.0)})
+    average.add({"loss": (9.0, 3.0)})
+    assert average.means() == {"loss": 2.5}
+
+
+def test_only_losses_and_norms_stop_a_run():
+    values = {"d/loss": (np.nan, 1), "grad_norm": (np.inf, 1), "aux": (np.nan, 1)}
+    assert metrics.non_finite(values) == ["d/loss", "grad_norm"]
+
+
+def test_the_log_drops_lines_beyond_the_restored_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "loss": 3}\n{"step": 3}\n{"step": 2, "x')
+    log = metrics.JsonLines(path, 2)
+    log.write({"step": 3, "loss": float("nan"), "n": 1})
+    log.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[-1] == {"step": 3, "loss": None, "n": 1}
+
+
+def test_an_unwritable_log_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        metrics.JsonLines(tmp_path / "no" / "metrics.jsonl", 0)
+
+
+def test_a_full_disk_while_logging_is_one_line(tmp_path):
+    log = metrics.JsonLines(tmp_path / "metrics.jsonl", 0)
+    log.file = open("/dev/full", "w")
+    with pytest.raises(UserError, match="No space left"):
+        log.write({"step": 1})
+
+
+def spec(**shapes):
+    return types.SimpleNamespace(
+        batch_spec={k: jax.ShapeDtypeStruct(s, jnp.int32) for k, s in shapes.items()}
+    )
+
+
+def test_throughput_units():
+    assert metrics.throughput(spec(image=(8, 8, 3))) == ("images", 1)
+    ids = spec(image_ids=(64,), text_ids=(32,), negative_ids=(32,))
+    assert metrics.throughput(ids) == ("tokens", 96)
+    assert metrics.throughput(spec(tokens=(10,), other_ids=(3,))) == ("tokens", 10)
+    assert metrics.throughput(spec(x=(3,))) == ("examples", 1)
+    ids.tokens_per_example = 98
+    assert metrics.throughput(ids) == ("tokens", 98)
+
+
+def test_clock_leaves_out_the_first_step():
+    clock = metrics.Clock()
+    clock.tick()
+    assert clock.read() is None
+    clock.tick()
+    time.sleep(0.01)
+    assert 0 < clock.read() <= 100
+
+
+def test_prefetch_keeps_order_and_ends():
+    assert list(Prefetch(iter(range(5)), lambda x: x * 2)) == [0, 2, 4, 6, 8]
+
+
+def test_prefetch_hands_over_errors():
+    def source():
+        yield 1
+        raise OSError("broken picture")
+
+    batches = Prefetch(source(), lambda x: x)
+    assert next(batches) == 1
+    with pytest.raises(OSError, match="broken picture"):
+        next(batches)
+
+
+def test_prefetch_closes_its_source():
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    batches = Prefetch(endless(), lambda x: x)
+    next(batches)
+    batches.close()
+    assert closed == [True]
