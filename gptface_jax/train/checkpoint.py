@@ -31,14 +31,17 @@ _BEST = "best"  # the one metric stored with a checkpoint
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax's warnings about what is meant here off the screen."""
+    """Keeps Orbax's log off the screen: its errors are raised as well."""
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+
+    def foreign(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    logger.addFilter(foreign)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(foreign)
 
 
 def make_meta(
@@ -92,6 +95,8 @@ class Checkpoints:
                 f"cannot create '{self.directory}': {error.strerror or error}; "
                 "choose another --workdir"
             ) from error
+        self._silence = contextlib.ExitStack()
+        self._silence.enter_context(_quiet())
         self.manager = _open_manager(self.directory, keep, best_mode, track)
 
     def latest_step(self) -> int | None:
@@ -126,10 +131,7 @@ class Checkpoints:
         args["meta"] = ocp.args.JsonSave(dict(meta))
         metrics = None if metric is None else {_BEST: float(metric)}
         try:
-            with _quiet():
-                self.manager.save(
-                    step, metrics=metrics, args=ocp.args.Composite(**args)
-                )
+            self.manager.save(step, metrics=metrics, args=ocp.args.Composite(**args))
         except Exception as error:
             raise self._save_failed(error) from error
 
@@ -228,6 +230,7 @@ class Checkpoints:
             self.manager.close()
         except Exception:  # reported by `wait` or `check` where it matters
             pass
+        self._silence.close()
 
 
 def _plain(x: Any) -> bool:

@@ -166,17 +166,19 @@ class _Run:
         pending, stopped, done = None, False, self.start
         try:
             while done < total and not stopped:
-                batch = self._next(batches, done)
-                self.state, packed = self.step_fn(self.state, batch)
-                done += 1
+                batch = self._next(batches, done, stop)
+                current = None
+                if batch is not None:
+                    self.state, packed = self.step_fn(self.state, batch)
+                    done += 1
+                    current = (done, packed)
                 # Reading the previous step while this one runs bounds how far
                 # the host is ahead, at no cost to the device.
-                if pending is not None:
-                    self._read(*pending)
-                pending, stopped = (done, packed), stop.agreed(self.mesh)
+                self._read(pending)
+                pending, stopped = current, batch is None or stop.agreed(self.mesh)
                 save, evaluate = self._due(done)
                 if stopped or save or evaluate:
-                    self._read(*pending)
+                    self._read(pending)
                     pending = None
                     values = self._evaluate(done) if evaluate and not stopped else {}
                     if save or stopped:
@@ -213,10 +215,18 @@ class _Run:
             chosen[name] = value.astype(spec.dtype, copy=False)
         return chosen
 
-    def _next(self, batches: Prefetch, done: int):
+    def _next(self, batches: Prefetch, done: int, stop: StopSignal):
+        """The next batch; None when the signal to stop also ended the data.
+
+        A Ctrl-C reaches the data workers too, and they may fall first.
+        """
         try:
             return next(batches)
-        except StopIteration:
+        except Exception as error:
+            if stop.requested and jax.process_count() == 1:
+                return None
+            if not isinstance(error, StopIteration):
+                raise
             raise UserError(
                 f"the data ended after {done} of {self.settings.total_steps} steps; "
                 "use more data, repeat it (data.epochs), or lower total_steps"
@@ -230,8 +240,11 @@ class _Run:
         evaluate = save or _divides(every.eval_every, done)
         return save, evaluate and self.eval_batches is not None
 
-    def _read(self, done: int, packed) -> None:
+    def _read(self, pending: tuple[int, Any] | None) -> None:
         """Takes the metrics of one step: checks, averages, logs."""
+        if pending is None:
+            return
+        done, packed = pending
         values = self.packer.unpack(packed)
         bad = metrics.non_finite(values)
         if bad:
@@ -278,6 +291,13 @@ class _Run:
         source = self.eval_batches
         return iter(source() if callable(source) else source)
 
+    def _eval_rules(self, batch):
+        """Rules for one held-out batch: the last one may not split."""
+        rules = dict(self.activation_rules)
+        if not sharding.divides_batch(batch, self.mesh):
+            rules["batch"] = None
+        return nn.logical_axis_rules(tuple(rules.items()))
+
     def check_evaluation(self) -> None:
         """Traces the evaluation, so that a wrong name fails before training.
 
@@ -294,13 +314,9 @@ class _Run:
             raise UserError(
                 "there are no held-out batches; use more data or a smaller batch_size"
             )
-        jax.eval_shape(
-            self.eval_fn,
-            self.state.eval_params,
-            self.state.state,
-            self._put(batch),
-            jnp.int32(0),
-        )
+        params, values = self.state.eval_params, self.state.state
+        with self._eval_rules(batch):
+            jax.eval_shape(self.eval_fn, params, values, self._put(batch), jnp.int32(0))
         name, names = self.settings.best_metric, self.eval_packer.names
         if name not in names:
             raise UserError(
@@ -314,9 +330,10 @@ class _Run:
         limit = self.settings.eval_batches or None
         batches = itertools.islice(self._held_out(), limit)
         for index, batch in enumerate(batches):
-            packed = self.eval_fn(
-                params, self.state.state, self._put(batch), jnp.int32(index)
-            )
+            with self._eval_rules(batch):
+                packed = self.eval_fn(
+                    params, self.state.state, self._put(batch), jnp.int32(index)
+                )
             average.add(self.eval_packer.unpack(packed))
         values = average.means()
         self._write({"step": done, **values})

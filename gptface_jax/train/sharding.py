@@ -31,6 +31,7 @@ RULES: Rules = {
     "mlp": "tensor",
     "heads": "tensor",
     "embed": "fsdp",
+    "embed_act": None,
     "length": None,
     "head_dim": None,
     "codes": None,
@@ -143,6 +144,12 @@ def activation_rules(
 ) -> tuple[tuple[str, Any], ...]:
     """Rules for `flax.linen.logical_axis_rules`, without the dropped axes."""
     return tuple((k, None if k in dropped else v) for k, v in rules.items())
+
+
+def divides_batch(batch: Mapping[str, Any], mesh: Mesh, rules: Rules = RULES) -> bool:
+    """Whether every entry of a host batch splits over the data-parallel axes."""
+    ways = batch_ways(mesh, rules)
+    return all(len(x) * jax.process_count() % ways == 0 for x in batch.values())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -136,6 +136,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     (line,) = [x for x in result.stdout.splitlines() if x.startswith("REFUSED")]
     assert "cannot save a checkpoint" in line and "intact: steps [1]" in line
     assert "File too large" in line
+    assert "Traceback" not in result.stderr
     params, saved = checkpoint.restore_params(tmp_path)
     assert saved["step"] == 1
     expected = np.random.default_rng(1).normal(size=(1000, 700)).astype(np.float32)

@@ -158,6 +158,17 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, number):
     assert_bitwise_equal(done, run(tmp_path / "whole", checkpoint_every=0))
 
 
+def test_a_signal_that_also_kills_the_data_still_saves(tmp_path):
+    def batches_fn(start):
+        yield from (tiny.make_batch(i) for i in range(3))
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("a worker was interrupted")
+
+    stopped = run(tmp_path, batches=batches_fn, checkpoint_every=0)
+    assert stopped.stopped
+    assert restore_params(tmp_path)[1]["step"] == int(stopped.step)
+
+
 def test_nan_stops_and_keeps_the_good_checkpoint(tmp_path):
     with pytest.raises(UserError, match=r"step 6: fit/loss = nan.* step 4"):
         run(tmp_path, tiny.make_system(nan_at=5), log_every=100)

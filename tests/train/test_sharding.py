@@ -37,9 +37,12 @@ for shape in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
     mesh = dict(zip(sharding.AXES, shape))
     config = tiny.config(mesh=mesh, total_steps=4, grad_accum=2)
     final = train(config, tiny.make_system(weighted=True), tiny.batches_fn,
-                  folders[name], progress=False)
+                  folders[name], progress=False,
+                  eval_batches=[tiny.make_batch(90), tiny.make_batch(91, size=4)])
     log = open(folders[name] + "/metrics.jsonl")
-    losses[name] = [json.loads(line)["loss"] for line in log]
+    lines = [json.loads(line) for line in log]
+    losses[name] = [x.get("loss", x.get("eval/loss")) for x in lines]
+    assert len(losses[name]) == 5
     kernel = final.params["net"]["up"]["kernel"]
     specs[name] = [str(kernel.sharding.spec), len(kernel.sharding.device_set),
                    list(kernel.addressable_shards[0].data.shape)]
