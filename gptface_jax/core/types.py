@@ -50,6 +50,8 @@ class System:
       phases: run one after another in every step.
       eval_fns: name -> metrics on a held-out batch.
       init_state: () -> the initial non-trainable state.
+      post_update: (params, state, key, step) -> (params, state) after the
+        optimizer's update inside the same step, or None.
     """
 
     name: str
@@ -58,3 +60,4 @@ class System:
     phases: tuple[Phase, ...]
     eval_fns: Mapping[str, EvalFn] = dataclasses.field(default_factory=dict)
     init_state: Callable[[], State] = dict
+    post_update: Callable[[Params, State, Any, Any], tuple[Params, State]] | None = None

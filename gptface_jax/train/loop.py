@@ -261,6 +261,7 @@ class _Run:
             self._log(done)
 
     def _last_good(self) -> str:
+        self.checkpoints.wait()
         latest = self.checkpoints.latest_step()
         return (
             "there is no checkpoint yet"

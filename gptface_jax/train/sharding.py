@@ -32,6 +32,7 @@ RULES: Rules = {
     "heads": "tensor",
     "embed": "fsdp",
     "embed_act": None,
+    "embed_out": None,
     "length": None,
     "head_dim": None,
     "codes": None,

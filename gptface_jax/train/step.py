@@ -111,7 +111,7 @@ def make_step(
       `loss`, `grad_norm` (before clipping) and `lr` to the metrics of its loss.
     """
     packer = Packer()
-    post_update = getattr(system, "post_update", None)
+    post_update = system.post_update
 
     def train_step(train_state: TrainState, batch):
         step = train_state.step

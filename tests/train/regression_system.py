@@ -91,17 +91,15 @@ def make_system(
         error = errors(params, batch)
         return {"loss": (error.sum(), error.size)}
 
-    system = System(
+    return System(
         name="tiny",
         init=init,
         batch_spec=spec,
         phases=tuple(phases),
         eval_fns={"held_out": evaluate},
         init_state=lambda: {"seen": jnp.int32(0), "mean": jnp.float32(0)},
+        post_update=post_update,
     )
-    if post_update is not None:
-        object.__setattr__(system, "post_update", post_update)
-    return system
 
 
 def make_batch(index: int, size: int = 16) -> dict[str, np.ndarray]:

@@ -1,0 +1,104 @@
+"""Convolutional parts of the VQGAN, as in taming-transformers (SPEC A.2.1)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def conv(features: int, size: int, name: str, dtype, stride: int = 1, padding=None):
+    """A 2-D convolution, NHWC, "same" unless `padding` says otherwise.
+
+    Initialised as PyTorch's default: uniform in +-1/sqrt(fan in).
+    """
+    init = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+    if padding is None:
+        padding = [(size // 2, size // 2)] * 2
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=padding,
+        dtype=dtype,
+        kernel_init=nn.with_logical_partitioning(init, (None, None, None, "channels")),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("channels",)),
+        name=name,
+    )
+
+
+def group_norm(width: int, groups: int, name: str, dtype) -> nn.GroupNorm:
+    """GroupNorm with the largest group count <= `groups` that divides `width`."""
+    while width % groups:
+        groups -= 1
+    return nn.GroupNorm(
+        num_groups=groups,
+        epsilon=1e-6,
+        dtype=dtype,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("channels",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("channels",)),
+        name=name,
+    )
+
+
+class ResidualBlock(nn.Module):
+    """norm, swish, conv, norm, swish, dropout, conv; 1x1 shortcut if widths differ."""
+
+    features: int
+    groups: int = 32
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
+        """[B,H,W,C] -> [B,H,W,features]."""
+        h = group_norm(x.shape[-1], self.groups, "norm1", self.dtype)(x)
+        h = conv(self.features, 3, "conv1", self.dtype)(nn.swish(h))
+        h = group_norm(self.features, self.groups, "norm2", self.dtype)(h)
+        h = nn.Dropout(self.dropout, deterministic=deterministic)(nn.swish(h))
+        h = conv(self.features, 3, "conv2", self.dtype)(h)
+        if x.shape[-1] != self.features:
+            x = conv(self.features, 1, "nin_shortcut", self.dtype)(x)
+        return x + h
+
+
+class SpatialAttention(nn.Module):
+    """Single-head self-attention over all pixels, residual."""
+
+    groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,H,W,C] -> [B,H,W,C]."""
+        b, h, w, c = x.shape
+        y = group_norm(c, self.groups, "norm", self.dtype)(x)
+        query, key, value = (
+            conv(c, 1, name, self.dtype)(y).reshape(b, h * w, 1, c)
+            for name in ("q", "k", "v")
+        )
+        out = jax.nn.dot_product_attention(query, key, value)  # scale c^-0.5
+        return x + conv(c, 1, "proj_out", self.dtype)(out.reshape(b, h, w, c))
+
+
+class Downsample(nn.Module):
+    """Pads one pixel right and below, then a stride-2 3x3 convolution."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,H,W,C] -> [B,H/2,W/2,C]."""
+        return conv(x.shape[-1], 3, "conv", self.dtype, 2, [(0, 1), (0, 1)])(x)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour x2, then a 3x3 convolution."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,H,W,C] -> [B,2H,2W,C]."""
+        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        return conv(x.shape[-1], 3, "conv", self.dtype)(x)

@@ -1,0 +1,207 @@
+"""VQGAN, the full taming-transformers topology (SPEC A.2.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gptface_jax.nn import conv as nn_conv
+from gptface_jax.ops import quantize
+
+
+@dataclasses.dataclass(frozen=True)
+class VQGANConfig:
+    """The tokenizer; the defaults are taming's face configuration at f = 16.
+
+    Attributes:
+      resolution: side in pixels that the model is declared at. It only decides
+        where `attn_resolutions` are met; the network runs at any multiple of f.
+        A model declared at 336 visits 336, 168, 84, 42, 21 and never 16.
+      channels, channel_multipliers: width of level i is their product.
+      level_channels: explicit widths instead, one a level.
+      num_res_blocks: per level of the encoder; the decoder has one more.
+      attn_resolutions: nominal sides at which attention follows each block.
+      z_channels: width of the encoder output.
+      embed_dim: width of the codes.
+      codebook_size: K.
+      groups: of every GroupNorm (lowered until it divides the width).
+      dropout: inside residual blocks.
+      in_channels, out_channels: of the picture.
+      dtype: of the activations; code distances are always float32.
+    """
+
+    resolution: int = 256
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    level_channels: tuple[int, ...] = ()
+    num_res_blocks: int = 2
+    attn_resolutions: tuple[int, ...] = (16,)
+    z_channels: int = 256
+    embed_dim: int = 256
+    codebook_size: int = 8192
+    groups: int = 32
+    dropout: float = 0.0
+    in_channels: int = 3
+    out_channels: int = 3
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.resolution % self.factor:
+            raise ValueError(
+                f"resolution {self.resolution} is no multiple of f = {self.factor}"
+            )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        if self.level_channels:
+            return self.level_channels
+        return tuple(self.channels * m for m in self.channel_multipliers)
+
+    @property
+    def first_width(self) -> int:
+        return self.level_channels[0] if self.level_channels else self.channels
+
+    @property
+    def factor(self) -> int:
+        """f: pixels per token side."""
+        return 2 ** (len(self.widths) - 1)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the tokens of a picture at `resolution`."""
+        side = self.resolution // self.factor
+        return side, side
+
+
+class _Middle(nn.Module):
+    """Residual block, attention, residual block."""
+
+    config: VQGANConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        c, width = self.config, x.shape[-1]
+
+        def block(name):
+            return nn_conv.ResidualBlock(width, c.groups, c.dropout, c.dtype, name=name)
+
+        x = block("block_1")(x, deterministic)
+        x = nn_conv.SpatialAttention(c.groups, c.dtype, name="attn_1")(x)
+        return block("block_2")(x, deterministic)
+
+
+class Encoder(nn.Module):
+    """[B,H,W,3] -> [B,H/f,W/f,z_channels]."""
+
+    config: VQGANConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
+        c = self.config
+        x = nn_conv.conv(c.first_width, 3, "conv_in", c.dtype)(x)
+        side = c.resolution
+        for i, width in enumerate(c.widths):
+            for j in range(c.num_res_blocks):
+                name = f"down_{i}_block_{j}"
+                x = nn_conv.ResidualBlock(
+                    width, c.groups, c.dropout, c.dtype, name=name
+                )(x, deterministic)
+                if side in c.attn_resolutions:
+                    name = f"down_{i}_attn_{j}"
+                    x = nn_conv.SpatialAttention(c.groups, c.dtype, name=name)(x)
+            if i < len(c.widths) - 1:
+                x = nn_conv.Downsample(c.dtype, name=f"down_{i}_downsample")(x)
+                side //= 2
+        x = _Middle(c, name="mid")(x, deterministic)
+        x = nn.swish(nn_conv.group_norm(x.shape[-1], c.groups, "norm_out", c.dtype)(x))
+        return nn_conv.conv(c.z_channels, 3, "conv_out", c.dtype)(x)
+
+
+class Decoder(nn.Module):
+    """[B,h,w,z_channels] -> [B,h*f,w*f,3]."""
+
+    config: VQGANConfig
+
+    @nn.compact
+    def __call__(self, z: jax.Array, deterministic: bool = True) -> jax.Array:
+        c = self.config
+        x = nn_conv.conv(c.widths[-1], 3, "conv_in", c.dtype)(z)
+        x = _Middle(c, name="mid")(x, deterministic)
+        side = c.resolution // c.factor
+        for i, width in reversed(list(enumerate(c.widths))):
+            for j in range(c.num_res_blocks + 1):
+                x = nn_conv.ResidualBlock(
+                    width, c.groups, c.dropout, c.dtype, name=f"up_{i}_block_{j}"
+                )(x, deterministic)
+                if side in c.attn_resolutions:
+                    name = f"up_{i}_attn_{j}"
+                    x = nn_conv.SpatialAttention(c.groups, c.dtype, name=name)(x)
+            if i:
+                x = nn_conv.Upsample(c.dtype, name=f"up_{i}_upsample")(x)
+                side *= 2
+        x = nn.swish(nn_conv.group_norm(x.shape[-1], c.groups, "norm_out", c.dtype)(x))
+        return nn_conv.conv(c.out_channels, 3, "conv_out", c.dtype)(x)
+
+
+class VQGAN(nn.Module):
+    """Photographs to code indices and back."""
+
+    config: VQGANConfig
+
+    def setup(self):
+        c = self.config
+        self.encoder = Encoder(c)
+        self.decoder = Decoder(c)
+        self.quant_conv = nn_conv.conv(c.embed_dim, 1, "quant_conv", c.dtype)
+        self.post_quant_conv = nn_conv.conv(c.z_channels, 1, "post_quant_conv", c.dtype)
+
+        def uniform(key, shape):
+            bound = 1.0 / shape[0]
+            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+        self.codebook = self.param(
+            "codebook",
+            nn.with_logical_partitioning(uniform, ("codes", None)),
+            (c.codebook_size, c.embed_dim),
+        )
+
+    def latents(self, image: jax.Array, deterministic: bool = True) -> jax.Array:
+        """z_e before quantisation: [B,H,W,3] in [-1,1] -> [B,h,w,C]."""
+        return self.quant_conv(self.encoder(image, deterministic))
+
+    def encode(self, image: jax.Array) -> jax.Array:
+        """Tokenizes pictures.
+
+        Args:
+          image: float32 [B,H,W,3] in [-1,1], sides multiples of f.
+
+        Returns:
+          image_ids int32 [B,H/f,W/f].
+        """
+        return quantize.nearest(self.latents(image), self.codebook)
+
+    def decode_latents(self, z_q: jax.Array, deterministic: bool = True) -> jax.Array:
+        """[B,h,w,C] code vectors -> float32 [B,H,W,3], about [-1,1]."""
+        z = self.post_quant_conv(z_q)
+        return self.decoder(z, deterministic).astype(jnp.float32)
+
+    def decode(self, image_ids: jax.Array) -> jax.Array:
+        """image_ids int [B,h,w] -> float32 [B,h*f,w*f,3], about [-1,1]."""
+        return self.decode_latents(jnp.take(self.codebook, image_ids, axis=0))
+
+    def __call__(self, image: jax.Array, deterministic: bool = True):
+        """Reconstruction with everything the losses need.
+
+        Returns:
+          (reconstruction [B,H,W,3], {"z_e" [B,h,w,C], "z_q" [B,h,w,C]
+          differentiable in the codebook, "image_ids" [B,h,w]}).
+        """
+        z_e = self.latents(image, deterministic).astype(jnp.float32)
+        image_ids = quantize.nearest(jax.lax.stop_gradient(z_e), self.codebook)
+        z_q = jnp.take(self.codebook, image_ids, axis=0)
+        passed = quantize.straight_through(z_e, z_q)
+        reconstruction = self.decode_latents(passed, deterministic)
+        return reconstruction, {"z_e": z_e, "z_q": z_q, "image_ids": image_ids}

@@ -1,0 +1,82 @@
+"""Vector quantisation: nearest codes, straight-through, code statistics (SPEC A.2.1)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def distances(z: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Squared distances, float32: z [...,C], codebook [K,C] -> [...,K]."""
+    z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
+    cross = jnp.einsum("...c,kc->...k", z, codebook)
+    return jnp.sum(z * z, -1, keepdims=True) - 2.0 * cross + jnp.sum(codebook**2, -1)
+
+
+def nearest(z: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Index of the closest code: z [...,C], codebook [K,C] -> int32 [...]."""
+    return jnp.argmin(distances(z, codebook), axis=-1).astype(jnp.int32)
+
+
+def straight_through(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
+    """Forward value z_q, gradient of the identity on z_e."""
+    return z_e + jax.lax.stop_gradient(z_q - z_e)
+
+
+def codebook_loss(
+    z_e: jax.Array, z_q: jax.Array, beta: float = 0.25, beta_on_codebook: bool = False
+) -> jax.Array:
+    """Codebook plus commitment term, mean over all entries, float32 scalar.
+
+    Args:
+      z_e: encoder output [...,C].
+      z_q: its codes, differentiable in the codebook [...,C].
+      beta: weight of the weaker term.
+      beta_on_codebook: False is the textbook form, beta * |z_e - sg(z_q)|^2;
+        True puts beta on |sg(z_e) - z_q|^2 as the published VQGANs do.
+    """
+    z_e, z_q = z_e.astype(jnp.float32), z_q.astype(jnp.float32)
+    commitment = jnp.mean(jnp.square(jax.lax.stop_gradient(z_q) - z_e))
+    codes = jnp.mean(jnp.square(z_q - jax.lax.stop_gradient(z_e)))
+    if beta_on_codebook:
+        return commitment + beta * codes
+    return codes + beta * commitment
+
+
+def counts(image_ids: jax.Array, codebook_size: int) -> jax.Array:
+    """How often each code occurs: int [...] -> float32 [K]."""
+    return jnp.bincount(image_ids.reshape(-1), length=codebook_size).astype(jnp.float32)
+
+
+def perplexity(usage: jax.Array) -> jax.Array:
+    """exp(entropy) of code counts [K]: between 1 and K."""
+    p = usage / jnp.maximum(jnp.sum(usage), 1e-9)
+    return jnp.exp(-jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-12)), 0.0)))
+
+
+def revive(
+    codebook: jax.Array,
+    usage: jax.Array,
+    candidates: jax.Array,
+    threshold: float,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Moves rarely used codes onto encoder outputs.
+
+    Args:
+      codebook: [K,C].
+      usage: float [K], moving average of the counts of a batch.
+      candidates: [S,C] recent encoder outputs.
+      threshold: codes with less usage are moved.
+      key: random key.
+
+    Returns:
+      (codebook [K,C], dead bool [K]).
+    """
+    dead = usage < threshold
+    pick_key, noise_key = jax.random.split(key)
+    size = codebook.shape[0]
+    pick = jax.random.randint(pick_key, (size,), 0, candidates.shape[0])
+    spread = 0.01 * jnp.std(candidates)
+    fresh = candidates[pick] + spread * jax.random.normal(noise_key, codebook.shape)
+    return jnp.where(dead[:, None], fresh, codebook), dead
