@@ -183,7 +183,7 @@ class _Run:
                     values = self._evaluate(done) if evaluate and not stopped else {}
                     if save or stopped:
                         self._save(done, values)
-                    self.clock.start()
+                    self.clock.pause()
             self.checkpoints.wait()
         finally:
             batches.close()
@@ -273,7 +273,7 @@ class _Run:
         start = step.prefix(self.system.phases[0])
         record = metrics.with_plain_names(self.average.means(), start)
         self.average = metrics.Average()
-        rate = self.clock.read()
+        rate = self.clock.rate()
         shown = {"loss": f"{record['loss']:.4g}"}
         if rate is not None:
             record["steps_per_s"] = rate

@@ -6,6 +6,7 @@ as one small array; the host adds the rows of an interval and divides once.
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import os
@@ -179,30 +180,35 @@ class TensorBoard:
 
 
 class Clock:
-    """Steps per second between two readings, pauses left out."""
+    """Steps per second over the last seconds of training, pauses left out.
 
-    def __init__(self):
-        self.started: float | None = None
-        self.steps = 0
+    A window, since the host reads steps in bursts: one interval may hold the
+    waiting of another.
+    """
 
-    def start(self) -> None:
-        """(Re)starts the interval, for instance after an evaluation."""
-        self.started, self.steps = time.perf_counter(), 0
+    def __init__(self, window: float = 10.0):
+        self.window = window
+        self.spans: collections.deque[float] = collections.deque()
+        self.total = 0.0
+        self.last: float | None = None
+
+    def pause(self) -> None:
+        """What follows until the next step (an evaluation) is not counted."""
+        self.last = None
 
     def tick(self) -> None:
-        """Counts a step; the very first one (compilation) starts the clock."""
-        if self.started is None:
-            self.start()
-        else:
-            self.steps += 1
+        """Counts a step; the first one (compilation) only starts the clock."""
+        now = time.perf_counter()
+        if self.last is not None:
+            self.spans.append(now - self.last)
+            self.total += self.spans[-1]
+        self.last = now
+        while self.total > self.window and len(self.spans) > 1:
+            self.total -= self.spans.popleft()
 
-    def read(self) -> float | None:
-        """Steps per second since the last reading, None before the second step."""
-        if not self.steps:
-            return None
-        rate = self.steps / max(time.perf_counter() - self.started, 1e-9)
-        self.start()
-        return rate
+    def rate(self) -> float | None:
+        """Steps per second, None before the second step."""
+        return len(self.spans) / max(self.total, 1e-9) if self.spans else None
 
 
 def progress_bar(total: int, initial: int, enabled: bool) -> tqdm.tqdm:

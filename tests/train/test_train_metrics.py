@@ -72,13 +72,21 @@ def test_throughput_units():
     assert metrics.throughput(ids) == ("tokens", 98)
 
 
-def test_clock_leaves_out_the_first_step():
-    clock = metrics.Clock()
+def test_clock_leaves_out_the_first_step_and_pauses(monkeypatch):
+    times = iter([0.0, 100.0, 100.5, 200.0, 200.5, 202.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    clock = metrics.Clock(window=2.0)
+    next(times)
     clock.tick()
-    assert clock.read() is None
+    assert clock.rate() is None
     clock.tick()
-    time.sleep(0.01)
-    assert 0 < clock.read() <= 100
+    assert clock.rate() == 2.0
+    clock.pause()
+    clock.tick()
+    clock.tick()
+    assert clock.rate() == 2.0
+    clock.tick()  # spans 0.5, 0.5, 1.5: the window keeps the last two
+    assert clock.rate() == 1.0
 
 
 def test_prefetch_keeps_order_and_ends():
