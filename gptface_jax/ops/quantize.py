@@ -1,4 +1,4 @@
-"""Vector quantisation: nearest codes, straight-through, code statistics (SPEC A.2.1)."""
+"""Vector quantisation: nearest codes, straight-through, statistics (SPEC A.2.1)."""
 
 from __future__ import annotations
 
