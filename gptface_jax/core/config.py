@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
+import os
 import pathlib
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -88,10 +90,19 @@ def load_config(spec: str) -> Any:
         f"gptface_config_{path.stem}", path
     )
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    # Configs share code as `from configs import ...`, wherever one stands.
+    roots = [os.fspath(p.parent) for p in path.resolve().parents if p.name == "configs"]
+    sys.path[:0] = roots
+    try:
+        module_spec.loader.exec_module(module)
+    finally:
+        del sys.path[: len(roots)]
     if not hasattr(module, "get_config"):
         raise UserError(f"config file '{path}' defines no get_config(arg)")
-    return module.get_config(arg).lock()
+    try:
+        return module.get_config(arg).lock()
+    except ValueError as error:
+        raise UserError(f"config '{spec}': {error}") from None
 
 
 def override(config: Any, assignments: Iterable[str]) -> Any:

@@ -307,7 +307,9 @@ def make_loss(
             rngs=rngs,
         )
         metrics = dict(masked_metrics(module, params, hidden, corrupted, budget))
-        scored = corrupted.match == gptface_model.UNKNOWN
+        words = corrupted.targets[:, config.layout.text_slice] != config.vocab.pad_id
+        # An example without a text says nothing about matching.
+        scored = (corrupted.match == gptface_model.UNKNOWN) & jnp.any(words, axis=1)
         itm_logits = module.apply(variables, hidden, method="itm_logits")
         metrics.update(itm_metrics(itm_logits, corrupted.itm_labels, scored))
 

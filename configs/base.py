@@ -1,0 +1,70 @@
+"""What every experiment shares; `tiny(config)` is what ":tiny" applies on top."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+# Where the prepared photographs are; data.train.path overrides it.
+LFW = "../shared/data/lfw_attributes"
+
+
+def base(system: str) -> ConfigDict:
+    """The engine's settings; `gptface_jax.train.settings` documents each."""
+    return ConfigDict(
+        {
+            "system": system,
+            "seed": 0,
+            "total_steps": 1000,
+            "batch_size": 32,
+            "grad_accum": 1,
+            "ema_decay": 0.0,
+            "log_every": 50,
+            "eval_every": 1000,
+            "eval_batches": 0,
+            "checkpoint_every": 1000,
+            "keep": 2,
+            "best_metric": "eval/loss",
+            "best_mode": "min",
+            "tensorboard": False,
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "optim": {
+                "peak_lr": 1e-3,
+                "start_lr": 2e-4,
+                "end_lr": 1e-5,
+                "warmup_fraction": 0.01,
+                "schedule": "cosine",
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-6,
+                "bias_correction": True,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+            },
+        }
+    )
+
+
+def photos(split: str) -> dict:
+    return {"kind": "parquet", "path": LFW, "split": split}
+
+
+def synthetic(count: int, size: int, seed: int = 0) -> dict:
+    return {"kind": "synthetic", "count": count, "size": size, "seed": seed}
+
+
+def tiny(config: ConfigDict) -> ConfigDict:
+    """A few steps, every one logged; the caller shrinks the model."""
+    config.total_steps = 4
+    config.batch_size = 4
+    config.log_every = 1
+    config.eval_every = 2
+    config.checkpoint_every = 4
+    config.data.eval_records = 8
+    return config
+
+
+def check(arg: str, *allowed: str) -> str:
+    """The part after the colon of --config=file.py:arg."""
+    if arg not in ("", *allowed):
+        raise ValueError(f"config argument '{arg}' is unknown; use {allowed}")
+    return arg

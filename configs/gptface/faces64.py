@@ -1,0 +1,129 @@
+"""GPTFace for 64 px on CPU: 64 image tokens, 32 words, about 5 M parameters.
+
+Preset `control` (match token, SPEC A.5.2) with what made image-text matching
+leave chance at this size; docs/results.md has the comparison. ":paper" is the
+literal preset at the same size. Both read the caches that `gptface tokenize`
+writes: tokens/lfw_train, tokens/lfw_validation and tokens/synthetic_train.
+"""
+
+from configs import base
+
+# Scores of LFW attributes that are reliable on inspection.
+RELIABLE = (
+    "Smiling",
+    "Eyeglasses",
+    "Wearing_Hat",
+    "Mouth_Slightly_Open",
+    "No_Beard",
+    "Mustache",
+    "Bald",
+    "Bangs",
+    "Black_Hair",
+    "Blond_Hair",
+    "Brown_Hair",
+    "Gray_Hair",
+    "Wavy_Hair",
+    "Wearing_Lipstick",
+    "Wearing_Necktie",
+    "Wearing_Earrings",
+    "Goatee",
+    "Bushy_Eyebrows",
+    "Big_Nose",
+    "Narrow_Eyes",
+    "Pale_Skin",
+)
+
+
+def tokens(*names: str, weights: tuple[float, ...] | None = None) -> dict:
+    parts = tuple({"kind": "tokens", "path": f"tokens/{n}"} for n in names)
+    spec = {"kind": "mixture", "sources": parts}
+    return spec | ({"weights": weights} if weights else {})
+
+
+def get_config(arg: str = ""):
+    base.check(arg, "tiny", "paper", "tiny_paper")
+    config = base.base("gptface")
+    config.model = {
+        "transformer": {
+            "num_layers": 6,
+            "width": 256,
+            "num_heads": 4,
+            "mlp_width": 688,
+            "init": "fan_in",
+            "qk_norm": True,
+            "remat": False,
+            "unroll": 6,
+        },
+        "layout": {"grid": (8, 8), "max_text_tokens": 32},
+        "vocab": {"text_size": 1024, "codebook_size": 1024},
+        "max_positions": 98,
+        "match_token": True,
+        "embedding_init": 0.06,
+        "contrastive_width": 64,
+    }
+    config.objective = {
+        "ratio_schedule": "uniform",
+        "wide_range": (0.1, 0.9),
+        "clean_fraction": 0.2,
+        "span_fraction": 0.8,
+        "text_wide_fraction": 0.3,
+        "contrastive_weight": 0.5,
+        "contrastive_until": 0.5,
+    }
+    config.optim.peak_lr = 1.5e-3
+    config.optim.warmup_fraction = 0.03
+    config.optim.b2 = 0.98
+    config.total_steps = 6000
+    config.batch_size = 64
+    config.ema_decay = 0.995
+    config.eval_every = config.checkpoint_every = 500
+    config.data = {
+        "train": tokens("lfw_train", "synthetic_train"),
+        "eval": tokens("lfw_validation"),
+        "eval_records": 512,
+        "image_ids": "cache",
+        "vocab": "",
+        "vocab_size": 1024,
+        "captions": {
+            "from_labels": True,
+            "style": "strong",
+            "rho": 1.0,
+            "max_phrases": 6,
+            "attributes": RELIABLE,
+            "hard_fraction": 0.25,
+            "empty_fraction": 0.1,
+        },
+        "eval_captions": {
+            "from_labels": True,
+            "max_phrases": 6,
+            "attributes": RELIABLE,
+        },
+        "threads": 2,
+        "workers": 0,
+    }
+    if "paper" in arg:
+        config.model.match_token = False
+        config.model.contrastive_width = 0
+        config.objective = {
+            "ratio_schedule": "rescaled",
+            "clean_fraction": 0.0,
+            "span_fraction": 1.0,
+            "pooled": True,
+        }
+        config.data.captions.hard_fraction = 0.0
+    if "tiny" in arg:
+        base.tiny(config)
+        config.model.transformer.num_layers = 2
+        config.model.transformer.unroll = 2
+        config.model.transformer.width = 16
+        config.model.transformer.num_heads = 2
+        config.model.transformer.mlp_width = 24
+        config.model.layout.grid = (4, 4)
+        config.model.layout.max_text_tokens = 12
+        config.model.vocab.codebook_size = 27
+        config.model.max_positions = 32
+        config.data.image_ids = "palette"
+        config.data.vocab_size = 200
+        config.data.train = base.synthetic(64, 32)
+        config.data.eval = base.synthetic(8, 32, seed=1)
+    return config

@@ -1,0 +1,142 @@
+"""Text-guided editing of aligned pictures in batches (SPEC A.10, steps 1-5)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.apps.networks import ImageTokenizer, Network
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.systems.gptface import decode as gptface_decode
+from gptface_jax.systems.gptface.model import assemble
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Edited pictures, before compositing.
+
+    Attributes:
+      images: uint8 [B,S,S,3] raw VQGAN decodes.
+      itm_log_prob: float32 [B,T] log p(q=1) before each iteration, NaN after a
+        sample's last one and without guidance.
+      final_log_prob: float32 [B] log p(q=1) of the finished tokens.
+      num_iterations: int32 [B].
+      open_tokens: bool [B,h,w] tokens that were resampled.
+    """
+
+    images: np.ndarray
+    itm_log_prob: np.ndarray
+    final_log_prob: np.ndarray
+    num_iterations: np.ndarray
+    open_tokens: np.ndarray
+
+
+class Editor:
+    """VQGAN, GPTFace and text tokenizer, joined.
+
+    Args:
+      vqgan, gptface: the networks; their token grids and codebooks must agree.
+      tokenizer: of the text.
+    """
+
+    def __init__(self, vqgan: Network, gptface: Network, tokenizer: TextTokenizer):
+        layout, vocab = gptface.config.layout, gptface.config.vocab
+        if tuple(vqgan.config.grid) != tuple(layout.grid):
+            raise UserError(
+                f"the VQGAN makes a grid of {vqgan.config.grid}, the GPTFace reads "
+                f"{layout.grid}; they do not belong together"
+            )
+        if vqgan.config.codebook_size != vocab.codebook_size:
+            raise UserError(
+                f"the VQGAN has {vqgan.config.codebook_size} codes, the GPTFace "
+                f"{vocab.codebook_size}; they do not belong together"
+            )
+        if tokenizer.size != vocab.text_size:
+            raise UserError(
+                f"vocab.txt has {tokenizer.size} entries, the GPTFace "
+                f"{vocab.text_size}; they do not belong together"
+            )
+        self.vqgan, self.gptface = ImageTokenizer(vqgan), gptface
+        self.tokenizer = tokenizer
+        self._params = jax.device_put(gptface.params)
+        score = functools.partial(gptface_decode.itm_log_prob, gptface.module)
+        self._score = jax.jit(score)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.vqgan.config.resolution
+
+    def image_ids(self, images: np.ndarray, masks: np.ndarray | None = None):
+        """uint8 [B,S,S,3] -> int32 [B,h,w]; masked pixels are filled first."""
+        pixels = image.to_unit_range(images)
+        if masks is not None:
+            pixels = np.stack([image.prefill(p, m) for p, m in zip(pixels, masks)])
+        return self.vqgan.encode(pixels)
+
+    def tokens(self, image_ids: np.ndarray, texts: Sequence[str]) -> jax.Array:
+        """int [B,h,w] and B texts -> joint ids int32 [B,L]."""
+        config = self.gptface.config
+        text_ids = self.tokenizer.encode(texts, config.layout.max_text_tokens)
+        flat = jnp.asarray(image_ids.reshape(len(image_ids), -1))
+        return assemble(flat, jnp.asarray(text_ids), config)
+
+    def match_log_prob(self, images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """log p(q=1) of whole pictures with texts; float32 [B]."""
+        tokens = self.tokens(self.image_ids(images), texts)
+        return np.asarray(self._score(self._params, tokens))
+
+    def edit(
+        self,
+        images: np.ndarray,
+        masks: np.ndarray,
+        texts: Sequence[str],
+        config: gptface_decode.DecodeConfig,
+        key: Any,
+        *,
+        grow: int = 0,
+    ) -> Batch:
+        """Resamples the masked tokens.
+
+        Args:
+          images: uint8 [B,S,S,3].
+          masks: bool [B,S,S], True = may change.
+          texts: B sentences; "" leaves the text side empty.
+          config: of the decoder.
+          key: one key, or keys [B].
+          grow: tokens by which every mask is dilated.
+
+        Returns:
+          A Batch.
+        """
+        layout = self.gptface.config.layout
+        is_open = np.stack(
+            [image.dilate(image.pixels_to_tokens(m, layout.grid), grow) for m in masks]
+        )
+        # What the grown tokens hold must not leak either.
+        hidden = [image.tokens_to_pixels(t, m.shape) for t, m in zip(is_open, masks)]
+        tokens = self.tokens(self.image_ids(images, np.stack(hidden)), texts)
+        known = np.ones(tokens.shape, bool)
+        known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
+        result = gptface_decode.decode(
+            self.gptface.module, self._params, tokens, jnp.asarray(known), config, key
+        )
+        final = np.asarray(self._score(self._params, result.tokens))
+        codes = np.asarray(result.tokens)[:, layout.image_slice]
+        ids = self.gptface.config.vocab.joint_to_image(codes)
+        decoded = self.vqgan.decode(ids.reshape(-1, *layout.grid))
+        return Batch(
+            images=image.from_unit_range(decoded),
+            itm_log_prob=np.asarray(result.itm_log_prob),
+            final_log_prob=final,
+            num_iterations=np.asarray(result.num_iterations),
+            open_tokens=is_open,
+        )

@@ -1,0 +1,153 @@
+"""Training runs -> one model directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from gptface_jax import __version__
+from gptface_jax.apps import api, networks
+from gptface_jax.core import trees
+from gptface_jax.core.config import from_mapping, to_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.interop import directory
+from gptface_jax.systems.gptface.decode import DecodeConfig
+
+_CARD = """\
+---
+library_name: gptface_jax
+tags: [jax, flax, face, image-editing]
+---
+# {name}
+
+{description}
+
+GPTFace (arXiv 2510.18345) in JAX/Flax, made with gptface_jax {version}: a VQGAN
+({vqgan_millions:.2f} M parameters, {size} px, {grid} tokens of {codes} codes) and a
+transformer ({gptface_millions:.2f} M parameters). It edits a masked region of a face
+photograph so that a sentence fits it.
+
+```python
+import gptface_jax
+model = gptface_jax.load("{name}")
+edit = model.edit("photo.jpg", text="a smiling woman", region="mouth")
+edit.save("edited.png")
+```
+
+## Trained on
+
+VQGAN: `{vqgan_data}`, {vqgan_step} steps of {vqgan_batch}.
+Transformer: `{gptface_data}`, {gptface_step} steps of {gptface_batch}.
+
+## Limits and bias
+
+The pictures and their labels decide what the model believes: which faces look
+ordinary to it, how words such as "man", "woman", "young" are drawn, and which
+attributes it knows at all. Labels that a machine predicted carry that machine's
+errors. Faces, poses, ages and skin tones that are rare in the training data are
+edited worse. An edit shows what is likely under that data, never what a person
+really looks like without a beard, a mask or with another expression.
+
+## Use
+
+For research and for editing one's own pictures or those of consenting people. Not
+for deceiving anybody, not for identifying people, not for inferring attributes of
+real persons. Every edited picture is marked as edited in its metadata, and its JSON
+sidecar records how it was made.
+"""
+
+
+def export(
+    gptface: str | os.PathLike,
+    tokenizer: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    description: str = "",
+    card: str | os.PathLike | None = None,
+    decode: Mapping[str, Any] | None = None,
+    dtype: str = "bfloat16",
+    step: str | int | None = "best",
+) -> dict[str, float]:
+    """Writes a model directory that `gptface_jax.load` opens.
+
+    Args:
+      gptface: training run of the transformer.
+      tokenizer: training run of the VQGAN that made its token cache.
+      out: new folder.
+      description: first paragraph of the model card.
+      card: a file that replaces the generated model card.
+      decode: recommended fields of `DecodeConfig`.
+      dtype: of the weights, "bfloat16" or "float32".
+      step: checkpoint of the transformer: "best", None = latest, or a number.
+
+    Returns:
+      {"vqgan": parameters in millions, "gptface": parameters in millions}.
+    """
+    for path in (gptface, tokenizer):
+        if not networks.is_run(path):
+            raise UserError(f"'{path}' is no training run (it has no checkpoints)")
+    vqgan = networks.open_network(tokenizer, "vqgan")
+    model = networks.open_network(gptface, "gptface", step)
+    api.check_pair(vqgan, model, gptface)
+    text = TextTokenizer.from_vocab_text(
+        model.meta["extra_files"]["vocab.txt"].decode()
+    )
+    options = {"match_token": model.config.match_token, **(decode or {})}
+    options = dataclasses.asdict(from_mapping(DecodeConfig, options, "decode."))
+    millions = {
+        "vqgan": trees.count(vqgan.params) / 1e6,
+        "gptface": trees.count(model.params) / 1e6,
+    }
+    facts = {
+        "name": pathlib.Path(out).name,
+        "description": description,
+        "version": __version__,
+        "size": vqgan.config.resolution,
+        "grid": "x".join(map(str, vqgan.config.grid)),
+        "codes": vqgan.config.codebook_size,
+    }
+    for name, network in (("vqgan", vqgan), ("gptface", model)):
+        facts |= {
+            f"{name}_millions": millions[name],
+            f"{name}_data": json.dumps(network.meta["config"]["data"]["train"]),
+            f"{name}_step": network.meta["step"],
+            f"{name}_batch": network.meta["config"]["batch_size"],
+        }
+    written = pathlib.Path(card).read_text() if card else _CARD.format(**facts)
+    directory.write(
+        out,
+        {
+            "library_version": __version__,
+            "vqgan": to_mapping(vqgan.config),
+            "gptface": to_mapping(model.config),
+            "decode": options,
+            "digests": {"vqgan": vqgan.digest, "gptface": model.digest},
+            "training": {
+                "vqgan": vqgan.meta["config"],
+                "gptface": model.meta["config"],
+            },
+        },
+        {"vqgan": vqgan.params, "gptface": model.params},
+        {
+            **text.files(model.config.layout.max_text_tokens),
+            "README.md": written.encode(),
+            "training_log.jsonl": _log({"vqgan": tokenizer, "gptface": gptface}),
+        },
+        dtype,
+    )
+    return millions
+
+
+def _log(runs: Mapping[str, str | os.PathLike]) -> bytes:
+    """The runs' metrics, one JSON object a line, with the run's name."""
+    lines = []
+    for name, run in runs.items():
+        path = pathlib.Path(run) / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            lines.append(json.dumps({"run": name, **json.loads(line)}))
+    return ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,166 @@
+"""Opening trained networks, from a training run or from a model directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from gptface_jax.core.config import from_mapping, to_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.interop import directory
+from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
+from gptface_jax.systems import judge as judge_system
+from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
+from gptface_jax.train import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    config: type
+    module: type
+    dummy: Any  # config -> arguments of init
+    method: str | None = None
+
+
+def _picture(config) -> tuple[Any, ...]:
+    side = config.resolution
+    return (jnp.zeros((1, side, side, 3)),)
+
+
+_KINDS = {
+    "vqgan": _Kind(VQGANConfig, VQGAN, _picture),
+    "judge": _Kind(judge_system.JudgeConfig, judge_system.Judge, _picture),
+    "gptface": _Kind(
+        GPTFaceConfig,
+        GPTFace,
+        lambda c: (jnp.zeros((1, c.layout.length), jnp.int32),),
+        "init_all",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A module with its trained parameters.
+
+    Attributes:
+      module: the Linen module; `module.config` is its config.
+      params: nested dict of float32 arrays.
+      digest: of config and weights; token caches and edits carry it.
+      meta: of the run (step, config, extra_files) or the model directory.
+    """
+
+    module: Any
+    params: Any
+    digest: str
+    meta: Mapping[str, Any]
+
+    @property
+    def config(self):
+        return self.module.config
+
+
+def is_run(path: str | os.PathLike) -> bool:
+    return (pathlib.Path(path) / "checkpoints").is_dir()
+
+
+def config_class(name: str) -> type:
+    """The config dataclass of network `name`."""
+    return _KINDS[name].config
+
+
+def expected_shapes(name: str, config: Any) -> Any:
+    """Tree of the parameters' shapes, without computing anything."""
+    kind = _KINDS[name]
+    module = kind.module(config)
+
+    def init(key):
+        return module.init(key, *kind.dummy(config), method=kind.method)["params"]
+
+    return nn.meta.unbox(jax.eval_shape(init, jax.random.key(0)))
+
+
+def open_network(
+    path: str | os.PathLike, name: str, step: str | int | None = "best"
+) -> Network:
+    """Opens network `name` ("vqgan", "gptface", "judge").
+
+    Args:
+      path: work folder of a training run, or a model directory.
+      name: which network.
+      step: checkpoint of a run: "best", None = the latest, or a step.
+
+    Raises:
+      UserError: nothing there, or another system's run.
+    """
+    kind = _KINDS[name]
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(
+            f"'{path}' does not exist; give the --workdir of a training run or a model "
+            "directory"
+        )
+    if is_run(root):
+        params, meta = checkpoint.restore_params(root, step)
+        if meta["system"] != name:
+            raise UserError(
+                f"'{path}' is a run of system '{meta['system']}', not of '{name}'; "
+                "give the right --workdir"
+            )
+        config = from_mapping(kind.config, meta["config"]["model"], "model.")
+    else:
+        meta = directory.read_config(root)
+        if name not in meta:
+            raise UserError(f"model directory '{path}' holds no network '{name}'")
+        config = from_mapping(kind.config, meta[name], f"{name}.")
+        params = directory.read_network(root, name, expected_shapes(name, config))
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+    digest = directory.digest(params, to_mapping(config))
+    return Network(kind.module(config), params, digest, meta)
+
+
+class ImageTokenizer:
+    """A VQGAN that works on batches of any length, compiled once."""
+
+    def __init__(self, network: Network, batch_size: int = 32):
+        self.network, self.batch_size = network, batch_size
+        module = network.module
+        self._params = jax.device_put(network.params)
+
+        @functools.partial(jax.jit, static_argnames="method")
+        def run(params, x, method):
+            return module.apply({"params": params}, x, method=method)
+
+        self._run = run
+
+    @property
+    def config(self) -> VQGANConfig:
+        return self.network.config
+
+    def _batched(self, x: np.ndarray, method: str) -> np.ndarray:
+        size = min(self.batch_size, max(1, len(x)))
+        parts = []
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            short = size - len(part)
+            padded = np.concatenate([part, np.repeat(part[-1:], short, 0)])
+            result = np.asarray(self._run(self._params, padded, method))
+            parts.append(result[: len(part)])
+        return np.concatenate(parts)
+
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        """float32 [B,H,W,3] in [-1,1] -> image_ids int32 [B,h,w]."""
+        return self._batched(image, "encode")
+
+    def decode(self, image_ids: np.ndarray) -> np.ndarray:
+        """image_ids int [B,h,w] -> float32 [B,H,W,3], about [-1,1]."""
+        return self._batched(image_ids, "decode")

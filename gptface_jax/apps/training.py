@@ -1,0 +1,276 @@
+"""From an experiment config to a training run: data, system and engine joined."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.core.types import System
+from gptface_jax.data import captions, pipeline, sources, transforms
+from gptface_jax.data.record import Record
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.systems import gptface, judge, vqgan
+from gptface_jax.train import loop, settings
+from gptface_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The `data` section of an experiment config.
+
+    Attributes:
+      train, eval: specs for `data.sources.open_source`; no `eval`, no evaluation.
+      eval_records: how many held-out records are used.
+      workers, threads: of the input pipeline.
+      flip: mirror pictures at random (vqgan).
+      image_ids: "cache" (a source of kind "tokens") or "palette" (mean colours,
+        no tokenizer needed; for tests and probes).
+      vocab: of the text: a vocab.txt, a folder, a hub id, or "" to learn one of
+        `vocab_size` pieces from the captions of the training data.
+      vocab_size: see `vocab`.
+      captions, eval_captions: `data.transforms.CaptionOptions`.
+    """
+
+    train: Mapping[str, Any]
+    eval: Mapping[str, Any] | None = None
+    eval_records: int = 512
+    workers: int = 0
+    threads: int = 2
+    flip: bool = True
+    image_ids: str = "cache"
+    vocab: str = ""
+    vocab_size: int = 1024
+    captions: transforms.CaptionOptions = transforms.CaptionOptions()
+    eval_captions: transforms.CaptionOptions = transforms.CaptionOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What `train.loop.train` is handed.
+
+    Attributes:
+      config: the experiment config, completed with what the data decided.
+      system: what is trained.
+      batches_fn: start step -> batches of this process.
+      eval_batches: held-out batches, or None.
+      extra_files: stored in every checkpoint.
+    """
+
+    config: Any
+    system: System
+    batches_fn: Callable[[int], Any]
+    eval_batches: list[dict[str, np.ndarray]] | None
+    extra_files: Mapping[str, bytes]
+
+
+def _data_config(config: Any) -> DataConfig:
+    values = settings.plain(config).get("data")
+    if not values or not values.get("train"):
+        raise UserError("the config has no data.train; say where the pictures are")
+    return from_mapping(DataConfig, values, "data.")
+
+
+def _finish(
+    config, data: DataConfig, system, train_source, transform, eval_transform, extra
+) -> Experiment:
+    processes = jax.process_count()
+    if config["batch_size"] % processes:
+        raise UserError(
+            f"batch_size {config['batch_size']} does not divide by {processes} "
+            "processes; change batch_size"
+        )
+    local = config["batch_size"] // processes
+    feed = pipeline.Pipeline(
+        train_source,
+        transform,
+        local,
+        config["seed"],
+        shard=jax.process_index(),
+        num_shards=processes,
+        workers=data.workers,
+        threads=data.threads,
+    )
+    eval_batches = None
+    if data.eval:
+        held_out = sources.open_source(data.eval)
+        eval_batches = pipeline.held_out(
+            held_out, eval_transform, local, limit=data.eval_records
+        )
+    return Experiment(config, system, feed.batches, eval_batches, extra)
+
+
+def _vqgan(config, data: DataConfig, workdir) -> Experiment:
+    del workdir
+    system = vqgan.make_system(config)
+    size = system.batch_spec["image"].shape[0]
+    return _finish(
+        config,
+        data,
+        system,
+        sources.open_source(data.train),
+        transforms.ImageTransform(size, data.flip),
+        transforms.ImageTransform(size, False),
+        {},
+    )
+
+
+def _judge(config, data: DataConfig, workdir) -> Experiment:
+    del workdir
+    system = judge.make_system(config)
+    size = system.batch_spec["image"].shape[0]
+    attributes = tuple(config["model"]["attributes"])
+    return _finish(
+        config,
+        data,
+        system,
+        sources.open_source(data.train),
+        transforms.LabelTransform(size, attributes),
+        transforms.LabelTransform(size, attributes, augment=False),
+        {},
+    )
+
+
+def corpus(
+    source: Sequence[Record], options: transforms.CaptionOptions, limit: int = 20_000
+) -> list[str]:
+    """Texts to learn a vocabulary from: at least `limit`, over the whole source."""
+    count = max(limit, 1)
+    rng = np.random.default_rng(0)
+    picks = np.linspace(0, len(source) - 1, min(len(source), count)).astype(int)
+    texts: list[str] = []
+    while len(texts) < count:
+        for i in picks:
+            texts.append(options.text(source[int(i)], rng))
+            # The other wordings must be spelt out of known pieces as well.
+            texts.append(captions.unrelated(rng))
+    return texts
+
+
+def text_tokenizer(
+    data: DataConfig, source: Sequence[Record], workdir: str | os.PathLike
+) -> TextTokenizer:
+    """The run's own vocabulary where it has one, else as the config says."""
+    saved = pathlib.Path(workdir) / "vocab.txt"
+    if saved.is_file():
+        return TextTokenizer.from_pretrained(saved)
+    if data.vocab:
+        tokenizer = TextTokenizer.from_pretrained(data.vocab)
+    else:
+        tokenizer = TextTokenizer.train(corpus(source, data.captions), data.vocab_size)
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    saved.write_text(tokenizer.vocab_text(), "utf-8")
+    return tokenizer
+
+
+def _gptface(config, data: DataConfig, workdir) -> Experiment:
+    source = sources.open_source(data.train)
+    tokenizer = text_tokenizer(data, source, workdir)
+    extra = {"vocab.txt": tokenizer.vocab_text().encode()}
+    grid = tuple(config["model"]["layout"]["grid"])
+    codes = config["model"]["vocab"]["codebook_size"]
+    palette = None
+    if data.image_ids == "palette":
+        levels = transforms.palette_levels(codes)
+        palette = transforms.PaletteIds((), grid, levels)
+    elif data.image_ids == "cache":
+        caches = _caches(source)
+        for cache in caches:
+            _check_cache(cache, grid, codes, caches[0])
+        extra["manifest.json"] = json.dumps(caches[0].manifest).encode()
+    else:
+        raise UserError(f"data.image_ids '{data.image_ids}': use 'cache' or 'palette'")
+    with config.unlocked():
+        config["model"]["vocab"] = dataclasses.asdict(tokenizer.joint_vocab(codes))
+    system = gptface.make_system(config)
+    slots = config["model"]["layout"]["max_text_tokens"]
+
+    def transform(pool, options):
+        plain = transforms.TokenTransform(tokenizer, slots, pool, options)
+        return transforms.WithPalette(palette, plain) if palette else plain
+
+    eval_pool = sources.open_source(data.eval) if data.eval else source
+    return _finish(
+        config,
+        data,
+        system,
+        source,
+        transform(source, data.captions),
+        transform(eval_pool, data.eval_captions),
+        extra,
+    )
+
+
+def _caches(source) -> list[Any]:
+    """The sources inside mixtures and subsets."""
+    if isinstance(source, sources.Mixture):
+        return [c for part in source.sources for c in _caches(part)]
+    return _caches(source.source) if isinstance(source, sources.Subset) else [source]
+
+
+def _check_cache(source, grid, codes, first) -> None:
+    manifest = getattr(source, "manifest", None)
+    if not manifest:
+        raise UserError(
+            "data.train is no token cache; run `gptface tokenize` and use kind 'tokens'"
+        )
+    if manifest["tokenizer_digest"] != first.manifest["tokenizer_digest"]:
+        raise UserError(
+            f"two token caches are of different tokenizers, "
+            f"{first.manifest['tokenizer_digest']} and {manifest['tokenizer_digest']}; "
+            "run `gptface tokenize` with one tokenizer"
+        )
+    if tuple(manifest["grid"]) != grid or manifest["codebook_size"] != codes:
+        raise UserError(
+            f"the token cache has grid {manifest['grid']} and codebook_size "
+            f"{manifest['codebook_size']}; the config says model.layout.grid "
+            f"{list(grid)} and model.vocab.codebook_size {codes}; change the config"
+        )
+
+
+_BUILDERS = {"vqgan": _vqgan, "gptface": _gptface, "judge": _judge}
+SYSTEMS = tuple(_BUILDERS)
+
+
+def build(config: Any, workdir: str | os.PathLike) -> Experiment:
+    """Opens the data and builds the system that a config names.
+
+    Raises:
+      UserError: an unknown system, a wrong key or value, or data that cannot be
+        opened.
+    """
+    name = config.get("system")
+    if name not in _BUILDERS:
+        raise UserError(
+            f"config key 'system' is {name!r}{nearest(str(name), SYSTEMS)}; known: "
+            + ", ".join(SYSTEMS)
+        )
+    settings.read_settings(config)
+    try:
+        return _BUILDERS[name](config, _data_config(config), workdir)
+    except UserError:
+        raise
+    except ValueError as error:  # a config dataclass refused its values
+        raise UserError(f"config of '{name}': {error}") from error
+
+
+def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
+    """Trains what the config describes, resuming what `workdir` holds."""
+    experiment = build(config, workdir)
+    return loop.train(
+        experiment.config,
+        experiment.system,
+        experiment.batches_fn,
+        workdir,
+        eval_batches=experiment.eval_batches,
+        extra_files=experiment.extra_files,
+        progress=progress,
+    )

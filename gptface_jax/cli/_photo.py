@@ -1,0 +1,94 @@
+"""Arguments of the verbs that change one photo."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gptface_jax.core.errors import UserError
+
+_GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", required=True, help="the photo")
+    where = parser.add_argument_group("what may change (one of)")
+    where.add_argument("--mask", help="picture of the photo's size, white = change")
+    where.add_argument("--box", metavar="x0,y0,x1,y1", help="rectangle in pixels")
+    where.add_argument(
+        "--region",
+        help="mouth, eyes, hair, hat, beard, lower-face, ... of an aligned face",
+    )
+    parser.add_argument("--out", required=True, help="FILE.png for the result")
+    parser.add_argument(
+        "--crop",
+        metavar="x0,y0,x1,y1",
+        help="square that the model sees; default the central one",
+    )
+    parser.add_argument(
+        "--model", default="demo", help="bundled name, model directory or training run"
+    )
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--no-composite", action="store_true", help="the model's raw output"
+    )
+    parser.add_argument("--feather", type=int, help="soft edge inside the mask, px")
+    parser.add_argument(
+        "--grow", type=int, default=0, help="enlarge the mask by so many tokens"
+    )
+    parser.add_argument("--k", type=int, help="tokens committed per iteration")
+    parser.add_argument("--select", choices=("boundary", "global"))
+
+
+def add_guidance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", required=True, help="what should be seen")
+    parser.add_argument("--guidance", choices=_GUIDANCE, help="how the text steers")
+    parser.add_argument("--step-size", type=float, help="strength of the guidance")
+    parser.add_argument(
+        "--samples", type=int, default=4, help="candidates; the best one is kept"
+    )
+
+
+def box(text: str | None, flag: str) -> tuple[int, ...] | None:
+    """ "x0,y0,x1,y1" -> four integers."""
+    if text is None:
+        return None
+    try:
+        values = tuple(int(v) for v in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 4:
+        raise UserError(f"{flag} is '{text}'; give x0,y0,x1,y1, four whole numbers")
+    return values
+
+
+def arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `Model.edit` and `Model.inpaint` have in common."""
+    changes = {"k": options.k, "select": options.select}
+    return {
+        "mask": options.mask,
+        "box": box(options.box, "--box"),
+        "region": options.region,
+        "crop": box(options.crop, "--crop"),
+        "seed": options.seed,
+        "composite": not options.no_composite,
+        "feather": options.feather,
+        "grow": options.grow,
+        **{k: v for k, v in changes.items() if v is not None},
+    }
+
+
+def finish(edit, out: str) -> None:
+    """Saves and says what happened."""
+    import numpy as np
+
+    paths = edit.save(out)
+    for note in edit.details["notes"]:
+        print(f"note: {note}")
+    match = np.exp(edit.final_log_prob)
+    print(
+        f"{edit.details['tokens']} tokens in {edit.details['iterations']} iterations, "
+        f"p(text matches) {match:.3f}"
+    )
+    print("wrote " + ", ".join(str(p) for p in paths))

@@ -1,0 +1,33 @@
+"""Edit a region of a photo with a sentence.
+
+gptface edit --image photo.jpg --region mouth --text "a smiling woman" --out new.png
+
+Beside FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask,
+after) and FILE.json (seed, text, mask, model, match score per iteration).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _photo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _photo.add_arguments(parser)
+    _photo.add_guidance(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    import gptface_jax
+
+    changes = {"guidance": options.guidance, "step_size": options.step_size}
+    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    edit = model.edit(
+        options.image,
+        options.text,
+        samples=options.samples,
+        **_photo.arguments(options),
+        **{k: v for k, v in changes.items() if v is not None},
+    )
+    _photo.finish(edit, options.out)

@@ -1,0 +1,93 @@
+"""The command line: parses, calls, prints; every verb imports what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from gptface_jax import __version__
+from gptface_jax.core.errors import UserError
+
+# verb -> what it does; its module is gptface_jax.cli.<verb>.
+VERBS = {
+    "quickstart": "four text-guided edits with the bundled demo model, in a minute",
+    "train": "train a tokenizer, a GPTFace or a judge from a config",
+    "tokenize": "photos -> ArrayRecord cache of image ids, texts and labels",
+    "reconstruct": "photos through the VQGAN and back: grid picture, PSNR, SSIM",
+    "edit": "edit a region of a photo with a sentence",
+    "inpaint": "fill a region of a photo without a text",
+    "evaluate": "figures of a trained model: likelihoods, matching, edits",
+    "export": "training runs -> one model directory",
+    "describe": "table of a model's parameters",
+}
+_EPILOG = """\
+A verb's own help: gptface VERB --help
+
+  gptface quickstart
+  gptface edit --image photo.jpg --region mouth --text "a smiling woman" --out new.png
+  gptface train --config configs/vqgan/faces64.py:tiny --workdir runs/try
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gptface",
+        description="Face foundation models in JAX: edit a face with a sentence.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, text in VERBS.items():
+        verbs.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Returns:
+      0; 2 for bad input, whose one line goes to stderr; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    known, rest = _parser().parse_known_args(arguments)
+    verb = importlib.import_module(f"gptface_jax.cli.{known.verb}")
+    parser = argparse.ArgumentParser(
+        prog=f"gptface {known.verb}",
+        description=verb.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_arguments(parser)
+    options, overrides = parser.parse_known_args(rest)
+    prefix = "--config."
+    foreign = [a for a in overrides if not a.startswith(prefix)]
+    if foreign or (overrides and not hasattr(options, "config")):
+        parser.error(f"unknown argument {(foreign or overrides)[0]!r}; see --help")
+    options.overrides = [a.removeprefix(prefix) for a in overrides]
+    # XLA's start-up lines tell a user nothing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        verb.run(options)
+    except UserError as error:
+        if known.debug:
+            raise
+        print(f"gptface {known.verb}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if known.debug:
+            raise
+        where = f" '{error.filename}'" if error.filename else ""
+        print(f"gptface {known.verb}: {error.strerror}{where}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"gptface {known.verb}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Train what a config file describes; run it again to resume.
+
+  gptface train --config configs/vqgan/faces64.py:tiny --workdir runs/try
+  gptface train --config configs/gptface/faces64.py --workdir runs/gptface \\
+      --config.optim.peak_lr=5e-4 --config.data.train.path=my_tokens
+
+The work folder gets checkpoints/, metrics.jsonl and config.json. Ctrl-C stops
+after the current step and saves; the same command goes on from there. Every key
+of a config can be set as --config.KEY=VALUE. On several hosts start the same
+command on each, with --coordinator, --num-processes and --process-id (TPU pods
+and SLURM jobs need only --distributed).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", required=True, help="a config file, e.g. configs/vqgan/faces64.py"
+    )
+    parser.add_argument("--workdir", required=True, help="folder of this run")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--distributed", action="store_true", help="several hosts, found by JAX"
+    )
+    parser.add_argument("--coordinator", help="host:port of process 0")
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--process-id", type=int)
+
+
+def run(options: argparse.Namespace) -> None:
+    from gptface_jax.core.config import load_config, override
+
+    config = override(load_config(options.config), options.overrides)
+    if options.distributed or options.coordinator:
+        import jax
+
+        jax.distributed.initialize(
+            options.coordinator, options.num_processes, options.process_id
+        )
+    from gptface_jax.apps import training
+
+    state = training.train(config, options.workdir, progress=not options.quiet)
+    if state.stopped:
+        raise UserError(
+            f"stopped after step {int(state.step)} of {config.total_steps} and saved; "
+            "run the same command again to go on"
+        )

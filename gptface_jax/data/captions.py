@@ -1,0 +1,447 @@
+"""Sentences from attribute scores: strong, weak and contradicting ones.
+
+A strong caption describes the picture with varied wording. A weak one is a line
+as it stands beside a picture on the web: with probability rho it mentions
+something true, otherwise it has nothing to do with the picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError, nearest
+
+# A score says something only beyond these.
+LOW, HIGH = 0.1, 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Phrases:
+    """How an attribute is put into words.
+
+    Attributes:
+      slot: "with" (with ...), "wearing" (wearing ...), "doing" (a participle or
+        a phrase that stands alone).
+      present, absent: alternatives; those of `absent` always stand alone.
+      weight: how readily it is mentioned.
+    """
+
+    slot: str
+    present: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+    weight: float = 1.0
+
+
+PHRASES: dict[str, Phrases] = {
+    "Smiling": Phrases(
+        "doing",
+        ("smiling", "with a smile", "smiling happily"),
+        ("not smiling", "with a serious face", "without a smile"),
+        3.0,
+    ),
+    "Eyeglasses": Phrases(
+        "wearing",
+        ("glasses", "eyeglasses", "a pair of glasses"),
+        ("without glasses", "not wearing glasses", "with no eyeglasses"),
+        3.0,
+    ),
+    "Wearing_Hat": Phrases(
+        "wearing",
+        ("a hat", "a hat on the head", "some headwear"),
+        ("without a hat", "not wearing a hat", "with no hat"),
+        3.0,
+    ),
+    "Mouth_Slightly_Open": Phrases(
+        "with",
+        ("an open mouth", "the mouth open", "parted lips"),
+        ("with a closed mouth", "with closed lips"),
+        1.5,
+    ),
+    "No_Beard": Phrases(
+        "doing",
+        ("clean-shaven", "without a beard", "with no beard"),
+        ("with a beard", "bearded"),
+        1.5,
+    ),
+    "Mustache": Phrases(
+        "with", ("a mustache", "a moustache"), ("without a mustache",), 1.5
+    ),
+    "Bald": Phrases("with", ("a bald head", "no hair on the head"), (), 2.0),
+    "Bangs": Phrases("with", ("bangs", "a fringe over the forehead"), (), 1.5),
+    "Receding_Hairline": Phrases("with", ("a receding hairline",), (), 0.5),
+    "Wearing_Lipstick": Phrases(
+        "wearing", ("lipstick", "red lipstick"), ("without lipstick",), 1.5
+    ),
+    "Wearing_Necktie": Phrases(
+        "wearing", ("a tie", "a necktie"), ("without a tie",), 1.0
+    ),
+    "Wearing_Earrings": Phrases(
+        "wearing", ("earrings", "a pair of earrings"), ("without earrings",), 1.0
+    ),
+    "Wearing_Necklace": Phrases("wearing", ("a necklace",), (), 1.0),
+    "Goatee": Phrases("with", ("a goatee", "a small chin beard"), (), 1.0),
+    "Sideburns": Phrases("with", ("sideburns",), (), 0.5),
+    "5_o_Clock_Shadow": Phrases("with", ("stubble", "a day's stubble"), (), 0.5),
+    "Big_Nose": Phrases("with", ("a big nose", "a large nose"), (), 0.5),
+    "Pointy_Nose": Phrases("with", ("a pointy nose",), (), 0.5),
+    "Big_Lips": Phrases("with", ("full lips", "big lips"), (), 0.5),
+    "Narrow_Eyes": Phrases("with", ("narrow eyes",), ("with wide eyes",), 0.5),
+    "Bags_Under_Eyes": Phrases("with", ("bags under the eyes",), (), 0.3),
+    "Bushy_Eyebrows": Phrases("with", ("bushy eyebrows", "thick eyebrows"), (), 0.7),
+    "Arched_Eyebrows": Phrases("with", ("arched eyebrows",), (), 0.3),
+    "Pale_Skin": Phrases("with", ("pale skin",), (), 0.7),
+    "Rosy_Cheeks": Phrases("with", ("rosy cheeks",), (), 0.5),
+    "High_Cheekbones": Phrases("with", ("high cheekbones",), (), 0.2),
+    "Oval_Face": Phrases("with", ("an oval face",), (), 0.2),
+    "Chubby": Phrases("with", ("a round face", "chubby cheeks"), (), 0.4),
+    "Double_Chin": Phrases("with", ("a double chin",), (), 0.3),
+    "Heavy_Makeup": Phrases("wearing", ("heavy makeup",), (), 0.5),
+}
+# Hair words share one noun: "with wavy blond hair".
+HAIR_COLOURS = {
+    "Black_Hair": ("black", "dark"),
+    "Blond_Hair": ("blond", "blonde"),
+    "Brown_Hair": ("brown",),
+    "Gray_Hair": ("gray", "grey"),
+}
+HAIR_SHAPES = {"Wavy_Hair": ("wavy", "curly"), "Straight_Hair": ("straight",)}
+EXPRESSIONS = {
+    "happiness": "happy",
+    "surprise": "surprised",
+    "anger": "angry",
+    "sadness": "sad",
+    "disgust": "disgusted",
+    "fear": "scared",
+    "neutral": "calm",
+}
+_NOUNS = {
+    True: ("man", "man", "gentleman", "guy"),
+    False: ("woman", "woman", "lady"),
+    None: ("person", "someone"),
+}
+_AGES = {True: ("young",), False: ("older", "mature", "middle-aged")}
+_OPENERS = ("", "", "", "a photo of ", "a portrait of ", "this is ", "close-up of ")
+_TENS = "teens twenties thirties forties fifties sixties seventies eighties".split()
+
+# The pieces of unrelated lines. Names are invented syllables.
+_SYLLABLES = (
+    "al be cor da en fa gri ho il ja ka lo mar ne o pe qua ri sa to ul ve".split()
+)
+_NEWS = (
+    "markets close higher after a quiet week",
+    "minister opens the new bridge on monday",
+    "team wins the final after extra time",
+    "storm warning for the northern coast",
+    "council votes on the budget tonight",
+    "festival draws record crowds this summer",
+    "talks continue ahead of the summit",
+    "court hears the case next month",
+)
+_SHOP = (
+    "free shipping on all orders over 50",
+    "new arrivals in store now",
+    "summer sale up to 40 % off",
+    "click to enlarge the picture",
+    "available in three colours and all sizes",
+    "best price guaranteed",
+    "add to cart",
+)
+_MISC = (
+    "img 20140612 114502",
+    "profile picture",
+    "page 3 of 12",
+    "stock image, all rights reserved",
+    "photo by the press office",
+    "archive 1998",
+    "read more",
+)
+_WEAK_FRAMES = (
+    "{fact}, {line}",
+    "{line} - {fact}",
+    "{name}, {fact}",
+    "{fact} at {name} square",
+    "{fact} | {line}",
+)
+
+
+def known(labels: Mapping[str, float], name: str) -> bool | None:
+    """True, False, or None where the score is not confident or absent."""
+    score = labels.get(name)
+    if score is None or LOW <= score <= HIGH:
+        return None
+    return score > HIGH
+
+
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def claims(labels: Mapping[str, float]) -> list[tuple[str, bool]]:
+    """The (attribute, present) pairs that could be said of a picture."""
+    result = []
+    for name in (*PHRASES, *HAIR_COLOURS, *HAIR_SHAPES):
+        state = known(labels, name)
+        if state is None:
+            continue
+        if not state and not (name in PHRASES and PHRASES[name].absent):
+            continue
+        if name == "Mustache" and not state and known(labels, "Male") is False:
+            continue  # nobody says it
+        if name == "No_Beard" and state and known(labels, "Male") is False:
+            continue
+        if name == "Wearing_Lipstick" and not state and known(labels, "Male"):
+            continue
+        if name == "Wearing_Earrings" and not state and known(labels, "Male"):
+            continue
+        result.append((name, state))
+    return result
+
+
+def _weight(claim: tuple[str, bool]) -> float:
+    name, present = claim
+    weight = PHRASES[name].weight if name in PHRASES else 1.2
+    return weight if present else 0.5 * weight
+
+
+def choose(
+    labels: Mapping[str, float],
+    rng: np.random.Generator,
+    max_phrases: int,
+    attributes: Sequence[str] | None = None,
+) -> list[tuple[str, bool]]:
+    """Draws 1..max_phrases claims without repetition, by their weights."""
+    pool = [c for c in claims(labels) if attributes is None or c[0] in attributes]
+    if not pool:
+        return []
+    number = min(len(pool), int(rng.integers(1, max_phrases + 1)))
+    weights = np.array([_weight(c) for c in pool])
+    order = np.argsort(-np.log(rng.random(len(pool))) / weights)
+    return [pool[i] for i in sorted(order[:number], key=lambda i: rng.random())]
+
+
+def _joined(parts: Sequence[str]) -> str:
+    if len(parts) < 2:
+        return "".join(parts)
+    return ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def describe(
+    chosen: Sequence[tuple[str, bool]],
+    rng: np.random.Generator,
+    *,
+    male: bool | None = None,
+    young: bool | None = None,
+    expression: str = "",
+    age: float | None = None,
+) -> str:
+    """Puts claims into one sentence.
+
+    Args:
+      chosen: (attribute, present) pairs, in the order to be mentioned.
+      rng: chooses among the wordings.
+      male, young: None leaves them open.
+      expression: one of `EXPRESSIONS`, or "".
+      age: in years, or None.
+
+    Returns:
+      A lower-case sentence without a full stop.
+    """
+    words: dict[str, list[str]] = {"with": [], "wearing": [], "doing": []}
+    hair: dict[bool, str] = {}
+    for name, present in chosen:
+        if name in PHRASES:
+            entry = PHRASES[name]
+            slot = entry.slot if present else "doing"
+            words[slot].append(_pick(entry.present if present else entry.absent, rng))
+        elif name in HAIR_COLOURS:
+            hair[True] = _pick(HAIR_COLOURS[name], rng)
+        elif name in HAIR_SHAPES:
+            hair[False] = _pick(HAIR_SHAPES[name], rng)
+    if hair:
+        adjectives = [hair[k] for k in (False, True) if k in hair]
+        words["with"].insert(0, " ".join([*adjectives, "hair"]))
+    clauses = []
+    for slot in ("with", "wearing"):
+        if words[slot]:
+            clauses.append(f"{slot} {_joined(words[slot])}")
+    clauses.extend(words["doing"])
+    if expression in EXPRESSIONS:
+        clauses.append(f"looking {EXPRESSIONS[expression]}")
+    if age is not None:
+        tens = _TENS[min(max(int(age) // 10 - 1, 0), len(_TENS) - 1)]
+        owner = {True: "his", False: "her", None: "the"}[male]
+        clauses.append(f"in {owner} {tens}")
+    noun = _pick(_NOUNS[male], rng)
+    adjective = "" if young is None else _pick(_AGES[young], rng)
+    if noun == "someone":
+        subject = f"someone {adjective}".strip()
+    else:
+        first = adjective or noun
+        subject = f"{'an' if first[0] in 'aeiou' else 'a'} {adjective} {noun}"
+    subject = " ".join(subject.split())
+    return f"{_pick(_OPENERS, rng)}{subject} {', '.join(clauses)}".strip()
+
+
+def name_like(rng: np.random.Generator) -> str:
+    """An invented name of two words."""
+    words = []
+    for _ in range(2):
+        count = int(rng.integers(2, 4))
+        words.append("".join(_pick(_SYLLABLES, rng) for _ in range(count)))
+    return " ".join(words)
+
+
+def unrelated(rng: np.random.Generator) -> str:
+    """A headline, a shop line, a name or a scrap, as found beside web pictures."""
+    kind = int(rng.integers(4))
+    if kind == 3:
+        return name_like(rng)
+    line = _pick((_NEWS, _SHOP, _MISC)[kind], rng)
+    return f"{name_like(rng)}: {line}" if rng.random() < 0.3 else line
+
+
+def caption(
+    labels: Mapping[str, float] | None,
+    rng: np.random.Generator,
+    *,
+    expression: str = "",
+    max_phrases: int = 6,
+    style: str = "strong",
+    rho: float = 1.0,
+    attributes: Sequence[str] | None = None,
+) -> str:
+    """A text for a picture.
+
+    Args:
+      labels: attribute -> score 0..1, used above 0.9 and below 0.1; may hold
+        "Age" in years.
+      rng: numpy generator; the same state gives the same text.
+      expression: the expression label, or "".
+      max_phrases: most claims in one text.
+      style: "strong" (a description) or "weak" (a web-like line).
+      rho: probability that the text is about the picture at all.
+      attributes: what may be mentioned; None for all.
+
+    Returns:
+      The text; unrelated with probability 1 - rho, and where nothing is known.
+    """
+    if style not in ("strong", "weak"):
+        raise UserError(f"caption style '{style}' is unknown; use 'strong' or 'weak'")
+    labels = labels or {}
+    related = rng.random() < rho
+    if not related:
+        return unrelated(rng)
+    most = max_phrases if style == "strong" else min(2, max_phrases)
+    chosen = choose(labels, rng, most, attributes)
+    subject = _subject(labels, expression, rng)
+    if not chosen and subject["male"] is None and not subject["expression"]:
+        return unrelated(rng)
+    text = describe(chosen, rng, **subject)
+    if style == "strong":
+        return text
+    line = _pick((_NEWS, _SHOP, _MISC)[int(rng.integers(3))], rng)
+    return _pick(_WEAK_FRAMES, rng).format(fact=text, line=line, name=name_like(rng))
+
+
+def _subject(labels, expression, rng) -> dict:
+    """Sex, age group, expression and age, each mentioned or left out."""
+    mention = rng.random(4)
+    age = labels.get("Age")
+    return {
+        "male": known(labels, "Male") if mention[0] < 0.85 else None,
+        "young": known(labels, "Young") if mention[1] < 0.4 else None,
+        "expression": expression if mention[2] < 0.25 else "",
+        "age": age if age is not None and mention[3] < 0.1 else None,
+    }
+
+
+def hard_negative(
+    labels: Mapping[str, float] | None,
+    rng: np.random.Generator,
+    *,
+    max_phrases: int = 6,
+    attributes: Sequence[str] | None = None,
+) -> tuple[str, str] | None:
+    """A true text and the same text with one attribute turned into its opposite.
+
+    Returns:
+      (true, false), equal but for one claim; None where nothing can be turned.
+    """
+    labels = labels or {}
+    chosen = choose(labels, rng, max_phrases, attributes)
+    subject = _subject(labels, "", rng)
+    turnable = [i for i, c in enumerate(chosen) if _opposite(c, labels, rng)]
+    if subject["male"] is not None:
+        turnable.append(-1)
+    if not turnable:
+        return None
+    place = int(turnable[int(rng.integers(len(turnable)))])
+    turned, other = list(chosen), dict(subject)
+    if place < 0:
+        other["male"] = not subject["male"]
+    else:
+        turned[place] = _opposite(chosen[place], labels, rng)
+    seed = int(rng.integers(2**31))
+    return (
+        describe(chosen, np.random.default_rng(seed), **subject),
+        describe(turned, np.random.default_rng(seed), **other),
+    )
+
+
+def _opposite(claim, labels, rng) -> tuple[str, bool] | None:
+    name, present = claim
+    for group in (HAIR_COLOURS, HAIR_SHAPES):
+        if name in group:
+            others = [n for n in group if known(labels, n) is False]
+            return (_pick(others, rng), True) if others else None
+    if not present or PHRASES[name].absent:
+        return name, not present
+    return None
+
+
+def edit_text(
+    attribute: str,
+    present: bool,
+    labels: Mapping[str, float] | None = None,
+    rng: np.random.Generator | None = None,
+) -> str:
+    """The sentence that asks for an attribute, or for its opposite.
+
+    Args:
+      attribute: a CelebA name ("Smiling", "Black_Hair", "Male", ...).
+      present: whether it is asked for or ruled out.
+      labels: says whether to write man, woman or person.
+      rng: varies the wording; None takes the first one.
+
+    Raises:
+      UserError: an attribute without words, or without words for its absence.
+    """
+    rng = rng or _First()
+    male = known(labels or {}, "Male")
+    if attribute == "Male":
+        return describe([], rng, male=present)
+    if attribute == "Young":
+        return describe([], rng, male=male, young=present)
+    sayable = (*PHRASES, *HAIR_COLOURS, *HAIR_SHAPES)
+    if attribute not in sayable:
+        raise UserError(
+            f"no words for attribute '{attribute}'{nearest(attribute, sayable)}"
+        )
+    claim = (attribute, present)
+    if not present and not (attribute in PHRASES and PHRASES[attribute].absent):
+        other = {"Black_Hair": "Blond_Hair", "Wavy_Hair": "Straight_Hair"}
+        other |= {"Straight_Hair": "Wavy_Hair"}
+        if attribute in PHRASES:
+            raise UserError(f"no words for the absence of '{attribute}'")
+        claim = (other.get(attribute, "Black_Hair"), True)
+    return describe([claim], rng, male=male)
+
+
+class _First:
+    """A generator that always takes the first alternative."""
+
+    def integers(self, *args) -> int:
+        return 0

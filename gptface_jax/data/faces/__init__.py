@@ -1,0 +1,1 @@
+"""The parts of the drawn faces; the public names are in `data.synthetic`."""

@@ -1,0 +1,325 @@
+"""Image geometry, all of it: files to arrays, pixels to tokens and back (SPEC A.10).
+
+Inside the package a picture is either uint8 [H,W,3] sRGB ("array") or float32
+[H,W,3] in [-1,1] ("unit range"). Masks are bool [H,W], True = to be changed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from gptface_jax.core.errors import UserError
+
+# Larger pictures are refused before a pixel is decoded.
+MAX_PIXELS = 64_000_000
+
+Source = str | os.PathLike | bytes | Image.Image | np.ndarray
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return f"'{os.fspath(source)}'"
+    return f"the {'encoded' if isinstance(source, bytes) else 'given'} picture"
+
+
+def _open(source: Source, max_pixels: int) -> Image.Image:
+    """Reads the header only; refuses what is no picture or too large."""
+    name = _name(source)
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim not in (2, 3):
+            raise UserError(
+                f"{name} is an array {source.dtype}{list(source.shape)}; "
+                "give uint8 [H,W,3]"
+            )
+        return Image.fromarray(source)
+    if isinstance(source, bytes):
+        data = source
+    else:
+        path = pathlib.Path(source)
+        if path.is_dir():
+            raise UserError(f"{name} is a folder; give one picture file")
+        if not path.is_file():
+            raise UserError(f"picture {name} does not exist; check the path")
+        data = path.read_bytes()
+    if not data:
+        raise UserError(f"{name} is empty (0 bytes); give a JPEG, PNG or WebP file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{name} holds far more than the {max_pixels:,} pixels allowed; scale it "
+            "down first"
+        ) from None
+    except Exception:
+        raise UserError(
+            f"{name} is not a picture that can be read; give a JPEG, PNG or WebP file"
+        ) from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UserError(
+            f"{name} is {width} x {height} = {width * height:,} pixels; at most "
+            f"{max_pixels:,} are read, scale it down first"
+        )
+    return image
+
+
+def _load(image: Image.Image, source: Source) -> Image.Image:
+    try:
+        image.seek(0)  # the first frame of an animation
+        image.load()
+    except Exception as error:
+        raise UserError(
+            f"{_name(source)} is damaged or cut short ({error}); get the file again"
+        ) from None
+    return ImageOps.exif_transpose(image)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Applies the embedded colour profile, if there is a usable one."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        return ImageCms.profileToProfile(
+            image,
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            outputMode=mode,
+        )
+    except (ImageCms.PyCMSError, OSError):
+        return image  # a broken profile is no reason to refuse a good picture
+
+
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float modes -> 8-bit grey."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    if image.mode.startswith("I"):
+        values = values / 257.0 if values.max(initial=0) > 255 else values
+    elif values.max(initial=0) <= 1.0:
+        values = values * 255.0
+    return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
+
+
+def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Opens any picture as sRGB.
+
+    EXIF orientation and colour profile are applied, transparency is laid over
+    white, CMYK, palette and 16-bit pictures are converted, and of an animation
+    the first frame is taken. The size is checked before a pixel is decoded.
+
+    Args:
+      source: path, encoded bytes, PIL image or uint8 array.
+      max_pixels: the most pixels accepted.
+
+    Returns:
+      uint8 [H,W,3].
+
+    Raises:
+      UserError: no such file, not a picture, damaged, or too large.
+    """
+    image = _load(_open(source, max_pixels), source)
+    image = _to_srgb(_to_eight_bit(image))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def decode_mask(source: Source, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Opens a mask: white (or opaque, if the picture has alpha only) = change.
+
+    Args:
+      source: as for `decode`; bool arrays are taken as they are.
+      size: (H, W) that the mask must have, or None.
+
+    Returns:
+      bool [H,W].
+
+    Raises:
+      UserError: unreadable, of another size, or with nothing masked.
+    """
+    if isinstance(source, np.ndarray) and source.dtype == bool:
+        mask = source
+    else:
+        image = _load(_open(source, MAX_PIXELS), source)
+        if image.mode in ("RGBA", "LA") and np.asarray(image)[..., -1].min() < 255:
+            grey = np.asarray(image)[..., -1]
+        else:
+            grey = np.asarray(_to_eight_bit(image).convert("L"))
+        mask = grey >= 128
+    if size is not None and mask.shape != tuple(size):
+        raise UserError(
+            f"mask {_name(source)} is {mask.shape[1]} x {mask.shape[0]} and the photo "
+            f"{size[1]} x {size[0]}; give a mask of the photo's size"
+        )
+    if not mask.any():
+        raise UserError(
+            f"mask {_name(source)} marks nothing; paint what may change in white"
+        )
+    return mask
+
+
+def to_unit_range(image: np.ndarray) -> np.ndarray:
+    """uint8 0..255 -> float32 [-1,1]."""
+    return image.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+
+
+def from_unit_range(image: Any) -> np.ndarray:
+    """Float [-1,1] -> uint8, clipped; inverse of `to_unit_range`."""
+    scaled = (np.asarray(image, np.float32) + 1.0) * 127.5
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H,W,3] -> uint8 [size,3], antialiased (Lanczos)."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    filtered = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(filtered)
+
+
+def crop_square(image: np.ndarray) -> np.ndarray:
+    """Largest central square."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """Central square, resized: uint8 [H,W,3] -> uint8 [size,size,3]."""
+    return resize(crop_square(image), (size, size))
+
+
+def pixels_to_tokens(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """bool [H,W] -> bool [h,w]: a token is masked when any pixel of its cell is.
+
+    Sides need not be multiples of the grid: a pixel on a cell border counts for
+    both cells.
+    """
+
+    def reduce(rows: np.ndarray, cells: int) -> np.ndarray:
+        n = rows.shape[0]
+        return np.stack(
+            [
+                rows[
+                    math.floor(i * n / cells) : max(
+                        math.ceil((i + 1) * n / cells), math.floor(i * n / cells) + 1
+                    )
+                ].any(axis=0)
+                for i in range(cells)
+            ]
+        )
+
+    return reduce(reduce(mask, grid[0]).T, grid[1]).T
+
+
+def tokens_to_pixels(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool [h,w] -> bool [H,W], every cell as a block."""
+    rows = np.arange(size[0]) * tokens.shape[0] // size[0]
+    columns = np.arange(size[1]) * tokens.shape[1] // size[1]
+    return tokens[rows[:, None], columns[None, :]]
+
+
+def dilate(mask: np.ndarray, steps: int = 1) -> np.ndarray:
+    """Grows a bool mask by `steps` cells in the 8 directions."""
+    for _ in range(steps):
+        padded = np.pad(mask, 1)
+        rows = padded[:-2] | padded[1:-1] | padded[2:]
+        mask = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+    return mask
+
+
+def prefill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Replaces masked pixels by a smooth fill, so that their content cannot leak.
+
+    The encoder sees far beyond one token (SPEC A.10, step 3). The fill is a
+    pull-push pyramid: means of the known pixels at the finest scale that has any.
+
+    Args:
+      image: float32 [H,W,3].
+      mask: bool [H,W], True = unknown.
+
+    Returns:
+      float32 [H,W,3], known pixels unchanged; grey where nothing is known.
+    """
+    weight = (~mask)[..., None].astype(np.float32)
+    return np.where(mask[..., None], _pull_push(image * weight, weight), image)
+
+
+def _pull_push(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    known = weight > 0
+    value = np.where(known, total / np.where(known, weight, 1), 0.0)
+    height, width = weight.shape[:2]
+    if known.all() or max(height, width) == 1:
+        return value.astype(np.float32)
+    padding = ((0, height % 2), (0, width % 2), (0, 0))
+
+    def halve(x: np.ndarray) -> np.ndarray:
+        x = np.pad(x, padding)
+        return x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]
+
+    coarse = _pull_push(halve(value * known), halve(known.astype(np.float32)))
+    smooth = _upsample(coarse, (height, width))
+    return np.where(known, value, smooth).astype(np.float32)
+
+
+def _upsample(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear x2, cropped to `size`."""
+    for axis, length in enumerate(size):
+        place = (np.arange(length) + 0.5) / 2 - 0.5
+        low = np.clip(np.floor(place).astype(int), 0, x.shape[axis] - 1)
+        high = np.minimum(low + 1, x.shape[axis] - 1)
+        part = np.clip(place - low, 0, 1).astype(np.float32)
+        part = part.reshape([-1 if i == axis else 1 for i in range(3)])
+        x = np.take(x, low, axis) * (1 - part) + np.take(x, high, axis) * part
+    return x
+
+
+def feathered(mask: np.ndarray, feather: int) -> np.ndarray:
+    """float32 [H,W] blend weight: exactly 0 outside the mask, 1 deep inside.
+
+    The ramp of `feather` pixels lies inside the mask, so that nothing outside
+    the user's own mask changes (SPEC A.10, step 6).
+    """
+    alpha, inner = mask.astype(np.float32), mask
+    for _ in range(max(feather, 0)):
+        # Beyond the picture counts as inside: no ramp along the picture's edge.
+        inner = ~dilate(~inner)
+        alpha = alpha + inner
+    return alpha / (1 + max(feather, 0))
+
+
+def composite(
+    original: np.ndarray, edited: np.ndarray, mask: np.ndarray, feather: int = 0
+) -> np.ndarray:
+    """Pastes the edit into the photo, inside the mask only.
+
+    Args:
+      original, edited: uint8 [H,W,3].
+      mask: bool [H,W].
+      feather: width in pixels of the soft edge, inward.
+
+    Returns:
+      uint8 [H,W,3]; pixels outside the mask are bit-identical to `original`.
+    """
+    alpha = feathered(mask, feather)[..., None]
+    blend = np.round(alpha * edited + (1 - alpha) * original).astype(np.uint8)
+    return np.where(mask[..., None], blend, original)

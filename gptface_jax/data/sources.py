@@ -1,0 +1,387 @@
+"""Where records come from: every source is a random-access sequence of `Record`.
+
+Sources are picklable (data workers are processes) and open their files lazily.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.data.record import Record
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# The 40 attributes of CelebA; columns of these names become labels.
+CELEBA_ATTRIBUTES = tuple(
+    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips "
+    "Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby "
+    "Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
+    "Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin "
+    "Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair "
+    "Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace "
+    "Wearing_Necktie Young".split()
+)
+_TEXT_COLUMNS = ("text", "caption", "sentence")
+
+
+def labels_from(row: Mapping[str, Any]) -> dict[str, float] | None:
+    """CelebA-named entries of a table row -> scores in 0..1 (-1 counts as 0)."""
+    labels = {}
+    for name in (*CELEBA_ATTRIBUTES, "Age"):
+        value = row.get(name)
+        if value is None or value == "":
+            continue
+        labels[name] = float(value) if name == "Age" else max(0.0, float(value))
+    return labels or None
+
+
+def _text_from(row: Mapping[str, Any], column: str | None) -> str:
+    for name in (column,) if column else _TEXT_COLUMNS:
+        if row.get(name):
+            return str(row[name])
+    return ""
+
+
+def _must_exist(path: str | os.PathLike, what: str) -> pathlib.Path:
+    found = pathlib.Path(path).expanduser()
+    if not found.exists():
+        raise UserError(f"{what} '{path}' does not exist; check data.path")
+    return found
+
+
+class Folder(Sequence):
+    """A folder of pictures, with metadata.jsonl or metadata.csv if there is one.
+
+    The Hugging Face imagefolder convention: every row names its picture in
+    `file_name`; `text` (or `caption`) and CelebA-named columns are read too.
+    Without metadata, all pictures below the folder, text = "".
+    """
+
+    def __init__(self, path: str | os.PathLike, text_column: str | None = None):
+        root = _must_exist(path, "folder")
+        if not root.is_dir():
+            raise UserError(f"'{path}' is a file; give the folder that holds pictures")
+        self.root, self.text_column = root, text_column
+        self.rows = self._read_rows()
+        if not self.rows:
+            raise UserError(f"folder '{path}' holds no picture ({IMAGE_ENDINGS})")
+
+    def _read_rows(self) -> list[dict[str, Any]]:
+        lines, table = self.root / "metadata.jsonl", self.root / "metadata.csv"
+        if lines.is_file():
+            text = lines.read_text("utf-8")
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            where = lines
+        elif table.is_file():
+            with table.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            where = table
+        else:
+            files = sorted(self.root.rglob("*"))
+            return [
+                {"file_name": os.fspath(f.relative_to(self.root))}
+                for f in files
+                if f.suffix.lower() in IMAGE_ENDINGS
+            ]
+        for number, row in enumerate(rows, 1):
+            if "file_name" not in row:
+                raise UserError(f"'{where}' row {number} has no 'file_name'; add it")
+        return rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Record:
+        row = self.rows[index]
+        path = self.root / row["file_name"]
+        if not path.is_file():
+            raise UserError(f"picture '{path}' of the metadata does not exist")
+        return Record(
+            image=path.read_bytes(),
+            text=_text_from(row, self.text_column),
+            labels=labels_from(row),
+            expression=row.get("expression") or "",
+            identity=row.get("identity") or row.get("person"),
+            source=row["file_name"],
+        )
+
+
+class Parquet(Sequence):
+    """Parquet files with an image struct {bytes, path} (Hugging Face datasets).
+
+    Args:
+      path: a file, or a folder of `<split>-*.parquet`.
+      split: which files of a folder.
+      image_column, text_column: names; the text defaults to text or caption.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        split: str | None = None,
+        image_column: str = "image",
+        text_column: str | None = None,
+    ):
+        root = _must_exist(path, "Parquet path")
+        pattern = f"{split}-*.parquet" if split else "*.parquet"
+        self.files = [root] if root.is_file() else sorted(root.glob(pattern))
+        if not self.files:
+            raise UserError(
+                f"no '{pattern}' in '{path}'; check data.path and data.split"
+            )
+        self.image_column, self.text_column = image_column, text_column
+        self.name = root.stem if root.is_file() else root.name
+        columns = self._table.column_names
+        if image_column not in columns:
+            raise UserError(
+                f"'{self.files[0]}' has no column '{image_column}'"
+                f"{nearest(image_column, columns)}; set data.image_column"
+            )
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k != "_table"}
+
+    @functools.cached_property
+    def _table(self):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pa.concat_tables([pq.read_table(f) for f in self.files])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(
+                f"'{self.files[0]}' is no readable Parquet: {error}"
+            ) from None
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, index: int) -> Record:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        row = self._table.slice(index % len(self), 1).to_pylist()[0]
+        image = row.pop(self.image_column)
+        return Record(
+            image=image["bytes"] if isinstance(image, dict) else image,
+            text=_text_from(row, self.text_column),
+            labels=labels_from(row),
+            expression=row.get("expression") or "",
+            landmarks=_points(row.get("landmarks")),
+            identity=row.get("person") or row.get("identity"),
+            source=self.name,
+        )
+
+
+def _points(flat) -> np.ndarray | None:
+    return None if flat is None else np.asarray(flat, np.float32).reshape(-1, 2)
+
+
+class CelebA(Sequence):
+    """CelebA as downloaded: a picture folder and list_attr_celeba.txt.
+
+    Args:
+      path: folder with `list_attr_celeba.txt`, the pictures in
+        `img_align_celeba/` (or `images`), optionally `list_eval_partition.txt`
+        and `identity_CelebA.txt`.
+      split: "train", "validation" or "test" (needs the partition file), or None.
+      images: name of the picture folder.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        split: str | None = None,
+        images: str = "img_align_celeba",
+    ):
+        root = _must_exist(path, "CelebA folder")
+        table = _must_exist(root / "list_attr_celeba.txt", "attribute table")
+        self.root = root / images
+        _, names, *lines = table.read_text().splitlines()
+        self.names = names.split()
+        rows = [line.split() for line in lines if line.strip()]
+        if split:
+            rows = self._of_split(root, rows, split)
+        self.rows = rows
+        people = root / "identity_CelebA.txt"
+        pairs = people.read_text().splitlines() if people.is_file() else []
+        self.identity = dict(p.split() for p in pairs if p.strip())
+
+    @staticmethod
+    def _of_split(root, rows, split):
+        code = {"train": "0", "validation": "1", "test": "2"}.get(split)
+        if code is None:
+            raise UserError(f"CelebA split '{split}': use train, validation or test")
+        table = _must_exist(root / "list_eval_partition.txt", "partition table")
+        part = dict(line.split() for line in table.read_text().splitlines() if line)
+        return [r for r in rows if part.get(r[0]) == code]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Record:
+        name, *values = self.rows[index]
+        return Record(
+            image=(self.root / name).read_bytes(),
+            labels=labels_from(dict(zip(self.names, values))),
+            identity=self.identity.get(name),
+            source=name,
+        )
+
+
+class Tfds(Sequence):
+    """Any TensorFlow Datasets set with an `image` feature, read without TensorFlow.
+
+    `attributes` (as in celeb_a) become labels, `text`, `caption` or `captions`
+    the text.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str = "train",
+        data_dir: str | None = None,
+        image_column: str = "image",
+        text_column: str | None = None,
+    ):
+        self.args = (name, split, data_dir)
+        self.image_column, self.text_column = image_column, text_column
+        if len(self) == 0:
+            raise UserError(f"TFDS '{name}' has nothing in split '{split}'")
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k != "_source"}
+
+    @functools.cached_property
+    def _source(self):
+        import tensorflow_datasets as tfds
+
+        name, split, data_dir = self.args
+        raw = {self.image_column: tfds.decode.SkipDecoding()}
+        try:
+            return tfds.data_source(name, split=split, data_dir=data_dir, decoders=raw)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"TFDS '{name}' split '{split}' cannot be opened ({reason}); prepare "
+                "it as array_record, with the extra tfds-build where TensorFlow is "
+                "needed, and give data.data_dir"
+            ) from None
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        row = self._source[index]
+        flat = {**row, **row.get("attributes", {})}
+        text = flat.get(self.text_column or "text", flat.get("caption", b""))
+        if not text and len(flat.get("captions", ())):
+            text = flat["captions"][0]
+        return Record(
+            image=row[self.image_column],
+            text=text.decode() if isinstance(text, bytes) else str(text),
+            labels=labels_from(flat),
+            source=self.args[0],
+        )
+
+
+class Mixture(Sequence):
+    """Several sources in chosen proportions, as one.
+
+    Args:
+      sources: the parts.
+      weights: share of each; by default their lengths.
+      length: records in one pass; by default the sum of the lengths. A part is
+        repeated, or read in part, to fill its share.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Sequence[Record]],
+        weights: Sequence[float] | None = None,
+        length: int | None = None,
+    ):
+        self.sources = list(sources)
+        sizes = [len(s) for s in self.sources]
+        shares = np.array(weights or sizes, float)
+        if len(shares) != len(sizes) or (shares <= 0).any():
+            raise UserError(f"mixture weights {list(weights or [])}: one > 0 a source")
+        total = length or sum(sizes)
+        self.bounds = np.round(np.cumsum(shares) / shares.sum() * total).astype(int)
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self.bounds, index, side="right"))
+        start = 0 if part == 0 else int(self.bounds[part - 1])
+        source = self.sources[part]
+        return source[(index - start) % len(source)]
+
+
+class Subset(Sequence):
+    """Records `start` to `stop` of a source."""
+
+    def __init__(self, source: Sequence[Record], start: int, stop: int):
+        self.source, self.range = source, range(len(source))[start:stop]
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[self.range[index]]
+
+
+def _kinds() -> dict[str, Any]:
+    from gptface_jax.data import shards, synthetic
+
+    return {
+        "folder": Folder,
+        "parquet": Parquet,
+        "celeba": CelebA,
+        "tfds": Tfds,
+        "arrayrecord": shards.Records,
+        "tokens": shards.Tokens,
+        "synthetic": synthetic.SyntheticFaces,
+    }
+
+
+def open_source(spec: Mapping[str, Any]) -> Sequence[Record]:
+    """Opens a source from its config.
+
+    Args:
+      spec: `kind` ("folder", "parquet", "celeba", "tfds", "arrayrecord",
+        "tokens", "synthetic" or "mixture") and the arguments of that class; a
+        mixture takes `sources` (a list of specs), `weights` and `length`. Any
+        spec may hold `limit`, the number of records to use.
+
+    Raises:
+      UserError: an unknown kind or argument, or a source that cannot be opened.
+    """
+    options = {k: v for k, v in dict(spec).items() if v is not None}
+    kind, limit = options.pop("kind", None), options.pop("limit", None)
+    if kind == "mixture":
+        parts = [open_source(s) for s in options.pop("sources", ())]
+        source: Sequence[Record] = Mixture(parts, **options)
+    else:
+        kinds = _kinds()
+        if kind not in kinds:
+            known = (*kinds, "mixture")
+            raise UserError(
+                f"data.kind '{kind}' is unknown{nearest(str(kind), known)}; known: "
+                + ", ".join(known)
+            )
+        try:
+            source = kinds[kind](**options)
+        except TypeError as error:
+            raise UserError(f"data source '{kind}': {error}") from None
+    return Subset(source, 0, limit) if limit else source

@@ -1,0 +1,167 @@
+"""Text to WordPiece ids and back (SPEC A.2.2), on the `tokenizers` library.
+
+A saved folder opens with `transformers.AutoTokenizer` too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.core.vocab import JointVocab
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# The text is cut here before it is tokenized; 64 tokens never need more.
+MAX_CHARACTERS = 20_000
+
+
+class TextTokenizer:
+    """BERT's uncased WordPiece over a given or a trained vocabulary."""
+
+    def __init__(self, vocab: Sequence[str]):
+        """Args: vocab: the entries in id order, the five specials among them.
+
+        Raises:
+          UserError: a missing special or a repeated entry.
+        """
+        from tokenizers import BertWordPieceTokenizer
+
+        self._ids = {piece: i for i, piece in enumerate(vocab)}
+        missing = [s for s in SPECIALS if s not in self._ids]
+        if missing:
+            raise UserError(
+                f"the vocabulary of {len(vocab)} entries lacks {', '.join(missing)}; "
+                "give a BERT vocab.txt with one WordPiece a line"
+            )
+        if len(self._ids) != len(vocab):
+            raise UserError("the vocabulary repeats an entry; give each piece once")
+        self._vocab = list(vocab)
+        self._backend = BertWordPieceTokenizer(
+            self._ids, lowercase=True, strip_accents=True
+        )
+        ids = [self._ids[s] for s in SPECIALS]
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
+
+    def __reduce__(self):
+        return TextTokenizer, (self._vocab,)
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike) -> TextTokenizer:
+        """A vocab.txt, a folder that holds one (or a tokenizer.json), or a hub id."""
+        path = pathlib.Path(source)
+        if path.is_file():
+            return cls.from_vocab_text(path.read_text("utf-8"))
+        if (path / "vocab.txt").is_file():
+            return cls.from_vocab_text((path / "vocab.txt").read_text("utf-8"))
+        try:
+            from transformers import AutoTokenizer
+
+            pieces = AutoTokenizer.from_pretrained(os.fspath(source)).get_vocab()
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else error
+            raise UserError(
+                f"no text tokenizer at '{source}' ({reason}); give a vocab.txt, a "
+                "folder with one, or the id of a BERT-style model"
+            ) from None
+        return cls(sorted(pieces, key=pieces.get))
+
+    @classmethod
+    def train(cls, corpus: Iterable[str], vocab_size: int = 2048) -> TextTokenizer:
+        """Learns a vocabulary of at most `vocab_size` pieces from a corpus.
+
+        Raises:
+          UserError: an empty corpus, or a size that cannot hold the specials.
+        """
+        from tokenizers import BertWordPieceTokenizer
+
+        texts = [t for t in corpus if t.strip()]
+        if not texts:
+            raise UserError("the corpus holds no text; give texts or a vocabulary")
+        if vocab_size < 32:
+            raise UserError(f"vocab_size is {vocab_size}; use 32 or more")
+        learner = BertWordPieceTokenizer(lowercase=True, strip_accents=True)
+        learner.train_from_iterator(
+            texts,
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=list(SPECIALS),
+            show_progress=False,
+        )
+        pieces = learner.get_vocab()
+        return cls(sorted(pieces, key=pieces.get))
+
+    @classmethod
+    def from_vocab_text(cls, text: str) -> TextTokenizer:
+        """The inverse of `vocab_text`: one entry a line."""
+        return cls(text.removesuffix("\n").split("\n"))
+
+    def vocab_text(self) -> str:
+        """The content of vocab.txt."""
+        return "\n".join(self._vocab) + "\n"
+
+    @property
+    def size(self) -> int:
+        return len(self._vocab)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the vocabulary, 16 hex digits."""
+        return hashlib.sha256(self.vocab_text().encode()).hexdigest()[:16]
+
+    def joint_vocab(self, codebook_size: int) -> JointVocab:
+        """The joint id space with this vocabulary's special ids."""
+        return JointVocab(
+            text_size=self.size,
+            codebook_size=codebook_size,
+            pad_id=self.pad_id,
+            unk_id=self.unk_id,
+            cls_id=self.cls_id,
+            sep_id=self.sep_id,
+            mask_id=self.mask_id,
+        )
+
+    def encode(self, texts: Sequence[str], max_tokens: int = 64) -> np.ndarray:
+        """Texts -> int32 [B,m] without [CLS] and [SEP], cut or padded with [PAD].
+
+        Special tokens spelt out in a text count as plain characters, so that
+        nobody can smuggle a [MASK] in.
+        """
+        ids = np.full((len(texts), max_tokens), self.pad_id, np.int32)
+        cleaned = [t[:MAX_CHARACTERS].replace("[", " [ ") for t in texts]
+        encodings = self._backend.encode_batch(cleaned, add_special_tokens=False)
+        for row, encoding in zip(ids, encodings):
+            kept = encoding.ids[:max_tokens]
+            row[: len(kept)] = kept
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text, specials left out."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def files(self, max_tokens: int = 64) -> dict[str, bytes]:
+        """The files that `transformers.AutoTokenizer` opens: name -> content."""
+        names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIALS))
+        config = {
+            "tokenizer_class": "BertTokenizerFast",
+            "do_lower_case": True,
+            "strip_accents": True,
+            "model_max_length": max_tokens,
+            **{f"{name}_token": token for name, token in names.items()},
+        }
+        return {
+            "vocab.txt": self.vocab_text().encode(),
+            "tokenizer.json": self._backend.to_str(pretty=True).encode(),
+            "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+        }
+
+    def save(self, folder: str | os.PathLike, max_tokens: int = 64) -> None:
+        """Writes `files` into a folder."""
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, content in self.files(max_tokens).items():
+            (pathlib.Path(folder) / name).write_bytes(content)

@@ -1,0 +1,226 @@
+"""Record -> one example of arrays; small picklable callables (record, rng)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions, image
+from gptface_jax.data.record import Record
+from gptface_jax.data.text import TextTokenizer
+
+
+def _picture(record: Record, size: int) -> np.ndarray:
+    """uint8 [S,S,3] of a record's picture."""
+    if record.image is None:
+        raise UserError(
+            f"a record of source '{record.source}' holds no picture; token shards "
+            "cannot train a network that reads pixels"
+        )
+    return image.fit(image.decode(record.image), size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTransform:
+    """{"image": float32 [S,S,3] in [-1,1]}, mirrored at random if asked."""
+
+    size: int
+    flip: bool = True
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+        picture = _picture(record, self.size)
+        if self.flip and rng.random() < 0.5:
+            picture = picture[:, ::-1]
+        return {"image": image.to_unit_range(picture)}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTransform:
+    """{"image" float32 [S,S,3], "labels" and "label_mask" float32 [A]}.
+
+    A label counts (mask 1) where its score is above 0.9 or below 0.1. Pictures
+    are mirrored, shifted by up to `shift` pixels and varied in brightness.
+    """
+
+    size: int
+    attributes: tuple[str, ...]
+    augment: bool = True
+    shift: int = 3
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+        picture = _picture(record, self.size)
+        if self.augment:
+            if rng.random() < 0.5:
+                picture = picture[:, ::-1]
+            by = rng.integers(-self.shift, self.shift + 1, 2)
+            padded = np.pad(picture, [(self.shift,) * 2] * 2 + [(0, 0)], "edge")
+            top, left = by + self.shift
+            picture = padded[top : top + self.size, left : left + self.size]
+        pixels = image.to_unit_range(picture)
+        if self.augment:
+            gain, offset = rng.uniform(0.85, 1.15), rng.uniform(-0.12, 0.12)
+            pixels = np.clip(pixels * gain + offset, -1, 1).astype(np.float32)
+        scores = record.labels or {}
+        states = [captions.known(scores, name) for name in self.attributes]
+        return {
+            "image": pixels,
+            "labels": np.array([bool(s) for s in states], np.float32),
+            "label_mask": np.array([s is not None for s in states], np.float32),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionOptions:
+    """Which text goes with a picture; see `captions.caption`.
+
+    Attributes:
+      from_labels: build texts from the labels, anew at every visit; otherwise
+        (or without labels) the record's own text is used.
+      style, rho, max_phrases: of the caption.
+      attributes: what may be mentioned; empty for all.
+      hard_fraction: negatives that differ from the text in one attribute.
+      empty_fraction: examples without a text, so that inpainting needs none.
+    """
+
+    from_labels: bool = True
+    style: str = "strong"
+    rho: float = 1.0
+    max_phrases: int = 6
+    attributes: tuple[str, ...] = ()
+    hard_fraction: float = 0.0
+    empty_fraction: float = 0.0
+
+    def text(self, record: Record, rng: np.random.Generator) -> str:
+        if not (self.from_labels and record.labels):
+            return record.text or captions.unrelated(rng)
+        return captions.caption(
+            record.labels,
+            rng,
+            expression=record.expression,
+            max_phrases=self.max_phrases,
+            style=self.style,
+            rho=self.rho,
+            attributes=self.attributes or None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenTransform:
+    """Image ids, a text and a text that does not belong (SPEC A.5.1).
+
+    {"image_ids" int32 [n], "text_ids" int32 [m], "negative_ids" int32 [m]}. The
+    negative is the text of another record, drawn until it differs, or the own
+    text with one attribute turned (`hard_fraction`).
+
+    Attributes:
+      tokenizer: of the text.
+      max_text_tokens: m.
+      pool: the records that negatives come from.
+      options: how texts are made.
+    """
+
+    tokenizer: TextTokenizer
+    max_text_tokens: int
+    pool: Sequence[Record]
+    options: CaptionOptions = CaptionOptions()
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+        if record.image_ids is None:
+            raise UserError(
+                f"a record of source '{record.source}' holds no image ids; run "
+                "`gptface tokenize` first"
+            )
+        if self.options.empty_fraction and rng.random() < self.options.empty_fraction:
+            return self._example(record, "", "")
+        text = self.options.text(record, rng)
+        negative = None
+        hard = self.options.hard_fraction and rng.random() < self.options.hard_fraction
+        if hard and record.labels and rng.random() < self.options.rho:
+            pair = captions.hard_negative(
+                record.labels,
+                rng,
+                max_phrases=self.options.max_phrases,
+                attributes=self.options.attributes or None,
+            )
+            if pair:
+                text, negative = pair
+        if negative is None:
+            negative = self._other_text(text, rng)
+        return self._example(record, text, negative)
+
+    def _example(self, record: Record, text: str, negative: str) -> dict:
+        ids = self.tokenizer.encode([text, negative], self.max_text_tokens)
+        return {
+            "image_ids": record.image_ids.reshape(-1).astype(np.int32),
+            "text_ids": ids[0],
+            "negative_ids": ids[1],
+        }
+
+    def _other_text(self, text: str, rng: np.random.Generator) -> str:
+        """The text of another record; never equal once normalised."""
+        normal = " ".join(text.lower().split())
+        for _ in range(20):
+            other = self.pool[int(rng.integers(len(self.pool)))]
+            candidate = self.options.text(other, rng)
+            if " ".join(candidate.lower().split()) != normal:
+                return candidate
+        return captions.unrelated(rng)
+
+
+def palette_levels(codebook_size: int) -> int:
+    """Steps per colour channel: the cube root of the codebook size.
+
+    Raises:
+      UserError: a size that is no cube.
+    """
+    levels = round(codebook_size ** (1 / 3))
+    if levels**3 != codebook_size:
+        raise UserError(
+            f"image ids of kind 'palette' need a cube as codebook_size (8, 27, 64, "
+            f"125, ...), not {codebook_size}"
+        )
+    return levels
+
+
+@dataclasses.dataclass(frozen=True)
+class PaletteIds:
+    """A source whose image ids are quantised mean colours of grid cells.
+
+    No network is needed: for tests, and for probes of the objective where the
+    tokenizer should play no part. Code = (r * levels + g) * levels + b.
+    """
+
+    source: Sequence[Record]
+    grid: tuple[int, int]
+    levels: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.add(self.source[index])
+
+    def add(self, record: Record) -> Record:
+        """The record with `image_ids` uint16 [h,w]."""
+        h, w = self.grid
+        cell = 8
+        picture = image.crop_square(image.decode(record.image))
+        small = image.resize(picture, (h * cell, w * cell)).astype(np.float32)
+        mean = small.reshape(h, cell, w, cell, 3).mean(axis=(1, 3))
+        steps = np.minimum((mean / 256 * self.levels).astype(int), self.levels - 1)
+        ids = steps @ np.array([self.levels**2, self.levels, 1])
+        return dataclasses.replace(record, image_ids=ids.astype(np.uint16))
+
+
+@dataclasses.dataclass(frozen=True)
+class WithPalette:
+    """Adds palette ids, then applies a transform."""
+
+    palette: PaletteIds
+    transform: TokenTransform
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+        return self.transform(self.palette.add(record), rng)

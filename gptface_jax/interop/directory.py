@@ -1,0 +1,151 @@
+"""A model directory: config.json, safetensors weights, tokenizer files, model card.
+
+config.json            format, the networks' configs, digests
+vqgan.safetensors      one file per network
+gptface.safetensors
+vocab.txt, tokenizer.json, tokenizer_config.json
+README.md              the model card
+training_log.jsonl     metrics of the runs that made it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from gptface_jax.core import trees
+from gptface_jax.core.errors import UserError
+
+FORMAT = "gptface-model/1"
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+
+
+def digest(params: Any, config: Mapping[str, Any]) -> str:
+    """SHA-256 of a network's config and float32 weights, 16 hex digits."""
+    state = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, leaf in sorted(trees.flatten(params).items()):
+        state.update(name.encode())
+        state.update(np.ascontiguousarray(leaf, np.float32).tobytes())
+    return state.hexdigest()[:16]
+
+
+def write(
+    folder: str | os.PathLike,
+    config: Mapping[str, Any],
+    networks: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    dtype: str = "bfloat16",
+) -> None:
+    """Writes a model directory, complete or not at all.
+
+    Args:
+      folder: must not exist, or be empty.
+      config: goes to config.json beside the format.
+      networks: name -> parameter tree of arrays.
+      files: further files, name -> content.
+      dtype: of the stored weights, "bfloat16" or "float32".
+
+    Raises:
+      UserError: the folder holds something, or cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    if dtype not in DTYPES:
+        raise UserError(f"dtype '{dtype}' is unknown; use {' or '.join(DTYPES)}")
+    target = pathlib.Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"'{folder}' already exists; choose a new folder")
+    partial = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+        partial.chmod(0o755)
+        for name, params in networks.items():
+            flat = {
+                k: np.ascontiguousarray(v).astype(DTYPES[dtype])
+                for k, v in trees.flatten(params).items()
+            }
+            save_file(flat, partial / f"{name}.safetensors", {"format": "flax"})
+        text = json.dumps({"format": FORMAT, "dtype": dtype, **config}, indent=2)
+        (partial / "config.json").write_text(text + "\n")
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except OSError as error:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"cannot write '{folder}': {error.strerror or error}; free space or "
+            "choose another folder"
+        ) from error
+
+
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """config.json of a model directory.
+
+    Raises:
+      UserError: no such file, no JSON, or another format.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    if not path.is_file():
+        raise UserError(f"'{folder}' has no config.json; it is no model directory")
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"'{path}' is no JSON ({error}); export the model again"
+        ) from None
+    if config.get("format") != FORMAT:
+        raise UserError(
+            f"'{path}' has format {config.get('format')!r}; expected {FORMAT!r}, as "
+            "written by `gptface export`"
+        )
+    return config
+
+
+def read_network(folder: str | os.PathLike, name: str, expected: Any) -> dict[str, Any]:
+    """Weights of one network as float32.
+
+    Args:
+      folder: the model directory.
+      name: "vqgan", "gptface", ...
+      expected: tree of shapes (`jax.eval_shape` of the initialiser).
+
+    Raises:
+      UserError: a missing or damaged file, or weights of another model.
+    """
+    from safetensors.numpy import load_file
+
+    path = pathlib.Path(folder) / f"{name}.safetensors"
+    if not path.is_file():
+        raise UserError(f"'{folder}' has no {name}.safetensors; export the model again")
+    try:
+        flat = load_file(path)
+    except Exception as error:
+        raise UserError(f"'{path}' is damaged ({error}); get it again") from None
+    wanted = trees.flatten(expected)
+    odd = sorted(set(wanted) ^ set(flat))
+    if odd:
+        where = "lacks" if odd[0] in wanted else "has the unknown"
+        raise UserError(
+            f"'{path}' {where} weight '{odd[0]}' ({len(odd)} differences in all); it "
+            "belongs to another model"
+        )
+    for key, leaf in wanted.items():
+        if flat[key].shape != leaf.shape:
+            raise UserError(
+                f"'{path}': weight '{key}' is {list(flat[key].shape)}, config.json "
+                f"asks for {list(leaf.shape)}; it belongs to another model"
+            )
+    return trees.unflatten({k: v.astype(np.float32) for k, v in flat.items()})
