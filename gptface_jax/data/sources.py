@@ -279,6 +279,8 @@ class Tfds(Sequence):
         return len(self._source)
 
     def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         row = self._source[index]
         flat = {**row, **row.get("attributes", {})}
         text = flat.get(self.text_column or "text", flat.get("caption", b""))

@@ -112,7 +112,7 @@ class TokenTransform:
     """Image ids, a text and a text that does not belong (SPEC A.5.1).
 
     {"image_ids" int32 [n], "text_ids" int32 [m], "negative_ids" int32 [m]}. The
-    negative is the text of another record, drawn until it differs, or the own
+    negative is the text of another record, drawn until its ids differ, or the own
     text with one attribute turned (`hard_fraction`).
 
     Attributes:
@@ -147,9 +147,14 @@ class TokenTransform:
             )
             if pair:
                 text, negative = pair
-        if negative is None:
-            negative = self._other_text(text, rng)
-        return self._example(record, text, negative)
+        if negative is not None:
+            return self._example(record, text, negative)
+        for _ in range(20):
+            other = self.pool[int(rng.integers(len(self.pool)))]
+            example = self._example(record, text, self.options.text(other, rng))
+            if (example["text_ids"] != example["negative_ids"]).any():
+                return example
+        return self._example(record, text, captions.unrelated(rng))
 
     def _example(self, record: Record, text: str, negative: str) -> dict:
         ids = self.tokenizer.encode([text, negative], self.max_text_tokens)
@@ -158,16 +163,6 @@ class TokenTransform:
             "text_ids": ids[0],
             "negative_ids": ids[1],
         }
-
-    def _other_text(self, text: str, rng: np.random.Generator) -> str:
-        """The text of another record; never equal once normalised."""
-        normal = " ".join(text.lower().split())
-        for _ in range(20):
-            other = self.pool[int(rng.integers(len(self.pool)))]
-            candidate = self.options.text(other, rng)
-            if " ".join(candidate.lower().split()) != normal:
-                return candidate
-        return captions.unrelated(rng)
 
 
 def palette_levels(codebook_size: int) -> int:

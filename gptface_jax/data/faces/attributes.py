@@ -80,6 +80,7 @@ _UNDER_MASK = (
     "Wearing_Lipstick",
     "Big_Nose",
     "Mouth_Slightly_Open",
+    "Rosy_Cheeks",
     "Big_Lips",
     "Double_Chin",
 )
@@ -135,7 +136,8 @@ def labels(factors: Factors) -> dict[str, float]:
     """The truth about a drawn face, as CelebA would name it.
 
     No_Beard says that the chin has neither beard nor goatee; a mustache does not
-    count. Smiling is the expression "happiness".
+    count. Smiling is the expression "happiness". Coiled hair is neither straight
+    nor wavy.
 
     Returns:
       Every name of `ATTRIBUTES` with 0.0 or 1.0, or 0.5 where an occluder or a
@@ -160,7 +162,7 @@ def _changes(factors: Factors, name: str, present: bool) -> dict:
         return {"hair_colour": "black" if name == "Brown_Hair" else "brown"}
     if name in _TEXTURES:
         return (grown if present else {}) | {
-            "hair_texture": _TEXTURES[name] if present else "plain"
+            "hair_texture": _TEXTURES[name] if present else "coiled"
         }
     if name == "Bangs":
         return (grown if present else {}) | {"bangs": present}

@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 _CENTRE = np.array([0.5, 0.55])
 Box = tuple[slice, slice]
+# One polygon [N,2] or several, drawn together.
+Points = np.ndarray | list[np.ndarray]
 
 
 @functools.lru_cache(maxsize=8)
@@ -57,20 +59,19 @@ class Canvas:
         """Face units [N,2] -> picture units [N,2] (0..1, y down)."""
         return (np.asarray(points) - _CENTRE) @ self._turn.T + self._origin
 
-    def mask(
-        self, points: np.ndarray, blur: float = 0.0
-    ) -> tuple[Box, np.ndarray] | None:
-        """Coverage of a polygon.
+    def mask(self, points: Points, blur: float = 0.0) -> tuple[Box, np.ndarray] | None:
+        """Coverage of a polygon, or of several together.
 
         Args:
-          points: face units [N,2].
+          points: face units [N,2], or a list of such.
           blur: standard deviation of the soft edge in face units.
 
         Returns:
           The box of rows and columns and float32 coverage in it, or None when
           the polygon lies outside the picture.
         """
-        spots = self.place(points) * self.size
+        shapes = points if isinstance(points, list) else [points]
+        spots = self.place(np.concatenate(shapes)) * self.size
         sigma = blur * self._scale * self.size
         margin = 1 + 2.5 * sigma
         low = np.floor(spots.min(0) - margin).astype(int)
@@ -84,17 +85,21 @@ class Canvas:
         pad = math.ceil(margin) if sigma else 0
         width, height = right - left + 2 * pad, bottom - top + 2 * pad
         sheet = Image.new("L", (width * fine, height * fine))
-        local = (spots - (left - pad, top - pad)) * fine - 0.5
-        ImageDraw.Draw(sheet).polygon(local.ravel().tolist(), fill=255)
+        local = ((spots - (left - pad, top - pad)) * fine - 0.5).ravel().tolist()
+        pen, start = ImageDraw.Draw(sheet), 0
+        for shape in shapes:
+            pen.polygon(local[start : start + 2 * len(shape)], fill=255)
+            start += 2 * len(shape)
         if fine > 1:
             sheet = sheet.reduce(fine)
         if sigma > 0.3:
             sheet = sheet.filter(ImageFilter.GaussianBlur(sigma))
-        cover = np.asarray(sheet, np.float32) / np.float32(255)
+        bytes_ = np.frombuffer(sheet.tobytes(), np.uint8).reshape(height, width)
+        cover = bytes_ * np.float32(1 / 255)
         cover = cover[pad : pad + bottom - top, pad : pad + right - left]
         return (slice(top, bottom), slice(left, right)), cover
 
-    def layer(self, points: np.ndarray, blur: float = 0.0) -> np.ndarray:
+    def layer(self, points: Points, blur: float = 0.0) -> np.ndarray:
         """Coverage of a polygon over the whole picture: float32 [S,S]."""
         whole = np.zeros((self.size, self.size), np.float32)
         part = self.mask(points, blur)
@@ -117,17 +122,17 @@ class Canvas:
 
     def paint(
         self,
-        points: np.ndarray,
+        points: Points,
         colour: np.ndarray,
         alpha: float = 1.0,
         blur: float = 0.0,
         number: int | None = None,
         clip: np.ndarray | None = None,
     ) -> None:
-        """Fills a polygon.
+        """Fills a polygon, or several at once.
 
         Args:
-          points: face units [N,2].
+          points: face units [N,2], or a list of such.
           colour: [3] in 0..1.
           alpha: opacity.
           blur: softness of the edge in face units.
@@ -189,10 +194,13 @@ class Canvas:
 def ribbon(points: np.ndarray, width: float | np.ndarray) -> np.ndarray:
     """The outline [2N,2] of a line through points [N,2] of the given width."""
     points = np.asarray(points, np.float64)
-    along = np.gradient(points, axis=0)
-    along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
-    half = np.broadcast_to(np.asarray(width, np.float64) / 2, len(points))[:, None]
-    side = half * np.stack([-along[:, 1], along[:, 0]], axis=1)
+    along = np.empty_like(points)
+    along[1:-1] = points[2:] - points[:-2]
+    along[0], along[-1] = points[1] - points[0], points[-1] - points[-2]
+    across = along[:, ::-1] * [-1, 1]
+    length = np.sqrt(across[:, 0] ** 2 + across[:, 1] ** 2)
+    half = np.asarray(width, np.float64) / (2 * np.maximum(length, 1e-9))
+    side = half[:, None] * across
     return np.concatenate([points + side, (points - side)[::-1]])
 
 
@@ -233,3 +241,9 @@ def _catmull_rom(steps: int) -> np.ndarray:
         ],
         axis=1,
     )
+
+
+def mirror(right: np.ndarray) -> np.ndarray:
+    """Right half (from one end to the middle or back) -> the whole, around x 0.5."""
+    right = np.asarray(right, np.float64)
+    return np.concatenate([right, (right * [-1, 1])[::-1]]) + [0.5, 0]

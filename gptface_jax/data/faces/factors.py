@@ -23,7 +23,7 @@ PICTURES_PER_IDENTITY = 4
 CHOICES = {
     "expression": EXPRESSIONS,
     "hair_style": ("bald", "short", "medium", "long"),
-    "hair_texture": ("straight", "wavy", "plain"),
+    "hair_texture": ("straight", "wavy", "coiled"),
     "hair_colour": ("black", "brown", "blond", "gray", "red"),
     "brow_colour": ("black", "brown", "blond", "gray", "red"),
     "eye_colour": ("brown", "hazel", "green", "blue"),
@@ -165,10 +165,13 @@ def _person(rng: np.random.Generator) -> dict:
     pale = chance(0.22)
     skin = rng.uniform(0.0, 0.12) if pale else rng.uniform(0.25, 1.0)
     chubby = chance(0.24)
-    if skin > 0.6:
-        brow = _pick(rng, {"black": 0.75, "brown": 0.25})
+    # Brows and beards must stand out from the skin.
+    if skin > 0.7:
+        brow = "black"
+    elif skin > 0.48:
+        brow = _pick(rng, {"black": 0.6, "brown": 0.4})
     else:
-        weights = {"black": 0.25, "brown": 0.45, "blond": 0.22, "red": 0.08}
+        weights = {"black": 0.18, "brown": 0.46, "blond": 0.28, "red": 0.08}
         brow = _pick(rng, weights)
     if skin > 0.55:
         eyes = _pick(rng, {"brown": 0.85, "hazel": 0.15})
@@ -262,7 +265,7 @@ def _styling(rng: np.random.Generator, person: dict) -> dict:
     hat = _pick(rng, hat_weights) if chance(hats) else "none"
     return {
         "hair_style": style,
-        "hair_texture": _pick(rng, {"straight": 0.46, "wavy": 0.38, "plain": 0.16}),
+        "hair_texture": _pick(rng, {"straight": 0.46, "wavy": 0.38, "coiled": 0.16}),
         "hair_colour": colour,
         "brow_colour": brow,
         "hair_part": float(rng.uniform(-1, 1)),

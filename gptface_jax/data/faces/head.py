@@ -6,45 +6,27 @@ import math
 
 import numpy as np
 
-from gptface_jax.data.faces.canvas import Canvas, oval, smooth
+from gptface_jax.data.faces.canvas import Canvas, oval, ribbon, smooth
 from gptface_jax.data.faces.factors import Factors
-from gptface_jax.data.faces.shape import Shape
-
-SKIN, L_BROW, R_BROW, L_EYE, R_EYE, EYE_G, L_EAR, R_EAR, EAR_R = range(1, 10)
-NOSE, MOUTH, U_LIP, L_LIP, NECK, NECK_L, CLOTH, HAIR, HAT = range(10, 19)
-
-_SKIN_STOPS = np.array(
-    [
-        [0.975, 0.865, 0.815],
-        [0.925, 0.755, 0.655],
-        [0.80, 0.60, 0.465],
-        [0.60, 0.41, 0.295],
-        [0.385, 0.255, 0.185],
-    ]
+from gptface_jax.data.faces.palette import (
+    BROW_COLOURS,
+    DARK,
+    EYE_COLOURS,
+    L_BROW,
+    L_EAR,
+    L_EYE,
+    L_LIP,
+    MOUTH,
+    NECK,
+    NOSE,
+    R_BROW,
+    R_EAR,
+    R_EYE,
+    SKIN,
+    U_LIP,
+    skin_colour,
 )
-HAIR_COLOURS = {
-    "black": np.array([0.085, 0.07, 0.07]),
-    "brown": np.array([0.34, 0.20, 0.11]),
-    "blond": np.array([0.86, 0.69, 0.38]),
-    "gray": np.array([0.70, 0.70, 0.71]),
-    "red": np.array([0.60, 0.23, 0.09]),
-}
-_EYE_COLOURS = {
-    "brown": np.array([0.27, 0.15, 0.08]),
-    "hazel": np.array([0.43, 0.31, 0.14]),
-    "green": np.array([0.28, 0.42, 0.26]),
-    "blue": np.array([0.26, 0.44, 0.64]),
-}
-_DARK = np.array([0.05, 0.035, 0.035])
-
-
-def skin_colour(factors: Factors) -> np.ndarray:
-    """Albedo [3] of the skin."""
-    at = np.clip(factors.skin, 0, 1) * 4
-    low = min(int(at), 3)
-    colour = _SKIN_STOPS[low] + (at - low) * (_SKIN_STOPS[low + 1] - _SKIN_STOPS[low])
-    warm = (factors.undertone - 0.5) * 0.05
-    return np.clip(colour + [0.3 * warm, 0.2 * warm, -warm], 0, 1)
+from gptface_jax.data.faces.shape import Shape
 
 
 class Head:
@@ -148,7 +130,7 @@ class Head:
         canvas, shape, factors = self.canvas, self.shape, self.factors
         old = float(np.clip((factors.age - 36) / 30, 0, 1))
         smile = max(shape.mood.smile, 0)
-        deep = min(0.62 * old + 0.4 * smile + 0.25 * shape.mood.sneer, 0.85)
+        deep = min(0.75 * old + 0.4 * smile + 0.25 * shape.mood.sneer, 0.85)
         if deep > 0.02:
             wide, tip = shape.nose_wide, shape.tip
             end = shape.mouth_half + 0.022
@@ -156,37 +138,45 @@ class Head:
                 points = [[wide + 0.006, tip], [wide + 0.032, tip + 0.05]]
                 points = np.array([*points, [end, shape.mouth_y + 0.005]]) * [sign, 1]
                 curve = shape.turn(smooth(points, False, 4))
-                taper = 0.013 * np.linspace(0.5, 1, len(curve))
+                taper = (0.012 + 0.006 * old) * np.linspace(0.5, 1, len(curve))
                 canvas.line(
-                    curve, taper, self.shadow, 0.6 * deep, 0.005, clip=self.face
+                    curve, taper, self.shadow, 0.7 * deep, 0.005, clip=self.face
                 )
-        raised = max(shape.mood.brow, 0) * 0.5
-        lines = max(old, raised)
+        lines = max(old, max(shape.mood.brow, 0) * 0.5)
         if lines > 0.05:
+            x = np.linspace(-0.13, 0.13, 9)
+            taper = (0.008 + 0.005 * old) * np.sin(np.linspace(0.1, np.pi - 0.1, 9))
+            rows = []
             for y in (0.262, 0.298, 0.334):
-                x = np.linspace(-0.13, 0.13, 9)
                 wave = 0.006 * np.cos(x * 24 + y * 90)
                 curve = shape.turn(np.stack([x, y + wave], axis=1))
-                taper = 0.009 * np.sin(np.linspace(0.1, np.pi - 0.1, 9))
-                canvas.line(
-                    curve, taper, self.shadow, 0.6 * lines, 0.003, clip=self.face
-                )
+                rows.append(ribbon(curve, taper))
+            canvas.paint(rows, self.shadow, 0.68 * lines, 0.003, clip=self.face)
+        if old > 0.1:
+            # Hollow cheeks and the lines that run down from the mouth.
+            for x in (-0.19, 0.19):
+                hollow = shape.turn([[x, 0.70]])[0]
+                canvas.glow(hollow, (0.03, 0.06), self.shadow, 0.34 * old, self.face)
+            out, low = shape.mouth_half, shape.mouth_y
+            down = np.array([[out, low], [out + 0.012, low + 0.03], [out, low + 0.065]])
+            rows = [ribbon(shape.turn(down * [sign, 1]), 0.01) for sign in (-1, 1)]
+            canvas.paint(rows, self.shadow, 0.55 * old, 0.004, clip=self.face)
         frown = max(-shape.mood.inner, 0)
         if frown > 0.2:
+            rows = []
             for x in (-0.018, 0.018):
                 curve = shape.turn([[x, 0.375], [x * 1.1, 0.4], [x * 0.8, 0.43]])
-                canvas.line(
-                    curve, 0.009, self.shadow, 0.5 * frown, 0.003, clip=self.face
-                )
+                rows.append(ribbon(curve, 0.009))
+            canvas.paint(rows, self.shadow, 0.5 * frown, 0.003, clip=self.face)
         for sign, eye in zip((-1, 1), shape.eyes, strict=True):
             outer = eye[0]
             if old > 0.1:
+                rows = []
                 for rise in (-0.014, 0.002, 0.018):
                     reach = [0.045 * sign, rise * 1.6]
                     curve = np.array([outer + [0.012 * sign, rise], outer + reach])
-                    canvas.line(
-                        curve, 0.006, self.shadow, 0.55 * old, 0.002, clip=self.face
-                    )
+                    rows.append(ribbon(curve, 0.0075))
+                canvas.paint(rows, self.shadow, 0.7 * old, 0.002, clip=self.face)
             middle = eye.mean(0)
             if factors.eye_bags:
                 t = np.linspace(-1, 1, 9)
@@ -198,69 +188,71 @@ class Head:
                 )
                 canvas.glow(middle + [0, 0.027], (0.04, 0.012), dusk, 0.55, self.face)
         if factors.double_chin:
-            t = np.linspace(-1, 1, 13)
-            y = shape.chin - 0.008 + 0.05 * (1 - t * t)
-            curve = np.stack([0.5 + 0.17 * t, y], axis=1)
-            canvas.paint(
-                np.concatenate([curve, shape.jaw[12:3:-1]]),
-                self.skin * 0.9,
-                number=SKIN,
-            )
+            rim = smooth(shape.jaw[4:13], closed=False, steps=3)
+            t = np.linspace(-1, 1, len(rim))
+            sag = np.stack([-0.012 * t, 0.048 * (1 - t * t)], axis=1)
+            curve = rim + sag
+            fold = np.concatenate([curve, rim[::-1]])
+            canvas.paint(fold, self.skin * 0.9, number=SKIN)
             width = 0.02 * (1.02 - t**4)
             canvas.line(curve, width, self.shadow, 0.75, 0.006)
             canvas.line(shape.jaw[5:12] + [0, -0.004], 0.016, self.shadow, 0.55, 0.006)
 
+    def _sides(self, cover: np.ndarray, left: int, right: int) -> None:
+        """Marks what is covered with one class per side of the face."""
+        seen = cover > 0.5
+        middle = self.canvas.x < self.shape.bridge[0, 0]
+        self.canvas.classes[seen & middle] = left
+        self.canvas.classes[seen & ~middle] = right
+
     def eyes(self) -> None:
         canvas, shape, factors = self.canvas, self.shape, self.factors
-        iris = _EYE_COLOURS[factors.eye_colour]
-        radius = shape.iris
-        pairs = zip(
-            shape.eyes, shape.upper_lids, shape.irises, (L_EYE, R_EYE), strict=True
-        )
-        for curve, lid, centre, number in pairs:
-            white = canvas.layer(curve)
-            canvas.paint(curve, np.array([0.93, 0.91, 0.89]), number=number)
-            canvas.line(lid + [0, 0.006], 0.016, self.shadow, 0.5, 0.004, clip=white)
-            round_ = oval(centre, (radius, radius))
-            canvas.paint(round_, iris * 0.45, clip=white)
-            inside = oval(centre + [0, 0.002], (0.8 * radius, 0.8 * radius))
-            canvas.paint(inside, iris, clip=white)
-            canvas.glow(
-                centre + [0, 0.4 * radius],
-                (0.4 * radius, 0.3 * radius),
-                np.minimum(iris * 1.7 + 0.1, 1),
-                0.8,
-                white,
-            )
-            canvas.paint(oval(centre, (0.42 * radius,) * 2, 14), _DARK, clip=white)
-            spot = centre + radius * np.array([0.32 * np.sign(self.light[0]), -0.36])
-            canvas.paint(
-                oval(spot, (0.2 * radius,) * 2, 10), np.ones(3), 0.95, clip=white
-            )
-            t = np.linspace(-1, 1, len(lid))
-            heavy = (0.010 if factors.male else 0.0155) * (1.15 - t * t)
-            canvas.line(lid, np.maximum(heavy, 0.005), _DARK, 0.9)
-            if not factors.male:
-                away = np.sign(lid[0, 0] - 0.5)
+        iris, size = EYE_COLOURS[factors.eye_colour], shape.iris
+        curves, lids, centres = list(shape.eyes), shape.upper_lids, shape.irises
+
+        def discs(radius: float, move: tuple, count: int = 20) -> list[np.ndarray]:
+            offset = size * np.array(move)
+            return [oval(at + offset, (radius * size,) * 2, count) for at in centres]
+
+        white = canvas.layer(curves)
+        canvas.paint(curves, np.array([0.93, 0.91, 0.89]))
+        self._sides(white, L_EYE, R_EYE)
+        under_lids = [ribbon(lid + [0, 0.006], 0.016) for lid in lids]
+        canvas.paint(under_lids, self.shadow, 0.5, 0.004, clip=white)
+        canvas.paint(discs(1.0, (0, 0)), iris * 0.45, clip=white)
+        canvas.paint(discs(0.8, (0, 0.08)), iris, clip=white)
+        glint = np.minimum(iris * 1.7 + 0.1, 1)
+        for centre in centres:
+            low = centre + [0, 0.4 * size]
+            canvas.glow(low, (0.4 * size, 0.3 * size), glint, 0.8, white)
+        canvas.paint(discs(0.42, (0, 0), 14), DARK, clip=white)
+        spots = discs(0.2, (0.32 * np.sign(self.light[0]), -0.36), 10)
+        canvas.paint(spots, np.ones(3), 0.95, clip=white)
+        t = np.linspace(-1, 1, 11)
+        heavy = np.maximum((0.010 if factors.male else 0.0155) * (1.15 - t * t), 0.005)
+        edges = [ribbon(lid, heavy) for lid in lids]
+        if not factors.male:
+            for lid, away in zip(lids, (-1, 1), strict=True):
                 lash = np.array([lid[1], lid[0], lid[0] + [0.02 * away, -0.014]])
-                canvas.line(lash, [0.012, 0.011, 0.002], _DARK, 0.9)
-            below = np.concatenate([curve[11:], curve[:1]])
-            canvas.line(below, 0.005, self.shadow, 0.6, 0.002)
-            crease = lid[1:-1] + [0, -0.013]
-            canvas.line(crease, 0.006, self.shadow, 0.6, 0.002, clip=self.face)
+                edges.append(ribbon(lash, [0.012, 0.011, 0.002]))
+        canvas.paint(edges, DARK, 0.9)
+        lower = [ribbon(np.concatenate([eye[11:], eye[:1]]), 0.005) for eye in curves]
+        creases = [ribbon(lid[1:-1] + [0, -0.013], 0.006) for lid in lids]
+        canvas.paint(lower + creases, self.shadow, 0.6, 0.002, clip=self.face)
 
     def brows(self) -> None:
         canvas, shape, factors = self.canvas, self.shape, self.factors
-        colour = HAIR_COLOURS[factors.brow_colour] * 0.8
+        colour = BROW_COLOURS[factors.brow_colour] * 0.82
         colour = colour + 0.12 * (self.skin - colour)
-        numbers = (L_BROW, R_BROW)
-        pairs = zip(shape.brow_points, shape.brow_widths, numbers, strict=True)
-        for points, widths, number in pairs:
+        soft, hard = [], []
+        for points, widths in zip(shape.brow_points, shape.brow_widths, strict=True):
             curve = smooth(points, closed=False, steps=4)
-            at = np.linspace(0, 4, len(curve))
-            width = np.interp(at, np.arange(5), widths)
-            canvas.line(curve, 1.3 * width, colour, 0.35, 0.005)
-            canvas.line(curve, width, colour, 0.85, 0.002, number)
+            width = np.interp(np.linspace(0, 4, len(curve)), np.arange(5), widths)
+            soft.append(ribbon(curve, 1.3 * width))
+            hard.append(ribbon(curve, width))
+        canvas.paint(soft, colour, 0.35, 0.005)
+        canvas.paint(hard, colour, 0.85, 0.002)
+        self._sides(canvas.layer(hard), L_BROW, R_BROW)
 
     def nose(self) -> None:
         canvas, shape = self.canvas, self.shape
@@ -312,11 +304,15 @@ class Head:
             opening = canvas.layer(shape.mouth)
             canvas.paint(shape.mouth, np.array([0.22, 0.05, 0.06]), number=MOUTH)
             happy = mood.smile > 0.3
-            tall = mood.gap * (0.66 if happy else 0.3)
-            t = np.linspace(-0.92, 0.92, 13) * (1.0 if happy else 0.72)
-            ivory = np.array([0.95, 0.93, 0.89]) * (1.0 if happy else 0.86)
+            t = np.linspace(-0.92, 0.92, 13)
             above = shape.lip(t, "above")
-            teeth = np.concatenate([above, (above + [0, tall])[::-1]])
+            # A smile bares the whole upper row, else a straight edge shows.
+            ends = above + [0, 0.66 * mood.gap]
+            if not happy:
+                ends[:, 1] = above[:, 1].min() + 0.3 * mood.gap
+                ends[:, 1] = np.maximum(ends[:, 1], above[:, 1])
+            teeth = np.concatenate([above, ends[::-1]])
+            ivory = np.array([0.95, 0.93, 0.89]) * (1.0 if happy else 0.88)
             canvas.paint(teeth, ivory, blur=0.002, clip=opening)
             canvas.glow(
                 (shape.lip([0.0], "below")[0]),

@@ -291,6 +291,7 @@ def make_loss(
     """The training loss of the single phase; see `core.types.LossFn`."""
     config = module.config
     budget = budgets(config, objective)
+    contrastive_end = objective.contrastive_until * total_steps
 
     def loss_fn(params, state, batch, key, step):
         size = batch["image_ids"].shape[0]
@@ -322,19 +323,37 @@ def make_loss(
         loss += objective.itm_weight * losses.mean(metrics["itm_loss"])
 
         if config.contrastive_width and objective.contrastive_weight:
-            tokens = gptface_model.assemble(
-                batch["image_ids"], batch["text_ids"], config
+            nll, right, pairs = _contrastive(
+                module, variables, batch, step < contrastive_end
             )
-            features = module.apply(variables, tokens, method="contrastive_features")
-            nll, right = losses.contrastive(*features)
-            active = step < objective.contrastive_until * total_steps
-            loss += objective.contrastive_weight * jnp.where(active, nll.mean(), 0.0)
-            metrics["contrastive_loss"] = (nll.sum(), jnp.float32(size))
-            metrics["contrastive_accuracy"] = (right.sum(), jnp.float32(size))
+            loss += objective.contrastive_weight * nll / jnp.maximum(pairs, 1.0)
+            metrics["contrastive_loss"] = (nll, pairs)
+            metrics["contrastive_accuracy"] = (right, pairs)
         metrics["mask_ratio"] = (corrupted.image_ratio.sum(), jnp.float32(size))
         return loss, (state, metrics)
 
     return loss_fn
+
+
+def _contrastive(module, variables, batch, active):
+    """Sums of the contrastive loss and of hits, and the pairs; all 0 once it is over.
+
+    The branch is a real one: after the warm-up its pass costs nothing.
+    """
+    config = module.config
+    size = batch["image_ids"].shape[0]
+
+    def during(variables):
+        tokens = gptface_model.assemble(batch["image_ids"], batch["text_ids"], config)
+        features = module.apply(variables, tokens, method="contrastive_features")
+        nll, right = losses.contrastive(*features)
+        return nll.sum(), right.sum().astype(jnp.float32), jnp.float32(size)
+
+    def after(variables):
+        del variables
+        return jnp.float32(0), jnp.float32(0), jnp.float32(0)
+
+    return jax.lax.cond(active, during, after, variables)
 
 
 def make_eval(

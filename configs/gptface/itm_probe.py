@@ -1,0 +1,58 @@
+"""What makes image-text matching leave chance at small scale: one run a variant.
+
+Every variant changes one thing of ":control"; `gptface train --config
+configs/gptface/itm_probe.py:VARIANT --workdir runs/probe/VARIANT`. The curves are
+in docs/results.md. Reads tokens/synthetic_train and tokens/synthetic_validation.
+"""
+
+from configs import base
+from configs.gptface import faces64
+
+VARIANTS = {
+    # The paper's recipe: pooled loss, curriculum from 15 %, random negatives.
+    "paper": {},
+    # Matching alone, on whole pictures and texts: can it be learnt at all?
+    "itm_only": {
+        "objective.image_weight": 0.0,
+        "objective.text_weight": 0.0,
+        "objective.clean_fraction": 1.0,
+        "objective.text_ratio": 0.0,
+    },
+    "control": {},
+    "no_contrastive": {"objective.contrastive_weight": 0.0},
+    "no_wide_text": {"objective.text_wide_fraction": 0.0},
+    "no_hard": {"data.captions.hard_fraction": 0.0},
+    "normal_init": {
+        "model.transformer.init": "normal",
+        "model.embedding_init": 0.02,
+    },
+    "no_qk_norm": {"model.transformer.qk_norm": False},
+    "low_mask": {"objective.wide_range": (0.1, 0.2)},
+    "more_wide_text": {"objective.text_wide_fraction": 0.8},
+    "lr_high": {"optim.peak_lr": 3e-3},
+    "few_phrases": {"data.captions.max_phrases": 2},
+    "many_phrases": {"data.captions.max_phrases": 10},
+}
+
+
+def get_config(arg: str = "control"):
+    base.check(arg, *VARIANTS, "tiny")
+    if arg == "tiny":
+        return faces64.get_config("tiny")
+    config = faces64.get_config("paper" if arg in ("paper", "itm_only") else "")
+    transformer = config.model.transformer
+    transformer.num_layers = transformer.unroll = 4
+    transformer.width, transformer.mlp_width = 128, 344
+    config.total_steps = 2000
+    config.eval_every = 200
+    config.checkpoint_every = 0
+    config.ema_decay = 0.0
+    config.data.train = {"kind": "tokens", "path": "tokens/synthetic_train"}
+    config.data.eval = {"kind": "tokens", "path": "tokens/synthetic_validation"}
+    for name, value in VARIANTS[arg].items():
+        node = config
+        *parents, last = name.split(".")
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return config

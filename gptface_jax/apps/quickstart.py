@@ -1,0 +1,100 @@
+"""Text-guided edits of bundled pictures on one contact sheet."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import tqdm
+
+from gptface_jax.apps import api, pictures
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+from gptface_jax.data import synthetic
+
+ASTRONAUT = pathlib.Path(__file__).parents[1] / "assets" / "astronaut.jpg"
+# Square around the astronaut's head.
+_HEAD = (140, 24, 308, 192)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One edit: a picture, the square the model sees, where, and the sentence."""
+
+    name: str
+    image: images.Source
+    crop: api.Box | None
+    region: str
+    text: str
+
+
+def bundled_jobs() -> list[Job]:
+    """The public-domain portrait and two synthetic ones, edited four ways or more."""
+
+    def portrait(index: int) -> np.ndarray:
+        return synthetic.render(synthetic.sample_factors(2026, index), 256).image
+
+    photo = os.fspath(ASTRONAUT)
+    first, second = portrait(_PORTRAITS[0]), portrait(_PORTRAITS[1])
+    return [
+        Job("astronaut", photo, _HEAD, "eyes", "a woman wearing glasses"),
+        Job("astronaut", photo, _HEAD, "mouth", "a woman with a serious face"),
+        Job("portrait1", first, None, "mouth", "a person smiling"),
+        Job("portrait1", first, None, "hat", "a person wearing a hat"),
+        Job("portrait2", second, None, "eyes", "a person wearing glasses"),
+        Job("portrait2", second, None, "lower-face", "a man with a beard"),
+    ]
+
+
+_PORTRAITS = (1, 2)
+
+
+def photo_jobs(image: images.Source, crop: api.Box | None) -> list[Job]:
+    """Four edits of one's own photo of an upright, centred face."""
+    texts = {
+        "eyes": "a person wearing glasses",
+        "mouth": "a person smiling",
+        "hat": "a person wearing a hat",
+        "lower-face": "a man with a beard",
+    }
+    return [Job("photo", image, crop, r, t) for r, t in texts.items()]
+
+
+def run(
+    out: str | os.PathLike = "gptface-quickstart",
+    *,
+    image: str | os.PathLike | None = None,
+    crop: api.Box | None = None,
+    model: str = "demo",
+    seed: int = 0,
+    progress: bool = True,
+) -> pathlib.Path:
+    """Makes the edits and writes them, with one sheet of all, into a folder.
+
+    Returns:
+      Path of the contact sheet.
+    """
+    folder = pathlib.Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{out}' is a file; choose another --out")
+    opened = api.load(model)
+    jobs = photo_jobs(image, crop) if image else bundled_jobs()
+    folder.mkdir(parents=True, exist_ok=True)
+    shown, captions = [], []
+    bar = tqdm.tqdm(jobs, unit="edit", disable=not progress)
+    for number, job in enumerate(bar, 1):
+        bar.set_description(job.text)
+        edit = opened.edit(
+            job.image, job.text, region=job.region, crop=job.crop, seed=seed
+        )
+        edit.save(folder / f"{number}-{job.name}-{job.region}.png")
+        x0, y0, x1, y1 = edit.details["crop"]
+        before = np.asarray(edit.before)[y0:y1, x0:x1]
+        after = np.asarray(edit.image)[y0:y1, x0:x1]
+        shown += [before, pictures.shade(before, edit.mask[y0:y1, x0:x1]), after]
+        captions += ["before", f"may change: {job.region}", f"“{job.text}”"]
+    sheet = folder / "sheet.png"
+    pictures.save(pictures.sheet(shown, 6, captions), sheet, {"Comment": pictures.MARK})
+    return sheet

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions
+
+LABELS = {
+    "Male": 0.98,
+    "Smiling": 0.95,
+    "Eyeglasses": 0.02,
+    "Wearing_Hat": 0.5,
+    "Blond_Hair": 0.99,
+    "Black_Hair": 0.01,
+    "Wavy_Hair": 0.97,
+    "No_Beard": 0.03,
+    "Young": 0.99,
+}
+
+
+def many(count=400, labels=LABELS, **options):
+    return [
+        captions.caption(labels, np.random.default_rng(i), **options)
+        for i in range(count)
+    ]
+
+
+def test_same_state_same_text_and_varied_wording():
+    assert many(20) == many(20)
+    assert len(set(many())) > 150
+
+
+def test_only_confident_and_true_things_are_said():
+    for text in many(expression="happiness"):
+        words = text.replace(",", " ").split()
+        assert "hat" not in words and "headwear" not in words  # score 0.5
+        assert "woman" not in words and "lady" not in words
+        assert "dark" not in words and "black" not in words
+        if "glasses" in text or "eyeglasses" in text:
+            assert "without glasses" in text or "not wearing" in text or "no " in text
+        assert "clean-shaven" not in text and "without a beard" not in text
+    assert any("wavy blond hair" in t or "curly blonde hair" in t for t in many())
+    assert any("happy" in t for t in many(expression="happiness"))
+
+
+def test_the_borders_are_0_1_and_0_9():
+    assert captions.known({"a": 0.9}, "a") is None
+    assert captions.known({"a": 0.1}, "a") is None
+    assert captions.known({"a": 0.91}, "a") is True
+    assert captions.known({"a": 0.09}, "a") is False
+    assert captions.known({}, "a") is None
+
+
+def test_number_of_claims_is_limited():
+    for text in many(100, max_phrases=1):
+        found = sum(
+            any(p in text for p in (*entry.present, *entry.absent))
+            for name, entry in captions.PHRASES.items()
+            if name in LABELS
+        )
+        assert found <= 1
+
+
+def test_rho_is_the_share_of_related_texts():
+    stem = ("man", "guy", "gentleman", "person", "someone")
+
+    def related(text):
+        return any(w in text.replace(",", " ").split() for w in stem)
+
+    for style in ("strong", "weak"):
+        share = np.mean([related(t) for t in many(1500, style=style, rho=0.3)])
+        assert 0.24 < share < 0.36
+    assert not any(related(t) for t in many(200, rho=0.0))
+
+
+def test_nothing_known_gives_an_unrelated_line():
+    assert captions.caption(None, np.random.default_rng(0))
+    assert captions.caption({}, np.random.default_rng(1), style="weak")
+    with pytest.raises(UserError, match="'strong' or 'weak'"):
+        captions.caption({}, np.random.default_rng(0), style="loud")
+
+
+def test_hard_negatives_differ_in_one_claim():
+    turned = 0
+    for i in range(300):
+        pair = captions.hard_negative(LABELS, np.random.default_rng(i))
+        if pair is None:
+            continue
+        true, false = pair
+        assert true != false
+        turned += 1
+    assert turned > 290
+    only = {"Male": 0.99}
+    true, false = captions.hard_negative(only, np.random.default_rng(1)) or ("", "")
+    for i in range(30):
+        pair = captions.hard_negative(only, np.random.default_rng(i))
+        if pair:
+            assert any(w in pair[1] for w in ("woman", "lady"))
+    assert captions.hard_negative({}, np.random.default_rng(0)) is None
+
+
+def test_edit_texts():
+    assert captions.edit_text("Smiling", True, {"Male": 0.0}) == "a woman smiling"
+    assert captions.edit_text("Smiling", False, {"Male": 1.0}) == "a man not smiling"
+    assert captions.edit_text("Eyeglasses", True) == "a person wearing glasses"
+    assert captions.edit_text("Male", True) == "a man"
+    assert captions.edit_text("Black_Hair", False).endswith("blond hair")
+    assert "older" in captions.edit_text("Young", False)
+    with pytest.raises(UserError, match="did you mean 'Smiling'"):
+        captions.edit_text("Smilling", True)
+    with pytest.raises(UserError, match="absence"):
+        captions.edit_text("Bald", False)
+
+
+def test_every_phrase_reads_as_a_sentence():
+    for name in (*captions.PHRASES, *captions.HAIR_COLOURS, *captions.HAIR_SHAPES):
+        text = captions.describe([(name, True)], np.random.default_rng(0), male=False)
+        assert "  " not in text and text == text.strip()
+        assert text.split()[0] in ("a", "an", "this", "close-up", "someone")
+    old = captions.describe([], np.random.default_rng(3), male=True, young=False)
+    assert " a older" not in f" {old}"

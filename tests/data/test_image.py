@@ -1,0 +1,206 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image, regions
+
+
+def encoded(picture: Image.Image, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def gradient(height=12, width=8) -> np.ndarray:
+    rows = np.arange(height)[:, None] * np.ones(width)
+    columns = np.ones(height)[:, None] * np.arange(width)
+    return np.stack([rows * 9, columns * 9, rows + columns], -1).astype(np.uint8)
+
+
+def test_unit_range_is_exact_both_ways():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    unit = image.to_unit_range(levels)
+    assert unit.dtype == np.float32
+    assert unit.min() == -1.0 and unit.max() == 1.0
+    np.testing.assert_array_equal(image.from_unit_range(unit), levels)
+
+
+def test_exif_orientation_is_applied():
+    picture = Image.fromarray(gradient())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate 90 degrees clockwise to show
+    data = encoded(picture, "PNG", exif=exif)
+    np.testing.assert_array_equal(image.decode(data), np.rot90(gradient(), -1))
+
+
+def test_transparency_is_laid_over_white():
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, 0] = (255, 0, 0, 255)
+    pixels[0, 1] = (255, 0, 0, 0)
+    decoded = image.decode(encoded(Image.fromarray(pixels, "RGBA"), "PNG"))
+    assert decoded[0, 0].tolist() == [255, 0, 0]
+    assert decoded[0, 1].tolist() == [255, 255, 255]
+
+
+def test_sixteen_bit_grey_keeps_its_range():
+    grey = np.array([[0, 65535], [32896, 257]], np.uint16)
+    decoded = image.decode(encoded(Image.fromarray(grey), "PNG"))
+    assert decoded[..., 0].tolist() == [[0, 255], [128, 1]]
+
+
+def test_cmyk_palette_and_grey_become_three_channels():
+    picture = Image.fromarray(gradient())
+    for mode, form in (("CMYK", "JPEG"), ("P", "PNG"), ("L", "PNG"), ("1", "PNG")):
+        decoded = image.decode(encoded(picture.convert(mode), form))
+        assert decoded.shape == (12, 8, 3) and decoded.dtype == np.uint8
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.fromarray(np.full((4, 4, 3), v, np.uint8)) for v in (10, 200)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert image.decode(data).max() < 20
+
+
+def test_a_colour_profile_is_converted_to_srgb():
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    data = encoded(Image.fromarray(gradient()), "PNG", icc_profile=lab.tobytes())
+    assert np.abs(image.decode(data).astype(int) - gradient()).max() <= 1
+    broken = encoded(Image.fromarray(gradient()), "PNG", icc_profile=b"nonsense")
+    np.testing.assert_array_equal(image.decode(broken), gradient())
+
+
+def test_bad_files_are_named_with_a_remedy(tmp_path):
+    png = encoded(Image.fromarray(gradient(64, 64)), "JPEG")
+    files = {
+        "empty.jpg": (b"", "is empty"),
+        "text.jpg": (b"hello, no picture", "not a picture"),
+        "cut.jpg": (png[: len(png) // 2], "damaged"),
+    }
+    for name, (content, said) in files.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=said) as caught:
+            image.decode(path)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="does not exist"):
+        image.decode(tmp_path / "none.jpg")
+    with pytest.raises(UserError, match="folder"):
+        image.decode(tmp_path)
+    with pytest.raises(UserError, match="uint8"):
+        image.decode(np.zeros((4, 4, 3), np.float32))
+
+
+def test_large_pictures_are_refused_before_decoding(tmp_path):
+    path = tmp_path / "wide.png"
+    Image.new("1", (30_000, 3_000)).save(path)
+    with pytest.raises(UserError, match="30000 x 3000 = 90,000,000"):
+        image.decode(path)
+    assert image.decode(path, max_pixels=10**8).shape == (3_000, 30_000, 3)
+
+
+def test_one_pixel_and_extreme_shapes_fit():
+    assert image.fit(np.zeros((1, 1, 3), np.uint8), 16).shape == (16, 16, 3)
+    wide = np.zeros((10, 3000, 3), np.uint8)
+    assert image.fit(wide, 32).shape == (32, 32, 3)
+
+
+def test_masks():
+    mask = np.zeros((6, 4), np.uint8)
+    mask[2:4] = 255
+    read = image.decode_mask(encoded(Image.fromarray(mask), "PNG"), (6, 4))
+    np.testing.assert_array_equal(read, mask > 0)
+    with pytest.raises(UserError, match="4 x 6 and the photo 5 x 6"):
+        image.decode_mask(mask, (6, 5))
+    with pytest.raises(UserError, match="marks nothing"):
+        image.decode_mask(np.zeros((6, 4), np.uint8))
+    alpha = np.zeros((6, 4, 4), np.uint8)
+    alpha[1, 1, 3] = 255
+    read = image.decode_mask(Image.fromarray(alpha, "RGBA"))
+    assert read.sum() == 1 and read[1, 1]
+
+
+def test_tokens_by_hand():
+    mask = np.zeros((8, 8), bool)
+    mask[3, 4] = True
+    tokens = image.pixels_to_tokens(mask, (2, 2))
+    assert tokens.tolist() == [[False, True], [False, False]]
+    # 5 pixels on 2 cells: the middle pixel touches both.
+    middle = np.zeros((5, 5), bool)
+    middle[2, 2] = True
+    assert image.pixels_to_tokens(middle, (2, 2)).all()
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32 - 1)
+)
+@settings(max_examples=60, deadline=None)
+def test_tokens_cover_every_masked_pixel(height, width, cells, seed):
+    mask = np.random.default_rng(seed).random((height, width)) < 0.1
+    tokens = image.pixels_to_tokens(mask, (cells, cells))
+    if cells <= min(height, width):
+        assert (image.tokens_to_pixels(tokens, mask.shape) | ~mask).all()
+    assert tokens.any() == mask.any()
+
+
+def test_dilate_by_hand():
+    mask = np.zeros((5, 5), bool)
+    mask[2, 2] = True
+    assert image.dilate(mask).sum() == 9
+    assert image.dilate(mask, 2).all()
+    assert image.dilate(mask, 0).sum() == 1
+
+
+def test_prefill_hides_and_keeps():
+    rng = np.random.default_rng(0)
+    photo = rng.uniform(-1, 1, (33, 20, 3)).astype(np.float32)
+    mask = np.zeros((33, 20), bool)
+    mask[5:25, 3:15] = True
+    other = np.where(mask[..., None], -photo, photo)
+    filled = image.prefill(photo, mask)
+    np.testing.assert_array_equal(filled, image.prefill(other, mask))
+    np.testing.assert_array_equal(filled[~mask], photo[~mask])
+    assert np.abs(filled).max() <= 1.0
+    flat = np.full((16, 16, 3), 0.25, np.float32)
+    flat_mask = np.zeros((16, 16), bool)
+    flat_mask[4:12, 4:12] = True
+    np.testing.assert_allclose(image.prefill(flat, flat_mask), 0.25, atol=1e-6)
+    assert not image.prefill(flat, np.ones((16, 16), bool)).any()
+
+
+@given(st.integers(0, 6), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_composite_never_touches_the_outside(feather, seed):
+    rng = np.random.default_rng(seed)
+    original, edited = rng.integers(0, 256, (2, 17, 23, 3), dtype=np.uint8)
+    mask = rng.random((17, 23)) < 0.5
+    result = image.composite(original, edited, mask, feather)
+    np.testing.assert_array_equal(result[~mask], original[~mask])
+    if feather == 0:
+        np.testing.assert_array_equal(result[mask], edited[mask])
+
+
+def test_feather_ramp_by_hand():
+    mask = np.zeros((1, 9), bool)
+    mask[0, 2:7] = True
+    mask = np.repeat(mask, 9, 0)
+    alpha = image.feathered(mask, 2)[4]
+    np.testing.assert_allclose(
+        alpha, np.array([0, 0, 1, 2, 3, 2, 1, 0, 0]) / 3, atol=1e-6
+    )
+
+
+def test_regions():
+    for name in regions.REGIONS:
+        mask = regions.region_mask(name, 64)
+        assert mask.shape == (64, 64) and 0 < mask.mean() < 0.9
+    assert set(regions.OF_ATTRIBUTE.values()) <= set(regions.REGIONS)
+    with pytest.raises(UserError, match="did you mean 'mouth'"):
+        regions.region_mask("mouht", 64)
+    assert regions.box_mask((1, 2, 3, 5), (8, 8)).sum() == 6
+    with pytest.raises(UserError, match="does not fit"):
+        regions.box_mask((1, 2, 9, 5), (8, 8))

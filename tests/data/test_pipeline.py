@@ -1,0 +1,160 @@
+import collections
+
+import numpy as np
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import pipeline, transforms
+from gptface_jax.data.record import Record
+from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.data.text import TextTokenizer
+
+
+class Numbers:
+    """Records that only carry their number."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return Record(identity=index)
+
+
+def number(record, rng):
+    return {"id": np.int64(record.identity), "noise": rng.random()}
+
+
+def run(count, **options):
+    feed = pipeline.Pipeline(Numbers(20), number, 4, 7, **options)
+    iterator = feed.batches(options.pop("start", 0))
+    batches = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return batches
+
+
+def test_every_record_once_an_epoch_in_another_order():
+    batches = run(10)
+    first = np.concatenate([b["id"] for b in batches[:5]])
+    second = np.concatenate([b["id"] for b in batches[5:]])
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert list(first) != list(second)
+    assert set(batches[0]["noise"]).isdisjoint(batches[5]["noise"])
+
+
+def test_position_is_one_integer():
+    whole = run(9)
+    feed = pipeline.Pipeline(Numbers(20), number, 4, 7)
+    tail = feed.batches(6)  # behind the end of the first epoch
+    for expected in whole[6:]:
+        batch = next(tail)
+        np.testing.assert_array_equal(batch["id"], expected["id"])
+        np.testing.assert_array_equal(batch["noise"], expected["noise"])
+    tail.close()
+
+
+def test_global_batches_do_not_depend_on_the_number_of_processes():
+    whole = run(5)
+    for processes in (2, 4):
+        size = 4 // processes
+        feeds = [
+            pipeline.Pipeline(
+                Numbers(20), number, size, 7, shard=i, num_shards=processes
+            ).batches()
+            for i in range(processes)
+        ]
+        for expected in whole:
+            parts = np.concatenate([next(f)["id"] for f in feeds])
+            assert sorted(parts) == sorted(expected["id"])
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_batches():
+    for ours, theirs in zip(run(6), run(6, workers=2)):
+        np.testing.assert_array_equal(ours["id"], theirs["id"])
+        np.testing.assert_array_equal(ours["noise"], theirs["noise"])
+
+
+def test_epochs_end_and_small_data_are_refused():
+    feed = pipeline.Pipeline(Numbers(20), number, 8, 0, epochs=1)
+    assert len(list(feed.batches())) == 2
+    with pytest.raises(UserError, match="do not fill one batch of 32"):
+        pipeline.Pipeline(Numbers(20), number, 32, 0, epochs=1)
+
+
+def test_held_out_is_the_same_at_every_call():
+    first = pipeline.held_out(Numbers(7), number, 4)
+    again = pipeline.held_out(Numbers(7), number, 4)
+    assert [len(b["id"]) for b in first] == [4, 3]
+    np.testing.assert_array_equal(first[1]["noise"], again[1]["noise"])
+    assert len(pipeline.held_out(Numbers(7), number, 4, limit=4)) == 1
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    faces = SyntheticFaces(size=32, count=40)
+    return TextTokenizer.train([faces[i].text for i in range(40)] * 5, 300)
+
+
+def test_image_and_label_transforms():
+    face = SyntheticFaces(size=32, count=4)[1]
+    rng = np.random.default_rng(0)
+    example = transforms.ImageTransform(32, flip=False)(face, rng)
+    assert example["image"].shape == (32, 32, 3)
+    np.testing.assert_allclose((example["image"] + 1) * 127.5, face.image, atol=1e-3)
+    labels = {"Smiling": 0.95, "Male": 0.05, "Young": 0.5}
+    record = Record(image=face.image, labels=labels)
+    names = ("Smiling", "Male", "Young", "Bald")
+    example = transforms.LabelTransform(16, names)(record, rng)
+    assert example["labels"].tolist() == [1, 0, 0, 0]
+    assert example["label_mask"].tolist() == [1, 1, 0, 0]
+    with pytest.raises(UserError, match="holds no picture"):
+        transforms.ImageTransform(8)(Record(), rng)
+
+
+def test_negatives_never_equal_the_text(tokenizer):
+    # "7" is no known piece: two texts of the same ids count as equal too.
+    texts = ("a man smiling", "a woman", "a man  Smiling", "a man 7", "a man 8")
+    faces = [Record(text=t) for t in texts]
+    options = transforms.CaptionOptions(from_labels=False)
+    transform = transforms.TokenTransform(tokenizer, 12, faces, options)
+    seen = collections.Counter()
+    for i in range(60):
+        text = "A man smiling" if i % 2 else "a man 9"
+        record = Record(text=text, image_ids=np.zeros((2, 2), np.uint16))
+        example = transform(record, np.random.default_rng(i))
+        assert (example["text_ids"] != example["negative_ids"]).any()
+        seen[tokenizer.decode(example["negative_ids"])] += 1
+    assert seen["a woman"] > 10
+
+
+def test_token_transform_shapes_and_empty_texts(tokenizer):
+    faces = SyntheticFaces(size=32, count=16)
+    palette = transforms.PaletteIds(faces, (4, 4), 3)
+    record = palette[0]
+    assert record.image_ids.shape == (4, 4) and record.image_ids.max() < 27
+    options = transforms.CaptionOptions(hard_fraction=0.5, empty_fraction=0.5)
+    transform = transforms.TokenTransform(tokenizer, 20, faces, options)
+    empty = 0
+    for i in range(40):
+        example = transform(record, np.random.default_rng(i))
+        assert example["image_ids"].shape == (16,)
+        assert example["text_ids"].shape == example["negative_ids"].shape == (20,)
+        if (example["text_ids"] == tokenizer.pad_id).all():
+            assert (example["negative_ids"] == tokenizer.pad_id).all()
+            empty += 1
+    assert 8 < empty < 32
+    with pytest.raises(UserError, match="gptface tokenize"):
+        transform(faces[0], np.random.default_rng(0))
+
+
+def test_palette_by_hand():
+    picture = np.zeros((16, 16, 3), np.uint8)
+    picture[:8, 8:] = (255, 0, 130)
+    ids = transforms.PaletteIds([Record(image=picture)], (2, 2), 3)[0].image_ids
+    assert ids.tolist() == [[0, 2 * 9 + 0 * 3 + 1], [0, 0]]
+    assert transforms.palette_levels(64) == 4
+    with pytest.raises(UserError, match="need a cube"):
+        transforms.palette_levels(100)

@@ -1,0 +1,90 @@
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.text import TextTokenizer
+
+CORPUS = [
+    "a man wearing glasses",
+    "a woman smiling, with blond hair",
+    "a photo of a young woman without a hat",
+] * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return TextTokenizer.train(CORPUS, vocab_size=120)
+
+
+def test_trained_vocabulary(tokenizer):
+    assert tokenizer.size <= 120
+    ids = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id]
+    assert [*ids, tokenizer.mask_id] == [0, 1, 2, 3, 4]
+    rows = tokenizer.encode(["A Woman smiling", ""], 8)
+    assert rows.shape == (2, 8) and rows.dtype == "int32"
+    assert (rows[1] == tokenizer.pad_id).all()
+    assert tokenizer.decode(rows[0]) == "a woman smiling"
+
+
+def test_long_and_odd_texts(tokenizer):
+    rows = tokenizer.encode(["glasses " * 10_000, "🙂🙃", "[MASK] [PAD] hat"], 6)
+    assert (rows[0] == rows[0, 0]).all()
+    assert set(rows[1]) <= {tokenizer.unk_id, tokenizer.pad_id}
+    assert tokenizer.mask_id not in rows[2]
+    assert (rows[2] != tokenizer.pad_id).all()
+
+
+def test_vocabulary_text_is_a_round_trip(tokenizer, tmp_path):
+    again = TextTokenizer.from_vocab_text(tokenizer.vocab_text())
+    assert again.digest == tokenizer.digest
+    text = ["a man, with GLASSES"]
+    assert (again.encode(text) == tokenizer.encode(text)).all()
+    tokenizer.save(tmp_path / "saved")
+    assert TextTokenizer.from_pretrained(tmp_path / "saved").digest == again.digest
+
+
+def test_saved_folder_opens_with_transformers(tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(theirs) == tokenizer.size
+    text = "A smiling woman, with glasses"
+    ids = theirs(text, add_special_tokens=False)["input_ids"]
+    ours = tokenizer.encode([text], 32)[0]
+    assert ids == ours[ours != tokenizer.pad_id].tolist()
+    assert theirs.mask_token_id == tokenizer.mask_id
+    assert theirs.pad_token_id == tokenizer.pad_id
+
+
+def test_joint_vocabulary(tokenizer):
+    vocab = tokenizer.joint_vocab(64)
+    assert vocab.size == tokenizer.size + 64
+    assert vocab.mask_id == tokenizer.mask_id
+
+
+def test_pickles(tokenizer):
+    import pickle
+
+    again = pickle.loads(pickle.dumps(tokenizer))
+    assert again.digest == tokenizer.digest
+
+
+def test_bad_vocabularies(tmp_path):
+    with pytest.raises(UserError, match=r"lacks \[PAD\]"):
+        TextTokenizer(["a", "b"])
+    with pytest.raises(UserError, match="no text"):
+        TextTokenizer.train(["", "  "])
+    with pytest.raises(UserError, match="no text tokenizer at"):
+        TextTokenizer.from_pretrained(tmp_path / "nothing" / "here" / "at_all")
+
+
+@pytest.mark.shared
+def test_bert_vocabulary(shared):
+    bert = TextTokenizer.from_pretrained(shared / "data/bert_uncased_vocab.txt")
+    assert bert.size == 30522
+    assert (bert.pad_id, bert.unk_id, bert.cls_id) == (0, 100, 101)
+    assert (bert.sep_id, bert.mask_id) == (102, 103)
+    ids = bert.encode(["A woman wearing eyeglasses, smiling."], 12)[0]
+    # As transformers.BertTokenizerFast gives for the same text.
+    assert bert.decode(ids) == "a woman wearing eyeglasses, smiling."
+    assert ids[:3].tolist() == [1037, 2450, 4147]
