@@ -32,3 +32,39 @@ def shared() -> pathlib.Path:
 def at_root(monkeypatch):
     """Configs and documented commands are relative to the checkout."""
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="session")
+def gptface_command():
+    """Calls the command line in this process; returns the exit status."""
+    from gptface_jax.cli.main import main
+
+    return lambda *arguments: main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, gptface_command):
+    """The whole way at tiny size, by the commands: runs, token cache, model."""
+    folder = tmp_path_factory.mktemp("tiny")
+    here = os.getcwd()
+    os.chdir(ROOT)
+    steps = (
+        ("train", "--quiet", "--config", "configs/vqgan/faces64.py:tiny",
+         "--workdir", folder / "vqgan"),
+        ("tokenize", "--quiet", "--images", "synthetic", "--limit", 24,
+         "--tokenizer", folder / "vqgan", "--out", folder / "tokens"),
+        ("train", "--quiet", "--config", "configs/gptface/faces64.py:tiny",
+         "--workdir", folder / "gptface", "--config.data.image_ids=cache",
+         f"--config.data.train={{'kind': 'tokens', 'path': '{folder}/tokens'}}",
+         f"--config.data.eval={{'kind': 'tokens', 'path': '{folder}/tokens'}}",
+         "--config.model.layout.grid=(8, 8)", "--config.model.max_positions=80",
+         "--config.model.vocab.codebook_size=32"),
+        ("export", "--gptface", folder / "gptface", "--tokenizer", folder / "vqgan",
+         "--out", folder / "model", "--description", "A test."),
+    )  # fmt: skip
+    try:
+        for arguments in steps:
+            assert gptface_command(*arguments) == 0, arguments
+    finally:
+        os.chdir(here)
+    return folder

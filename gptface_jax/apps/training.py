@@ -110,7 +110,7 @@ def _finish(
 
 def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
-    system = vqgan.make_system(config)
+    system = vqgan.make_system(settings.plain(config))
     size = system.batch_spec["image"].shape[0]
     return _finish(
         config,
@@ -125,7 +125,7 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
 
 def _judge(config, data: DataConfig, workdir) -> Experiment:
     del workdir
-    system = judge.make_system(config)
+    system = judge.make_system(settings.plain(config))
     size = system.batch_spec["image"].shape[0]
     attributes = tuple(config["model"]["attributes"])
     return _finish(
@@ -190,7 +190,7 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
         raise UserError(f"data.image_ids '{data.image_ids}': use 'cache' or 'palette'")
     with config.unlocked():
         config["model"]["vocab"] = dataclasses.asdict(tokenizer.joint_vocab(codes))
-    system = gptface.make_system(config)
+    system = gptface.make_system(settings.plain(config))
     slots = config["model"]["layout"]["max_text_tokens"]
 
     def transform(pool, options):

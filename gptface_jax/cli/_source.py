@@ -6,11 +6,11 @@ import argparse
 from typing import Any
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     group = parser.add_argument_group("photos")
     group.add_argument(
         "--images",
-        required=True,
+        required=required,
         metavar="PATH",
         help="folder, Parquet file or folder, ArrayRecord folder, CelebA folder, "
         "TFDS name, or 'synthetic'",

@@ -71,7 +71,7 @@ def write(
         partial.chmod(0o755)
         for name, params in networks.items():
             flat = {
-                k: np.ascontiguousarray(v).astype(DTYPES[dtype])
+                k: np.asarray(v, order="C").astype(DTYPES[dtype])
                 for k, v in trees.flatten(params).items()
             }
             save_file(flat, partial / f"{name}.safetensors", {"format": "flax"})

@@ -1,0 +1,339 @@
+"""Figures of trained models: likelihoods, matching, edits judged by a classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+from ml_collections import ConfigDict
+
+from gptface_jax.apps import networks, training
+from gptface_jax.apps.api import Model
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions, image, regions, sources, transforms
+from gptface_jax.data.record import Record
+from gptface_jax.evaluate import edits
+from gptface_jax.systems.gptface.decode import DecodeConfig
+
+ATTRIBUTES = (
+    "Smiling",
+    "Eyeglasses",
+    "Wearing_Hat",
+    "No_Beard",
+    "Mouth_Slightly_Open",
+    "Wearing_Lipstick",
+)
+
+
+class Judge:
+    """The classifier on uint8 pictures, in batches."""
+
+    def __init__(self, network: networks.Network, batch_size: int = 64):
+        self.attributes = tuple(network.config.attributes)
+        self.size, self.batch_size = network.config.resolution, batch_size
+        apply = functools.partial(network.module.apply, {"params": network.params})
+        self._logits = jax.jit(apply)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [B,S,S,3] -> bool [B,A], what is present."""
+        results = []
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            short = self.batch_size - len(part)
+            padded = np.concatenate([part, np.repeat(part[-1:], short, 0)])
+            logits = self._logits(image.to_unit_range(padded))
+            results.append(np.asarray(logits)[: len(part)] > 0)
+        return np.concatenate(results)
+
+    def balanced_accuracy(self, records: Sequence[Record]) -> dict[str, float]:
+        """By attribute, on records with confident labels."""
+        said = self(pictures_of(records, self.size))
+        result = {}
+        for i, name in enumerate(self.attributes):
+            truth = [captions.known(r.labels or {}, name) for r in records]
+            sure = np.array([t is not None for t in truth])
+            right = np.array([bool(t) for t in truth])
+            result[name] = edits.balanced_accuracy(said[sure, i], right[sure])
+        return result
+
+
+def pictures_of(records: Sequence[Record], size: int) -> np.ndarray:
+    """uint8 [B,S,S,3]."""
+    return np.stack([image.fit(image.decode(r.image), size) for r in records])
+
+
+def judge_edits(
+    model: Model,
+    judge: Judge,
+    records: Sequence[Record],
+    attributes: Sequence[str],
+    config: DecodeConfig,
+    seed: int = 0,
+    *,
+    samples: int = 1,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Edits every picture twice an attribute: text for it, text against it.
+
+    The named region of the attribute is masked, the result composited into the
+    picture, and the judge says whether the attribute is there.
+
+    Args:
+      model, judge: what edits and what judges.
+      records: pictures with labels.
+      attributes: to ask for.
+      config: of the decoder.
+      seed: of the decoding.
+      samples: candidates an edit; the best by the model's own match is judged.
+      batch_size: edits decoded at once.
+      progress: show a bar.
+
+    Returns:
+      {"attributes": name -> `edits.Rates` as dict, "mean": of all edits,
+      "outside_psnr", "outside_psnr_raw" in dB, "examples": uint8
+      [A,3,S,S,3] first picture before, asked, opposite}.
+    """
+    missing = [a for a in attributes if a not in judge.attributes]
+    if missing:
+        raise UserError(
+            f"the judge does not know '{missing[0]}'; it knows "
+            + ", ".join(judge.attributes)
+        )
+    size = model.editor.size
+    photos = pictures_of(records, size)
+    before = judge(_sized(photos, judge.size))
+    table, verdicts, examples = {}, {True: [], False: []}, []
+    kept, raw = [], []
+    bar = tqdm.tqdm(total=2 * len(attributes) * len(records), disable=not progress)
+    for place, name in enumerate(attributes):
+        column = judge.attributes.index(name)
+        region = regions.region_mask(regions.OF_ATTRIBUTE[name], size)
+        seen = {}
+        for present in (True, False):
+            texts = [
+                captions.edit_text(
+                    name, present, r.labels, np.random.default_rng([seed, i, place])
+                )
+                for i, r in enumerate(records)
+            ]
+            key = jax.random.fold_in(jax.random.key(seed), place)
+            decoded = _edit_all(
+                model, photos, region, texts, config, key, samples, batch_size, bar
+            )
+            pasted = np.stack(
+                [
+                    image.composite(a, b, region, max(1, size // 32))
+                    for a, b in zip(photos, decoded)
+                ]
+            )
+            masks = np.broadcast_to(region, photos.shape[:3])
+            kept.append(edits.outside_psnr(pasted, photos, masks))
+            raw.append(edits.outside_psnr(decoded, photos, masks))
+            seen[present] = (pasted, judge(_sized(pasted, judge.size))[:, column])
+            verdicts[present].append(seen[present][1])
+        rates = edits.rates(seen[True][1], seen[False][1], before[:, column])
+        table[name] = rates.to_dict()
+        examples.append([photos[0], seen[True][0][0], seen[False][0][0]])
+    bar.close()
+    everything = edits.rates(
+        np.concatenate(verdicts[True]),
+        np.concatenate(verdicts[False]),
+        np.concatenate([before[:, judge.attributes.index(a)] for a in attributes]),
+    )
+    return {
+        "attributes": table,
+        "mean": everything.to_dict(),
+        "outside_psnr": float(np.min(kept)),
+        "outside_psnr_raw": float(np.mean(raw)),
+        "examples": np.array(examples),
+    }
+
+
+def _sized(photos: np.ndarray, size: int) -> np.ndarray:
+    if photos.shape[1] == size:
+        return photos
+    return np.stack([image.resize(p, (size, size)) for p in photos])
+
+
+def _edit_all(
+    model, photos, region, texts, config, key, samples, batch_size, bar
+) -> np.ndarray:
+    """Raw decodes uint8 [B,S,S,3], best of `samples` by the model's own match."""
+    results = []
+    for start in range(0, len(photos), batch_size):
+        numbers = np.arange(start, start + batch_size) % len(photos)
+        best = best_score = None
+        for sample in range(samples):
+            keys = jax.vmap(
+                lambda i, s=sample: jax.random.fold_in(jax.random.fold_in(key, s), i)
+            )(numbers)
+            batch = model.editor.edit(
+                photos[numbers],
+                np.repeat(region[None], batch_size, 0),
+                [texts[i] for i in numbers],
+                config,
+                keys,
+            )
+            if best is None:
+                best, best_score = batch.images, batch.final_log_prob
+            else:
+                better = batch.final_log_prob > best_score
+                best = np.where(better[:, None, None, None], batch.images, best)
+                best_score = np.maximum(batch.final_log_prob, best_score)
+        count = min(batch_size, len(photos) - start)
+        results.append(best[:count])
+        bar.update(count)
+    return np.concatenate(results)
+
+
+def likelihood(
+    run: str | os.PathLike,
+    eval_spec: Mapping[str, Any] | None = None,
+    *,
+    records: int = 1024,
+    max_phrases: int | None = None,
+) -> dict[str, float]:
+    """Masked likelihoods, matching accuracy and their unigram baselines.
+
+    Args:
+      run: GPTFace training run.
+      eval_spec: token cache to evaluate on; default the run's own.
+      records: held-out records used.
+      max_phrases: of the captions; default as trained.
+
+    Returns:
+      The metrics of `systems.gptface.objective.make_eval`, and
+      image_unigram_nll, text_unigram_nll: of the training set's token
+      frequencies, add-one smoothed, on the same held-out tokens.
+    """
+    network = networks.open_network(run, "gptface")
+    config = ConfigDict(network.meta["config"])
+    if eval_spec:
+        config.data.eval = dict(eval_spec)
+    config.data.eval_records = records
+    if max_phrases:
+        config.data.eval_captions = {
+            **dict(config.data.get("eval_captions", {})),
+            "max_phrases": max_phrases,
+        }
+    experiment = training.build(config, run)
+    evaluate = jax.jit(experiment.system.eval_fns["eval"])
+    totals: dict[str, list[float]] = {}
+    batches = experiment.eval_batches or []
+    for index, batch in enumerate(batches):
+        key = jax.random.fold_in(jax.random.key(0), index)
+        for name, (total, count) in evaluate(network.params, {}, batch, key).items():
+            sums = totals.setdefault(name, [0.0, 0.0])
+            sums[0], sums[1] = sums[0] + float(total), sums[1] + float(count)
+    figures = {k: a / b for k, (a, b) in totals.items() if b}
+    figures |= _unigrams(experiment, network.config.vocab, batches)
+    return figures
+
+
+def _unigrams(experiment, vocab, batches) -> dict[str, float]:
+    """Mean negative log frequency of the held-out tokens, in nats."""
+    feed = experiment.batches_fn(0)
+    drawn = [next(feed) for _ in range(100)]
+    feed.close()
+    figures = {}
+    for name, key, size in (
+        ("image", "image_ids", vocab.codebook_size),
+        ("text", "text_ids", vocab.text_size),
+    ):
+        seen = np.concatenate([b[key].ravel() for b in drawn])
+        held = np.concatenate([b[key].ravel() for b in batches])
+        if name == "text":
+            seen, held = seen[seen != vocab.pad_id], held[held != vocab.pad_id]
+        counts = np.bincount(seen, minlength=size) + 1.0
+        log_share = np.log(counts / counts.sum())
+        figures[f"{name}_unigram_nll"] = float(-np.mean(log_share[held]))
+    return figures
+
+
+def matching(
+    model: Model,
+    records: Sequence[Record],
+    *,
+    max_phrases: int = 10,
+    seed: int = 0,
+    attributes: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Image-text matching on balanced held-out pairs, and by attribute.
+
+    Every picture meets its own caption and that of another picture; then, an
+    attribute at a time, the sentence that is true of it and the one that is not.
+
+    Returns:
+      {"accuracy": of p(q=1) > 1/2 on the pairs, "count", "by_attribute": name ->
+      share of pictures whose true sentence scores higher than the false one}.
+    """
+    options = transforms.CaptionOptions(
+        max_phrases=max_phrases, attributes=tuple(attributes or ())
+    )
+    photos = pictures_of(records, model.editor.size)
+    rng = np.random.default_rng(seed)
+    own = [options.text(r, rng) for r in records]
+    other = []
+    for i, text in enumerate(own):
+        candidate = text
+        while candidate == text:
+            j = int(rng.integers(len(records)))
+            candidate = options.text(records[j], rng) if j != i else text
+        other.append(candidate)
+    matched = _scores(model, photos, own) > np.log(0.5)
+    mismatched = _scores(model, photos, other) > np.log(0.5)
+    by_attribute = {}
+    for name in attributes or ATTRIBUTES:
+        truth = [captions.known(r.labels or {}, name) for r in records]
+        sure = [i for i, t in enumerate(truth) if t is not None]
+        try:
+            texts = {
+                s: [
+                    captions.edit_text(name, bool(truth[i]) == s, records[i].labels)
+                    for i in sure
+                ]
+                for s in (True, False)
+            }
+        except UserError:
+            continue  # no words for the absence
+        if not sure:
+            continue
+        wins = _scores(model, photos[sure], texts[True]) > _scores(
+            model, photos[sure], texts[False]
+        )
+        states = np.array([bool(truth[i]) for i in sure])
+        by_attribute[name] = edits.balanced_accuracy(wins == states, states)
+    return {
+        "accuracy": float((matched.mean() + (~mismatched).mean()) / 2),
+        "count": 2 * len(records),
+        "by_attribute": by_attribute,
+    }
+
+
+def _scores(model: Model, photos, texts, batch_size: int = 64) -> np.ndarray:
+    results = []
+    for start in range(0, len(photos), batch_size):
+        numbers = np.arange(start, start + batch_size) % len(photos)
+        score = model.editor.match_log_prob(
+            photos[numbers], [texts[i] for i in numbers]
+        )
+        results.append(score[: len(photos) - start])
+    return np.concatenate(results)
+
+
+def decode_config(model: Model, changes: Mapping[str, Any]) -> DecodeConfig:
+    """The model's decoder options with changes."""
+    return dataclasses.replace(model.decode, **changes)
+
+
+def open_records(spec: Mapping[str, Any], limit: int) -> list[Record]:
+    """The first `limit` records of a source."""
+    source = sources.open_source(spec)
+    return [source[i] for i in range(min(limit, len(source)))]

@@ -1,0 +1,130 @@
+"""Figures of a trained model, as JSON.
+
+gptface evaluate likelihood --run runs/gptface64 --tokens tokens/lfw_test
+gptface evaluate matching --model demo --images synthetic --limit 512 --seed 77
+gptface evaluate judge --judge runs/judge --images synthetic --limit 1000 --seed 77
+gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
+    --limit 256 --seed 77 --guidance ascent_norm none --decode-seeds 0 1 2
+
+edits: every picture is edited twice an attribute, with a text that asks for it and
+one that rules it out; a classifier trained apart says what it sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from gptface_jax.cli import _source
+from gptface_jax.core.errors import UserError
+
+_RULES = ("none", "literal", "ascent", "ascent_norm", "ascent_layer")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("likelihood", "matching", "judge", "edits"))
+    _source.add_arguments(parser, required=False)
+    parser.add_argument("--run", help="GPTFace training run (likelihood)")
+    parser.add_argument("--tokens", help="token cache to evaluate on (likelihood)")
+    parser.add_argument("--model", default="demo", help="name, directory or run")
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument("--judge", help="judge training run")
+    parser.add_argument("--attributes", nargs="+", help="default: six of CelebA's")
+    parser.add_argument("--max-phrases", type=int, default=10)
+    parser.add_argument("--guidance", nargs="+", choices=_RULES)
+    parser.add_argument("--step-size", type=float)
+    parser.add_argument("--k", type=int)
+    parser.add_argument("--no-match-token", action="store_true")
+    parser.add_argument("--samples", type=int, default=1)
+    parser.add_argument("--decode-seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--sheet", help="picture of examples (edits)")
+    parser.add_argument("--out", help="also write the JSON here")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> None:
+    from gptface_jax.apps import evaluation
+
+    figures = globals()[f"_{options.what}"](options, evaluation)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.out:
+        with open(options.out, "w") as file:
+            file.write(text + "\n")
+
+
+def _need(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) is None:
+            raise UserError(f"evaluate {options.what} needs --{name}")
+
+
+def _records(options, evaluation):
+    _need(options, "images")
+    return evaluation.open_records(_source.spec(options), options.limit or 256)
+
+
+def _likelihood(options, evaluation):
+    _need(options, "run")
+    spec = {"kind": "tokens", "path": options.tokens} if options.tokens else None
+    return evaluation.likelihood(options.run, spec, records=options.limit or 1024)
+
+
+def _matching(options, evaluation):
+    import gptface_jax
+
+    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    return evaluation.matching(
+        model,
+        _records(options, evaluation),
+        max_phrases=options.max_phrases,
+        attributes=options.attributes,
+    )
+
+
+def _open_judge(options, evaluation):
+    from gptface_jax.apps import networks
+
+    _need(options, "judge")
+    return evaluation.Judge(networks.open_network(options.judge, "judge"))
+
+
+def _judge(options, evaluation):
+    judge = _open_judge(options, evaluation)
+    figures = judge.balanced_accuracy(_records(options, evaluation))
+    return {**figures, "mean": sum(figures.values()) / len(figures)}
+
+
+def _edits(options, evaluation):
+    import gptface_jax
+    from gptface_jax.apps import pictures
+
+    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    judge = _open_judge(options, evaluation)
+    records = _records(options, evaluation)
+    attributes = options.attributes or evaluation.ATTRIBUTES
+    changes = {"step_size": options.step_size, "k": options.k}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if options.no_match_token:
+        changes["match_token"] = False
+    rows = []
+    for guidance in options.guidance or [model.decode.guidance]:
+        config = evaluation.decode_config(model, {**changes, "guidance": guidance})
+        for seed in options.decode_seeds:
+            figures = evaluation.judge_edits(
+                model,
+                judge,
+                records,
+                attributes,
+                config,
+                seed,
+                samples=options.samples,
+                progress=not options.quiet,
+            )
+            examples = figures.pop("examples")
+            rows.append({"guidance": guidance, "seed": seed, **changes, **figures})
+    if options.sheet:
+        shown = [p for triple in examples for p in triple]
+        said = [t for a in attributes for t in ("before", f"+ {a}", f"- {a}")]
+        pictures.save(pictures.sheet(shown, 6, said, cell=128), options.sheet)
+    return rows
