@@ -53,6 +53,7 @@ def get_config(arg: str = ""):
             "qk_norm": True,
             "remat": False,
             "unroll": 6,
+            "fold_heads": True,
         },
         "layout": {"grid": (8, 8), "max_text_tokens": 32},
         "vocab": {"text_size": 1024, "codebook_size": 1024},

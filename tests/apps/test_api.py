@@ -1,0 +1,143 @@
+"""The Python API on the tiny model, and edits judged by a judge."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gptface_jax
+from gptface_jax.apps import evaluation, networks, pictures, quickstart, training
+from gptface_jax.core.config import load_config
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.synthetic import SyntheticFaces
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return gptface_jax.load(tiny / "model")
+
+
+@pytest.fixture(scope="module")
+def face():
+    return SyntheticFaces(size=48, count=4, seed=3)[2].image
+
+
+def test_load_from_runs_equals_the_export(tiny, model, face):
+    from_runs = gptface_jax.load(tiny / "gptface", tokenizer=tiny / "vqgan")
+    assert from_runs.editor.tokenizer.digest == model.editor.tokenizer.digest
+    # Stored as bfloat16: equal to about three digits.
+    for name in ("vqgan", "gptface"):
+        pair = [
+            m.editor.gptface if name == "gptface" else m.editor.vqgan.network
+            for m in (from_runs, model)
+        ]
+        import jax
+
+        for a, b in zip(
+            jax.tree.leaves(pair[0].params), jax.tree.leaves(pair[1].params)
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-6)
+    with pytest.raises(UserError, match="tokenizer="):
+        gptface_jax.load(tiny / "gptface")
+    with pytest.raises(UserError, match="do not belong|was trained on"):
+        gptface_jax.load(tiny / "gptface", tokenizer=tiny / "model")
+
+
+def test_edit_is_reproducible_and_leaves_the_parameters(model, face):
+    import jax
+
+    before = jax.tree.map(np.copy, model.editor.gptface.params)
+    first = model.edit(face, "a woman smiling", region="mouth", seed=1)
+    again = model.edit(Image.fromarray(face), "a woman smiling", region="mouth", seed=1)
+    assert first.image.size == (48, 48)
+    np.testing.assert_array_equal(np.asarray(first.image), np.asarray(again.image))
+    np.testing.assert_array_equal(np.asarray(first.before), face)
+    outside = ~first.mask
+    np.testing.assert_array_equal(np.asarray(first.image)[outside], face[outside])
+    for a, b in zip(
+        jax.tree.leaves(before), jax.tree.leaves(model.editor.gptface.params)
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert len(first.itm_log_prob) == first.details["iterations"]
+
+
+def test_options_reach_the_decoder(model, face):
+    one_shot = model.edit(face, "a man", region="hat", k=64, guidance="none", samples=1)
+    assert one_shot.details["iterations"] == 1 and one_shot.itm_log_prob == ()
+    raw = model.edit(
+        face, "a man", region="hat", composite=False, guidance="none", samples=1
+    )
+    assert (np.asarray(raw.image)[~raw.mask] != face[~raw.mask]).any()
+    with pytest.raises(UserError, match="did you mean 'step_size'"):
+        model.edit(face, "a man", region="hat", step_sise=1.0)
+    with pytest.raises(UserError, match="guidance 'strong'"):
+        model.edit(face, "a man", region="hat", guidance="strong")
+
+
+def test_inpaint_and_reconstruct(model, face):
+    filled = model.inpaint(face, box=(10, 10, 30, 30), seed=2)
+    assert filled.text == "" and filled.mask.sum() == 400
+    assert model.reconstruct(face).size == (model.editor.size,) * 2
+
+
+def test_saved_pictures_are_marked(model, face, tmp_path):
+    edit = model.inpaint(face, region="nose")
+    paths = edit.save(tmp_path / "x.jpg")
+    assert [p.name for p in paths] == ["x.jpg", "x.strip.png", "x.json"]
+    assert "generative model" in Image.open(paths[0]).getexif()[0x010E]
+    assert all(p.is_file() for p in paths)
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "kept.png"
+    path.write_bytes(b"precious")
+
+    def full(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        pictures.save(np.zeros((4, 4, 3), np.uint8), path)
+    assert path.read_bytes() == b"precious"
+
+
+def test_edits_are_judged(tiny, model, tmp_path):
+    config = load_config("configs/judge/faces64.py:tiny")
+    training.train(config, tmp_path / "judge", progress=False)
+    judge = evaluation.Judge(networks.open_network(tmp_path / "judge", "judge"))
+    faces = SyntheticFaces(size=32, count=10, seed=4)
+    records = [faces[i] for i in range(5)]
+    scores = judge.balanced_accuracy(records)
+    assert set(scores) == set(judge.attributes)
+    names = ("Smiling", "Eyeglasses")
+    config = evaluation.decode_config(model, {"guidance": "none"})
+    figures = evaluation.judge_edits(
+        model, judge, records, names, config, batch_size=4, progress=False
+    )
+    assert set(figures["attributes"]) == set(names)
+    assert figures["mean"]["count"] == 10
+    assert np.isinf(figures["outside_psnr"])  # composited: bit-identical
+    assert np.isfinite(figures["outside_psnr_raw"])
+    assert figures["examples"].shape == (2, 3, 32, 32, 3)
+    with pytest.raises(UserError, match="does not know 'Bald'"):
+        evaluation.judge_edits(model, judge, records, ("Bald",), config)
+
+
+def test_matching_and_likelihood(tiny, model):
+    faces = SyntheticFaces(size=32, count=12, seed=5)
+    figures = evaluation.matching(model, [faces[i] for i in range(12)])
+    assert 0 <= figures["accuracy"] <= 1 and figures["count"] == 24
+    assert "Smiling" in figures["by_attribute"]
+    likelihood = evaluation.likelihood(tiny / "gptface", records=8)
+    assert {"image_nll", "image_unigram_nll", "text_unigram_nll"} <= set(likelihood)
+    assert 0 < likelihood["image_unigram_nll"] < 6
+
+
+def test_quickstart_on_a_photo(tiny, face, tmp_path):
+    path = tmp_path / "me.png"
+    Image.fromarray(face).save(path)
+    sheet = quickstart.run(
+        tmp_path / "out", image=path, model=tiny / "model", progress=False
+    )
+    assert sheet.is_file()
+    assert len(list((tmp_path / "out").glob("*.json"))) >= 4
+    assert len(quickstart.bundled_jobs()) >= 4

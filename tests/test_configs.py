@@ -1,0 +1,69 @@
+"""Every experiment file: its :tiny form makes real steps, without files or network."""
+
+import json
+import pathlib
+
+import pytest
+
+from gptface_jax.apps import training
+from gptface_jax.core.config import load_config
+from gptface_jax.core.errors import UserError
+from gptface_jax.train import settings
+
+CONFIGS = sorted(
+    str(p)
+    for p in pathlib.Path("configs").rglob("*.py")
+    if p.name not in ("base.py", "__init__.py")
+)
+
+
+def test_there_are_configs():
+    assert "configs/gptface/pretrain_base.py" in CONFIGS
+    assert "configs/vqgan/faces64.py" in CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_tiny_trains_and_every_step_is_logged(path, tmp_path):
+    config = load_config(f"{path}:tiny")
+    state = training.train(config, tmp_path, progress=False)
+    assert int(state.step) == config.total_steps and not state.stopped
+    rows = [json.loads(r) for r in (tmp_path / "metrics.jsonl").open()]
+    steps = [r["step"] for r in rows if "loss" in r]
+    assert steps == list(range(1, config.total_steps + 1))
+    assert any("eval/loss" in r for r in rows)
+    if config.system == "gptface":
+        parts = {"image_nll", "text_nll", "itm_loss", "image_accuracy"}
+        assert parts <= set(rows[0])
+        assert any("eval/itm_accuracy_40" in r for r in rows)
+        assert (tmp_path / "vocab.txt").is_file()
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_full_size_is_well_formed(path):
+    config = load_config(path)
+    settings.read_settings(config)
+    assert config.system in training.SYSTEMS
+    from gptface_jax.apps import describing
+
+    assert "total" in describing.of_config(config)
+
+
+def test_the_paper_is_literal():
+    config = load_config("configs/gptface/pretrain_base.py")
+    assert tuple(config.model.layout.grid) == (21, 21)
+    assert config.model.vocab.codebook_size == 8192
+    assert config.model.vocab.text_size == 30522
+    assert (config.batch_size, config.total_steps) == (192, 1_000_000)
+    assert config.objective.pooled and not config.model.match_token
+    assert config.objective.ratio_schedule == "paper"
+    assert (config.optim.start_lr, config.optim.peak_lr) == (2e-4, 1e-3)
+
+
+def test_missing_data_is_named(tmp_path):
+    config = load_config("configs/gptface/pretrain_base.py")
+    with pytest.raises(UserError, match="tokens/train"):
+        training.build(config, tmp_path)
+    config = load_config("configs/vqgan/faces64.py:tiny")
+    config.system = "vqgn"
+    with pytest.raises(UserError, match="did you mean 'vqgan'"):
+        training.build(config, tmp_path)
