@@ -1,4 +1,4 @@
-"""GPTFace for 64 px on CPU: 64 image tokens, 32 words, about 5 M parameters.
+"""GPTFace for 64 px on CPU: 64 image tokens, 32 words, 2 M parameters.
 
 Preset `control` (match token, SPEC A.5.2) with what made image-text matching
 leave chance at this size; docs/results.md has the comparison. ":paper" is the
@@ -45,14 +45,14 @@ def get_config(arg: str = ""):
     config = base.base("gptface")
     config.model = {
         "transformer": {
-            "num_layers": 6,
-            "width": 256,
-            "num_heads": 4,
-            "mlp_width": 688,
+            "num_layers": 5,
+            "width": 160,
+            "num_heads": 5,
+            "mlp_width": 432,
             "init": "fan_in",
             "qk_norm": True,
             "remat": False,
-            "unroll": 6,
+            "unroll": 5,
             "fold_heads": True,
         },
         "layout": {"grid": (8, 8), "max_text_tokens": 32},
@@ -67,22 +67,23 @@ def get_config(arg: str = ""):
         "wide_range": (0.1, 0.9),
         "clean_fraction": 0.2,
         "span_fraction": 0.8,
-        "text_wide_fraction": 0.3,
-        "contrastive_weight": 0.5,
-        "contrastive_until": 0.5,
+        "text_wide_fraction": 0.5,
+        "contrastive_weight": 1.0,
+        "contrastive_until": 0.15,
     }
     config.optim.peak_lr = 1.5e-3
     config.optim.warmup_fraction = 0.03
     config.optim.b2 = 0.98
-    config.total_steps = 6000
+    config.total_steps = 3600
     config.batch_size = 64
     config.ema_decay = 0.995
-    config.eval_every = config.checkpoint_every = 500
+    config.eval_every = config.checkpoint_every = 200
     config.data = {
         "train": tokens("lfw_train", "synthetic_train"),
         "eval": tokens("lfw_validation"),
         "eval_records": 512,
         "image_ids": "cache",
+        "codebook_init": True,
         "vocab": "",
         "vocab_size": 1024,
         "captions": {
@@ -112,6 +113,7 @@ def get_config(arg: str = ""):
             "pooled": True,
         }
         config.data.captions.hard_fraction = 0.0
+        config.data.codebook_init = False
     if "tiny" in arg:
         base.tiny(config)
         config.model.transformer.num_layers = 2

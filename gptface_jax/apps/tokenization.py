@@ -81,6 +81,7 @@ def tokenize(
                     record, image=None, landmarks=None, parsing=None, image_ids=view[i]
                 )
                 writer.write(kept)
+    np.save(writer.folder / shards.CODEBOOK, vqgan.network.params["codebook"])
     return writer.finish()
 
 

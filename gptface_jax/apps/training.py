@@ -34,6 +34,7 @@ class DataConfig:
       flip: mirror pictures at random (vqgan).
       image_ids: "cache" (a source of kind "tokens") or "palette" (mean colours,
         no tokenizer needed; for tests and probes).
+      codebook_init: start the code embeddings from the tokenizer's codebook.
       vocab: of the text: a vocab.txt, a folder, a hub id, or "" to learn one of
         `vocab_size` pieces from the captions of the training data.
       vocab_size: see `vocab`.
@@ -47,6 +48,7 @@ class DataConfig:
     threads: int = 2
     flip: bool = True
     image_ids: str = "cache"
+    codebook_init: bool = False
     vocab: str = ""
     vocab_size: int = 1024
     captions: transforms.CaptionOptions = transforms.CaptionOptions()
@@ -177,7 +179,7 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
     extra = {"vocab.txt": tokenizer.vocab_text().encode()}
     grid = tuple(config["model"]["layout"]["grid"])
     codes = config["model"]["vocab"]["codebook_size"]
-    palette = None
+    palette = codebook = None
     if data.image_ids == "palette":
         levels = transforms.palette_levels(codes)
         palette = transforms.PaletteIds((), grid, levels)
@@ -186,11 +188,12 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
         for cache in caches:
             _check_cache(cache, grid, codes, caches[0])
         extra["manifest.json"] = json.dumps(caches[0].manifest).encode()
+        codebook = caches[0].codebook if data.codebook_init else None
     else:
         raise UserError(f"data.image_ids '{data.image_ids}': use 'cache' or 'palette'")
     with config.unlocked():
         config["model"]["vocab"] = dataclasses.asdict(tokenizer.joint_vocab(codes))
-    system = gptface.make_system(settings.plain(config))
+    system = gptface.make_system(settings.plain(config), codebook)
     slots = config["model"]["layout"]["max_text_tokens"]
 
     def transform(pool, options):

@@ -22,6 +22,7 @@ from gptface_jax.data.record import Record
 
 FORMAT = "gptface-tokens/1"
 MANIFEST = "manifest.json"
+CODEBOOK = "codebook.npy"
 
 
 def pack(record: Record) -> bytes:
@@ -205,3 +206,9 @@ class Tokens(Records):
                 f"{tokenizer_digest}; run `gptface tokenize` with this tokenizer"
             )
         super().__init__(path)
+
+    @property
+    def codebook(self) -> np.ndarray | None:
+        """float32 [K,C] of the tokenizer, where the cache holds it."""
+        path = pathlib.Path(self.files[0]).parent / CODEBOOK
+        return np.load(path) if path.is_file() else None

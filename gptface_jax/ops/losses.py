@@ -34,16 +34,21 @@ def mean(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 def contrastive(
-    image_features: jax.Array, text_features: jax.Array, log_scale: jax.Array
+    image_features: jax.Array,
+    text_features: jax.Array,
+    log_scale: jax.Array,
+    real: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Symmetric image-text contrastive loss over the batch.
 
     Args:
       image_features, text_features: float [B,D], normalised here.
       log_scale: scalar, log of the inverse temperature; capped at log 100.
+      real: bool [B], pairs that count; the others are nobody's alternative.
 
     Returns:
-      (loss [B] in nats, accuracy [B] of retrieving the text), float32.
+      (loss [B] in nats, accuracy [B] of retrieving the text), float32, 0 where
+      not real.
     """
 
     def unit(x):
@@ -53,5 +58,8 @@ def contrastive(
     scale = jnp.exp(jnp.minimum(log_scale, jnp.log(100.0)))
     logits = scale * unit(image_features) @ unit(text_features).T  # [B,B]
     labels = jnp.arange(logits.shape[0])
-    loss = 0.5 * (cross_entropy(logits, labels) + cross_entropy(logits.T, labels))
-    return loss, (jnp.argmax(logits, -1) == labels).astype(jnp.float32)
+    texts = jnp.where(real[None, :], logits, -1e9)
+    images = jnp.where(real[None, :], logits.T, -1e9)
+    loss = 0.5 * (cross_entropy(texts, labels) + cross_entropy(images, labels))
+    right = (jnp.argmax(texts, -1) == labels) & real
+    return jnp.where(real, loss, 0.0), right.astype(jnp.float32)

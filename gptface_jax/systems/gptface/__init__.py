@@ -7,19 +7,50 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Phase, System
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import objective as gptface_objective
 
 
-def make_system(config: Mapping[str, Any]) -> System:
+def with_codebook(
+    embedding: jax.Array, codebook: jax.Array, text_size: int, key
+) -> jax.Array:
+    """Lets the embeddings of image codes start from the tokenizer's codebook.
+
+    Similar codes then have similar embeddings from the first step on, which a
+    short run would otherwise have to find out from the data.
+
+    Args:
+      embedding: float [V,D], as initialised.
+      codebook: float [K,C].
+      text_size: first row of the image codes.
+      key: of the random projection C -> D.
+
+    Returns:
+      [V,D]; image rows are 3/4 projected code, 1/4 their own noise (in variance)
+      at the old scale.
+    """
+    rows = embedding[text_size:]
+    codes = codebook - jnp.mean(codebook, axis=0)
+    projection = jax.random.normal(key, (codes.shape[1], embedding.shape[1]))
+    projected = codes @ projection
+    projected *= jnp.std(rows) / jnp.maximum(jnp.std(projected), 1e-9)
+    mixed = 0.75**0.5 * projected + 0.25**0.5 * rows
+    return embedding.at[text_size:].set(mixed)
+
+
+def make_system(config: Mapping[str, Any], codebook: Any = None) -> System:
     """Builds the trainable system from an experiment config.
 
     Args:
       config: mapping with `model` (GPTFaceConfig), `objective`
         (ObjectiveConfig) and `total_steps`.
+      codebook: float [K,C] of the tokenizer, to start the code embeddings from;
+        None starts them at random, as the paper does.
 
     Returns:
       A System with one phase.
@@ -33,7 +64,18 @@ def make_system(config: Mapping[str, Any]) -> System:
 
     def init(key):
         tokens = jnp.zeros((1, layout.length), jnp.int32)
-        return module.init(key, tokens, method="init_all")["params"]
+        params = module.init(key, tokens, method="init_all")["params"]
+        if codebook is None:
+            return params
+        boxed = params["tokens"]["embedding"]
+        table = with_codebook(
+            nn.meta.unbox(boxed),
+            jnp.asarray(codebook, jnp.float32),
+            model_config.vocab.text_size,
+            trees.stream(key, "codebook"),
+        )
+        table = boxed.replace_boxed(table)
+        return {**params, "tokens": {**params["tokens"], "embedding": table}}
 
     def ids(length):
         return jax.ShapeDtypeStruct((length,), jnp.int32)

@@ -341,13 +341,14 @@ def _contrastive(module, variables, batch, active):
     The branch is a real one: after the warm-up its pass costs nothing.
     """
     config = module.config
-    size = batch["image_ids"].shape[0]
 
     def during(variables):
         tokens = gptface_model.assemble(batch["image_ids"], batch["text_ids"], config)
         features = module.apply(variables, tokens, method="contrastive_features")
-        nll, right = losses.contrastive(*features)
-        return nll.sum(), right.sum().astype(jnp.float32), jnp.float32(size)
+        # Without a text there is no feature to compare, and no gradient to trust.
+        real = jnp.any(batch["text_ids"] != config.vocab.pad_id, axis=1)
+        nll, right = losses.contrastive(*features, real)
+        return nll.sum(), right.sum(), jnp.sum(real, dtype=jnp.float32)
 
     def after(variables):
         del variables

@@ -1,0 +1,193 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from gptface_jax.core import trees
+from gptface_jax.nn.transformer import Transformer, TransformerConfig
+
+BASE = TransformerConfig(
+    num_layers=3, width=16, num_heads=2, mlp_width=24, init="fan_in", remat=False
+)
+KEY = jax.random.key(0)
+
+
+def build(config, length=7, size=3):
+    module = Transformer(config)
+    x = jax.random.normal(jax.random.fold_in(KEY, 1), (size, length, config.width))
+    lengths = jnp.array([length, 4, 6])[:size]
+    mask = (jnp.arange(length) < lengths[:, None])[:, None, None, :]
+    params = nn.meta.unbox(module.init(KEY, x, mask)["params"])
+    noise = jax.random.split(jax.random.key(9), len(trees.flatten(params)))
+    flat = {
+        name: leaf + 0.1 * jax.random.normal(k, leaf.shape)
+        for k, (name, leaf) in zip(noise, trees.flatten(params).items())
+    }
+    return module, trees.unflatten(flat), x, mask
+
+
+def reference(params, x, mask, heads, act, eps=1e-6):
+    """Equations 1-2 in numpy, a layer at a time; float64."""
+
+    def norm(x, p):
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+        return scaled * p["scale"] + p["bias"]
+
+    def dense(x, p):
+        return x @ p["kernel"] + p["bias"]
+
+    def split(x):
+        return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    x, layers = np.asarray(x, np.float64), params["layers"]
+    for i in range(len(layers["mlp_norm"]["scale"])):
+        p = jax.tree.map(lambda a, i=i: a[i], layers)
+        h, a = norm(x, p["attention_norm"]), p["attention"]
+        q, k, v = (split(dense(h, a[n])) for n in ("query", "key", "value"))
+        logits = q @ k.transpose(0, 1, 3, 2) / np.sqrt(q.shape[-1])
+        logits = np.where(mask, logits, -np.inf)
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        out = (weights @ v).transpose(0, 2, 1, 3).reshape(x.shape)
+        x = x + dense(out, a["out"])
+        h, m = norm(x, p["mlp_norm"]), p["mlp"]
+        x = x + dense(act(dense(h, m["gate"])) * dense(h, m["up"]), m["down"])
+    return norm(x, params["final_norm"])
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("gate,act", [("gelu", gelu), ("sigmoid", sigmoid)])
+def test_equations_one_and_two(gate, act):
+    config = dataclasses.replace(BASE, gate=gate)
+    module, params, x, mask = build(config)
+    out = module.apply({"params": params}, x, mask)
+    expected = reference(params, x, mask, 2, act)
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"remat": True}, {"unroll": 3}, {"fold_heads": True}],
+    ids=lambda c: next(iter(c)),
+)
+def test_how_it_is_computed_changes_nothing(change):
+    module, params, x, mask = build(BASE)
+    other = Transformer(dataclasses.replace(BASE, **change))
+
+    def loss(m):
+        return lambda p: jnp.sum(m.apply({"params": p}, x, mask) ** 2 * x)
+
+    value, grads = jax.value_and_grad(loss(module))(params)
+    again, others = jax.value_and_grad(loss(other))(params)
+    np.testing.assert_allclose(value, again, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(others)):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
+
+
+def test_padding_is_never_seen():
+    module, params, x, mask = build(dataclasses.replace(BASE, qk_norm=True))
+    hidden = ~np.asarray(mask)[:, 0, 0]
+    other = jnp.where(hidden[..., None], 100.0, x)
+    a = np.asarray(module.apply({"params": params}, x, mask))
+    b = np.asarray(module.apply({"params": params}, other, mask))
+    np.testing.assert_allclose(a[~hidden], b[~hidden], atol=1e-5)
+    assert np.abs(a[hidden] - b[hidden]).max() > 0.1
+
+
+def test_bfloat16_keeps_float32_parameters():
+    module, params, x, mask = build(dataclasses.replace(BASE, dtype="bfloat16"))
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))
+    out = module.apply({"params": params}, x, mask)
+    assert out.dtype == jnp.bfloat16
+    exact = Transformer(BASE).apply({"params": params}, x, mask)
+    np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.15)
+
+
+def test_wrong_options_are_named():
+    for options, said in (
+        ({"num_heads": 3}, "not divisible"),
+        ({"gate": "relu6"}, "'relu6'"),
+        ({"init": "zero"}, "'zero'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            dataclasses.replace(BASE, **options)
+
+
+@pytest.mark.shared
+def test_golden_prenorm_glu(shared):
+    """The block as the authors' framework builds it.
+
+    Its norm divides by the unbiased standard deviation; sqrt((D-1)/D) on the gain
+    makes that ours.
+    """
+    from gptface_jax.interop.torch_pickle import load_torch_zip
+
+    folder = shared / "golden"
+    options = json.loads((folder / "prenorm_glu.json").read_text())
+    state = load_torch_zip(folder / "prenorm_glu.bin")
+    arrays = np.load(folder / "prenorm_glu.npz")
+    width = options["hidden_size"]
+    unbiased = np.sqrt((width - 1) / width)
+
+    def dense(name):
+        return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
+
+    def norm(name):
+        scale = state[f"{name}.gamma"] * unbiased
+        return {"scale": scale, "bias": state[f"{name}.beta"]}
+
+    layers = []
+    for i in range(options["layers_num"]):
+        at = f"encoder.transformer.{i}"
+        attention = {
+            name: dense(f"{at}.self_attn.linear_layers.{j}")
+            for j, name in enumerate(("query", "key", "value"))
+        }
+        attention["out"] = dense(f"{at}.self_attn.final_linear")
+        mlp = {
+            ours: dense(f"{at}.feed_forward.linear_{theirs}")
+            for ours, theirs in (("gate", "gate"), ("up", "1"), ("down", "2"))
+        }
+        layers.append(
+            {
+                "attention": attention,
+                "mlp": mlp,
+                "attention_norm": norm(f"{at}.layer_norm_1"),
+                "mlp_norm": norm(f"{at}.layer_norm_2"),
+            }
+        )
+    params = {
+        "layers": jax.tree.map(lambda *a: np.stack(a), *layers),
+        "final_norm": norm("encoder.layer_norm"),
+    }
+    config = TransformerConfig(
+        num_layers=options["layers_num"],
+        width=width,
+        num_heads=options["heads_num"],
+        mlp_width=options["feedforward_size"],
+        gate="gelu_exact",
+        norm_eps=1e-12,
+        remat=False,
+    )
+    tokens, segments = arrays["tokens"], arrays["segments"]
+    words = state["embedding.word.embedding.weight"][tokens]
+    x = words + state["embedding.pos.embedding.weight"][: tokens.shape[1]]
+    mask = (segments > 0)[:, None, None, :]
+    hidden = Transformer(config).apply({"params": params}, jnp.asarray(x), mask)
+    real = segments > 0
+    np.testing.assert_allclose(
+        np.asarray(hidden)[real], arrays["hidden"][real], atol=2e-4
+    )

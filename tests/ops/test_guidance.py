@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptface_jax.ops import guidance
+
+PARAMS = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[0.0, 4.0]])}
+GRADIENT = {"a": jnp.array([0.6, 0.0]), "b": jnp.array([[0.8, 0.0]])}
+
+
+def test_rules_by_hand():
+    assert guidance.global_norm(PARAMS) == 5.0
+
+    def change(rule):
+        return guidance.direction(rule, PARAMS, GRADIENT, 0.1)
+
+    literal = change("literal")
+    np.testing.assert_allclose(literal["a"], [0.1 * (0.6 - 3.0), 0.0], rtol=1e-6)
+    np.testing.assert_allclose(literal["b"], [[0.08, -0.4]], rtol=1e-6)
+    np.testing.assert_allclose(change("ascent")["b"], [[0.08, 0.0]], rtol=1e-6)
+    norm = change("ascent_norm")  # 0.1 * 5 * g / 1
+    np.testing.assert_allclose(norm["a"], [0.3, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(norm["b"], [[0.4, 0.0]], rtol=1e-5)
+    layer = change("ascent_layer")  # 0.1 * 3 * g_a / 0.6, 0.1 * 4 * g_b / 0.8
+    np.testing.assert_allclose(layer["a"], [0.3, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(layer["b"], [[0.4, 0.0]], rtol=1e-5)
+    with pytest.raises(ValueError, match="none of literal"):
+        change("hope")
+
+
+@pytest.mark.parametrize("rule", guidance.RULES[1:])
+def test_no_gradient_no_change(rule):
+    zero = jax.tree.map(jnp.zeros_like, GRADIENT)
+    for leaf in jax.tree.leaves(guidance.direction(rule, PARAMS, zero, 0.1)):
+        np.testing.assert_array_equal(leaf, 0.0)
+
+
+@given(st.floats(1e-3, 1e3))
+@settings(deadline=None, max_examples=40)
+def test_normalised_rules_ignore_the_gradient_scale(scale):
+    scaled = jax.tree.map(lambda g: scale * g, GRADIENT)
+    for rule in ("ascent_norm", "ascent_layer"):
+        for a, b in zip(
+            jax.tree.leaves(guidance.direction(rule, PARAMS, GRADIENT, 0.1)),
+            jax.tree.leaves(guidance.direction(rule, PARAMS, scaled, 0.1)),
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def test_kl_divergence_by_hand():
+    p = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1], [1.0, 0.0]]))
+    q = jnp.log(jnp.array([[0.25, 0.75], [0.9, 0.1], [0.5, 0.5]]))
+    first = 0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)
+    kl = guidance.kl_divergence(p, q, jnp.array([True, True, False]))
+    np.testing.assert_allclose(kl, first / 2, rtol=1e-5)
+    kl = guidance.kl_divergence(p, q, jnp.array([False, False, True]))
+    np.testing.assert_allclose(kl, np.log(2), rtol=1e-5)
+    assert guidance.kl_divergence(p, q, jnp.zeros(3, bool)) == 0.0
+
+
+def test_trust_region_only_shrinks():
+    assert guidance.trust_scale(jnp.float32(0.1), 0.5) == 1.0
+    np.testing.assert_allclose(guidance.trust_scale(jnp.float32(2.0), 0.5), 0.5)
+    assert guidance.trust_scale(jnp.float32(0.0), 0.5) == 1.0
+
+
+def test_fusion_is_a_normalised_geometric_mean():
+    p = jnp.log(jnp.array([[0.8, 0.2, 0.0]]))
+    q = jnp.log(jnp.array([[0.2, 0.8, 0.0]]))
+    fused = np.exp(guidance.fuse(p, q, 0.5))
+    np.testing.assert_allclose(fused, [[0.5, 0.5, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(np.exp(guidance.fuse(p, q, 1.0)), np.exp(p), atol=1e-6)
+
+
+@given(st.integers(0, 2**31 - 1), st.floats(0.0, 1.0))
+@settings(max_examples=40, deadline=None)
+def test_divergence_and_fusion_of_any_distributions(seed, gamma):
+    rng = np.random.default_rng(seed)
+    p, q = (
+        jax.nn.log_softmax(jnp.asarray(3 * x, jnp.float32))
+        for x in rng.normal(size=(2, 4, 6))
+    )
+    everywhere = jnp.ones(4, bool)
+    assert guidance.kl_divergence(p, q, everywhere) >= -1e-6
+    assert guidance.kl_divergence(p, p, everywhere) == 0
+    fused = guidance.fuse(p, q, gamma)
+    np.testing.assert_allclose(np.exp(fused).sum(-1), 1.0, rtol=1e-5)
+    raw = np.exp(gamma * np.asarray(p) + (1 - gamma) * np.asarray(q))
+    np.testing.assert_allclose(
+        np.exp(fused), raw / raw.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6
+    )
+
+
+@given(st.floats(0.0, 1e4), st.floats(1e-3, 10.0))
+@settings(deadline=None, max_examples=40)
+def test_trust_region_brings_a_quadratic_divergence_to_its_limit(kl, kl_max):
+    scale = float(guidance.trust_scale(jnp.float32(kl), kl_max))
+    assert 0 < scale <= 1
+    assert kl * scale**2 <= kl_max * (1 + 1e-5)

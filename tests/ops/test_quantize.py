@@ -1,0 +1,96 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptface_jax.ops import quantize
+
+CODES = jnp.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+
+
+def test_distances_and_nearest_by_hand():
+    z = jnp.array([[[1.0, 0.0], [2.0, 0.0]], [[1.0, 3.0], [3.0, 4.0]]])
+    expected = [[[1, 4, 17], [4, 1, 20]], [[10, 13, 2], [25, 16, 9]]]
+    np.testing.assert_allclose(quantize.distances(z, CODES), expected, rtol=1e-6)
+    ids = quantize.nearest(z, CODES)
+    assert ids.dtype == jnp.int32 and ids.tolist() == [[0, 1], [2, 2]]
+
+
+def test_distances_are_float32_whatever_the_input():
+    z = jnp.array([[1.0, 3.0]], jnp.bfloat16)
+    assert quantize.distances(z, CODES.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+@given(st.integers(0, 2**31 - 1))
+@settings(max_examples=30, deadline=None)
+def test_nearest_agrees_with_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    z, codebook = rng.normal(size=(7, 5)), rng.normal(size=(11, 5))
+    squared = ((z[:, None] - codebook[None]) ** 2).sum(-1)
+    ids = np.asarray(quantize.nearest(jnp.float32(z), jnp.float32(codebook)))
+    best = squared.min(-1)
+    np.testing.assert_allclose(squared[np.arange(7), ids], best, rtol=1e-4)
+
+
+def test_straight_through_has_the_value_of_codes_and_the_slope_of_latents():
+    z_e, z_q = jnp.array([[1.0, -2.0]]), jnp.array([[0.5, 4.0]])
+    np.testing.assert_allclose(quantize.straight_through(z_e, z_q), z_q, rtol=1e-6)
+
+    def squared(z_e, z_q):
+        return jnp.sum(quantize.straight_through(z_e, z_q) ** 2)
+
+    latents, codes = jax.grad(squared, (0, 1))(z_e, z_q)
+    np.testing.assert_allclose(latents, 2 * z_q, rtol=1e-6)
+    assert not codes.any()
+
+
+@pytest.mark.parametrize("on_codebook", [False, True])
+def test_codebook_loss_by_hand(on_codebook):
+    z_e, z_q = jnp.array([[1.0, 0.0]]), jnp.array([[3.0, 1.0]])
+
+    def loss(z_e, z_q):
+        return quantize.codebook_loss(z_e, z_q, 0.25, on_codebook)
+
+    # Mean square 5/2 in both terms: 1.25 * 2.5 in either ordering.
+    np.testing.assert_allclose(loss(z_e, z_q), 3.125, rtol=1e-6)
+    latents, codes = jax.grad(loss, (0, 1))(z_e, z_q)
+    full = np.array([[2.0, 1.0]])  # d/dz_q of mean((z_q - z_e)^2)
+    weak_codes, weak_latents = (0.25, 1.0) if on_codebook else (1.0, 0.25)
+    np.testing.assert_allclose(codes, weak_codes * full, rtol=1e-6)
+    np.testing.assert_allclose(latents, -weak_latents * full, rtol=1e-6)
+
+
+def test_counts_and_perplexity_by_hand():
+    usage = quantize.counts(jnp.array([[0, 2], [2, 2]]), 5)
+    assert usage.tolist() == [1.0, 0.0, 3.0, 0.0, 0.0]
+    entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    np.testing.assert_allclose(quantize.perplexity(usage), np.exp(entropy), rtol=1e-5)
+    np.testing.assert_allclose(quantize.perplexity(jnp.full(7, 3.0)), 7.0, rtol=1e-5)
+    np.testing.assert_allclose(quantize.perplexity(jnp.eye(4)[1]), 1.0, rtol=1e-6)
+    assert np.isfinite(quantize.perplexity(jnp.zeros(4)))
+
+
+def test_revival_moves_dead_codes_only():
+    rng = np.random.default_rng(0)
+    codebook = jnp.float32(rng.normal(size=(50, 4)))
+    usage = jnp.float32(rng.random(50))
+    candidates = jnp.float32(rng.normal(size=(9, 4)) + 10.0)
+    revived, dead = quantize.revive(codebook, usage, candidates, 0.3, jax.random.key(0))
+    np.testing.assert_array_equal(dead, usage < 0.3)
+    assert 0 < dead.sum() < 50
+    np.testing.assert_array_equal(revived[~dead], codebook[~dead])
+    # Revived codes lie beside a candidate, and not all beside the same one.
+    moved = np.asarray(revived[dead])
+    gap = np.abs(moved[:, None] - np.asarray(candidates)[None]).max(-1)
+    assert gap.min(-1).max() < 0.01 * 6 * float(jnp.std(candidates))
+    assert len(set(gap.argmin(-1))) > 1
+
+
+def test_revival_of_nothing():
+    revived, dead = quantize.revive(
+        CODES, jnp.ones(3), jnp.ones((2, 2)), 0.5, jax.random.key(1)
+    )
+    np.testing.assert_array_equal(revived, CODES)
+    assert not dead.any()

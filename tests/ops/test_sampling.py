@@ -1,0 +1,48 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptface_jax.ops import sampling
+
+
+def test_distances_and_rings_by_hand():
+    known = jnp.array([[1, 1, 0, 0], [1, 0, 0, 0]], bool).reshape(-1)
+    distances = sampling.grid_distances((2, 4))
+    ring = np.asarray(sampling.rings(distances, known)).reshape(2, 4)
+    assert ring.tolist() == [[0, 0, 1, 2], [0, 1, 2, 3]]
+    line = sampling.rings(sampling.line_distances(5), jnp.array([0, 0, 1, 0, 0], bool))
+    assert line.tolist() == [2, 1, 0, 1, 2]
+    nothing = sampling.rings(distances, jnp.zeros(8, bool))
+    assert (nothing == sampling.FAR).all()
+
+
+@given(st.integers(1, 8), st.integers(0, 2**31 - 1))
+@settings(max_examples=50, deadline=None)
+def test_commit_takes_the_boundary_first_then_the_surest(k, seed):
+    rng = np.random.default_rng(seed)
+    ring = jnp.array(rng.integers(1, 4, 12))
+    confidence = jnp.array(rng.normal(size=12), jnp.float32)
+    is_open = jnp.array(rng.random(12) < 0.6)
+    commit = np.asarray(sampling.commit_mask(ring, confidence, is_open, k))
+    number = min(k, int(is_open.sum()))
+    ranked = sorted(
+        np.flatnonzero(is_open), key=lambda i: (int(ring[i]), -float(confidence[i]))
+    )
+    assert sorted(np.flatnonzero(commit)) == sorted(ranked[:number])
+
+
+def test_sampling_follows_the_distribution():
+    log_probs = jnp.log(jnp.tile(jnp.array([0.2, 0.5, 0.3, 0.0]), (20_000, 1)))
+    ids, sure = sampling.sample(log_probs, jnp.float32(1.0), jax.random.key(0))
+    shares = np.bincount(ids, minlength=4) / 20_000
+    np.testing.assert_allclose(shares, [0.2, 0.5, 0.3, 0.0], atol=0.015)
+    np.testing.assert_allclose(sure, np.log([0.2, 0.5, 0.3, 1.0])[ids], rtol=1e-5)
+    ids, _ = sampling.sample(log_probs[:50], jnp.float32(0.0), jax.random.key(1))
+    assert (ids == 1).all()
+    # Temperature 0.5 squares the odds.
+    ids, _ = sampling.sample(log_probs, jnp.float32(0.5), jax.random.key(2))
+    shares = np.bincount(ids, minlength=4) / 20_000
+    expected = np.array([0.04, 0.25, 0.09, 0]) / 0.38
+    np.testing.assert_allclose(shares, expected, atol=0.015)

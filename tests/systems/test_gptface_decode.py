@@ -1,0 +1,235 @@
+"""The acceptance tests of SPEC A.14, on the smallest model."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from gptface_jax.core import trees
+from gptface_jax.ops import guidance
+from gptface_jax.systems.gptface import decode as D
+from gptface_jax.systems.gptface.decode import DecodeConfig, decode
+
+KEY = jax.random.key(5)
+ALL = range(12)
+
+
+def run(known, config, *, size=None, key=KEY, seed=0, tokens=None):
+    module, params = tiny.model()
+    size = size or len(known)
+    tokens = tiny.tokens(size, seed) if tokens is None else tokens
+    return decode(module, params, tokens, jnp.asarray(known), config, key)
+
+
+@pytest.mark.parametrize("rule", ["none", *guidance.RULES])
+def test_every_rule_fills_the_image_with_codes_only(rule):
+    known = tiny.known_mask(3, [0, 1, 2, 5, 6])
+    before = tiny.tokens(3)
+    result = run(known, DecodeConfig(k=2, guidance=rule, step_size=0.01))
+    tokens = np.asarray(result.tokens)
+    np.testing.assert_array_equal(tokens[known], np.asarray(before)[known])
+    filled = tokens[~known]
+    assert (filled >= 13).all() and (filled < 21).all()
+    scores = np.asarray(result.itm_log_prob)
+    used = 0 if rule == "none" else 3
+    assert (np.isfinite(scores).sum(axis=1) == used).all()
+
+
+@pytest.mark.parametrize("k", [1, 5, 12])
+@pytest.mark.parametrize("cells", [(), (7,), (0, 1, 2, 5, 6), tuple(ALL)])
+def test_exactly_ceil_of_open_by_k_iterations(cells, k):
+    known = tiny.known_mask(2, sorted(cells))
+    result = run(known, DecodeConfig(k=k, guidance="none"))
+    assert (result.num_iterations == math.ceil(len(cells) / k)).all()
+    at = np.asarray(result.committed_at)
+    assert (at[known] == -1).all()
+    if cells:
+        counts = np.bincount(at[0][~known[0]])
+        assert (counts[:-1] == k).all() and 0 < counts[-1] <= k
+
+
+def test_one_shot():
+    known = tiny.known_mask(2, ALL)
+    result = run(known, DecodeConfig(k=12, guidance="ascent_norm"))
+    assert (result.num_iterations == 1).all()
+
+
+def test_commits_touch_the_boundary_while_it_is_wide_enough():
+    known = tiny.known_mask(6, [1, 2, 3, 5, 6, 7, 9, 10, 11])  # all but column 0
+    at = np.asarray(run(known, DecodeConfig(k=3, guidance="none")).committed_at)
+    for row in at[:, 1:13].reshape(6, 3, 4):
+        assert (row[:, 1] == 0).all()  # three boundary cells, k = 3
+        assert (row[:, 2] == 1).all() and (row[:, 3] == 2).all()
+    anywhere = DecodeConfig(k=3, guidance="none", select="global")
+    at = np.asarray(run(known, anywhere).committed_at)[:, 1:13].reshape(6, 3, 4)
+    assert any((row[:, 1] != 0).any() for row in at)
+
+
+def test_step_zero_is_unguided_decoding():
+    known = tiny.known_mask(4, [0, 1, 4, 5, 8, 9])
+    plain = run(known, DecodeConfig(k=2, guidance="none"))
+    options = {"step_size": 0.0, "kl_max": 0.0, "fusion": 1.0, "k": 2}
+    for rule in ("ascent_norm", "literal"):
+        guided = run(known, DecodeConfig(guidance=rule, **options))
+        np.testing.assert_array_equal(guided.tokens, plain.tokens)
+        np.testing.assert_array_equal(guided.committed_at, plain.committed_at)
+    module, params = tiny.model()
+    row = jnp.where(known[0], tiny.tokens(1)[0], tiny.VOCAB.mask_id)
+    for rule in guidance.RULES:
+        config = DecodeConfig(guidance=rule, step_size=0.0)
+        shifted, _ = D.shift(module, params, row, config)
+        log_probs = [
+            jax.nn.log_softmax(D.side_log_probs(module, p, row, config)["image"])
+            for p in (params, shifted)
+        ]
+        np.testing.assert_allclose(log_probs[0], log_probs[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["ascent_norm", "literal"])
+def test_parameters_are_bitwise_unchanged(rule):
+    module, params = tiny.model()
+    copy = jax.tree.map(np.array, params)
+    known = tiny.known_mask(2, ALL)
+    config = DecodeConfig(guidance=rule, step_size=0.1, k=4)
+    first = run(known, config)
+    for a, b in zip(jax.tree.leaves(copy), jax.tree.leaves(params)):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(run(known, config).tokens, first.tokens)
+
+
+def test_literal_without_gradient_scales_all_weights():
+    module, params = tiny.model()
+    # So sure of a match that p(q=1) is exactly 1 and no gradient is left.
+    flat = trees.flatten(params)
+    flat["itm/bias"] = jnp.array([-100.0, 100.0])
+    params = trees.unflatten(flat)
+    config = DecodeConfig(guidance="literal", step_size=0.05)
+    shifted, match = D.shift(module, params, tiny.tokens(1)[0], config)
+    assert match == 0.0
+    for a, b in zip(jax.tree.leaves(shifted), jax.tree.leaves(params)):
+        np.testing.assert_allclose(a, 0.95 * b, rtol=1e-6, atol=1e-8)
+
+
+def test_a_small_step_raises_the_match():
+    module, params = tiny.model()
+    tokens = tiny.tokens(128, seed=3)
+    tokens = jnp.where(tiny.known_mask(128, [1, 2, 5, 6]), tokens, tiny.VOCAB.mask_id)
+    config = DecodeConfig(guidance="ascent_norm", step_size=1e-3)
+
+    @jax.jit
+    @jax.vmap
+    def before_and_after(row):
+        shifted, before = D.shift(module, params, row, config)
+        return before, D.itm_log_prob(module, shifted, row[None])[0]
+
+    before, after = before_and_after(tokens)
+    assert np.mean(after > before) >= 0.95
+
+
+def test_guidance_changes_blocks_only_and_literal_everything():
+    module, params = tiny.model()
+    row = tiny.tokens(1)[0]
+    moved, _ = D.shift(module, params, row, DecodeConfig(step_size=0.1))
+    flat = trees.flatten(params)
+    changed = {n for n, x in trees.flatten(moved).items() if (x != flat[n]).any()}
+    assert changed and all(n.startswith("transformer/") for n in changed)
+    literal = DecodeConfig(guidance="literal", step_size=0.1)
+    moved, _ = D.shift(module, params, row, literal)
+    changed = {n for n, x in trees.flatten(moved).items() if (x != flat[n]).any()}
+    assert {"itm/kernel", "tokens/embedding", "tokens/position"} <= changed
+    with pytest.raises(ValueError, match="matches no parameter"):
+        D.shift(module, params, row, DecodeConfig(update_set="^nothing"))
+
+
+@pytest.mark.parametrize("rule", ["none", "ascent_norm", "literal"])
+def test_a_sample_does_not_depend_on_its_batch_mates(rule):
+    config = DecodeConfig(k=2, guidance=rule, step_size=0.02)
+    tokens = tiny.tokens(5, seed=1)
+    known = tiny.known_mask(5, [2, 3, 6, 7, 11])
+    known[3] = tiny.known_mask(1, ALL)[0]  # a mate that takes longer
+    keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(5))
+    together = run(known, config, tokens=tokens, key=keys)
+    for i in range(5):
+        alone = run(
+            known[i : i + 1], config, tokens=tokens[i : i + 1], key=keys[i : i + 1]
+        )
+        np.testing.assert_array_equal(together.tokens[i], alone.tokens[0])
+        np.testing.assert_allclose(
+            together.itm_log_prob[i], alone.itm_log_prob[0], rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("rule", guidance.RULES[:3])
+def test_batched_guidance_equals_one_sample_at_a_time(rule):
+    module, params = tiny.model()
+    tokens = tiny.tokens(4, seed=2)
+    # A large step, so that the change is not lost in the rounding of the sum.
+    config = DecodeConfig(guidance=rule, step_size=1.0)
+    together, _ = jax.vmap(lambda row: D.shift(module, params, row, config))(tokens)
+    alone = jax.jit(lambda row: D.shift(module, params, row, config)[0])
+    for i in range(4):
+        explicit = alone(tokens[i])
+        error = jax.tree.map(lambda a, b, i=i: a[i] - b, together, explicit)
+        change = jax.tree.map(jnp.subtract, explicit, params)
+        norm = guidance.global_norm(change)
+        assert norm > 0
+        assert guidance.global_norm(error) < 1e-5 * norm
+
+
+def test_text_can_be_the_masked_side():
+    known = tiny.known_mask(4, range(5), side="text")
+    before = tiny.tokens(4)
+    known |= np.asarray(before) == tiny.VOCAB.pad_id
+    result = run(known, DecodeConfig(k=1, side="text"))
+    tokens = np.asarray(result.tokens)
+    np.testing.assert_array_equal(tokens[known], np.asarray(before)[known])
+    assert (tokens[~known] >= 5).all() and (tokens[~known] < 13).all()  # no specials
+    assert (result.num_iterations == (~known).sum(1)).all()
+    both = tiny.known_mask(4, [0, 1]) & known
+    result = run(both, DecodeConfig(k=2, side="both"))
+    assert (np.asarray(result.tokens) != tiny.VOCAB.mask_id).all()
+
+
+def test_equation_six_hides_the_text_while_sampling():
+    known = tiny.known_mask(3, ALL)
+    config = DecodeConfig(k=3, guidance="none", eq6=True)
+    one = run(known, config, tokens=tiny.tokens(3))
+    other_text = tiny.tokens(3).at[:, 14:].set(tiny.tokens(3, seed=9)[:, 14:])
+    two = run(known, config, tokens=other_text)
+    np.testing.assert_array_equal(one.tokens[:, :13], two.tokens[:, :13])
+    visible = dataclasses.replace(config, eq6=False)
+    log_probs = [
+        D.side_log_probs(*tiny.model(), t[0], visible)["image"]
+        for t in (tiny.tokens(3), other_text)
+    ]
+    assert np.abs(log_probs[0] - log_probs[1]).max() > 1e-3
+
+
+def test_temperature_zero_is_greedy_and_keys_matter():
+    known = tiny.known_mask(2, ALL)
+    greedy = DecodeConfig(
+        guidance="none", k=3, temperature=0.0, temperature_end=0.0, confidence_noise=0.0
+    )
+    a = run(known, greedy, key=jax.random.key(1))
+    b = run(known, greedy, key=jax.random.key(2))
+    np.testing.assert_array_equal(a.tokens, b.tokens)
+    warm = DecodeConfig(guidance="none", k=3)
+    a = run(known, warm, key=jax.random.key(1))
+    b = run(known, warm, key=jax.random.key(2))
+    assert (np.asarray(a.tokens) != np.asarray(b.tokens)).any()
+
+
+def test_wrong_options_are_named():
+    for options, said in (
+        ({"guidance": "magic"}, "'magic'"),
+        ({"k": 0}, "k is 0"),
+        ({"side": "left"}, "'left'"),
+        ({"select": "best"}, "'best'"),
+        ({"temperature": -1.0}, "negative"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            DecodeConfig(**options)

@@ -1,0 +1,233 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from gptface_jax.ops import losses
+from gptface_jax.systems.gptface import make_system, model, with_codebook
+from gptface_jax.systems.gptface import objective as O
+from gptface_jax.systems.gptface.objective import ObjectiveConfig
+
+KEY = jax.random.key(0)
+CONFIG = tiny.config()
+PAPER = ObjectiveConfig(
+    ratio_schedule="rescaled", clean_fraction=0.0, span_fraction=1.0, pooled=True
+)
+
+
+DEFAULT = ObjectiveConfig()
+
+
+def corrupted(objective=DEFAULT, size=64, ratio=0.5, data=None, key=KEY):
+    data = tiny.batch(size) if data is None else data
+    return data, O.corrupt(CONFIG, objective, data, jnp.full((size,), ratio), key)
+
+
+def test_masked_positions_hold_mask_and_nothing_else_changes():
+    data, c = corrupted()
+    tokens, targets, masked = (np.asarray(x) for x in (c.tokens, c.targets, c.masked))
+    assert (tokens[masked] == tiny.VOCAB.mask_id).all()
+    np.testing.assert_array_equal(tokens[~masked], targets[~masked])
+    assert not masked[:, [0, 13]].any()  # [CLS], [SEP]
+    assert not (masked & (targets == tiny.VOCAB.pad_id)).any()
+    assert (masked[:, 1:13].sum(1) == 6).all()
+    np.testing.assert_array_equal(targets[:, 1:13], data["image_ids"] + 13)
+    words = (targets[:, 14:] != 0).sum(1)
+    expected = np.maximum(1, np.round(0.2 * words))
+    np.testing.assert_array_equal(masked[:, 14:].sum(1), expected)
+
+
+def test_half_of_the_texts_are_replaced_and_labelled():
+    data, c = corrupted(size=2000)
+    texts, labels = np.asarray(c.targets)[:, 14:], np.asarray(c.itm_labels)
+    own = (texts == data["text_ids"]).all(1)
+    other = (texts == data["negative_ids"]).all(1)
+    assert own[labels == 1].all() and other[labels == 0].all()
+    assert 0.45 < labels.mean() < 0.55
+    same = {**data, "negative_ids": data["text_ids"]}
+    _, c = corrupted(size=2000, data=same)
+    assert (c.itm_labels == 1).all()
+
+
+def test_permuting_captions_changes_labels_only_where_the_text_differs():
+    data = tiny.batch(6)
+    data["text_ids"][3] = data["text_ids"][0]
+    order = np.array([3, 1, 2, 0, 5, 4])
+    permuted = {**data, "negative_ids": data["text_ids"][order]}
+    always = ObjectiveConfig(negative_fraction=1.0)
+    _, c = corrupted(always, 6, data=permuted)
+    differs = (data["text_ids"] != data["text_ids"][order]).any(1)
+    np.testing.assert_array_equal(np.asarray(c.itm_labels), 1 - differs)
+
+
+def test_match_rows_tell_the_truth_or_nothing():
+    _, c = corrupted(size=2000)
+    match, labels = np.asarray(c.match), np.asarray(c.itm_labels)
+    told = match != model.UNKNOWN
+    assert 0.45 < told.mean() < 0.55
+    np.testing.assert_array_equal(match[told] == model.MATCHED, labels[told] == 1)
+    without = tiny.config(match_token=False)
+    c = O.corrupt(without, PAPER, tiny.batch(50), jnp.full((50,), 0.3), KEY)
+    assert (c.match == model.UNKNOWN).all()
+
+
+def test_ratios_follow_their_schedules():
+    def ratios(step, total=1000, size=4000, **options):
+        objective = ObjectiveConfig(**options)
+        return np.asarray(O.image_ratios(objective, size, step, total, KEY))
+
+    plain = {"clean_fraction": 0.0}
+    np.testing.assert_allclose(ratios(0, ratio_schedule="paper", **plain), 0.15)
+    late = ratios(40_000, total=10**6, ratio_schedule="paper", **plain)
+    np.testing.assert_allclose(late, 0.17, rtol=1e-5)
+    half = ratios(500, ratio_schedule="rescaled", **plain)
+    np.testing.assert_allclose(half, 0.40, rtol=1e-5)
+    wide = ratios(799, ratio_schedule="wide", **plain)
+    assert np.ptp(wide) == 0
+    wide = ratios(800, ratio_schedule="wide", wide_range=(0.1, 1.0), **plain)
+    assert wide.min() < 0.12 and wide.max() > 0.98 and abs(wide.mean() - 0.55) < 0.02
+    clean = ratios(0, ratio_schedule="rescaled", clean_fraction=0.25)
+    assert abs((clean == 0).mean() - 0.25) < 0.03
+    warm = ratios(10, ratio_schedule="uniform", itm_warmup=0.1, **plain)
+    assert warm.max() <= 0.15
+    with pytest.raises(ValueError, match="'fast'"):
+        ObjectiveConfig(ratio_schedule="fast")
+
+
+def test_the_gathered_loss_is_the_full_softmax():
+    module, params = tiny.model()
+    _, c = corrupted(size=8, ratio=0.6)
+    hidden = module.apply({"params": params}, c.tokens, c.match)
+    budget = O.budgets(CONFIG, ObjectiveConfig())
+    metrics = O.masked_metrics(module, params, hidden, c, budget)
+    logits = module.apply({"params": params}, hidden, method="token_logits")
+    assert logits.shape[-1] == 21  # one shared softmax
+    nll = losses.cross_entropy(logits, c.targets)
+    for name, where in (("image", slice(1, 13)), ("text", slice(14, 19))):
+        mask = np.asarray(c.masked)[:, where]
+        expected = np.asarray(nll)[:, where][mask]
+        total, count = metrics[f"{name}_nll"]
+        assert count == mask.sum()
+        np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
+
+
+def test_pooled_and_separate_means_by_hand():
+    module, params = tiny.model(match_token=False)
+    data = tiny.batch(16)
+    parts = {}
+    for pooled in (True, False):
+        objective = ObjectiveConfig(
+            ratio_schedule="rescaled", clean_fraction=0.0, pooled=pooled
+        )
+        loss, (_, metrics) = O.make_loss(module, objective, 100)(
+            params, {}, data, KEY, jnp.int32(50)
+        )
+        parts[pooled] = (
+            float(loss),
+            {k: (float(a), float(b)) for k, (a, b) in metrics.items()},
+        )
+    loss, metrics = parts[True]
+    image, text, itm = (metrics[k] for k in ("image_nll", "text_nll", "itm_loss"))
+    both = (image[0] + text[0]) / (image[1] + text[1])
+    assert loss == pytest.approx(both + itm[0] / itm[1], rel=1e-5)
+    apart = image[0] / image[1] + text[0] / text[1] + itm[0] / itm[1]
+    assert parts[False][0] == pytest.approx(apart, rel=1e-5)
+    assert itm[1] == 16
+
+
+def test_matching_is_scored_on_unknown_examples_with_a_text():
+    module, params = tiny.model()
+    data = tiny.batch(64)
+    data["text_ids"][:20] = data["negative_ids"][:20] = tiny.VOCAB.pad_id
+    objective = ObjectiveConfig(unknown_fraction=1.0)
+    _, (_, metrics) = O.make_loss(module, objective, 10)(
+        params, {}, data, KEY, jnp.int32(0)
+    )
+    assert metrics["itm_loss"][1] == 44
+    assert metrics["text_nll"][1] > 0 and np.isfinite(metrics["text_nll"][0])
+
+
+def test_contrastive_term_ends():
+    module, params = tiny.model(contrastive_width=8)
+    objective = ObjectiveConfig(contrastive_weight=1.0, contrastive_until=0.5)
+    loss = jax.jit(O.make_loss(module, objective, 10))
+    data = tiny.batch(8)
+    before, (_, during) = loss(params, {}, data, KEY, jnp.int32(4))
+    after, (_, over) = loss(params, {}, data, KEY, jnp.int32(5))
+    assert during["contrastive_loss"][1] == 8 and over["contrastive_loss"][1] == 0
+    assert float(before) > float(after)
+
+
+def test_unimodal_features_have_not_seen_the_other_side():
+    module, params = tiny.model(contrastive_width=8)
+    tokens = tiny.tokens(4)
+    other = tokens.at[:, 1:13].set(tiny.tokens(4, seed=7)[:, 1:13])
+
+    def features(t):
+        return module.apply({"params": params}, t, method="contrastive_features")
+
+    np.testing.assert_allclose(features(tokens)[1], features(other)[1], atol=1e-6)
+    assert np.abs(features(tokens)[0] - features(other)[0]).max() > 1e-3
+
+
+def test_probe_reports_every_ratio_and_is_balanced():
+    module, params = tiny.model()
+    evaluate = jax.jit(O.make_eval(module, ObjectiveConfig()))
+    metrics = evaluate(params, {}, tiny.batch(10), KEY)
+    for ratio in (0, 15, 40, 65):
+        hits, count = metrics[f"itm_accuracy_{ratio}"]
+        assert count == 20 and 0 <= hits <= 20
+
+
+@pytest.mark.parametrize("preset", ["paper", "control"])
+def test_a_small_batch_is_learnt(preset):
+    objective = {"ratio_schedule": "rescaled", "pooled": preset == "paper"}
+    config = {
+        "model": tiny_model_mapping(match_token=preset == "control"),
+        "objective": objective,
+        "total_steps": 100,
+    }
+    system = make_system(config)
+    import flax
+
+    params = flax.linen.meta.unbox(system.init(KEY))
+    data = tiny.batch(8)
+    tx = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, opt, i):
+        loss = system.phases[0].loss
+        (value, _), grads = jax.value_and_grad(
+            lambda p: loss(p, {}, data, jax.random.fold_in(KEY, i), i), has_aux=True
+        )(params)
+        updates, opt = tx.update(grads, opt)
+        return optax.apply_updates(params, updates), opt, value
+
+    opt, values = tx.init(params), []
+    for i in range(60):
+        params, opt, value = step(params, opt, jnp.int32(i))
+        values.append(float(value))
+    assert np.mean(values[-10:]) < np.mean(values[:10]) - 0.5
+
+
+def tiny_model_mapping(**changes):
+    import dataclasses
+
+    return dataclasses.asdict(tiny.config(**changes))
+
+
+def test_codebook_start_keeps_the_geometry():
+    rng = np.random.default_rng(0)
+    codebook = jnp.asarray(rng.normal(3.0, 2.0, (200, 4)), jnp.float32)
+    embedding = jnp.asarray(0.05 * rng.normal(size=(220, 64)), jnp.float32)
+    table = np.asarray(with_codebook(embedding, codebook, 20, KEY))
+    np.testing.assert_array_equal(table[:20], embedding[:20])
+    assert abs(table[20:].std() / 0.05 - 1) < 0.1
+
+    def distances(x):
+        x = np.asarray(x)
+        return np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(200, 1)]
+
+    assert np.corrcoef(distances(codebook), distances(table[20:]))[0, 1] > 0.6

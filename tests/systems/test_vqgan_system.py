@@ -1,0 +1,141 @@
+"""The tokenizer's losses, metrics and codebook care, on networks made constant."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from gptface_jax.systems.vqgan import make_system
+
+MODEL = {
+    "resolution": 8,
+    "level_channels": (4, 8),
+    "num_res_blocks": 1,
+    "attn_resolutions": (),
+    "z_channels": 4,
+    "embed_dim": 2,
+    "codebook_size": 6,
+    "groups": 2,
+}
+KEY = jax.random.key(0)
+TOKENS = 3 * 4 * 4  # a batch of three pictures
+
+
+def build(**objective):
+    return make_system(
+        {"model": MODEL, "objective": objective, "batch_size": 3, "total_steps": 20}
+    )
+
+
+@functools.cache
+def initial():
+    return nn.meta.unbox(jax.jit(build().init)(KEY))
+
+
+def constant(colour: float, latent=(1.0, 2.0)):
+    """Parameters that encode anything as `latent` and decode it as one colour."""
+    params = initial()
+    zero = jax.tree.map(jnp.zeros_like, params)
+    out = {**zero["decoder"]["conv_out"], "bias": jnp.full(3, colour)}
+    return {
+        **params,
+        "decoder": {**params["decoder"], "conv_out": out},
+        "quant_conv": {**zero["quant_conv"], "bias": jnp.array(latent)},
+        "codebook": jnp.array(
+            [[9.0, 9.0], [2.0, 4.0], [-5.0, 0.0], [5.0, 9.0], [7.0, 0.0], [8.0, 8.0]]
+        ),
+    }
+
+
+def test_eval_by_hand():
+    system = build(l1=2.0, l2=3.0, gradient=5.0, codebook=7.0, scales=2)
+    batch = {"image": jnp.full((3, 8, 8, 3), 0.1)}
+    evaluate = jax.jit(system.eval_fns["eval"])
+    metrics = evaluate(constant(0.3), system.init_state(), batch, KEY)
+    means = {name: float(total / count) for name, (total, count) in metrics.items()}
+    assert all(count == 3 for _, count in metrics.values())
+    assert means["psnr"] == pytest.approx(20.0, abs=1e-3)  # 10 log10(4 / 0.2^2)
+    assert means["l1"] == pytest.approx(0.2, rel=1e-4)
+    assert means["l2"] == pytest.approx(0.04, rel=1e-4)
+    assert means["gradient"] == 0.0
+    # Latent (1, 2), nearest code (2, 4): (1 + 0.25) * (1 + 4) / 2.
+    assert means["codebook"] == pytest.approx(3.125, rel=1e-4)
+    expected = 2 * 0.2 + 3 * 0.04 + 7 * 3.125
+    assert means["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_psnr_sees_the_picture_as_it_is_saved():
+    """Beyond white is white, and a perfect picture has 100 dB."""
+    batch = {"image": jnp.ones((3, 8, 8, 3))}
+    metrics = jax.jit(build().eval_fns["eval"])(constant(1.4), {}, batch, KEY)
+    assert metrics["psnr"][0] / 3 == pytest.approx(100.0)
+    assert metrics["l1"][0] / 3 == pytest.approx(0.4, rel=1e-4)
+
+
+def test_usage_is_a_moving_average_and_candidates_are_latents():
+    system = build(usage_decay=0.75, num_candidates=5)
+    state = system.init_state()
+    np.testing.assert_allclose(state["usage"], TOKENS / 6)
+    assert state["candidates"].shape == (5, 2)
+    batch = {"image": jnp.zeros((3, 8, 8, 3))}
+    loss = jax.jit(system.phases[0].loss)
+    _, (state, metrics) = loss(constant(0.0), state, batch, KEY, jnp.int32(0))
+    expected = np.full(6, 0.75 * TOKENS / 6)
+    expected[1] += 0.25 * TOKENS  # every token is code 1
+    np.testing.assert_allclose(state["usage"], expected, rtol=1e-5)
+    np.testing.assert_allclose(state["candidates"], np.tile([1.0, 2.0], (5, 1)))
+    np.testing.assert_allclose(metrics["code_perplexity"][0], 1.0, rtol=1e-5)
+    assert metrics["codes_in_use"] == (1.0, 1.0)
+
+
+def test_revival_happens_in_its_window_only():
+    assert build().post_update is None
+    system = build(revive_every=3, revive_from=0.3, revive_until=0.6)
+    params = constant(0.0)
+    usage = jnp.array([8.0, 8.0, 0.0, 8.0, 0.1, 8.0])  # 3 % of the mean is 0.16
+    state = {"usage": usage, "candidates": jnp.tile(jnp.array([1.0, 2.0]), (4, 1))}
+    moved = []
+    for step in range(20):
+        after, kept = system.post_update(params, state, KEY, jnp.int32(step))
+        change = np.abs(np.asarray(after["codebook"] - params["codebook"])).max(-1) > 0
+        if not change.any():
+            np.testing.assert_array_equal(kept["usage"], usage)
+            continue
+        moved.append(step)
+        assert change.tolist() == [False, False, True, False, True, False]
+        # Spread 0.01 of the candidates' standard deviation 0.5.
+        gap = np.asarray(after["codebook"])[change] - [1.0, 2.0]
+        assert np.abs(gap).max() < 0.05
+        expected = np.where(change, usage.mean(), usage)
+        np.testing.assert_allclose(kept["usage"], expected, rtol=1e-6)
+        np.testing.assert_array_equal(kept["candidates"], state["candidates"])
+    assert moved == [6, 9, 12]
+
+
+def test_a_batch_is_learnt():
+    system = build(l2=1.0)
+    # A few flat pictures: what is left to learn is the colour of each.
+    colours = jnp.array([[-0.8, 0.0, 0.6], [0.7, 0.5, -0.5], [0.0, -0.6, 0.9]])
+    batch = {"image": jnp.broadcast_to(colours[:, None, None], (3, 8, 8, 3))}
+    params, state = initial(), system.init_state()
+    tx = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, opt, state, number):
+        (loss, (state, metrics)), grads = jax.value_and_grad(
+            system.phases[0].loss, has_aux=True
+        )(params, state, batch, jax.random.fold_in(KEY, number), number)
+        updates, opt = tx.update(grads, opt)
+        return optax.apply_updates(params, updates), opt, state, loss, metrics
+
+    opt, losses, psnrs = tx.init(params), [], []
+    for number in range(40):
+        params, opt, state, loss, metrics = step(params, opt, state, jnp.int32(number))
+        losses.append(float(loss))
+        psnrs.append(float(metrics["psnr"][0]) / 3)
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    assert np.mean(psnrs[-5:]) > np.mean(psnrs[:5]) + 2.0
