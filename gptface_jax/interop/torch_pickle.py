@@ -57,7 +57,17 @@ class _Stub:
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
-    """The strided view that a tensor is of its storage; read-only, no copy."""
+    """The strided view that a tensor is of its storage; read-only, no copy.
+
+    The file chooses the arguments: a storage that is itself a view, or numbers that
+    overflow, would make the bounds check below meaningless.
+    """
+    if not (isinstance(storage, np.ndarray) and storage.ndim == 1):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    if not storage.flags.c_contiguous:
+        raise pickle.UnpicklingError("a tensor's storage is a view")
+    if len(size) != len(stride) or {type(n) for n in (offset, *size, *stride)} != {int}:
+        raise pickle.UnpicklingError("a tensor's shape is no list of integers")
     if math.prod(size) == 0:
         return np.zeros(size, storage.dtype)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride))

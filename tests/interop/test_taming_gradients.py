@@ -58,27 +58,37 @@ def golden(shared):
 
 
 def test_generator_gradients(golden):
-    """L1 + adaptive weight * adversarial + codebook loss in the published order."""
+    """L1 + adaptive weight * adversarial + codebook loss in the published order.
+
+    The slope of the adversarial term is taken at the reference's reconstruction:
+    rounding alone moves single LeakyReLUs over their kink, one percent of the whole.
+    """
     module, state, arrays = golden
     params = taming.convert(state, module.config)
     image, weight = jnp.asarray(arrays["image"]), float(arrays["adaptive_weight"])
 
-    def losses(params, on_codebook):
+    def adversarial(fake):
+        return -discriminate(state, fake).mean()
+
+    there = jnp.asarray(arrays["reconstruction"])
+    value, slope = jax.jit(jax.value_and_grad(adversarial))(there)
+    np.testing.assert_allclose(value, arrays["g_loss"], rtol=1e-4)
+
+    def losses(params):
         fake, aux = module.apply({"params": params}, image)
         nll = jnp.abs(fake - image).mean()
-        adversarial = -discriminate(state, fake).mean()
-        codes = quantize.codebook_loss(aux["z_e"], aux["z_q"], 0.25, on_codebook)
-        return nll + weight * adversarial + codes, (nll, adversarial)
+        codes = quantize.codebook_loss(aux["z_e"], aux["z_q"], 0.25, True)
+        total = nll + codes + weight * jnp.sum(slope * (fake - there))
+        return total, nll
 
-    run = jax.jit(jax.value_and_grad(losses, has_aux=True), static_argnums=1)
-    (total, (nll, adversarial)), grads = run(params, True)
+    (total, nll), grads = jax.jit(jax.value_and_grad(losses, has_aux=True))(params)
     np.testing.assert_allclose(nll, arrays["nll_l1"], rtol=1e-4)
-    np.testing.assert_allclose(adversarial, arrays["g_loss"], rtol=1e-3)
+    total += weight * value
     np.testing.assert_allclose(total, arrays["generator_total"], rtol=1e-4)
 
     def agree(ours, theirs):
         scale = np.abs(arrays[theirs]).max()
-        np.testing.assert_allclose(ours, arrays[theirs], atol=2e-3 * scale)
+        np.testing.assert_allclose(ours, arrays[theirs], atol=1e-3 * scale)
 
     agree(grads["codebook"], "grad_codebook")
     for network, name in (("encoder", "conv_in"), ("decoder", "conv_out")):

@@ -82,6 +82,24 @@ def test_tensors_outside_their_storage_are_refused(tmp_path):
             load_torch_zip(write(tmp_path / "b.pt", value, {"0": data}))
 
 
+def test_views_are_no_storages(tmp_path):
+    """One number seen as many by zero strides has no memory for other strides."""
+    data = {"0": np.ones(1, np.float32), "1": np.array([3], np.int64)}
+    wide = Tensor("FloatStorage", "0", 1, 0, (1000,), (0,))
+    flat = Tensor("FloatStorage", "0", 1, 0, (1, 1), (1, 1))
+    number = Tensor("LongStorage", "1", 1, 0, (), ())
+    for storage, size, said in (
+        (wide, (1000,), "is a view"),
+        (flat, (1,), "without a storage"),
+        (wide.pid, (number,), "integers"),
+        (wide.pid, (1, 1), "integers"),
+    ):
+        tensor = Tensor("FloatStorage", "0", 1, 0, size, (1,))
+        tensor.pid = storage
+        with pytest.raises(UserError, match=said):
+            load_torch_zip(write(tmp_path / "view.pt", {"w": tensor}, data))
+
+
 class Evil:
     def __init__(self, path):
         self.path = path

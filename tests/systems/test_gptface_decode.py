@@ -163,14 +163,17 @@ def test_a_sample_does_not_depend_on_its_batch_mates(rule):
         )
 
 
-@pytest.mark.parametrize("rule", guidance.RULES[:3])
+@pytest.mark.parametrize("rule", ["ascent", "ascent_norm"])
 def test_batched_guidance_equals_one_sample_at_a_time(rule):
     module, params = tiny.model()
     tokens = tiny.tokens(4, seed=2)
     # A large step, so that the change is not lost in the rounding of the sum.
     config = DecodeConfig(guidance=rule, step_size=1.0)
-    together, _ = jax.vmap(lambda row: D.shift(module, params, row, config))(tokens)
-    alone = jax.jit(lambda row: D.shift(module, params, row, config)[0])
+
+    def one(row):
+        return D.shift(module, params, row, config)[0]
+
+    together, alone = jax.jit(jax.vmap(one))(tokens), jax.jit(one)
     for i in range(4):
         explicit = alone(tokens[i])
         error = jax.tree.map(lambda a, b, i=i: a[i] - b, together, explicit)

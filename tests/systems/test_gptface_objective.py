@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import tiny
+from flax import linen as nn
 
 from gptface_jax.ops import losses
 from gptface_jax.systems.gptface import make_system, model, with_codebook
@@ -18,11 +21,12 @@ PAPER = ObjectiveConfig(
 
 
 DEFAULT = ObjectiveConfig()
+_corrupt = jax.jit(O.corrupt, static_argnums=(0, 1))
 
 
 def corrupted(objective=DEFAULT, size=64, ratio=0.5, data=None, key=KEY):
     data = tiny.batch(size) if data is None else data
-    return data, O.corrupt(CONFIG, objective, data, jnp.full((size,), ratio), key)
+    return data, _corrupt(CONFIG, objective, data, jnp.full((size,), ratio), key)
 
 
 def test_masked_positions_hold_mask_and_nothing_else_changes():
@@ -99,7 +103,7 @@ def test_ratios_follow_their_schedules():
 def test_the_gathered_loss_is_the_full_softmax():
     module, params = tiny.model()
     _, c = corrupted(size=8, ratio=0.6)
-    hidden = module.apply({"params": params}, c.tokens, c.match)
+    hidden = jax.jit(module.apply)({"params": params}, c.tokens, c.match)
     budget = O.budgets(CONFIG, ObjectiveConfig())
     metrics = O.masked_metrics(module, params, hidden, c, budget)
     logits = module.apply({"params": params}, hidden, method="token_logits")
@@ -121,9 +125,8 @@ def test_pooled_and_separate_means_by_hand():
         objective = ObjectiveConfig(
             ratio_schedule="rescaled", clean_fraction=0.0, pooled=pooled
         )
-        loss, (_, metrics) = O.make_loss(module, objective, 100)(
-            params, {}, data, KEY, jnp.int32(50)
-        )
+        loss_fn = jax.jit(O.make_loss(module, objective, 100))
+        loss, (_, metrics) = loss_fn(params, {}, data, KEY, jnp.int32(50))
         parts[pooled] = (
             float(loss),
             {k: (float(a), float(b)) for k, (a, b) in metrics.items()},
@@ -142,22 +145,37 @@ def test_matching_is_scored_on_unknown_examples_with_a_text():
     data = tiny.batch(64)
     data["text_ids"][:20] = data["negative_ids"][:20] = tiny.VOCAB.pad_id
     objective = ObjectiveConfig(unknown_fraction=1.0)
-    _, (_, metrics) = O.make_loss(module, objective, 10)(
-        params, {}, data, KEY, jnp.int32(0)
-    )
+    loss_fn = jax.jit(O.make_loss(module, objective, 10))
+    _, (_, metrics) = loss_fn(params, {}, data, KEY, jnp.int32(0))
     assert metrics["itm_loss"][1] == 44
     assert metrics["text_nll"][1] > 0 and np.isfinite(metrics["text_nll"][0])
 
 
 def test_contrastive_term_ends():
     module, params = tiny.model(contrastive_width=8)
-    objective = ObjectiveConfig(contrastive_weight=1.0, contrastive_until=0.5)
-    loss = jax.jit(O.make_loss(module, objective, 10))
-    data = tiny.batch(8)
-    before, (_, during) = loss(params, {}, data, KEY, jnp.int32(4))
-    after, (_, over) = loss(params, {}, data, KEY, jnp.int32(5))
-    assert during["contrastive_loss"][1] == 8 and over["contrastive_loss"][1] == 0
-    assert float(before) > float(after)
+    objective = ObjectiveConfig(contrastive_weight=2.0, contrastive_until=0.5)
+    loss_fn = O.make_loss(module, objective, 10)
+    evaluate = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    for step, pairs in ((4, 8), (5, 0)):
+        (loss, (_, metrics)), gradient = evaluate(
+            params, {}, tiny.batch(8), KEY, jnp.int32(step)
+        )
+        assert metrics["contrastive_loss"][1] == pairs
+        parts = ("image_nll", "text_nll", "itm_loss")
+        expected = sum(float(losses.mean(metrics[name])) for name in parts)
+        term = float(losses.mean(metrics["contrastive_loss"]))
+        assert (term > 0) == bool(pairs)
+        assert float(loss) == pytest.approx(expected + 2.0 * term, rel=1e-5)
+        for name in ("image_projection", "text_projection", "contrastive_log_scale"):
+            leaves = jax.tree.leaves(gradient[name])
+            assert any(np.asarray(g).any() for g in leaves) == bool(pairs)
+
+
+def test_every_masked_word_fits_the_budget():
+    objective = ObjectiveConfig(text_ratio=1.0, text_wide_fraction=0.5)
+    _, c = corrupted(objective, size=200)
+    _, slots = O.budgets(CONFIG, objective)
+    assert np.asarray(c.masked)[:, 14:].sum(1).max() <= slots
 
 
 def test_unimodal_features_have_not_seen_the_other_side():
@@ -190,9 +208,7 @@ def test_a_small_batch_is_learnt(preset):
         "total_steps": 100,
     }
     system = make_system(config)
-    import flax
-
-    params = flax.linen.meta.unbox(system.init(KEY))
+    params = nn.meta.unbox(system.init(KEY))
     data = tiny.batch(8)
     tx = optax.adam(1e-2)
 
@@ -213,8 +229,6 @@ def test_a_small_batch_is_learnt(preset):
 
 
 def tiny_model_mapping(**changes):
-    import dataclasses
-
     return dataclasses.asdict(tiny.config(**changes))
 
 

@@ -80,7 +80,8 @@ class ObjectiveConfig:
 
     @property
     def max_text_ratio(self) -> float:
-        return WIDE_TEXT_RATIO if self.text_wide_fraction else self.text_ratio
+        wide = WIDE_TEXT_RATIO if self.text_wide_fraction else 0.0
+        return max(self.text_ratio, wide)
 
 
 @flax.struct.dataclass

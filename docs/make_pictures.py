@@ -1,0 +1,84 @@
+"""Makes the pictures of README and docs, from drawn faces and the bundled model.
+
+uv run --with matplotlib python docs/make_pictures.py
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+from PIL import Image
+
+from gptface_jax.apps import api, quickstart
+from gptface_jax.data import synthetic
+
+IMAGES = pathlib.Path(__file__).parent / "images"
+
+
+def faces() -> None:
+    """A hundred drawn faces, and one face with one thing changed at a time."""
+    source = synthetic.SyntheticFaces(size=64, count=400, seed=3)
+    rows = [
+        np.concatenate([source[4 * (10 * r + c)].image for c in range(10)], 1)
+        for r in range(10)
+    ]
+    Image.fromarray(np.concatenate(rows)).save(IMAGES / "synthetic.png")
+
+    face = synthetic.sample_factors(2026, 12)
+    changes = ("Smiling", "Eyeglasses", "Wearing_Hat", "Blond_Hair", "No_Beard")
+    cells = [synthetic.render(face, 192).image]
+    known = synthetic.labels(face)
+    for name in changes:
+        other = synthetic.set_attribute(face, name, not known[name] > 0.5)
+        cells.append(synthetic.render(other, 192).image)
+    Image.fromarray(np.concatenate(cells, 1)).save(IMAGES / "counterfactuals.png")
+
+
+def curves() -> None:
+    """What the bundled model's runs logged."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    log = (api.BUNDLED / "demo" / "training_log.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in log]
+    panels = (
+        ("vqgan", "psnr", "tokenizer: PSNR, dB"),
+        ("gptface", "image_nll", "masked image tokens: NLL, nats"),
+        ("gptface", "text_nll", "masked words: NLL, nats"),
+        ("gptface", "itm_accuracy", "image-text matching: accuracy"),
+    )
+    figure, axes = plt.subplots(1, 4, figsize=(16, 3.4), layout="constrained")
+    for axis, (run, name, title) in zip(axes, panels):
+        for key, label in ((name, "training"), (f"eval/{name}", "held out")):
+            points = [(r["step"], r[key]) for r in rows if r["run"] == run and key in r]
+            if points:
+                axis.plot(*zip(*points), label=label)
+        if name == "itm_accuracy":
+            for ratio in (0, 40, 65):
+                key = f"eval/itm_accuracy_{ratio}"
+                points = [(r["step"], r[key]) for r in rows if key in r]
+                axis.plot(*zip(*points), label=f"held out, {ratio} % masked")
+        axis.set_title(title)
+        axis.set_xlabel("step")
+        axis.legend(fontsize=7)
+    figure.savefig(IMAGES / "curves.png", dpi=110)
+
+
+def edits() -> None:
+    """The quickstart's sheet."""
+    with tempfile.TemporaryDirectory() as folder:
+        sheet = quickstart.run(pathlib.Path(folder) / "out")
+        shutil.copy(sheet, IMAGES / "quickstart.png")
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    faces()
+    curves()
+    edits()
