@@ -42,7 +42,8 @@ def get_config(arg: str = "control"):
     config = faces64.get_config("paper" if arg in ("paper", "itm_only") else "")
     transformer = config.model.transformer
     transformer.num_layers = transformer.unroll = 4
-    transformer.width, transformer.mlp_width = 128, 344
+    transformer.width, transformer.num_heads = 128, 4
+    transformer.mlp_width = 344
     config.total_steps = 2000
     config.eval_every = 200
     config.checkpoint_every = 0

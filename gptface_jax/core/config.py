@@ -108,10 +108,12 @@ def load_config(spec: str) -> Any:
 def override(config: Any, assignments: Iterable[str]) -> Any:
     """Applies "a.b=value" strings to a ConfigDict in place and returns it.
 
-    Values are Python literals, or strings where they are not.
+    Values are Python literals, or strings where they are not. A section may get a
+    key that its file leaves at the default; who reads the section checks the name.
 
     Raises:
-      UserError: an unknown key (with the nearest name) or a wrong type.
+      UserError: an unknown section or top-level key (with the nearest name), or a
+        value of another type than the config's.
     """
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
@@ -123,7 +125,8 @@ def override(config: Any, assignments: Iterable[str]) -> Any:
             keys = (
                 list(node) if isinstance(node, Mapping) or hasattr(node, "keys") else []
             )
-            if name not in keys:
+            new = depth == len(parents) and depth > 0 and hasattr(node, "unlocked")
+            if name not in keys and not new:
                 prefix = ".".join(dotted.split(".")[: depth + 1])
                 raise UserError(
                     f"unknown config key '{prefix}'{nearest(name, keys)}; "
@@ -136,7 +139,8 @@ def override(config: Any, assignments: Iterable[str]) -> Any:
         except (ValueError, SyntaxError):
             value = text
         try:
-            node[last] = value
+            with node.unlocked():
+                node[last] = value
         except TypeError as error:
             raise UserError(
                 f"config key '{dotted}' is {node[last]!r}, a "

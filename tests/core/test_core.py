@@ -52,8 +52,9 @@ def test_override_sets_and_checks():
     config = ConfigDict({"a": {"b": 1, "c": (1, 2)}, "name": "x"}).lock()
     override(config, ["a.b=3", "a.c=(4, 5)", "name=hello world"])
     assert (config.a.b, tuple(config.a.c), config.name) == (3, (4, 5), "hello world")
+    assert override(config, ["a.new=7"]).a.new == 7  # its reader checks the name
     for assignment, said in (
-        ("a.d=1", "unknown config key 'a.d'"),
+        ("namme=1", "did you mean 'name'"),
         ("z.b=1", "unknown config key 'z'"),
         ("a.b=text", "does not fit"),
         ("a.b", "no '='"),
