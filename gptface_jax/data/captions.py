@@ -108,6 +108,25 @@ HAIR_COLOURS = {
     "Gray_Hair": ("gray", "grey"),
 }
 HAIR_SHAPES = {"Wavy_Hair": ("wavy", "curly"), "Straight_Hair": ("straight",)}
+# Tag lists, as beside stock pictures: present, absent ("" = not said).
+TAGS = {
+    "Smiling": ("smiling", "not smiling"),
+    "Eyeglasses": ("glasses", "no glasses"),
+    "Wearing_Hat": ("hat", "no hat"),
+    "Mouth_Slightly_Open": ("open mouth", "closed mouth"),
+    "No_Beard": ("no beard", "beard"),
+    "Mustache": ("mustache", "no mustache"),
+    "Wearing_Lipstick": ("lipstick", "no lipstick"),
+    "Wearing_Necktie": ("tie", "no tie"),
+    "Wearing_Earrings": ("earrings", "no earrings"),
+    "Narrow_Eyes": ("narrow eyes", "wide eyes"),
+    "Black_Hair": ("black hair", ""),
+    "Blond_Hair": ("blond hair", ""),
+    "Brown_Hair": ("brown hair", ""),
+    "Gray_Hair": ("gray hair", ""),
+    "Wavy_Hair": ("wavy hair", ""),
+    "Straight_Hair": ("straight hair", ""),
+}
 EXPRESSIONS = {
     "happiness": "happy",
     "surprise": "surprised",
@@ -211,12 +230,13 @@ def choose(
     rng: np.random.Generator,
     max_phrases: int,
     attributes: Sequence[str] | None = None,
+    fewest: int = 1,
 ) -> list[tuple[str, bool]]:
-    """Draws 1..max_phrases claims without repetition, by their weights."""
+    """Draws fewest..max_phrases claims without repetition, by their weights."""
     pool = [c for c in claims(labels) if attributes is None or c[0] in attributes]
     if not pool:
         return []
-    number = min(len(pool), int(rng.integers(1, max_phrases + 1)))
+    number = min(len(pool), int(rng.integers(max(1, fewest), max_phrases + 1)))
     weights = np.array([_weight(c) for c in pool])
     order = np.argsort(-np.log(rng.random(len(pool))) / weights)
     return [pool[i] for i in sorted(order[:number], key=lambda i: rng.random())]
@@ -285,6 +305,33 @@ def describe(
     return f"{_pick(_OPENERS, rng)}{subject} {', '.join(clauses)}".strip()
 
 
+def tag_list(
+    chosen: Sequence[tuple[str, bool]],
+    rng: np.random.Generator,
+    *,
+    male: bool | None = None,
+    young: bool | None = None,
+    expression: str = "",
+) -> str:
+    """Puts claims into a list of tags, "man, glasses, no hat", in any order."""
+    tags = []
+    if male is not None:
+        tags.append("man" if male else "woman")
+    if young is not None:
+        tags.append("young" if young else "older")
+    if expression in EXPRESSIONS:
+        tags.append(EXPRESSIONS[expression])
+    for name, present in chosen:
+        if name in TAGS:
+            tags.append(TAGS[name][0 if present else 1])
+        elif name in PHRASES:
+            entry = PHRASES[name]
+            words = (entry.present if present else entry.absent)[0]
+            tags.append(words.removeprefix("a ").removeprefix("the "))
+    tags = [t for t in tags if t]
+    return ", ".join(tags[i] for i in rng.permutation(len(tags)))
+
+
 def name_like(rng: np.random.Generator) -> str:
     """An invented name of two words."""
     words = []
@@ -311,6 +358,7 @@ def caption(
     max_phrases: int = 6,
     style: str = "strong",
     rho: float = 1.0,
+    tags: float = 0.0,
     attributes: Sequence[str] | None = None,
 ) -> str:
     """A text for a picture.
@@ -323,6 +371,8 @@ def caption(
       max_phrases: most claims in one text.
       style: "strong" (a description) or "weak" (a web-like line).
       rho: probability that the text is about the picture at all.
+      tags: probability of a list of tags instead of a sentence; it names one and
+        a half times as many attributes.
       attributes: what may be mentioned; None for all.
 
     Returns:
@@ -334,12 +384,19 @@ def caption(
     related = rng.random() < rho
     if not related:
         return unrelated(rng)
+    listed = bool(tags) and rng.random() < tags
     most = max_phrases if style == "strong" else min(2, max_phrases)
-    chosen = choose(labels, rng, most, attributes)
+    if listed and style == "strong":
+        most = most + most // 2
+    chosen = choose(labels, rng, most, attributes, fewest=most // 2 if listed else 1)
     subject = _subject(labels, expression, rng)
     if not chosen and subject["male"] is None and not subject["expression"]:
         return unrelated(rng)
-    text = describe(chosen, rng, **subject)
+    if listed:
+        subject.pop("age")
+        text = tag_list(chosen, rng, **subject) or describe([], rng)
+    else:
+        text = describe(chosen, rng, **subject)
     if style == "strong":
         return text
     line = _pick((_NEWS, _SHOP, _MISC)[int(rng.integers(3))], rng)

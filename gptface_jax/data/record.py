@@ -21,7 +21,8 @@ class Record:
       landmarks: float32 [68,2] (x, y) in pixels, pixel centres at integers.
       parsing: uint8 [H,W], CelebAMask-HQ classes 0..18.
       identity: a number or name that keeps one person's pictures together.
-      source: where it came from ("synthetic", "lfw_attributes", a file name).
+      source: where it came from: a data set ("synthetic", "lfw_attributes"), or
+        "set/file".
       image_ids: uint16 [h,w] codes; only in token shards.
     """
 

@@ -110,7 +110,7 @@ class Folder(Sequence):
             labels=labels_from(row),
             expression=row.get("expression") or "",
             identity=row.get("identity") or row.get("person"),
-            source=row["file_name"],
+            source=f"{self.root.name}/{row['file_name']}",
         )
 
 
@@ -232,7 +232,7 @@ class CelebA(Sequence):
             image=(self.root / name).read_bytes(),
             labels=labels_from(dict(zip(self.names, values))),
             identity=self.identity.get(name),
-            source=name,
+            source=f"{self.root.parent.name}/{name}",
         )
 
 

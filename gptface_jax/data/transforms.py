@@ -79,7 +79,7 @@ class CaptionOptions:
     Attributes:
       from_labels: build texts from the labels, anew at every visit; otherwise
         (or without labels) the record's own text is used.
-      style, rho, max_phrases: of the caption.
+      style, rho, max_phrases, tags: of the caption.
       attributes: what may be mentioned; empty for all.
       hard_fraction: negatives that differ from the text in one attribute.
       empty_fraction: examples without a text, so that inpainting needs none.
@@ -89,6 +89,7 @@ class CaptionOptions:
     style: str = "strong"
     rho: float = 1.0
     max_phrases: int = 6
+    tags: float = 0.0
     attributes: tuple[str, ...] = ()
     hard_fraction: float = 0.0
     empty_fraction: float = 0.0
@@ -103,6 +104,7 @@ class CaptionOptions:
             max_phrases=self.max_phrases,
             style=self.style,
             rho=self.rho,
+            tags=self.tags,
             attributes=self.attributes or None,
         )
 
@@ -110,6 +112,9 @@ class CaptionOptions:
 @dataclasses.dataclass(frozen=True)
 class TokenTransform:
     """Image ids, a text and a text that does not belong (SPEC A.5.1).
+
+    Negatives come from the same data set: in a mixture the style of a text would
+    give the match away.
 
     {"image_ids" int32 [n], "text_ids" int32 [m], "negative_ids" int32 [m]}. The
     negative is the text of another record, drawn until its ids differ, or the own
@@ -149,8 +154,10 @@ class TokenTransform:
                 text, negative = pair
         if negative is not None:
             return self._example(record, text, negative)
-        for _ in range(20):
+        for _ in range(100):
             other = self.pool[int(rng.integers(len(self.pool)))]
+            if _data_set(other) != _data_set(record):
+                continue
             example = self._example(record, text, self.options.text(other, rng))
             if (example["text_ids"] != example["negative_ids"]).any():
                 return example
@@ -163,6 +170,11 @@ class TokenTransform:
             "text_ids": ids[0],
             "negative_ids": ids[1],
         }
+
+
+def _data_set(record: Record) -> str:
+    """The first part of "set/file"."""
+    return record.source.split("/", 1)[0]
 
 
 def palette_levels(codebook_size: int) -> int:

@@ -98,6 +98,18 @@ def test_hard_negatives_differ_in_one_claim():
     assert captions.hard_negative({}, np.random.default_rng(0)) is None
 
 
+def test_tag_lists():
+    rng = np.random.default_rng(0)
+    text = captions.tag_list([("Eyeglasses", False), ("Bald", True)], rng, male=True)
+    assert sorted(text.split(", ")) == ["bald head", "man", "no glasses"]
+    listed = many(300, tags=1.0)
+    assert not any(w in t.split() for t in listed for w in ("a", "wearing", "hat"))
+    assert all("woman" not in t for t in listed)
+    assert np.mean([t.count(",") for t in listed]) > 2.5
+    share = np.mean(["a " not in t for t in many(600, tags=0.5)])
+    assert 0.35 < share < 0.75
+
+
 def test_edit_texts():
     assert captions.edit_text("Smiling", True, {"Male": 0.0}) == "a woman smiling"
     assert captions.edit_text("Smiling", False, {"Male": 1.0}) == "a man not smiling"

@@ -130,6 +130,20 @@ def test_negatives_never_equal_the_text(tokenizer):
     assert seen["a woman"] > 10
 
 
+def test_negatives_come_from_the_same_data_set(tokenizer):
+    pool = [Record(text="a man", source="one/1.jpg")] * 30
+    pool += [Record(text="a woman smiling", source="two/7.jpg")]
+    pool += [Record(text="a woman", source="two/8.jpg")]
+    options = transforms.CaptionOptions(from_labels=False)
+    transform = transforms.TokenTransform(tokenizer, 12, pool, options)
+    record = Record(
+        text="a woman", source="two/9.jpg", image_ids=np.zeros((2, 2), np.uint16)
+    )
+    for i in range(10):
+        example = transform(record, np.random.default_rng(i))
+        assert tokenizer.decode(example["negative_ids"]) == "a woman smiling"
+
+
 def test_token_transform_shapes_and_empty_texts(tokenizer):
     faces = SyntheticFaces(size=32, count=16)
     palette = transforms.PaletteIds(faces, (4, 4), 3)

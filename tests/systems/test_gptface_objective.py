@@ -55,6 +55,31 @@ def test_half_of_the_texts_are_replaced_and_labelled():
     assert (c.itm_labels == 1).all()
 
 
+def test_pairs_show_every_picture_with_both_texts():
+    data = tiny.batch(6)
+    c = O.corrupt(CONFIG, ObjectiveConfig(paired=True), data, jnp.full((12,), 0.5), KEY)
+    texts = np.asarray(c.targets)[:, 14:]
+    np.testing.assert_array_equal(texts[:6], data["text_ids"])
+    np.testing.assert_array_equal(texts[6:], data["negative_ids"])
+    np.testing.assert_array_equal(c.targets[:6, :13], c.targets[6:, :13])
+    assert c.itm_labels.tolist() == [1] * 6 + [0] * 6
+
+
+def test_no_text_is_replaced_in_the_warm_up():
+    module, params = tiny.model()
+    objective = ObjectiveConfig(
+        paired=True, negative_warmup=0.5, unknown_fraction=1.0, text_ratio=0.0
+    )
+    loss = jax.jit(O.make_loss(module, objective, 10))
+    # A head that always says "matched".
+    head = {"kernel": 0 * params["itm"]["kernel"], "bias": jnp.array([0.0, 9.0])}
+    params = {**params, "itm": head}
+    for step, accuracy in ((4, 1.0), (5, 0.5)):
+        _, (_, metrics) = loss(params, {}, tiny.batch(8), KEY, jnp.int32(step))
+        hits, count = metrics["itm_accuracy"]
+        assert count == 16 and hits / count == accuracy
+
+
 def test_permuting_captions_changes_labels_only_where_the_text_differs():
     data = tiny.batch(6)
     data["text_ids"][3] = data["text_ids"][0]

@@ -38,6 +38,11 @@ class ObjectiveConfig:
         a denser signal from picture to word (0 in preset `paper`).
       text_span_fraction: examples with one contiguous run of masked words.
       negative_fraction: examples whose text is replaced (paper: 0.5).
+      paired: every picture comes twice, with its own and with another text, instead
+        of a coin for each example. Neither the picture nor the text alone then says
+        anything about matching. Doubles the sequences of a batch.
+      negative_warmup: fraction of the run in which no text is replaced, so that
+        words are first learnt from their own pictures.
       unknown_fraction: with the match token, examples that do not see their
         match bit; only these are scored by image-text matching.
       pooled: one mean over image and text positions (preset `paper`) instead of
@@ -57,6 +62,8 @@ class ObjectiveConfig:
     text_wide_fraction: float = 0.0
     text_span_fraction: float = 0.5
     negative_fraction: float = 0.5
+    paired: bool = False
+    negative_warmup: float = 0.0
     unknown_fraction: float = 0.5
     pooled: bool = False
     image_weight: float = 1.0
@@ -170,6 +177,7 @@ def corrupt(
     batch: Batch,
     ratios: jax.Array,
     key: jax.Array,
+    negatives: jax.Array | bool = True,
 ) -> Masked:
     """Replaces texts, masks positions, draws match bits.
 
@@ -177,20 +185,29 @@ def corrupt(
       config: the model's.
       objective: the objective's.
       batch: image_ids int [B,n], text_ids int [B,m], negative_ids int [B,m].
-      ratios: float [B] image mask ratio.
+      ratios: float [B] image mask ratio; [2B] with `objective.paired`.
       key: random key.
+      negatives: bool scalar, whether texts are replaced at all.
 
     Returns:
-      The corrupted batch. A text equal to its replacement counts as matched.
+      The corrupted batch of B (2B) examples. A text equal to its replacement
+      counts as matched.
     """
-    text, negative = batch["text_ids"], batch["negative_ids"]
-    size = text.shape[0]
-    swap = _coin(trees.stream(key, "negative"), text, objective.negative_fraction)
-    swap &= jnp.any(text != negative, axis=1, keepdims=True)
+    image, text = batch["image_ids"], batch["text_ids"]
+    negative = batch["negative_ids"]
+    if objective.paired:
+        swap = jnp.arange(2 * text.shape[0])[:, None] >= text.shape[0]
+        image, text, negative = (
+            jnp.concatenate([x, x]) for x in (image, text, negative)
+        )
+    else:
+        swap = _coin(trees.stream(key, "negative"), text, objective.negative_fraction)
+    swap &= jnp.any(text != negative, axis=1, keepdims=True) & negatives
     text = jnp.where(swap, negative, text)
+    size = text.shape[0]
     labels = 1 - swap[:, 0].astype(jnp.int32)
 
-    targets = gptface_model.assemble(batch["image_ids"], text, config)
+    targets = gptface_model.assemble(image, text, config)
     valid = text != config.vocab.pad_id
     column = jnp.zeros((size, 1), bool)
     masked = jnp.concatenate(
@@ -295,9 +312,10 @@ def make_loss(
     contrastive_end = objective.contrastive_until * total_steps
 
     def loss_fn(params, state, batch, key, step):
-        size = batch["image_ids"].shape[0]
+        size = batch["image_ids"].shape[0] * (2 if objective.paired else 1)
         ratios = image_ratios(objective, size, step, total_steps, key)
-        corrupted = corrupt(config, objective, batch, ratios, key)
+        negatives = step >= objective.negative_warmup * total_steps
+        corrupted = corrupt(config, objective, batch, ratios, key, negatives)
         deterministic = config.transformer.dropout == 0.0
         rngs = None if deterministic else {"dropout": trees.stream(key, "dropout")}
         variables = {"params": params}
@@ -371,7 +389,11 @@ def make_eval(
     """
     config = module.config
     true_pairs = dataclasses.replace(
-        objective, negative_fraction=0.0, span_fraction=1.0, text_wide_fraction=0.0
+        objective,
+        negative_fraction=0.0,
+        paired=False,
+        span_fraction=1.0,
+        text_wide_fraction=0.0,
     )
     probe = dataclasses.replace(objective, span_fraction=1.0)
     budget = budgets(config, objective)
