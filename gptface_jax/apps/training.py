@@ -198,7 +198,7 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
 
     def transform(pool, options):
         plain = transforms.TokenTransform(tokenizer, slots, pool, options)
-        return transforms.WithPalette(palette, plain) if palette else plain
+        return plain if palette is None else transforms.WithPalette(palette, plain)
 
     eval_pool = sources.open_source(data.eval) if data.eval else source
     return _finish(
