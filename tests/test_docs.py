@@ -87,9 +87,9 @@ def test_from_a_folder_of_photos_to_an_edit(tmp_path):
     for number, command in enumerate(chain):
         words = []
         for word in command:
-            for folder in ("photos", "tokens", "runs", "edited.png"):
-                start = rf"(?<![\w/.]){re.escape(folder)}(?=[/']|$)"
-                word = re.sub(start, f"{tmp_path}/{folder}", word)
+            for start in ("photos", "tokens/", "runs/", "edited.png"):
+                place = rf"(?<![\w/.]){re.escape(start)}"
+                word = re.sub(place, f"{tmp_path}/{start}", word)
             words.append(word + ":tiny" if word.endswith(".py") else word)
         if number == 2:
             words += tiny_gptface

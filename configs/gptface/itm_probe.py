@@ -36,7 +36,7 @@ VARIANTS = {
 
 
 def get_config(arg: str = "control"):
-    base.check(arg, *VARIANTS, "tiny")
+    arg = base.check(arg, *VARIANTS, "tiny") or "control"
     if arg == "tiny":
         return faces64.get_config("tiny")
     config = faces64.get_config("paper" if arg in ("paper", "itm_only") else "")
