@@ -145,13 +145,14 @@ def corpus(
     source: Sequence[Record], options: transforms.CaptionOptions, limit: int = 20_000
 ) -> list[str]:
     """Texts to learn a vocabulary from: at least `limit`, over the whole source."""
-    count = max(limit, 1)
+    picks = np.linspace(0, len(source) - 1, min(len(source), 4000)).astype(int)
+    # Read once: drawing or decoding a picture anew for every wording takes long.
+    records = [dataclasses.replace(source[int(i)], image=None) for i in picks]
     rng = np.random.default_rng(0)
-    picks = np.linspace(0, len(source) - 1, min(len(source), count)).astype(int)
     texts: list[str] = []
-    while len(texts) < count:
-        for i in picks:
-            texts.append(options.text(source[int(i)], rng))
+    while len(texts) < limit:
+        for record in records:
+            texts.append(options.text(record, rng))
             # The other wordings must be spelt out of known pieces as well.
             texts.append(captions.unrelated(rng))
     return texts
