@@ -63,6 +63,26 @@ def tiny(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def tiny_gptface(config: ConfigDict) -> ConfigDict:
+    """`tiny` for GPTFace: no token cache, no vocabulary file, a 4 x 4 grid."""
+    tiny(config)
+    config.model.transformer.num_layers = config.model.transformer.unroll = 2
+    config.model.transformer.width = 16
+    config.model.transformer.num_heads = 2
+    config.model.transformer.mlp_width = 24
+    config.model.layout.grid = (4, 4)
+    config.model.layout.max_text_tokens = 12
+    config.model.vocab.codebook_size = 27
+    config.model.max_positions = 32
+    config.data.image_ids = "palette"
+    config.data.vocab = ""
+    config.data.vocab_size = 200
+    config.data.workers = 0
+    config.data.train = synthetic(64, 32)
+    config.data.eval = synthetic(8, 32, seed=1)
+    return config
+
+
 def check(arg: str, *allowed: str) -> str:
     """The part after the colon of --config=file.py:arg."""
     if arg not in ("", *allowed):

@@ -115,18 +115,5 @@ def get_config(arg: str = ""):
         config.data.captions.hard_fraction = 0.0
         config.data.codebook_init = False
     if "tiny" in arg:
-        base.tiny(config)
-        config.model.transformer.num_layers = 2
-        config.model.transformer.unroll = 2
-        config.model.transformer.width = 16
-        config.model.transformer.num_heads = 2
-        config.model.transformer.mlp_width = 24
-        config.model.layout.grid = (4, 4)
-        config.model.layout.max_text_tokens = 12
-        config.model.vocab.codebook_size = 27
-        config.model.max_positions = 32
-        config.data.image_ids = "palette"
-        config.data.vocab_size = 200
-        config.data.train = base.synthetic(64, 32)
-        config.data.eval = base.synthetic(8, 32, seed=1)
+        base.tiny_gptface(config)
     return config

@@ -1,7 +1,5 @@
 """Against outputs of the reference implementation (marked shared)."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,31 +8,10 @@ import pytest
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
 from gptface_jax.interop import taming
-from gptface_jax.interop.torch_pickle import load_torch_zip
-from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
+from gptface_jax.nn.vqgan import VQGAN
 from gptface_jax.ops import quantize
 
 pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(scope="module")
-def golden(shared):
-    folder = shared / "golden"
-    options = json.loads((folder / "taming_vqgan.json").read_text())
-    network = options["ddconfig"]
-    config = VQGANConfig(
-        resolution=network["resolution"],
-        channels=network["ch"],
-        channel_multipliers=tuple(network["ch_mult"]),
-        num_res_blocks=network["num_res_blocks"],
-        attn_resolutions=tuple(network["attn_resolutions"]),
-        z_channels=network["z_channels"],
-        embed_dim=options["embed_dim"],
-        codebook_size=options["n_embed"],
-    )
-    state = load_torch_zip(folder / "taming_vqgan.ckpt")["state_dict"]
-    arrays = dict(np.load(folder / "taming_vqgan.npz"))
-    return config, state, taming.convert(state, config), arrays
 
 
 def test_latents_codes_and_reconstruction(golden):
