@@ -54,6 +54,7 @@ def batch(size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
         "image_ids": rng.integers(0, 8, (size, 12)).astype(np.int32),
         "text_ids": texts[0].astype(np.int32),
         "negative_ids": texts[1].astype(np.int32),
+        "word_ids": texts[0].astype(np.int32),
     }
 
 

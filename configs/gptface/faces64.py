@@ -45,14 +45,14 @@ def get_config(arg: str = ""):
     config = base.base("gptface")
     config.model = {
         "transformer": {
-            "num_layers": 5,
-            "width": 160,
-            "num_heads": 5,
-            "mlp_width": 432,
+            "num_layers": 4,
+            "width": 128,
+            "num_heads": 4,
+            "mlp_width": 344,
             "init": "fan_in",
             "qk_norm": True,
             "remat": False,
-            "unroll": 5,
+            "unroll": 4,
             "fold_heads": True,
         },
         "layout": {"grid": (8, 8), "max_text_tokens": 32},
@@ -61,21 +61,27 @@ def get_config(arg: str = ""):
         "match_token": True,
         "embedding_init": 0.06,
         "contrastive_width": 64,
+        "word_bag": True,
     }
     config.objective = {
         "ratio_schedule": "uniform",
         "wide_range": (0.1, 0.9),
         "clean_fraction": 0.2,
         "span_fraction": 0.8,
-        "text_wide_fraction": 0.5,
+        "text_wide_fraction": 0.3,
+        "paired": True,
         "contrastive_weight": 1.0,
-        "contrastive_until": 0.15,
+        "word_bag_weight": 0.2,
+        "alignment_layers": 2,
+        "alignment_alone": 0.1,
+        "alignment_until": 0.5,
+        "matching_alone": 0.15,
     }
     config.optim.peak_lr = 1.5e-3
     config.optim.warmup_fraction = 0.03
     config.optim.b2 = 0.98
-    config.total_steps = 3600
-    config.batch_size = 64
+    config.total_steps = 4800
+    config.batch_size = 32
     config.ema_decay = 0.995
     config.eval_every = config.checkpoint_every = 200
     config.data = {
@@ -90,14 +96,15 @@ def get_config(arg: str = ""):
             "from_labels": True,
             "style": "strong",
             "rho": 1.0,
-            "max_phrases": 6,
+            "max_phrases": 8,
+            "tags": 0.5,
             "attributes": RELIABLE,
-            "hard_fraction": 0.25,
+            "hard_fraction": 0.2,
             "empty_fraction": 0.1,
         },
         "eval_captions": {
             "from_labels": True,
-            "max_phrases": 6,
+            "max_phrases": 8,
             "attributes": RELIABLE,
         },
         "threads": 2,
@@ -106,6 +113,7 @@ def get_config(arg: str = ""):
     if "paper" in arg:
         config.model.match_token = False
         config.model.contrastive_width = 0
+        config.model.word_bag = False
         config.objective = {
             "ratio_schedule": "rescaled",
             "clean_fraction": 0.0,
@@ -113,7 +121,9 @@ def get_config(arg: str = ""):
             "pooled": True,
         }
         config.data.captions.hard_fraction = 0.0
+        config.data.captions.tags = 0.0
         config.data.codebook_init = False
+        config.batch_size = 64
     if "tiny" in arg:
         base.tiny_gptface(config)
     return config

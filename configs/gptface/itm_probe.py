@@ -19,7 +19,20 @@ VARIANTS = {
         "objective.text_ratio": 0.0,
     },
     "control": {},
-    "no_contrastive": {"objective.contrastive_weight": 0.0},
+    "no_alignment": {
+        "objective.word_bag_weight": 0.0,
+        "objective.alignment_alone": 0.0,
+    },
+    "contrastive": {
+        "model.contrastive_width": 64,
+        "objective.contrastive_weight": 1.0,
+        "objective.word_bag_weight": 0.0,
+    },
+    "both_alignments": {
+        "model.contrastive_width": 64,
+        "objective.contrastive_weight": 1.0,
+    },
+    "unpaired": {"objective.paired": False, "batch_size": 64},
     "no_wide_text": {"objective.text_wide_fraction": 0.0},
     "no_hard": {"data.captions.hard_fraction": 0.0},
     "normal_init": {
@@ -40,10 +53,6 @@ def get_config(arg: str = "control"):
     if arg == "tiny":
         return faces64.get_config("tiny")
     config = faces64.get_config("paper" if arg in ("paper", "itm_only") else "")
-    transformer = config.model.transformer
-    transformer.num_layers = transformer.unroll = 4
-    transformer.width, transformer.num_heads = 128, 4
-    transformer.mlp_width = 344
     config.total_steps = 2000
     config.eval_every = 200
     config.checkpoint_every = 0

@@ -110,11 +110,11 @@ HAIR_COLOURS = {
 HAIR_SHAPES = {"Wavy_Hair": ("wavy", "curly"), "Straight_Hair": ("straight",)}
 # Tag lists, as beside stock pictures: present, absent ("" = not said).
 TAGS = {
-    "Smiling": ("smiling", "not smiling"),
+    "Smiling": ("smiling", "serious"),
     "Eyeglasses": ("glasses", "no glasses"),
     "Wearing_Hat": ("hat", "no hat"),
     "Mouth_Slightly_Open": ("open mouth", "closed mouth"),
-    "No_Beard": ("no beard", "beard"),
+    "No_Beard": ("clean-shaven", "beard"),
     "Mustache": ("mustache", "no mustache"),
     "Wearing_Lipstick": ("lipstick", "no lipstick"),
     "Wearing_Necktie": ("tie", "no tie"),
@@ -314,6 +314,11 @@ def tag_list(
     expression: str = "",
 ) -> str:
     """Puts claims into a list of tags, "man, glasses, no hat", in any order."""
+    tags = _tags(chosen, male, young, expression)
+    return ", ".join(tags[i] for i in rng.permutation(len(tags)))
+
+
+def _tags(chosen, male, young, expression) -> list[str]:
     tags = []
     if male is not None:
         tags.append("man" if male else "woman")
@@ -328,8 +333,28 @@ def tag_list(
             entry = PHRASES[name]
             words = (entry.present if present else entry.absent)[0]
             tags.append(words.removeprefix("a ").removeprefix("the "))
-    tags = [t for t in tags if t]
-    return ", ".join(tags[i] for i in rng.permutation(len(tags)))
+    return [t for t in tags if t]
+
+
+def word_bag(
+    labels: Mapping[str, float] | None,
+    *,
+    expression: str = "",
+    attributes: Sequence[str] | None = None,
+) -> str:
+    """All words that are true of a picture, none of them negated.
+
+    Args:
+      labels, expression, attributes: as for `caption`.
+
+    Returns:
+      Words in a fixed order, "" where nothing is known.
+    """
+    labels = labels or {}
+    chosen = [c for c in claims(labels) if attributes is None or c[0] in attributes]
+    tags = _tags(chosen, known(labels, "Male"), known(labels, "Young"), expression)
+    negated = ("no ", "not ", "without ", "with no ")
+    return " ".join(t for t in tags if not t.startswith(negated))
 
 
 def name_like(rng: np.random.Generator) -> str:

@@ -108,6 +108,16 @@ class CaptionOptions:
             attributes=self.attributes or None,
         )
 
+    def words(self, record: Record) -> str:
+        """What the bag-of-words term asks for: of the labels, or of the own text."""
+        if not (self.from_labels and record.labels):
+            return record.text
+        return captions.word_bag(
+            record.labels,
+            expression=record.expression,
+            attributes=self.attributes or None,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenTransform:
@@ -116,7 +126,7 @@ class TokenTransform:
     Negatives come from the same data set: in a mixture the style of a text would
     give the match away.
 
-    {"image_ids" int32 [n], "text_ids" int32 [m], "negative_ids" int32 [m]}. The
+    {"image_ids" int32 [n], "text_ids", "negative_ids", "word_ids" int32 [m]}. The
     negative is the text of another record, drawn until its ids differ, or the own
     text with one attribute turned (`hard_fraction`).
 
@@ -164,11 +174,13 @@ class TokenTransform:
         return self._example(record, text, captions.unrelated(rng))
 
     def _example(self, record: Record, text: str, negative: str) -> dict:
-        ids = self.tokenizer.encode([text, negative], self.max_text_tokens)
+        words = self.options.words(record)
+        ids = self.tokenizer.encode([text, negative, words], self.max_text_tokens)
         return {
             "image_ids": record.image_ids.reshape(-1).astype(np.int32),
             "text_ids": ids[0],
             "negative_ids": ids[1],
+            "word_ids": ids[2],
         }
 
 

@@ -94,7 +94,7 @@ def throughput(system: Any) -> tuple[str, int]:
     if "image" in spec:
         return "images", 1
     names = ["tokens"] if "tokens" in spec else [n for n in spec if n.endswith("_ids")]
-    names = [n for n in names if n not in ("negative_ids", "segment_ids")]
+    names = [n for n in names if n not in ("negative_ids", "word_ids", "segment_ids")]
     count = sum(math.prod(spec[n].shape) for n in names)
     return ("tokens", count) if count else ("examples", 1)
 

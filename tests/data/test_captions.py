@@ -110,6 +110,24 @@ def test_tag_lists():
     assert 0.35 < share < 0.75
 
 
+def test_word_bag_holds_what_is_true_and_no_negation():
+    labels = {
+        "Male": 0.99,
+        "Eyeglasses": 0.02,
+        "Wearing_Hat": 0.97,
+        "Smiling": 0.01,
+        "No_Beard": 0.95,
+        "Bangs": 0.5,
+        "Black_Hair": 1.0,
+    }
+    words = captions.word_bag(labels, expression="anger")
+    assert set(words.split()) == {
+        *("man", "angry", "hat", "serious", "clean-shaven", "black", "hair")
+    }
+    assert captions.word_bag(labels, attributes=("Wearing_Hat",)) == "man hat"
+    assert captions.word_bag(None) == captions.word_bag({"Smiling": 0.5}) == ""
+
+
 def test_edit_texts():
     assert captions.edit_text("Smiling", True, {"Male": 0.0}) == "a woman smiling"
     assert captions.edit_text("Smiling", False, {"Male": 1.0}) == "a man not smiling"

@@ -65,19 +65,14 @@ def test_pairs_show_every_picture_with_both_texts():
     assert c.itm_labels.tolist() == [1] * 6 + [0] * 6
 
 
-def test_no_text_is_replaced_in_the_warm_up():
+def test_matching_starts_alone():
     module, params = tiny.model()
-    objective = ObjectiveConfig(
-        paired=True, negative_warmup=0.5, unknown_fraction=1.0, text_ratio=0.0
-    )
+    objective = ObjectiveConfig(paired=True, matching_alone=0.5, unknown_fraction=0.0)
     loss = jax.jit(O.make_loss(module, objective, 10))
-    # A head that always says "matched".
-    head = {"kernel": 0 * params["itm"]["kernel"], "bias": jnp.array([0.0, 9.0])}
-    params = {**params, "itm": head}
-    for step, accuracy in ((4, 1.0), (5, 0.5)):
+    for step, matching, masked in ((4, 16, False), (5, 0, True)):
         _, (_, metrics) = loss(params, {}, tiny.batch(8), KEY, jnp.int32(step))
-        hits, count = metrics["itm_accuracy"]
-        assert count == 16 and hits / count == accuracy
+        assert metrics["itm_loss"][1] == matching
+        assert bool(metrics["image_nll"][1]) == bool(metrics["text_nll"][1]) == masked
 
 
 def test_permuting_captions_changes_labels_only_where_the_text_differs():
@@ -119,8 +114,6 @@ def test_ratios_follow_their_schedules():
     assert wide.min() < 0.12 and wide.max() > 0.98 and abs(wide.mean() - 0.55) < 0.02
     clean = ratios(0, ratio_schedule="rescaled", clean_fraction=0.25)
     assert abs((clean == 0).mean() - 0.25) < 0.03
-    warm = ratios(10, ratio_schedule="uniform", itm_warmup=0.1, **plain)
-    assert warm.max() <= 0.15
     with pytest.raises(ValueError, match="'fast'"):
         ObjectiveConfig(ratio_schedule="fast")
 
@@ -178,7 +171,7 @@ def test_matching_is_scored_on_unknown_examples_with_a_text():
 
 def test_contrastive_term_ends():
     module, params = tiny.model(contrastive_width=8)
-    objective = ObjectiveConfig(contrastive_weight=2.0, contrastive_until=0.5)
+    objective = ObjectiveConfig(contrastive_weight=2.0, alignment_until=0.5)
     loss_fn = O.make_loss(module, objective, 10)
     evaluate = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     for step, pairs in ((4, 8), (5, 0)):
@@ -194,6 +187,85 @@ def test_contrastive_term_ends():
         for name in ("image_projection", "text_projection", "contrastive_log_scale"):
             leaves = jax.tree.leaves(gradient[name])
             assert any(np.asarray(g).any() for g in leaves) == bool(pairs)
+
+
+def test_contrastive_term_starts_alone_and_in_the_first_layers():
+    module, params = tiny.model(contrastive_width=8)
+    objective = ObjectiveConfig(
+        contrastive_weight=1.0,
+        alignment_layers=1,
+        alignment_alone=0.3,
+        alignment_until=0.6,
+    )
+    loss_fn = O.make_loss(module, objective, 10)
+    evaluate = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    for step, joint, contrastive in ((2, 0, 8), (3, 8, 8), (6, 8, 0)):
+        (loss, (_, metrics)), gradient = evaluate(
+            params, {}, tiny.batch(8), KEY, jnp.int32(step)
+        )
+        assert metrics["mask_ratio"][1] == joint
+        assert metrics["contrastive_loss"][1] == contrastive
+        parts = ("image_nll", "text_nll", "itm_loss", "contrastive_loss")
+        expected = sum(float(losses.mean(metrics[name])) for name in parts)
+        assert float(loss) == pytest.approx(expected, rel=1e-5)
+        # Later layers belong to the joint losses alone.
+        for leaf in jax.tree.leaves(gradient["transformer"]["layers"]):
+            assert bool(np.asarray(leaf[1:]).any()) <= bool(joint)
+        assert np.asarray(gradient["tokens"]["embedding"]).any()
+
+
+def test_word_bag_by_hand():
+    module, params = tiny.model(word_bag=True)
+    data = tiny.batch(3)
+    data["word_ids"] = np.array([[5, 7, 5, 0, 0], [0] * 5, [12, 0, 0, 0, 0]], np.int32)
+    objective = ObjectiveConfig(word_bag_weight=0.5, alignment_alone=1.0)
+    loss_fn = jax.jit(O.make_loss(module, objective, 10))
+    loss, (_, metrics) = loss_fn(params, {}, data, KEY, jnp.int32(0))
+    tokens = jnp.concatenate(
+        [jnp.full((3, 1), tiny.VOCAB.cls_id), data["image_ids"] + 13], axis=1
+    )
+    hidden = module.apply({"params": params}, tokens)[:, 0]
+    head = params["word_bag"]
+    p = np.asarray(jax.nn.sigmoid(hidden @ head["kernel"] + head["bias"]))
+    there = np.zeros((3, 13), bool)
+    there[0, [5, 7]] = there[2, 12] = True
+    nll = -np.log(np.where(there, p, 1 - p)).sum(1)
+    assert metrics["word_bag_loss"][1] == 2  # the picture without words is left out
+    assert float(metrics["word_bag_loss"][0]) == pytest.approx(nll[0] + nll[2], 1e-4)
+    assert float(loss) == pytest.approx(0.25 * (nll[0] + nll[2]), rel=1e-4)
+
+
+def test_first_layers_are_the_start_of_the_stack():
+    module, params = tiny.model()
+    with pytest.raises(ValueError, match="9 layers asked for"):
+        model.first_layers(module, params, 9)
+    whole = model.first_layers(module, params, CONFIG.transformer.num_layers)
+    tokens = tiny.tokens(2)
+    np.testing.assert_array_equal(
+        whole[0].apply({"params": whole[1]}, tokens),
+        module.apply({"params": params}, tokens),
+    )
+    # A layer that does nothing may as well be left out.
+    stack = params["transformer"]
+    layers = stack["layers"]
+    idle = {
+        **layers,
+        "attention": {
+            **layers["attention"],
+            "out": jax.tree.map(lambda x: x.at[1:].set(0), layers["attention"]["out"]),
+        },
+        "mlp": {
+            **layers["mlp"],
+            "down": jax.tree.map(lambda x: x.at[1:].set(0), layers["mlp"]["down"]),
+        },
+    }
+    params = {**params, "transformer": {**stack, "layers": idle}}
+    first, share = model.first_layers(module, params, 1)
+    np.testing.assert_allclose(
+        first.apply({"params": share}, tokens),
+        module.apply({"params": params}, tokens),
+        atol=1e-6,
+    )
 
 
 def test_every_masked_word_fits_the_budget():

@@ -87,6 +87,7 @@ def make_system(config: Mapping[str, Any], codebook: Any = None) -> System:
             "image_ids": ids(layout.num_image_tokens),
             "text_ids": ids(layout.max_text_tokens),
             "negative_ids": ids(layout.max_text_tokens),
+            "word_ids": ids(layout.max_text_tokens),
         },
         phases=(
             Phase(

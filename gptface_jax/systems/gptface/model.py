@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gptface_jax.core.types import Params
 from gptface_jax.core.vocab import JointVocab, SequenceLayout
 from gptface_jax.nn import tokens as nn_tokens
 from gptface_jax.nn import transformer as nn_transformer
@@ -31,7 +32,8 @@ class GPTFaceConfig:
       match_token: add the match control embedding to [CLS] (preset `control`).
       embedding_init: standard deviation of the embedding tables at the start.
       contrastive_width: width of the image-text contrastive projections used
-        by the optional warm-up term; 0 for none.
+        by the optional alignment term; 0 for none.
+      word_bag: a head for the optional bag-of-words term.
     """
 
     transformer: nn_transformer.TransformerConfig = nn_transformer.TransformerConfig()
@@ -41,6 +43,7 @@ class GPTFaceConfig:
     match_token: bool = False
     embedding_init: float = 0.02
     contrastive_width: int = 0
+    word_bag: bool = False
 
     def __post_init__(self):
         if self.layout.length > self.max_positions:
@@ -127,6 +130,19 @@ class GPTFace(nn.Module):
                 "contrastive_log_scale", nn.initializers.constant(2.66), ()
             )
 
+        if c.word_bag:
+            # About one word in a hundred is true of a picture.
+            self.word_bag = nn.Dense(
+                c.vocab.text_size,
+                dtype=t.dtype,
+                kernel_init=nn.with_logical_partitioning(
+                    nn.initializers.lecun_normal(), ("embed", "vocab")
+                ),
+                bias_init=nn.with_logical_partitioning(
+                    nn.initializers.constant(-4.6), ("vocab",)
+                ),
+            )
+
     def __call__(
         self,
         tokens: jax.Array,
@@ -201,10 +217,50 @@ class GPTFace(nn.Module):
             self.contrastive_log_scale,
         )
 
+    def word_bag_logits(self, image_ids: jax.Array) -> jax.Array:
+        """Which words are true of a picture, from the picture alone.
+
+        Args:
+          image_ids: int [B,n].
+
+        Returns:
+          float32 [B,|V|], logits of independent words.
+        """
+        none = jnp.zeros((image_ids.shape[0], 0), jnp.int32)
+        tokens = assemble(image_ids, none, self.config)[:, :-1]  # no [SEP]
+        return self.word_bag(self(tokens)[:, 0]).astype(jnp.float32)
+
     def init_all(self, tokens: jax.Array):
         """Touches every parameter; pass as `method` to `init`."""
         hidden = self(tokens)
         outputs = [self.token_logits(hidden[:, :1]), self.itm_logits(hidden)]
         if self.config.contrastive_width:
             outputs.append(self.contrastive_features(tokens))
+        if self.config.word_bag:
+            outputs.append(self.word_bag(hidden[:, 0]))
         return outputs
+
+
+def first_layers(
+    module: GPTFace, params: Params, num_layers: int
+) -> tuple[GPTFace, Params]:
+    """The same network, left after `num_layers`, with its share of the parameters.
+
+    0 layers stand for all of them.
+
+    Raises:
+      ValueError: more layers than there are.
+    """
+    transformer = module.config.transformer
+    if num_layers == 0:
+        return module, params
+    if not 0 < num_layers <= transformer.num_layers:
+        raise ValueError(
+            f"{num_layers} layers asked for; the model has {transformer.num_layers}"
+        )
+    transformer = dataclasses.replace(transformer, num_layers=num_layers)
+    config = dataclasses.replace(module.config, transformer=transformer)
+    stack = params["transformer"]
+    layers = jax.tree.map(lambda x: x[:num_layers], stack["layers"])
+    stack = {**stack, "layers": layers}
+    return GPTFace(config), {**params, "transformer": stack}

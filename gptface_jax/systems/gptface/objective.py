@@ -10,6 +10,7 @@ import dataclasses
 import flax
 import jax
 import jax.numpy as jnp
+import optax
 
 from gptface_jax.core import trees
 from gptface_jax.core.types import Batch, Metrics
@@ -41,16 +42,21 @@ class ObjectiveConfig:
       paired: every picture comes twice, with its own and with another text, instead
         of a coin for each example. Neither the picture nor the text alone then says
         anything about matching. Doubles the sequences of a batch.
-      negative_warmup: fraction of the run in which no text is replaced, so that
-        words are first learnt from their own pictures.
       unknown_fraction: with the match token, examples that do not see their
         match bit; only these are scored by image-text matching.
       pooled: one mean over image and text positions (preset `paper`) instead of
         separate means.
       image_weight, text_weight, itm_weight: of the three losses.
-      contrastive_weight: of the image-text contrastive warm-up term.
-      contrastive_until: fraction of the run after which that term is zero.
-      itm_warmup: fraction of the run in which images are masked at most 15 %.
+      contrastive_weight: of the image-text contrastive term.
+      word_bag_weight: of the bag-of-words term: which words are true of the picture,
+        from the picture alone (arXiv 1511.02251, 2411.03313).
+      alignment_layers: these two terms see the first so many layers; those after
+        them are free to compare the two sides. 0 for all.
+      alignment_alone: fraction of the run, from its start, that trains these terms
+        only ("align before fuse", arXiv 2107.07651). Such a step costs a fraction.
+      alignment_until: fraction of the run after which these terms are zero.
+      matching_alone: fraction of the run, after `alignment_alone`, in which nothing
+        is masked and every match bit is hidden: matching is all there is to learn.
     """
 
     ratio_schedule: str = "wide"
@@ -63,15 +69,17 @@ class ObjectiveConfig:
     text_span_fraction: float = 0.5
     negative_fraction: float = 0.5
     paired: bool = False
-    negative_warmup: float = 0.0
     unknown_fraction: float = 0.5
     pooled: bool = False
     image_weight: float = 1.0
     text_weight: float = 1.0
     itm_weight: float = 1.0
     contrastive_weight: float = 0.0
-    contrastive_until: float = 1.0
-    itm_warmup: float = 0.0
+    word_bag_weight: float = 0.0
+    alignment_layers: int = 0
+    alignment_alone: float = 0.0
+    alignment_until: float = 1.0
+    matching_alone: float = 0.0
 
     def __post_init__(self):
         if self.ratio_schedule not in RATIO_SCHEDULES:
@@ -129,8 +137,6 @@ def image_ratios(
         "wide": jnp.where(step >= 0.8 * total_steps, uniform, staged),
         "uniform": uniform,
     }[objective.ratio_schedule]
-    warming = step < objective.itm_warmup * total_steps
-    ratios = jnp.where(warming, jnp.minimum(ratios, 0.15), ratios)
     clean = jax.random.uniform(trees.stream(key, "clean"), (batch,))
     return jnp.where(clean < objective.clean_fraction, 0.0, ratios)
 
@@ -177,7 +183,7 @@ def corrupt(
     batch: Batch,
     ratios: jax.Array,
     key: jax.Array,
-    negatives: jax.Array | bool = True,
+    matching_only: jax.Array | bool = False,
 ) -> Masked:
     """Replaces texts, masks positions, draws match bits.
 
@@ -187,7 +193,7 @@ def corrupt(
       batch: image_ids int [B,n], text_ids int [B,m], negative_ids int [B,m].
       ratios: float [B] image mask ratio; [2B] with `objective.paired`.
       key: random key.
-      negatives: bool scalar, whether texts are replaced at all.
+      matching_only: bool scalar, masks nothing and hides all match bits.
 
     Returns:
       The corrupted batch of B (2B) examples. A text equal to its replacement
@@ -202,7 +208,7 @@ def corrupt(
         )
     else:
         swap = _coin(trees.stream(key, "negative"), text, objective.negative_fraction)
-    swap &= jnp.any(text != negative, axis=1, keepdims=True) & negatives
+    swap &= jnp.any(text != negative, axis=1, keepdims=True)
     text = jnp.where(swap, negative, text)
     size = text.shape[0]
     labels = 1 - swap[:, 0].astype(jnp.int32)
@@ -219,11 +225,12 @@ def corrupt(
         ],
         axis=1,
     )
+    masked &= ~jnp.asarray(matching_only)
     match = jnp.full((size,), gptface_model.UNKNOWN, jnp.int32)
     if config.match_token:
         told = jnp.where(labels == 1, gptface_model.MATCHED, gptface_model.MISMATCHED)
         hidden = _coin(trees.stream(key, "match"), text, objective.unknown_fraction)
-        match = jnp.where(hidden[:, 0], match, told)
+        match = jnp.where(hidden[:, 0] | matching_only, match, told)
     return Masked(
         tokens=jnp.where(masked, config.vocab.mask_id, targets),
         targets=targets,
@@ -308,72 +315,117 @@ def make_loss(
 ):
     """The training loss of the single phase; see `core.types.LossFn`."""
     config = module.config
-    budget = budgets(config, objective)
-    contrastive_end = objective.contrastive_until * total_steps
+    terms = [
+        (objective.contrastive_weight, _contrastive),
+        (objective.word_bag_weight, _word_bag),
+    ]
+    terms = [(weight, term) for weight, term in terms if weight]
+    joint_start = objective.alignment_alone * total_steps if terms else 0
+    masking_start = joint_start + objective.matching_alone * total_steps
+    alignment_end = objective.alignment_until * total_steps
 
     def loss_fn(params, state, batch, key, step):
-        size = batch["image_ids"].shape[0] * (2 if objective.paired else 1)
-        ratios = image_ratios(objective, size, step, total_steps, key)
-        negatives = step >= objective.negative_warmup * total_steps
-        corrupted = corrupt(config, objective, batch, ratios, key, negatives)
-        deterministic = config.transformer.dropout == 0.0
-        rngs = None if deterministic else {"dropout": trees.stream(key, "dropout")}
-        variables = {"params": params}
-        hidden = module.apply(
-            variables,
-            corrupted.tokens,
-            corrupted.match,
-            deterministic=deterministic,
-            rngs=rngs,
-        )
-        metrics = dict(masked_metrics(module, params, hidden, corrupted, budget))
-        words = corrupted.targets[:, config.layout.text_slice] != config.vocab.pad_id
-        # An example without a text says nothing about matching.
-        scored = (corrupted.match == gptface_model.UNKNOWN) & jnp.any(words, axis=1)
-        itm_logits = module.apply(variables, hidden, method="itm_logits")
-        metrics.update(itm_metrics(itm_logits, corrupted.itm_labels, scored))
+        def joint(params):
+            size = batch["image_ids"].shape[0] * (2 if objective.paired else 1)
+            ratios = image_ratios(objective, size, step, total_steps, key)
+            matching_only = step < masking_start
+            corrupted = corrupt(config, objective, batch, ratios, key, matching_only)
+            return _joint(module, objective, params, corrupted, key)
 
-        if objective.pooled:
-            pooled = jax.tree.map(jnp.add, metrics["image_nll"], metrics["text_nll"])
-            loss = losses.mean(pooled)
-        else:
-            loss = objective.image_weight * losses.mean(metrics["image_nll"])
-            loss += objective.text_weight * losses.mean(metrics["text_nll"])
-        loss += objective.itm_weight * losses.mean(metrics["itm_loss"])
-
-        if config.contrastive_width and objective.contrastive_weight:
-            nll, right, pairs = _contrastive(
-                module, variables, batch, step < contrastive_end
+        def alignment(params):
+            first = gptface_model.first_layers(
+                module, params, objective.alignment_layers
             )
-            loss += objective.contrastive_weight * nll / jnp.maximum(pairs, 1.0)
-            metrics["contrastive_loss"] = (nll, pairs)
-            metrics["contrastive_accuracy"] = (right, pairs)
-        metrics["mask_ratio"] = (corrupted.image_ratio.sum(), jnp.float32(size))
+            loss, metrics = 0.0, {}
+            for weight, term in terms:
+                value, more = term(*first, batch)
+                loss, metrics = loss + weight * value, {**metrics, **more}
+            return loss, metrics
+
+        if joint_start:
+            loss, metrics = _during(step >= joint_start, joint, params)
+        else:
+            loss, metrics = joint(params)
+        if terms:
+            more = _during(step < alignment_end, alignment, params)
+            loss, metrics = loss + more[0], {**metrics, **more[1]}
         return loss, (state, metrics)
 
     return loss_fn
 
 
-def _contrastive(module, variables, batch, active):
-    """Sums of the contrastive loss and of hits, and the pairs; all 0 once it is over.
+def _during(active, fn, params):
+    """fn(params), or zeros for the cost of none while not active."""
 
-    The branch is a real one: after the warm-up its pass costs nothing.
-    """
+    def zeros(params):
+        shapes = jax.eval_shape(fn, params)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    return jax.lax.cond(active, fn, zeros, params)
+
+
+def _joint(module, objective, params, corrupted, key):
+    """Masked modelling and matching: (loss, metrics)."""
     config = module.config
+    deterministic = config.transformer.dropout == 0.0
+    rngs = None if deterministic else {"dropout": trees.stream(key, "dropout")}
+    variables = {"params": params}
+    hidden = module.apply(
+        variables,
+        corrupted.tokens,
+        corrupted.match,
+        deterministic=deterministic,
+        rngs=rngs,
+    )
+    metrics = dict(
+        masked_metrics(module, params, hidden, corrupted, budgets(config, objective))
+    )
+    words = corrupted.targets[:, config.layout.text_slice] != config.vocab.pad_id
+    # An example without a text says nothing about matching.
+    scored = (corrupted.match == gptface_model.UNKNOWN) & jnp.any(words, axis=1)
+    itm_logits = module.apply(variables, hidden, method="itm_logits")
+    metrics.update(itm_metrics(itm_logits, corrupted.itm_labels, scored))
+    if objective.pooled:
+        pooled = jax.tree.map(jnp.add, metrics["image_nll"], metrics["text_nll"])
+        loss = losses.mean(pooled)
+    else:
+        loss = objective.image_weight * losses.mean(metrics["image_nll"])
+        loss += objective.text_weight * losses.mean(metrics["text_nll"])
+    loss += objective.itm_weight * losses.mean(metrics["itm_loss"])
+    ones = jnp.ones_like(corrupted.image_ratio)
+    metrics["mask_ratio"] = losses.masked_sum(corrupted.image_ratio, ones)
+    return loss, metrics
 
-    def during(variables):
-        tokens = gptface_model.assemble(batch["image_ids"], batch["text_ids"], config)
-        features = module.apply(variables, tokens, method="contrastive_features")
-        # Without a text there is no feature to compare, and no gradient to trust.
-        real = jnp.any(batch["text_ids"] != config.vocab.pad_id, axis=1)
-        nll, right = losses.contrastive(*features, real)
-        return nll.sum(), right.sum(), jnp.sum(real, dtype=jnp.float32)
 
-    def after(variables):
-        del variables
-        return jnp.float32(0), jnp.float32(0), jnp.float32(0)
+def _contrastive(module, params, batch):
+    """The image-text contrastive term: (loss, metrics)."""
+    config = module.config
+    tokens = gptface_model.assemble(batch["image_ids"], batch["text_ids"], config)
+    features = module.apply({"params": params}, tokens, method="contrastive_features")
+    # Without a text there is no feature to compare, and no gradient to trust.
+    real = jnp.any(batch["text_ids"] != config.vocab.pad_id, axis=1)
+    nll, right = losses.contrastive(*features, real)
+    loss = losses.masked_sum(nll, real)
+    accuracy = losses.masked_sum(right, real)
+    return losses.mean(loss), {
+        "contrastive_loss": loss,
+        "contrastive_accuracy": accuracy,
+    }
 
-    return jax.lax.cond(active, during, after, variables)
+
+def _word_bag(module, params, batch):
+    """The bag-of-words term, summed over the vocabulary: (loss, metrics)."""
+    vocab = module.config.vocab
+    logits = module.apply(
+        {"params": params}, batch["image_ids"], method="word_bag_logits"
+    )
+    words = batch["word_ids"]
+    there = jnp.zeros(logits.shape, bool)
+    there = there.at[jnp.arange(len(words))[:, None], words].set(True)
+    there = there.at[:, jnp.array(vocab.special_ids)].set(False)
+    nll = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, there), axis=-1)
+    loss = losses.masked_sum(nll, jnp.any(there, axis=1))
+    return losses.mean(loss), {"word_bag_loss": loss}
 
 
 def make_eval(
