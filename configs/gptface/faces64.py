@@ -66,21 +66,23 @@ def get_config(arg: str = ""):
     config.objective = {
         "ratio_schedule": "uniform",
         "wide_range": (0.1, 0.9),
-        "clean_fraction": 0.2,
+        "clean_fraction": 0.4,
         "span_fraction": 0.8,
         "text_wide_fraction": 0.3,
         "paired": True,
+        "itm_weight": 4.0,
+        "told_negatives": 0.1,
         "contrastive_weight": 1.0,
         "word_bag_weight": 0.2,
         "alignment_layers": 2,
-        "alignment_alone": 0.1,
-        "alignment_until": 0.5,
-        "matching_alone": 0.15,
+        "alignment_alone": 0.2,
+        "alignment_until": 0.6,
+        "matching_alone": 0.2,
     }
     config.optim.peak_lr = 1.5e-3
     config.optim.warmup_fraction = 0.03
     config.optim.b2 = 0.98
-    config.total_steps = 4800
+    config.total_steps = 4000
     config.batch_size = 32
     config.ema_decay = 0.995
     config.eval_every = config.checkpoint_every = 200

@@ -20,19 +20,16 @@ VARIANTS = {
     },
     "control": {},
     "no_alignment": {
+        "objective.contrastive_weight": 0.0,
         "objective.word_bag_weight": 0.0,
         "objective.alignment_alone": 0.0,
     },
-    "contrastive": {
-        "model.contrastive_width": 64,
-        "objective.contrastive_weight": 1.0,
-        "objective.word_bag_weight": 0.0,
-    },
-    "both_alignments": {
-        "model.contrastive_width": 64,
-        "objective.contrastive_weight": 1.0,
-    },
+    "contrastive_only": {"objective.word_bag_weight": 0.0},
+    "word_bag_only": {"objective.contrastive_weight": 0.0},
+    "no_matching_alone": {"objective.matching_alone": 0.0},
+    "all_layers": {"objective.alignment_layers": 0},
     "unpaired": {"objective.paired": False, "batch_size": 64},
+    "sentences_only": {"data.captions.tags": 0.0},
     "no_wide_text": {"objective.text_wide_fraction": 0.0},
     "no_hard": {"data.captions.hard_fraction": 0.0},
     "normal_init": {
@@ -41,7 +38,6 @@ VARIANTS = {
     },
     "no_qk_norm": {"model.transformer.qk_norm": False},
     "low_mask": {"objective.wide_range": (0.1, 0.2)},
-    "more_wide_text": {"objective.text_wide_fraction": 0.8},
     "lr_high": {"optim.peak_lr": 3e-3},
     "few_phrases": {"data.captions.max_phrases": 2},
     "many_phrases": {"data.captions.max_phrases": 10},

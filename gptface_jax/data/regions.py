@@ -51,6 +51,7 @@ OF_ATTRIBUTE = {
     "Wearing_Hat": "hat",
     "Wearing_Necktie": "neck",
     "Wearing_Earrings": "ears",
+    "Male": "face",
 }
 
 

@@ -75,6 +75,22 @@ def test_matching_starts_alone():
         assert bool(metrics["image_nll"][1]) == bool(metrics["text_nll"][1]) == masked
 
 
+def test_the_told_get_their_own_text_back():
+    objective = ObjectiveConfig(paired=True, told_negatives=0.0)
+    data = tiny.batch(200)
+    c = _corrupt(CONFIG, objective, data, jnp.full((400,), 0.5), KEY)
+    told = np.asarray(c.match) != model.UNKNOWN
+    labels = np.asarray(c.itm_labels)
+    assert (np.asarray(c.match)[told] == model.MATCHED).all() and labels[told].all()
+    assert 60 < told[200:].sum() < 140
+    swapped = labels[200:] == 0
+    differs = (data["text_ids"] != data["negative_ids"]).any(1)
+    np.testing.assert_array_equal(swapped, ~told[200:] & differs)
+    texts = np.asarray(c.targets)[200:, 14:]
+    np.testing.assert_array_equal(texts[~swapped], data["text_ids"][~swapped])
+    np.testing.assert_array_equal(texts[swapped], data["negative_ids"][swapped])
+
+
 def test_permuting_captions_changes_labels_only_where_the_text_differs():
     data = tiny.batch(6)
     data["text_ids"][3] = data["text_ids"][0]

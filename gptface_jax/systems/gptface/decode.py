@@ -215,7 +215,8 @@ def _decode_one(module, params, tokens, known, key, config: DecodeConfig, bound:
             drawn = drawn.at[where].set(ids + offsets[side])
             confidence = confidence.at[where].set(sure)
             if config.select == "boundary":
-                side_ring = sampling.rings(distances[side], ~carry.is_open[where])
+                given = ~carry.is_open[where] & (carry.tokens[where] != vocab.pad_id)
+                side_ring = sampling.rings(distances[side], given)
                 ring = ring.at[where].set(side_ring)
         noise = jax.random.gumbel(trees.stream(key_now, "order"), (layout.length,))
         confidence += config.confidence_noise * remaining * noise

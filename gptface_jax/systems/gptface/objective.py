@@ -44,6 +44,9 @@ class ObjectiveConfig:
         anything about matching. Doubles the sequences of a batch.
       unknown_fraction: with the match token, examples that do not see their
         match bit; only these are scored by image-text matching.
+      told_negatives: share of the examples that are told of their mismatch which
+        stay so; the others get their own text back, for only a text that belongs
+        teaches how a picture follows it.
       pooled: one mean over image and text positions (preset `paper`) instead of
         separate means.
       image_weight, text_weight, itm_weight: of the three losses.
@@ -70,6 +73,7 @@ class ObjectiveConfig:
     negative_fraction: float = 0.5
     paired: bool = False
     unknown_fraction: float = 0.5
+    told_negatives: float = 1.0
     pooled: bool = False
     image_weight: float = 1.0
     text_weight: float = 1.0
@@ -209,8 +213,14 @@ def corrupt(
     else:
         swap = _coin(trees.stream(key, "negative"), text, objective.negative_fraction)
     swap &= jnp.any(text != negative, axis=1, keepdims=True)
-    text = jnp.where(swap, negative, text)
     size = text.shape[0]
+    hidden = jnp.ones((size, 1), bool)
+    if config.match_token:
+        hidden = _coin(trees.stream(key, "match"), text, objective.unknown_fraction)
+        hidden |= matching_only
+        stays = _coin(trees.stream(key, "told"), text, objective.told_negatives)
+        swap &= hidden | stays
+    text = jnp.where(swap, negative, text)
     labels = 1 - swap[:, 0].astype(jnp.int32)
 
     targets = gptface_model.assemble(image, text, config)
@@ -226,11 +236,8 @@ def corrupt(
         axis=1,
     )
     masked &= ~jnp.asarray(matching_only)
-    match = jnp.full((size,), gptface_model.UNKNOWN, jnp.int32)
-    if config.match_token:
-        told = jnp.where(labels == 1, gptface_model.MATCHED, gptface_model.MISMATCHED)
-        hidden = _coin(trees.stream(key, "match"), text, objective.unknown_fraction)
-        match = jnp.where(hidden[:, 0] | matching_only, match, told)
+    told = jnp.where(labels == 1, gptface_model.MATCHED, gptface_model.MISMATCHED)
+    match = jnp.where(hidden[:, 0], gptface_model.UNKNOWN, told)
     return Masked(
         tokens=jnp.where(masked, config.vocab.mask_id, targets),
         targets=targets,
