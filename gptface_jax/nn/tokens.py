@@ -17,6 +17,7 @@ class JointEmbedding(nn.Module):
       init_scale: standard deviation of both tables at the start.
       num_match: rows of the match control table added to [CLS] (SPEC A.5.2);
         0 for none.
+      multiplier: factor on what enters the backbone, not on the logits.
       dtype: of the activations.
     """
 
@@ -25,6 +26,7 @@ class JointEmbedding(nn.Module):
     width: int
     init_scale: float = 0.02
     num_match: int = 0
+    multiplier: float = 1.0
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
@@ -58,7 +60,7 @@ class JointEmbedding(nn.Module):
         x = jnp.take(self.embedding, tokens, axis=0) + self.position[:length]
         if match is not None:
             x = x.at[:, 0].add(jnp.take(self.match, match, axis=0))
-        return x.astype(self.dtype)
+        return (self.multiplier * x).astype(self.dtype)
 
     def attend(self, x: jax.Array, start: int = 0, stop: int | None = None):
         """Logits of the ids [start, stop) by the tied table: [...,D] -> [...,S]."""

@@ -31,6 +31,9 @@ class GPTFaceConfig:
       max_positions: rows of the position table (>= layout.length).
       match_token: add the match control embedding to [CLS] (preset `control`).
       embedding_init: standard deviation of the embedding tables at the start.
+      embedding_multiplier: factor on the embeddings that enter the backbone (paper:
+        1). With init "fan_in" every layer writes values of order 1, in which
+        embeddings of order `embedding_init` are lost; sqrt(width) brings them level.
       contrastive_width: width of the image-text contrastive projections used
         by the optional alignment term; 0 for none.
       word_bag: a head for the optional bag-of-words term.
@@ -42,6 +45,7 @@ class GPTFaceConfig:
     max_positions: int = 512
     match_token: bool = False
     embedding_init: float = 0.02
+    embedding_multiplier: float = 1.0
     contrastive_width: int = 0
     word_bag: bool = False
 
@@ -111,6 +115,7 @@ class GPTFace(nn.Module):
             t.width,
             c.embedding_init,
             3 if c.match_token else 0,
+            c.embedding_multiplier,
             t.dtype,
         )
         self.transformer = nn_transformer.Transformer(t)
