@@ -60,29 +60,30 @@ def get_config(arg: str = ""):
         "max_positions": 98,
         "match_token": True,
         "embedding_init": 0.06,
+        "embedding_multiplier": 11.3,
         "contrastive_width": 64,
         "word_bag": True,
     }
     config.objective = {
         "ratio_schedule": "uniform",
         "wide_range": (0.1, 0.9),
-        "clean_fraction": 0.4,
+        "clean_fraction": 0.3,
         "span_fraction": 0.8,
         "text_wide_fraction": 0.3,
         "paired": True,
-        "itm_weight": 4.0,
+        "itm_weight": 2.0,
         "told_negatives": 0.1,
         "contrastive_weight": 1.0,
         "word_bag_weight": 0.2,
         "alignment_layers": 2,
-        "alignment_alone": 0.2,
-        "alignment_until": 0.6,
-        "matching_alone": 0.2,
+        "alignment_alone": 0.08,
+        "alignment_until": 0.13,
+        "matching_alone": 0.05,
     }
     config.optim.peak_lr = 1.5e-3
     config.optim.warmup_fraction = 0.03
     config.optim.b2 = 0.98
-    config.total_steps = 4000
+    config.total_steps = 6000
     config.batch_size = 32
     config.ema_decay = 0.995
     config.eval_every = config.checkpoint_every = 200
@@ -116,6 +117,7 @@ def get_config(arg: str = ""):
         config.model.match_token = False
         config.model.contrastive_width = 0
         config.model.word_bag = False
+        config.model.embedding_multiplier = 1.0
         config.objective = {
             "ratio_schedule": "rescaled",
             "clean_fraction": 0.0,

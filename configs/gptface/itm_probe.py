@@ -28,6 +28,7 @@ VARIANTS = {
     "word_bag_only": {"objective.contrastive_weight": 0.0},
     "no_matching_alone": {"objective.matching_alone": 0.0},
     "all_layers": {"objective.alignment_layers": 0},
+    "quiet_embeddings": {"model.embedding_multiplier": 1.0},
     "unpaired": {"objective.paired": False, "batch_size": 64},
     "sentences_only": {"data.captions.tags": 0.0},
     "no_wide_text": {"objective.text_wide_fraction": 0.0},
