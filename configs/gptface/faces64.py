@@ -114,6 +114,9 @@ def get_config(arg: str = ""):
         "workers": 0,
     }
     if "paper" in arg:
+        config.model.transformer.init = "normal"
+        config.model.transformer.qk_norm = False
+        config.model.embedding_init = 0.02
         config.model.match_token = False
         config.model.contrastive_width = 0
         config.model.word_bag = False
