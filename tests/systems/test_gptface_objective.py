@@ -230,6 +230,13 @@ def test_contrastive_term_starts_alone_and_in_the_first_layers():
         assert np.asarray(gradient["tokens"]["embedding"]).any()
 
 
+@pytest.mark.parametrize("name", ["contrastive", "word_bag"])
+def test_an_alignment_term_without_its_head_is_refused(name):
+    module, _ = tiny.model()
+    with pytest.raises(ValueError, match=f"{name}_weight needs model.{name}"):
+        O.make_loss(module, ObjectiveConfig(**{f"{name}_weight": 1.0}), 10)
+
+
 def test_word_bag_by_hand():
     module, params = tiny.model(word_bag=True)
     data = tiny.batch(3)

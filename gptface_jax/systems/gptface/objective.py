@@ -322,6 +322,10 @@ def make_loss(
 ):
     """The training loss of the single phase; see `core.types.LossFn`."""
     config = module.config
+    if objective.contrastive_weight and not config.contrastive_width:
+        raise ValueError("contrastive_weight needs model.contrastive_width > 0")
+    if objective.word_bag_weight and not config.word_bag:
+        raise ValueError("word_bag_weight needs model.word_bag = True")
     terms = [
         (objective.contrastive_weight, _contrastive),
         (objective.word_bag_weight, _word_bag),
