@@ -61,6 +61,7 @@ def get_config(arg: str = ""):
         "match_token": True,
         "embedding_init": 0.06,
         "embedding_multiplier": 11.3,
+        "cross_modal_heads": 2,
         "contrastive_width": 64,
         "word_bag": True,
     }
@@ -69,16 +70,19 @@ def get_config(arg: str = ""):
         "wide_range": (0.1, 0.9),
         "clean_fraction": 0.3,
         "span_fraction": 0.8,
+        "text_fraction": 0.4,
         "text_wide_fraction": 0.3,
+        "text_weight": 0.15,
         "paired": True,
+        "hidden_negatives": False,
         "itm_weight": 2.0,
         "told_negatives": 0.1,
         "contrastive_weight": 1.0,
         "word_bag_weight": 0.2,
         "alignment_layers": 2,
-        "alignment_alone": 0.08,
-        "alignment_until": 0.13,
-        "matching_alone": 0.05,
+        "alignment_alone": 0.03,
+        "alignment_until": 0.05,
+        "matching_alone": 0.02,
     }
     config.optim.peak_lr = 1.5e-3
     config.optim.warmup_fraction = 0.03
@@ -121,6 +125,7 @@ def get_config(arg: str = ""):
         config.model.contrastive_width = 0
         config.model.word_bag = False
         config.model.embedding_multiplier = 1.0
+        config.model.cross_modal_heads = 0
         config.objective = {
             "ratio_schedule": "rescaled",
             "clean_fraction": 0.0,

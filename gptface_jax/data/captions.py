@@ -39,19 +39,19 @@ PHRASES: dict[str, Phrases] = {
     "Smiling": Phrases(
         "doing",
         ("smiling", "with a smile", "smiling happily"),
-        ("not smiling", "with a serious face", "without a smile"),
+        ("with a serious face", "looking serious", "not smiling"),
         3.0,
     ),
     "Eyeglasses": Phrases(
         "wearing",
         ("glasses", "eyeglasses", "a pair of glasses"),
-        ("without glasses", "not wearing glasses", "with no eyeglasses"),
+        ("with bare eyes", "bare-eyed", "without glasses"),
         3.0,
     ),
     "Wearing_Hat": Phrases(
         "wearing",
         ("a hat", "a hat on the head", "some headwear"),
-        ("without a hat", "not wearing a hat", "with no hat"),
+        ("bareheaded", "with a bare head", "without a hat"),
         3.0,
     ),
     "Mouth_Slightly_Open": Phrases(
@@ -62,24 +62,33 @@ PHRASES: dict[str, Phrases] = {
     ),
     "No_Beard": Phrases(
         "doing",
-        ("clean-shaven", "without a beard", "with no beard"),
-        ("with a beard", "bearded"),
+        ("clean-shaven", "with a shaven chin", "without a beard"),
+        ("bearded", "with a beard"),
         1.5,
     ),
     "Mustache": Phrases(
-        "with", ("a mustache", "a moustache"), ("without a mustache",), 1.5
+        "with",
+        ("a mustache", "a moustache"),
+        ("with a bare upper lip", "without a mustache"),
+        1.5,
     ),
     "Bald": Phrases("with", ("a bald head", "no hair on the head"), (), 2.0),
     "Bangs": Phrases("with", ("bangs", "a fringe over the forehead"), (), 1.5),
     "Receding_Hairline": Phrases("with", ("a receding hairline",), (), 0.5),
     "Wearing_Lipstick": Phrases(
-        "wearing", ("lipstick", "red lipstick"), ("without lipstick",), 1.5
+        "wearing",
+        ("lipstick", "red lipstick"),
+        ("with bare lips", "without lipstick"),
+        1.5,
     ),
     "Wearing_Necktie": Phrases(
-        "wearing", ("a tie", "a necktie"), ("without a tie",), 1.0
+        "wearing", ("a tie", "a necktie"), ("tieless", "without a tie"), 1.0
     ),
     "Wearing_Earrings": Phrases(
-        "wearing", ("earrings", "a pair of earrings"), ("without earrings",), 1.0
+        "wearing",
+        ("earrings", "a pair of earrings"),
+        ("with bare ears", "without earrings"),
+        1.0,
     ),
     "Wearing_Necklace": Phrases("wearing", ("a necklace",), (), 1.0),
     "Goatee": Phrases("with", ("a goatee", "a small chin beard"), (), 1.0),
@@ -108,17 +117,19 @@ HAIR_COLOURS = {
     "Gray_Hair": ("gray", "grey"),
 }
 HAIR_SHAPES = {"Wavy_Hair": ("wavy", "curly"), "Straight_Hair": ("straight",)}
+# An absence has a word of its own where English has one: "hat" and "no hat" are the
+# same bag of words, and a young model reads bags.
 # Tag lists, as beside stock pictures: present, absent ("" = not said).
 TAGS = {
     "Smiling": ("smiling", "serious"),
-    "Eyeglasses": ("glasses", "no glasses"),
-    "Wearing_Hat": ("hat", "no hat"),
+    "Eyeglasses": ("glasses", "bare eyes"),
+    "Wearing_Hat": ("hat", "bareheaded"),
     "Mouth_Slightly_Open": ("open mouth", "closed mouth"),
     "No_Beard": ("clean-shaven", "beard"),
-    "Mustache": ("mustache", "no mustache"),
-    "Wearing_Lipstick": ("lipstick", "no lipstick"),
-    "Wearing_Necktie": ("tie", "no tie"),
-    "Wearing_Earrings": ("earrings", "no earrings"),
+    "Mustache": ("mustache", "bare upper lip"),
+    "Wearing_Lipstick": ("lipstick", "bare lips"),
+    "Wearing_Necktie": ("tie", "tieless"),
+    "Wearing_Earrings": ("earrings", "bare ears"),
     "Narrow_Eyes": ("narrow eyes", "wide eyes"),
     "Black_Hair": ("black hair", ""),
     "Blond_Hair": ("blond hair", ""),
@@ -342,7 +353,7 @@ def word_bag(
     expression: str = "",
     attributes: Sequence[str] | None = None,
 ) -> str:
-    """All words that are true of a picture, none of them negated.
+    """All words that are true of a picture.
 
     Args:
       labels, expression, attributes: as for `caption`.
@@ -352,9 +363,9 @@ def word_bag(
     """
     labels = labels or {}
     chosen = [c for c in claims(labels) if attributes is None or c[0] in attributes]
-    tags = _tags(chosen, known(labels, "Male"), known(labels, "Young"), expression)
-    negated = ("no ", "not ", "without ", "with no ")
-    return " ".join(t for t in tags if not t.startswith(negated))
+    return " ".join(
+        _tags(chosen, known(labels, "Male"), known(labels, "Young"), expression)
+    )
 
 
 def name_like(rng: np.random.Generator) -> str:

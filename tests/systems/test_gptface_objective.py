@@ -91,6 +91,35 @@ def test_the_told_get_their_own_text_back():
     np.testing.assert_array_equal(texts[swapped], data["negative_ids"][swapped])
 
 
+def test_hidden_negatives_are_scored_only_if_asked():
+    for objective, expected in (
+        (ObjectiveConfig(paired=True, told_negatives=0.5), "all"),
+        (ObjectiveConfig(paired=True, told_negatives=0.5, hidden_negatives=False), ""),
+    ):
+        c = _corrupt(CONFIG, objective, tiny.batch(100), jnp.full((200,), 0.5), KEY)
+        swapped = (np.asarray(c.itm_labels) == 0) & (np.asarray(c.match) == 0)
+        assert 20 < swapped.sum() < 80
+        told = np.asarray(c.match) == model.MISMATCHED
+        assert told.any() and np.asarray(c.scored)[told].all()
+        scored = np.ones(200, bool) if expected else ~swapped
+        np.testing.assert_array_equal(c.scored, scored)
+        module, params = tiny.model()
+        hidden = module.apply({"params": params}, c.tokens, c.match)
+        budget = O.budgets(CONFIG, objective)
+        metrics = O.masked_metrics(module, params, hidden, c, budget)
+        for name, where in (("image", slice(1, 13)), ("text", slice(14, 19))):
+            masked = np.asarray(c.masked)[scored][:, where]
+            assert metrics[f"{name}_nll"][1] == masked.sum()
+
+
+def test_some_texts_stay_whole_if_asked():
+    objective = ObjectiveConfig(text_fraction=0.25)
+    _, c = corrupted(objective, size=1000)
+    masked = np.asarray(c.masked)
+    assert 0.2 < masked[:, 14:].any(1).mean() < 0.3
+    assert (masked[:, 1:13].sum(1) == 6).all()
+
+
 def test_permuting_captions_changes_labels_only_where_the_text_differs():
     data = tiny.batch(6)
     data["text_ids"][3] = data["text_ids"][0]
@@ -308,6 +337,40 @@ def test_unimodal_features_have_not_seen_the_other_side():
 
     np.testing.assert_allclose(features(tokens)[1], features(other)[1], atol=1e-6)
     assert np.abs(features(tokens)[0] - features(other)[0]).max() > 1e-3
+
+
+def test_cross_modal_heads_see_the_other_side_only():
+    module, params = tiny.model(cross_modal_heads=1)
+    tokens = tiny.tokens(2).at[0, 17:].set(tiny.VOCAB.pad_id)
+    mask = np.asarray(model.joint_mask(tokens, module.config))
+    heads = module.config.transformer.num_heads
+    assert mask.shape == (2, heads, 19, 19)
+    side = np.arange(19) >= 13  # [SEP] and the words
+    for b in range(2):
+        allowed = np.asarray(tokens[b] != tiny.VOCAB.pad_id)[None]
+        np.testing.assert_array_equal(mask[b, 0], (side[:, None] != side) & allowed)
+        for h in range(1, heads):
+            np.testing.assert_array_equal(
+                mask[b, h], np.broadcast_to(allowed, (19, 19))
+            )
+    assert not np.isnan(module.apply({"params": params}, tokens)).any()
+    with pytest.raises(ValueError, match=f"cross_modal_heads is {heads}"):
+        tiny.config(cross_modal_heads=heads)
+
+
+def test_text_gain_is_what_the_own_text_saves():
+    module, params = tiny.model()
+    data = tiny.batch(10)
+    evaluate = jax.jit(O.make_eval(module, ObjectiveConfig()))
+    total, codes = evaluate(params, {}, data, KEY)["image_text_gain"]
+    swapped = {
+        **data,
+        "text_ids": data["negative_ids"],
+        "negative_ids": data["text_ids"],
+    }
+    opposite, _ = evaluate(params, {}, swapped, KEY)["image_text_gain"]
+    assert codes == 10 * round(0.4 * 12) and abs(total) > 1e-3
+    np.testing.assert_allclose(total, -opposite, rtol=1e-4)
 
 
 def test_probe_reports_every_ratio_and_is_balanced():

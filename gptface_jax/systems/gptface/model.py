@@ -34,6 +34,9 @@ class GPTFaceConfig:
       embedding_multiplier: factor on the embeddings that enter the backbone (paper:
         1). With init "fan_in" every layer writes values of order 1, in which
         embeddings of order `embedding_init` are lost; sqrt(width) brings them level.
+      cross_modal_heads: attention heads of every layer that see the other modality
+        only (paper: 0). Words are a minority of the sequence, and heads that see
+        everything take long to notice them.
       contrastive_width: width of the image-text contrastive projections used
         by the optional alignment term; 0 for none.
       word_bag: a head for the optional bag-of-words term.
@@ -46,6 +49,7 @@ class GPTFaceConfig:
     match_token: bool = False
     embedding_init: float = 0.02
     embedding_multiplier: float = 1.0
+    cross_modal_heads: int = 0
     contrastive_width: int = 0
     word_bag: bool = False
 
@@ -54,6 +58,11 @@ class GPTFaceConfig:
             raise ValueError(
                 f"sequence length {self.layout.length} exceeds max_positions "
                 f"{self.max_positions}"
+            )
+        if not 0 <= self.cross_modal_heads < self.transformer.num_heads:
+            raise ValueError(
+                f"cross_modal_heads is {self.cross_modal_heads}; it must leave one of "
+                f"the {self.transformer.num_heads} heads"
             )
 
 
@@ -96,9 +105,24 @@ def unimodal_mask(tokens: jax.Array, config: GPTFaceConfig) -> jax.Array:
       1   1 1   0   0 0
       0   0 0   1   1 1
     """
-    is_text = jnp.arange(tokens.shape[1]) >= config.layout.sep_index
-    same = is_text[:, None] == is_text[None, :]
+    same = _same_modality(tokens.shape[1], config)
     return same[None, None] & padding_mask(tokens, config.vocab)
+
+
+def joint_mask(tokens: jax.Array, config: GPTFaceConfig) -> jax.Array:
+    """bool [B,1|N,1|Q,K]: all but padding; the cross-modal heads, the other side."""
+    visible = padding_mask(tokens, config.vocab)
+    if not config.cross_modal_heads:
+        return visible
+    same = _same_modality(tokens.shape[1], config)
+    head = jnp.arange(config.transformer.num_heads)[:, None, None]
+    return visible & ((head >= config.cross_modal_heads) | ~same)[None]
+
+
+def _same_modality(length: int, config: GPTFaceConfig) -> jax.Array:
+    """bool [Q,K]; [CLS] goes with the image, [SEP] with the text."""
+    is_text = jnp.arange(length) >= config.layout.sep_index
+    return is_text[:, None] == is_text[None, :]
 
 
 class GPTFace(nn.Module):
@@ -161,7 +185,7 @@ class GPTFace(nn.Module):
           tokens: int32 [B,L] joint ids.
           match: int32 [B] of UNKNOWN, MATCHED, MISMATCHED; ignored by models
             without the match token.
-          attn_mask: bool [B,1,Q,K]; default all but padding.
+          attn_mask: bool [B,1,Q,K]; default `joint_mask`.
           deterministic: no dropout.
 
         Returns:
@@ -169,7 +193,7 @@ class GPTFace(nn.Module):
         """
         c = self.config
         if attn_mask is None:
-            attn_mask = padding_mask(tokens, c.vocab)
+            attn_mask = joint_mask(tokens, c)
         if not c.match_token:
             match = None
         elif match is None:
@@ -233,7 +257,9 @@ class GPTFace(nn.Module):
         """
         none = jnp.zeros((image_ids.shape[0], 0), jnp.int32)
         tokens = assemble(image_ids, none, self.config)[:, :-1]  # no [SEP]
-        return self.word_bag(self(tokens)[:, 0]).astype(jnp.float32)
+        # Every head sees the picture, for there is no other side.
+        hidden = self(tokens, attn_mask=padding_mask(tokens, self.config.vocab))
+        return self.word_bag(hidden[:, 0]).astype(jnp.float32)
 
     def init_all(self, tokens: jax.Array):
         """Touches every parameter; pass as `method` to `init`."""

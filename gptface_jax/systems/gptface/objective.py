@@ -34,6 +34,8 @@ class ObjectiveConfig:
         calibrated on whole pictures too.
       span_fraction: examples with span masks; the rest get random masks.
       spans: seeds of a span mask.
+      text_fraction: examples whose text is masked (paper: all). In the others the
+        codes see every word.
       text_ratio: fraction of the words masked (paper: 0.2).
       text_wide_fraction: examples whose text is masked at WIDE_TEXT_RATIO,
         a denser signal from picture to word (0 in preset `paper`).
@@ -47,6 +49,10 @@ class ObjectiveConfig:
       told_negatives: share of the examples that are told of their mismatch which
         stay so; the others get their own text back, for only a text that belongs
         teaches how a picture follows it.
+      hidden_negatives: masked modelling also scores examples whose text is replaced
+        and whose match bit is hidden (paper). They teach to distrust every text: a
+        code then moves by no more than the odds of a replaced text. Without them
+        masked modelling sees true pairs and told negatives only (arXiv 2107.07651).
       pooled: one mean over image and text positions (preset `paper`) instead of
         separate means.
       image_weight, text_weight, itm_weight: of the three losses.
@@ -67,6 +73,7 @@ class ObjectiveConfig:
     clean_fraction: float = 0.1
     span_fraction: float = 0.8
     spans: int = 1
+    text_fraction: float = 1.0
     text_ratio: float = 0.2
     text_wide_fraction: float = 0.0
     text_span_fraction: float = 0.5
@@ -74,6 +81,7 @@ class ObjectiveConfig:
     paired: bool = False
     unknown_fraction: float = 0.5
     told_negatives: float = 1.0
+    hidden_negatives: bool = True
     pooled: bool = False
     image_weight: float = 1.0
     text_weight: float = 1.0
@@ -113,6 +121,7 @@ class Masked:
       masked: bool [B,L].
       itm_labels: int32 [B], 1 = matched.
       match: int32 [B] match control row (UNKNOWN for all without the token).
+      scored: bool [B], masked modelling is scored.
       image_ratio: float32 [B] fraction of the image that is masked.
     """
 
@@ -121,6 +130,7 @@ class Masked:
     masked: jax.Array
     itm_labels: jax.Array
     match: jax.Array
+    scored: jax.Array
     image_ratio: jax.Array
 
 
@@ -167,13 +177,15 @@ def text_mask(objective: ObjectiveConfig, valid: jax.Array, key) -> jax.Array:
         masking.text_span_mask(valid, ratio, span_key),
         masking.text_random_mask(valid, ratio, random_key),
     )
-    if not objective.text_wide_fraction:
-        return mask
-    return jnp.where(
-        _coin(trees.stream(key, "text_wide"), valid, objective.text_wide_fraction),
-        masking.text_random_mask(valid, WIDE_TEXT_RATIO, random_key),
-        mask,
-    )
+    if objective.text_wide_fraction:
+        wide = _coin(
+            trees.stream(key, "text_wide"), valid, objective.text_wide_fraction
+        )
+        scattered = masking.text_random_mask(valid, WIDE_TEXT_RATIO, random_key)
+        mask = jnp.where(wide, scattered, mask)
+    if objective.text_fraction < 1:
+        mask &= _coin(trees.stream(key, "text_any"), valid, objective.text_fraction)
+    return mask
 
 
 def _coin(key, like: jax.Array, probability: float) -> jax.Array:
@@ -244,6 +256,7 @@ def corrupt(
         masked=masked,
         itm_labels=labels,
         match=match,
+        scored=objective.hidden_negatives | ~(swap & hidden)[:, 0],
         image_ratio=jnp.mean(masked[:, config.layout.image_slice], axis=1),
     )
 
@@ -296,7 +309,7 @@ def masked_metrics(
         states, targets, real = gather_masked(
             hidden[:, where],
             corrupted.targets[:, where],
-            corrupted.masked[:, where],
+            corrupted.masked[:, where] & corrupted.scored[:, None],
             slots,
         )
         logits = module.apply({"params": params}, states, method="token_logits")
@@ -447,8 +460,10 @@ def make_eval(
     """Held-out metrics: MILM on true pairs, and the matching probe.
 
     Image NLL is measured with span masks at 40 %, text NLL at the objective's
-    ratio. The probe scores every pair with its own and with the replaced text
-    (balanced by construction) at each image mask ratio, text unmasked.
+    ratio. `image_text_gain` is what the own text saves, in nats a masked code,
+    against the replaced one: a model whose gain is 0 paints without reading. The
+    probe scores every pair with its own and with the replaced text (balanced by
+    construction) at each image mask ratio, text unmasked.
     """
     config = module.config
     true_pairs = dataclasses.replace(
@@ -456,10 +471,12 @@ def make_eval(
         negative_fraction=0.0,
         paired=False,
         span_fraction=1.0,
+        text_fraction=1.0,
         text_wide_fraction=0.0,
     )
     probe = dataclasses.replace(objective, span_fraction=1.0)
     budget = budgets(config, objective)
+    is_image = jnp.arange(config.layout.length) < config.layout.sep_index
 
     def eval_fn(params, state, batch, key):
         del state
@@ -470,6 +487,18 @@ def make_eval(
         hidden = module.apply(variables, corrupted.tokens, match)
         metrics = dict(masked_metrics(module, params, hidden, corrupted, budget))
         total = losses.mean(metrics["image_nll"]) + losses.mean(metrics["text_nll"])
+
+        image_nll = {}
+        for text in ("text_ids", "negative_ids"):
+            tokens = gptface_model.assemble(batch["image_ids"], batch[text], config)
+            tokens = jnp.where(
+                is_image & corrupted.masked, config.vocab.mask_id, tokens
+            )
+            states = module.apply(variables, tokens, match)
+            seen = masked_metrics(module, params, states, corrupted, budget)
+            image_nll[text] = seen["image_nll"]
+        (own, weight), (other, _) = image_nll.values()
+        metrics["image_text_gain"] = (other - own, weight)
 
         different = jnp.any(batch["text_ids"] != batch["negative_ids"], axis=1)
         for ratio in ratios:
