@@ -1,4 +1,4 @@
-"""What makes image-text matching leave chance at small scale: one run a variant.
+"""What makes matching leave chance and codes follow the text: one run a variant.
 
 Every variant changes one thing of ":control"; `gptface train --config
 configs/gptface/itm_probe.py:VARIANT --workdir runs/probe/VARIANT`. The curves are
@@ -29,6 +29,9 @@ VARIANTS = {
     "no_matching_alone": {"objective.matching_alone": 0.0},
     "all_layers": {"objective.alignment_layers": 0},
     "quiet_embeddings": {"model.embedding_multiplier": 1.0},
+    "no_cross_modal_heads": {"model.cross_modal_heads": 0},
+    "hidden_negatives": {"objective.hidden_negatives": True},
+    "all_texts_masked": {"objective.text_fraction": 1.0, "objective.text_weight": 1.0},
     "unpaired": {"objective.paired": False, "batch_size": 64},
     "sentences_only": {"data.captions.tags": 0.0},
     "no_wide_text": {"objective.text_wide_fraction": 0.0},

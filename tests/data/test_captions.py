@@ -35,8 +35,8 @@ def test_only_confident_and_true_things_are_said():
         assert "hat" not in words and "headwear" not in words  # score 0.5
         assert "woman" not in words and "lady" not in words
         assert "dark" not in words and "black" not in words
-        if "glasses" in text or "eyeglasses" in text:
-            assert "without glasses" in text or "not wearing" in text or "no " in text
+        if "glasses" in words or "eyeglasses" in words:
+            assert "without glasses" in text
         assert "clean-shaven" not in text and "without a beard" not in text
     assert any("wavy blond hair" in t or "curly blonde hair" in t for t in many())
     assert any("happy" in t for t in many(expression="happiness"))
@@ -101,7 +101,7 @@ def test_hard_negatives_differ_in_one_claim():
 def test_tag_lists():
     rng = np.random.default_rng(0)
     text = captions.tag_list([("Eyeglasses", False), ("Bald", True)], rng, male=True)
-    assert sorted(text.split(", ")) == ["bald head", "man", "no glasses"]
+    assert sorted(text.split(", ")) == ["bald head", "bare eyes", "man"]
     listed = many(300, tags=1.0)
     assert not any(w in t.split() for t in listed for w in ("a", "wearing", "hat"))
     assert all("woman" not in t for t in listed)
@@ -110,7 +110,7 @@ def test_tag_lists():
     assert 0.35 < share < 0.75
 
 
-def test_word_bag_holds_what_is_true_and_no_negation():
+def test_word_bag_holds_what_is_true():
     labels = {
         "Male": 0.99,
         "Eyeglasses": 0.02,
@@ -122,7 +122,8 @@ def test_word_bag_holds_what_is_true_and_no_negation():
     }
     words = captions.word_bag(labels, expression="anger")
     assert set(words.split()) == {
-        *("man", "angry", "hat", "serious", "clean-shaven", "black", "hair")
+        *("man", "angry", "hat", "serious", "clean-shaven", "black", "hair"),
+        *("bare", "eyes"),
     }
     assert captions.word_bag(labels, attributes=("Wearing_Hat",)) == "man hat"
     assert captions.word_bag(None) == captions.word_bag({"Smiling": 0.5}) == ""
@@ -130,7 +131,10 @@ def test_word_bag_holds_what_is_true_and_no_negation():
 
 def test_edit_texts():
     assert captions.edit_text("Smiling", True, {"Male": 0.0}) == "a woman smiling"
-    assert captions.edit_text("Smiling", False, {"Male": 1.0}) == "a man not smiling"
+    assert (
+        captions.edit_text("Smiling", False, {"Male": 1.0})
+        == "a man with a serious face"
+    )
     assert captions.edit_text("Eyeglasses", True) == "a person wearing glasses"
     assert captions.edit_text("Male", True) == "a man"
     assert captions.edit_text("Black_Hair", False).endswith("blond hair")
