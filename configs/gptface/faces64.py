@@ -80,9 +80,9 @@ def get_config(arg: str = ""):
         "contrastive_weight": 1.0,
         "word_bag_weight": 0.2,
         "alignment_layers": 2,
-        "alignment_alone": 0.03,
-        "alignment_until": 0.05,
-        "matching_alone": 0.02,
+        "alignment_alone": 0.08,
+        "alignment_until": 0.13,
+        "matching_alone": 0.05,
     }
     config.optim.peak_lr = 1.5e-3
     config.optim.warmup_fraction = 0.03

@@ -42,7 +42,8 @@ class LabelTransform:
     """{"image" float32 [S,S,3], "labels" and "label_mask" float32 [A]}.
 
     A label counts (mask 1) where its score is above 0.9 or below 0.1. Pictures
-    are mirrored, shifted by up to `shift` pixels and varied in brightness.
+    are mirrored, shifted by up to `shift` pixels, softened inside a rectangle (as a
+    decoded region is softer than the photo around it) and varied in brightness.
     """
 
     size: int
@@ -59,6 +60,8 @@ class LabelTransform:
             padded = np.pad(picture, [(self.shift,) * 2] * 2 + [(0, 0)], "edge")
             top, left = by + self.shift
             picture = padded[top : top + self.size, left : left + self.size]
+            if rng.random() < 0.7:
+                picture = _soften(picture, rng)
         pixels = image.to_unit_range(picture)
         if self.augment:
             gain, offset = rng.uniform(0.85, 1.15), rng.uniform(-0.12, 0.12)
@@ -70,6 +73,18 @@ class LabelTransform:
             "labels": np.array([bool(s) for s in states], np.float32),
             "label_mask": np.array([s is not None for s in states], np.float32),
         }
+
+
+def _soften(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Loses detail, up to 3.5 times the pixel size, inside a rectangle."""
+    size = len(picture)
+    small = max(1, round(size / rng.uniform(1.0, 3.5)))
+    soft = image.resize(image.resize(picture, (small, small)), (size, size))
+    y0, x0 = rng.integers(0, size // 2, 2)
+    y1, x1 = rng.integers(size // 2, size + 1, 2)
+    result = picture.copy()
+    result[y0:y1, x0:x1] = soft[y0:y1, x0:x1]
+    return result
 
 
 @dataclasses.dataclass(frozen=True)

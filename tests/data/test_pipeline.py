@@ -114,6 +114,20 @@ def test_image_and_label_transforms():
         transforms.ImageTransform(8)(Record(), rng)
 
 
+def test_softened_pictures_lose_detail_inside_a_rectangle_only():
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    for seed in range(20):
+        soft = transforms._soften(noise, np.random.default_rng(seed))
+        changed = (soft != noise).any(-1)
+        if not changed.any():
+            continue  # drawn at a factor of 1
+        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert changed[box].mean() > 0.9
+        assert changed[box].sum() == changed.sum()
+        assert soft[box].std() < noise[box].std()
+
+
 def test_negatives_never_equal_the_text(tokenizer):
     # "7" is no known piece: two texts of the same ids count as equal too.
     texts = ("a man smiling", "a woman", "a man  Smiling", "a man 7", "a man 8")
