@@ -50,7 +50,7 @@ def curves() -> None:
     panels = (
         ("vqgan", "psnr", "tokenizer: PSNR, dB"),
         ("gptface", "image_nll", "masked image tokens: NLL, nats"),
-        ("gptface", "text_nll", "masked words: NLL, nats"),
+        ("gptface", "image_text_gain", "what the text saves, nats a code"),
         ("gptface", "itm_accuracy", "image-text matching: accuracy"),
     )
     figure, axes = plt.subplots(1, 4, figsize=(16, 3.4), layout="constrained")

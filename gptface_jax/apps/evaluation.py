@@ -26,8 +26,8 @@ ATTRIBUTES = (
     "Eyeglasses",
     "Wearing_Hat",
     "No_Beard",
-    "Mouth_Slightly_Open",
-    "Wearing_Lipstick",
+    "Male",
+    "Blond_Hair",
 )
 
 

@@ -1,0 +1,54 @@
+"""The bundled model: complete, small, documented, and able to edit."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gptface_jax
+from gptface_jax.apps import api
+from gptface_jax.cli.main import main
+from gptface_jax.core import trees
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return gptface_jax.load("demo")
+
+
+def test_it_is_small_and_documented(demo):
+    folder = api.BUNDLED / "demo"
+    sizes = [f.stat().st_size for f in folder.glob("*.safetensors")]
+    assert sum(sizes) <= 24 * 2**20
+    count = trees.count(demo.editor.gptface.params)
+    count += trees.count(demo.editor.vqgan.network.params)
+    assert count <= 12_000_000
+    for said in ("research only", "Limits", "bias", "Trained on", "LFW"):
+        assert said in demo.card, said
+    log = (folder / "training_log.jsonl").read_text().splitlines()
+    assert {json.loads(line)["run"] for line in log} == {"vqgan", "gptface"}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["training"]["gptface"]["total_steps"] > 1000
+
+
+def test_the_text_tokenizer_opens_with_transformers(demo):
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(api.BUNDLED / "demo")
+    ids = theirs("a woman wearing glasses", add_special_tokens=False)["input_ids"]
+    ours = demo.editor.tokenizer.encode(["a woman wearing glasses"], 16)[0]
+    assert ids == ours[: len(ids)].tolist()
+    assert theirs.unk_token_id not in ids
+
+
+@pytest.mark.slow
+def test_quickstart_as_in_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["quickstart"]) == 0
+    folder = tmp_path / "gptface-quickstart"
+    edits = sorted(folder.glob("*.json"))
+    assert len(edits) >= 4
+    texts = {json.loads(e.read_text())["text"] for e in edits}
+    assert len(texts) >= 4
+    assert np.asarray(Image.open(folder / "sheet.png")).std() > 20
