@@ -78,6 +78,7 @@ def tiny_gptface(config: ConfigDict) -> ConfigDict:
         config.model.cross_modal_heads = 1
     # All losses from the first step on.
     config.objective.alignment_alone = config.objective.matching_alone = 0.0
+    config.objective.text_fraction = 1.0
     config.data.image_ids = "palette"
     config.data.vocab = ""
     config.data.vocab_size = 200
