@@ -74,8 +74,7 @@ def tiny_gptface(config: ConfigDict) -> ConfigDict:
     config.model.layout.max_text_tokens = 12
     config.model.vocab.codebook_size = 27
     config.model.max_positions = 32
-    if config.model.get("cross_modal_heads"):
-        config.model.cross_modal_heads = 1
+    config.model.cross_modal_heads = min(1, config.model.get("cross_modal_heads", 0))
     # All losses from the first step on.
     config.objective.alignment_alone = config.objective.matching_alone = 0.0
     config.objective.text_fraction = 1.0

@@ -1,8 +1,9 @@
 """What makes matching leave chance and codes follow the text: one run a variant.
 
 Every variant changes one thing of ":control"; `gptface train --config
-configs/gptface/itm_probe.py:VARIANT --workdir runs/probe/VARIANT`. The curves are
-in docs/results.md. Reads tokens/synthetic_train and tokens/synthetic_validation.
+configs/gptface/itm_probe.py:VARIANT --workdir runs/probe/VARIANT`. What
+was found with them is in docs/results.md. Reads tokens/synthetic_train and
+tokens/synthetic_validation.
 """
 
 from configs import base

@@ -54,7 +54,7 @@ _PORTRAITS = (22, 43)
 def photo_jobs(image: images.Source, crop: api.Box | None) -> list[Job]:
     """Four edits of one's own photo of an upright, centred face."""
     texts = {
-        "eyes": "a person wearing glasses",
+        "hair": "a person with black hair",
         "mouth": "a person smiling",
         "hat": "a person wearing a hat",
         "lower-face": "a man with a beard",

@@ -117,9 +117,9 @@ HAIR_COLOURS = {
     "Gray_Hair": ("gray", "grey"),
 }
 HAIR_SHAPES = {"Wavy_Hair": ("wavy", "curly"), "Straight_Hair": ("straight",)}
-# An absence has a word of its own where English has one: "hat" and "no hat" are the
-# same bag of words, and a young model reads bags.
-# Tag lists, as beside stock pictures: present, absent ("" = not said).
+# Tag lists, as beside stock pictures: present, absent ("" = not said). An absence has
+# a word of its own: "glasses, no hat" and "no glasses, hat" are the same bag of words,
+# and a young model reads bags.
 TAGS = {
     "Smiling": ("smiling", "serious"),
     "Eyeglasses": ("glasses", "bare eyes"),

@@ -76,7 +76,7 @@ class LabelTransform:
 
 
 def _soften(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Loses detail, up to 3.5 times the pixel size, inside a rectangle."""
+    """Blurs uint8 [S,S,3] inside a random rectangle, as if S were up to 3.5 less."""
     size = len(picture)
     small = max(1, round(size / rng.uniform(1.0, 3.5)))
     soft = image.resize(image.resize(picture, (small, small)), (size, size))

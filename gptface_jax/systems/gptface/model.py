@@ -185,7 +185,7 @@ class GPTFace(nn.Module):
           tokens: int32 [B,L] joint ids.
           match: int32 [B] of UNKNOWN, MATCHED, MISMATCHED; ignored by models
             without the match token.
-          attn_mask: bool [B,1,Q,K]; default `joint_mask`.
+          attn_mask: bool [B,1|N,1|Q,K], True = may attend; default `joint_mask`.
           deterministic: no dropout.
 
         Returns:

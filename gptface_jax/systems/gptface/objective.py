@@ -488,17 +488,19 @@ def make_eval(
         metrics = dict(masked_metrics(module, params, hidden, corrupted, budget))
         total = losses.mean(metrics["image_nll"]) + losses.mean(metrics["text_nll"])
 
-        image_nll = {}
-        for text in ("text_ids", "negative_ids"):
+        def hidden_states(text, masked, match=None):
             tokens = gptface_model.assemble(batch["image_ids"], batch[text], config)
-            tokens = jnp.where(
-                is_image & corrupted.masked, config.vocab.mask_id, tokens
-            )
-            states = module.apply(variables, tokens, match)
+            tokens = jnp.where(masked, config.vocab.mask_id, tokens)
+            return module.apply(variables, tokens, match)
+
+        def image_nll(text):
+            states = hidden_states(text, is_image & corrupted.masked, match)
             seen = masked_metrics(module, params, states, corrupted, budget)
-            image_nll[text] = seen["image_nll"]
-        (own, weight), (other, _) = image_nll.values()
-        metrics["image_text_gain"] = (other - own, weight)
+            return seen["image_nll"]
+
+        own, codes = image_nll("text_ids")
+        other, _ = image_nll("negative_ids")
+        metrics["image_text_gain"] = (other - own, codes)
 
         different = jnp.any(batch["text_ids"] != batch["negative_ids"], axis=1)
         for ratio in ratios:
@@ -512,9 +514,7 @@ def make_eval(
             words = jnp.zeros((size, config.layout.max_text_tokens), bool)
             masked = jnp.concatenate([column, image, column, words], axis=1)
             for text, label in (("text_ids", 1), ("negative_ids", 0)):
-                tokens = gptface_model.assemble(batch["image_ids"], batch[text], config)
-                tokens = jnp.where(masked, config.vocab.mask_id, tokens)
-                states = module.apply(variables, tokens)
+                states = hidden_states(text, masked)
                 logits = module.apply(variables, states, method="itm_logits")
                 labels = jnp.full((size,), label)
                 scored = itm_metrics(logits, labels, different)
