@@ -134,7 +134,11 @@ def get_config(arg: str = ""):
         }
         config.data.captions.hard_fraction = 0.0
         config.data.captions.tags = 0.0
+        config.data.captions.empty_fraction = 0.0
         config.data.codebook_init = False
+        config.optim.peak_lr = 1e-3
+        config.optim.warmup_fraction = 0.01
+        config.ema_decay = 0.0
         config.batch_size = 64
     if "tiny" in arg:
         base.tiny_gptface(config)
