@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -52,20 +53,44 @@ class Edit:
     def save(self, path: str | os.PathLike) -> list[pathlib.Path]:
         """Writes the picture, a before/mask/after strip and a JSON sidecar.
 
-        The picture is marked as edited in its metadata.
+        The picture is marked as edited in its metadata. An earlier edit of the
+        same name is replaced; nothing else is.
 
         Returns:
           The three paths: FILE.png, FILE.strip.png, FILE.json.
+
+        Raises:
+          UserError: the files cannot be written, or hold something else.
         """
-        path = pathlib.Path(path)
+        path, strip, sidecar = outputs(path)
         info = {"Comment": pictures.MARK, "gptface_jax": json.dumps(self.details)}
         pictures.save(np.asarray(self.image), path, info)
-        strip, sidecar = path.with_suffix(".strip.png"), path.with_suffix(".json")
         after, before = np.asarray(self.image), np.asarray(self.before)
         shown = pictures.before_mask_after(before, self.mask, after, self.text)
         pictures.save(shown, strip, {"Comment": pictures.MARK})
-        sidecar.write_text(json.dumps(self.details, indent=2) + "\n")
+        text = json.dumps(self.details, indent=2) + "\n"
+        pictures.write(sidecar, lambda name: pathlib.Path(name).write_text(text))
         return [path, strip, sidecar]
+
+
+def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
+    """FILE.png -> FILE.png, FILE.strip.png, FILE.json, which `Edit.save` writes.
+
+    Raises:
+      UserError: FILE.json is no sidecar of an edit, or FILE exists without one.
+    """
+    path = pathlib.Path(path)
+    strip, sidecar = path.with_suffix(".strip.png"), path.with_suffix(".json")
+    try:
+        ours = json.loads(sidecar.read_text())["edited"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    for taken in (sidecar, path, strip):
+        if taken.exists() and not ours:
+            raise UserError(
+                f"'{taken}' exists and is not of an earlier edit; write to another name"
+            )
+    return path, strip, sidecar
 
 
 class Model:
@@ -140,7 +165,7 @@ class Model:
                 f"no word of the text '{text[:60]}' is known to this model; use plain "
                 "English, e.g. 'a smiling woman with glasses'"
             )
-        config = self._decode_config(decode)
+        config = self.decode_config(decode)
         notes = []
         if len(words) > slots:
             notes.append(f"the text was cut to its first {slots} tokens")
@@ -167,13 +192,24 @@ class Model:
         **decode: Any,
     ) -> Edit:
         """Fills a region without a text; arguments as for `edit`."""
-        config = self._decode_config({**decode, "guidance": "none"})
+        asked = decode.setdefault("guidance", "none")
+        if asked != "none":
+            raise UserError(
+                f"guidance '{asked}' needs a text to follow; use edit, or inpaint "
+                "without guidance"
+            )
+        config = self.decode_config(decode)
         return self._run(
             image, "", (mask, box, region), crop, seed, 1, composite, feather, grow,
             config, [],
         )  # fmt: skip
 
-    def _decode_config(self, changes: Mapping[str, Any]) -> DecodeConfig:
+    def decode_config(self, changes: Mapping[str, Any]) -> DecodeConfig:
+        """The model's decoder options with changes.
+
+        Raises:
+          UserError: an unknown option, or a value that makes no sense.
+        """
         values = {**dataclasses.asdict(self.decode), **changes}
         try:
             return from_mapping(DecodeConfig, values, "")
@@ -188,13 +224,17 @@ class Model:
     ) -> Edit:  # fmt: skip
         if samples < 1:
             raise UserError(f"samples is {samples}; use 1 or more")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed is {seed}; use 0 to {2**32 - 1}")
+        if config.side != "image":
+            raise UserError(f"side is '{config.side}'; a picture's edit has 'image'")
         photo = images.decode(image)
         x0, y0, x1, y1 = _crop_box(crop, photo.shape[:2])
         mask, said = _mask(where, photo.shape[:2], (x0, y0, x1, y1))
         size = self.editor.size
         inside = mask[y0:y1, x0:x1]
         small_mask = images.pixels_to_tokens(inside, (size, size))
-        small = images.resize(photo[y0:y1, x0:x1], (size, size))
+        small = images.shrink_hidden(photo[y0:y1, x0:x1], inside, (size, size))
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(
             np.arange(samples)
         )
@@ -250,13 +290,20 @@ def _crop_box(crop: Box | None, size: tuple[int, int]) -> Box:
         side = min(height, width)
         x0, y0 = (width - side) // 2, (height - side) // 2
         return x0, y0, x0 + side, y0 + side
+    x0, y0, x1, y1 = crop = _box(crop, "crop")
     regions.box_mask(crop, size)  # refuses a box that does not fit
-    x0, y0, x1, y1 = crop
     if x1 - x0 != y1 - y0:
         raise UserError(
             f"crop {x0},{y0},{x1},{y1} is {x1 - x0} x {y1 - y0}; give a square"
         )
     return crop
+
+
+def _box(values: Any, name: str) -> Box:
+    box = tuple(values)
+    if len(box) != 4 or not all(isinstance(v, (int, np.integer)) for v in box):
+        raise UserError(f"{name} is {values!r}; give (x0, y0, x1, y1), whole numbers")
+    return box
 
 
 def _mask(where, size, crop) -> tuple[np.ndarray, dict[str, Any]]:
@@ -273,14 +320,23 @@ def _mask(where, size, crop) -> tuple[np.ndarray, dict[str, Any]]:
         result[y0:y1, x0:x1] = regions.region_mask(region, x1 - x0)
         said: dict[str, Any] = {"region": region}
     elif box is not None:
-        result, said = regions.box_mask(tuple(box), size), {"box": list(box)}
+        box = _box(box, "box")
+        result, said = regions.box_mask(box, size), {"box": [int(v) for v in box]}
     else:
-        result, said = images.decode_mask(mask, size), {"mask": "picture"}
+        result = images.decode_mask(mask, size)
+        said = {"picture": hashlib.sha256(np.packbits(result)).hexdigest()[:16]}
+        if isinstance(mask, (str, os.PathLike)):
+            said["file"] = pathlib.Path(mask).name
     inside = result[y0:y1, x0:x1]
     if result.sum() != inside.sum():
         raise UserError(
             f"{int(result.sum() - inside.sum())} masked pixels lie outside the square "
             f"{x0},{y0},{x1},{y1} that the model sees; mask less or give --crop"
+        )
+    if not inside.any():
+        raise UserError(
+            f"region '{region}' holds no pixel of a square of {x1 - x0}; give a larger "
+            "photo"
         )
     if inside.all():
         raise UserError(

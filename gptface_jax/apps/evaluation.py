@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -16,19 +15,10 @@ from ml_collections import ConfigDict
 from gptface_jax.apps import networks, training
 from gptface_jax.apps.api import Model
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, image, regions, sources, transforms
+from gptface_jax.data import captions, image, probe, regions, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import edits
 from gptface_jax.systems.gptface.decode import DecodeConfig
-
-ATTRIBUTES = (
-    "Smiling",
-    "Eyeglasses",
-    "Wearing_Hat",
-    "No_Beard",
-    "Male",
-    "Blond_Hair",
-)
 
 
 class Judge:
@@ -105,6 +95,12 @@ def judge_edits(
         raise UserError(
             f"the judge does not know '{missing[0]}'; it knows "
             + ", ".join(judge.attributes)
+        )
+    nowhere = [a for a in attributes if a not in regions.OF_ATTRIBUTE]
+    if nowhere:
+        raise UserError(
+            f"no region is known where '{nowhere[0]}' shows; use "
+            + ", ".join(a for a in judge.attributes if a in regions.OF_ATTRIBUTE)
         )
     size = model.editor.size
     photos = pictures_of(records, size)
@@ -280,17 +276,20 @@ def matching(
     photos = pictures_of(records, model.editor.size)
     rng = np.random.default_rng(seed)
     own = [options.text(r, rng) for r in records]
+    if len(set(own)) < 2:
+        raise UserError(
+            f"{len(records)} pictures have one and the same text; matching needs more"
+        )
     other = []
-    for i, text in enumerate(own):
+    for text in own:
         candidate = text
         while candidate == text:
-            j = int(rng.integers(len(records)))
-            candidate = options.text(records[j], rng) if j != i else text
+            candidate = options.text(records[int(rng.integers(len(records)))], rng)
         other.append(candidate)
     matched = _scores(model, photos, own) > np.log(0.5)
     mismatched = _scores(model, photos, other) > np.log(0.5)
     by_attribute = {}
-    for name in attributes or ATTRIBUTES:
+    for name in attributes or probe.ATTRIBUTES:
         truth = [captions.known(r.labels or {}, name) for r in records]
         sure = [i for i, t in enumerate(truth) if t is not None]
         try:
@@ -326,11 +325,6 @@ def _scores(model: Model, photos, texts, batch_size: int = 64) -> np.ndarray:
         )
         results.append(score[: len(photos) - start])
     return np.concatenate(results)
-
-
-def decode_config(model: Model, changes: Mapping[str, Any]) -> DecodeConfig:
-    """The model's decoder options with changes."""
-    return dataclasses.replace(model.decode, **changes)
 
 
 def open_records(spec: Mapping[str, Any], limit: int) -> list[Record]:

@@ -116,13 +116,22 @@ def open_network(
                 f"'{path}' is a run of system '{meta['system']}', not of '{name}'; "
                 "give the right --workdir"
             )
-        config = from_mapping(kind.config, meta["config"]["model"], "model.")
+        values, prefix = meta["config"]["model"], "model."
     else:
         meta = directory.read_config(root)
         if name not in meta:
             raise UserError(f"model directory '{path}' holds no network '{name}'")
-        config = from_mapping(kind.config, meta[name], f"{name}.")
-        params = directory.read_network(root, name, expected_shapes(name, config))
+        values, prefix = meta[name], f"{name}."
+    try:
+        config = from_mapping(kind.config, values, prefix)
+        shapes = expected_shapes(name, config)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"'{path}' has a config of '{name}' that makes no sense: {error}; train "
+            "or export it again"
+        ) from None
+    if not is_run(root):
+        params = directory.read_network(root, name, shapes)
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
     digest = directory.digest(params, to_mapping(config))
     return Network(kind.module(config), params, digest, meta)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -134,14 +135,28 @@ def save(
         exif = Image.Exif()
         exif[0x010E] = "; ".join(info.values())  # ImageDescription
         options |= {"exif": exif, "quality": 95}
-    partial = f"{path}.partial"
+    write(path, lambda partial: picture.save(partial, formats[ending], **options))
+
+
+def write(path: str | os.PathLike, writer: Callable[[str], Any]) -> None:
+    """Writes a file, complete or not at all.
+
+    Args:
+      path: its folder must exist.
+      writer: writes the file of the name it is given.
+
+    Raises:
+      UserError: no such folder, disk full, or what the format cannot hold.
+    """
+    partial = f"{os.fspath(path)}.partial"
     try:
-        picture.save(partial, formats[ending], **options)
+        writer(partial)
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if os.path.exists(partial):
             os.unlink(partial)
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"cannot write '{path}': {error.strerror or error}; check the folder and "
-            "the free space"
+            f"cannot write '{path}': {reason}; check the folder, the free space and "
+            "the picture's size"
         ) from error

@@ -12,7 +12,7 @@ import tqdm
 
 from gptface_jax.apps import networks, pictures
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, shards, sources
+from gptface_jax.data import image, shards, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import reconstruction
 
@@ -28,9 +28,9 @@ def _batches(
             for i in range(start, min(start + batch_size, len(source))):
                 record = source[i]
                 try:
-                    batch.append(image.fit(image.decode(record.image), size))
+                    batch.append(image.fit(transforms.decode_picture(record), size))
                 except UserError as error:
-                    raise UserError(f"record {i} ({record.source}): {error}") from None
+                    raise UserError(f"record {i}: {error}") from None
                 records.append(record)
             yield records, np.stack(batch)
             bar.update(len(records))

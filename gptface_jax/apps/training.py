@@ -15,7 +15,7 @@ import numpy as np
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import System
-from gptface_jax.data import captions, pipeline, sources, transforms
+from gptface_jax.data import captions, pipeline, probe, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.systems import gptface, judge, vqgan
@@ -82,8 +82,16 @@ def _data_config(config: Any) -> DataConfig:
 
 
 def _finish(
-    config, data: DataConfig, system, train_source, transform, eval_transform, extra
+    config,
+    data: DataConfig,
+    system,
+    train_source,
+    transform,
+    eval_transform,
+    extra_files=None,
+    questions=None,
 ) -> Experiment:
+    """Joins data and system; `questions`: held-out records -> more batch entries."""
     processes = jax.process_count()
     if config["batch_size"] % processes:
         raise UserError(
@@ -107,7 +115,13 @@ def _finish(
         eval_batches = pipeline.held_out(
             held_out, eval_transform, local, limit=data.eval_records
         )
-    return Experiment(config, system, feed.batches, eval_batches, extra)
+        if questions:
+            count = min(len(held_out), data.eval_records)
+            entries = questions([held_out[i] for i in range(count)])
+            for number, batch in enumerate(eval_batches):
+                part = slice(number * local, (number + 1) * local)
+                batch |= {name: value[part] for name, value in entries.items()}
+    return Experiment(config, system, feed.batches, eval_batches, extra_files or {})
 
 
 def _vqgan(config, data: DataConfig, workdir) -> Experiment:
@@ -121,7 +135,6 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         sources.open_source(data.train),
         transforms.ImageTransform(size, data.flip),
         transforms.ImageTransform(size, False),
-        {},
     )
 
 
@@ -137,7 +150,6 @@ def _judge(config, data: DataConfig, workdir) -> Experiment:
         sources.open_source(data.train),
         transforms.LabelTransform(size, attributes),
         transforms.LabelTransform(size, attributes, augment=False),
-        {},
     )
 
 
@@ -161,9 +173,9 @@ def corpus(
 def text_tokenizer(
     data: DataConfig, source: Sequence[Record], workdir: str | os.PathLike
 ) -> TextTokenizer:
-    """The run's own vocabulary where it has one, else as the config says."""
+    """The vocabulary of a run that has checkpoints, else as the config says."""
     saved = pathlib.Path(workdir) / "vocab.txt"
-    if saved.is_file():
+    if saved.is_file() and any(saved.parent.glob("checkpoints/[0-9]*")):
         return TextTokenizer.from_pretrained(saved)
     if data.vocab:
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
@@ -180,36 +192,43 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
     extra = {"vocab.txt": tokenizer.vocab_text().encode()}
     grid = tuple(config["model"]["layout"]["grid"])
     codes = config["model"]["vocab"]["codebook_size"]
+    eval_source = sources.open_source(data.eval) if data.eval else source
     palette = codebook = None
     if data.image_ids == "palette":
         levels = transforms.palette_levels(codes)
         palette = transforms.PaletteIds((), grid, levels)
     elif data.image_ids == "cache":
         caches = _caches(source)
-        for cache in caches:
+        for cache in [*caches, *_caches(eval_source)]:
             _check_cache(cache, grid, codes, caches[0])
-        extra["manifest.json"] = json.dumps(caches[0].manifest).encode()
+        digest = {"tokenizer_digest": caches[0].manifest["tokenizer_digest"]}
+        extra["manifest.json"] = json.dumps(digest).encode()
         codebook = caches[0].codebook if data.codebook_init else None
     else:
         raise UserError(f"data.image_ids '{data.image_ids}': use 'cache' or 'palette'")
     with config.unlocked():
         config["model"]["vocab"] = dataclasses.asdict(tokenizer.joint_vocab(codes))
-    system = gptface.make_system(settings.plain(config), codebook)
+    system = gptface.make_system(settings.plain(config), codebook, probe.ATTRIBUTES)
     slots = config["model"]["layout"]["max_text_tokens"]
 
     def transform(pool, options):
         plain = transforms.TokenTransform(tokenizer, slots, pool, options)
         return plain if palette is None else transforms.WithPalette(palette, plain)
 
-    eval_pool = sources.open_source(data.eval) if data.eval else source
+    def questions(records):
+        if not data.eval_captions.from_labels:
+            return {}
+        return probe.attribute_probe(records, tokenizer, slots)
+
     return _finish(
         config,
         data,
         system,
         source,
         transform(source, data.captions),
-        transform(eval_pool, data.eval_captions),
+        transform(eval_source, data.eval_captions),
         extra,
+        questions,
     )
 
 
@@ -224,7 +243,8 @@ def _check_cache(source, grid, codes, first) -> None:
     manifest = getattr(source, "manifest", None)
     if not manifest:
         raise UserError(
-            "data.train is no token cache; run `gptface tokenize` and use kind 'tokens'"
+            "data.train or data.eval is no token cache; run `gptface tokenize` and use "
+            "kind 'tokens'"
         )
     if manifest["tokenizer_digest"] != first.manifest["tokenizer_digest"]:
         raise UserError(

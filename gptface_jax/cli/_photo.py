@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from gptface_jax.core.errors import UserError
 
-_GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer")
+GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", required=True, help="what should be seen")
-    parser.add_argument("--guidance", choices=_GUIDANCE, help="how the text steers")
+    parser.add_argument("--guidance", choices=GUIDANCE, help="how the text steers")
     parser.add_argument("--step-size", type=float, help="strength of the guidance")
     parser.add_argument(
         "--samples", type=int, default=4, help="candidates; the best one is kept"
@@ -77,6 +78,17 @@ def arguments(options: argparse.Namespace) -> dict[str, Any]:
         "grow": options.grow,
         **{k: v for k, v in changes.items() if v is not None},
     }
+
+
+def check_out(options: argparse.Namespace) -> None:
+    """Refuses to write over the photo, its mask or anything that is no edit."""
+    from gptface_jax.apps import api
+
+    out = os.path.realpath(options.out)
+    for given in (options.image, options.mask):
+        if given and os.path.realpath(given) == out:
+            raise UserError(f"--out is '{given}' itself; write to another file")
+    api.outputs(options.out)
 
 
 def finish(edit, out: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 from typing import Any
+
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -20,25 +23,55 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
         choices=("folder", "parquet", "arrayrecord", "celeba", "tfds", "synthetic"),
         help="what --images is; guessed from what is there",
     )
-    group.add_argument("--split", help="train, validation, test, ...")
+    group.add_argument(
+        "--split",
+        help="train, validation, test, ...; of a folder: which subfolder",
+    )
     group.add_argument("--limit", type=int, help="use the first so many photos")
     group.add_argument("--seed", type=int, default=0, help="of synthetic faces")
+    group.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other argument of the source, a Python literal or plain text, such "
+        "as size=128, text_column=caption or data_dir=/x; may be given several times",
+    )
 
 
 def spec(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments -> a spec for `data.sources.open_source`."""
+    """Arguments -> a spec for `data.sources.open_source`.
+
+    Raises:
+      UserError: --split for a kind without splits, or --data without a key.
+    """
     kind = options.kind or _guess(options.images)
     result: dict[str, Any] = {"kind": kind, "limit": options.limit}
     if kind == "synthetic":
         result.pop("limit")
         result |= {"count": options.limit or 1000, "seed": options.seed}
     elif kind == "tfds":
-        result |= {"name": options.images, "split": options.split or "train"}
+        result |= {"name": options.images, "split": "train"}
     else:
         result["path"] = options.images
-        if kind in ("parquet", "celeba"):
-            result["split"] = options.split
-    return result
+    if options.split:
+        if kind in ("arrayrecord", "synthetic"):
+            raise UserError(
+                f"--split {options.split} means nothing to photos of kind '{kind}'; "
+                "leave it out"
+            )
+        result["split"] = options.split
+    return result | dict(_pair(given) for given in options.data)
+
+
+def _pair(given: str) -> tuple[str, Any]:
+    key, equals, value = given.partition("=")
+    if not (key and equals):
+        raise UserError(f"--data {given} is no KEY=VALUE; write e.g. --data size=128")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
 
 
 def _guess(images: str) -> str:

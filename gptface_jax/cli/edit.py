@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     import gptface_jax
 
+    _photo.check_out(options)
     changes = {"guidance": options.guidance, "step_size": options.step_size}
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     edit = model.edit(

@@ -15,10 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from gptface_jax.cli import _source
+from gptface_jax.cli import _photo, _source
 from gptface_jax.core.errors import UserError
-
-_RULES = ("none", "literal", "ascent", "ascent_norm", "ascent_layer")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge", help="judge training run")
     parser.add_argument("--attributes", nargs="+", help="default: six of CelebA's")
     parser.add_argument("--max-phrases", type=int, default=10)
-    parser.add_argument("--guidance", nargs="+", choices=_RULES)
+    parser.add_argument("--guidance", nargs="+", choices=_photo.GUIDANCE)
     parser.add_argument("--step-size", type=float)
     parser.add_argument("--k", type=int)
     parser.add_argument("--no-match-token", action="store_true")
@@ -98,18 +96,19 @@ def _judge(options, evaluation):
 def _edits(options, evaluation):
     import gptface_jax
     from gptface_jax.apps import pictures
+    from gptface_jax.data import probe
 
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     judge = _open_judge(options, evaluation)
     records = _records(options, evaluation)
-    attributes = options.attributes or evaluation.ATTRIBUTES
+    attributes = options.attributes or probe.ATTRIBUTES
     changes = {"step_size": options.step_size, "k": options.k}
     changes = {k: v for k, v in changes.items() if v is not None}
     if options.no_match_token:
         changes["match_token"] = False
     rows = []
     for guidance in options.guidance or [model.decode.guidance]:
-        config = evaluation.decode_config(model, {**changes, "guidance": guidance})
+        config = model.decode_config({**changes, "guidance": guidance})
         for seed in options.decode_seeds:
             figures = evaluation.judge_edits(
                 model,

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     import gptface_jax
 
+    _photo.check_out(options)
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     edit = model.inpaint(options.image, **_photo.arguments(options))
     _photo.finish(edit, options.out)

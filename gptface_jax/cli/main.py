@@ -81,7 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if known.debug:
             raise
         where = f" '{error.filename}'" if error.filename else ""
-        print(f"gptface {known.verb}: {error.strerror}{where}", file=sys.stderr)
+        print(
+            f"gptface {known.verb}: {error.strerror or error}{where}; check the path, "
+            "its permissions and the free space",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print(f"gptface {known.verb}: stopped", file=sys.stderr)

@@ -206,7 +206,8 @@ def known(labels: Mapping[str, float], name: str) -> bool | None:
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]
+    # One number whatever the length: `hard_negative` relies on that.
+    return options[int(rng.random() * len(options))]
 
 
 def claims(labels: Mapping[str, float]) -> list[tuple[str, bool]]:
@@ -243,7 +244,13 @@ def choose(
     attributes: Sequence[str] | None = None,
     fewest: int = 1,
 ) -> list[tuple[str, bool]]:
-    """Draws fewest..max_phrases claims without repetition, by their weights."""
+    """Draws fewest..max_phrases claims without repetition, by their weights.
+
+    Raises:
+      UserError: max_phrases below 1.
+    """
+    if max_phrases < 1:
+        raise UserError(f"max_phrases is {max_phrases}; use 1 or more")
     pool = [c for c in claims(labels) if attributes is None or c[0] in attributes]
     if not pool:
         return []
@@ -267,6 +274,7 @@ def describe(
     young: bool | None = None,
     expression: str = "",
     age: float | None = None,
+    apart: str = "",
 ) -> str:
     """Puts claims into one sentence.
 
@@ -276,6 +284,8 @@ def describe(
       male, young: None leaves them open.
       expression: one of `EXPRESSIONS`, or "".
       age: in years, or None.
+      apart: attribute that gets a clause of its own, so that the rest of the
+        sentence is the same whether it is present or absent.
 
     Returns:
       A lower-case sentence without a full stop.
@@ -286,7 +296,10 @@ def describe(
         if name in PHRASES:
             entry = PHRASES[name]
             slot = entry.slot if present else "doing"
-            words[slot].append(_pick(entry.present if present else entry.absent, rng))
+            phrase = _pick(entry.present if present else entry.absent, rng)
+            if name == apart and slot != "doing":
+                slot, phrase = "doing", f"{slot} {phrase}"
+            words[slot].append(phrase)
         elif name in HAIR_COLOURS:
             hair[True] = _pick(HAIR_COLOURS[name], rng)
         elif name in HAIR_SHAPES:
@@ -356,7 +369,9 @@ def word_bag(
     """All words that are true of a picture.
 
     Args:
-      labels, expression, attributes: as for `caption`.
+      labels, expression: as for `caption`.
+      attributes: what may be named besides sex, age group and expression; None for
+        all.
 
     Returns:
       Words in a fixed order, "" where nothing is known.
@@ -404,15 +419,20 @@ def caption(
         "Age" in years.
       rng: numpy generator; the same state gives the same text.
       expression: the expression label, or "".
-      max_phrases: most claims in one text.
+      max_phrases: most claims in one text, at least 1; sex, age group, expression
+        and age do not count.
       style: "strong" (a description) or "weak" (a web-like line).
       rho: probability that the text is about the picture at all.
       tags: probability of a list of tags instead of a sentence; it names one and
         a half times as many attributes.
-      attributes: what may be mentioned; None for all.
+      attributes: what may be mentioned besides sex, age group, expression and
+        age; None for all.
 
     Returns:
       The text; unrelated with probability 1 - rho, and where nothing is known.
+
+    Raises:
+      UserError: an unknown style, or max_phrases below 1.
     """
     if style not in ("strong", "weak"):
         raise UserError(f"caption style '{style}' is unknown; use 'strong' or 'weak'")
@@ -460,8 +480,12 @@ def hard_negative(
 ) -> tuple[str, str] | None:
     """A true text and the same text with one attribute turned into its opposite.
 
+    Args:
+      labels, rng, max_phrases, attributes: as for `caption`.
+
     Returns:
-      (true, false), equal but for one claim; None where nothing can be turned.
+      (true, false), equal but for the words of one claim (for sex the noun, and
+      "his" or "her" before an age); None where nothing can be turned.
     """
     labels = labels or {}
     chosen = choose(labels, rng, max_phrases, attributes)
@@ -472,15 +496,16 @@ def hard_negative(
     if not turnable:
         return None
     place = int(turnable[int(rng.integers(len(turnable)))])
-    turned, other = list(chosen), dict(subject)
+    turned, other, apart = list(chosen), dict(subject), ""
     if place < 0:
         other["male"] = not subject["male"]
     else:
         turned[place] = _opposite(chosen[place], labels, rng)
+        apart = chosen[place][0]
     seed = int(rng.integers(2**31))
     return (
-        describe(chosen, np.random.default_rng(seed), **subject),
-        describe(turned, np.random.default_rng(seed), **other),
+        describe(chosen, np.random.default_rng(seed), **subject, apart=apart),
+        describe(turned, np.random.default_rng(seed), **other, apart=apart),
     )
 
 
@@ -536,5 +561,5 @@ def edit_text(
 class _First:
     """A generator that always takes the first alternative."""
 
-    def integers(self, *args) -> int:
-        return 0
+    def random(self) -> float:
+        return 0.0

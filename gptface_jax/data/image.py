@@ -34,17 +34,35 @@ def _open(source: Source, max_pixels: int) -> Image.Image:
     """Reads the header only; refuses what is no picture or too large."""
     name = _name(source)
     if isinstance(source, Image.Image):
-        return source
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3):
-            raise UserError(
-                f"{name} is an array {source.dtype}{list(source.shape)}; "
-                "give uint8 [H,W,3]"
-            )
-        return Image.fromarray(source)
-    if isinstance(source, bytes):
-        data = source
+        image = source
+    elif isinstance(source, np.ndarray):
+        image = _from_array(source, name)
     else:
+        image = _from_bytes(_read(source, name), name, max_pixels)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UserError(
+            f"{name} is {width} x {height} = {width * height:,} pixels; at most "
+            f"{max_pixels:,} are read, scale it down first"
+        )
+    return image
+
+
+def _from_array(pixels: np.ndarray, name: str) -> Image.Image:
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    fits = pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+    if pixels.dtype != np.uint8 or not fits or not pixels.size:
+        raise UserError(
+            f"{name} is an array {pixels.dtype}{list(pixels.shape)}; give uint8 "
+            "[H,W,3], or 1 or 4 channels"
+        )
+    return Image.fromarray(pixels)
+
+
+def _read(source: str | os.PathLike | bytes, name: str) -> bytes:
+    data = source
+    if not isinstance(source, bytes):
         path = pathlib.Path(source)
         if path.is_dir():
             raise UserError(f"{name} is a folder; give one picture file")
@@ -53,10 +71,14 @@ def _open(source: Source, max_pixels: int) -> Image.Image:
         data = path.read_bytes()
     if not data:
         raise UserError(f"{name} is empty (0 bytes); give a JPEG, PNG or WebP file")
+    return data
+
+
+def _from_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError:
         raise UserError(
             f"{name} holds far more than the {max_pixels:,} pixels allowed; scale it "
@@ -66,13 +88,6 @@ def _open(source: Source, max_pixels: int) -> Image.Image:
         raise UserError(
             f"{name} is not a picture that can be read; give a JPEG, PNG or WebP file"
         ) from None
-    width, height = image.size
-    if width * height > max_pixels:
-        raise UserError(
-            f"{name} is {width} x {height} = {width * height:,} pixels; at most "
-            f"{max_pixels:,} are read, scale it down first"
-        )
-    return image
 
 
 def _load(image: Image.Image, source: Source) -> Image.Image:
@@ -83,7 +98,10 @@ def _load(image: Image.Image, source: Source) -> Image.Image:
         raise UserError(
             f"{_name(source)} is damaged or cut short ({error}); get the file again"
         ) from None
-    return ImageOps.exif_transpose(image)
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image  # broken EXIF is no reason to refuse a good picture
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -115,6 +133,11 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
 
 
+def _has_alpha(image: Image.Image) -> bool:
+    modes = ("RGBA", "LA", "PA", "La", "RGBa")
+    return "transparency" in image.info or image.mode in modes
+
+
 def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Opens any picture as sRGB.
 
@@ -134,7 +157,7 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     image = _load(_open(source, max_pixels), source)
     image = _to_srgb(_to_eight_bit(image))
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+    if _has_alpha(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
@@ -142,7 +165,10 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def decode_mask(source: Source, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Opens a mask: white (or opaque, if the picture has alpha only) = change.
+    """Opens a mask: white = change.
+
+    Of a picture with transparency a pixel must be white and opaque. Where all opaque
+    pixels have one colour, that colour says nothing, and opaque = change.
 
     Args:
       source: as for `decode`; bool arrays are taken as they are.
@@ -157,12 +183,14 @@ def decode_mask(source: Source, size: tuple[int, int] | None = None) -> np.ndarr
     if isinstance(source, np.ndarray) and source.dtype == bool:
         mask = source
     else:
-        image = _load(_open(source, MAX_PIXELS), source)
-        if image.mode in ("RGBA", "LA") and np.asarray(image)[..., -1].min() < 255:
-            grey = np.asarray(image)[..., -1]
-        else:
-            grey = np.asarray(_to_eight_bit(image).convert("L"))
-        mask = grey >= 128
+        image = _to_eight_bit(_load(_open(source, MAX_PIXELS), source))
+        opaque = np.ones(image.size[::-1], bool)
+        if _has_alpha(image):
+            image = image.convert("RGBA")
+            opaque = np.asarray(image)[..., 3] >= 128
+        grey = np.asarray(image.convert("L"))
+        plain = not opaque.all() and len(np.unique(grey[opaque])) == 1
+        mask = opaque if plain else opaque & (grey >= 128)
     if size is not None and mask.shape != tuple(size):
         raise UserError(
             f"mask {_name(source)} is {mask.shape[1]} x {mask.shape[0]} and the photo "
@@ -206,6 +234,38 @@ def crop_square(image: np.ndarray) -> np.ndarray:
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """Central square, resized: uint8 [H,W,3] -> uint8 [size,size,3]."""
     return resize(crop_square(image), (size, size))
+
+
+def shrink_hidden(
+    image: np.ndarray, mask: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Resizes a picture without its masked pixels, which are filled first.
+
+    No masked pixel influences the result: a filter that met them before `prefill`
+    would carry them over the border of the mask. Pictures of more than four times
+    the size are first reduced to that by means over the known pixels of each cell.
+
+    Args:
+      image: uint8 [H,W,3].
+      mask: bool [H,W], True = hidden.
+      size: (h, w) of the result.
+
+    Returns:
+      uint8 [h,w,3]; far from the mask as `resize` gives it, or (if reduced first)
+      within a few levels of that.
+    """
+    known = ~mask[..., None]
+    total, count = image * known, known
+    for axis in (0, 1):
+        length = image.shape[axis]
+        cells = min(length, 4 * size[axis])
+        starts = (np.arange(cells) * length + cells // 2) // cells
+        total, count = (
+            np.add.reduceat(x, starts, axis, np.uint32) for x in (total, count)
+        )
+    mean = (total / np.maximum(count, 1)).astype(np.float32)
+    filled = prefill(mean / np.float32(127.5) - 1, count[..., 0] == 0)
+    return resize(from_unit_range(filled), size)
 
 
 def pixels_to_tokens(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""The input pipeline, in grain: shard, shuffle, repeat, transform, batch.
+"""The input pipeline, in grain: shuffle, repeat, transform, shard, batch.
 
 The position is one integer, the step. Batch k is the same whatever the number of
-workers and wherever the iteration starts; the set of records in a global batch
-does not depend on the number of processes.
+workers and wherever the iteration starts; the examples in a global batch do not
+depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ Transform = Callable[[Record, np.random.Generator], dict[str, np.ndarray]]
 
 
 class Pipeline:
-    """Shuffled batches of one process.
+    """Shuffled batches of one process, for ever.
 
     Args:
       source: random access to records; picklable if there are workers.
       transform: (record, rng) -> dict of arrays; picklable likewise. The rng
-        depends on seed, epoch and record only.
+        depends on the seed and the place in the shuffled order only.
       batch_size: of this process.
       seed: of order and transforms.
       shard, num_shards: this process and how many there are.
       workers: processes that transform; 0 uses `threads` threads here.
       threads: threads of this process, without workers.
-      epochs: passes over the data; None for ever.
 
     Raises:
-      UserError: fewer records than one global batch.
+      UserError: a source without records.
     """
 
     def __init__(
@@ -48,17 +47,13 @@ class Pipeline:
         num_shards: int = 1,
         workers: int = 0,
         threads: int = 2,
-        epochs: int | None = None,
     ):
-        if epochs is not None and len(source) * epochs < batch_size * num_shards:
-            raise UserError(
-                f"{len(source)} records x {epochs} epochs do not fill one batch of "
-                f"{batch_size * num_shards}; use more data or a smaller batch_size"
-            )
+        if not len(source):
+            raise UserError("the data source holds 0 records; give one with pictures")
         self.source, self.transform = source, transform
         self.batch_size, self.seed = batch_size, seed
         self.shard, self.num_shards = shard, num_shards
-        self.workers, self.threads, self.epochs = workers, threads, epochs
+        self.workers, self.threads = workers, threads
 
     def batches(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Batches from number `start_step` on."""
@@ -69,8 +64,11 @@ class Pipeline:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         data = grain.MapDataset.source(self.source).seed(self.seed).shuffle()
-        data = data.repeat(self.epochs)[self.shard :: self.num_shards]
-        data = data.random_map(_Rng(self.transform))
+        # The rng follows the index: mapped before the processes share the records.
+        # The seed is given outright, since grain's own depends on the chain's length.
+        map_seed = np.random.SeedSequence([self.seed, 4]).generate_state(1)[0]
+        data = data.repeat().random_map(_Rng(self.transform), seed=int(map_seed))
+        data = data[self.shard :: self.num_shards]
         data = data.batch(self.batch_size, drop_remainder=True)[start_step:]
         threads = 1 if self.workers else self.threads
         iterator = data.to_iter_dataset(

@@ -6,12 +6,13 @@ one msgpack map of the fields of `Record`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -22,6 +23,8 @@ from gptface_jax.data.record import Record
 
 FORMAT = "gptface-tokens/1"
 MANIFEST = "manifest.json"
+# Stands in a folder from the first moment until the manifest takes its place.
+UNFINISHED = MANIFEST + ".partial"
 CODEBOOK = "codebook.npy"
 
 
@@ -65,9 +68,14 @@ class Writer:
     without one is known to be unfinished.
 
     Args:
-      folder: created if needed; must not hold a manifest yet.
+      folder: created if needed; must be empty, or hold a set left unfinished,
+        which is begun anew.
       manifest: entries beside the record count and the shard names.
       shard_size: records in one file.
+
+    Raises:
+      UserError: a folder with anything else in it; in `write` and `finish`, a full
+        disk.
     """
 
     def __init__(
@@ -83,6 +91,11 @@ class Writer:
                 "delete it"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        if any(self.folder.iterdir()) and not (self.folder / UNFINISHED).exists():
+            raise UserError(
+                f"'{folder}' holds other files; choose a new or an empty folder"
+            )
+        (self.folder / UNFINISHED).write_text("{}\n")
         for leftover in self.folder.glob("part-*.arrayrecord"):
             leftover.unlink()
         self.manifest, self.shard_size = dict(manifest), shard_size
@@ -97,12 +110,14 @@ class Writer:
             self.shards.append(f"part-{len(self.shards):05d}.arrayrecord")
             path = os.fspath(self.folder / self.shards[-1])
             self._file = array_record_module.ArrayRecordWriter(path, "group_size:1")
-        self._file.write(pack(record))
+        with _reported(self.folder):
+            self._file.write(pack(record))
         self.count += 1
 
     def _close_shard(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with _reported(self.folder):
+                self._file.close()
             self._file = None
 
     def finish(self) -> dict[str, Any]:
@@ -114,10 +129,23 @@ class Writer:
             "num_records": self.count,
             "shards": self.shards,
         }
-        partial = self.folder / (MANIFEST + ".partial")
+        partial = self.folder / UNFINISHED
         partial.write_text(json.dumps(full, indent=2) + "\n")
         partial.rename(self.folder / MANIFEST)
         return full
+
+
+@contextlib.contextmanager
+def _reported(folder: pathlib.Path) -> Iterator[None]:
+    """ArrayRecord's error, which a full disk raises, as one for a person."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).split(";")[0]
+        raise UserError(
+            f"cannot write to '{folder}' ({reason}); free space on the disk or choose "
+            "another folder"
+        ) from None
 
 
 class Records(Sequence):
@@ -131,7 +159,7 @@ class Records(Sequence):
     def __init__(self, path: str | os.PathLike):
         root = pathlib.Path(path).expanduser()
         if not root.exists():
-            raise UserError(f"shards '{path}' do not exist; check data.path")
+            raise UserError(f"shards '{path}' do not exist; check the path")
         self.manifest: dict[str, Any] = {}
         if (root / MANIFEST).is_file():
             self.manifest = read_manifest(root)

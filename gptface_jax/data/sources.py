@@ -5,9 +5,8 @@ Sources are picklable (data workers are processes) and open their files lazily.
 
 from __future__ import annotations
 
-import csv
 import functools
-import json
+import inspect
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,44 +15,18 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.data import tables
 from gptface_jax.data.record import Record
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# The 40 attributes of CelebA; columns of these names become labels.
-CELEBA_ATTRIBUTES = tuple(
-    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips "
-    "Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby "
-    "Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
-    "Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin "
-    "Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair "
-    "Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace "
-    "Wearing_Necktie Young".split()
-)
-_TEXT_COLUMNS = ("text", "caption", "sentence")
-
-
-def labels_from(row: Mapping[str, Any]) -> dict[str, float] | None:
-    """CelebA-named entries of a table row -> scores in 0..1 (-1 counts as 0)."""
-    labels = {}
-    for name in (*CELEBA_ATTRIBUTES, "Age"):
-        value = row.get(name)
-        if value is None or value == "":
-            continue
-        labels[name] = float(value) if name == "Age" else max(0.0, float(value))
-    return labels or None
-
-
-def _text_from(row: Mapping[str, Any], column: str | None) -> str:
-    for name in (column,) if column else _TEXT_COLUMNS:
-        if row.get(name):
-            return str(row[name])
-    return ""
+# Both ways to give a source its arguments.
+_WHERE = "(in data.train or data.eval of a config; as --data KEY=VALUE of a command)"
 
 
 def _must_exist(path: str | os.PathLike, what: str) -> pathlib.Path:
     found = pathlib.Path(path).expanduser()
     if not found.exists():
-        raise UserError(f"{what} '{path}' does not exist; check data.path")
+        raise UserError(f"{what} '{path}' does not exist; check the path")
     return found
 
 
@@ -61,39 +34,58 @@ class Folder(Sequence):
     """A folder of pictures, with metadata.jsonl or metadata.csv if there is one.
 
     The Hugging Face imagefolder convention: every row names its picture in
-    `file_name`; `text` (or `caption`) and CelebA-named columns are read too.
-    Without metadata, all pictures below the folder, text = "".
+    `file_name`, as seen from the metadata's own folder; `text` (or `caption`) and
+    CelebA-named columns are read too. Metadata may lie in subfolders instead.
+    Without any, all pictures below the folder, text = "".
+
+    Args:
+      path: the folder.
+      split: name of a subfolder, to use that alone.
+      text_column: name; the text defaults to text or caption.
     """
 
-    def __init__(self, path: str | os.PathLike, text_column: str | None = None):
-        root = _must_exist(path, "folder")
-        if not root.is_dir():
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        split: str | None = None,
+        text_column: str | None = None,
+    ):
+        self.root, self.text_column = _must_exist(path, "folder"), text_column
+        if not self.root.is_dir():
             raise UserError(f"'{path}' is a file; give the folder that holds pictures")
-        self.root, self.text_column = root, text_column
-        self.rows = self._read_rows()
+        parts = sorted(f.name for f in self.root.iterdir() if f.is_dir())
+        if split and split not in parts:
+            raise UserError(
+                f"folder '{path}' has no subfolder '{split}' that could be the split; "
+                "it has: " + (", ".join(parts[:20]) or "none")
+            )
+        folder = self.root / (split or "")
+        self.rows = self._read_rows(folder)
         if not self.rows:
-            raise UserError(f"folder '{path}' holds no picture ({IMAGE_ENDINGS})")
+            raise UserError(f"folder '{folder}' holds no picture ({IMAGE_ENDINGS})")
 
-    def _read_rows(self) -> list[dict[str, Any]]:
-        lines, table = self.root / "metadata.jsonl", self.root / "metadata.csv"
-        if lines.is_file():
-            text = lines.read_text("utf-8")
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-            where = lines
-        elif table.is_file():
-            with table.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            where = table
-        else:
-            files = sorted(self.root.rglob("*"))
-            return [
-                {"file_name": os.fspath(f.relative_to(self.root))}
-                for f in files
-                if f.suffix.lower() in IMAGE_ENDINGS
-            ]
-        for number, row in enumerate(rows, 1):
-            if "file_name" not in row:
-                raise UserError(f"'{where}' row {number} has no 'file_name'; add it")
+    def _read_rows(self, folder: pathlib.Path) -> list[dict[str, Any]]:
+        """The rows of pictures below `folder`, `file_name` as seen from the root."""
+        found = {}  # of two in one folder the second kind counts
+        for name in ("metadata.csv", "metadata.jsonl"):
+            files = (*folder.rglob(name), *self.root.glob(name))
+            found |= {f.parent: f for f in files}
+        if not found:
+            files = sorted(folder.rglob("*"))
+            pictures = [f for f in files if f.suffix.lower() in IMAGE_ENDINGS]
+            return [{"file_name": str(f.relative_to(self.root))} for f in pictures]
+        rows = []
+        for place, table in sorted(found.items()):
+            for number, row in tables.read_rows(table):
+                name = row.get("file_name")
+                if not (name and isinstance(name, str)):
+                    raise UserError(
+                        f"'{table}' row {number} has no 'file_name'; add it"
+                    )
+                if place in folder.parents and folder not in (place / name).parents:
+                    continue  # of another split
+                name = str(place.relative_to(self.root) / name)
+                rows.append({**row, "file_name": name})
         return rows
 
     def __len__(self) -> int:
@@ -106,8 +98,8 @@ class Folder(Sequence):
             raise UserError(f"picture '{path}' of the metadata does not exist")
         return Record(
             image=path.read_bytes(),
-            text=_text_from(row, self.text_column),
-            labels=labels_from(row),
+            text=tables.text_from(row, self.text_column),
+            labels=tables.labels_from(row),
             expression=row.get("expression") or "",
             identity=row.get("identity") or row.get("person"),
             source=f"{self.root.name}/{row['file_name']}",
@@ -134,17 +126,17 @@ class Parquet(Sequence):
         pattern = f"{split}-*.parquet" if split else "*.parquet"
         self.files = [root] if root.is_file() else sorted(root.glob(pattern))
         if not self.files:
-            raise UserError(
-                f"no '{pattern}' in '{path}'; check data.path and data.split"
-            )
+            raise UserError(f"no '{pattern}' in '{path}'; check path and split")
         self.image_column, self.text_column = image_column, text_column
         self.name = root.stem if root.is_file() else root.name
         columns = self._table.column_names
-        if image_column not in columns:
-            raise UserError(
-                f"'{self.files[0]}' has no column '{image_column}'"
-                f"{nearest(image_column, columns)}; set data.image_column"
-            )
+        named = {"image_column": image_column, "text_column": text_column}
+        for argument, column in named.items():
+            if column and column not in columns:
+                raise UserError(
+                    f"'{self.files[0]}' has no column '{column}'"
+                    f"{nearest(column, columns)}; set {argument} {_WHERE}"
+                )
 
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k != "_table"}
@@ -171,8 +163,8 @@ class Parquet(Sequence):
         image = row.pop(self.image_column)
         return Record(
             image=image["bytes"] if isinstance(image, dict) else image,
-            text=_text_from(row, self.text_column),
-            labels=labels_from(row),
+            text=tables.text_from(row, self.text_column),
+            labels=tables.labels_from(row),
             expression=row.get("expression") or "",
             landmarks=_points(row.get("landmarks")),
             identity=row.get("person") or row.get("identity"),
@@ -230,7 +222,7 @@ class CelebA(Sequence):
         name, *values = self.rows[index]
         return Record(
             image=(self.root / name).read_bytes(),
-            labels=labels_from(dict(zip(self.names, values))),
+            labels=tables.labels_from(dict(zip(self.names, values))),
             identity=self.identity.get(name),
             source=f"{self.root.parent.name}/{name}",
         )
@@ -272,7 +264,7 @@ class Tfds(Sequence):
             raise UserError(
                 f"TFDS '{name}' split '{split}' cannot be opened ({reason}); prepare "
                 "it as array_record, with the extra tfds-build where TensorFlow is "
-                "needed, and give data.data_dir"
+                f"needed, and set data_dir {_WHERE}"
             ) from None
 
     def __len__(self) -> int:
@@ -283,13 +275,10 @@ class Tfds(Sequence):
             raise IndexError(index)
         row = self._source[index]
         flat = {**row, **row.get("attributes", {})}
-        text = flat.get(self.text_column or "text", flat.get("caption", b""))
-        if not text and len(flat.get("captions", ())):
-            text = flat["captions"][0]
         return Record(
             image=row[self.image_column],
-            text=text.decode() if isinstance(text, bytes) else str(text),
-            labels=labels_from(flat),
+            text=tables.text_from(flat, self.text_column),
+            labels=tables.labels_from(flat),
             source=self.args[0],
         )
 
@@ -311,6 +300,10 @@ class Mixture(Sequence):
         length: int | None = None,
     ):
         self.sources = list(sources)
+        if not self.sources:
+            raise UserError(
+                "a mixture needs sources, a list of specs; give one or more"
+            )
         sizes = [len(s) for s in self.sources]
         shares = np.array(weights or sizes, float)
         if len(shares) != len(sizes) or (shares <= 0).any():
@@ -354,6 +347,7 @@ def _kinds() -> dict[str, Any]:
         "arrayrecord": shards.Records,
         "tokens": shards.Tokens,
         "synthetic": synthetic.SyntheticFaces,
+        "mixture": Mixture,
     }
 
 
@@ -371,19 +365,23 @@ def open_source(spec: Mapping[str, Any]) -> Sequence[Record]:
     """
     options = {k: v for k, v in dict(spec).items() if v is not None}
     kind, limit = options.pop("kind", None), options.pop("limit", None)
-    if kind == "mixture":
-        parts = [open_source(s) for s in options.pop("sources", ())]
-        source: Sequence[Record] = Mixture(parts, **options)
-    else:
-        kinds = _kinds()
-        if kind not in kinds:
-            known = (*kinds, "mixture")
+    kinds = _kinds()
+    if kind not in kinds:
+        raise UserError(
+            f"data kind '{kind}' is unknown{nearest(str(kind), kinds)}; known: "
+            + ", ".join(kinds)
+        )
+    names = list(inspect.signature(kinds[kind]).parameters)
+    for name in options:
+        if name not in names:
             raise UserError(
-                f"data.kind '{kind}' is unknown{nearest(str(kind), known)}; known: "
-                + ", ".join(known)
+                f"data source '{kind}' has no argument '{name}'{nearest(name, names)}; "
+                "it takes " + ", ".join(names)
             )
-        try:
-            source = kinds[kind](**options)
-        except TypeError as error:
-            raise UserError(f"data source '{kind}': {error}") from None
+    if kind == "mixture":
+        options["sources"] = [open_source(s) for s in options.get("sources", ())]
+    try:
+        source: Sequence[Record] = kinds[kind](**options)
+    except TypeError as error:
+        raise UserError(f"data source '{kind}': {error}") from None
     return Subset(source, 0, limit) if limit else source

@@ -5,6 +5,7 @@ A saved folder opens with `transformers.AutoTokenizer` too.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.core.vocab import JointVocab
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Longer words become [UNK].
+MAX_WORD_CHARACTERS = 200
 # The text is cut here before it is tokenized; 64 tokens never need more.
 MAX_CHARACTERS = 20_000
 
@@ -30,8 +33,6 @@ class TextTokenizer:
         Raises:
           UserError: a missing special or a repeated entry.
         """
-        from tokenizers import BertWordPieceTokenizer
-
         self._ids = {piece: i for i, piece in enumerate(vocab)}
         missing = [s for s in SPECIALS if s not in self._ids]
         if missing:
@@ -42,9 +43,7 @@ class TextTokenizer:
         if len(self._ids) != len(vocab):
             raise UserError("the vocabulary repeats an entry; give each piece once")
         self._vocab = list(vocab)
-        self._backend = BertWordPieceTokenizer(
-            self._ids, lowercase=True, strip_accents=True
-        )
+        self._backend = _backend(self._ids)
         ids = [self._ids[s] for s in SPECIALS]
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
 
@@ -56,9 +55,9 @@ class TextTokenizer:
         """A vocab.txt, a folder that holds one (or a tokenizer.json), or a hub id."""
         path = pathlib.Path(source)
         if path.is_file():
-            return cls.from_vocab_text(path.read_text("utf-8"))
+            return cls._from_file(path)
         if (path / "vocab.txt").is_file():
-            return cls.from_vocab_text((path / "vocab.txt").read_text("utf-8"))
+            return cls._from_file(path / "vocab.txt")
         try:
             from transformers import AutoTokenizer
 
@@ -72,27 +71,48 @@ class TextTokenizer:
         return cls(sorted(pieces, key=pieces.get))
 
     @classmethod
+    def _from_file(cls, path: pathlib.Path) -> TextTokenizer:
+        try:
+            return cls.from_vocab_text(path.read_text("utf-8"))
+        except UnicodeDecodeError:
+            raise UserError(
+                f"'{path}' is not UTF-8 text; give a BERT vocab.txt with one WordPiece "
+                "a line"
+            ) from None
+
+    @classmethod
     def train(cls, corpus: Iterable[str], vocab_size: int = 2048) -> TextTokenizer:
         """Learns a vocabulary of at most `vocab_size` pieces from a corpus.
+
+        The same corpus gives the same vocabulary, in every process.
 
         Raises:
           UserError: an empty corpus, or a size that cannot hold the specials.
         """
-        from tokenizers import BertWordPieceTokenizer
+        from tokenizers import trainers
 
         texts = [t for t in corpus if t.strip()]
         if not texts:
             raise UserError("the corpus holds no text; give texts or a vocabulary")
         if vocab_size < 32:
             raise UserError(f"vocab_size is {vocab_size}; use 32 or more")
-        learner = BertWordPieceTokenizer(lowercase=True, strip_accents=True)
-        learner.train_from_iterator(
-            texts,
+        learner = _backend({})
+        # The trainer breaks ties by the ids of the characters, which it hands out in
+        # random order to those inside words, unless they have theirs already.
+        words: set[str] = set()
+        for text in texts:
+            plain = learner.normalizer.normalize_str(text)
+            words |= {w for w, _ in learner.pre_tokenizer.pre_tokenize_str(plain)}
+        inner = collections.Counter(c for word in words for c in word[1:])
+        common = sorted(inner, key=lambda c: (-inner[c], c))[:1000]
+        trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
-            special_tokens=list(SPECIALS),
+            limit_alphabet=1000,
+            special_tokens=[*SPECIALS, *(f"##{c}" for c in sorted(common))],
             show_progress=False,
         )
+        learner.train_from_iterator(texts, trainer)
         pieces = learner.get_vocab()
         return cls(sorted(pieces, key=pieces.get))
 
@@ -165,3 +185,23 @@ class TextTokenizer:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         for name, content in self.files(max_tokens).items():
             (pathlib.Path(folder) / name).write_bytes(content)
+
+
+def _backend(ids: dict[str, int]):
+    """BERT's pipeline over a vocabulary; of an empty one, ready to be trained."""
+    import tokenizers
+
+    model = tokenizers.models.WordPiece(
+        ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS
+    )
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = tokenizers.normalizers.BertNormalizer(
+        lowercase=True, strip_accents=True
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.decoder = tokenizers.decoders.WordPiece(prefix="##")
+    if ids:
+        backend.add_special_tokens(list(SPECIALS))
+        sep, cls = (("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+        backend.post_processor = tokenizers.processors.BertProcessing(sep, cls)
+    return backend

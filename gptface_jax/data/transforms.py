@@ -13,14 +13,26 @@ from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 
 
-def _picture(record: Record, size: int) -> np.ndarray:
-    """uint8 [S,S,3] of a record's picture."""
+def decode_picture(record: Record) -> np.ndarray:
+    """uint8 [H,W,3] of a record's picture.
+
+    Raises:
+      UserError: it cannot be read, or there is none; the record's source is named.
+    """
     if record.image is None:
         raise UserError(
             f"a record of source '{record.source}' holds no picture; token shards "
             "cannot train a network that reads pixels"
         )
-    return image.fit(image.decode(record.image), size)
+    try:
+        return image.decode(record.image)
+    except UserError as error:
+        raise UserError(f"record '{record.source}': {error}") from None
+
+
+def _picture(record: Record, size: int) -> np.ndarray:
+    """uint8 [S,S,3] of a record's picture."""
+    return image.fit(decode_picture(record), size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +107,8 @@ class CaptionOptions:
       from_labels: build texts from the labels, anew at every visit; otherwise
         (or without labels) the record's own text is used.
       style, rho, max_phrases, tags: of the caption.
-      attributes: what may be mentioned; empty for all.
+      attributes: what may be mentioned besides sex, age group, expression and age;
+        empty for all.
       hard_fraction: negatives that differ from the text in one attribute.
       empty_fraction: examples without a text, so that inpainting needs none.
     """
@@ -241,7 +254,7 @@ class PaletteIds:
         """The record with `image_ids` uint16 [h,w]."""
         h, w = self.grid
         cell = 8
-        picture = image.crop_square(image.decode(record.image))
+        picture = image.crop_square(decode_picture(record))
         small = image.resize(picture, (h * cell, w * cell)).astype(np.float32)
         mean = small.reshape(h, cell, w, cell, 3).mean(axis=(1, 3))
         steps = np.minimum((mean / 256 * self.levels).astype(int), self.levels - 1)

@@ -111,10 +111,13 @@ def span_mask(
 
 
 def text_budget(valid: jax.Array, ratio: float) -> jax.Array:
-    """max(1, round(ratio * length)) for each text, 0 for empty ones; int [B]."""
+    """max(1, round(ratio * length)) for each text; int [B].
+
+    0 for empty texts, and for all where the ratio is 0.
+    """
     length = jnp.sum(valid, axis=-1)
     wanted = jnp.maximum(1, jnp.round(ratio * length).astype(jnp.int32))
-    return jnp.where(length > 0, wanted, 0)
+    return jnp.where((length > 0) & (ratio > 0), wanted, 0)
 
 
 def text_random_mask(valid: jax.Array, ratio: float, key: jax.Array) -> jax.Array:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gptface_jax.cli import _photo
 from gptface_jax.cli.main import VERBS, main
+from gptface_jax.ops.guidance import RULES
 
 
 def run(*arguments):
@@ -21,6 +23,10 @@ def fresh(code: str) -> str:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     return done.stdout
+
+
+def test_guidance_rules_are_all_offered():
+    assert _photo.GUIDANCE == ("none", *RULES)
 
 
 def test_import_and_help_load_nothing_heavy():
@@ -140,8 +146,9 @@ def test_inpaint_with_box_and_mask_file(tiny, photo, tmp_path):
 
 
 def test_bad_edits(tiny, photo, tmp_path, capsys):
-    out = tmp_path / "kept.png"
+    out = tmp_path / "kept.png"  # an earlier edit
     out.write_bytes(b"precious")
+    out.with_suffix(".json").write_text('{"edited": true}')
     base = ("edit", "--model", tiny / "model", "--out", out)
     good = (*base, "--image", photo, "--text", "a man")
     mouth = ("--region", "mouth")
@@ -167,6 +174,16 @@ def test_bad_edits(tiny, photo, tmp_path, capsys):
     assert "5 x 5 and the photo 120 x 91" in failing(capsys, *good, "--mask", wrong)
     Image.new("L", (120, 91)).save(wrong)
     assert "marks nothing" in failing(capsys, *good, "--mask", wrong)
+    assert "--out is" in failing(capsys, *good, *mouth, "--out", photo)
+    other = tmp_path / "config.json"
+    other.write_text("{}")
+    said = failing(capsys, *good, *mouth, "--out", other.with_suffix(".png"))
+    assert "not of an earlier edit" in said and other.read_text() == "{}"
+    pixel = tmp_path / "pixel.png"
+    Image.new("RGB", (1, 1)).save(pixel)
+    said = failing(capsys, *base, "--image", pixel, "--text", "a man", *mouth)
+    assert "give a larger photo" in said
+    assert "seed is -1" in failing(capsys, *good, *mouth, "--seed", -1)
     assert out.read_bytes() == b"precious"
     long = ("edit", "--model", tiny / "model", "--image", photo, *mouth, "--out")
     new = tmp_path / "long.png"
@@ -197,6 +214,12 @@ def test_model_directories_that_are_not(tiny, tmp_path, capsys):
     config["gptface"]["transformer"]["width"] = 24
     (copy / "config.json").write_text(json.dumps(config))
     assert "belongs to another model" in said(copy)
+    config["gptface"]["transformer"]["num_heads"] = 5
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "makes no sense" in said(copy)
+    config["gptface"]["layout"]["grid"] = 7
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "makes no sense" in said(copy)
     shutil.copy(tiny / "model" / "config.json", copy)
     (copy / "vqgan.safetensors").write_bytes(b"cut")
     assert "damaged" in said(copy)

@@ -79,23 +79,65 @@ def test_nothing_known_gives_an_unrelated_line():
         captions.caption({}, np.random.default_rng(0), style="loud")
 
 
+def between_common_ends(one, two):
+    """What differs of two lists of words, without their common start and end."""
+    while one and two and one[0] == two[0]:
+        one, two = one[1:], two[1:]
+    while one and two and one[-1] == two[-1]:
+        one, two = one[:-1], two[:-1]
+    return {*one, *two}
+
+
+def words_of_claims():
+    """The words of each claim, present and absent; a comma is none of them."""
+    for entry in captions.PHRASES.values():
+        yield {w for p in (*entry.present, *entry.absent) for w in p.split()} | {
+            entry.slot
+        }
+    for group in (captions.HAIR_COLOURS, captions.HAIR_SHAPES, captions._NOUNS):
+        yield {w for words in group.values() for w in words}
+
+
 def test_hard_negatives_differ_in_one_claim():
+    hair = {"Black_Hair": 0.0, "Blond_Hair": 0.0, "Gray_Hair": 0.0, "Brown_Hair": 1.0}
+    worn = {"Wearing_Hat": 1.0, "Eyeglasses": 1.0, "Wearing_Lipstick": 1.0}
+    more = {"Mouth_Slightly_Open": 1.0, "Mustache": 1.0, "Bangs": 1.0, "Age": 34}
     turned = 0
-    for i in range(300):
-        pair = captions.hard_negative(LABELS, np.random.default_rng(i))
+    for i in range(1000):
+        labels = LABELS if i % 2 else LABELS | hair | worn | more
+        pair = captions.hard_negative(labels, np.random.default_rng(i))
         if pair is None:
             continue
-        true, false = pair
-        assert true != false
         turned += 1
-    assert turned > 290
+        assert pair[0] != pair[1]
+        # An age says "his" or "her", which follows the sex.
+        texts = [p.replace(" his ", " her ").replace(",", " ,").split() for p in pair]
+        differing = between_common_ends(*texts)
+        assert any(differing <= words for words in words_of_claims()), pair
+    assert turned > 970
     only = {"Male": 0.99}
-    true, false = captions.hard_negative(only, np.random.default_rng(1)) or ("", "")
     for i in range(30):
         pair = captions.hard_negative(only, np.random.default_rng(i))
         if pair:
             assert any(w in pair[1] for w in ("woman", "lady"))
     assert captions.hard_negative({}, np.random.default_rng(0)) is None
+
+
+def test_at_least_one_phrase():
+    rng = np.random.default_rng(0)
+    for count in (0, -1):
+        with pytest.raises(UserError, match=f"max_phrases is {count}; use 1 or more"):
+            captions.caption(LABELS, rng, max_phrases=count)
+        with pytest.raises(UserError, match="max_phrases"):
+            captions.hard_negative(LABELS, rng, max_phrases=count)
+
+
+def test_a_claim_apart_is_a_clause_of_its_own():
+    chosen = [("Eyeglasses", True), ("Wearing_Hat", True), ("Smiling", True)]
+    text = captions.describe(chosen, captions._First(), apart="Eyeglasses")
+    assert text == "a person wearing a hat, wearing glasses, smiling"
+    text = captions.describe(chosen, captions._First())
+    assert text == "a person wearing glasses and a hat, smiling"
 
 
 def test_tag_lists():

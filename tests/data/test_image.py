@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -66,12 +67,46 @@ def test_first_frame_of_an_animation():
     assert image.decode(data).max() < 20
 
 
+def linear_profile() -> bytes:
+    """sRGB's primaries with linear light: Y = X^1 instead of the sRGB curve."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    (tags,) = struct.unpack_from(">I", profile, 128)
+    changed = bytearray(profile)
+    for i in range(tags):
+        name, start, _ = struct.unpack_from(">4sII", profile, 132 + 12 * i)
+        if name in (b"rTRC", b"gTRC", b"bTRC"):
+            assert profile[start : start + 4] == b"para"
+            # Function 0 (a power), exponent 1.0 in 16.16 fixed point.
+            struct.pack_into(">HHI", changed, start + 8, 0, 0, 1 << 16)
+    return bytes(changed)
+
+
 def test_a_colour_profile_is_converted_to_srgb():
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    data = encoded(Image.fromarray(gradient()), "PNG", icc_profile=lab.tobytes())
-    assert np.abs(image.decode(data).astype(int) - gradient()).max() <= 1
+    grey = np.array([[0, 55, 128, 255]], np.uint8)
+    pixels = np.repeat(grey[..., None], 3, -1)
+    data = encoded(Image.fromarray(pixels), "PNG", icc_profile=linear_profile())
+    # The sRGB curve by hand: 1.055 x^(1/2.4) - 0.055.
+    expected = [0, 128, 188, 255]
+    assert np.abs(image.decode(data)[0].astype(int).T - expected).max() <= 1
     broken = encoded(Image.fromarray(gradient()), "PNG", icc_profile=b"nonsense")
     np.testing.assert_array_equal(image.decode(broken), gradient())
+
+
+def test_broken_exif_is_ignored():
+    for form in ("PNG", "WEBP"):
+        options = {} if form == "PNG" else {"lossless": True}
+        data = encoded(Image.fromarray(gradient()), form, exif=b"no EXIF", **options)
+        np.testing.assert_array_equal(image.decode(data), gradient())
+
+
+def test_arrays_of_one_three_and_four_channels():
+    grey = gradient()[..., :1]
+    np.testing.assert_array_equal(image.decode(grey), np.repeat(grey, 3, -1))
+    opaque = np.concatenate([gradient(), np.full((12, 8, 1), 255, np.uint8)], -1)
+    np.testing.assert_array_equal(image.decode(opaque), gradient())
+    for shape in ((4, 4, 2), (4, 4, 5), (4,), (0, 4, 3)):
+        with pytest.raises(UserError, match="give uint8"):
+            image.decode(np.zeros(shape, np.uint8))
 
 
 def test_bad_files_are_named_with_a_remedy(tmp_path):
@@ -101,6 +136,9 @@ def test_large_pictures_are_refused_before_decoding(tmp_path):
     with pytest.raises(UserError, match="30000 x 3000 = 90,000,000"):
         image.decode(path)
     assert image.decode(path, max_pixels=10**8).shape == (3_000, 30_000, 3)
+    for opened in (Image.new("L", (30, 20)), np.zeros((20, 30), np.uint8)):
+        with pytest.raises(UserError, match="30 x 20 = 600 pixels"):
+            image.decode(opened, max_pixels=599)
 
 
 def test_one_pixel_and_extreme_shapes_fit():
@@ -118,10 +156,53 @@ def test_masks():
         image.decode_mask(mask, (6, 5))
     with pytest.raises(UserError, match="marks nothing"):
         image.decode_mask(np.zeros((6, 4), np.uint8))
-    alpha = np.zeros((6, 4, 4), np.uint8)
-    alpha[1, 1, 3] = 255
-    read = image.decode_mask(Image.fromarray(alpha, "RGBA"))
-    assert read.sum() == 1 and read[1, 1]
+    grey = np.array([[0, 127, 128, 255]], np.uint8)
+    assert image.decode_mask(grey).tolist() == [[False, False, True, True]]
+    assert image.decode_mask(grey[..., None]).tolist() == [[False, False, True, True]]
+
+
+def paint(white, opaque) -> Image.Image:
+    """A 4 x 6 picture: white and opaque at the given pixels."""
+    pixels = np.zeros((6, 4, 4), np.uint8)
+    pixels[white] = (255, 255, 255, 0)
+    pixels[(*opaque, 3)] = 255
+    return Image.fromarray(pixels, "RGBA")
+
+
+def test_masks_with_transparency():
+    nothing, everything = np.s_[:0, :0], np.s_[:, :]
+    white, corner = np.s_[2:4, 1:3], np.s_[0, 0]
+    expected = np.zeros((6, 4), bool)
+    expected[white] = True
+    # Paint of one colour, black or white, on a transparent sheet: alpha decides.
+    for painted in (paint(nothing, white), paint(white, white)):
+        np.testing.assert_array_equal(image.decode_mask(painted), expected)
+    np.testing.assert_array_equal(image.decode_mask(paint(everything, white)), expected)
+    # White on black with a transparent corner: the colours decide.
+    picture = np.array(paint(white, everything))
+    picture[(*corner, 3)] = 0
+    np.testing.assert_array_equal(image.decode_mask(Image.fromarray(picture)), expected)
+    # White that is transparent does not count.
+    picture[corner] = (255, 255, 255, 0)
+    np.testing.assert_array_equal(image.decode_mask(Image.fromarray(picture)), expected)
+    # Opaque all over: no colour is left out.
+    assert image.decode_mask(paint(everything, everything)).all()
+    with pytest.raises(UserError, match="marks nothing"):
+        image.decode_mask(paint(nothing, everything))
+
+
+def test_palette_masks_with_transparency():
+    indices = np.zeros((6, 4), np.uint8)
+    indices[2:4, 1:3] = 1
+    indices[0, 0] = 2
+    picture = Image.fromarray(indices, "P")
+    picture.putpalette([0, 0, 0, 255, 255, 255, 255, 255, 255])
+    read = image.decode_mask(encoded(picture, "PNG", transparency=2))
+    np.testing.assert_array_equal(read, indices == 1)
+    only = Image.fromarray((indices == 1).astype(np.uint8), "P")
+    only.putpalette([255, 255, 255, 0, 0, 0])
+    read = image.decode_mask(encoded(only, "PNG", transparency=0))
+    np.testing.assert_array_equal(read, indices == 1)
 
 
 def test_tokens_by_hand():
@@ -170,6 +251,23 @@ def test_prefill_hides_and_keeps():
     flat_mask[4:12, 4:12] = True
     np.testing.assert_allclose(image.prefill(flat, flat_mask), 0.25, atol=1e-6)
     assert not image.prefill(flat, np.ones((16, 16), bool)).any()
+
+
+@pytest.mark.parametrize("side", [64, 256, 1003])
+def test_shrunk_pictures_hide_what_is_masked(side):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (9, 9, 3), np.uint8)
+    photo = np.array(Image.fromarray(coarse).resize((side, side)))
+    mask = np.zeros((side, side), bool)
+    mask[side // 3 : side // 2, side // 4 : side // 2 + 3] = True
+    black, white = photo.copy(), photo.copy()
+    black[mask], white[mask] = 0, 255
+    assert (image.resize(black, (64, 64)) != image.resize(white, (64, 64))).any()
+    shrunk = image.shrink_hidden(black, mask, (64, 64))
+    np.testing.assert_array_equal(shrunk, image.shrink_hidden(white, mask, (64, 64)))
+    # Where nothing is hidden it is the resized photo.
+    far = np.abs(shrunk[40:].astype(int) - image.resize(photo, (64, 64))[40:])
+    assert far.max() <= (0 if side <= 256 else 2)
 
 
 @given(st.integers(0, 6), st.integers(0, 2**32 - 1))

@@ -2,9 +2,10 @@ import collections
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import pipeline, transforms
+from gptface_jax.data import pipeline, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.data.text import TextTokenizer
@@ -56,7 +57,7 @@ def test_position_is_one_integer():
 
 
 def test_global_batches_do_not_depend_on_the_number_of_processes():
-    whole = run(5)
+    whole = run(12)  # more than two epochs
     for processes in (2, 4):
         size = 4 // processes
         feeds = [
@@ -66,8 +67,20 @@ def test_global_batches_do_not_depend_on_the_number_of_processes():
             for i in range(processes)
         ]
         for expected in whole:
-            parts = np.concatenate([next(f)["id"] for f in feeds])
-            assert sorted(parts) == sorted(expected["id"])
+            parts = [next(f) for f in feeds]
+            assert sorted(noise_of(*parts)) == sorted(noise_of(expected))
+
+
+def noise_of(*batches):
+    """(id, noise) of every example."""
+    return [pair for b in batches for pair in zip(b["id"], b["noise"])]
+
+
+def test_draws_are_those_of_earlier_runs():
+    batch = run(4)[3]
+    assert batch["id"].tolist() == [5, 2, 4, 16]
+    expected = [0.48800135, 0.64516587, 0.90814732, 0.02023076]
+    np.testing.assert_allclose(batch["noise"], expected, atol=1e-8)
 
 
 @pytest.mark.slow
@@ -77,11 +90,9 @@ def test_workers_give_the_same_batches():
         np.testing.assert_array_equal(ours["noise"], theirs["noise"])
 
 
-def test_epochs_end_and_small_data_are_refused():
-    feed = pipeline.Pipeline(Numbers(20), number, 8, 0, epochs=1)
-    assert len(list(feed.batches())) == 2
-    with pytest.raises(UserError, match="do not fill one batch of 32"):
-        pipeline.Pipeline(Numbers(20), number, 32, 0, epochs=1)
+def test_an_empty_source_is_refused():
+    with pytest.raises(UserError, match="holds 0 records"):
+        pipeline.Pipeline(Numbers(0), number, 4, 0)
 
 
 def test_held_out_is_the_same_at_every_call():
@@ -112,6 +123,23 @@ def test_image_and_label_transforms():
     assert example["label_mask"].tolist() == [1, 1, 0, 0]
     with pytest.raises(UserError, match="holds no picture"):
         transforms.ImageTransform(8)(Record(), rng)
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "good.jpg")
+    data = (tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    cut, good = sources.Folder(tmp_path)
+    rng = np.random.default_rng(0)
+    for transform in (
+        transforms.ImageTransform(16),
+        transforms.LabelTransform(16, ("Smiling",)),
+        transforms.WithPalette(transforms.PaletteIds((), (2, 2), 3), number),
+    ):
+        with pytest.raises(UserError, match="cut.jpg': .*damaged"):
+            transform(cut, rng)
+    assert transforms.decode_picture(good).shape == (64, 64, 3)
 
 
 def test_softened_pictures_lose_detail_inside_a_rectangle_only():

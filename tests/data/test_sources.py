@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import pickle
+import resource
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, shards, sources
+from gptface_jax.data import image, shards, sources, tables
 from gptface_jax.data.record import Record
 
 
@@ -60,8 +61,131 @@ def test_folder_with_csv(photos):
     source = sources.open_source({"kind": "folder", "path": photos})
     assert grey(source[0]) == 40 and source[0].labels == {"Eyeglasses": 1.0}
     (photos / "metadata.csv").write_text("name,text\n4.png,four\n")
-    with pytest.raises(UserError, match="'file_name'"):
+    with pytest.raises(UserError, match="metadata.csv' row 2 has no 'file_name'"):
         sources.open_source({"kind": "folder", "path": photos})
+
+
+def jsonl(folder, *rows):
+    folder.mkdir(exist_ok=True)
+    lines = "".join(json.dumps(r) + "\n" for r in rows)
+    (folder / "metadata.jsonl").write_text(lines)
+
+
+def test_folder_with_metadata_in_subfolders(tmp_path):
+    jsonl(tmp_path / "train", {"file_name": "1.png", "text": "one"})
+    jsonl(tmp_path / "test", {"file_name": "deep/2.png", "text": "two"})
+    (tmp_path / "train" / "1.png").write_bytes(jpeg(1))
+    (tmp_path / "train" / "unnamed.png").write_bytes(jpeg(9))
+    (tmp_path / "test" / "deep").mkdir()
+    (tmp_path / "test" / "deep" / "2.png").write_bytes(jpeg(2))
+    both = sources.Folder(tmp_path)
+    assert [(r.text, grey(r)) for r in both] == [("two", 2), ("one", 1)]
+    spec = {"kind": "folder", "path": tmp_path, "split": "train"}
+    (only,) = sources.open_source(spec)
+    assert only.text == "one" and only.source == f"{tmp_path.name}/train/1.png"
+    with pytest.raises(UserError, match="no subfolder 'dev'.*it has: test, train"):
+        sources.open_source(spec | {"split": "dev"})
+
+
+def test_split_of_a_folder_with_one_table_or_none(photos):
+    jsonl(photos / "a", {"file_name": "5.png"})
+    (photos / "a" / "metadata.jsonl").unlink()
+    (photos / "a" / "5.png").write_bytes(jpeg(50))
+    assert [grey(r) for r in sources.Folder(photos, "a")] == [50]
+    jsonl(photos, {"file_name": "0.png"}, {"file_name": "a/5.png", "text": "five"})
+    assert [r.text for r in sources.Folder(photos, "a")] == ["five"]
+    assert len(sources.Folder(photos)) == 2
+
+
+def test_faulty_metadata_is_named_with_its_row(photos):
+    table = photos / "metadata.jsonl"
+    for line, said in (
+        ("{'file_name': '1.png'}", "row 2 is not JSON"),
+        ("[1]", "row 2 is no JSON object"),
+        ('{"text": "x"}', "row 2 has no 'file_name'"),
+        ('{"file_name": null}', "row 2 has no 'file_name'"),
+    ):
+        table.write_text('{"file_name": "0.png"}\n' + line + "\n")
+        with pytest.raises(UserError, match=f"metadata.jsonl' {said}") as caught:
+            sources.Folder(photos)
+        assert "\n" not in str(caught.value)
+    table.write_bytes(b'{"file_name": "\xff.png"}')
+    with pytest.raises(UserError, match="not UTF-8"):
+        sources.Folder(photos)
+    # A line separator inside a text ends no row, and a byte order mark is no letter.
+    row = {"file_name": "0.png", "text": "one\u2028two"}
+    table.write_text(json.dumps(row, ensure_ascii=False), "utf-8-sig")
+    assert sources.Folder(photos)[0].text == "one\u2028two"
+
+
+def test_labels():
+    row = {
+        "Smiling": True,
+        "Male": "FALSE",
+        "Young": "true ",
+        "Bald": -1,
+        "Bangs": "1",
+        "Eyeglasses": np.float32(0.5),
+        "Goatee": "",
+        "Mustache": None,
+        "Chubby": float("nan"),
+        "Blurry": np.bool_(False),
+        "Age": "41.5",
+        "Other": "anything",
+    }
+    assert tables.labels_from(row) == {
+        **{"Smiling": 1.0, "Male": 0.0, "Young": 1.0, "Bald": 0.0, "Bangs": 1.0},
+        **{"Eyeglasses": 0.5, "Blurry": 0.0, "Age": 41.5},
+    }
+    assert tables.labels_from({"Smiling": "", "Age": None}) is None
+    for name, value in (
+        ("Smiling", "yes"),
+        ("Smiling", 2),
+        ("Bald", -0.5),
+        ("Bald", [1]),
+        ("Age", "old"),
+        ("Age", -1),
+    ):
+        with pytest.raises(UserError) as caught:
+            tables.labels_from({name: value})
+        assert f"column '{name}' holds {value!r}" in str(caught.value)
+
+
+def test_missing_labels_of_a_float_column_are_unknown(tmp_path):
+    labels = np.array([1.0, np.nan])
+    table = pa.table({"image": [jpeg(1), jpeg(2)], "Smiling": labels})
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = sources.Parquet(tmp_path / "x.parquet")
+    assert [r.labels for r in source] == [{"Smiling": 1.0}, None]
+
+
+def test_first_text_of_several():
+    captions = {"id": np.array([3, 4]), "text": np.array([b"one", b"two"], object)}
+    for row in (
+        {"captions": captions},
+        {"captions": [{"id": 3, "text": b"one"}]},
+        {"text": np.array(["one", "two"])},
+        {"text": ["one"]},
+        {"text": b"one"},
+        {"text": np.str_("one"), "caption": "two"},
+        {"text": [], "caption": "one"},
+        {"text": None, "caption": np.array(b"one")},
+    ):
+        assert tables.text_from(row) == "one"
+    assert tables.text_from({"note": "x", "text": "y"}, "note") == "x"
+    assert tables.text_from({"text": "y"}, "note") == ""
+
+
+def test_tfds_rows_with_several_captions(monkeypatch):
+    rows = [
+        {"image": jpeg(1), "captions": {"id": [1, 2], "text": [b"a", b"b"]}},
+        {"image": jpeg(2), "text": np.array([b"c", b"d"])},
+        {"image": jpeg(3), "attributes": {"Smiling": True}, "text": "e"},
+    ]
+    monkeypatch.setattr(sources.Tfds, "_source", rows)
+    source = sources.Tfds("any")
+    assert [r.text for r in source] == ["a", "c", "e"]
+    assert source[2].labels == {"Smiling": 1.0}
 
 
 def test_parquet(tmp_path):
@@ -88,6 +212,8 @@ def test_parquet(tmp_path):
         sources.open_source({**spec, "split": "test"})
     with pytest.raises(UserError, match="no column 'img'"):
         sources.open_source({**spec, "image_column": "img"})
+    with pytest.raises(UserError, match="did you mean 'caption'.*set text_column"):
+        sources.open_source({**spec, "text_column": "captoin"})
 
 
 def test_celeba(tmp_path):
@@ -136,6 +262,39 @@ def test_arrayrecord_round_trip(tmp_path):
         assert theirs.text == ours.text and theirs.labels == ours.labels
     with pytest.raises(UserError, match="already holds"):
         shards.Writer(tmp_path / "set", {})
+
+
+def test_only_own_unfinished_shards_are_cleared(tmp_path):
+    record = Record(text="x", image_ids=np.zeros((2, 2), np.uint16))
+    theirs = tmp_path / "theirs" / "part-00000.arrayrecord"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"precious")
+    with pytest.raises(UserError, match="holds other files"):
+        shards.Writer(theirs.parent, {})
+    assert theirs.read_bytes() == b"precious"
+    broken_off = shards.Writer(tmp_path / "ours", {}, shard_size=1)
+    for _ in range(3):
+        broken_off.write(record)
+    del broken_off
+    again = shards.Writer(tmp_path / "ours", {})
+    again.write(record)
+    again.finish()
+    left = sorted(f.name for f in (tmp_path / "ours").iterdir())
+    assert left == ["manifest.json", "part-00000.arrayrecord"]
+    assert len(shards.Records(tmp_path / "ours")) == 1
+
+
+def test_a_full_disk_is_reported(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 2**16, (300, 300)).astype(np.uint16)
+    writer = shards.Writer(tmp_path / "set", {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(UserError, match="cannot write to .*set'.*free space"):
+            writer.write(Record(image_ids=ids))
+            writer.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_token_cache_of_another_tokenizer_is_refused(tmp_path):
@@ -207,6 +366,11 @@ def test_mixture_keeps_proportions(photos):
     assert len(sources.open_source(part | {"limit": 2})) == 2
     with pytest.raises(UserError, match="weights"):
         sources.open_source({"kind": "mixture", "sources": [part], "weights": [1, 2]})
+    with pytest.raises(UserError, match="no argument 'weight'.*'weights'"):
+        sources.open_source({"kind": "mixture", "sources": [part], "weight": [1]})
+    for empty in ({}, {"sources": []}):
+        with pytest.raises(UserError, match="a mixture needs sources"):
+            sources.open_source({"kind": "mixture", **empty})
 
 
 def test_wrong_specs(tmp_path):
@@ -216,5 +380,7 @@ def test_wrong_specs(tmp_path):
         sources.open_source({"kind": "folder", "path": tmp_path / "none"})
     with pytest.raises(UserError, match="holds no picture"):
         sources.open_source({"kind": "folder", "path": tmp_path})
-    with pytest.raises(UserError, match="unexpected keyword"):
+    with pytest.raises(UserError, match="no argument 'pth'.*did you mean 'path'"):
         sources.open_source({"kind": "folder", "path": tmp_path, "pth": 1})
+    with pytest.raises(UserError, match="data source 'folder': .*'path'"):
+        sources.open_source({"kind": "folder"})

@@ -268,7 +268,5 @@ def test_records_are_complete_and_repeatable():
 def test_bad_counts_are_refused():
     with pytest.raises(UserError, match="offset -1"):
         SyntheticFaces(offset=-1)
-    with pytest.raises(UserError, match="index 7"):
-        sample_factors(0, 7, count=7)
     with pytest.raises(UserError, match="index -1"):
         sample_factors(0, -1)

@@ -1,6 +1,10 @@
+import json
+
+import numpy as np
 import pytest
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions
 from gptface_jax.data.text import TextTokenizer
 
 CORPUS = [
@@ -31,6 +35,14 @@ def test_long_and_odd_texts(tokenizer):
     assert set(rows[1]) <= {tokenizer.unk_id, tokenizer.pad_id}
     assert tokenizer.mask_id not in rows[2]
     assert (rows[2] != tokenizer.pad_id).all()
+
+
+def test_words_of_up_to_200_characters_are_read(tokenizer):
+    for count, unknown in ((101, False), (200, False), (201, True)):
+        row = tokenizer.encode(["m" * count], 256)[0]
+        assert (row[0] == tokenizer.unk_id) == unknown
+    saved = json.loads(tokenizer.files()["tokenizer.json"])
+    assert saved["model"]["max_input_chars_per_word"] == 200
 
 
 def test_vocabulary_text_is_a_round_trip(tokenizer, tmp_path):
@@ -76,6 +88,10 @@ def test_bad_vocabularies(tmp_path):
         TextTokenizer.train(["", "  "])
     with pytest.raises(UserError, match="no text tokenizer at"):
         TextTokenizer.from_pretrained(tmp_path / "nothing" / "here" / "at_all")
+    (tmp_path / "vocab.txt").write_bytes(b"\x80\xff\x00")
+    for place in (tmp_path, tmp_path / "vocab.txt"):
+        with pytest.raises(UserError, match="vocab.txt' is not UTF-8 text"):
+            TextTokenizer.from_pretrained(place)
 
 
 @pytest.mark.shared
@@ -88,3 +104,9 @@ def test_bert_vocabulary(shared):
     # As transformers.BertTokenizerFast gives for the same text.
     assert bert.decode(ids) == "a woman wearing eyeglasses, smiling."
     assert ids[:3].tolist() == [1037, 2450, 4147]
+
+
+def test_the_same_corpus_gives_the_same_vocabulary():
+    corpus = [captions.unrelated(np.random.default_rng(i)) for i in range(300)]
+    first, *others = (TextTokenizer.train(corpus, 200).vocab_text() for _ in range(4))
+    assert all(vocab == first for vocab in others)

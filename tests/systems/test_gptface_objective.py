@@ -203,6 +203,41 @@ def test_pooled_and_separate_means_by_hand():
     assert itm[1] == 16
 
 
+def test_matching_alone_masks_no_word_and_counts_nothing_else():
+    module, params = tiny.model(match_token=False)
+    objective = ObjectiveConfig(
+        ratio_schedule="rescaled",
+        clean_fraction=1.0,
+        text_ratio=0.0,
+        pooled=True,
+        image_weight=0.0,
+        text_weight=0.0,
+        itm_weight=2.0,
+    )
+    loss_fn = jax.jit(O.make_loss(module, objective, 100))
+    loss, (_, metrics) = loss_fn(params, {}, tiny.batch(16), KEY, jnp.int32(50))
+    assert metrics["text_nll"][1] == metrics["image_nll"][1] == 0
+    itm = float(losses.mean(metrics["itm_loss"]))
+    assert float(loss) == pytest.approx(2 * itm, rel=1e-6) and itm > 0
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_weights_of_the_masked_losses(pooled):
+    module, params = tiny.model(match_token=False)
+
+    def evaluate(image_weight, text_weight):
+        objective = ObjectiveConfig(
+            pooled=pooled, image_weight=image_weight, text_weight=text_weight
+        )
+        loss_fn = jax.jit(O.make_loss(module, objective, 100))
+        loss, (_, m) = loss_fn(params, {}, tiny.batch(16), KEY, jnp.int32(50))
+        return float(loss) - float(losses.mean(m["itm_loss"])), m
+
+    only_text, metrics = evaluate(0.0, 1.0)
+    expected = losses.mean(metrics["text_nll"])
+    assert only_text == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_matching_is_scored_on_unknown_examples_with_a_text():
     module, params = tiny.model()
     data = tiny.batch(64)
@@ -320,11 +355,14 @@ def test_first_layers_are_the_start_of_the_stack():
     )
 
 
-def test_every_masked_word_fits_the_budget():
-    objective = ObjectiveConfig(text_ratio=1.0, text_wide_fraction=0.5)
+@pytest.mark.parametrize(
+    "ratio,wide,most", [(0.2, 0.0, 1), (0.4, 0.0, 2), (0.2, 0.5, 3)]
+)
+def test_every_masked_word_fits_the_budget(ratio, wide, most):
+    objective = ObjectiveConfig(text_ratio=ratio, text_wide_fraction=wide)
     _, c = corrupted(objective, size=200)
     _, slots = O.budgets(CONFIG, objective)
-    assert np.asarray(c.masked)[:, 14:].sum(1).max() <= slots
+    assert np.asarray(c.masked)[:, 14:].sum(1).max() == most <= slots < 5
 
 
 def test_unimodal_features_have_not_seen_the_other_side():
@@ -373,13 +411,44 @@ def test_text_gain_is_what_the_own_text_saves():
     np.testing.assert_allclose(total, -opposite, rtol=1e-4)
 
 
+def always_matched(params, answer):
+    """The head says `answer` to everything."""
+    head = jax.tree.map(jnp.zeros_like, params["itm"])
+    head["bias"] = jnp.array([0.0, 1.0 if answer else -1.0])
+    return {**params, "itm": head}
+
+
 def test_probe_reports_every_ratio_and_is_balanced():
     module, params = tiny.model()
     evaluate = jax.jit(O.make_eval(module, ObjectiveConfig()))
-    metrics = evaluate(params, {}, tiny.batch(10), KEY)
-    for ratio in (0, 15, 40, 65):
-        hits, count = metrics[f"itm_accuracy_{ratio}"]
-        assert count == 20 and 0 <= hits <= 20
+    for answer in (True, False):
+        metrics = evaluate(always_matched(params, answer), {}, tiny.batch(10), KEY)
+        for ratio in (0, 15, 40, 65):
+            assert tuple(metrics[f"itm_accuracy_{ratio}"]) == (10, 20)
+
+
+def test_probe_by_attribute_by_hand():
+    module, params = tiny.model()
+    data = tiny.batch(4)
+    probe = {
+        "probe_ids": np.stack([data["text_ids"], data["negative_ids"]], axis=1),
+        "probe_attribute": np.array([0, 1, 0, -1], np.int32),
+        "probe_weight": np.array([0.5, 0.25, 0.25, 0.0], np.float32),
+    }
+    evaluate = O.make_eval(module, ObjectiveConfig(), attributes=("Hat", "Smile"))
+    metrics = jax.jit(evaluate)(params, {}, {**data, **probe}, KEY)
+
+    def log_odds(texts):
+        tokens = model.assemble(data["image_ids"], texts, CONFIG)
+        hidden = module.apply({"params": params}, tokens)
+        logits = module.apply({"params": params}, hidden, method="itm_logits")
+        return np.asarray(logits[:, 1] - logits[:, 0])
+
+    right = log_odds(data["text_ids"]) > log_odds(data["negative_ids"])
+    hat, smile = metrics["itm_accuracy_Hat"], metrics["itm_accuracy_Smile"]
+    assert float(hat[1]) == 0.75 and float(smile[1]) == 0.25
+    assert float(hat[0]) == 0.5 * right[0] + 0.25 * right[2]
+    assert float(smile[0]) == 0.25 * right[1]
 
 
 @pytest.mark.parametrize("preset", ["paper", "control"])

@@ -307,7 +307,7 @@ def _picture(rng: np.random.Generator) -> dict:
     }
 
 
-def sample_factors(seed: int, index: int, count: int | None = None) -> Factors:
+def sample_factors(seed: int, index: int) -> Factors:
     """Draws the factors of picture `index`, the same on every call.
 
     Four neighbouring indices show one person: face shape, sex, skin, eyes and
@@ -316,17 +316,15 @@ def sample_factors(seed: int, index: int, count: int | None = None) -> Factors:
     Args:
       seed: seed of the whole collection.
       index: picture number, 0 or more.
-      count: number of pictures of the collection, only to check `index`.
 
     Returns:
       The factors.
 
     Raises:
-      UserError: `index` is negative or not below `count`.
+      UserError: `index` is negative.
     """
-    if index < 0 or (count is not None and index >= count):
-        top = "" if count is None else f" to {count - 1}"
-        raise UserError(f"picture index {index} is out of range; give 0{top} or more")
+    if index < 0:
+        raise UserError(f"picture index {index} is out of range; give 0 or more")
     identity = index // PICTURES_PER_IDENTITY
     person = _person(np.random.default_rng([seed, identity, 7]))
     rng = np.random.default_rng([seed, index, 0])

@@ -43,7 +43,9 @@ def with_codebook(
     return embedding.at[text_size:].set(mixed)
 
 
-def make_system(config: Mapping[str, Any], codebook: Any = None) -> System:
+def make_system(
+    config: Mapping[str, Any], codebook: Any = None, attributes: tuple[str, ...] = ()
+) -> System:
     """Builds the trainable system from an experiment config.
 
     Args:
@@ -51,6 +53,7 @@ def make_system(config: Mapping[str, Any], codebook: Any = None) -> System:
         (ObjectiveConfig) and `total_steps`.
       codebook: float [K,C] of the tokenizer, to start the code embeddings from;
         None starts them at random, as the paper does.
+      attributes: of the matching probe in held-out batches.
 
     Returns:
       A System with one phase.
@@ -96,5 +99,9 @@ def make_system(config: Mapping[str, Any], codebook: Any = None) -> System:
                 gptface_objective.make_loss(module, objective, config["total_steps"]),
             ),
         ),
-        eval_fns={"eval": gptface_objective.make_eval(module, objective)},
+        eval_fns={
+            "eval": gptface_objective.make_eval(
+                module, objective, attributes=tuple(attributes)
+            )
+        },
     )

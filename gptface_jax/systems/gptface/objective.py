@@ -53,8 +53,8 @@ class ObjectiveConfig:
         and whose match bit is hidden (paper). They teach to distrust every text: a
         code then moves by no more than the odds of a replaced text. Without them
         masked modelling sees true pairs and told negatives only (arXiv 2107.07651).
-      pooled: one mean over image and text positions (preset `paper`) instead of
-        separate means.
+      pooled: one (weighted) mean over image and text positions (preset `paper`)
+        instead of separate means.
       image_weight, text_weight, itm_weight: of the three losses.
       contrastive_weight: of the image-text contrastive term.
       word_bag_weight: of the bag-of-words term: which words are true of the picture,
@@ -339,6 +339,11 @@ def make_loss(
         raise ValueError("contrastive_weight needs model.contrastive_width > 0")
     if objective.word_bag_weight and not config.word_bag:
         raise ValueError("word_bag_weight needs model.word_bag = True")
+    if objective.alignment_layers > config.transformer.num_layers:
+        raise ValueError(
+            f"alignment_layers is {objective.alignment_layers}; the model has "
+            f"{config.transformer.num_layers} layers"
+        )
     terms = [
         (objective.contrastive_weight, _contrastive),
         (objective.word_bag_weight, _word_bag),
@@ -409,12 +414,14 @@ def _joint(module, objective, params, corrupted, key):
     scored = (corrupted.match == gptface_model.UNKNOWN) & jnp.any(words, axis=1)
     itm_logits = module.apply(variables, hidden, method="itm_logits")
     metrics.update(itm_metrics(itm_logits, corrupted.itm_labels, scored))
+    image, text = jnp.stack(metrics["image_nll"]), jnp.stack(metrics["text_nll"])
     if objective.pooled:
-        pooled = jax.tree.map(jnp.add, metrics["image_nll"], metrics["text_nll"])
-        loss = losses.mean(pooled)
+        loss = losses.mean(
+            objective.image_weight * image + objective.text_weight * text
+        )
     else:
-        loss = objective.image_weight * losses.mean(metrics["image_nll"])
-        loss += objective.text_weight * losses.mean(metrics["text_nll"])
+        loss = objective.image_weight * losses.mean(image)
+        loss += objective.text_weight * losses.mean(text)
     loss += objective.itm_weight * losses.mean(metrics["itm_loss"])
     ones = jnp.ones_like(corrupted.image_ratio)
     metrics["mask_ratio"] = losses.masked_sum(corrupted.image_ratio, ones)
@@ -456,6 +463,7 @@ def make_eval(
     module: gptface_model.GPTFace,
     objective: ObjectiveConfig,
     ratios: tuple[float, ...] = (0.0, 0.15, 0.4, 0.65),
+    attributes: tuple[str, ...] = (),
 ):
     """Held-out metrics: MILM on true pairs, and the matching probe.
 
@@ -463,7 +471,9 @@ def make_eval(
     ratio. `image_text_gain` is what the own text saves, in nats a masked code,
     against the replaced one: a model whose gain is 0 paints without reading. The
     probe scores every pair with its own and with the replaced text (balanced by
-    construction) at each image mask ratio, text unmasked.
+    construction) at each image mask ratio, text unmasked. Of a batch with
+    `data.probe.attribute_probe`, whose numbers count `attributes`, it also says how
+    often the true sentence about an attribute scores higher than the false one.
     """
     config = module.config
     true_pairs = dataclasses.replace(
@@ -525,6 +535,23 @@ def make_eval(
                 metrics[name] = pair
                 if ratio == 0.0:
                     total += 0.5 * losses.mean(scored["itm_loss"])
+        if "probe_ids" in batch:
+
+            def match_score(side):
+                words = batch["probe_ids"][:, side]
+                tokens = gptface_model.assemble(batch["image_ids"], words, config)
+                hidden = module.apply(variables, tokens)
+                logits = module.apply(variables, hidden, method="itm_logits")
+                return logits[:, 1] - logits[:, 0]
+
+            right = match_score(0) > match_score(1)
+            for number, name in enumerate(attributes):
+                asked = batch["probe_attribute"] == number
+                weight = jnp.where(asked, batch["probe_weight"], 0.0)
+                metrics[f"itm_accuracy_{name}"] = (
+                    jnp.sum(right * weight),
+                    jnp.sum(weight),
+                )
         metrics["loss"] = (total * size, jnp.float32(size))
         return metrics
 
