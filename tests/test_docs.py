@@ -2,11 +2,13 @@
 
 import argparse
 import importlib
+import importlib.util
 import json
 import pathlib
 import re
 import shlex
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -65,8 +67,69 @@ def test_links_lead_somewhere():
                 assert (page.parent / target).exists(), f"{page}: {target}"
 
 
+def test_named_functions_exist():
+    """`path.py` `name` in the tables of README and docs/equations.md."""
+    found = 0
+    for page in (PAGES[0], pathlib.Path("docs/equations.md")):
+        for path, names in re.findall(
+            r"`([a-z_0-9/]+\.py)` ((?:`[.\w]+`(?:, )?)+)", page.read_text()
+        ):
+            code = pathlib.Path("gptface_jax", path).read_text()
+            for name in re.findall(r"`([.\w]+)`", names):
+                last = name.rsplit(".", 1)[-1]
+                assert re.search(rf"(def|class) {last}\b|import.*\b{last}\b", code), (
+                    name
+                )
+                found += 1
+    assert found > 20
+
+
+def test_ci_and_the_guide_repeat_the_readme():
+    readme = PAGES[0].read_text()
+    set_up, tests = re.search(
+        r"(python3 -m venv.*uv) && (\S+uv run pytest.*)", readme
+    ).groups()
+    ci = pathlib.Path(".ci/run").read_text()
+    assert set_up in ci and ci.rstrip().endswith(tests)
+    guide = commands(pathlib.Path("docs/guide.md"))
+    own_photos = [c for c in commands(PAGES[0]) if c[0] != "quickstart"]
+    assert own_photos == guide[:4]
+
+
+# `faces64.py:tiny` reads drawn faces; with these it reads the tiny tokenizer's caches.
+_TINY_CACHE = (
+    "--config.data.image_ids=cache",
+    "--config.model.layout.grid=(8, 8)",
+    "--config.model.max_positions=80",
+    "--config.model.vocab.codebook_size=32",
+)
+_OUTPUTS = ("photos", "tokens/", "runs/", "edited.png", "reconstructions.png")
+
+
+def small(command: list[str], folder: pathlib.Path) -> list[str]:
+    """A documented command in a folder of its own, with configs' :tiny form."""
+    words = []
+    for word in command:
+        for start in (*_OUTPUTS, "gptface_jax/models/"):
+            place = rf"(?<![\w/.]){re.escape(start)}"
+            word = re.sub(place, f"{folder}/{start}", word)
+        config = re.fullmatch(r"(configs/.*\.py)(:\w+)?", word)
+        words.append(f"{config[1]}:tiny" if config else word)
+    if command[0] == "train":
+        words += ["--quiet", "--config.total_steps=4"]
+        if "configs/gptface" in " ".join(command):
+            tokens = f"{{'kind': 'tokens', 'path': '{folder}/tokens/lfw_train'}}"
+            for part in ("train", "eval"):
+                if not any(w.startswith(f"--config.data.{part}=") for w in command):
+                    words.append(f"--config.data.{part}={tokens}")
+            words += _TINY_CACHE
+    elif command[0] in ("tokenize", "reconstruct", "evaluate"):
+        words += ["--quiet", "--limit", "12"]
+    return words
+
+
 def test_from_a_folder_of_photos_to_an_edit(tmp_path):
-    """The guide's four commands, with the configs' :tiny form."""
+    """The four commands of README and guide."""
     photos = tmp_path / "photos"
     photos.mkdir()
     faces = SyntheticFaces(size=48, count=12)
@@ -78,21 +141,51 @@ def test_from_a_folder_of_photos_to_an_edit(tmp_path):
     (photos / "metadata.jsonl").write_text("\n".join(rows) + "\n")
     chain = commands(pathlib.Path("docs/guide.md"))[:4]
     assert [c[0] for c in chain] == ["train", "tokenize", "train", "edit"]
-    tiny_gptface = (
-        "--config.data.image_ids=cache",
-        "--config.model.layout.grid=(8, 8)",
-        "--config.model.max_positions=80",
-        "--config.model.vocab.codebook_size=32",
-    )
-    for number, command in enumerate(chain):
-        words = []
-        for word in command:
-            for start in ("photos", "tokens/", "runs/", "edited.png"):
-                place = rf"(?<![\w/.]){re.escape(start)}"
-                word = re.sub(place, f"{tmp_path}/{start}", word)
-            words.append(word + ":tiny" if word.endswith(".py") else word)
-        if number == 2:
-            words += tiny_gptface
+    for command in chain:
+        words = small(command, tmp_path)
         assert main(words) == 0, words
     assert (tmp_path / "edited.png").is_file()
     assert (tmp_path / "edited.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_the_commands_behind_the_results_run(tmp_path, shared, capsys):
+    """docs/demo.md, then docs/results.md, in their order."""
+    for page in ("docs/demo.md", "docs/results.md"):
+        for command in commands(pathlib.Path(page)):
+            if command[0] == "quickstart":  # tests/apps/test_demo_model.py
+                continue
+            words = small(command, tmp_path)
+            assert main(words) == 0, (words, capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_the_readme_in_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    face = SyntheticFaces(size=128, count=4)[1].image
+    Image.fromarray(face).save("photo.jpg")
+    mask = np.zeros(face.shape[:2], np.uint8)
+    mask[70:110, 40:90] = 255
+    Image.fromarray(mask).save("mask.png")
+    readme = pathlib.Path(__file__).parents[1] / "README.md"
+    (block,) = re.findall(r"```python\n(.*?)```", readme.read_text(), re.S)
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10
+    exec(compile(block, "README.md", "exec"), {})
+    assert pathlib.Path("edited.strip.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_pictures_can_be_made_again(tmp_path, monkeypatch):
+    path = pathlib.Path("docs/make_pictures.py").resolve()
+    spec = importlib.util.spec_from_file_location("make_pictures", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "IMAGES", tmp_path)
+    module.faces()
+    again = np.asarray(Image.open(tmp_path / "synthetic.png"))
+    shown = np.asarray(Image.open("docs/images/synthetic.png"))
+    np.testing.assert_array_equal(again, shown)
+    pytest.importorskip("matplotlib")
+    module.curves()
+    assert (tmp_path / "curves.png").is_file()

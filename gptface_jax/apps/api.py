@@ -22,6 +22,7 @@ from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import image as images
 from gptface_jax.data import regions
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.interop import directory
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 BUNDLED = pathlib.Path(__file__).parents[1] / "models"
@@ -91,6 +92,20 @@ def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
                 f"'{taken}' exists and is not of an earlier edit; write to another name"
             )
     return path, strip, sidecar
+
+
+def decode_options(values: Mapping[str, Any]) -> DecodeConfig:
+    """Fields of `DecodeConfig`, the others at their defaults.
+
+    Raises:
+      UserError: an unknown option, or a value that makes no sense.
+    """
+    try:
+        return from_mapping(DecodeConfig, values, "decode.")
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 class Model:
@@ -210,13 +225,7 @@ class Model:
         Raises:
           UserError: an unknown option, or a value that makes no sense.
         """
-        values = {**dataclasses.asdict(self.decode), **changes}
-        try:
-            return from_mapping(DecodeConfig, values, "")
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        return decode_options({**dataclasses.asdict(self.decode), **changes})
 
     def _run(
         self, image, text, where, crop, seed, samples, composite, feather, grow,
@@ -397,8 +406,8 @@ def load(
     gptface = networks.open_network(path, "gptface")
     if not networks.is_run(path):
         vqgan = networks.open_network(path, "vqgan")
-        text = TextTokenizer.from_pretrained(path)
-        decode = from_mapping(DecodeConfig, gptface.meta.get("decode", {}), "decode.")
+        text = TextTokenizer.from_vocab_text(directory.read_vocab(path))
+        decode = decode_options(gptface.meta.get("decode", {}))
         card = path / "README.md"
         described = card.read_text("utf-8") if card.is_file() else ""
         digest = f"{vqgan.digest}-{gptface.digest}"

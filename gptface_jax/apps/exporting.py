@@ -12,11 +12,10 @@ from typing import Any
 from gptface_jax import __version__
 from gptface_jax.apps import api, networks
 from gptface_jax.core import trees
-from gptface_jax.core.config import from_mapping, to_mapping
+from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.interop import directory
-from gptface_jax.systems.gptface.decode import DecodeConfig
 
 _CARD = """\
 ---
@@ -98,7 +97,7 @@ def export(
         model.meta["extra_files"]["vocab.txt"].decode()
     )
     options = {"match_token": model.config.match_token, **(decode or {})}
-    options = dataclasses.asdict(from_mapping(DecodeConfig, options, "decode."))
+    options = dataclasses.asdict(api.decode_options(options))
     millions = {
         "vqgan": trees.count(vqgan.params) / 1e6,
         "gptface": trees.count(model.params) / 1e6,
@@ -126,7 +125,6 @@ def export(
             "vqgan": to_mapping(vqgan.config),
             "gptface": to_mapping(model.config),
             "decode": options,
-            "digests": {"vqgan": vqgan.digest, "gptface": model.digest},
             "training": {
                 "vqgan": vqgan.meta["config"],
                 "gptface": model.meta["config"],

@@ -52,19 +52,22 @@ def direction(rule: str, params, gradient, step_size: float):
     raise ValueError(f"guidance rule {rule!r} is none of {', '.join(RULES)}")
 
 
-def kl_divergence(log_p: jax.Array, log_q: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean over masked positions of KL(p || q) in nats.
+def kl_divergence(log_p, log_q, mask) -> jax.Array:
+    """Mean over all masked positions, of every side, of KL(p || q) in nats.
 
     Args:
-      log_p, log_q: float [P,V] log-probabilities (may hold -inf in both).
-      mask: bool [P].
+      log_p, log_q: side -> float [P,V] log-probabilities (may hold -inf in both).
+      mask: side -> bool [P].
 
     Returns:
       float32 scalar, 0 where nothing is masked.
     """
-    difference = jnp.where(jnp.isfinite(log_p), log_p - log_q, 0.0)
-    kl = jnp.sum(jnp.exp(log_p) * difference, axis=-1)
-    return jnp.sum(kl * mask) / jnp.maximum(jnp.sum(mask), 1)
+    total, count = jnp.float32(0.0), 0
+    for side, p in log_p.items():
+        difference = jnp.where(jnp.isfinite(p), p - log_q[side], 0.0)
+        kl = jnp.sum(jnp.exp(p) * difference, axis=-1)
+        total, count = total + jnp.sum(kl * mask[side]), count + jnp.sum(mask[side])
+    return total / jnp.maximum(count, 1)
 
 
 def trust_scale(kl: jax.Array, kl_max: float) -> jax.Array:
@@ -73,7 +76,6 @@ def trust_scale(kl: jax.Array, kl_max: float) -> jax.Array:
 
 
 def fuse(log_p: jax.Array, log_q: jax.Array, gamma: float) -> jax.Array:
-    """Log of p^gamma q^(1-gamma), normalised; -inf stays -inf."""
+    """Log of p^gamma q^(1-gamma) up to a constant, or mixed logits; -inf stays."""
     finite = jnp.isfinite(log_p)
-    mixed = jnp.where(finite, gamma * log_p + (1 - gamma) * log_q, -jnp.inf)
-    return jax.nn.log_softmax(mixed, axis=-1)
+    return jnp.where(finite, gamma * log_p + (1 - gamma) * log_q, -jnp.inf)

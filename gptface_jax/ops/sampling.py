@@ -59,18 +59,18 @@ def commit_mask(
     return (rank < k) & is_open
 
 
-def sample(log_probs: jax.Array, temperature: jax.Array, key: jax.Array):
-    """Draws ids from softmax(log_probs / temperature); argmax at temperature 0.
+def sample(scores: jax.Array, temperature: jax.Array, key: jax.Array):
+    """Draws ids from softmax(scores / temperature); argmax at temperature 0.
 
     Args:
-      log_probs: float [P,V].
+      scores: float [P,V], log-probabilities or logits.
       temperature: scalar >= 0.
       key: random key.
 
     Returns:
-      (ids int32 [P], their log-probability at temperature 1 [P]).
+      (ids int32 [P], their scores [P], which know no temperature).
     """
-    noise = jax.random.gumbel(key, log_probs.shape)
-    ids = jnp.argmax(log_probs + temperature * noise, axis=-1).astype(jnp.int32)
-    picked = jnp.take_along_axis(log_probs, ids[:, None], axis=-1)[:, 0]
+    noise = jax.random.gumbel(key, scores.shape)
+    ids = jnp.argmax(scores + temperature * noise, axis=-1).astype(jnp.int32)
+    picked = jnp.take_along_axis(scores, ids[:, None], axis=-1)[:, 0]
     return ids, picked

@@ -58,9 +58,7 @@ def make_meta(
     }
 
 
-def _encode(data: bytes | str) -> dict[str, str]:
-    if isinstance(data, str):
-        return {"text": data}
+def _encode(data: bytes) -> dict[str, str]:
     try:
         return {"text": data.decode("utf-8")}
     except UnicodeDecodeError:
@@ -313,14 +311,22 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def check_same_run(
-    meta: Mapping[str, Any], system: str, config: Any, where: Any
+    meta: Mapping[str, Any],
+    system: str,
+    config: Any,
+    extra: Mapping[str, bytes],
+    where: Any,
 ) -> None:
-    """Refuses to resume a checkpoint of another model or config.
+    """Refuses to resume a checkpoint of another model, config or extra file.
 
     Raises:
-      UserError: names the first key that differs.
+      UserError: names the first key or the first file that differs.
     """
     difference = first_difference(meta["config"], config)
+    saved = meta["extra_files"]
+    odd = [n for n in sorted({*saved, *extra}) if saved.get(n) != extra.get(n)]
+    if odd and not difference:
+        difference = f"its {odd[0]} is not the one of this run"
     if meta["system"] != system:
         difference = f"system is {meta['system']!r} there and {system!r} here"
     if difference:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,7 +45,8 @@ def train(
       workdir: gets `checkpoints/`, `metrics.jsonl` and `config.json`.
       eval_batches: a list of held-out batches, or a function that starts a fresh
         iterator over them.
-      extra_files: name -> content, stored in every checkpoint (vocabulary, ...).
+      extra_files: name -> content, stored in every checkpoint (vocabulary, ...). A
+        run is not resumed with others.
       progress: whether process 0 shows a bar.
 
     Returns:
@@ -55,7 +55,9 @@ def train(
 
     Raises:
       UserError: a wrong config, a work folder of another run or that cannot be
-        written, data that ends early, or a loss that is not finite.
+        written, data that ends early, or a metric that is not finite: one of
+        training (the update is not applied) or a held-out one (nothing is saved
+        for that step).
     """
     settings = read_settings(config)
     mesh = sharding.make_mesh(**vars(settings.mesh))
@@ -129,7 +131,9 @@ class _Run:
         latest = self.checkpoints.latest_step()
         if latest is not None:
             meta = self.checkpoints.meta(latest)
-            checkpoint.check_same_run(meta, self.system.name, self.config, self.workdir)
+            checkpoint.check_same_run(
+                meta, self.system.name, self.config, self.extra_files, self.workdir
+            )
         created, shardings, dropped = state.create(
             self.system,
             optimizers,
@@ -180,6 +184,9 @@ class _Run:
                 if stopped or save or evaluate:
                     self._read(pending)
                     pending = None
+                    if save or stopped:
+                        # A resumed run averages from here on: so must this one.
+                        self._log(done)
                     values = self._evaluate(done) if evaluate and not stopped else {}
                     if save or stopped:
                         self._save(done, values)
@@ -229,7 +236,7 @@ class _Run:
                 raise
             raise UserError(
                 f"the data ended after {done} of {self.settings.total_steps} steps; "
-                "use more data, repeat it (data.epochs), or lower total_steps"
+                "give more data or lower total_steps"
             ) from None
 
     def _due(self, done: int) -> tuple[bool, bool]:
@@ -248,9 +255,8 @@ class _Run:
         values = self.packer.unpack(packed)
         bad = metrics.non_finite(values)
         if bad:
-            shown = ", ".join(f"{n} = {values[n][0]}" for n in bad)
             raise UserError(
-                f"step {done}: {shown}; the update was not applied and the run "
+                f"step {done}: {bad}; the update was not applied and the run "
                 f"stopped; {self._last_good()}; try a lower optim.peak_lr or "
                 "optim.clip_norm"
             )
@@ -270,6 +276,9 @@ class _Run:
         )
 
     def _log(self, done: int) -> None:
+        """Writes the means of the steps since the last line, if there are any."""
+        if not self.average.totals:
+            return
         start = step.prefix(self.system.phases[0])
         record = metrics.with_plain_names(self.average.means(), start)
         self.average = metrics.Average()
@@ -326,7 +335,11 @@ class _Run:
             )
 
     def _evaluate(self, done: int) -> dict[str, float]:
-        """Evaluates on the held-out batches, logs and prints the means."""
+        """Evaluates on the held-out batches, logs and prints the means.
+
+        Raises:
+          UserError: one of them is not finite.
+        """
         average, params = metrics.Average(), self.state.eval_params
         limit = self.settings.eval_batches or None
         batches = itertools.islice(self._held_out(), limit)
@@ -336,6 +349,13 @@ class _Run:
                     params, self.state.state, self._put(batch), jnp.int32(index)
                 )
             average.add(self.eval_packer.unpack(packed))
+        bad = metrics.non_finite(average.totals)
+        if bad:
+            raise UserError(
+                f"step {done}: {bad} on the held-out data; the run stopped and this "
+                f"step is not saved; {self._last_good()}; check the held-out data or "
+                "try a lower optim.peak_lr"
+            )
         values = average.means()
         self._write({"step": done, **values})
         if not self.bar.disable:
@@ -355,10 +375,7 @@ class _Run:
         meta = checkpoint.make_meta(
             done, self.system.name, self.config, self.extra_files
         )
-        value = values.get(self.settings.best_metric)
-        if value is not None and not math.isfinite(value):
-            value = None
-        self.checkpoints.save(self.state, meta, value)
+        self.checkpoints.save(self.state, meta, values.get(self.settings.best_metric))
 
 
 def _divides(every: int, done: int) -> bool:

@@ -62,14 +62,14 @@ class Average:
         return {name: a / b for name, (a, b) in self.totals.items() if b}
 
 
-def non_finite(metrics: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Names of losses and gradient norms that are NaN or infinite."""
-    watched = ("loss", "grad_norm")
-    return [
-        name
-        for name, (total, _) in metrics.items()
-        if name.rsplit("/", 1)[-1] in watched and not math.isfinite(total)
-    ]
+def non_finite(metrics: Mapping[str, tuple[float, float]]) -> str:
+    """ "loss = nan, image_nll = inf": at most 4 that are not finite, else "".
+
+    Losses and gradient norms come first, then the parts they are made of.
+    """
+    bad = [name for name, (total, _) in metrics.items() if not math.isfinite(total)]
+    bad.sort(key=lambda name: name.rsplit("/", 1)[-1] not in ("loss", "grad_norm"))
+    return ", ".join(f"{name} = {metrics[name][0]}" for name in bad[:4])
 
 
 def with_plain_names(means: Mapping[str, float], start: str) -> dict[str, float]:

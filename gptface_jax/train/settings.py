@@ -48,8 +48,9 @@ class Settings:
       batch_size: global batch, over all processes and microbatches.
       grad_accum: microbatches per update.
       ema_decay: decay of the averaged parameters, 0 = none are kept.
-      log_every, eval_every, checkpoint_every: in updates; 0 = never (a
-        checkpoint and an evaluation still close the run).
+      log_every, eval_every, checkpoint_every: in updates; 0 = never but at the
+        end of the run. With every checkpoint comes a line of the log, which then
+        averages since the last line, and an evaluation.
       eval_batches: batches per evaluation, 0 = all that there are.
       keep: latest checkpoints kept, beside the best one.
       best_metric, best_mode: the evaluation metric that names the best

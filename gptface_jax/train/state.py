@@ -102,7 +102,8 @@ def create(
             step=jnp.zeros([], jnp.int32),
             params=params,
             opt_state=opt_state,
-            state=system.init_state(),
+            # Weak types (of `jnp.full(n, 0.5)`) would compile the step twice.
+            state=jax.tree.map(lambda x: x.astype(x.dtype), system.init_state()),
             ema=jax.tree.map(jnp.copy, params) if ema else None,
         )
 

@@ -1,8 +1,8 @@
 """One training step, one jit: every phase's gradient and update in order.
 
-A phase's update is applied only while every loss and gradient norm of the step
-so far is finite; otherwise the parameters pass through unchanged and the loop
-stops the run when it reads the metrics.
+A phase's update is applied only while every metric of the step so far is finite;
+otherwise the parameters pass through unchanged and the loop stops the run when it
+reads the metrics.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def make_step(
                 phase, params, state, batch, trees.stream(key, name), step, grad_accum
             )
             grad_norm = optax.global_norm(grads)
-            healthy &= jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+            watched = [loss, grad_norm, *(total for total, _ in parts.values())]
+            healthy &= jnp.isfinite(jnp.stack(watched)).all()
             update = _apply(
                 optimizers[name], phase, params, grads, train_state.opt_state[name]
             )

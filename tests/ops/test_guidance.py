@@ -51,14 +51,27 @@ def test_normalised_rules_ignore_the_gradient_scale(scale):
 
 
 def test_kl_divergence_by_hand():
-    p = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1], [1.0, 0.0]]))
-    q = jnp.log(jnp.array([[0.25, 0.75], [0.9, 0.1], [0.5, 0.5]]))
-    first = 0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)
-    kl = guidance.kl_divergence(p, q, jnp.array([True, True, False]))
-    np.testing.assert_allclose(kl, first / 2, rtol=1e-5)
-    kl = guidance.kl_divergence(p, q, jnp.array([False, False, True]))
-    np.testing.assert_allclose(kl, np.log(2), rtol=1e-5)
-    assert guidance.kl_divergence(p, q, jnp.zeros(3, bool)) == 0.0
+    p = {
+        "image": jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1], [1.0, 0.0]])),
+        "text": jnp.log(jnp.array([[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]])),
+    }
+    q = {
+        "image": jnp.log(jnp.array([[0.25, 0.75], [0.9, 0.1], [0.5, 0.5]])),
+        "text": jnp.log(jnp.array([[0.1, 0.0, 0.9], [0.2, 0.3, 0.5]])),
+    }
+    image = 0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)
+    text = 0.5 * np.log(0.5 / 0.1) + 0.5 * np.log(0.5 / 0.9)
+
+    def divergence(image_mask, text_mask):
+        mask = {"image": jnp.array(image_mask, bool), "text": jnp.array(text_mask)}
+        return guidance.kl_divergence(p, q, mask)
+
+    np.testing.assert_allclose(divergence([1, 1, 0], [0, 0]), image / 2, rtol=1e-5)
+    np.testing.assert_allclose(divergence([0, 0, 1], [0, 0]), np.log(2), rtol=1e-5)
+    # The mean over the masked positions of both sides, not the sum of two means.
+    expected = (image + np.log(2) + text) / 4
+    np.testing.assert_allclose(divergence([1, 1, 1], [1, 0]), expected, rtol=1e-5)
+    assert divergence([0, 0, 0], [0, 0]) == 0.0
 
 
 def test_trust_region_only_shrinks():
@@ -67,12 +80,15 @@ def test_trust_region_only_shrinks():
     assert guidance.trust_scale(jnp.float32(0.0), 0.5) == 1.0
 
 
-def test_fusion_is_a_normalised_geometric_mean():
+def test_fusion_is_a_geometric_mean():
     p = jnp.log(jnp.array([[0.8, 0.2, 0.0]]))
     q = jnp.log(jnp.array([[0.2, 0.8, 0.0]]))
     fused = np.exp(guidance.fuse(p, q, 0.5))
-    np.testing.assert_allclose(fused, [[0.5, 0.5, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(fused, [[0.4, 0.4, 0.0]], atol=1e-6)
     np.testing.assert_allclose(np.exp(guidance.fuse(p, q, 1.0)), np.exp(p), atol=1e-6)
+    # Logits stay logits: their size says how sure the model is.
+    logits = guidance.fuse(jnp.array([[8.0, 7.0]]), jnp.array([[4.0, -1.0]]), 0.75)
+    np.testing.assert_allclose(logits, [[7.0, 5.0]], rtol=1e-6)
 
 
 @given(st.integers(0, 2**31 - 1), st.floats(0.0, 1.0))
@@ -83,14 +99,13 @@ def test_divergence_and_fusion_of_any_distributions(seed, gamma):
         jax.nn.log_softmax(jnp.asarray(3 * x, jnp.float32))
         for x in rng.normal(size=(2, 4, 6))
     )
-    everywhere = jnp.ones(4, bool)
-    assert guidance.kl_divergence(p, q, everywhere) >= -1e-6
-    assert guidance.kl_divergence(p, p, everywhere) == 0
-    fused = guidance.fuse(p, q, gamma)
-    np.testing.assert_allclose(np.exp(fused).sum(-1), 1.0, rtol=1e-5)
-    raw = np.exp(gamma * np.asarray(p) + (1 - gamma) * np.asarray(q))
+    everywhere = {"image": jnp.ones(4, bool)}
+    assert guidance.kl_divergence({"image": p}, {"image": q}, everywhere) >= -1e-6
+    assert guidance.kl_divergence({"image": p}, {"image": p}, everywhere) == 0
+    fused = jax.nn.softmax(guidance.fuse(p, q, gamma))
+    raw = np.exp(np.asarray(p)) ** gamma * np.exp(np.asarray(q)) ** (1 - gamma)
     np.testing.assert_allclose(
-        np.exp(fused), raw / raw.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6
+        fused, raw / raw.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6
     )
 
 

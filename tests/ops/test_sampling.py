@@ -39,6 +39,10 @@ def test_sampling_follows_the_distribution():
     shares = np.bincount(ids, minlength=4) / 20_000
     np.testing.assert_allclose(shares, [0.2, 0.5, 0.3, 0.0], atol=0.015)
     np.testing.assert_allclose(sure, np.log([0.2, 0.5, 0.3, 1.0])[ids], rtol=1e-5)
+    # Logits give the same tokens and their own score.
+    same, logit = sampling.sample(log_probs + 9.0, jnp.float32(1.0), jax.random.key(0))
+    np.testing.assert_allclose(np.mean(same == ids), 1.0, atol=1e-3)
+    np.testing.assert_allclose(logit, (log_probs + 9.0)[0][same], rtol=1e-5)
     ids, _ = sampling.sample(log_probs[:50], jnp.float32(0.0), jax.random.key(1))
     assert (ids == 1).all()
     # Temperature 0.5 squares the odds.

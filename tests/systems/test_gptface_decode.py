@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from gptface_jax.core import trees
+from gptface_jax.core.errors import UserError
 from gptface_jax.ops import guidance
 from gptface_jax.systems.gptface import decode as D
 from gptface_jax.systems.gptface.decode import DecodeConfig, decode
@@ -83,7 +84,7 @@ def test_step_zero_is_unguided_decoding():
         config = DecodeConfig(guidance=rule, step_size=0.0)
         shifted, _ = D.shift(module, params, row, config)
         log_probs = [
-            jax.nn.log_softmax(D.side_log_probs(module, p, row, config)["image"])
+            jax.nn.log_softmax(D.side_logits(module, p, row, config)["image"])
             for p in (params, shifted)
         ]
         np.testing.assert_allclose(log_probs[0], log_probs[1], atol=1e-6)
@@ -141,7 +142,8 @@ def test_guidance_changes_blocks_only_and_literal_everything():
     moved, _ = D.shift(module, params, row, literal)
     changed = {n for n, x in trees.flatten(moved).items() if (x != flat[n]).any()}
     assert {"itm/kernel", "tokens/embedding", "tokens/position"} <= changed
-    with pytest.raises(ValueError, match="matches no parameter"):
+    said = r"'\^nothing' matches no parameter; .* itm/bias.* default is '\^transformer"
+    with pytest.raises(UserError, match=said):
         D.shift(module, params, row, DecodeConfig(update_set="^nothing"))
 
 
@@ -206,7 +208,7 @@ def test_equation_six_hides_the_text_while_sampling():
     np.testing.assert_array_equal(one.tokens[:, :13], two.tokens[:, :13])
     visible = dataclasses.replace(config, eq6=False)
     log_probs = [
-        D.side_log_probs(*tiny.model(), t[0], visible)["image"]
+        D.side_logits(*tiny.model(), t[0], visible)["image"]
         for t in (tiny.tokens(3), other_text)
     ]
     assert np.abs(log_probs[0] - log_probs[1]).max() > 1e-3
@@ -232,7 +234,24 @@ def test_wrong_options_are_named():
         ({"k": 0}, "k is 0"),
         ({"side": "left"}, "'left'"),
         ({"select": "best"}, "'best'"),
-        ({"temperature": -1.0}, "negative"),
+        ({"num_steps": 0}, "num_steps is 0; use 1 or more, or guidance 'none'"),
+        ({"update_set": "(open"}, r"'\(open' is no regular expression .* default"),
+        ({"fusion": 1.5}, "fusion is 1.5; use 0 .* to 1"),
+        ({"fusion": -0.1}, "fusion is -0.1"),
+        ({"fusion": math.nan}, "fusion is nan"),
     ):
         with pytest.raises(ValueError, match=said):
             DecodeConfig(**options)
+    for name in (
+        "step_size",
+        "kl_max",
+        "temperature",
+        "temperature_end",
+        "confidence_noise",
+    ):
+        for value in (-1.0, math.nan, math.inf):
+            said = f"^{name} is {value}; use a number from 0 on"
+            with pytest.raises(ValueError, match=said):
+                DecodeConfig(**{name: value})
+        DecodeConfig(**{name: 0.0})
+    DecodeConfig(fusion=0.0)

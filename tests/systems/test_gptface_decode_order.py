@@ -64,13 +64,13 @@ def test_commits_are_the_positions_closest_to_known_ones(k):
 @pytest.mark.parametrize("rule", ["none", "ascent_norm"])
 def test_committed_tokens_never_change(rule, monkeypatch):
     module, params = tiny.model()
-    seen, inner = [], D.side_log_probs
+    seen, inner = [], D.side_logits
 
     def watched(module, params, tokens, config):
         jax.debug.callback(lambda t: seen.append(np.array(t)), tokens)
         return inner(module, params, tokens, config)
 
-    monkeypatch.setattr(D, "side_log_probs", watched)
+    monkeypatch.setattr(D, "side_logits", watched)
     tokens = tiny.tokens(1, seed=4)
     known = tiny.known_mask(1, [0, 1, 2, 4, 5, 6, 9])
     config = DecodeConfig(k=2, guidance=rule)

@@ -29,6 +29,10 @@ def lines(workdir):
     return [json.loads(line) for line in text.splitlines()]
 
 
+def timeless(records):
+    return [{k: v for k, v in r.items() if "per_s" not in k} for r in records]
+
+
 def assert_bitwise_equal(a, b):
     flat_a, flat_b = jax.tree.leaves(a), jax.tree.leaves(b)
     assert jax.tree.structure(a) == jax.tree.structure(b)
@@ -66,14 +70,25 @@ def test_resume_is_bit_for_bit_and_the_log_has_no_seam(tmp_path):
     assert starts == [4]
     assert_bitwise_equal(whole, resumed)
     assert int(resumed.step) == 8 and int(resumed.state["seen"]) == 8 * 16
-
-    def timeless(records):
-        return [{k: v for k, v in r.items() if "per_s" not in k} for r in records]
-
     assert timeless(lines(tmp_path / "whole")) == timeless(lines(tmp_path / "cut"))
     assert [r["step"] for r in lines(tmp_path / "cut")] == list(range(1, 9))
     # A finished run does nothing more and changes nothing.
     assert_bitwise_equal(whole, run(tmp_path / "cut", ema_decay=0.9))
+
+
+def test_a_resumed_run_writes_the_lines_of_an_uninterrupted_one(tmp_path):
+    options = {"log_every": 3, "checkpoint_every": 4}
+    run(tmp_path / "whole", **options)
+    with pytest.raises(Interrupt):
+        run(tmp_path / "cut", batches=crashing(6), **options)
+    run(tmp_path / "cut", **options)
+    assert timeless(lines(tmp_path / "whole")) == timeless(lines(tmp_path / "cut"))
+    # Every step is in exactly one line, the last ones too.
+    assert [r["step"] for r in lines(tmp_path / "cut")] == [3, 4, 6, 8]
+    run(tmp_path / "each")
+    losses = [r["loss"] for r in lines(tmp_path / "each")]
+    for record, steps in zip(lines(tmp_path / "cut"), np.split(losses, [3, 4, 6])):
+        np.testing.assert_allclose(record["loss"], np.mean(steps), rtol=1e-5)
 
 
 def test_lines_hold_the_loss_and_its_parts(tmp_path):
@@ -184,6 +199,20 @@ def test_nan_at_the_step_of_a_checkpoint_saves_nothing(tmp_path):
     assert os.listdir(tmp_path / "checkpoints") == ["4"]
 
 
+def test_a_held_out_nan_stops_before_anything_is_saved(tmp_path):
+    system = tiny.make_system(two_phases=False)
+
+    def evaluate(params, state, batch, key):
+        bad = jax.numpy.where(state["seen"] > 4 * 16, jax.numpy.nan, 1.0)
+        return {"loss": (1.0, 1), "error": (bad, 1)}
+
+    system = system.__class__(**{**vars(system), "eval_fns": {"given": evaluate}})
+    with pytest.raises(UserError, match=r"step 8: eval/error = nan .* step 4"):
+        run(tmp_path, system, eval_batches=[tiny.make_batch(9)])
+    assert os.listdir(tmp_path / "checkpoints") == ["4"]
+    assert lines(tmp_path)[-1]["step"] == 8
+
+
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
     def spoil(params, state, key, step):
         bad = jax.numpy.where(step == 3, jax.numpy.nan, state["mean"])
@@ -204,6 +233,20 @@ def test_another_run_is_refused_with_the_first_difference(tmp_path):
     run(tmp_path, total_steps=4, log_every=2, keep=3, checkpoint_every=1)
 
 
+def test_other_extra_files_are_refused(tmp_path):
+    files = {"vocab.txt": b"[PAD]\na\n", "digest.bin": b"\xff"}
+    run(tmp_path, total_steps=4, extra_files=files)
+    run(tmp_path, total_steps=4, extra_files=files)
+    for changed in (
+        {**files, "vocab.txt": b"a\n[PAD]\n"},
+        {"digest.bin": b"\xff"},
+        {**files, "vocab.txt.old": b""},
+    ):
+        with pytest.raises(UserError, match="its vocab.txt.* is not .* another --work"):
+            run(tmp_path, total_steps=4, extra_files=changed)
+    assert restore_params(tmp_path)[1]["extra_files"] == files
+
+
 def test_a_model_that_does_not_fit_is_refused(tmp_path):
     run(tmp_path, tiny.make_system(two_phases=True), total_steps=4)
     with pytest.raises(UserError, match=r"params/critic/down/bias is .* and missing"):
@@ -212,7 +255,8 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path):
 
 def test_data_that_ends_early_says_so(tmp_path):
     three = lambda start: iter([tiny.make_batch(i) for i in range(3)])  # noqa: E731
-    with pytest.raises(UserError, match="the data ended after 3 of 8 steps"):
+    said = "the data ended after 3 of 8 steps; give more data or lower total_steps"
+    with pytest.raises(UserError, match=said):
         run(tmp_path, batches=three)
 
 

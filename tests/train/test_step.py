@@ -98,6 +98,40 @@ def test_a_non_finite_loss_leaves_everything_as_it_was():
     assert np.isnan(values["fit/loss"][0]) and int(bad.step) == 1
 
 
+def test_a_metric_that_is_not_finite_holds_the_update_back():
+    system = tiny.make_system(two_phases=False)
+    inner = system.phases[0].loss
+
+    def loss(*arguments):
+        value, (new_state, metrics) = inner(*arguments)
+        return value, (new_state, {**metrics, "share": (jnp.inf, 1)})
+
+    phase = system.phases[0].__class__("", ".*", loss)
+    created, run = build(system.__class__(**{**vars(system), "phases": (phase,)}))
+    before = numpy_tree(created)
+    after, values = run(created, tiny.make_batch(0))
+    assert_equal(before, numpy_tree(after))
+    assert np.isinf(values["share"][0]) and np.isfinite(values["loss"][0])
+
+
+def test_a_weakly_typed_state_compiles_once():
+    system = tiny.make_system(two_phases=False)
+    phase, traced = system.phases[0], []
+
+    def loss(*arguments):
+        traced.append(True)
+        return phase.loss(*arguments)
+
+    changed = {
+        "phases": (phase.__class__("", ".*", loss),),
+        "init_state": lambda: {"seen": jnp.int32(0), "mean": jnp.full((), 0.0)},
+    }
+    train_state, run = build(system.__class__(**{**vars(system), **changed}))
+    for index in range(2):
+        train_state, _ = run(train_state, tiny.make_batch(index))
+    assert len(traced) == 1
+
+
 def test_metrics_hold_norm_before_clipping_and_rate():
     created, run = build(tiny.make_system(two_phases=False))
     _, values = run(created, tiny.make_batch(0))

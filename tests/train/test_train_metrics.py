@@ -28,9 +28,18 @@ def test_the_mean_is_taken_once():
     assert average.means() == {"loss": 2.5}
 
 
-def test_only_losses_and_norms_stop_a_run():
-    values = {"d/loss": (np.nan, 1), "grad_norm": (np.inf, 1), "aux": (np.nan, 1)}
-    assert metrics.non_finite(values) == ["d/loss", "grad_norm"]
+def test_what_is_not_finite_is_named_losses_first():
+    values = {
+        "image_nll": (1.0, 1),
+        "text_nll": (np.nan, 1),
+        "d/loss": (-np.inf, 1),
+        "grad_norm": (np.nan, 1),
+        "itm_loss": (np.inf, 1),
+        "psnr": (np.nan, 1),
+    }
+    found = metrics.non_finite(values)
+    assert found == "d/loss = -inf, grad_norm = nan, text_nll = nan, itm_loss = inf"
+    assert metrics.non_finite({"loss": (1.0, 0.0)}) == ""
 
 
 def test_the_log_drops_lines_beyond_the_restored_step(tmp_path):

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import re
 
 import flax
 import jax
 import jax.numpy as jnp
 
 from gptface_jax.core import trees
+from gptface_jax.core.errors import UserError
 from gptface_jax.ops import guidance as ops_guidance
 from gptface_jax.ops import sampling
 from gptface_jax.systems.gptface import model as gptface_model
@@ -38,8 +41,9 @@ class DecodeConfig:
       num_steps: inner ascent steps per iteration.
       update_set: regex of parameter paths that guidance may change; "literal"
         changes all parameters, as printed.
-      kl_max: trust region in nats; 0 turns it off. Never applied to "literal".
-      fusion: gamma of p_shifted^gamma * p^(1-gamma); 1 turns it off.
+      kl_max: trust region, mean over all open positions in nats; 0 turns it off.
+      fusion: gamma of p_shifted^gamma * p^(1-gamma); 1 turns it off. Neither is
+        applied to "literal".
       eta_growth: scale the step by sqrt(1 - open / image tokens).
       eq6: hide the text while sampling (equation 6 as printed).
       match_token: sample with the match control row MATCHED, where trained.
@@ -48,7 +52,8 @@ class DecodeConfig:
         confidence alone.
       temperature, temperature_end: of sampling, falling linearly.
       confidence_noise: Gumbel noise on confidences, annealed to 0.
-      raw_confidence: rank by logits instead of log-probabilities (literal).
+      raw_confidence: rank by logits (with fusion, by their mixture) instead of
+        log-probabilities (literal).
     """
 
     k: int = 8
@@ -79,8 +84,29 @@ class DecodeConfig:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
         if self.k < 1:
             raise ValueError(f"k is {self.k}; commit at least 1 token an iteration")
-        if self.temperature < 0 or self.temperature_end < 0:
-            raise ValueError("temperature must not be negative")
+        if self.num_steps < 1:
+            raise ValueError(
+                f"num_steps is {self.num_steps}; use 1 or more, or guidance 'none'"
+            )
+        for name in (
+            "step_size",
+            "kl_max",
+            "temperature",
+            "temperature_end",
+            "confidence_noise",
+        ):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; use a number from 0 on")
+        if not 0 <= self.fusion <= 1:
+            raise ValueError(f"fusion is {self.fusion}; use 0 (unguided) to 1")
+        try:
+            re.compile(self.update_set)
+        except re.error as error:
+            raise ValueError(
+                f"update_set {self.update_set!r} is no regular expression ({error}); "
+                f"the default is {UPDATE_SET!r}"
+            ) from None
 
 
 @flax.struct.dataclass
@@ -130,12 +156,18 @@ def shift(module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0):
 
     Returns:
       (shifted params, log p(q=1) before the shift).
+
+    Raises:
+      UserError: the update set is empty.
     """
     everything = config.guidance == "literal"
     pattern = ".*" if everything else config.update_set
     chosen, rest = trees.split(params, pattern)
     if not chosen:
-        raise ValueError(f"update_set {pattern!r} matches no parameter")
+        raise UserError(
+            f"update_set {pattern!r} matches no parameter; the first are "
+            f"{', '.join(list(rest)[:3])}, the default is {UPDATE_SET!r}"
+        )
 
     def score(part):
         return itm_log_prob(module, trees.merge(part, rest), tokens[None])[0]
@@ -153,10 +185,10 @@ def shift(module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0):
     return trees.merge(chosen, rest), first
 
 
-def side_log_probs(
+def side_logits(
     module, params, tokens: jax.Array, config: DecodeConfig
 ) -> dict[str, jax.Array]:
-    """Log-probabilities over each decoded modality's own ids: name -> [P,V]."""
+    """Logits over each decoded modality's own ids: side -> float32 [P,V]."""
     model_config = module.config
     layout, vocab = model_config.layout, model_config.vocab
     variables = {"params": params}
@@ -198,7 +230,7 @@ def _decode_one(module, params, tokens, known, key, config: DecodeConfig, bound:
     def body(carry: _Carry) -> _Carry:
         key_now = jax.random.fold_in(key, carry.iteration)
         remaining = jnp.sum(carry.is_open) / jnp.maximum(total, 1)  # 1 -> 0
-        log_probs, match = _predict(module, params, carry, config, sides, slices)
+        scores, match = _predict(module, params, carry, config, sides, slices)
 
         # Linear from the first temperature to the last over the sample's own run.
         temperature = config.temperature_end + remaining * (
@@ -210,7 +242,7 @@ def _decode_one(module, params, tokens, known, key, config: DecodeConfig, bound:
         for side in sides:
             where = slices[side]
             ids, sure = sampling.sample(
-                log_probs[side], temperature, trees.stream(key_now, side)
+                scores[side], temperature, trees.stream(key_now, side)
             )
             drawn = drawn.at[where].set(ids + offsets[side])
             confidence = confidence.at[where].set(sure)
@@ -240,21 +272,25 @@ def _decode_one(module, params, tokens, known, key, config: DecodeConfig, bound:
 
 
 def _predict(module, params, carry: _Carry, config: DecodeConfig, sides, slices):
-    """Log-probabilities of each side under the shifted parameters, and log p(q=1)."""
-    normalise = functools.partial(jax.nn.log_softmax, axis=-1)
+    """Scores of each side under the shifted parameters, and log p(q=1).
+
+    Scores are log-probabilities, or logits with `raw_confidence`.
+    """
+
+    def normalise(logits):
+        return jax.tree.map(jax.nn.log_softmax, logits)  # over the last axis
+
+    scores = (lambda logits: logits) if config.raw_confidence else normalise
 
     def predict(some_params):
-        logits = side_log_probs(module, some_params, carry.tokens, config)
-        if config.raw_confidence:
-            return logits
-        return jax.tree.map(normalise, logits)
+        return scores(side_logits(module, some_params, carry.tokens, config))
 
     if config.guidance == "none":
         return predict(params), jnp.nan
     scale = jnp.float32(1.0)
     if config.eta_growth:
-        image = carry.is_open[slices["image"]]
-        scale = jnp.sqrt(1.0 - jnp.mean(image))
+        # Not 1 - mean(open): the mean of ones may exceed 1 in float32.
+        scale = jnp.sqrt(jnp.mean(~carry.is_open[slices["image"]]))
     shifted, match = shift(module, params, carry.tokens, config, scale)
     plain_needed = config.guidance != "literal" and (
         config.kl_max > 0 or config.fusion < 1
@@ -263,18 +299,15 @@ def _predict(module, params, carry: _Carry, config: DecodeConfig, sides, slices)
         return predict(shifted), match
     plain = predict(params)
     if config.kl_max > 0:
-        moved = predict(shifted)
-        kl = sum(
-            ops_guidance.kl_divergence(
-                normalise(moved[s]), normalise(plain[s]), carry.is_open[slices[s]]
-            )
-            for s in sides
-        )
+        is_open = {s: carry.is_open[slices[s]] for s in sides}
+        moved = normalise(predict(shifted))
+        kl = ops_guidance.kl_divergence(moved, normalise(plain), is_open)
         trust = ops_guidance.trust_scale(kl, config.kl_max)
         shifted = jax.tree.map(lambda p, q: p + trust * (q - p), params, shifted)
     moved = predict(shifted)
     if config.fusion < 1:
-        moved = {s: ops_guidance.fuse(moved[s], plain[s], config.fusion) for s in sides}
+        mix = functools.partial(ops_guidance.fuse, gamma=config.fusion)
+        moved = scores(jax.tree.map(mix, moved, plain))
     return moved, match
 
 

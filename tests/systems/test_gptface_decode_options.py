@@ -1,0 +1,162 @@
+"""What each option of the decoder does, on the smallest model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from gptface_jax.core import trees
+from gptface_jax.ops import sampling
+from gptface_jax.systems.gptface import decode as D
+from gptface_jax.systems.gptface.decode import DecodeConfig, decode
+
+KEY = jax.random.key(5)
+IMAGE, TEXT = tiny.LAYOUT.image_slice, tiny.LAYOUT.text_slice
+PLAIN = DecodeConfig(k=4, guidance="none")
+STRONG = DecodeConfig(k=4, step_size=0.3, kl_max=0.0, fusion=1.0)
+GREEDY = DecodeConfig(
+    guidance="none", k=3, temperature=0.0, temperature_end=0.0, confidence_noise=0.0
+)
+
+
+def run(config, key=KEY):
+    """Decodes two whole images: (tokens [2,12], committed_at [2,12])."""
+    known = jnp.asarray(tiny.known_mask(2, range(12)))
+    result = decode(*tiny.model(), tiny.tokens(2), known, config, key)
+    return np.asarray(result.tokens)[:, IMAGE], np.asarray(result.committed_at)[
+        :, IMAGE
+    ]
+
+
+def scores(tokens, is_open, config):
+    """Log-probabilities that one iteration samples from: side -> [B,P,V]."""
+    module, params = tiny.model()
+    slices = {"image": IMAGE, "text": TEXT}
+
+    def one(tokens, is_open):
+        carry = D._Carry(tokens, is_open, jnp.int32(0), None, None)
+        return D._predict(module, params, carry, config, tuple(slices), slices)[0]
+
+    masked = jnp.where(is_open, tiny.VOCAB.mask_id, tokens)
+    return jax.jit(jax.vmap(one))(masked, is_open)
+
+
+def test_trust_region_bounds_the_mean_over_both_sides():
+    tokens = tiny.tokens(4)
+    known = tiny.known_mask(4, range(6)) & tiny.known_mask(4, range(5), side="text")
+    is_open = ~known & (np.asarray(tokens) != tiny.VOCAB.pad_id)
+    free = DecodeConfig(side="both", step_size=0.003, kl_max=0.0, fusion=1.0)
+    plain = scores(tokens, is_open, dataclasses.replace(free, guidance="none"))
+
+    def divergence(config):
+        """By hand: the mean over a sample's open positions, whatever their side."""
+        moved, found = scores(tokens, is_open, config), []
+        for row in range(4):
+            kl = []
+            for side, where in (("image", IMAGE), ("text", TEXT)):
+                p, q = (np.asarray(s[side][row], np.float64) for s in (moved, plain))
+                p, q = (x[:, np.isfinite(p[0])] for x in (p, q))
+                kl += list((np.exp(p) * (p - q)).sum(-1)[is_open[row, where]])
+            found.append(np.mean(kl))
+        return np.array(found)
+
+    limit = 5e-4
+    assert (divergence(free) > 5 * limit).all()
+    bounded = divergence(dataclasses.replace(free, kl_max=limit))
+    # The divergence is only about quadratic in the step.
+    assert (bounded > 0.9 * limit).all() and (bounded < 1.4 * limit).all()
+
+
+def test_fusion_goes_from_unguided_to_guided():
+    plain, guided = run(PLAIN), run(STRONG)
+    assert (plain[0] != guided[0]).any()
+    unguided = run(dataclasses.replace(STRONG, fusion=0.0))
+    np.testing.assert_array_equal(unguided[0], plain[0])
+    np.testing.assert_array_equal(unguided[1], plain[1])
+
+
+def test_growing_steps_start_at_none():
+    (plain, first), (guided, _) = run(PLAIN), run(STRONG)
+    growing, at = run(dataclasses.replace(STRONG, eta_growth=True))
+    np.testing.assert_array_equal(at == 0, first == 0)
+    np.testing.assert_array_equal(growing[at == 0], plain[at == 0])
+    assert (guided[at == 0] != plain[at == 0]).any()
+    assert (growing != plain).any()
+
+
+def test_more_steps_are_steps_from_the_moved_parameters():
+    module, params = tiny.model()
+    row = tiny.tokens(1)[0]
+    one = DecodeConfig(guidance="ascent", step_size=0.1)
+    shift = jax.jit(D.shift, static_argnums=(0, 3))
+    once, before = shift(module, params, row, one)
+    by_hand, after = shift(module, once, row, one)
+    twice, match = shift(module, params, row, dataclasses.replace(one, num_steps=2))
+    assert match == before and after > before
+    flat = trees.flatten(once)
+    for name, leaf in trees.flatten(twice).items():
+        np.testing.assert_allclose(
+            leaf, trees.flatten(by_hand)[name], rtol=1e-4, atol=1e-6
+        )
+        assert name.startswith("transformer/") == bool((leaf != flat[name]).any())
+
+
+def test_temperature_and_noise_fall_linearly(monkeypatch):
+    temperatures, noises = [], {}
+    sample, commit_mask = sampling.sample, sampling.commit_mask
+
+    def watched_sample(scores, temperature, key):
+        jax.debug.callback(lambda t: temperatures.append(float(t)), temperature)
+        ids, sure = sample(scores, temperature, key)
+        return ids, jnp.zeros_like(sure)  # so that noise is all there is
+
+    def watched_commit(ring, confidence, is_open, k):
+        def keep(confidence, count):
+            noises[int(count)] = np.array(confidence)[IMAGE]
+
+        jax.debug.callback(keep, confidence, jnp.sum(is_open))
+        return commit_mask(ring, confidence, is_open, k)
+
+    monkeypatch.setattr(D.sampling, "sample", watched_sample)
+    monkeypatch.setattr(D.sampling, "commit_mask", watched_commit)
+    config = dataclasses.replace(
+        PLAIN, temperature=2.0, temperature_end=0.5, confidence_noise=3.0
+    )
+    known = jnp.asarray(tiny.known_mask(1, range(12)))
+    decode.__wrapped__(*tiny.model(), tiny.tokens(1), known, config, KEY[None])
+    jax.effects_barrier()
+    # 12, 8 and 4 of 12 positions are open.
+    np.testing.assert_allclose(sorted(temperatures), [1.0, 1.5, 2.0], rtol=1e-6)
+    for index, (count, scale) in enumerate(((12, 3.0), (8, 2.0), (4, 1.0))):
+        key = trees.stream(jax.random.fold_in(KEY, index), "order")
+        noise = jax.random.gumbel(key, (tiny.LAYOUT.length,))[IMAGE]
+        np.testing.assert_allclose(noises[count], scale * noise, rtol=1e-5)
+
+
+def test_the_surest_come_first_and_noise_changes_the_order():
+    _, at = run(GREEDY)
+    np.testing.assert_array_equal(run(GREEDY, jax.random.key(1))[1], at)
+    row = jnp.where(tiny.known_mask(2, range(12)), tiny.tokens(2), tiny.VOCAB.mask_id)
+    logits = [D.side_logits(*tiny.model(), t, GREEDY)["image"] for t in row]
+    for times, sure in zip(at, np.max(jax.nn.log_softmax(jnp.stack(logits)), -1)):
+        assert sorted(np.argsort(-sure)[:3]) == sorted(np.flatnonzero(times == 0))
+    noisy = dataclasses.replace(GREEDY, confidence_noise=3.0)
+    orders = [run(noisy, jax.random.key(i))[1] for i in range(2)]
+    assert (orders[0] != orders[1]).any()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_raw_confidence_ranks_by_logits_under_the_default_guidance(raw, monkeypatch):
+    # Cell 0 holds large logits and knows nothing, cell 1 the reverse.
+    logits = jnp.zeros((12, 8)).at[0].set(9.0).at[1, 3].set(5.0)
+    monkeypatch.setattr(D, "side_logits", lambda *_: {"image": logits})
+    known = jnp.asarray(tiny.known_mask(1, [0, 1]))
+    config = DecodeConfig(k=1, confidence_noise=0.0, raw_confidence=raw)
+    assert config.guidance != "none" and config.fusion < 1
+    unjitted = decode.__wrapped__
+    result = unjitted(*tiny.model(), tiny.tokens(1), known, config, KEY)
+    at = np.asarray(result.committed_at)[0, IMAGE]
+    assert at[:2].tolist() == ([0, 1] if raw else [1, 0])
