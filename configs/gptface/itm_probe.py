@@ -43,7 +43,9 @@ VARIANTS = {
     },
     "no_qk_norm": {"model.transformer.qk_norm": False},
     "low_mask": {"objective.wide_range": (0.1, 0.2)},
+    "lr_low": {"optim.peak_lr": 5e-4},
     "lr_high": {"optim.peak_lr": 3e-3},
+    "small_batch": {"batch_size": 16},
     "few_phrases": {"data.captions.max_phrases": 2},
     "many_phrases": {"data.captions.max_phrases": 10},
 }
@@ -53,9 +55,14 @@ def get_config(arg: str = "control"):
     arg = base.check(arg, *VARIANTS, "tiny") or "control"
     if arg == "tiny":
         return faces64.get_config("tiny")
-    config = faces64.get_config("paper" if arg in ("paper", "itm_only") else "")
-    config.total_steps = 2000
-    config.eval_every = 200
+    literal = arg in ("paper", "itm_only")
+    config = faces64.get_config("paper" if literal else "")
+    config.total_steps = 500
+    if not literal:
+        config.objective.alignment_alone = 0.3
+        config.objective.alignment_until = 0.5
+        config.objective.matching_alone = 0.2
+    config.eval_every = 100
     config.checkpoint_every = 0
     config.ema_decay = 0.0
     config.data.train = {"kind": "tokens", "path": "tokens/synthetic_train"}
