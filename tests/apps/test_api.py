@@ -42,6 +42,27 @@ def test_load_from_runs_equals_the_export(tiny, model, face):
         gptface_jax.load(tiny / "gptface", tokenizer=tiny / "model")
 
 
+def test_a_hub_id_is_fetched(tiny, model, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def fetch(name):
+        asked.append(name)
+        return str(tiny / "model")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert gptface_jax.load("somebody/face").digest == model.digest
+    assert asked == ["somebody/face"]
+
+    def fail(name):
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match="as a hub id it cannot be fetched"):
+        gptface_jax.load("somebody/face")
+
+
 def test_edit_is_reproducible_and_leaves_the_parameters(model, face):
     import jax
 

@@ -1,6 +1,7 @@
 """The bundled model: complete, small, documented, and able to edit."""
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import gptface_jax
 from gptface_jax.apps import api
 from gptface_jax.cli.main import main
 from gptface_jax.core import trees
+from gptface_jax.data import synthetic
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,25 @@ def test_the_text_tokenizer_opens_with_transformers(demo):
     assert theirs.unk_token_id not in ids
 
 
+def test_it_edits(demo):
+    face = synthetic.render(synthetic.sample_factors(2026, 22), 128).image
+    edit = demo.edit(face, "a woman wearing a hat", region="hat", samples=1)
+    after = np.asarray(edit.image)
+    np.testing.assert_array_equal(after[~edit.mask], face[~edit.mask])
+    # Something else than fair hair and a green wall, and no noise either.
+    change = np.abs(after.astype(int) - face)[edit.mask].mean()
+    assert 10 < change < 120
+    assert edit.final_log_prob > np.log(0.5)
+
+
 @pytest.mark.slow
 def test_quickstart_as_in_the_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+    def no_network(*args):
+        raise AssertionError("the quickstart needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
     assert main(["quickstart"]) == 0
     folder = tmp_path / "gptface-quickstart"
     edits = sorted(folder.glob("*.json"))
