@@ -65,7 +65,6 @@ def run(
     crop: api.Box | None = None,
     model: str = "demo",
     seed: int = 3,
-    samples: int = 8,
     progress: bool = True,
 ) -> pathlib.Path:
     """Makes the edits and writes them, with one sheet of all, into a folder.
@@ -89,7 +88,7 @@ def run(
             region=job.region,
             crop=job.crop,
             seed=seed,
-            samples=samples,
+            samples=8,
         )
         edit.save(folder / f"{number}-{job.name}-{job.region}.png")
         x0, y0, x1, y1 = edit.details["crop"]

@@ -81,12 +81,17 @@ def _data_config(config: Any) -> DataConfig:
     return from_mapping(DataConfig, values, "data.")
 
 
+def _eval_source(data: DataConfig) -> Sequence[Record] | None:
+    return sources.open_source(data.eval) if data.eval else None
+
+
 def _finish(
     config,
     data: DataConfig,
     system,
     train_source,
     transform,
+    eval_source,
     eval_transform,
     extra_files=None,
     questions=None,
@@ -110,14 +115,13 @@ def _finish(
         threads=data.threads,
     )
     eval_batches = None
-    if data.eval:
-        held_out = sources.open_source(data.eval)
+    if eval_source is not None:
         eval_batches = pipeline.held_out(
-            held_out, eval_transform, local, limit=data.eval_records
+            eval_source, eval_transform, local, limit=data.eval_records
         )
         if questions:
-            count = min(len(held_out), data.eval_records)
-            entries = questions([held_out[i] for i in range(count)])
+            count = min(len(eval_source), data.eval_records)
+            entries = questions([eval_source[i] for i in range(count)])
             for number, batch in enumerate(eval_batches):
                 part = slice(number * local, (number + 1) * local)
                 batch |= {name: value[part] for name, value in entries.items()}
@@ -134,6 +138,7 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         system,
         sources.open_source(data.train),
         transforms.ImageTransform(size, data.flip),
+        _eval_source(data),
         transforms.ImageTransform(size, False),
     )
 
@@ -149,6 +154,7 @@ def _judge(config, data: DataConfig, workdir) -> Experiment:
         system,
         sources.open_source(data.train),
         transforms.LabelTransform(size, attributes),
+        _eval_source(data),
         transforms.LabelTransform(size, attributes, augment=False),
     )
 
@@ -192,14 +198,15 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
     extra = {"vocab.txt": tokenizer.vocab_text().encode()}
     grid = tuple(config["model"]["layout"]["grid"])
     codes = config["model"]["vocab"]["codebook_size"]
-    eval_source = sources.open_source(data.eval) if data.eval else source
+    eval_source = _eval_source(data)
+    eval_pool = source if eval_source is None else eval_source
     palette = codebook = None
     if data.image_ids == "palette":
         levels = transforms.palette_levels(codes)
         palette = transforms.PaletteIds((), grid, levels)
     elif data.image_ids == "cache":
         caches = _caches(source)
-        for cache in [*caches, *_caches(eval_source)]:
+        for cache in [*caches, *_caches(eval_pool)]:
             _check_cache(cache, grid, codes, caches[0])
         digest = {"tokenizer_digest": caches[0].manifest["tokenizer_digest"]}
         extra["manifest.json"] = json.dumps(digest).encode()
@@ -226,7 +233,8 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
         system,
         source,
         transform(source, data.captions),
-        transform(eval_source, data.eval_captions),
+        eval_source,
+        transform(eval_pool, data.eval_captions),
         extra,
         questions,
     )
