@@ -1,4 +1,4 @@
-"""Photos to token caches, and photos through the tokenizer and back."""
+"""Photos to token caches."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from gptface_jax.apps import networks, pictures
+from gptface_jax.apps import networks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, shards, sources, transforms
 from gptface_jax.data.record import Record
-from gptface_jax.evaluate import reconstruction
 
 
-def _batches(
+def photo_batches(
     source: Sequence[Record], size: int, batch_size: int, progress: bool
 ) -> Iterator[tuple[list[Record], np.ndarray]]:
     """(records, uint8 [B,S,S,3]); a record that cannot be read is named."""
@@ -71,7 +70,9 @@ def tokenize(
             "mirrored": mirror,
         },
     )
-    for records, batch in _batches(source, config.resolution, batch_size, progress):
+    for records, batch in photo_batches(
+        source, config.resolution, batch_size, progress
+    ):
         views = [batch, batch[:, :, ::-1]] if mirror else [batch]
         ids = [vqgan.encode(image.to_unit_range(v)).astype(np.uint16) for v in views]
         for i, record in enumerate(records):
@@ -83,49 +84,3 @@ def tokenize(
                 writer.write(kept)
     np.save(writer.folder / shards.CODEBOOK, vqgan.network.params["codebook"])
     return writer.finish()
-
-
-def reconstruct(
-    spec: Mapping[str, Any],
-    tokenizer: str | os.PathLike,
-    out: str | os.PathLike | None = None,
-    *,
-    shown: int = 16,
-    batch_size: int = 64,
-    progress: bool = True,
-) -> dict[str, float]:
-    """Photos through the VQGAN and back.
-
-    Args:
-      spec: the photos.
-      tokenizer: VQGAN training run or model directory.
-      out: file for a picture of originals above reconstructions, or None.
-      shown: photos in that picture.
-
-    Returns:
-      The figures of `evaluate.reconstruction`.
-    """
-    source = sources.open_source(spec)
-    vqgan = networks.ImageTokenizer(networks.open_network(tokenizer, "vqgan"))
-    size = vqgan.config.resolution
-
-    def encode(batch):
-        return vqgan.encode(image.to_unit_range(batch))
-
-    def decode(ids):
-        return image.from_unit_range(vqgan.decode(ids))
-
-    batches = (b for _, b in _batches(source, size, batch_size, progress))
-    figures = reconstruction.evaluate(
-        batches, encode, decode, vqgan.config.codebook_size
-    )
-    if out:
-        picks = [source[i] for i in range(min(shown, len(source)))]
-        first = np.stack([image.fit(image.decode(r.image), size) for r in picks])
-        again = decode(encode(first))
-        columns = min(8, len(first))
-        rows = []
-        for start in range(0, len(first), columns):
-            rows += [*first[start : start + columns], *again[start : start + columns]]
-        pictures.save(pictures.sheet(rows, columns, cell=max(size, 96)), out)
-    return figures

@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from gptface_jax.apps import tokenization
+    from gptface_jax.apps import reconstructing
 
-    figures = tokenization.reconstruct(
+    figures = reconstructing.reconstruct(
         _source.spec(options),
         options.tokenizer,
         options.out,
