@@ -1,6 +1,9 @@
 """A classifier of attributes at 64 px, trained apart, to judge edits.
 
-":synthetic" learns from synthetic faces, ":lfw" from the LFW photographs.
+":synthetic" learns from synthetic faces, ":lfw" from the LFW photographs, and
+":lfw_all" from these all forty attributes. ":features" learns forty attributes of
+both kinds of faces; its feature maps compare pictures when a VQGAN is trained
+(`configs/vqgan/faces64.py:gan`), so it must not judge that VQGAN.
 """
 
 from configs import base
@@ -20,14 +23,29 @@ SYNTHETIC = (
     "Young",
 )
 LFW = ("Smiling", "Eyeglasses", "Male", "Wearing_Hat")
+ALL = tuple(
+    """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips
+    Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin
+    Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open
+    Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline
+    Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat
+    Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young""".split()
+)
+ATTRIBUTES = {
+    "synthetic": SYNTHETIC,
+    "lfw": LFW,
+    "lfw_all": ALL,
+    "features": ALL,
+    "tiny": SYNTHETIC,
+}
 
 
 def get_config(arg: str = "synthetic"):
-    base.check(arg, "synthetic", "lfw", "tiny")
+    arg = base.check(arg, *ATTRIBUTES) or "synthetic"
     config = base.base("judge")
     config.model = {
         "resolution": 64,
-        "attributes": LFW if arg == "lfw" else SYNTHETIC,
+        "attributes": ATTRIBUTES[arg],
         "channels": (32, 64, 128, 192),
         "dropout": 0.2,
     }
@@ -39,14 +57,19 @@ def get_config(arg: str = "synthetic"):
     config.optim.warmup_fraction = 0.05
     config.optim.weight_decay = 0.05
     config.eval_every = config.checkpoint_every = 500
-    photos = arg == "lfw"
+    photos, drawn = base.photos("train"), base.synthetic(20000, 64, seed=5)
     config.data = {
-        "train": base.photos("train") if photos else base.synthetic(20000, 64, seed=5),
-        "eval": base.photos("validation") if photos else base.synthetic(1000, 64, 6),
+        "train": photos if arg.startswith("lfw") else drawn,
+        "eval": base.synthetic(1000, 64, 6)
+        if arg == "synthetic"
+        else base.photos("validation"),
         "eval_records": 1000,
         "threads": 2,
         "workers": 0,
     }
+    if arg == "features":
+        config.seed = 1
+        config.data.train = {"kind": "mixture", "sources": (photos, drawn)}
     if arg == "tiny":
         base.tiny(config)
         config.model.resolution = 32

@@ -1,14 +1,16 @@
 """VQGAN for 64 px, f = 8: 8 x 8 tokens of 1,024 codes, 3 M parameters.
 
 A full-width convolution at 64 x 64 is what costs on a CPU, so the first two
-levels are narrow.
+levels are narrow. Pixel losses only; ":gan" adds a discriminator and a distance in
+the feature space of runs/features64 (`configs/judge/faces64.py:features`).
+":f16" and ":f16_gan" have 4 x 4 tokens.
 """
 
 from configs import base
 
 
 def get_config(arg: str = ""):
-    base.check(arg, "tiny")
+    base.check(arg, "gan", "f16", "f16_gan", "tiny", "tiny_gan")
     config = base.base("vqgan")
     config.model = {
         "resolution": 64,
@@ -46,7 +48,11 @@ def get_config(arg: str = ""):
         "threads": 2,
         "workers": 0,
     }
-    if arg == "tiny":
+    if arg.startswith("f16"):
+        config.model.level_channels = (16, 16, 64, 128, 128)
+    if arg.endswith("gan"):
+        adversarial(config)
+    if arg.startswith("tiny"):
         base.tiny(config)
         config.model.resolution = 32
         config.model.level_channels = (8, 8, 16)
@@ -55,4 +61,25 @@ def get_config(arg: str = ""):
         config.objective.revive_every = 2
         config.data.train = base.synthetic(64, 32)
         config.data.eval = base.synthetic(8, 32, seed=1)
+    if arg == "tiny_gan":
+        config.objective.perceptual.weight = 0.0  # needs no files
+        config.objective.adversary.update(start=0.5, ramp=0.25, warmup=0.25)
+        config.objective.adversary.discriminator.channels = 4
     return config
+
+
+def adversarial(config) -> None:
+    """A discriminator from a third of the run on, and the distance of features."""
+    config.objective.perceptual = {"weight": 1.0, "path": "runs/features64"}
+    config.objective.adversary = {
+        "weight": 0.4,
+        "start": 0.35,
+        "ramp": 0.1,
+        "warmup": 0.03,
+        "discriminator": {"channels": 32, "num_layers": 2},
+    }
+    config.optim.phases = {
+        "discriminator": {"peak_lr": 5e-4, "end_lr": 5e-5, "b1": 0.5, "clip_norm": 0.0}
+    }
+    # The least distance is not the best picture: the latest checkpoint counts.
+    config.best_metric = ""

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptface_jax.core.config import from_mapping, to_mapping
+from gptface_jax.core.config import changes, from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.interop import directory
+from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
-from gptface_jax.systems import judge as judge_system
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
 from gptface_jax.train import checkpoint
 
@@ -38,7 +38,7 @@ def _picture(config) -> tuple[Any, ...]:
 
 _KINDS = {
     "vqgan": _Kind(VQGANConfig, VQGAN, _picture),
-    "judge": _Kind(judge_system.JudgeConfig, judge_system.Judge, _picture),
+    "judge": _Kind(ClassifierConfig, Classifier, _picture),
     "gptface": _Kind(
         GPTFaceConfig,
         GPTFace,
@@ -117,6 +117,8 @@ def open_network(
                 "give the right --workdir"
             )
         values, prefix = meta["config"]["model"], "model."
+        # A discriminator stays behind.
+        params = {k: v for k, v in params.items() if k != "discriminator"}
     else:
         meta = directory.read_config(root)
         if name not in meta:
@@ -133,7 +135,7 @@ def open_network(
     if not is_run(root):
         params = directory.read_network(root, name, shapes)
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
-    digest = directory.digest(params, to_mapping(config))
+    digest = directory.digest(params, changes(config))
     return Network(kind.module(config), params, digest, meta)
 
 

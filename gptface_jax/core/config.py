@@ -69,6 +69,22 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def changes(config: Any) -> dict[str, Any]:
+    """Frozen dataclass -> nested dict of the entries that are not the default.
+
+    It stays the same when a later version adds an entry.
+    """
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            if inner := changes(value):
+                found[field.name] = inner
+        elif value != field.default:
+            found[field.name] = value
+    return found
+
+
 def load_config(spec: str) -> Any:
     """Reads "path/to/file.py[:arg]" and returns its `get_config(arg)`.
 

@@ -52,6 +52,8 @@ class System:
       init_state: () -> the initial non-trainable state.
       post_update: (params, state, key, step) -> (params, state) after the
         optimizer's update inside the same step, or None.
+      alarm: logged means of training -> what is so wrong that the run must stop,
+        with the remedy, or None.
     """
 
     name: str
@@ -61,3 +63,4 @@ class System:
     eval_fns: Mapping[str, EvalFn] = dataclasses.field(default_factory=dict)
     init_state: Callable[[], State] = dict
     post_update: Callable[[Params, State, Any, Any], tuple[Params, State]] | None = None
+    alarm: Callable[[Mapping[str, float]], str | None] | None = None

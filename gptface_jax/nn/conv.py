@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def conv(features: int, size: int, name: str, dtype, stride: int = 1, padding=None):
+def conv(
+    features: int, size: int, name: str | None, dtype, stride: int = 1, padding=None
+):
     """A 2-D convolution, NHWC, "same" unless `padding` says otherwise.
 
     Initialised as PyTorch's default: uniform in +-1/sqrt(fan in).
@@ -27,7 +29,7 @@ def conv(features: int, size: int, name: str, dtype, stride: int = 1, padding=No
     )
 
 
-def group_norm(width: int, groups: int, name: str, dtype) -> nn.GroupNorm:
+def group_norm(width: int, groups: int, name: str | None, dtype) -> nn.GroupNorm:
     """GroupNorm with the largest group count <= `groups` that divides `width`."""
     while width % groups:
         groups -= 1

@@ -11,6 +11,8 @@ from flax import linen as nn
 from gptface_jax.nn import conv as nn_conv
 from gptface_jax.ops import quantize
 
+QUANTIZERS = ("nearest", "gumbel")
+
 
 @dataclasses.dataclass(frozen=True)
 class VQGANConfig:
@@ -19,14 +21,17 @@ class VQGANConfig:
     Attributes:
       resolution: side in pixels that the model is declared at. It only decides
         where `attn_resolutions` are met; the network runs at any multiple of f.
-        A model declared at 336 visits 336, 168, 84, 42, 21 and never 16.
       channels, channel_multipliers: width of level i is their product.
       level_channels: explicit widths instead, one a level.
       num_res_blocks: per level of the encoder; the decoder has one more.
-      attn_resolutions: nominal sides at which attention follows each block.
+      attn_resolutions: nominal sides at which attention follows each block, out
+        of resolution, resolution / 2, ...; one that is never met is refused. (A
+        model declared at 336 visits 336, 168, 84, 42, 21 and never 16.)
       z_channels: width of the encoder output.
       embed_dim: width of the codes.
       codebook_size: K.
+      quantizer: "nearest" code by distance, or "gumbel": a 1x1 convolution gives
+        each code a logit and the largest wins (taming's GumbelVQ, imported only).
       groups: of every GroupNorm (lowered until it divides the width).
       dropout: inside residual blocks.
       in_channels, out_channels: of the picture.
@@ -42,6 +47,7 @@ class VQGANConfig:
     z_channels: int = 256
     embed_dim: int = 256
     codebook_size: int = 8192
+    quantizer: str = "nearest"
     groups: int = 32
     dropout: float = 0.0
     in_channels: int = 3
@@ -52,6 +58,17 @@ class VQGANConfig:
         if self.resolution % self.factor:
             raise ValueError(
                 f"resolution {self.resolution} is no multiple of f = {self.factor}"
+            )
+        sides = [self.resolution >> i for i in range(len(self.widths))]
+        for side in self.attn_resolutions:
+            if side not in sides:
+                raise ValueError(
+                    f"attn_resolutions has {side}, but a model declared at resolution "
+                    f"{self.resolution} visits {sides}; name one of these, or none"
+                )
+        if self.quantizer not in QUANTIZERS:
+            raise ValueError(
+                f"quantizer {self.quantizer!r} is unknown; use one of {QUANTIZERS}"
             )
 
     @property
@@ -143,6 +160,9 @@ class Decoder(nn.Module):
                 x = nn_conv.Upsample(c.dtype, name=f"up_{i}_upsample")(x)
                 side *= 2
         x = nn.swish(nn_conv.group_norm(x.shape[-1], c.groups, "norm_out", c.dtype)(x))
+        # What the last convolution reads: the adaptive weight of the adversarial
+        # loss is measured there. Kept only if "intermediates" is mutable.
+        self.sow("intermediates", "last", x)
         return nn_conv.conv(c.out_channels, 3, "conv_out", c.dtype)(x)
 
 
@@ -167,6 +187,10 @@ class VQGAN(nn.Module):
             nn.with_logical_partitioning(uniform, ("codes", None)),
             (c.codebook_size, c.embed_dim),
         )
+        if c.quantizer == "gumbel":
+            self.code_logits = nn_conv.conv(
+                c.codebook_size, 1, "code_logits", jnp.float32
+            )
 
     def latents(self, image: jax.Array, deterministic: bool = True) -> jax.Array:
         """z_e before quantisation: [B,H,W,3] in [-1,1] -> [B,h,w,C]."""
@@ -181,7 +205,14 @@ class VQGAN(nn.Module):
         Returns:
           image_ids int32 [B,H/f,W/f].
         """
-        return quantize.nearest(self.latents(image), self.codebook)
+        return self.quantize(self.latents(image))
+
+    def quantize(self, z_e: jax.Array) -> jax.Array:
+        """z_e [B,h,w,C] -> image_ids int32 [B,h,w]."""
+        z_e = jax.lax.stop_gradient(z_e.astype(jnp.float32))
+        if self.config.quantizer == "gumbel":
+            return jnp.argmax(self.code_logits(z_e), axis=-1).astype(jnp.int32)
+        return quantize.nearest(z_e, self.codebook)
 
     def decode_latents(self, z_q: jax.Array, deterministic: bool = True) -> jax.Array:
         """[B,h,w,C] code vectors -> float32 [B,H,W,3], about [-1,1]."""
@@ -200,7 +231,7 @@ class VQGAN(nn.Module):
           differentiable in the codebook, "image_ids" [B,h,w]}).
         """
         z_e = self.latents(image, deterministic).astype(jnp.float32)
-        image_ids = quantize.nearest(jax.lax.stop_gradient(z_e), self.codebook)
+        image_ids = self.quantize(z_e)
         z_q = jnp.take(self.codebook, image_ids, axis=0)
         passed = quantize.straight_through(z_e, z_q)
         reconstruction = self.decode_latents(passed, deterministic)

@@ -92,7 +92,7 @@ class _Run:
             workdir,
             keep=settings.keep,
             best_mode=settings.best_mode,
-            track=self.eval_batches is not None,
+            track=self.eval_batches is not None and bool(settings.best_metric),
         )
         resources.callback(self.checkpoints.close)
         self.writers: list[Any] = []
@@ -292,6 +292,9 @@ class _Run:
         self.bar.set_postfix(shown, refresh=False)
         self._write({"step": done, **record})
         self.checkpoints.check()
+        wrong = self.system.alarm(record) if self.system.alarm else None
+        if wrong:
+            raise UserError(f"step {done}: {wrong}; {self._last_good()}")
 
     def _write(self, record) -> None:
         for writer in self.writers:
@@ -328,7 +331,7 @@ class _Run:
         with self._eval_rules(batch):
             jax.eval_shape(self.eval_fn, params, values, self._put(batch), jnp.int32(0))
         name, names = self.settings.best_metric, self.eval_packer.names
-        if name not in names:
+        if name and name not in names:
             raise UserError(
                 f"best_metric '{name}' is not evaluated{nearest(name, names)}; "
                 f"have {', '.join(names)}"

@@ -54,7 +54,8 @@ class Settings:
       eval_batches: batches per evaluation, 0 = all that there are.
       keep: latest checkpoints kept, beside the best one.
       best_metric, best_mode: the evaluation metric that names the best
-        checkpoint, and whether "min" or "max" is better.
+        checkpoint, and whether "min" or "max" is better. No metric, no best one:
+        the latest counts.
       tensorboard: also write event files (extra `log`).
     """
 

@@ -60,7 +60,9 @@ def test_parameter_counts_of_the_face_configuration():
     declared = VQGANConfig(resolution=256)
     assert abs(trees.count(shapes(declared)) / 1e6 - 74.0) < 0.05
     # Declared at 336 the network never meets 16: only the middle attention stays.
-    trap = VQGANConfig(resolution=336)
+    with pytest.raises(ValueError, match=r"has 16, .* visits \[336, 168, 84, 42, 21\]"):
+        VQGANConfig(resolution=336)
+    trap = VQGANConfig(resolution=336, attn_resolutions=())
     assert abs(trees.count(shapes(trap)) / 1e6 - 68.7) < 0.05
     cured = VQGANConfig(resolution=336, attn_resolutions=(21,))
     assert trees.count(shapes(cured)) == trees.count(shapes(declared))
@@ -69,6 +71,8 @@ def test_parameter_counts_of_the_face_configuration():
     assert any("mid/attn_1" in n for n in names)
     with pytest.raises(ValueError, match="no multiple of f"):
         VQGANConfig(resolution=100)
+    with pytest.raises(ValueError, match="'nearby' is unknown"):
+        VQGANConfig(quantizer="nearby")
 
 
 def test_gradients_pass_straight_through(small):

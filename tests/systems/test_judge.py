@@ -7,9 +7,10 @@ import optax
 import pytest
 from flax import linen as nn
 
-from gptface_jax.systems.judge import Judge, JudgeConfig, make_system
+from gptface_jax.nn.classifier import Classifier, ClassifierConfig
+from gptface_jax.systems.judge import make_system
 
-CONFIG = JudgeConfig(
+CONFIG = ClassifierConfig(
     resolution=8, attributes=("left", "bright"), channels=(8, 8), groups=4
 )
 MODEL = {
@@ -104,8 +105,8 @@ def test_unknown_labels_change_nothing(system, params):
 
 def test_dropout_only_in_training(system, params):
     batch = pictures(4)
-    first = Judge(CONFIG).apply({"params": params}, batch["image"])
-    again = Judge(CONFIG).apply({"params": params}, batch["image"])
+    first = Classifier(CONFIG).apply({"params": params}, batch["image"])
+    again = Classifier(CONFIG).apply({"params": params}, batch["image"])
     assert first.shape == (4, 2) and first.dtype == jnp.float32
     np.testing.assert_array_equal(first, again)
     loss = jax.jit(system.phases[0].loss)

@@ -1,0 +1,119 @@
+"""PatchGAN: the discriminator that VQGANs are trained against (SPEC A.2.1).
+
+Isola et al. 2017, section 3.2, as in taming-transformers: every logit judges one
+patch of the picture (70 x 70 pixels with three halvings).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gptface_jax.nn import conv as nn_conv
+
+MOMENTUM = 0.9  # of the stored statistics; PyTorch calls it 0.1
+_EPSILON = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The discriminator; the defaults are taming's.
+
+    Attributes:
+      channels: filters of the first convolution; doubled by every halving, at most
+        eightfold.
+      num_layers: stride-2 convolutions.
+      norm: "batch" as published; "group" has no statistics, and a picture's logits
+        do not depend on its batch.
+      in_channels: of the picture.
+      dtype: of the activations; statistics and logits are float32.
+    """
+
+    channels: int = 64
+    num_layers: int = 3
+    norm: str = "batch"
+    in_channels: int = 3
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.norm not in ("batch", "group"):
+            raise ValueError(f"norm {self.norm!r} is unknown; use 'batch' or 'group'")
+
+
+class BatchNorm(nn.Module):
+    """Normalises by the statistics of the batch, or by stored ones.
+
+    Stored statistics move by 1 - MOMENTUM a batch, when the collection
+    "batch_stats" is mutable; the variance stored is the unbiased one, as PyTorch's.
+    """
+
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B,H,W,C] -> [B,H,W,C]; `train` = use the statistics of this batch."""
+        channels = (x.shape[-1],)
+        boxed = nn.with_logical_partitioning
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        # pix2pix: scales N(1, 0.02).
+        near_one = lambda key, shape: 1 + 0.02 * jax.random.normal(key, shape)  # noqa: E731
+        scale = self.param("scale", boxed(near_one, ("channels",)), channels)
+        bias = self.param("bias", boxed(zeros, ("channels",)), channels)
+        mean_stored = self.variable("batch_stats", "mean", zeros, None, channels)
+        var_stored = self.variable("batch_stats", "var", ones, None, channels)
+        x = x.astype(jnp.float32)
+        if train:
+            mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+        else:
+            mean, var = mean_stored.value, var_stored.value
+        if train and self.is_mutable_collection("batch_stats"):
+            if not self.is_initializing():
+                count = x.size // x.shape[-1]
+                unbiased = var * (count / max(count - 1, 1))
+                keep = lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new  # noqa: E731
+                mean_stored.value = keep(mean_stored.value, mean)
+                var_stored.value = keep(var_stored.value, unbiased)
+        y = (x - mean) * (jax.lax.rsqrt(var + _EPSILON) * scale) + bias
+        return y.astype(self.dtype)
+
+
+class Discriminator(nn.Module):
+    """[B,H,W,3] in [-1,1] -> logits float32 [B,h,w], high = looks real."""
+
+    config: DiscriminatorConfig
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = True) -> jax.Array:
+        c = self.config
+        x = self._conv("conv_0", c.channels, 2, bias=True)(image)
+        x = nn.leaky_relu(x, 0.2)
+        for i in range(1, c.num_layers + 1):
+            width = c.channels * min(2**i, 8)
+            stride = 2 if i < c.num_layers else 1
+            # A norm's own bias makes the convolution's needless.
+            x = self._conv(f"conv_{i}", width, stride, bias=c.norm != "batch")(x)
+            if c.norm == "batch":
+                x = BatchNorm(c.dtype, name=f"norm_{i}")(x, train)
+            else:
+                x = nn_conv.group_norm(width, 16, f"norm_{i}", c.dtype)(x)
+            x = nn.leaky_relu(x, 0.2)
+        x = self._conv(f"conv_{c.num_layers + 1}", 1, 1, bias=True)(x)
+        return x[..., 0].astype(jnp.float32)
+
+    def _conv(self, name: str, features: int, stride: int, bias: bool) -> nn.Conv:
+        init = nn.with_logical_partitioning(
+            nn.initializers.normal(0.02), (None, None, None, "channels")
+        )
+        return nn.Conv(
+            features,
+            (4, 4),
+            strides=stride,
+            padding=[(1, 1), (1, 1)],
+            use_bias=bias,
+            dtype=self.config.dtype,
+            kernel_init=init,
+            name=name,
+        )

@@ -1,0 +1,84 @@
+"""Distances between pictures in the feature space of a network.
+
+`LPIPS` is the learned distance of Zhang et al. 2018 on VGG-16, and needs their
+weights (`interop.lpips`). `feature_distance` compares in the space of any other
+network, and is named after that network, never LPIPS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+# Convolutions of VGG-16 by stage; a 2 x 2 maximum precedes every stage but the first.
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+_SHIFT = (-0.030, -0.088, -0.188)
+_SCALE = (0.458, 0.448, 0.450)
+MIN_SIDE = 16  # of a picture, so that the last stage has one position
+
+
+def unit_vectors(x: jax.Array) -> jax.Array:
+    """[...,C] divided by its length, float32; a zero vector stays (and has a slope)."""
+    x = x.astype(jnp.float32)
+    return x / jnp.sqrt(jnp.sum(jnp.square(x), -1, keepdims=True) + 1e-20)
+
+
+def feature_distance(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
+    """Squared distance of unit feature vectors, averaged over positions and maps.
+
+    Args:
+      a, b: maps [B,h,w,C] of the two pictures, each list from the same network.
+
+    Returns:
+      float32 [B], 0 to 4.
+    """
+    parts = [
+        jnp.mean(jnp.sum(jnp.square(unit_vectors(x) - unit_vectors(y)), -1), (1, 2))
+        for x, y in zip(a, b, strict=True)
+    ]
+    return sum(parts) / len(parts)
+
+
+class LPIPS(nn.Module):
+    """The distance of two pictures [B,H,W,3] in [-1,1]: float32 [B].
+
+    Attributes:
+      dtype: of the convolutions; the distance itself is float32.
+    """
+
+    dtype: str = "float32"
+
+    def setup(self):
+        widths = [width for stage in STAGES for width in stage]
+        self.conv = [nn.Conv(w, (3, 3), padding=1, dtype=self.dtype) for w in widths]
+        self.lin = [
+            self.param(f"lin_{i}", nn.initializers.ones, (stage[-1],))
+            for i, stage in enumerate(STAGES)
+        ]
+
+    def features(self, image: jax.Array) -> list[jax.Array]:
+        """Maps after relu1_2, 2_2, 3_3, 4_3 and 5_3."""
+        x = (image - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+        maps, number = [], 0
+        for i, stage in enumerate(STAGES):
+            if i:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+            for _ in stage:
+                x = nn.relu(self.conv[number](x))
+                number += 1
+            maps.append(x)
+        return maps
+
+    def __call__(self, image: jax.Array, target: jax.Array) -> jax.Array:
+        if min(image.shape[1:3]) < MIN_SIDE:
+            raise ValueError(
+                f"LPIPS needs pictures of {MIN_SIDE} px or more, not {image.shape[1:3]}"
+            )
+        total = 0.0
+        for a, b, weight in zip(self.features(image), self.features(target), self.lin):
+            squares = jnp.square(unit_vectors(a) - unit_vectors(b))
+            total += jnp.mean(squares @ weight, axis=(1, 2))
+        return total

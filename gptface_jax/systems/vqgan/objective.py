@@ -1,0 +1,186 @@
+"""What a VQGAN is trained for: options, and the losses that need no adversary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptface_jax.nn.adversary import DiscriminatorConfig
+from gptface_jax.ops import adversarial
+
+
+@dataclasses.dataclass(frozen=True)
+class PerceptualConfig:
+    """A distance in the feature space of a trained network.
+
+    Attributes:
+      weight: of the distance in the loss; 0 for none.
+      network: "lpips": VGG-16 with the heads of Zhang et al. 2018, whose weights
+        `path` names in one of their usual forms; "classifier": the features of a
+        classifier trained by this project (`configs/judge`), `path` is its run.
+      path: where the weights are.
+      dtype: of the network's activations.
+    """
+
+    weight: float = 0.0
+    network: str = "classifier"
+    path: str = ""
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversaryConfig:
+    """The discriminator's part. Fractions are of the whole run.
+
+    Attributes:
+      weight: how steep the adversarial slope is beside the reconstruction's at the
+        decoder's last weights (0.8 as published); 0 for no discriminator.
+      adaptive: whether `weight` means that, or is the plain weight of the loss.
+      loss: "hinge" or "vanilla".
+      start: from here on the generator is trained against the discriminator.
+      ramp: over this fraction the adversarial weight grows to its full value.
+      warmup: for this long before `start` the discriminator learns alone.
+      r1: weight of the gradient penalty on photographs.
+      won_below: the run stops when the discriminator's average loss falls below
+        this share of its loss at chance; 0 for never.
+      ruined_above: the run stops when the average L1 is above this multiple of what
+        it was at `start`; 0 for never.
+      discriminator: the network.
+    """
+
+    weight: float = 0.0
+    adaptive: bool = True
+    loss: str = "hinge"
+    start: float = 0.3
+    ramp: float = 0.05
+    warmup: float = 0.02
+    r1: float = 0.0
+    won_below: float = 0.03
+    ruined_above: float = 2.0
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+
+    def __post_init__(self):
+        if self.loss not in adversarial.LOSSES:
+            raise ValueError(
+                f"objective.adversary.loss is {self.loss!r}; use one of "
+                f"{adversarial.LOSSES}"
+            )
+        for name in ("start", "ramp", "warmup"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"objective.adversary.{name} is {getattr(self, name)}; it is a "
+                    "fraction of the run, 0 to 1"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class VQGANObjective:
+    """Weights of the losses and the care of the codebook.
+
+    Attributes:
+      l1, l2: of pixel differences in [-1,1].
+      gradient: of differences of finite differences, mean over `scales`.
+      scales: pyramid levels of the gradient term (each halves the picture).
+      codebook: of the codebook loss.
+      beta, beta_on_codebook: see `ops.quantize.codebook_loss`.
+      entropy, entropy_temperature: bonus on the use of all codes, see
+        `ops.quantize.entropy_loss`.
+      perceptual: distance in a feature space.
+      adversary: the discriminator and when it counts.
+      usage_decay: of the moving average of code counts.
+      revive_every: steps between revivals of unused codes; 0 for never.
+      revive_from, revive_until: fractions of the run in which codes are revived.
+      revive_threshold: codes with a smaller share of the mean usage are moved.
+      num_candidates: encoder outputs of a batch kept for revival.
+    """
+
+    l1: float = 1.0
+    l2: float = 0.0
+    gradient: float = 0.5
+    scales: int = 3
+    codebook: float = 1.0
+    beta: float = 0.25
+    beta_on_codebook: bool = False
+    entropy: float = 0.0
+    entropy_temperature: float = 0.01
+    perceptual: PerceptualConfig = PerceptualConfig()
+    adversary: AdversaryConfig = AdversaryConfig()
+    usage_decay: float = 0.98
+    revive_every: int = 0
+    revive_from: float = 0.0
+    revive_until: float = 0.8
+    revive_threshold: float = 0.03
+    num_candidates: int = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Perceptual:
+    """A frozen network that compares pictures.
+
+    Attributes:
+      name: of the distance in logs: "lpips", or "face_features".
+      params: its weights, kept in the training state.
+      distance: (params, image, target [B,H,W,3] in [-1,1]) -> float32 [B].
+    """
+
+    name: str
+    params: Any
+    distance: Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+
+def gradient_loss(image: jax.Array, target: jax.Array, scales: int) -> jax.Array:
+    """Mean L1 of horizontal and vertical differences over a pyramid.
+
+    Args:
+      image, target: float [B,H,W,C].
+      scales: levels; level s is averaged over 2^s x 2^s pixels.
+
+    Returns:
+      float32 scalar.
+    """
+    difference = (image - target).astype(jnp.float32)
+    total = 0.0
+    for scale in range(scales):
+        if scale:
+            b, h, w, c = difference.shape
+            halves = difference.reshape(b, h // 2, 2, w // 2, 2, c)
+            difference = jnp.mean(halves, axis=(2, 4))
+        total += jnp.mean(jnp.abs(jnp.diff(difference, axis=1)))
+        total += jnp.mean(jnp.abs(jnp.diff(difference, axis=2)))
+    return total / (2 * scales)
+
+
+def psnr(image: jax.Array, target: jax.Array) -> jax.Array:
+    """Peak signal-to-noise ratio in dB of pictures in [-1,1]; float32 [B]."""
+    error = jnp.clip(image, -1.0, 1.0) - target
+    mse = jnp.mean(jnp.square(error), axis=(1, 2, 3))
+    return -10.0 * jnp.log10(jnp.maximum(mse / 4.0, 1e-10))
+
+
+def picture_losses(
+    objective: VQGANObjective,
+    perceptual: Perceptual | None,
+    perceptual_params: Any,
+    reconstruction: jax.Array,
+    image: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What compares the reconstruction with the photograph.
+
+    Returns:
+      (weighted sum, {"l1", "l2", "gradient", the perceptual distance's name}).
+    """
+    parts = {
+        "l1": jnp.mean(jnp.abs(reconstruction - image)),
+        "l2": jnp.mean(jnp.square(reconstruction - image)),
+        "gradient": gradient_loss(reconstruction, image, objective.scales),
+    }
+    loss = sum(getattr(objective, name) * value for name, value in parts.items())
+    if perceptual is not None:
+        distance = perceptual.distance(perceptual_params, reconstruction, image)
+        parts[perceptual.name] = jnp.mean(distance)
+        loss += objective.perceptual.weight * parts[perceptual.name]
+    return loss, parts
