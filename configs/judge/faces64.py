@@ -69,6 +69,8 @@ def get_config(arg: str = "synthetic"):
     }
     if arg == "features":
         config.seed = 1
+        config.total_steps = 800
+        config.eval_every = config.checkpoint_every = 200
         config.data.train = {"kind": "mixture", "sources": (photos, drawn)}
     if arg == "tiny":
         base.tiny(config)

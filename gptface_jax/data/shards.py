@@ -12,7 +12,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -23,7 +23,7 @@ from gptface_jax.data.record import Record
 
 FORMAT = "gptface-tokens/1"
 MANIFEST = "manifest.json"
-# Stands in a folder from the first moment until the manifest takes its place.
+# The coming manifest: in the folder from the first moment until it is finished.
 UNFINISHED = MANIFEST + ".partial"
 CODEBOOK = "codebook.npy"
 
@@ -64,75 +64,140 @@ def unpack(data: bytes) -> Record:
 
 
 class Writer:
-    """Writes records into shards; the manifest comes last, so that a folder
-    without one is known to be unfinished.
+    """Writes a set of known length, shard by shard, in any order.
+
+    Shard i holds records i * shard_size up to (i + 1) * shard_size. It is written
+    under another name and renamed when complete, so that a set that was broken off
+    goes on where it stopped. Processes may share a folder and the shards. The
+    manifest comes last: a folder without one is known to be unfinished.
 
     Args:
-      folder: created if needed; must be empty, or hold a set left unfinished,
-        which is begun anew.
-      manifest: entries beside the record count and the shard names.
+      folder: created if needed; must be empty, or hold a part of the same set.
+      manifest: entries of JSON types beside those of the Writer. Whatever decides
+        the content belongs here: a set with other entries is not gone on with.
+      num_records: in all.
       shard_size: records in one file.
 
+    Attributes:
+      manifest: all of it.
+      missing: numbers of the shards that were not there at the start.
+
     Raises:
-      UserError: a folder with anything else in it; in `write` and `finish`, a full
-        disk.
+      UserError: a folder with anything else in it, or a shard of no records; in
+        `write` a full disk, in `finish` a shard that is missing.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike,
         manifest: Mapping[str, Any],
-        shard_size: int = 10_000,
+        num_records: int,
+        shard_size: int = 8192,
     ):
-        self.folder = pathlib.Path(folder)
+        if shard_size < 1:
+            raise UserError(f"shards of {shard_size} records; use 1 or more")
+        count = -(-num_records // shard_size)
+        self.folder = pathlib.Path(folder).expanduser()
+        entries = {
+            "format": FORMAT,
+            **manifest,
+            "num_records": num_records,
+            "shard_size": shard_size,
+            "shards": [f"part-{i:05d}.arrayrecord" for i in range(count)],
+        }
+        self.manifest = json.loads(json.dumps(entries))  # as it will be read again
+        self._prepare()
+        self.missing = [i for i in range(count) if not self._holds(i)]
+
+    def _prepare(self) -> None:
+        """Leaves the coming manifest in the folder, or finds it there."""
         if (self.folder / MANIFEST).exists():
             raise UserError(
-                f"'{folder}' already holds a finished set; choose another folder or "
-                "delete it"
+                f"'{self.folder}' already holds a finished set; choose another folder "
+                "or delete it"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        if any(self.folder.iterdir()) and not (self.folder / UNFINISHED).exists():
+        plan = self.folder / UNFINISHED
+        if plan.exists():
+            self._compare(plan)
+        elif any(self.folder.iterdir()):
             raise UserError(
-                f"'{folder}' holds other files; choose a new or an empty folder"
+                f"'{self.folder}' holds other files; choose a new or an empty folder"
             )
-        (self.folder / UNFINISHED).write_text("{}\n")
-        for leftover in self.folder.glob("part-*.arrayrecord"):
-            leftover.unlink()
-        self.manifest, self.shard_size = dict(manifest), shard_size
-        self.shards: list[str] = []
-        self.count, self._file = 0, None
+        else:
+            plan.write_text(json.dumps(self.manifest, indent=2) + "\n")
 
-    def write(self, record: Record) -> None:
+    def _compare(self, plan: pathlib.Path) -> None:
+        try:
+            theirs = dict(json.loads(plan.read_text()))
+        except (ValueError, TypeError):
+            theirs = {}
+        ours = self.manifest
+        odd = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+        if odd:
+            raise UserError(
+                f"'{self.folder}' holds an unfinished set with {odd[0]} "
+                f"{theirs.get(odd[0])}, not {ours.get(odd[0])}; run it to its end with "
+                "the same tokenizer, photos and options, delete it, or choose another "
+                "folder"
+            )
+
+    def records(self, index: int) -> range:
+        """Which records of the set shard `index` holds."""
+        size, total = self.manifest["shard_size"], self.manifest["num_records"]
+        return range(index * size, min((index + 1) * size, total))
+
+    def _path(self, index: int) -> pathlib.Path:
+        return self.folder / self.manifest["shards"][index]
+
+    def _holds(self, index: int) -> bool:
         from array_record.python import array_record_module
 
-        if self.count % self.shard_size == 0:
-            self._close_shard()
-            self.shards.append(f"part-{len(self.shards):05d}.arrayrecord")
-            path = os.fspath(self.folder / self.shards[-1])
-            self._file = array_record_module.ArrayRecordWriter(path, "group_size:1")
-        with _reported(self.folder):
-            self._file.write(pack(record))
-        self.count += 1
+        path = self._path(index)
+        if not path.exists():
+            return False
+        try:
+            reader = array_record_module.ArrayRecordReader(os.fspath(path))
+            found = reader.num_records()
+            reader.close()
+        except (RuntimeError, ValueError):
+            found = -1
+        if found != len(self.records(index)):
+            raise UserError(
+                f"'{path}' is no complete shard of this set; delete it and run again"
+            )
+        return True
 
-    def _close_shard(self) -> None:
-        if self._file is not None:
+    def write(self, index: int, records: Iterable[Record]) -> None:
+        """Writes shard `index`: exactly the records that belong there."""
+        from array_record.python import array_record_module
+
+        path = self._path(index)
+        partial = path.with_suffix(".partial")  # which no reader takes for a shard
+        name, count = os.fspath(partial), 0
+        with _reported(self.folder):
+            file = array_record_module.ArrayRecordWriter(name, "group_size:1")
+        try:
+            for record in records:
+                with _reported(self.folder):
+                    file.write(pack(record))
+                count += 1
+        finally:
             with _reported(self.folder):
-                self._file.close()
-            self._file = None
+                file.close()
+        assert count == len(self.records(index)), (count, self.records(index))
+        partial.rename(path)
 
     def finish(self) -> dict[str, Any]:
-        """Closes the shards and writes the manifest, which it returns."""
-        self._close_shard()
-        full = {
-            "format": FORMAT,
-            **self.manifest,
-            "num_records": self.count,
-            "shards": self.shards,
-        }
-        partial = self.folder / UNFINISHED
-        partial.write_text(json.dumps(full, indent=2) + "\n")
-        partial.rename(self.folder / MANIFEST)
-        return full
+        """Puts the manifest in its place and returns it."""
+        for index in range(len(self.manifest["shards"])):
+            if not self._path(index).exists():
+                raise UserError(
+                    f"'{self._path(index)}' is still missing; run the same command "
+                    "again"
+                )
+        (self.folder / UNFINISHED).rename(self.folder / MANIFEST)
+        return self.manifest
 
 
 @contextlib.contextmanager
@@ -164,6 +229,10 @@ class Records(Sequence):
         if (root / MANIFEST).is_file():
             self.manifest = read_manifest(root)
             files = [root / name for name in self.manifest["shards"]]
+        elif (root / UNFINISHED).is_file():
+            raise UserError(
+                f"'{path}' is an unfinished set; run the command that makes it again"
+            )
         else:
             files = [root] if root.is_file() else sorted(root.glob("*.array*record*"))
         if not files:

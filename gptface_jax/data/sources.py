@@ -337,7 +337,7 @@ class Subset(Sequence):
 
 
 def _kinds() -> dict[str, Any]:
-    from gptface_jax.data import shards, synthetic
+    from gptface_jax.data import shards, synthetic, textures
 
     return {
         "folder": Folder,
@@ -347,6 +347,7 @@ def _kinds() -> dict[str, Any]:
         "arrayrecord": shards.Records,
         "tokens": shards.Tokens,
         "synthetic": synthetic.SyntheticFaces,
+        "textures": textures.Textures,
         "mixture": Mixture,
     }
 
@@ -356,9 +357,9 @@ def open_source(spec: Mapping[str, Any]) -> Sequence[Record]:
 
     Args:
       spec: `kind` ("folder", "parquet", "celeba", "tfds", "arrayrecord",
-        "tokens", "synthetic" or "mixture") and the arguments of that class; a
-        mixture takes `sources` (a list of specs), `weights` and `length`. Any
-        spec may hold `limit`, the number of records to use.
+        "tokens", "synthetic", "textures" or "mixture") and the arguments of that
+        class; a mixture takes `sources` (a list of specs), `weights` and `length`.
+        Any spec may hold `limit`, the number of records to use.
 
     Raises:
       UserError: an unknown kind or argument, or a source that cannot be opened.

@@ -1,81 +1,224 @@
-"""How well a tokenizer keeps pictures: PSNR, SSIM, use of the codebook."""
+"""How well a tokenizer keeps pictures: PSNR, SSIM, codes, feature spaces, a judge.
+
+Pictures are float32 [B,H,W,3]; what leaves [-1,1] is clipped, as it is when saved.
+A batch gives sums and counts, which add over batches, devices and hosts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.core.types import Batch
+from gptface_jax.evaluate import agreement, distributions
+from gptface_jax.ops import losses, pictures, quantize
 
 _SIGMA, _RADIUS = 1.5, 5
+_RANGE = 2.0  # of the pixels
 
 
-def psnr(image: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of uint8 [B,H,W,3] pairs; float64 [B].
+def _checked(image: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both pictures as float32 within [-1,1]."""
+    for x in (image, target):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"pictures are {x.dtype}; give float32 in [-1,1]")
+    if image.shape != target.shape or image.ndim != 4:
+        raise ValueError(
+            f"pictures of shapes {image.shape} and {target.shape}; give two [B,H,W,C]"
+        )
+    return tuple(jnp.clip(x.astype(jnp.float32), -1.0, 1.0) for x in (image, target))
 
-    Infinite where the pictures are equal.
+
+def psnr(image: jax.Array, target: jax.Array) -> jax.Array:
+    """`ops.pictures.psnr` of pictures whose dtype and shapes are checked; [B] in dB."""
+    return pictures.psnr(*_checked(image, target))
+
+
+def _blur(x: jax.Array) -> jax.Array:
+    """Gaussian window of 11 over axes 1 and 2, valid part only.
+
+    Shifted sums: a convolution would run in reduced precision on accelerators.
     """
-    error = image.astype(np.float64) - target
-    mse = np.mean(error**2, axis=(1, 2, 3))
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(255.0**2 / mse)
-
-
-def _blur(x: np.ndarray) -> np.ndarray:
-    """Gaussian window of 11 over axes 1 and 2, valid part only."""
-    offsets = np.arange(-_RADIUS, _RADIUS + 1)
-    window = np.exp(-(offsets**2) / (2 * _SIGMA**2))
-    window /= window.sum()
+    window = np.exp(-(np.arange(-_RADIUS, _RADIUS + 1) ** 2) / (2 * _SIGMA**2))
+    window = np.float32(window / window.sum())
     for axis in (1, 2):
         length = x.shape[axis] - 2 * _RADIUS
         x = sum(
-            w * np.take(x, np.arange(i, i + length), axis) for i, w in enumerate(window)
+            w * jax.lax.slice_in_dim(x, i, i + length, axis=axis)
+            for i, w in enumerate(window)
         )
     return x
 
 
-def ssim(image: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004) of uint8 [B,H,W,3]; float64 [B].
+def ssim(image: jax.Array, target: jax.Array) -> jax.Array:
+    """Structural similarity (Wang et al. 2004) of [B,H,W,3] in [-1,1]; float32 [B].
 
-    Gaussian window of 11 pixels, sigma 1.5, mean over the three channels.
+    Gaussian window of 11 pixels, sigma 1.5, mean over the channels and the positions
+    where the window fits. Of intensities that start at black = 0, as everywhere in
+    the literature: where mid-grey is 0, the term of the means loses its meaning.
     """
-    x, y = image.astype(np.float64), target.astype(np.float64)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mx, my = _blur(x), _blur(y)
-    xx, yy, xy = _blur(x * x) - mx**2, _blur(y * y) - my**2, _blur(x * y) - mx * my
+    x, y = (p + 1.0 for p in _checked(image, target))  # 0..2
+    if min(x.shape[1:3]) <= 2 * _RADIUS:
+        raise ValueError(
+            f"pictures of {x.shape[1]} x {x.shape[2]} are smaller than SSIM's window "
+            f"of {2 * _RADIUS + 1}; use larger ones"
+        )
+    # About one centre for both: squares of small numbers lose fewer digits.
+    centre = jnp.mean(y, axis=(1, 2), keepdims=True)
+    x, y = x - centre, y - centre
+    blurred = _blur(jnp.concatenate([x, y, x * x, y * y, x * y], axis=-1))
+    mx, my, xx, yy, xy = jnp.split(blurred, 5, axis=-1)
+    xx, yy, xy = xx - mx**2, yy - my**2, xy - mx * my
+    mx, my = mx + centre, my + centre
+    c1, c2 = (0.01 * _RANGE) ** 2, (0.03 * _RANGE) ** 2
     numerator = (2 * mx * my + c1) * (2 * xy + c2)
-    return np.mean(numerator / ((mx**2 + my**2 + c1) * (xx + yy + c2)), (1, 2, 3))
+    return jnp.mean(numerator / ((mx**2 + my**2 + c1) * (xx + yy + c2)), (1, 2, 3))
 
 
-def evaluate(
-    batches: Iterable[np.ndarray],
-    encode: Callable[[np.ndarray], np.ndarray],
-    decode: Callable[[np.ndarray], np.ndarray],
-    codebook_size: int,
-) -> dict[str, float]:
-    """Reconstruction figures.
+@functools.partial(jax.jit, static_argnames="codebook_size")
+def code_counts(
+    image_ids: jax.Array, weight: jax.Array, codebook_size: int
+) -> jax.Array:
+    """How often each code occurs in the pictures that count.
 
     Args:
-      batches: uint8 [B,S,S,3].
-      encode, decode: uint8 pictures -> image_ids int [B,h,w] -> uint8 pictures.
+      image_ids: int [B,h,w].
+      weight: [B], 0 where a picture does not count, else 1.
       codebook_size: K.
 
     Returns:
-      psnr (dB, mean over pictures), ssim, codes_used (share of the K codes met at
-      least once), perplexity (of the code distribution), num_images.
+      float32 [K].
     """
-    counts = np.zeros(codebook_size, np.int64)
-    psnrs, ssims = [], []
-    for batch in batches:
-        ids = encode(batch)
-        counts += np.bincount(ids.ravel(), minlength=codebook_size)
-        again = decode(ids)
-        psnrs.append(psnr(again, batch))
-        ssims.append(ssim(again, batch))
-    share = counts[counts > 0] / counts.sum()
+    # An id beyond the codebook is no code's.
+    counted = jnp.where(weight[:, None, None] > 0, image_ids, codebook_size)
+    return quantize.counts(counted, codebook_size)
+
+
+def code_figures(counts: np.ndarray) -> dict[str, float]:
+    """Counts [K] -> codes_used (share met at least once), perplexity (1..K)."""
     return {
-        "psnr": float(np.mean(np.concatenate(psnrs))),
-        "ssim": float(np.mean(np.concatenate(ssims))),
         "codes_used": float(np.mean(counts > 0)),
-        "perplexity": float(np.exp(-np.sum(share * np.log(share)))),
-        "num_images": int(sum(len(p) for p in psnrs)),
+        "perplexity": float(quantize.perplexity(jnp.asarray(counts, jnp.float32))),
     }
+
+
+@jax.jit
+def _sum(values: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(sum, count) of [B] where weight is not 0, whatever stands elsewhere."""
+    return losses.masked_sum(jnp.where(weight > 0, values, 0.0), weight > 0)
+
+
+_PIXELS = {"psnr": jax.jit(psnr), "ssim": jax.jit(ssim)}
+_attribute_sums = jax.jit(agreement.attribute_sums)
+
+
+def _host(array: Any) -> np.ndarray:
+    """The whole of a global array, on every host."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+class _Space:
+    """What is gathered in one feature space."""
+
+    def __init__(self, features: Callable[[Any], Any]):
+        self.features = features
+        self.moments = distributions.Moments(), distributions.Moments()
+        self.kept: tuple[list, list] = [], []
+
+    def add(self, image, again, real: np.ndarray, keep: bool) -> None:
+        for picture, moments, kept in zip((image, again), self.moments, self.kept):
+            found = _host(self.features(picture))[real]
+            moments.add(found)
+            if keep:
+                kept.append(found)
+
+    def figures(self, name: str, identity: np.ndarray | None) -> dict[str, float]:
+        result = {f"frechet/{name}": distributions.frechet_distance(*self.moments)}
+        if identity is None:
+            return result
+        before, after = (np.concatenate(kept) for kept in self.kept)
+        for when, queries in (("before", before), ("after", after)):
+            hits, count = agreement.identity_sums(queries, before, identity)
+            if count:
+                result[f"identity_{when}/{name}"] = hits / count
+        return result
+
+
+def evaluate(
+    batches: Iterable[Batch],
+    encode: Callable[[Any], Any],
+    decode: Callable[[Any], Any],
+    codebook_size: int,
+    *,
+    distances: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    features: Mapping[str, Callable[[Any], Any]] | None = None,
+    judge: Callable[[Any], Any] | None = None,
+    attributes: Sequence[str] = (),
+) -> dict[str, float]:
+    """Figures of reconstructions.
+
+    The callables are compiled by the caller. Arrays may be of the host, of a device,
+    or global ones of any mesh; every host then gets the same figures.
+
+    Args:
+      batches: mappings with "image" float32 [B,S,S,3] in [-1,1]; "weight" [B], 0
+        where a picture only fills up its batch, else 1 (without it all count); and
+        "identity" int [B], who is shown, where that may be asked: only for people
+        who do not exist.
+      encode, decode: pictures -> image_ids int [B,h,w] -> pictures.
+      codebook_size: K.
+      distances: name of the feature space -> (image, target) -> [B].
+      features: name of the feature space -> image -> [B,D].
+      judge: image -> logits [B,A], one an attribute.
+      attributes: names of the judge's outputs.
+
+    Returns:
+      psnr (dB), ssim, distance/NAME: means over the pictures; codes_used,
+      perplexity: see `code_figures`; agreement/ATTRIBUTE and others: see
+      `agreement.attribute_figures`; frechet/NAME of the photographs and their
+      reconstructions, num_images of each; identity_before/NAME and
+      identity_after/NAME: share of the pictures, before and after reconstruction,
+      whose nearest other photograph shows the same person; num_images.
+
+    Raises:
+      UserError: no pictures, or fewer than 2 where features are asked for.
+    """
+    spaces = {name: _Space(f) for name, f in (features or {}).items()}
+    per_picture = _PIXELS | {f"distance/{n}": d for n, d in (distances or {}).items()}
+    totals, people = None, []
+    for batch in batches:
+        image = batch["image"]
+        weight = batch.get("weight", np.ones(len(image), np.float32))
+        image_ids = encode(image)
+        again = jnp.clip(decode(image_ids), -1.0, 1.0)
+        sums = {n: _sum(f(again, image), weight) for n, f in per_picture.items()}
+        sums["codes"] = code_counts(image_ids, weight, codebook_size)
+        if judge:
+            sums["judge"] = _attribute_sums(judge(image), judge(again), weight)
+        sums = jax.tree.map(np.float64, sums)
+        totals = jax.tree.map(np.add, totals, sums) if totals else sums
+        real, keep = _host(weight) > 0, "identity" in batch
+        for space in spaces.values():
+            space.add(image, again, real, keep)
+        if keep:
+            people.append(_host(batch["identity"])[real])
+    count = int(totals["psnr"][1]) if totals else 0
+    if not count:
+        raise UserError("no pictures to measure; check what was given")
+    result = {name: float(np.divide(*totals[name])) for name in per_picture}
+    result |= code_figures(totals["codes"])
+    if judge:
+        result |= agreement.attribute_figures(totals["judge"], attributes)
+    identity = np.concatenate(people) if people else None
+    for name, space in spaces.items():
+        result |= space.figures(name, identity)
+    return {**result, "num_images": count}

@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import pickle
-import resource
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, shards, sources, tables
+from gptface_jax.data import image, sources, tables
 from gptface_jax.data.record import Record
 
 
@@ -233,81 +232,6 @@ def test_celeba(tmp_path):
     assert len(sources.CelebA(tmp_path)) == 3
     with pytest.raises(UserError, match="train, validation or test"):
         sources.CelebA(tmp_path, "dev")
-
-
-def test_arrayrecord_round_trip(tmp_path):
-    rng = np.random.default_rng(0)
-    records = [
-        Record(
-            image=rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
-            text=f"number {i}",
-            labels={"Smiling": 1.0},
-            landmarks=rng.random((68, 2)).astype(np.float32),
-            identity=i,
-            image_ids=rng.integers(0, 9, (2, 2)).astype(np.uint16),
-        )
-        for i in range(5)
-    ]
-    writer = shards.Writer(tmp_path / "set", {"note": "x"}, shard_size=2)
-    for record in records:
-        writer.write(record)
-    manifest = writer.finish()
-    assert manifest["num_records"] == 5 and len(manifest["shards"]) == 3
-    source = sources.open_source({"kind": "arrayrecord", "path": tmp_path / "set"})
-    assert len(source) == 5
-    for ours, theirs in zip(records, pickle.loads(pickle.dumps(source))):
-        np.testing.assert_array_equal(image.decode(theirs.image), ours.image)
-        np.testing.assert_array_equal(theirs.landmarks, ours.landmarks)
-        np.testing.assert_array_equal(theirs.image_ids, ours.image_ids)
-        assert theirs.text == ours.text and theirs.labels == ours.labels
-    with pytest.raises(UserError, match="already holds"):
-        shards.Writer(tmp_path / "set", {})
-
-
-def test_only_own_unfinished_shards_are_cleared(tmp_path):
-    record = Record(text="x", image_ids=np.zeros((2, 2), np.uint16))
-    theirs = tmp_path / "theirs" / "part-00000.arrayrecord"
-    theirs.parent.mkdir()
-    theirs.write_bytes(b"precious")
-    with pytest.raises(UserError, match="holds other files"):
-        shards.Writer(theirs.parent, {})
-    assert theirs.read_bytes() == b"precious"
-    broken_off = shards.Writer(tmp_path / "ours", {}, shard_size=1)
-    for _ in range(3):
-        broken_off.write(record)
-    del broken_off
-    again = shards.Writer(tmp_path / "ours", {})
-    again.write(record)
-    again.finish()
-    left = sorted(f.name for f in (tmp_path / "ours").iterdir())
-    assert left == ["manifest.json", "part-00000.arrayrecord"]
-    assert len(shards.Records(tmp_path / "ours")) == 1
-
-
-def test_a_full_disk_is_reported(tmp_path):
-    ids = np.random.default_rng(0).integers(0, 2**16, (300, 300)).astype(np.uint16)
-    writer = shards.Writer(tmp_path / "set", {})
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(UserError, match="cannot write to .*set'.*free space"):
-            writer.write(Record(image_ids=ids))
-            writer.finish()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_token_cache_of_another_tokenizer_is_refused(tmp_path):
-    writer = shards.Writer(tmp_path / "a", {"tokenizer_digest": "abc"})
-    writer.write(Record(image_ids=np.zeros((2, 2), np.uint16)))
-    writer.finish()
-    spec = {"kind": "tokens", "path": tmp_path / "a"}
-    assert len(sources.open_source(spec | {"tokenizer_digest": "abc"})) == 1
-    with pytest.raises(UserError, match="made by tokenizer abc, not by xyz"):
-        sources.open_source(spec | {"tokenizer_digest": "xyz"})
-    (tmp_path / "a" / "manifest.json").unlink()
-    with pytest.raises(UserError, match="no finished set"):
-        sources.open_source(spec)
 
 
 def test_tfds_by_name(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptface_jax.evaluate import edits, reconstruction
+from gptface_jax.evaluate import edits
 
 
 def test_mcnemar_by_hand():
@@ -52,36 +52,3 @@ def test_balanced_accuracy():
     said = np.array([True, False] + [False] * 8)
     assert edits.balanced_accuracy(said, truth) == 0.75
     assert math.isnan(edits.balanced_accuracy(said, np.ones(10, bool)))
-
-
-def test_ssim_and_psnr_agree_with_scikit_image():
-    metrics = pytest.importorskip("skimage.metrics")
-    rng = np.random.default_rng(0)
-    photo = rng.integers(0, 256, (2, 40, 32, 3), dtype=np.uint8)
-    noisy = np.clip(photo + rng.normal(0, 12, photo.shape), 0, 255).astype(np.uint8)
-    ours, psnr = reconstruction.ssim(noisy, photo), reconstruction.psnr(noisy, photo)
-    for i in range(2):
-        theirs = metrics.structural_similarity(
-            photo[i], noisy[i], channel_axis=-1, gaussian_weights=True, sigma=1.5,
-            use_sample_covariance=False, data_range=255,
-        )  # fmt: skip
-        assert ours[i] == pytest.approx(theirs, abs=2e-4)
-        assert psnr[i] == pytest.approx(
-            metrics.peak_signal_noise_ratio(photo[i], noisy[i])
-        )
-    assert np.isinf(reconstruction.psnr(photo, photo)).all()
-    np.testing.assert_allclose(reconstruction.ssim(photo, photo), 1.0)
-
-
-def test_code_usage_by_hand():
-    batch = np.zeros((2, 16, 16, 3), np.uint8)
-
-    def encode(x):
-        return np.array([[[0, 1]], [[1, 2]]])
-
-    figures = reconstruction.evaluate([batch], encode, lambda ids: batch, 8)
-    assert figures["codes_used"] == 3 / 8 and figures["num_images"] == 2
-    share = np.array([0.25, 0.5, 0.25])
-    assert figures["perplexity"] == pytest.approx(
-        np.exp(-(share * np.log(share)).sum())
-    )

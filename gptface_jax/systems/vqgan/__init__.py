@@ -18,25 +18,16 @@ from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Phase, System
 from gptface_jax.nn import conv as nn_conv
 from gptface_jax.nn import vqgan as nn_vqgan
-from gptface_jax.ops import quantize
+from gptface_jax.ops import pictures, quantize
 from gptface_jax.systems.vqgan.adversarial import Adversary
 from gptface_jax.systems.vqgan.objective import (
     Perceptual,
     PerceptualConfig,
     VQGANObjective,
-    gradient_loss,
     picture_losses,
-    psnr,
 )
 
-__all__ = [
-    "Perceptual",
-    "PerceptualConfig",
-    "VQGANObjective",
-    "gradient_loss",
-    "make_system",
-    "psnr",
-]
+__all__ = ["Perceptual", "PerceptualConfig", "VQGANObjective", "make_system"]
 
 # Where the discriminator's parameters are in those of the system.
 DISCRIMINATOR = "discriminator"
@@ -153,7 +144,7 @@ class _Trainer:
             watched, ratio = adversary.watch_l1(state["adversary"], parts["l1"], step)
             state, parts = {**state, "adversary": watched}, {**parts, **ratio}
         more, code_parts = self.code_losses(params, aux)
-        parts |= code_parts | {"psnr": jnp.mean(psnr(reconstruction, image))}
+        parts |= code_parts | {"psnr": jnp.mean(pictures.psnr(reconstruction, image))}
         metrics = _means(parts, image.shape[0])
         state, use = self.watch_codes(state, aux, key)
         return loss + more, (state, metrics | use)
@@ -212,7 +203,7 @@ class _Trainer:
         reconstruction, aux, _ = self.reconstruct(params, image)
         loss, parts = self.compare(state, image)(reconstruction)
         more, code_parts = self.code_losses(params, aux)
-        quality = jnp.mean(psnr(reconstruction, image))
+        quality = jnp.mean(pictures.psnr(reconstruction, image))
         parts |= code_parts | {"psnr": quality, "loss": loss + more}
         return _means(parts, image.shape[0])
 

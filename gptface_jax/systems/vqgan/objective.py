@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gptface_jax.nn.adversary import DiscriminatorConfig
-from gptface_jax.ops import adversarial
+from gptface_jax.ops import adversarial, pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,35 +132,6 @@ class Perceptual:
     distance: Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
-def gradient_loss(image: jax.Array, target: jax.Array, scales: int) -> jax.Array:
-    """Mean L1 of horizontal and vertical differences over a pyramid.
-
-    Args:
-      image, target: float [B,H,W,C].
-      scales: levels; level s is averaged over 2^s x 2^s pixels.
-
-    Returns:
-      float32 scalar.
-    """
-    difference = (image - target).astype(jnp.float32)
-    total = 0.0
-    for scale in range(scales):
-        if scale:
-            b, h, w, c = difference.shape
-            halves = difference.reshape(b, h // 2, 2, w // 2, 2, c)
-            difference = jnp.mean(halves, axis=(2, 4))
-        total += jnp.mean(jnp.abs(jnp.diff(difference, axis=1)))
-        total += jnp.mean(jnp.abs(jnp.diff(difference, axis=2)))
-    return total / (2 * scales)
-
-
-def psnr(image: jax.Array, target: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio in dB of pictures in [-1,1]; float32 [B]."""
-    error = jnp.clip(image, -1.0, 1.0) - target
-    mse = jnp.mean(jnp.square(error), axis=(1, 2, 3))
-    return -10.0 * jnp.log10(jnp.maximum(mse / 4.0, 1e-10))
-
-
 def picture_losses(
     objective: VQGANObjective,
     perceptual: Perceptual | None,
@@ -176,7 +147,7 @@ def picture_losses(
     parts = {
         "l1": jnp.mean(jnp.abs(reconstruction - image)),
         "l2": jnp.mean(jnp.square(reconstruction - image)),
-        "gradient": gradient_loss(reconstruction, image, objective.scales),
+        "gradient": pictures.gradient_loss(reconstruction, image, objective.scales),
     }
     loss = sum(getattr(objective, name) * value for name, value in parts.items())
     if perceptual is not None:

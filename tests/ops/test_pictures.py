@@ -1,0 +1,19 @@
+"""Pictures compared pixel by pixel, by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.ops import pictures
+
+
+def test_psnr_and_gradient_loss_by_hand():
+    image = jnp.zeros((1, 4, 4, 3))
+    # 10 log10(4 / 0.04)
+    np.testing.assert_allclose(pictures.psnr(image + 0.2, image), 20.0, atol=1e-4)
+    # A picture is judged as it is saved: beyond white is white.
+    np.testing.assert_allclose(pictures.psnr(image + 1.4, image + 1.0), 100.0)
+    assert pictures.gradient_loss(image + 0.3, image, 2) == 0.0
+    step = image.at[:, :, 2:].add(1.0)
+    # Scale 0: one of three column steps is 1; scale 1: the only one is 1.
+    expected = (1 / 3 + 0 + 1 + 0) / 4
+    np.testing.assert_allclose(pictures.gradient_loss(step, image, 2), expected)
