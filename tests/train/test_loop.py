@@ -1,5 +1,6 @@
 """Whole runs: resume, evaluation, best and latest, stopping, bad input."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -197,6 +198,30 @@ def test_nan_at_the_step_of_a_checkpoint_saves_nothing(tmp_path):
     with pytest.raises(UserError, match=r"step 8: fit/loss = nan"):
         run(tmp_path, tiny.make_system(nan_at=7), log_every=100)
     assert os.listdir(tmp_path / "checkpoints") == ["4"]
+
+
+def test_an_alarm_stops_and_keeps_the_good_checkpoint(tmp_path):
+    calm = dataclasses.replace(tiny.make_system(), alarm=lambda means: None)
+    assert int(run(tmp_path / "calm", calm).step) == 8
+    (loss,) = (r["loss"] for r in lines(tmp_path / "calm") if r["step"] == 6)
+
+    def alarm(means):
+        return "it has gone dull; wake it" if abs(means["loss"] - loss) < 1e-6 else None
+
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, dataclasses.replace(tiny.make_system(), alarm=alarm))
+    said = "step 6: it has gone dull; wake it; the last good checkpoint is step 4"
+    assert str(caught.value) == said
+    assert lines(tmp_path)[-1]["step"] == 6
+    assert Checkpoints(tmp_path).latest_step() == 4
+
+
+def test_without_a_best_metric_the_latest_counts(tmp_path):
+    batches = [tiny.make_batch(99)]
+    run(tmp_path, eval_batches=batches, best_metric="", keep=1)
+    assert "eval/loss" in lines(tmp_path)[-1]
+    _, meta = restore_params(tmp_path, "best")
+    assert meta["step"] == 8
 
 
 def test_a_held_out_nan_stops_before_anything_is_saved(tmp_path):
