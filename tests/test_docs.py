@@ -1,7 +1,6 @@
 """Every command in README and docs: it parses, its files exist, its chain runs."""
 
 import argparse
-import importlib
 import importlib.util
 import json
 import pathlib
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gptface_jax.cli.main import VERBS, main
+from gptface_jax.cli.main import VERBS, main, verb_module
 from gptface_jax.core.config import load_config, override
 from gptface_jax.data.synthetic import SyntheticFaces
 
@@ -42,8 +41,7 @@ def test_documented_commands_parse(page, command):
     verb, *rest = command
     assert verb in VERBS
     parser = argparse.ArgumentParser(exit_on_error=False)
-    module = importlib.import_module(f"gptface_jax.cli.{verb}")
-    module.add_arguments(parser)
+    verb_module(verb).add_arguments(parser)
     options, overrides = parser.parse_known_args(rest)
     assert all(o.startswith("--config.") for o in overrides), overrides
     if getattr(options, "config", None):

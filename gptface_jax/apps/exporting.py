@@ -1,4 +1,4 @@
-"""Training runs -> one model directory."""
+"""Training runs -> a model directory, or a checkpoint of another project."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.interop import directory
+from gptface_jax.interop import directory, taming
+from gptface_jax.nn.vqgan import VQGANConfig
 
 _CARD = """\
 ---
@@ -60,6 +61,26 @@ real persons. Every edited picture is marked as edited in its metadata, and its 
 sidecar records how it was made.
 """
 
+_TOKENIZER_CARD = """\
+---
+library_name: gptface_jax
+tags: [jax, flax, vqgan]
+---
+# {name}
+
+{description}
+
+A VQGAN in JAX/Flax ({vqgan_millions:.2f} M parameters, {size} px, {grid} tokens of
+{codes} codes), made with gptface_jax {version}. {origin}
+
+```bash
+gptface reconstruct --tokenizer {name} --images my_photos --out grid.png
+gptface tokenize --tokenizer {name} --images my_photos --out my_tokens
+```
+
+What was rare in its training pictures it reconstructs worse.
+"""
+
 
 def export(
     gptface: str | os.PathLike,
@@ -102,14 +123,7 @@ def export(
         "vqgan": trees.count(vqgan.params) / 1e6,
         "gptface": trees.count(model.params) / 1e6,
     }
-    facts = {
-        "name": pathlib.Path(out).name,
-        "description": description,
-        "version": __version__,
-        "size": vqgan.config.resolution,
-        "grid": "x".join(map(str, vqgan.config.grid)),
-        "codes": vqgan.config.codebook_size,
-    }
+    facts = {**_facts(vqgan.config, out), "description": description}
     for name, network in (("vqgan", vqgan), ("gptface", model)):
         facts |= {
             f"{name}_millions": millions[name],
@@ -139,6 +153,113 @@ def export(
         dtype,
     )
     return millions
+
+
+def export_tokenizer(
+    tokenizer: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    description: str = "",
+    card: str | os.PathLike | None = None,
+    dtype: str = "bfloat16",
+    step: str | int | None = "best",
+) -> dict[str, float]:
+    """Writes a model directory that holds a VQGAN alone.
+
+    Args:
+      tokenizer: training run of the VQGAN, or a model directory.
+      out, description, card, dtype: as for `export`.
+      step: checkpoint of the run.
+
+    Returns:
+      {"vqgan": parameters in millions}.
+    """
+    vqgan = networks.open_network(tokenizer, "vqgan", step)
+    if networks.is_run(tokenizer):
+        config = vqgan.meta["config"]
+        source = {"training": {"vqgan": config}}
+        files = {"training_log.jsonl": _log({"vqgan": tokenizer})}
+        origin = (
+            f"Trained on `{json.dumps(config['data']['train'])}`, "
+            f"{vqgan.meta['step']} steps of {config['batch_size']}."
+        )
+    else:
+        source = {k: vqgan.meta[k] for k in ("imported",) if k in vqgan.meta}
+        files = {}
+        origin = f"From the model directory `{pathlib.Path(tokenizer).name}`."
+    facts = {"description": description, "origin": origin}
+    if card:
+        files["README.md"] = pathlib.Path(card).read_bytes()
+    return write_tokenizer(
+        out, vqgan.config, vqgan.params, facts, source=source, files=files, dtype=dtype
+    )
+
+
+def write_tokenizer(
+    out: str | os.PathLike,
+    config: VQGANConfig,
+    params: Any,
+    facts: Mapping[str, str],
+    *,
+    source: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    dtype: str,
+) -> dict[str, float]:
+    """Writes a model directory that holds a VQGAN alone.
+
+    Args:
+      out: new folder.
+      config, params: of the VQGAN.
+      facts: "description" and "origin" for the model card.
+      source: what config.json says of where the VQGAN is from.
+      files: name -> content; a README.md replaces the generated card.
+      dtype: of the weights, "bfloat16" or "float32".
+
+    Returns:
+      {"vqgan": parameters in millions}.
+    """
+    millions = {"vqgan": trees.count(params) / 1e6}
+    card = _TOKENIZER_CARD.format(
+        **_facts(config, out), vqgan_millions=millions["vqgan"], **facts
+    )
+    settings = {"library_version": __version__, "vqgan": to_mapping(config), **source}
+    files = {"README.md": card.encode(), **files}
+    directory.write(out, settings, {"vqgan": params}, files, dtype)
+    return millions
+
+
+def export_taming(
+    tokenizer: str | os.PathLike,
+    out: str | os.PathLike,
+    step: str | int | None = "best",
+) -> dict[str, float]:
+    """Writes a VQGAN as a checkpoint of taming-transformers, with its YAML.
+
+    Args:
+      tokenizer: training run of the VQGAN, or a model directory.
+      out: FILE.ckpt or FILE.safetensors; FILE.yaml comes beside it.
+      step: checkpoint of the run.
+
+    Returns:
+      {"vqgan": parameters in millions}.
+
+    Raises:
+      UserError: a network that taming cannot build, or files that exist.
+    """
+    vqgan = networks.open_network(tokenizer, "vqgan", step)
+    taming.save(out, vqgan.config, vqgan.params)
+    return {"vqgan": trees.count(vqgan.params) / 1e6}
+
+
+def _facts(config: VQGANConfig, out: str | os.PathLike) -> dict[str, Any]:
+    """What every card says."""
+    return {
+        "name": pathlib.Path(out).name,
+        "version": __version__,
+        "size": config.resolution,
+        "grid": "x".join(map(str, config.grid)),
+        "codes": config.codebook_size,
+    }
 
 
 def _log(runs: Mapping[str, str | os.PathLike]) -> bytes:

@@ -1,40 +1,105 @@
-"""Training runs -> one model directory (safetensors, tokenizer files, model card).
+"""Training runs -> a model directory (safetensors, tokenizer files, model card).
 
 gptface export --gptface runs/gptface --tokenizer runs/vqgan --out my_model
 gptface edit --model my_model --image photo.jpg --region mouth --text "..." --out e.png
+
+A VQGAN alone, as a directory or for taming-transformers (FILE.ckpt or
+FILE.safetensors, and FILE.yaml beside it; `gptface import` is the way back):
+
+gptface export --tokenizer runs/vqgan --out my_vqgan
+gptface export --format taming --tokenizer runs/vqgan --out vqgan.ckpt
+
+taming has 32 groups in every GroupNorm and level widths that are multiples of the
+first one; other networks are refused.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from gptface_jax.core.errors import UserError
 
+# Options of a directory that a taming checkpoint has no place for.
+_DIRECTORY_ONLY = ("gptface", "description", "card", "decode", "dtype")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gptface", required=True, help="run of the transformer")
-    parser.add_argument("--tokenizer", required=True, help="run of the VQGAN")
-    parser.add_argument("--out", required=True, help="new folder")
-    parser.add_argument("--description", default="", help="first lines of the card")
+    parser.add_argument(
+        "--format",
+        default="directory",
+        choices=("directory", "taming"),
+        help="what is written; default directory",
+    )
+    parser.add_argument("--gptface", help="run of the transformer; without: VQGAN only")
+    parser.add_argument(
+        "--tokenizer",
+        required=True,
+        help="run of the VQGAN; without --gptface also a model directory",
+    )
+    parser.add_argument("--out", required=True, help="new folder or file")
+    parser.add_argument("--description", help="first lines of the card")
     parser.add_argument("--card", help="file that replaces the generated model card")
     parser.add_argument(
         "--decode",
         action="append",
-        default=[],
         metavar="KEY=VALUE",
         help="recommended decoder option, e.g. step_size=0.02; repeatable",
     )
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--step", help="checkpoint of the transformer; default best")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        help="of a directory's weights; default bfloat16",
+    )
+    parser.add_argument(
+        "--step",
+        help="checkpoint of the transformer, or of a VQGAN alone; default best",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    import ast
-
     from gptface_jax.apps import exporting
 
+    step: Any = options.step or "best"
+    step = int(step) if step.isdigit() else step
+    if options.format == "taming":
+        for name in _DIRECTORY_ONLY:
+            if getattr(options, name) is not None:
+                raise UserError(
+                    f"--{name} does not go with --format taming, a VQGAN alone"
+                )
+        millions = exporting.export_taming(options.tokenizer, options.out, step)
+    else:
+        card = {
+            "description": options.description or "",
+            "card": options.card,
+            "dtype": options.dtype or "bfloat16",
+            "step": step,
+        }
+        if options.gptface:
+            millions = exporting.export(
+                options.gptface,
+                options.tokenizer,
+                options.out,
+                decode=_decode(options.decode or ()),
+                **card,
+            )
+        elif options.decode:
+            raise UserError("--decode is for a transformer; give --gptface")
+        else:
+            millions = exporting.export_tokenizer(
+                options.tokenizer, options.out, **card
+            )
+    parts = ", ".join(f"{k} {v:.2f} M parameters" for k, v in millions.items())
+    print(f"{parts} -> {options.out}")
+
+
+def _decode(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE strings; values are Python literals, or strings where they are not."""
+    import ast
+
     decode = {}
-    for pair in options.decode:
+    for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--decode '{pair}' has no '='; write key=value")
@@ -42,16 +107,4 @@ def run(options: argparse.Namespace) -> None:
             decode[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             decode[name] = text
-    step = options.step or "best"
-    millions = exporting.export(
-        options.gptface,
-        options.tokenizer,
-        options.out,
-        description=options.description,
-        card=options.card,
-        decode=decode,
-        dtype=options.dtype,
-        step=int(step) if step.isdigit() else step,
-    )
-    parts = ", ".join(f"{k} {v:.2f} M parameters" for k, v in millions.items())
-    print(f"{parts} -> {options.out}")
+    return decode

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import os
 import sys
+import types
 from collections.abc import Sequence
 
 from gptface_jax import __version__
 from gptface_jax.core.errors import UserError
 
-# verb -> what it does; its module is gptface_jax.cli.<verb>.
+# verb -> what it does; see `verb_module`.
 VERBS = {
     "quickstart": "four text-guided edits with the bundled demo model, in a minute",
     "train": "train a tokenizer, a GPTFace or a judge from a config",
@@ -20,7 +22,8 @@ VERBS = {
     "edit": "edit a region of a photo with a sentence",
     "inpaint": "fill a region of a photo without a text",
     "evaluate": "figures of a trained model: likelihoods, matching, edits",
-    "export": "training runs -> one model directory",
+    "export": "training runs -> one model directory, or a taming checkpoint",
+    "import": "a taming-transformers VQGAN -> a model directory",
     "describe": "table of a model's parameters",
 }
 _EPILOG = """\
@@ -47,6 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def verb_module(verb: str) -> types.ModuleType:
+    """gptface_jax.cli.<verb>, or <verb>_ where Python has that word itself."""
+    name = f"{verb}_" if keyword.iskeyword(verb) else verb
+    return importlib.import_module(f"gptface_jax.cli.{name}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb.
 
@@ -55,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     known, rest = _parser().parse_known_args(arguments)
-    verb = importlib.import_module(f"gptface_jax.cli.{known.verb}")
+    verb = verb_module(known.verb)
     parser = argparse.ArgumentParser(
         prog=f"gptface {known.verb}",
         description=verb.__doc__,

@@ -1,8 +1,9 @@
 """Reads PyTorch checkpoints without torch and without running their code.
 
-A zip-format checkpoint is a pickle beside raw storages. The pickle is read with an
-unpickler that knows tensors and plain containers; every other class becomes an inert
-stub, so that nothing in the file is ever called.
+A checkpoint is a pickle and raw storages: members of a zip archive since torch 1.6,
+before that one after the other. The pickle is read with an unpickler that knows
+tensors and plain containers; every other class becomes an inert stub, so that nothing
+in the file is ever called.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import io
 import math
 import os
 import pickle
+import struct
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -32,6 +35,8 @@ _DTYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
 
 
 class _Stub:
@@ -79,16 +84,22 @@ def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
     )
 
 
+def _dtype(kind: Any, storage: Any) -> np.dtype:
+    """Of a persistent id's first two entries."""
+    if kind != "storage" or storage not in _DTYPES:
+        raise pickle.UnpicklingError(f"unknown storage {kind!r} {storage!r}")
+    return _DTYPES[storage]
+
+
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file, read):
+    def __init__(self, file: Any):
         super().__init__(file, encoding="utf-8")
-        self._read = read
-        self._storages: dict[tuple[str, str], np.ndarray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         # Fresh functions and strings: nothing of ours that the file could alter.
         known = {
             ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor"): lambda *a: _rebuild_tensor(*a),
             ("torch._utils", "_rebuild_tensor_v2"): lambda *a: _rebuild_tensor(*a),
             ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
             ("torch", "Size"): tuple,
@@ -99,16 +110,53 @@ class _Unpickler(pickle.Unpickler):
             return name
         return type(name.rsplit(".", 1)[-1], (_Stub,), {})
 
+
+class _ZipUnpickler(_Unpickler):
+    """Storages are members of the archive, read when first asked for."""
+
+    def __init__(self, file: Any, read: Callable[[str], bytes]):
+        super().__init__(file)
+        self._read = read
+        self._storages: dict[tuple[str, str], np.ndarray] = {}
+
     def persistent_load(self, pid: Any) -> np.ndarray:
         kind, storage, key, _, count = pid
-        if kind != "storage" or storage not in _DTYPES:
-            raise pickle.UnpicklingError(f"unknown storage {pid!r}")
+        dtype = _dtype(kind, storage)
         if (key, storage) not in self._storages:
-            dtype, data = _DTYPES[storage], self._read(key)
+            data = self._read(key)
             if count < 0 or count * dtype.itemsize > len(data):
                 raise pickle.UnpicklingError(f"storage {key!r} is too short")
             self._storages[key, storage] = np.ndarray(count, dtype, data)
         return self._storages[key, storage]
+
+
+class _LegacyUnpickler(_Unpickler):
+    """Storages lie behind the pickle: tensors are views of memory filled later."""
+
+    def __init__(self, file: Any, room: int):
+        super().__init__(file)
+        self._room = room  # bytes that the file can still hold
+        self.storages: dict[str, np.ndarray] = {}
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        if pid[0] == "module":  # a class, with its source code, which stays text
+            return pid[1]
+        kind, storage, key, _, count, view = pid
+        dtype = _dtype(kind, storage)
+        if key not in self.storages:
+            self._room -= count * dtype.itemsize
+            if count < 0 or self._room < 0:
+                raise pickle.UnpicklingError(f"storage {key!r} is too short")
+            self.storages[key] = np.zeros(count, dtype)
+        found = self.storages[key]
+        if found.dtype != dtype:
+            raise pickle.UnpicklingError(f"storage {key!r} has two dtypes")
+        if view is None:
+            return found
+        _, offset, length = view
+        if not 0 <= offset <= offset + length <= found.size:
+            raise pickle.UnpicklingError("a view reaches outside its storage")
+        return found[offset : offset + length]
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -118,8 +166,45 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def load_torch_zip(path: str | os.PathLike) -> Any:
-    """Reads a checkpoint written by torch 1.6 or newer.
+def _zip(path: str | os.PathLike) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        (index,) = [n for n in names if n.endswith("/data.pkl")]
+        folder = index.removesuffix("data.pkl")
+        order = f"{folder}byteorder"
+        if order in names and _read_member(archive, order) != b"little":
+            raise pickle.UnpicklingError("its numbers are big-endian")
+        return _ZipUnpickler(
+            io.BytesIO(_read_member(archive, index)),
+            lambda key: _read_member(archive, f"{folder}data/{key}"),
+        ).load()
+
+
+def _legacy(path: str | os.PathLike) -> Any:
+    """Four pickles (magic, protocol, system, value), one of the storages' keys, then
+    each storage: its number of entries as int64, its bytes."""
+    with open(path, "rb") as file:
+        if _Unpickler(file).load() != _LEGACY_MAGIC:
+            raise pickle.UnpicklingError("it does not begin as a PyTorch checkpoint")
+        if (protocol := _Unpickler(file).load()) != _LEGACY_PROTOCOL:
+            raise pickle.UnpicklingError(f"protocol {protocol!r} is unknown")
+        if not _Unpickler(file).load()["little_endian"]:
+            raise pickle.UnpicklingError("its numbers are big-endian")
+        unpickler = _LegacyUnpickler(file, os.path.getsize(path))
+        value, storages = unpickler.load(), unpickler.storages
+        keys = _Unpickler(file).load()
+        if len(keys) != len(storages) or set(keys) != set(storages):
+            raise pickle.UnpicklingError("its storages are not those of its tensors")
+        for key in keys:
+            (count,) = struct.unpack("<q", file.read(8))
+            data = storages[key].view(np.uint8)
+            if count != storages[key].size or file.readinto(data) != data.size:
+                raise pickle.UnpicklingError(f"storage {key!r} has another size")
+        return value
+
+
+def load_torch(path: str | os.PathLike) -> Any:
+    """Reads a checkpoint of `torch.save`, of the zip format or the one before it.
 
     Args:
       path: the file.
@@ -129,28 +214,14 @@ def load_torch_zip(path: str | os.PathLike) -> Any:
       `ml_dtypes.bfloat16`), objects of unknown classes as inert stubs.
 
     Raises:
-      UserError: no such file, the older format, or a damaged file.
+      UserError: no such file, no checkpoint, or a damaged one.
     """
     if not os.path.isfile(path):
         raise UserError(f"checkpoint '{path}' does not exist; check the path")
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"'{path}' is no zip-format PyTorch checkpoint; save it again with "
-            "torch 1.6 or newer"
-        )
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            (index,) = [n for n in names if n.endswith("/data.pkl")]
-            folder = index.removesuffix("data.pkl")
-            order = f"{folder}byteorder"
-            if order in names and _read_member(archive, order) != b"little":
-                raise pickle.UnpicklingError("its numbers are big-endian")
-            return _Unpickler(
-                io.BytesIO(_read_member(archive, index)),
-                lambda key: _read_member(archive, f"{folder}data/{key}"),
-            ).load()
+        return _zip(path) if zipfile.is_zipfile(path) else _legacy(path)
     except Exception as error:  # hostile bytes can raise anything
+        said = " ".join(str(error).split())[:200]
         raise UserError(
-            f"'{path}' is damaged or unusual ({error}); get the file again"
+            f"'{path}' is no PyTorch checkpoint, or damaged ({said}); get it again"
         ) from None

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gptface_jax.core import trees
-from gptface_jax.core.errors import UserError
-from gptface_jax.interop import taming
+from gptface_jax.interop import state_dict, taming
+from gptface_jax.nn.adversary import Discriminator
 from gptface_jax.nn.vqgan import VQGAN
-from gptface_jax.ops import quantize
+from gptface_jax.ops import adversarial, quantize
 
 pytestmark = pytest.mark.shared
 
@@ -21,7 +21,7 @@ def test_latents_codes_and_reconstruction(golden):
     image = jnp.asarray(arrays["image"])
     z = jax.jit(lambda x: module.apply(variables, x, method="latents"))(image)
     np.testing.assert_allclose(z, arrays["z"], atol=2e-4)
-    codes = np.asarray(quantize.nearest(z, params["codebook"]))
+    codes = np.asarray(module.apply(variables, z, method="quantize"))
     gaps = np.sort(np.asarray(quantize.distances(z, params["codebook"])), -1)
     tie = gaps[..., 1] - gaps[..., 0] < 1e-5
     np.testing.assert_array_equal(codes[~tie], arrays["codes"][~tie])
@@ -40,17 +40,46 @@ def test_codebook_loss_in_both_orderings(golden):
         np.testing.assert_allclose(value, arrays[f"codebook_loss_{name}"], rtol=1e-4)
 
 
-def test_wrong_checkpoints_are_named(golden):
-    import dataclasses
+def test_discriminator_logits_and_losses(golden_files, golden):
+    arrays = golden[3]
+    config, params, statistics = taming.load_discriminator(golden_files[0])
+    assert (config.channels, config.num_layers) == (16, 3)  # "disc" in the .json
+    variables = {"params": params, "batch_stats": statistics}
+    module, logits = Discriminator(config), {}
+    for mode in ("eval", "train"):
+        run = jax.jit(lambda x, m=mode: module.apply(variables, x, train=m == "train"))
+        for name, image in (("real", "image"), ("fake", "reconstruction")):
+            logits[mode, name] = run(jnp.asarray(arrays[image]))
+            wanted = arrays[f"disc_{name}_{mode}"][..., 0]
+            np.testing.assert_allclose(logits[mode, name], wanted, atol=2e-4)
+    for kind in ("hinge", "vanilla"):
+        loss = adversarial.discriminator_loss(
+            logits["train", "real"], logits["train", "fake"], kind
+        )
+        np.testing.assert_allclose(loss, arrays[kind], rtol=1e-4)
 
+
+def test_the_report_accounts_for_every_name(golden_files, golden):
+    state = golden[1]
+    found = taming.read(*golden_files)
+    assert found.ignored == {"discriminator": 22}
+    assert found.matched == len(state) - 22 == len(trees.flatten(found.params))
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_there_and_back_are_the_same_bytes(golden_files, golden, tmp_path, suffix):
     config, state, params, _ = golden
-    short = {k: v for k, v in state.items() if k != "encoder.conv_in.weight"}
-    with pytest.raises(UserError, match="no 'encoder.conv_in.weight'"):
-        taming.convert(short, config)
-    with pytest.raises(UserError, match="no place for"):
-        taming.convert(state, dataclasses.replace(config, num_res_blocks=1))
-    with pytest.raises(UserError, match="asks for"):
-        taming.convert(state, dataclasses.replace(config, codebook_size=32))
-    assert taming.their_name("codebook") == "quantize.embedding.weight"
-    names = {taming.their_name(p) for p in trees.flatten(params)}
-    assert len(names) == len(trees.flatten(params)) and names <= set(state)
+    discriminator = taming.load_discriminator(golden_files[0])
+    yaml = taming.save(tmp_path / f"x.{suffix}", config, params, discriminator)
+    written = state_dict.read(tmp_path / f"x.{suffix}")
+    assert set(written) == set(state)
+    for name, array in state.items():
+        assert written[name].dtype == array.dtype, name
+        assert written[name].shape == array.shape, name
+        assert written[name].tobytes() == array.tobytes(), name
+    again = taming.read(tmp_path / f"x.{suffix}", yaml)
+    assert again.config == config and again.ignored == {"discriminator": 22}
+    jax.tree.map(np.testing.assert_array_equal, again.params, params)
+    other = taming.load_discriminator(tmp_path / f"x.{suffix}")
+    assert other[0] == discriminator[0]
+    jax.tree.map(np.testing.assert_array_equal, other[1:], discriminator[1:])

@@ -133,11 +133,11 @@ def test_golden_prenorm_glu(shared):
     Its norm divides by the unbiased standard deviation; sqrt((D-1)/D) on the gain
     makes that ours.
     """
-    from gptface_jax.interop.torch_pickle import load_torch_zip
+    from gptface_jax.interop.torch_pickle import load_torch
 
     folder = shared / "golden"
     options = json.loads((folder / "prenorm_glu.json").read_text())
-    state = load_torch_zip(folder / "prenorm_glu.bin")
+    state = load_torch(folder / "prenorm_glu.bin")
     arrays = np.load(folder / "prenorm_glu.npz")
     width = options["hidden_size"]
     unbiased = np.sqrt((width - 1) / width)

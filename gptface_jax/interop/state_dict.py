@@ -1,0 +1,123 @@
+"""Named weights of PyTorch models: read from checkpoints and safetensors, written."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.interop import torch_pickle, torch_writer
+
+SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
+_FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Weights by name, as they are stored.
+
+    Args:
+      path: `.safetensors`, or a PyTorch file of any other name: a Lightning
+        checkpoint (its "state_dict") or a state dict.
+
+    Returns:
+      Name -> array in the file's dtype.
+
+    Raises:
+      UserError: no such file, a damaged one, or one with other things in it.
+    """
+    if pathlib.Path(path).suffix == ".safetensors":
+        return _read_safetensors(path)
+    found = torch_pickle.load_torch(path)
+    # A file can shadow methods of the dicts in it: ask the class, not the object.
+    if isinstance(found, dict) and "state_dict" in dict.keys(found):
+        found = dict.__getitem__(found, "state_dict")
+    if not (isinstance(found, dict) and found):
+        raise UserError(f"'{path}' holds no state dict; save model.state_dict()")
+    for name, array in dict.items(found):
+        if not (isinstance(name, str) and isinstance(array, np.ndarray)):
+            raise UserError(
+                f"'{path}' holds no state dict: its entry {str(name)[:80]!r} is no "
+                "tensor; save model.state_dict()"
+            )
+    return dict(dict.items(found))
+
+
+def _read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    if not os.path.isfile(path):
+        raise UserError(f"weights '{path}' do not exist; check the path")
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors and numpy raise their own
+        raise UserError(f"'{path}' is damaged ({error}); get it again") from None
+
+
+def write(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> None:
+    """Writes `.safetensors`, or else {"state_dict": state} for `torch.load`.
+
+    Args:
+      path: its suffix decides.
+      state: name -> array, float32 or int64.
+
+    Raises:
+      UserError: another suffix than `SUFFIXES`.
+    """
+    suffix = pathlib.Path(path).suffix
+    if suffix not in SUFFIXES:
+        raise UserError(f"'{path}' should end in one of {', '.join(SUFFIXES)}")
+    if suffix == ".safetensors":
+        from safetensors.numpy import save
+
+        contiguous = {k: np.asarray(v, order="C") for k, v in state.items()}
+        pathlib.Path(path).write_bytes(save(contiguous, {"format": "pt"}))
+    else:
+        torch_writer.save_state_dict(path, state)
+
+
+def as_float32(array: np.ndarray, name: str) -> np.ndarray:
+    """float32 of a weight stored as any float.
+
+    Raises:
+      UserError: whole numbers; a quantised weight means nothing without its scale.
+    """
+    if array.dtype not in _FLOATS:
+        raise UserError(f"weight '{name}' is {array.dtype}; give one of floats")
+    return np.asarray(array, np.float32)
+
+
+def shortened(names: Iterable[Any]) -> str:
+    """All of the names, or the first ten and how many more."""
+    names = sorted(names)
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
+
+
+def differences(
+    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> str:
+    """What keeps two sets of named shapes apart: "" if nothing does.
+
+    Args:
+      found: name -> shape in the file.
+      wanted: name -> shape that the network has.
+    """
+    lacking, unknown = set(wanted) - set(found), set(found) - set(wanted)
+    parts = []
+    if lacking:
+        parts.append(f"it lacks {len(lacking)}: {shortened(lacking)}")
+    if unknown:
+        parts.append(f"it has {len(unknown)} unknown: {shortened(unknown)}")
+    misshapen = [
+        f"{name} is {list(found[name])}, not {list(wanted[name])}"
+        for name in set(found) & set(wanted)
+        if tuple(found[name]) != tuple(wanted[name])
+    ]
+    if misshapen:
+        parts.append(f"{len(misshapen)} have another shape: {shortened(misshapen)}")
+    return "; ".join(parts)
