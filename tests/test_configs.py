@@ -8,6 +8,7 @@ import pytest
 from gptface_jax.apps import training
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
+from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.train import settings
 
 CONFIGS = sorted(
@@ -67,3 +68,22 @@ def test_missing_data_is_named(tmp_path):
     config.system = "vqgn"
     with pytest.raises(UserError, match="did you mean 'vqgan'"):
         training.build(config, tmp_path)
+
+
+def test_taming_is_literal():
+    config = load_config("configs/vqgan/taming_f16.py:literal")
+    objective, optim = config.objective, config.optim
+    assert objective.adversary.start * config.total_steps == 30_000
+    assert objective.adversary.weight == 0.8 and objective.perceptual.weight == 1.0
+    assert objective.perceptual.network == "lpips" and objective.beta_on_codebook
+    assert (optim.b1, optim.b2, optim.eps, optim.clip_norm) == (0.5, 0.9, 1e-8, 0.0)
+    assert optim.peak_lr == optim.end_lr == 4.5e-6 * config.batch_size
+    assert objective.revive_every == 0 and config.best_metric == ""
+
+
+@pytest.mark.parametrize("arg", ["f16", "pixels", "f16_pixels"])
+def test_the_grid_is_what_the_name_says(arg):
+    config = load_config(f"configs/vqgan/faces128.py:{arg}")
+    model = VQGANConfig(**config.model.to_dict())
+    assert model.factor == (16 if "f16" in arg else 8)
+    assert ("adversary" in config.objective) == ("pixels" not in arg)

@@ -1,0 +1,55 @@
+"""VQGAN for 128 px, f = 8: 16 x 16 tokens of 1,024 codes, for one GPU.
+
+A discriminator from a third of the run on, and a distance in the feature space of
+runs/features128 (`configs/judge/faces64.py:features`, model.resolution 128).
+":f16" has 8 x 8 tokens; ":pixels" only pixel losses, ":f16_pixels" both.
+"""
+
+from configs import base
+from configs.vqgan import faces64
+
+
+def get_config(arg: str = ""):
+    base.check(arg, "f16", "pixels", "f16_pixels", "tiny")
+    if arg == "tiny":
+        return faces64.get_config("tiny_gan")
+    config = base.base("vqgan")
+    deep = arg.startswith("f16")
+    config.model = {
+        "resolution": 128,
+        "level_channels": (64, 128, 128, 256, 256) if deep else (64, 128, 128, 256),
+        "num_res_blocks": 2,
+        "attn_resolutions": (8,) if deep else (16,),
+        "z_channels": 256,
+        "embed_dim": 64,
+        "codebook_size": 1024,
+        "groups": 32,
+        "dtype": "bfloat16",
+    }
+    config.objective = {"l1": 1.0, "l2": 1.0, "gradient": 0.25, "revive_every": 100}
+    if not arg.endswith("pixels"):
+        faces64.adversarial(config)
+        config.objective.perceptual.path = "runs/features128"
+        config.objective.adversary.discriminator.update(channels=64, num_layers=3)
+    config.optim.peak_lr = 5e-4
+    config.optim.start_lr = 5e-5
+    config.optim.end_lr = 1e-5
+    config.optim.b2 = 0.99
+    config.optim.weight_decay = 0.0
+    config.optim.warmup_fraction = 0.02
+    config.ema_decay = 0.999
+    config.total_steps = 20_000
+    config.batch_size = 64
+    config.eval_every = config.checkpoint_every = 1000
+    config.data = {
+        "train": {
+            "kind": "mixture",
+            "sources": (base.photos("train"), base.synthetic(20_000, 128)),
+        },
+        "eval": base.photos("validation"),
+        "eval_records": 500,
+        "flip": True,
+        "threads": 2,
+        "workers": 8,
+    }
+    return config
