@@ -14,17 +14,7 @@ import sys
 import time
 
 import numpy as np
-
-
-def seconds(function, repeats: int = 3) -> float:
-    """Median of `repeats` calls, after one for compilation."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+from timing import seconds
 
 
 def start_up() -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptface_jax.apps.networks import ImageTokenizer, Network
+from gptface_jax.apps.image_tokenizer import ImageTokenizer
+from gptface_jax.apps.networks import Network
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
 from gptface_jax.data.text import TextTokenizer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -137,41 +136,3 @@ def open_network(
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
     digest = directory.digest(params, changes(config))
     return Network(kind.module(config), params, digest, meta)
-
-
-class ImageTokenizer:
-    """A VQGAN that works on batches of any length, compiled once."""
-
-    def __init__(self, network: Network, batch_size: int = 32):
-        self.network, self.batch_size = network, batch_size
-        module = network.module
-        self._params = jax.device_put(network.params)
-
-        @functools.partial(jax.jit, static_argnames="method")
-        def run(params, x, method):
-            return module.apply({"params": params}, x, method=method)
-
-        self._run = run
-
-    @property
-    def config(self) -> VQGANConfig:
-        return self.network.config
-
-    def _batched(self, x: np.ndarray, method: str) -> np.ndarray:
-        size = min(self.batch_size, max(1, len(x)))
-        parts = []
-        for start in range(0, len(x), size):
-            part = x[start : start + size]
-            short = size - len(part)
-            padded = np.concatenate([part, np.repeat(part[-1:], short, 0)])
-            result = np.asarray(self._run(self._params, padded, method))
-            parts.append(result[: len(part)])
-        return np.concatenate(parts)
-
-    def encode(self, image: np.ndarray) -> np.ndarray:
-        """float32 [B,H,W,3] in [-1,1] -> image_ids int32 [B,h,w]."""
-        return self._batched(image, "encode")
-
-    def decode(self, image_ids: np.ndarray) -> np.ndarray:
-        """image_ids int [B,h,w] -> float32 [B,H,W,3], about [-1,1]."""
-        return self._batched(image_ids, "decode")

@@ -1,61 +1,204 @@
-"""Photos through the tokenizer and back: figures and a picture."""
+"""Photos through tokenizers and back: figures, and a picture that compares them."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from gptface_jax.apps import networks, pictures, tokenization
-from gptface_jax.data import image, sources
+from gptface_jax.apps import networks, perceptual, pictures, tokenization
+from gptface_jax.apps.image_tokenizer import ImageTokenizer
+from gptface_jax.core.errors import UserError
+from gptface_jax.core.types import Batch
+from gptface_jax.data import image, sources, transforms
+from gptface_jax.data.record import Record
 from gptface_jax.evaluate import reconstruction
+from gptface_jax.nn.perceptual import feature_distance
+from gptface_jax.systems.vqgan import PerceptualConfig
+
+Paths = Sequence[str | os.PathLike]
+_COLUMNS, _GAP = 8, 8
+
+
+def names_of(paths: Paths) -> list[str]:
+    """The folders' names; the paths as given where two folders have one name.
+
+    Raises:
+      UserError: the same path twice.
+    """
+    names = [pathlib.Path(os.path.abspath(p)).name for p in paths]
+    if len(set(names)) < len(names):
+        names = [os.fspath(p) for p in paths]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise UserError(f"'{twice}' is given twice; name every tokenizer once")
+    return names
+
+
+def on_pictures(network: networks.Network, method: str = "__call__") -> Callable:
+    """A method of a network as a function of pictures [B,H,W,3] of any size.
+
+    They are resized to the network's own resolution (antialiased Lanczos).
+    """
+    side = network.config.resolution
+
+    @jax.jit
+    def run(params, picture):
+        shape = (picture.shape[0], side, side, picture.shape[3])
+        if picture.shape != shape:
+            picture = jax.image.resize(picture, shape, "lanczos3")
+        return network.module.apply({"params": params}, picture, method=method)
+
+    return functools.partial(run, jax.device_put(network.params))
+
+
+def judged_by(judge: str | os.PathLike) -> dict[str, Any]:
+    """What a judge adds to `evaluate.reconstruction.evaluate`.
+
+    Returns:
+      Its arguments judge and attributes, and distances and features in the feature
+      space of the judge, named after its folder.
+    """
+    network = networks.open_network(judge, "judge")
+    (name,) = names_of([judge])
+    maps = on_pictures(network, "features")
+    compare = jax.jit(feature_distance)
+
+    def distance(picture, target):
+        return compare(maps(picture), maps(target))
+
+    return {
+        "judge": on_pictures(network),
+        "attributes": network.config.attributes,
+        "distances": {name: distance},
+        "features": {name: on_pictures(network, "embed")},
+    }
+
+
+def lpips_by(path: str) -> Callable:
+    """LPIPS as (picture, target) -> [B], its weights as `interop.lpips.load` says."""
+    opened = perceptual.open_distance(PerceptualConfig(1.0, "lpips", path))
+    return functools.partial(jax.jit(opened.distance), jax.device_put(opened.params))
+
+
+def _batches(
+    source: Sequence[Record],
+    size: int,
+    batch_size: int,
+    with_identity: bool,
+    progress: bool,
+) -> Iterator[Batch]:
+    """For `evaluate`: all of one size, the last one filled up with weight 0."""
+    batch_size = max(1, min(batch_size, len(source)))
+    loaded = tokenization.photo_batches(source, size, batch_size, progress)
+    for records, photos in loaded:
+        fill = [(0, batch_size - len(photos))]
+        batch = {
+            "image": image.to_unit_range(np.pad(photos, fill + [(0, 0)] * 3, "edge")),
+            "weight": np.pad(np.ones(len(photos), np.float32), fill),
+        }
+        if with_identity:
+            people = np.array([r.identity for r in records])
+            batch["identity"] = np.pad(people, fill, "edge")
+        yield batch
+
+
+def figure(
+    rows: Mapping[str, Sequence[np.ndarray]], cell: int, columns: int = _COLUMNS
+) -> np.ndarray:
+    """Pictures to compare: one below the other, every row labelled at its left.
+
+    Args:
+      rows: label -> uint8 pictures [H,W,3], the same number in each; more than
+        `columns` of them go on in another block of rows.
+      cell: side of a picture.
+      columns: of a block.
+
+    Returns:
+      uint8 [H,W,3].
+    """
+    font = ImageFont.load_default(max(12, cell // 8))
+    labels, cells = [], []
+    count = len(next(iter(rows.values())))
+    columns = min(columns, count)
+    for start in range(0, count, columns):
+        for label, shown in rows.items():
+            labels.append(label)
+            part = list(shown[start : start + columns])
+            blank = np.full_like(part[0], 255)
+            cells += part + [blank] * (columns - len(part))
+    sheet = Image.fromarray(pictures.sheet(cells, columns, cell=cell, gap=_GAP))
+    margin = max(round(font.getlength(label)) for label in rows) + 16
+    page = Image.new("RGB", (margin + sheet.width, sheet.height), (255, 255, 255))
+    page.paste(sheet, (margin, 0))
+    draw = ImageDraw.Draw(page)
+    for i, label in enumerate(labels):
+        middle = _GAP + i * (cell + 2 * _GAP) + cell // 2
+        place = (margin - 4, middle)
+        draw.text(place, label, fill=(20, 20, 20), font=font, anchor="rm")
+    return np.asarray(page)
 
 
 def reconstruct(
     spec: Mapping[str, Any],
-    tokenizer: str | os.PathLike,
+    tokenizers: Paths,
     out: str | os.PathLike | None = None,
     *,
+    judge: str | os.PathLike | None = None,
+    lpips: str | None = None,
     shown: int = 16,
     batch_size: int = 64,
     progress: bool = True,
-) -> dict[str, float]:
-    """Photos through the VQGAN and back.
+) -> dict[str, dict[str, float]]:
+    """Photos through VQGANs and back.
 
     Args:
       spec: the photos.
-      tokenizer: VQGAN training run or model directory.
-      out: file for a picture of originals above reconstructions, or None.
+      tokenizers: VQGAN training runs or model directories; each is measured at its
+        own resolution.
+      out: file for a picture of the originals above a row for each tokenizer.
+      judge: training run or model directory of a classifier that says what the
+        pictures show, and whose features compare them.
+      lpips: weights of LPIPS, see `interop.lpips.load`.
       shown: photos in that picture.
+      batch_size: pictures at once.
+      progress: show a bar.
 
     Returns:
-      The figures of `evaluate.reconstruction`.
+      Folder's name of each tokenizer -> figures of `evaluate.reconstruction`.
     """
     source = sources.open_source(spec)
-    vqgan = networks.ImageTokenizer(networks.open_network(tokenizer, "vqgan"))
-    size = vqgan.config.resolution
-
-    def encode(batch):
-        return vqgan.encode(image.to_unit_range(batch))
-
-    def decode(ids):
-        return image.from_unit_range(vqgan.decode(ids))
-
-    batches = (
-        b for _, b in tokenization.photo_batches(source, size, batch_size, progress)
-    )
-    figures = reconstruction.evaluate(
-        batches, encode, decode, vqgan.config.codebook_size
-    )
+    picks = [
+        transforms.decode_picture(source[i]) for i in range(min(shown, len(source)))
+    ]
+    # Only of drawn people it may be asked who they are.
+    with_identity = spec["kind"] == "synthetic"
+    measures: dict[str, Any] = judged_by(judge) if judge else {"distances": {}}
+    if lpips:
+        measures["distances"]["lpips"] = lpips_by(lpips)
+    opened = [networks.open_network(path, "vqgan") for path in tokenizers]
+    figures, rows = {}, {}
+    for name, network in zip(names_of(tokenizers), opened):
+        vqgan, size = ImageTokenizer(network), network.config.resolution
+        figures[name] = reconstruction.evaluate(
+            _batches(source, size, batch_size, with_identity, progress),
+            vqgan.encode,
+            vqgan.decode,
+            vqgan.config.codebook_size,
+            **measures,
+        )
+        photos = np.stack([image.fit(p, size) for p in picks])
+        again = vqgan.decode(vqgan.encode(image.to_unit_range(photos)))
+        rows[name] = image.from_unit_range(again)
     if out:
-        picks = [source[i] for i in range(min(shown, len(source)))]
-        first = np.stack([image.fit(image.decode(r.image), size) for r in picks])
-        again = decode(encode(first))
-        columns = min(8, len(first))
-        rows = []
-        for start in range(0, len(first), columns):
-            rows += [*first[start : start + columns], *again[start : start + columns]]
-        pictures.save(pictures.sheet(rows, columns, cell=max(size, 96)), out)
+        largest = max(network.config.resolution for network in opened)
+        originals = [image.fit(p, largest) for p in picks]
+        page = figure({"original": originals, **rows}, max(96, largest))
+        pictures.save(page, out)
     return figures

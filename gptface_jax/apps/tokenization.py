@@ -1,37 +1,93 @@
-"""Photos to token caches."""
+"""Photos to token caches, on all devices of all hosts, to be gone on with at will."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
+import itertools
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
 import tqdm
+from jax.experimental import multihost_utils
 
-from gptface_jax.apps import networks
+from gptface_jax.apps.image_tokenizer import ImageTokenizer
+from gptface_jax.apps.networks import open_network
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, shards, sources, transforms
 from gptface_jax.data.record import Record
 
+_IN_FLIGHT = 2  # batches given to the devices whose result is not yet there
+
+In, Out = TypeVar("In"), TypeVar("Out")
+
+
+def _ahead(
+    function: Callable[[In], Out], items: Iterable[In], threads: int, depth: int
+) -> Iterator[Out]:
+    """function(item) of all items in order, by threads, up to `depth` items ahead."""
+    waiting: collections.deque[futures.Future] = collections.deque()
+    with futures.ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _photos(
+    source: Sequence[Record],
+    size: int,
+    indices: Iterable[int],
+    threads: int | None,
+    depth: int,
+) -> Iterator[tuple[Record, np.ndarray]]:
+    """(record, uint8 [S,S,3]) in order; a record that cannot be read is named."""
+
+    def load(i: int) -> tuple[Record, np.ndarray]:
+        record = source[i]
+        try:
+            return record, image.fit(transforms.decode_picture(record), size)
+        except UserError as error:
+            raise UserError(f"record {i}: {error}") from None
+
+    if threads is None:
+        threads = os.cpu_count() or 1
+    if threads < 1:
+        raise UserError(f"{threads} threads cannot read pictures; use 1 or more")
+    return _ahead(load, indices, threads, depth)
+
 
 def photo_batches(
-    source: Sequence[Record], size: int, batch_size: int, progress: bool
+    source: Sequence[Record],
+    size: int,
+    batch_size: int,
+    progress: bool,
+    threads: int | None = None,
 ) -> Iterator[tuple[list[Record], np.ndarray]]:
-    """(records, uint8 [B,S,S,3]); a record that cannot be read is named."""
+    """(records, uint8 [B,S,S,3]) of a whole source, read ahead by threads.
+
+    Raises:
+      UserError: a record that cannot be read; it is named.
+    """
+    photos = _photos(source, size, range(len(source)), threads, 2 * batch_size)
     bar = tqdm.tqdm(total=len(source), unit="image", disable=not progress)
-    with bar:
-        for start in range(0, len(source), batch_size):
-            records, batch = [], []
-            for i in range(start, min(start + batch_size, len(source))):
-                record = source[i]
-                try:
-                    batch.append(image.fit(transforms.decode_picture(record), size))
-                except UserError as error:
-                    raise UserError(f"record {i}: {error}") from None
-                records.append(record)
-            yield records, np.stack(batch)
+    with contextlib.closing(photos), bar:
+        while batch := list(itertools.islice(photos, batch_size)):
+            records, pictures = zip(*batch)
+            yield list(records), np.stack(pictures)
             bar.update(len(records))
 
 
@@ -41,46 +97,149 @@ def tokenize(
     out: str | os.PathLike,
     *,
     mirror: bool = False,
+    dtype: str | None = None,
     batch_size: int = 64,
+    threads: int | None = None,
+    shard_size: int = 8192,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Writes the cache of image ids that GPTFace trains on.
+
+    Every process does every n-th of the missing shards, on all its devices, in a
+    folder that all processes share. The content does not depend on the number of
+    processes or devices of one kind. What was broken off, the same call goes on with.
 
     Args:
       spec: the photos, for `data.sources.open_source`.
       tokenizer: VQGAN training run or model directory.
       out: folder of the cache.
-      mirror: also store every picture mirrored (twice the records).
-      batch_size: pictures encoded at once.
+      mirror: also store every picture mirrored, behind it (twice the records).
+      dtype: of the activations, "float32" or "bfloat16"; the network's by default.
+      batch_size: pictures that each device encodes at once.
+      threads: that read pictures; one a CPU core by default.
+      shard_size: records in a file.
       progress: show a bar.
 
     Returns:
       The manifest.
+
+    Raises:
+      UserError: a folder with anything else in it, or a picture that cannot be read.
     """
+    views = 2 if mirror else 1
+    if shard_size % views:
+        raise UserError(
+            f"shard_size is {shard_size}; make it even, since a photo and its mirror "
+            "image go into one shard"
+        )
     source = sources.open_source(spec)
-    vqgan = networks.ImageTokenizer(networks.open_network(tokenizer, "vqgan"))
+    network, devices = open_network(tokenizer, "vqgan"), jax.local_devices()
+    batch_size = min(batch_size, max(1, len(source)))
+    vqgan = ImageTokenizer(network, batch_size, dtype=dtype, devices=devices)
+    manifest, count = _manifest(vqgan, spec, mirror), len(source) * views
+    writer = _in_turn(lambda: shards.Writer(out, manifest, count, shard_size))
+    first = jax.process_index() == 0
+    total = len(writer.manifest["shards"])
+    if first and len(writer.missing) < total:
+        found = total - len(writer.missing)
+        print(f"going on: {found} of {total} shards are there", file=sys.stderr)
+    mine = {
+        i: range(writer.records(i).start // views, writer.records(i).stop // views)
+        for i in writer.missing[jax.process_index() :: jax.process_count()]
+    }
+    pictures = sum(len(indices) for indices in mine.values())
+    bar = tqdm.tqdm(total=pictures, unit="image", disable=not (progress and first))
+    records = _encoded(vqgan, source, mine, mirror, threads, bar.update)
+    with bar, contextlib.closing(records):
+        for index, group in itertools.groupby(records, key=lambda pair: pair[0]):
+            writer.write(index, (record for _, record in group))
+    _wait_for_all("written")
+    if first:
+        np.save(writer.folder / shards.CODEBOOK, vqgan.network.params["codebook"])
+        writer.finish()
+    _wait_for_all("finished")
+    return writer.manifest
+
+
+def _manifest(
+    vqgan: ImageTokenizer, spec: Mapping[str, Any], mirror: bool
+) -> dict[str, Any]:
     config = vqgan.config
-    writer = shards.Writer(
-        out,
-        {
-            "tokenizer_digest": vqgan.network.digest,
-            "codebook_size": config.codebook_size,
-            "grid": list(config.grid),
-            "image_size": config.resolution,
-            "mirrored": mirror,
-        },
-    )
-    for records, batch in photo_batches(
-        source, config.resolution, batch_size, progress
-    ):
-        views = [batch, batch[:, :, ::-1]] if mirror else [batch]
-        ids = [vqgan.encode(image.to_unit_range(v)).astype(np.uint16) for v in views]
+    given = {k: v for k, v in spec.items() if v is not None}
+    return {
+        "tokenizer_digest": vqgan.network.digest,
+        "codebook_size": config.codebook_size,
+        "grid": list(config.grid),
+        "image_size": config.resolution,
+        "mirrored": mirror,
+        "dtype": vqgan.dtype,
+        "photos": json.loads(json.dumps(given, default=os.fspath)),
+    }
+
+
+def _encoded(
+    vqgan: ImageTokenizer,
+    source: Sequence[Record],
+    ranges: Mapping[int, range],
+    mirror: bool,
+    threads: int | None,
+    done: Callable[[int], Any],
+) -> Iterator[tuple[int, Record]]:
+    """(shard, record) of all pictures in `ranges` (shard -> indices), in order.
+
+    While threads read the next pictures and the devices encode two batches, the
+    caller writes the one before.
+    """
+    size = vqgan.full_batch
+    batches = [
+        (shard, indices[start : start + size])
+        for shard, indices in ranges.items()
+        for start in range(0, len(indices), size)
+    ]
+    wanted = itertools.chain.from_iterable(indices for _, indices in batches)
+    photos = _photos(source, vqgan.config.resolution, wanted, threads, 2 * size)
+    pending: collections.deque = collections.deque()
+
+    def oldest() -> Iterator[tuple[int, Record]]:
+        shard, records, results = pending.popleft()
+        views = [np.asarray(ids).astype(np.uint16) for ids in results]
         for i, record in enumerate(records):
-            for view in ids:
+            for ids in views:
                 # Pixels, points and maps would not match a mirrored picture.
                 kept = dataclasses.replace(
-                    record, image=None, landmarks=None, parsing=None, image_ids=view[i]
+                    record, image=None, landmarks=None, parsing=None, image_ids=ids[i]
                 )
-                writer.write(kept)
-    np.save(writer.folder / shards.CODEBOOK, vqgan.network.params["codebook"])
-    return writer.finish()
+                yield shard, kept
+        done(len(records))
+
+    with contextlib.closing(photos):
+        for shard, indices in batches:
+            records, pictures = zip(*itertools.islice(photos, len(indices)))
+            batch = np.stack(pictures)
+            views = [batch, batch[:, :, ::-1]] if mirror else [batch]
+            # Always full: the same program, whatever is left and for whomever.
+            results = [vqgan.dispatch(v, "encode", full=True) for v in views]
+            pending.append((shard, records, results))
+            if len(pending) > _IN_FLIGHT:
+                yield from oldest()
+        while pending:
+            yield from oldest()
+
+
+def _in_turn(action: Callable[[], Out]) -> Out:
+    """Process 0 acts first, then the others; nobody goes on before all have."""
+    first = jax.process_index() == 0
+    if not first:
+        _wait_for_all("first")
+    try:
+        result = action()
+    finally:  # an error of the first one will be met by the others as well
+        if first:
+            _wait_for_all("first")
+    _wait_for_all("others")
+    return result
+
+
+def _wait_for_all(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"tokenize: {name}")

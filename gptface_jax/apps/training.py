@@ -12,14 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptface_jax.apps import networks
+from gptface_jax.apps import perceptual
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import System
 from gptface_jax.data import captions, pipeline, probe, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.nn.perceptual import LPIPS, feature_distance
 from gptface_jax.systems import gptface, judge, vqgan
 from gptface_jax.train import loop, settings
 from gptface_jax.train.state import TrainState
@@ -130,43 +129,14 @@ def _finish(
     return Experiment(config, system, feed.batches, eval_batches, extra_files or {})
 
 
-def perceptual(config: vqgan.PerceptualConfig) -> vqgan.Perceptual | None:
-    """Opens the network behind `objective.perceptual`; None where it has no weight.
-
-    Raises:
-      UserError: an unknown network, or weights that cannot be read.
-    """
-    if not config.weight:
-        return None
-    if config.network == "lpips":
-        from gptface_jax.interop import lpips
-
-        params, module = lpips.load(config.path), LPIPS(config.dtype)
-        return vqgan.Perceptual(
-            "lpips", params, lambda p, a, b: module.apply({"params": p}, a, b)
-        )
-    if config.network == "classifier":
-        network = networks.open_network(config.path, "judge")
-        module = type(network.module)(
-            dataclasses.replace(network.config, dtype=config.dtype)
-        )
-
-        def distance(params, image, target):
-            maps = lambda x: module.apply({"params": params}, x, method="features")  # noqa: E731
-            return feature_distance(maps(image), maps(target))
-
-        return vqgan.Perceptual("face_features", network.params, distance)
-    raise UserError(
-        f"objective.perceptual.network is {config.network!r}; use 'lpips' or "
-        "'classifier'"
-    )
-
-
 def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
     values = settings.plain(config)
     objective = from_mapping(vqgan.VQGANObjective, values["objective"], "objective.")
-    system = vqgan.make_system(values, perceptual(objective.perceptual))
+    compare = None
+    if objective.perceptual.weight:
+        compare = perceptual.open_distance(objective.perceptual)
+    system = vqgan.make_system(values, compare)
     size = system.batch_spec["image"].shape[0]
     return _finish(
         config,

@@ -1,12 +1,19 @@
-"""Photos through the VQGAN and back: a grid picture, PSNR, SSIM, use of the codes.
+"""Photos through VQGANs and back: a grid picture, and figures as JSON.
 
 gptface reconstruct --images my_photos --tokenizer runs/vqgan --out grid.png
+gptface reconstruct --images my_photos --tokenizer runs/plain --tokenizer runs/gan \\
+    --judge runs/judge --out comparison.png --json figures.json
+
+PSNR, SSIM and the use of the codes; with a judge also whether it sees the same
+attributes in photo and reconstruction, and distances in its feature space. A judge
+whose features the VQGAN was trained with cannot judge it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pathlib
 
 from gptface_jax.cli import _source
 
@@ -14,9 +21,19 @@ from gptface_jax.cli import _source
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _source.add_arguments(parser)
     parser.add_argument(
-        "--tokenizer", required=True, help="VQGAN training run or model directory"
+        "--tokenizer",
+        required=True,
+        action="append",
+        help="VQGAN training run or model directory; several to compare them",
+    )
+    parser.add_argument("--judge", help="judge training run or model directory")
+    parser.add_argument(
+        "--lpips",
+        metavar="WEIGHTS",
+        help="also LPIPS: files of VGG-16 and of its heads, joined by a comma",
     )
     parser.add_argument("--out", help="picture of originals above reconstructions")
+    parser.add_argument("--json", metavar="FILE", help="the figures, not rounded")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -27,6 +44,20 @@ def run(options: argparse.Namespace) -> None:
         _source.spec(options),
         options.tokenizer,
         options.out,
+        judge=options.judge,
+        lpips=options.lpips,
         progress=not options.quiet,
     )
-    print(json.dumps({k: round(v, 4) for k, v in figures.items()}))
+    if options.json:
+        text = json.dumps(_plain(figures), indent=2) + "\n"
+        pathlib.Path(options.json).write_text(text)
+    rounded = {
+        name: {k: round(v, 4) for k, v in values.items()}
+        for name, values in figures.items()
+    }
+    print(json.dumps(_plain(rounded)))
+
+
+def _plain(figures: dict[str, dict[str, float]]) -> dict:
+    """The figures alone where there is one tokenizer, else under their names."""
+    return figures if len(figures) > 1 else next(iter(figures.values()))

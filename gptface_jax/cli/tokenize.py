@@ -1,16 +1,18 @@
 """Photos -> ArrayRecord cache of image ids, texts and labels, with a manifest.
 
-gptface tokenize --images my_photos --tokenizer runs/vqgan --out my_tokens
+  gptface tokenize --images my_photos --tokenizer runs/vqgan --out my_tokens
 
-The manifest holds the tokenizer's digest; training refuses a cache that another
-tokenizer made.
+Works on all devices, and on all hosts that run the same command and share the folder
+of --out. If it is broken off, the same command goes on with the shards that are
+missing. The manifest comes last and holds the tokenizer's digest; training refuses a
+cache that another tokenizer made.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from gptface_jax.cli import _source
+from gptface_jax.cli import _hosts, _source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +24,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mirror", action="store_true", help="also store every photo mirrored"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the activations; bfloat16 is faster where the device has it, and "
+        "changes the codes that are nearly ties; default: the tokenizer's own",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="photos a device encodes at once"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="that read photos; default: one a CPU core"
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=int,
+        default=8192,
+        help="records in a file; several files a host keep all hosts busy",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _hosts.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
+    _hosts.join(options)
     from gptface_jax.apps import tokenization
 
     manifest = tokenization.tokenize(
@@ -33,6 +55,10 @@ def run(options: argparse.Namespace) -> None:
         options.tokenizer,
         options.out,
         mirror=options.mirror,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        threads=options.threads,
+        shard_size=options.shard_size,
         progress=not options.quiet,
     )
     print(

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
+MAX_DISTANCES = 2**24  # of rows to codes held at a time by `nearest`: 64 MiB
+MIN_CODES = 128  # compared at a time, whatever the number of rows
+
 
 def distances(z: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Squared distances, float32: z [...,C], codebook [K,C] -> [...,K]."""
+    """Squared distances, float32: z [...,C], codebook [K,C] -> [...,K].
+
+    In full precision; by default accelerators round the factors of a product.
+    """
     z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
-    cross = jnp.einsum("...c,kc->...k", z, codebook)
+    cross = jnp.einsum("...c,kc->...k", z, codebook, precision="highest")
     return jnp.sum(z * z, -1, keepdims=True) - 2.0 * cross + jnp.sum(codebook**2, -1)
 
 
 def nearest(z: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Index of the closest code: z [...,C], codebook [K,C] -> int32 [...]."""
-    return jnp.argmin(distances(z, codebook), axis=-1).astype(jnp.int32)
+    """Index of the closest code: z [...,C], codebook [K,C] -> int32 [...].
+
+    The lowest of several that are equally close. Has no gradient. No more than about
+    `MAX_DISTANCES` distances exist at a time: beyond, codes are compared in chunks
+    with the best so far. (Chunks of codes and not of rows, because rows may be
+    sharded over devices; then each device keeps its own.)
+    """
+    z, codebook = jax.lax.stop_gradient((z, codebook))
+    shape, size = z.shape[:-1], codebook.shape[0]
+    chunk = max(MAX_DISTANCES // max(1, math.prod(shape)), MIN_CODES)
+    if chunk >= size:
+        return jnp.argmin(distances(z, codebook), axis=-1).astype(jnp.int32)
+
+    def compare(i, best):
+        # The last chunk is moved back to be full; codes met twice change nothing.
+        start = jnp.minimum(i * chunk, size - chunk)
+        part = distances(z, jax.lax.dynamic_slice_in_dim(codebook, start, chunk))
+        distance, index = best
+        nearer = jnp.min(part, axis=-1)
+        there = start + jnp.argmin(part, axis=-1).astype(jnp.int32)
+        closer = nearer < distance
+        return jnp.where(closer, nearer, distance), jnp.where(closer, there, index)
+
+    best = jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
+    return jax.lax.fori_loop(0, -(-size // chunk), compare, best)[1]
 
 
 def straight_through(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
@@ -80,3 +111,23 @@ def revive(
     spread = 0.01 * jnp.std(candidates)
     fresh = candidates[pick] + spread * jax.random.normal(noise_key, codebook.shape)
     return jnp.where(dead[:, None], fresh, codebook), dead
+
+
+def entropy_loss(z_e: jax.Array, codebook: jax.Array, temperature: float) -> jax.Array:
+    """Small when every latent is sure of its code and all codes are in use.
+
+    Mean entropy of softmax(-distance / temperature) of each latent, less the entropy
+    of their mean, in nats (MaskGIT's tokenizer, SPEC A.2.1).
+
+    Args:
+      z_e: [...,C]; the gradient reaches it and the codebook.
+      codebook: [K,C].
+
+    Returns:
+      float32 scalar, -log K at best.
+    """
+    scores = -distances(z_e.reshape(-1, z_e.shape[-1]), codebook) / temperature
+    log_p = jax.nn.log_softmax(scores, axis=-1)
+    each = -jnp.mean(jnp.sum(jnp.exp(log_p) * log_p, axis=-1))
+    share = jnp.mean(jnp.exp(log_p), axis=0)
+    return each + jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12)))

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptface_jax.ops import quantize
+
+SHARDED = """
+import jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from gptface_jax.ops import quantize
+quantize.MAX_DISTANCES, quantize.MIN_CODES = 1, 5
+rng = np.random.default_rng(0)
+z, codebook = (np.float32(rng.integers(-3, 4, s)) for s in ((16, 3, 3, 2), (12, 2)))
+assert len(jax.devices()) == 8
+rows = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+nearest = jax.jit(quantize.nearest).lower(jax.device_put(z, rows), codebook).compile()
+for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+    assert word not in nearest.as_text(), word
+assert nearest.output_shardings.is_equivalent_to(rows, 3)
+ids = nearest(jax.device_put(z, rows), codebook)
+quantize.MAX_DISTANCES = 2**24
+np.testing.assert_array_equal(ids, jax.jit(lambda z: quantize.nearest(z, codebook))(z))
+"""
 
 CODES = jnp.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
 
@@ -32,6 +54,54 @@ def test_nearest_agrees_with_brute_force(seed):
     ids = np.asarray(quantize.nearest(jnp.float32(z), jnp.float32(codebook)))
     best = squared.min(-1)
     np.testing.assert_allclose(squared[np.arange(7), ids], best, rtol=1e-4)
+
+
+def test_of_equally_close_codes_the_lowest_is_taken(monkeypatch):
+    monkeypatch.setattr(quantize, "MIN_CODES", 3)
+    codebook = jnp.tile(jnp.array([[5.0], [2.0], [2.0], [9.0], [2.0]]), (3, 1))
+    for limit in (1, 2**24):  # in chunks of three, the last one moved back; at once
+        monkeypatch.setattr(quantize, "MAX_DISTANCES", limit)
+        ids = quantize.nearest(jnp.array([[2.0], [8.0], [5.0]]), codebook)
+        assert ids.tolist() == [1, 3, 0]
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 40))
+@settings(max_examples=20, deadline=None)
+def test_chunks_give_what_one_comparison_gives(seed, size):
+    rng = np.random.default_rng(seed)
+    # Few values: many codes are equally close, and every distance is exact.
+    z = jnp.float32(rng.integers(-2, 3, (2, 5, 3)))
+    codebook = jnp.float32(rng.integers(-2, 3, (size, 3)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize, "MIN_CODES", 7)
+        patch.setattr(quantize, "MAX_DISTANCES", 1)
+        ids = quantize.nearest(z, codebook)
+    assert ids.dtype == jnp.int32
+    np.testing.assert_array_equal(ids, quantize.nearest(z, codebook))
+
+
+def test_large_batches_never_hold_all_distances():
+    z = jax.ShapeDtypeStruct((32, 42, 42, 8), jnp.float32)  # 1.8 GB of distances
+    codebook = jax.ShapeDtypeStruct((8192, 8), jnp.float32)
+
+    def memory(f):
+        return jax.jit(f).lower(z, codebook).compile().memory_analysis()
+
+    used = memory(quantize.nearest).temp_size_in_bytes
+    assert used < 3 * 4 * quantize.MAX_DISTANCES
+    loss = jax.grad(lambda z, c: jnp.sum((c[quantize.nearest(z, c)] - z) ** 2), 1)
+    assert memory(loss).temp_size_in_bytes < 4 * 4 * quantize.MAX_DISTANCES
+
+
+def test_chunks_leave_sharded_rows_on_their_devices():
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", SHARDED]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_straight_through_has_the_value_of_codes_and_the_slope_of_latents():
