@@ -1,4 +1,8 @@
-"""Convolutional parts of the VQGAN, as in taming-transformers (SPEC A.2.1)."""
+"""Convolutional parts of the VQGAN, as in taming-transformers (SPEC A.2.1).
+
+`dtype` is that of the branches; the stream they are added to keeps the dtype in which
+it comes.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +64,7 @@ class ResidualBlock(nn.Module):
         h = nn.Dropout(self.dropout, deterministic=deterministic)(nn.swish(h))
         h = conv(self.features, 3, "conv2", self.dtype)(h)
         if x.shape[-1] != self.features:
-            x = conv(self.features, 1, "nin_shortcut", self.dtype)(x)
+            x = conv(self.features, 1, "nin_shortcut", x.dtype)(x)
         return x + h
 
 
@@ -86,21 +90,17 @@ class SpatialAttention(nn.Module):
 class Downsample(nn.Module):
     """Pads one pixel right and below, then a stride-2 3x3 convolution."""
 
-    dtype: jnp.dtype = jnp.float32
-
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B,H,W,C] -> [B,H/2,W/2,C]."""
-        return conv(x.shape[-1], 3, "conv", self.dtype, 2, [(0, 1), (0, 1)])(x)
+        return conv(x.shape[-1], 3, "conv", x.dtype, 2, [(0, 1), (0, 1)])(x)
 
 
 class Upsample(nn.Module):
     """Nearest-neighbour x2, then a 3x3 convolution."""
 
-    dtype: jnp.dtype = jnp.float32
-
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B,H,W,C] -> [B,2H,2W,C]."""
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return conv(x.shape[-1], 3, "conv", self.dtype)(x)
+        return conv(x.shape[-1], 3, "conv", x.dtype)(x)

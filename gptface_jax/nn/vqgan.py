@@ -35,7 +35,8 @@ class VQGANConfig:
       groups: of every GroupNorm (lowered until it divides the width).
       dropout: inside residual blocks.
       in_channels, out_channels: of the picture.
-      dtype: of the activations; code distances are always float32.
+      dtype: of the activations; the encoder's residual stream, its two ends and the
+        code distances are always float32.
     """
 
     resolution: int = 256
@@ -111,14 +112,18 @@ class _Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """[B,H,W,3] -> [B,H/f,W/f,z_channels]."""
+    """[B,H,W,3] -> float32 [B,H/f,W/f,z_channels].
+
+    What the blocks are added to stays float32: rounding it at every block is what
+    turns a bfloat16 latent to another code.
+    """
 
     config: VQGANConfig
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         c = self.config
-        x = nn_conv.conv(c.first_width, 3, "conv_in", c.dtype)(x)
+        x = nn_conv.conv(c.first_width, 3, "conv_in", jnp.float32)(x)
         side = c.resolution
         for i, width in enumerate(c.widths):
             for j in range(c.num_res_blocks):
@@ -130,11 +135,13 @@ class Encoder(nn.Module):
                     name = f"down_{i}_attn_{j}"
                     x = nn_conv.SpatialAttention(c.groups, c.dtype, name=name)(x)
             if i < len(c.widths) - 1:
-                x = nn_conv.Downsample(c.dtype, name=f"down_{i}_downsample")(x)
+                x = nn_conv.Downsample(name=f"down_{i}_downsample")(x)
                 side //= 2
         x = _Middle(c, name="mid")(x, deterministic)
-        x = nn.swish(nn_conv.group_norm(x.shape[-1], c.groups, "norm_out", c.dtype)(x))
-        return nn_conv.conv(c.z_channels, 3, "conv_out", c.dtype)(x)
+        norm_out = nn_conv.group_norm(x.shape[-1], c.groups, "norm_out", jnp.float32)
+        return nn_conv.conv(c.z_channels, 3, "conv_out", jnp.float32)(
+            nn.swish(norm_out(x))
+        )
 
 
 class Decoder(nn.Module):
@@ -157,7 +164,7 @@ class Decoder(nn.Module):
                     name = f"up_{i}_attn_{j}"
                     x = nn_conv.SpatialAttention(c.groups, c.dtype, name=name)(x)
             if i:
-                x = nn_conv.Upsample(c.dtype, name=f"up_{i}_upsample")(x)
+                x = nn_conv.Upsample(name=f"up_{i}_upsample")(x)
                 side *= 2
         x = nn.swish(nn_conv.group_norm(x.shape[-1], c.groups, "norm_out", c.dtype)(x))
         # What the last convolution reads: the adaptive weight of the adversarial
@@ -175,7 +182,7 @@ class VQGAN(nn.Module):
         c = self.config
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
-        self.quant_conv = nn_conv.conv(c.embed_dim, 1, "quant_conv", c.dtype)
+        self.quant_conv = nn_conv.conv(c.embed_dim, 1, "quant_conv", jnp.float32)
         self.post_quant_conv = nn_conv.conv(c.z_channels, 1, "post_quant_conv", c.dtype)
 
         def uniform(key, shape):

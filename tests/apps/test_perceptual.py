@@ -1,0 +1,100 @@
+"""Distances in feature spaces, opened by config and put to work in training."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptface_jax.apps import perceptual, reconstructing, training
+from gptface_jax.core.config import load_config
+from gptface_jax.core.errors import UserError
+from gptface_jax.nn.perceptual import LPIPS
+from gptface_jax.systems.vqgan import PerceptualConfig
+
+IMAGE = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3), minval=-1, maxval=1)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """The run of a tiny classifier."""
+    folder = tmp_path_factory.mktemp("classifier")
+    config = load_config("configs/judge/faces64.py:tiny")
+    training.train(config, folder, progress=False)
+    return folder
+
+
+@pytest.fixture
+def small_lpips(monkeypatch):
+    """LPIPS of few channels, as if read from 'weights.pth'."""
+    monkeypatch.setattr("gptface_jax.nn.perceptual.STAGES", ((2, 2), (3, 3)))
+    params = LPIPS().init(jax.random.key(1), IMAGE, IMAGE)["params"]
+    asked = []
+    monkeypatch.setattr(
+        "gptface_jax.interop.lpips.load", lambda path: asked.append(path) or params
+    )
+    yield asked
+
+
+def test_a_classifier_compares_pictures(classifier):
+    opened = perceptual.open_distance(PerceptualConfig(1.0, "classifier", classifier))
+    assert opened.name == "face_features"
+    near = opened.distance(opened.params, IMAGE, IMAGE + 0.01)
+    far = opened.distance(opened.params, IMAGE, -IMAGE)
+    assert near.shape == (2,) and (near > 0).all() and (far > 10 * near).all()
+
+
+def test_lpips_keeps_its_name_to_itself(small_lpips):
+    opened = perceptual.open_distance(PerceptualConfig(1.0, "lpips", "weights.pth"))
+    assert opened.name == "lpips" and small_lpips == ["weights.pth"]
+    measure = reconstructing.lpips_by("weights.pth")
+    np.testing.assert_allclose(
+        measure(IMAGE, -IMAGE), opened.distance(opened.params, IMAGE, -IMAGE), rtol=1e-5
+    )
+    np.testing.assert_allclose(measure(IMAGE, IMAGE), 0.0, atol=1e-12)
+
+
+def test_wrong_networks_are_named(tmp_path):
+    for config, said in (
+        (PerceptualConfig(1.0, "vgg", "x"), "network is 'vgg'; use one of lpips"),
+        (PerceptualConfig(1.0, "classifier", ""), "path is empty"),
+        (PerceptualConfig(1.0, "classifier", str(tmp_path / "no")), "does not exist"),
+    ):
+        with pytest.raises(UserError, match=said):
+            perceptual.open_distance(config)
+
+
+def test_training_with_a_distance_resumes_and_opens(classifier, tmp_path):
+    """The weights are part of the state: the run resumes; the tokenizer opens."""
+    config = load_config("configs/vqgan/faces64.py:tiny_gan")
+    with config.unlocked():
+        config.objective.perceptual = {"weight": 0.5, "path": str(classifier)}
+        config.checkpoint_every = 2
+    whole = training.train(config, tmp_path / "whole", progress=False)
+    rows = [json.loads(r) for r in (tmp_path / "whole/metrics.jsonl").open()]
+    assert rows[0]["face_features"] > 0 and "lpips" not in rows[0]
+    assert rows[-1]["eval/face_features"] > 0
+    with config.unlocked():
+        config.total_steps = 4
+    half = tmp_path / "half"
+    stopped = training.build(config, half)
+    from gptface_jax.train import loop
+
+    def two(start):
+        for _, batch in zip(range(start, 3), stopped.batches_fn(start)):
+            yield batch
+
+    with pytest.raises(UserError, match="data ended"):
+        loop.train(config, stopped.system, two, half, progress=False)
+    resumed = training.train(config, half, progress=False)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(resumed.params)):
+        np.testing.assert_array_equal(a, b)
+    from gptface_jax.apps import networks
+
+    opened = networks.open_network(half, "vqgan", step=None)
+    assert "discriminator" not in opened.params
+    image_ids = opened.module.apply(
+        {"params": opened.params}, jnp.asarray(IMAGE), method="encode"
+    )
+    assert image_ids.shape == (2, 8, 8)

@@ -1,0 +1,136 @@
+"""Tokenizers compared: figures of each, a picture with a labelled row of each."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+from PIL import Image
+
+from gptface_jax.apps import networks, reconstructing
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image
+from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.interop import directory
+from gptface_jax.nn.classifier import Classifier, ClassifierConfig
+
+PLAIN = {"psnr", "ssim", "codes_used", "perplexity", "num_images"}
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    """Model directory of an untrained judge of pictures of half the size."""
+    folder = tmp_path_factory.mktemp("judges") / "eye"
+    config = ClassifierConfig(32, ("Smiling", "Eyeglasses"), (8, 8), groups=4)
+    dummy = np.zeros((1, 32, 32, 3), np.float32)
+    params = nn.meta.unbox(Classifier(config).init(jax.random.key(0), dummy)["params"])
+    named = {"judge": dataclasses.asdict(config)}
+    directory.write(folder, named, {"judge": params}, {}, "float32")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demos(root, tmp_path_factory):
+    """The bundled tokenizer under two names."""
+    folder = tmp_path_factory.mktemp("demos")
+    for name in ("first", "second"):
+        (folder / name).symlink_to(root / "gptface_jax/models/demo")
+    return folder / "first", folder / "second"
+
+
+def test_rows_are_labelled_and_go_on_below():
+    colours = {"original": (200, 0, 0), "a_longer_name": (0, 0, 200)}
+    rows = {name: [np.full((8, 8, 3), c, np.uint8)] * 3 for name, c in colours.items()}
+    page = reconstructing.figure(rows, cell=32, columns=2)
+    pitch = 32 + 2 * 8
+    margin = page.shape[1] - 2 * 40 - 8
+    # Two blocks of two rows; the second block has one picture and a blank.
+    for row, (colour, shown) in enumerate(
+        [("original", 2), ("a_longer_name", 2), ("original", 1), ("a_longer_name", 1)]
+    ):
+        strip = page[row * pitch : (row + 1) * pitch]
+        for column in range(2):
+            centre = strip[8 + 16, margin + 8 + column * 40 + 16]
+            expected = colours[colour] if column < shown else (255, 255, 255)
+            assert tuple(centre) == expected, (row, column)
+        label = (strip[:, :margin] < 128).any(axis=(0, 2))
+        assert label.any() and not label[:2].any()
+    longer = [
+        (page[r * pitch : (r + 1) * pitch, :margin] < 128).sum() for r in range(2)
+    ]
+    assert longer[1] > longer[0]
+
+
+def test_names_of_folders():
+    assert reconstructing.names_of(["runs/a", "runs/b/"]) == ["a", "b"]
+    assert reconstructing.names_of(["x/best", "y/best"]) == ["x/best", "y/best"]
+    with pytest.raises(UserError, match="'x/a' is given twice"):
+        reconstructing.names_of(["x/a", "x/a"])
+
+
+def test_a_network_sees_pictures_of_its_own_size(judge):
+    network = networks.open_network(judge, "judge")
+    photos = np.stack([f.image for f in SyntheticFaces(size=64, count=4)])
+    halved = np.stack([image.resize(p, (32, 32)) for p in photos])
+    logits = reconstructing.on_pictures(network)
+    large, small = (logits(image.to_unit_range(p)) for p in (photos, halved))
+    assert large.shape == (4, 2)
+    # The halved pictures are rounded to 8 bits.
+    np.testing.assert_allclose(large, small, atol=0.05)
+    assert np.ptp(np.asarray(small), axis=0).max() > 0.1
+    features = reconstructing.on_pictures(network, "embed")
+    assert features(image.to_unit_range(photos)).shape == (4, 8)
+
+
+def test_tokenizers_are_compared(demos, judge, tmp_path):
+    spec = {"kind": "synthetic", "count": 6, "size": 64, "seed": 3}
+    figures = reconstructing.reconstruct(
+        spec, demos, tmp_path / "page.png", judge=judge, batch_size=4, progress=False
+    )
+    assert list(figures) == ["first", "second"]
+    assert figures["first"] == pytest.approx(figures["second"], rel=1e-5)
+    found = figures["first"]
+    assert found["num_images"] == 6 and found["psnr"] > 15
+    assert found["present/Smiling"] + found["absent/Smiling"] == 6
+    assert found["distance/eye"] > 0 and found["frechet/eye"] > 0
+    assert {"identity_before/eye", "identity_after/eye"} <= set(found)
+    page = np.asarray(Image.open(tmp_path / "page.png"))
+    pitch = 96 + 2 * 8
+    rows = [page[i * pitch : (i + 1) * pitch] for i in range(3)]
+    np.testing.assert_array_equal(rows[1][:, -600:], rows[2][:, -600:])
+    assert (rows[0] != rows[1]).any()
+    # One batch of all gives what padded batches of 4 give.
+    whole = reconstructing.reconstruct(spec, demos[:1], judge=judge, progress=False)
+    assert whole["first"] == pytest.approx(found, rel=1e-4)
+
+
+def test_photographs_of_people_are_not_told_apart(demos, judge, tmp_path):
+    for i, face in enumerate(SyntheticFaces(size=64, count=4)):
+        Image.fromarray(face.image).save(tmp_path / f"{i}.png")
+    rows = [{"file_name": f"{i}.png", "identity": f"p{i // 2}"} for i in range(4)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metadata.jsonl").write_text(lines)
+    spec = {"kind": "folder", "path": str(tmp_path)}
+    figures = reconstructing.reconstruct(spec, demos[:1], judge=judge, progress=False)
+    assert "frechet/eye" in figures["first"]
+    assert not [name for name in figures["first"] if name.startswith("identity")]
+
+
+def test_the_command_prints_and_writes(demos, judge, tmp_path, capsys, gptface_command):
+    photos = ("--quiet", "--images", "synthetic", "--limit", 3)
+    first = ("--tokenizer", demos[0])
+    written = tmp_path / "figures.json"
+    assert gptface_command("reconstruct", *photos, *first, "--json", written) == 0
+    printed = json.loads(capsys.readouterr().out)
+    exact = json.loads(written.read_text())
+    assert set(printed) == set(exact) == PLAIN
+    assert printed == {k: round(v, 4) for k, v in exact.items()} != exact
+    both = (*first, "--tokenizer", demos[1], "--judge", judge)
+    assert gptface_command("reconstruct", *photos, *both) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed) == ["first", "second"]
+    assert "balanced_agreement/Smiling" in printed["first"] or (
+        0 in (printed["first"]["present/Smiling"], printed["first"]["absent/Smiling"])
+    )
