@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 from PIL import Image, ImageDraw, ImageFont
 
 from gptface_jax.apps import networks, perceptual, pictures, tokenization
@@ -22,6 +23,7 @@ from gptface_jax.evaluate import reconstruction
 from gptface_jax.nn.perceptual import feature_distance
 from gptface_jax.systems.vqgan import PerceptualConfig
 
+_psnr, _ssim = jax.jit(reconstruction.psnr), jax.jit(reconstruction.ssim)
 Paths = Sequence[str | os.PathLike]
 _COLUMNS, _GAP = 8, 8
 
@@ -202,3 +204,58 @@ def reconstruct(
         page = figure({"original": originals, **rows}, max(96, largest))
         pictures.save(page, out)
     return figures
+
+
+def reconstruct_at_own_size(
+    spec: Mapping[str, Any],
+    tokenizer: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    tile: int = 64,
+    overlap: int = 8,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Photos of any size through a VQGAN and back, one after another.
+
+    What is larger than a tile is encoded and decoded in tiles, with the memory of one.
+
+    Args:
+      spec: the photos.
+      tokenizer: VQGAN training run or model directory.
+      out: folder that gets 00000.png, ... of the photos' own sizes.
+      tile, overlap: in tokens, see `ImageTokenizer.decode_tiled`.
+      progress: show a bar.
+
+    Returns:
+      Means over the photos: psnr (dB), ssim, tokens; tiled, the share of photos cut
+      into tiles; num_images.
+
+    Raises:
+      UserError: a folder with other files in it, or a photo that cannot be read.
+    """
+    source = sources.open_source(spec)
+    folder = pathlib.Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UserError(f"'{out}' is not empty; choose a new folder")
+    vqgan = ImageTokenizer(networks.open_network(tokenizer, "vqgan"), batch_size=1)
+    f, rows = vqgan.config.factor, []
+    for i in tqdm.trange(len(source), unit="image", disable=not progress):
+        photo = transforms.decode_picture(source[i])[None]
+        size = photo.shape[1:3]
+        tiled = max(size) > tile * f
+        ids = vqgan.encode_tiled(photo, tile, overlap) if tiled else vqgan.encode(photo)
+        again = (
+            vqgan.decode_tiled(ids, tile, overlap, size)
+            if tiled
+            else vqgan.decode(ids, size)
+        )
+        pictures.save(image.from_unit_range(again)[0], folder / f"{i:05d}.png")
+        pair = again.clip(-1, 1), image.to_unit_range(photo)
+        quality = [float(m(*pair)[0]) for m in (_psnr, _ssim)]
+        rows.append([*quality, ids.size, tiled])
+    if not rows:
+        raise UserError("no pictures to reconstruct; check what was given")
+    names = ("psnr", "ssim", "tokens", "tiled")
+    means = np.mean(rows, axis=0, dtype=np.float64)
+    return {**dict(zip(names, map(float, means))), "num_images": len(rows)}

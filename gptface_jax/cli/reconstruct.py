@@ -4,6 +4,11 @@ gptface reconstruct --images my_photos --tokenizer runs/vqgan --out grid.png
 gptface reconstruct --images my_photos --tokenizer runs/plain --tokenizer runs/gan \\
     --judge runs/judge --out comparison.png --json figures.json
 
+With --own-size every photo keeps its size, and --out is a folder of pictures; what
+is larger than a tile is encoded and decoded in overlapping tiles.
+
+gptface reconstruct --images large --tokenizer runs/vqgan --own-size --out again
+
 PSNR, SSIM and the use of the codes; with a judge also whether it sees the same
 attributes in photo and reconstruction, and distances in its feature space. A judge
 whose features the VQGAN was trained with cannot judge it.
@@ -16,6 +21,7 @@ import json
 import pathlib
 
 from gptface_jax.cli import _source
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also LPIPS: files of VGG-16 and of its heads, joined by a comma",
     )
     parser.add_argument("--out", help="picture of originals above reconstructions")
+    parser.add_argument(
+        "--own-size", action="store_true", help="photos are not made smaller"
+    )
+    parser.add_argument(
+        "--tile", type=int, default=64, help="of --own-size, in tokens; default 64"
+    )
+    parser.add_argument(
+        "--overlap", type=int, default=8, help="of tiles, in tokens; default 8"
+    )
     parser.add_argument("--json", metavar="FILE", help="the figures, not rounded")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -40,13 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps import reconstructing
 
-    figures = reconstructing.reconstruct(
-        _source.spec(options),
-        options.tokenizer,
-        options.out,
-        judge=options.judge,
-        lpips=options.lpips,
-        progress=not options.quiet,
+    figures = (
+        _at_own_size(options)
+        if options.own_size
+        else reconstructing.reconstruct(
+            _source.spec(options),
+            options.tokenizer,
+            options.out,
+            judge=options.judge,
+            lpips=options.lpips,
+            progress=not options.quiet,
+        )
     )
     if options.json:
         text = json.dumps(_plain(figures), indent=2) + "\n"
@@ -56,6 +75,25 @@ def run(options: argparse.Namespace) -> None:
         for name, values in figures.items()
     }
     print(json.dumps(_plain(rounded)))
+
+
+def _at_own_size(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from gptface_jax.apps import reconstructing
+
+    if len(options.tokenizer) > 1 or options.judge or options.lpips or not options.out:
+        raise UserError(
+            "--own-size takes one --tokenizer and a folder as --out, and neither "
+            "--judge nor --lpips"
+        )
+    figures = reconstructing.reconstruct_at_own_size(
+        _source.spec(options),
+        options.tokenizer[0],
+        options.out,
+        tile=options.tile,
+        overlap=options.overlap,
+        progress=not options.quiet,
+    )
+    return {options.tokenizer[0]: figures}
 
 
 def _plain(figures: dict[str, dict[str, float]]) -> dict:

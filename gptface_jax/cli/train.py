@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 
+from gptface_jax.cli import _hosts
 from gptface_jax.core.errors import UserError
 
 
@@ -24,24 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workdir", required=True, help="folder of this run")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_argument(
-        "--distributed", action="store_true", help="several hosts, found by JAX"
-    )
-    parser.add_argument("--coordinator", help="host:port of process 0")
-    parser.add_argument("--num-processes", type=int)
-    parser.add_argument("--process-id", type=int)
+    _hosts.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.core.config import load_config, override
 
     config = override(load_config(options.config), options.overrides)
-    if options.distributed or options.coordinator:
-        import jax
-
-        jax.distributed.initialize(
-            options.coordinator, options.num_processes, options.process_id
-        )
+    _hosts.join(options)
     from gptface_jax.apps import training
 
     state = training.train(config, options.workdir, progress=not options.quiet)

@@ -134,3 +134,25 @@ def test_the_command_prints_and_writes(demos, judge, tmp_path, capsys, gptface_c
     assert "balanced_agreement/Smiling" in printed["first"] or (
         0 in (printed["first"]["present/Smiling"], printed["first"]["absent/Smiling"])
     )
+
+
+def test_photos_of_their_own_size(demos, tmp_path, gptface_command, capsys):
+    """Tiled where they are larger than a tile, never resized."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    faces = SyntheticFaces(size=96, count=2)
+    for i, size in enumerate([(96, 96), (61, 40)]):  # width, height
+        Image.fromarray(faces[i].image).crop((0, 0, *size)).save(photos / f"{i}.png")
+    command = ("reconstruct", "--quiet", "--images", photos, "--own-size")
+    command += ("--tokenizer", demos[0], "--out", tmp_path / "again")
+    assert gptface_command(*command, "--tile", 8, "--overlap", 2) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["num_images"] == 2 and figures["tiled"] == 0.5
+    assert figures["tokens"] == (12 * 12 + 8 * 5) / 2
+    assert figures["psnr"] > 18 and 0.5 < figures["ssim"] < 1
+    written = [Image.open(p) for p in sorted((tmp_path / "again").glob("*.png"))]
+    assert [p.size for p in written] == [(96, 96), (61, 40)]
+    assert gptface_command(*command) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert gptface_command(*command, "--judge", "x") == 2
+    assert "neither --judge" in capsys.readouterr().err
