@@ -101,7 +101,10 @@ _TINY_CACHE = (
     "--config.model.max_positions=80",
     "--config.model.vocab.codebook_size=32",
 )
-_OUTPUTS = ("photos", "tokens/", "runs/", "edited.png", "reconstructions.png")
+_OUTPUTS = (
+    "photos", "tokens/", "runs/", "edited.png", "reconstructions.png", "pixels.png",
+    "comparison.png", "comparison.json", "again",
+)  # fmt: skip
 
 
 def small(command: list[str], folder: pathlib.Path) -> list[str]:
@@ -112,7 +115,9 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
             place = rf"(?<![\w/.]){re.escape(start)}"
             word = re.sub(place, f"{folder}/{start}", word)
         config = re.fullmatch(r"(configs/.*\.py)(:\w+)?", word)
-        words.append(f"{config[1]}:tiny" if config else word)
+        if config:
+            word = f"{config[1]}:tiny" + "_gan" * (config[2] == ":gan")
+        words.append(word)
     if command[0] == "train":
         words += ["--quiet", "--config.total_steps=4"]
         if "configs/gptface" in " ".join(command):
@@ -126,9 +131,9 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
     return words
 
 
-def test_from_a_folder_of_photos_to_an_edit(tmp_path):
-    """The four commands of README and guide."""
-    photos = tmp_path / "photos"
+def put_photos(folder: pathlib.Path) -> None:
+    """Twelve drawn faces with labels, as `photos`."""
+    photos = folder / "photos"
     photos.mkdir()
     faces = SyntheticFaces(size=48, count=12)
     rows = []
@@ -137,6 +142,11 @@ def test_from_a_folder_of_photos_to_an_edit(tmp_path):
         labels = {k: v for k, v in faces[i].labels.items() if k != "Age"}
         rows.append(json.dumps({"file_name": f"{i}.jpg", **labels}))
     (photos / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def test_from_a_folder_of_photos_to_an_edit(tmp_path):
+    """The four commands of README and guide."""
+    put_photos(tmp_path)
     chain = commands(pathlib.Path("docs/guide.md"))[:4]
     assert [c[0] for c in chain] == ["train", "tokenize", "train", "edit"]
     for command in chain:
@@ -156,6 +166,21 @@ def test_the_commands_behind_the_results_run(tmp_path, shared, capsys):
                 continue
             words = small(command, tmp_path)
             assert main(words) == 0, (words, capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_photos_to_a_good_tokenizer(tmp_path, capsys):
+    """docs/tokenizer.md; what is imported is tested in tests/cli."""
+    put_photos(tmp_path)
+    for command in commands(pathlib.Path("docs/tokenizer.md")):
+        if command[0] == "import" or "my_vqgan" in command:
+            continue
+        words = small(command, tmp_path)
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    assert (tmp_path / "comparison.png").is_file()
+    figures = json.loads((tmp_path / "comparison.json").read_text())
+    assert set(figures) == {"pixels", "gan"}
+    assert len(list((tmp_path / "again").glob("*.png"))) == 12
 
 
 @pytest.mark.slow
