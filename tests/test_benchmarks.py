@@ -1,0 +1,115 @@
+"""The benchmarks: their clocks, and that both sides run the same network."""
+
+import importlib
+import itertools
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+NEEDS_TORCH = "the peers of the benchmarks need torch (extra 'bench')"
+
+
+@pytest.fixture
+def load(root, monkeypatch):
+    """Imports a file of benchmarks/ as a script there would."""
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    return importlib.import_module
+
+
+@pytest.fixture
+def sides(load):
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    return load("vqgan_sides")
+
+
+@pytest.fixture
+def tiny(load, sides):
+    return load("vqgan").SIZES["tiny"]
+
+
+def pictures(config, batch):
+    shape = (batch, config.resolution, config.resolution, 3)
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def test_functions_take_turns_and_the_median_counts(load, monkeypatch):
+    timing = load("timing")
+    now, calls = itertools.count(), []
+    lengths = {"a": iter([9, 1, 5, 2]), "b": iter([9, 3, 3, 4])}
+
+    def function(name):
+        calls.append(name)
+        for _ in range(next(lengths[name]) - 1):
+            next(now)
+
+    monkeypatch.setitem(timing.CLOCKS, "wall", lambda: next(now))
+    spent = timing.interleaved(
+        {name: lambda n=name: function(n) for name in "ab"}, repeats=3
+    )
+    assert "".join(calls) == "ab" + "ababab"  # the first two only warm up
+    assert spent == {"a": 2, "b": 3}
+
+
+def test_operations_are_counted_where_they_belong(load):
+    where = load("where")
+    program = """
+      %ynn_fusion.2 = f32[8]{0} fusion(%x), metadata={op_name="jit(f)/down_0_block_1/norm1/add" source_line=3}
+      ROOT %conv.1 = f32[8]{0} convolution(%x), metadata={op_name="jit(f)/up_1_upsample/conv/conv"}
+      %cond.7 = (f32[]) conditional(%p, %a, %b), metadata={op_name="jit(f)/cond"}
+      %copy.3 = f32[8]{0} copy(%x)
+    """  # noqa: E501
+    paths = where.paths(program)
+    assert {name: where.part(path) for name, path in paths.items()} == {
+        "ynn_fusion.2": "group norms",
+        "conv.1": "upsampling and its convolutions",
+        "copy.3": "the rest",
+    }
+
+
+@pytest.mark.parametrize("losses", ["l1", pytest.param("full", marks=pytest.mark.slow)])
+def test_both_sides_are_one_network(sides, tiny, losses):
+    config, batch = tiny
+    ours = sides.Ours(config, batch, losses)
+    apart = sides.differences(
+        ours,
+        sides.Theirs(ours, "cpu", compiled=False),
+        pictures(config, batch),
+    )
+    sides.check(apart)
+    # Far below the limits, so that these can tell a wrong epsilon or constant.
+    assert apart["latents"] < 1e-5 and apart["pictures"] < 1e-4
+
+
+def test_networks_that_differ_are_not_timed(sides, tiny):
+    config, batch = tiny
+    ours = sides.Ours(config, batch, "l1")
+    theirs = sides.Theirs(ours, "cpu", compiled=False)
+    theirs.model.decoder.conv_out.bias.data += 0.01
+    apart = sides.differences(ours, theirs, pictures(config, batch))
+    with pytest.raises(SystemExit, match="differ by 0.01 in their pictures"):
+        sides.check(apart)
+
+
+def test_a_swapped_parameter_shows(sides, tiny):
+    """Biases and scales are not at 0 and 1, where many mistakes are invisible."""
+    config, batch = tiny
+    ours = sides.Ours(config, batch, "l1")
+    norm = ours.parts()[0]["encoder"]["mid"]["block_1"]["norm1"]
+    assert jnp.std(norm["scale"]) > 0.03 and jnp.std(norm["bias"]) > 0.03
+
+
+def test_the_table(load, sides, capsys, tmp_path):
+    vqgan = load("vqgan")
+    file = tmp_path / "speed.json"
+    options = ["--size", "tiny", "--losses", "l1", "--repeats", "1", "--no-compile"]
+    vqgan.main([*options, "--only", "encode", "decode", "--json", str(file)])
+    header, apart, head, *rows = capsys.readouterr().out.splitlines()
+    assert "batch 2" in header and apart.startswith("largest differences")
+    assert head.split() == ["pictures/s", "JAX", "PyTorch", "JAX", "/", "PyTorch"]
+    assert [row.split()[0] for row in rows] == ["encode", "decode"]
+    seconds = json.loads(file.read_text())["seconds"]["encode"]
+    rate, ratio = rows[0].split()[1], rows[0].split()[-1]
+    assert float(rate) == pytest.approx(2 / seconds["JAX"], abs=0.01)
+    assert float(ratio) == pytest.approx(seconds["PyTorch"] / seconds["JAX"], abs=0.01)
