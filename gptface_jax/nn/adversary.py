@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptface_jax.nn import conv as nn_conv
+from gptface_jax.ops.convolution import convolve
 
 MOMENTUM = 0.9  # of the stored statistics; PyTorch calls it 0.1
 _EPSILON = 1e-5
@@ -113,6 +114,7 @@ class Discriminator(nn.Module):
             strides=stride,
             padding=[(1, 1), (1, 1)],
             use_bias=bias,
+            conv_general_dilated=convolve,
             dtype=self.config.dtype,
             kernel_init=init,
             name=name,

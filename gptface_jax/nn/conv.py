@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gptface_jax.ops.convolution import convolve
+
 
 def conv(
     features: int, size: int, name: str | None, dtype, stride: int = 1, padding=None
@@ -26,6 +28,7 @@ def conv(
         (size, size),
         strides=stride,
         padding=padding,
+        conv_general_dilated=convolve,
         dtype=dtype,
         kernel_init=nn.with_logical_partitioning(init, (None, None, None, "channels")),
         bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("channels",)),

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gptface_jax.ops.convolution import convolve
+
 # Convolutions of VGG-16 by stage; a 2 x 2 maximum precedes every stage but the first.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -53,7 +55,12 @@ class LPIPS(nn.Module):
 
     def setup(self):
         widths = [width for stage in STAGES for width in stage]
-        self.conv = [nn.Conv(w, (3, 3), padding=1, dtype=self.dtype) for w in widths]
+        self.conv = [
+            nn.Conv(
+                width, (3, 3), 1, 1, conv_general_dilated=convolve, dtype=self.dtype
+            )
+            for width in widths
+        ]
         self.lin = [
             self.param(f"lin_{i}", nn.initializers.ones, (stage[-1],))
             for i, stage in enumerate(STAGES)
