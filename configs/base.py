@@ -13,6 +13,8 @@ def base(system: str) -> ConfigDict:
     return ConfigDict(
         {
             "system": system,
+            # A run or model directory whose weights a new run starts with.
+            "init_from": "",
             "seed": 0,
             "total_steps": 1000,
             "batch_size": 32,

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptface_jax.apps import perceptual
+from gptface_jax.apps import networks, perceptual
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import System
@@ -303,6 +303,12 @@ def build(config: Any, workdir: str | os.PathLike) -> Experiment:
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
     """Trains what the config describes, resuming what `workdir` holds."""
     experiment = build(config, workdir)
+    start = None
+    if config.get("init_from"):
+
+        def start():
+            return networks.open_network(config["init_from"], config["system"]).params
+
     return loop.train(
         experiment.config,
         experiment.system,
@@ -310,5 +316,6 @@ def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> Tra
         workdir,
         eval_batches=experiment.eval_batches,
         extra_files=experiment.extra_files,
+        initial_params=start,
         progress=progress,
     )

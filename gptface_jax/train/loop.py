@@ -32,6 +32,7 @@ def train(
     *,
     eval_batches: Iterable | Callable[[], Iterable] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
+    initial_params: Callable[[], Mapping[str, Any]] | None = None,
     progress: bool = True,
 ) -> state.TrainState:
     """Trains `system` to `config.total_steps`, resuming what `workdir` holds.
@@ -47,6 +48,8 @@ def train(
         iterator over them.
       extra_files: name -> content, stored in every checkpoint (vocabulary, ...). A
         run is not resumed with others.
+      initial_params: () -> parameters that a new run starts with, see
+        `state.start_from`.
       progress: whether process 0 shows a bar.
 
     Returns:
@@ -63,7 +66,14 @@ def train(
     mesh = sharding.make_mesh(**vars(settings.mesh))
     with jax.set_mesh(mesh), contextlib.ExitStack() as resources:
         run = _Run(
-            config, system, workdir, mesh, eval_batches, extra_files or {}, resources
+            config,
+            system,
+            workdir,
+            mesh,
+            eval_batches,
+            extra_files or {},
+            initial_params,
+            resources,
         )
         with nn.logical_axis_rules(run.activation_rules), StopSignal() as stop:
             run.check_evaluation()
@@ -74,7 +84,15 @@ class _Run:
     """One call of `train`: the objects it needs, and the steps it takes."""
 
     def __init__(
-        self, config, system, workdir, mesh, eval_batches, extra_files, resources
+        self,
+        config,
+        system,
+        workdir,
+        mesh,
+        eval_batches,
+        extra_files,
+        initial_params,
+        resources,
     ):
         self.config = plain(config)
         self.settings = settings = read_settings(config)
@@ -96,7 +114,9 @@ class _Run:
         )
         resources.callback(self.checkpoints.close)
         self.writers: list[Any] = []
-        self.state, shardings, dropped = self._create_or_restore(optimizers)
+        self.state, shardings, dropped = self._create_or_restore(
+            optimizers, initial_params
+        )
         self.start = int(self.state.step)
         self.activation_rules = sharding.activation_rules(sharding.RULES, dropped)
         self.step_fn, self.packer = step.make_step(
@@ -127,7 +147,7 @@ class _Run:
                 "or mesh"
             )
 
-    def _create_or_restore(self, optimizers):
+    def _create_or_restore(self, optimizers, initial_params):
         latest = self.checkpoints.latest_step()
         if latest is not None:
             meta = self.checkpoints.meta(latest)
@@ -144,6 +164,8 @@ class _Run:
         )
         if latest is not None:
             created = self.checkpoints.restore(latest, created)
+        elif initial_params:
+            created = state.start_from(created, initial_params())
         return created, shardings, dropped
 
     def _open_writers(self, resources) -> None:

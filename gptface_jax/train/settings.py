@@ -13,7 +13,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.train.optim import OptimConfig
 
 # Top-level config keys that belong to somebody else and are not read here.
-_FOREIGN = ("system", "model", "objective", "data", "dtype", "optim")
+_FOREIGN = ("system", "init_from", "model", "objective", "data", "dtype", "optim")
 
 # A resumed run may change these, by the start of their dotted path; a change of
 # anything else means another experiment.

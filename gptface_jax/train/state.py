@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
 
 from gptface_jax.core import trees, types
+from gptface_jax.core.errors import UserError
 from gptface_jax.train import sharding
 
 
@@ -121,6 +123,33 @@ def create(
     if abstract:
         return with_shardings(shapes, shardings), shardings, dropped
     return jax.jit(init, out_shardings=shardings)(key), shardings, dropped
+
+
+def start_from(created: TrainState, params: Mapping[str, Any]) -> TrainState:
+    """Gives a new state the parameters of another network.
+
+    Args:
+      created: as `create` makes it; what `params` lacks stays as it is.
+      params: nested dict of arrays.
+
+    Raises:
+      UserError: a parameter that is not there, or of another shape.
+    """
+    flat, given = trees.flatten(created.params), trees.flatten(params)
+    for name, value in given.items():
+        if name not in flat or flat[name].shape != value.shape:
+            there = f"has the shape {flat[name].shape}" if name in flat else "is not"
+            raise UserError(
+                f"init_from: '{name}' of shape {value.shape} {there} in this model; "
+                "start from a network with the same config.model"
+            )
+        whole = np.asarray(value, flat[name].dtype)
+        flat[name] = jax.make_array_from_callback(
+            whole.shape, flat[name].sharding, whole.__getitem__
+        )
+    params = trees.unflatten(flat)
+    ema = None if created.ema is None else jax.tree.map(jnp.copy, params)
+    return created.replace(params=params, ema=ema)
 
 
 def with_shardings(tree: Any, shardings: Any) -> Any:

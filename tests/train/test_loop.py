@@ -17,7 +17,9 @@ from gptface_jax.train.loop import train
 
 def run(workdir, system=None, batches=tiny.batches_fn, **changes):
     options = {
-        k: changes.pop(k) for k in ("eval_batches", "extra_files") if k in changes
+        k: changes.pop(k)
+        for k in ("eval_batches", "extra_files", "initial_params")
+        if k in changes
     }
     system = system or tiny.make_system(dropout=0.3)
     return train(
@@ -39,6 +41,33 @@ def assert_bitwise_equal(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(flat_a, flat_b):
         assert x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def test_a_run_starts_with_the_weights_of_another(tmp_path):
+    first = run(tmp_path / "first", total_steps=2)
+    given = jax.device_get(first.params)
+    still = {"peak_lr": 0.0, "start_lr": 0.0, "end_lr": 0.0, "weight_decay": 0.0}
+    options = {"initial_params": lambda: given, "ema_decay": 0.5, "optim": still}
+    second = run(tmp_path / "second", total_steps=1, **options)
+    assert_bitwise_equal(jax.device_get(second.params), given)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6), second.ema, given)
+    # What a run has saved counts more.
+    other = jax.tree.map(np.zeros_like, given)
+    resumed = run(
+        tmp_path / "second",
+        total_steps=1,
+        **{**options, "initial_params": lambda: other},
+    )
+    assert_bitwise_equal(jax.device_get(resumed.params), given)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    given = jax.device_get(run(tmp_path / "first", total_steps=1).params)
+    wrong = jax.tree.map(lambda x: x[..., None], given)
+    with pytest.raises(UserError, match="init_from: '.*' of shape .* has the shape"):
+        run(tmp_path / "second", initial_params=lambda: wrong)
+    with pytest.raises(UserError, match="init_from: 'unknown' of shape .* is not in"):
+        run(tmp_path / "second", initial_params=lambda: {"unknown": np.ones(2)})
 
 
 class Interrupt(Exception):

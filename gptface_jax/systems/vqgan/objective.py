@@ -60,7 +60,7 @@ class AdversaryConfig:
     warmup: float = 0.02
     r1: float = 0.0
     won_below: float = 0.03
-    ruined_above: float = 2.0
+    ruined_above: float = 1.5
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
 
     def __post_init__(self):
