@@ -35,6 +35,7 @@ except ModuleNotFoundError:
 import torch_peer
 import vqgan_sides
 import where
+from tables import aligned
 
 # name -> (the network, the batch)
 SIZES: dict[str, tuple[VQGANConfig, int]] = {
@@ -77,20 +78,6 @@ SIZES: dict[str, tuple[VQGANConfig, int]] = {
     "taming336": (VQGANConfig(resolution=336, attn_resolutions=(21,)), 16),
 }
 WHAT = ("encode", "decode", "train")
-
-
-def aligned(rows: list[list[str]]) -> str:
-    """Rows of text as a table, the first column to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:])),
-            ]
-        ).rstrip()
-        for row in rows
-    )
 
 
 def rates(spent: dict[str, dict[str, float]], batch: int) -> str:
