@@ -8,7 +8,6 @@ times slower. Here they are written in that layout.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -22,78 +21,85 @@ def convolve(
     kernel: jax.Array,
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] = (1, 1),
+    rhs_dilation: Sequence[int] = (1, 1),
     **defaults,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` for plain convolutions, to be given to `nn.Conv`.
+    """`lax.conv_general_dilated` without groups, to be given to `nn.Conv`.
 
-    Differentiable backwards (twice, too), not forwards.
+    Differentiable backwards any number of times, not forwards.
 
     Args:
       x: [B,H,W,C].
       kernel: [h,w,C,D].
       strides: of the two axes.
       padding: (before, after) of each axis.
+      lhs_dilation, rhs_dilation: of x and of the kernel.
       defaults: what `nn.Conv` says besides; anything but its defaults is refused.
 
     Returns:
       [B,H',W',D].
 
     Raises:
-      ValueError: a dilation, groups or a precision.
+      ValueError: groups or a precision.
     """
-    fixed = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1}
-    for name, value in defaults.items():
-        if name != "dimension_numbers" and value != fixed.get(name):
-            raise ValueError(f"convolve knows no {name} {value}; use lax's own")
-    return _convolve(x, kernel, tuple(strides), tuple(map(tuple, padding)))
+    for name, usual in (("feature_group_count", 1), ("precision", None)):
+        if defaults.get(name, usual) != usual:
+            raise ValueError(f"convolve knows no {name} {defaults[name]}; use lax's")
+    padding = tuple(map(tuple, padding))
+    dilations = tuple(lhs_dilation), tuple(rhs_dilation)
+    return _convolve(x, kernel, tuple(strides), padding, *dilations)
 
 
-def _plain(x, kernel, strides, padding):
+def _plain(x, kernel, strides, padding, *dilations):
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=_LAYOUT
+        x, kernel, strides, padding, *dilations, dimension_numbers=_LAYOUT
     )
 
 
-_convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
+_convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3, 4, 5))
 
 
-def _forward(x, kernel, strides, padding):
-    return _plain(x, kernel, strides, padding), (x, kernel)
+def _forward(x, kernel, *how):
+    return _plain(x, kernel, *how), (x, kernel)
 
 
-def _backward(strides, padding, residuals, slope):
+def _backward(strides, padding, of_x, of_kernel, residuals, slope):
     def plain(x, kernel, slope):
-        run = functools.partial(_plain, strides=strides, padding=padding)
+        run = lambda x, k: _plain(x, k, strides, padding, of_x, of_kernel)  # noqa: E731
         return jax.vjp(run, x, kernel)[1](slope)
 
-    on_cpu = functools.partial(_slopes, strides=strides, padding=padding)
+    def on_cpu(x, kernel, slope):
+        """Each gradient is a convolution again: what was a stride now dilates."""
+        before = [low for low, _ in padding]
+        wide, window, output = (  # sizes with the zeros that dilation puts between
+            [(n - 1) * d + 1 for n, d in zip(sizes, dilation)]
+            for sizes, dilation in (
+                (x.shape[1:3], of_x),
+                (kernel.shape[:2], of_kernel),
+                (slope.shape[1:3], strides),
+            )
+        )
+        axes = list(zip(before, wide, window, output))
+        dx = _convolve(
+            slope,
+            kernel[::-1, ::-1].swapaxes(2, 3),
+            of_x,
+            tuple((w - 1 - low, n + low - m) for low, n, w, m in axes),
+            strides,
+            of_kernel,
+        )
+        dk = _convolve(
+            x.transpose(3, 1, 2, 0),
+            slope.transpose(1, 2, 0, 3),
+            of_kernel,
+            tuple((low, w + m - 1 - n - low) for low, n, w, m in axes),
+            of_x,
+            strides,
+        )
+        return dx, dk.transpose(1, 2, 0, 3)
+
     return lax.platform_dependent(*residuals, slope, cpu=on_cpu, default=plain)
-
-
-def _slopes(x, kernel, slope, strides, padding):
-    """Gradients of (x, kernel), each one convolution in the usual layout."""
-    # (size, kernel's size, output's size, stride, padding before) of each axis
-    axes = [
-        (x.shape[i + 1], kernel.shape[i], slope.shape[i + 1], strides[i], padding[i][0])
-        for i in range(2)
-    ]
-    dx = lax.conv_general_dilated(
-        slope,
-        kernel[::-1, ::-1].swapaxes(2, 3),
-        (1, 1),
-        [(k - 1 - low, n + low - (m - 1) * s - 1) for n, k, m, s, low in axes],
-        lhs_dilation=strides,
-        dimension_numbers=_LAYOUT,
-    )
-    dk = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        slope.transpose(1, 2, 0, 3),
-        (1, 1),
-        [(low, k + (m - 1) * s - n - low) for n, k, m, s, low in axes],
-        rhs_dilation=strides,
-        dimension_numbers=_LAYOUT,
-    )
-    return dx, dk.transpose(1, 2, 0, 3)
 
 
 _convolve.defvjp(_forward, _backward)

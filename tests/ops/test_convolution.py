@@ -11,27 +11,29 @@ from jax import lax
 from gptface_jax.ops.convolution import convolve
 
 
-def plain(x, kernel, strides, padding):
+def plain(x, kernel, strides, padding, *dilations):
+    layout = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, strides, padding, *dilations, dimension_numbers=layout
     )
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    size=st.tuples(st.integers(7, 9), st.integers(7, 9)),
     kernel=st.sampled_from((1, 3, 4)),
     strides=st.sampled_from(((1, 1), (2, 2), (2, 1))),
     padding=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
+    dilations=st.sampled_from((((1, 1), (1, 1)), ((2, 1), (1, 1)), ((1, 2), (1, 2)))),
 )
-def test_first_and_second_derivatives(size, kernel, strides, padding):
+def test_first_and_second_derivatives(size, kernel, strides, padding, dilations):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, 3)).astype(np.float32)
     k = rng.normal(size=(kernel, kernel, 3, 4)).astype(np.float32)
 
     def slopes(run):
         def once(x, k):
-            return jnp.sum(jnp.sin(run(x, k, strides, padding)))
+            return jnp.sum(jnp.sin(run(x, k, strides, padding, *dilations)))
 
         def twice(x, k):
             return jnp.sum(jnp.square(jax.grad(once)(x, k)))
