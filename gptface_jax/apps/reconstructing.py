@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gptface_jax.apps import networks, perceptual, pictures, tokenization
 from gptface_jax.apps.image_tokenizer import ImageTokenizer
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import Batch
 from gptface_jax.data import image, sources, transforms
 from gptface_jax.data.record import Record
@@ -60,14 +60,32 @@ def on_pictures(network: networks.Network, method: str = "__call__") -> Callable
     return functools.partial(run, jax.device_put(network.params))
 
 
-def judged_by(judge: str | os.PathLike) -> dict[str, Any]:
+def judged_by(
+    judge: str | os.PathLike, attributes: Sequence[str] = ()
+) -> dict[str, Any]:
     """What a judge adds to `evaluate.reconstruction.evaluate`.
+
+    Args:
+      judge: training run or model directory of a classifier.
+      attributes: which of its verdicts count; all, if none are named.
 
     Returns:
       Its arguments judge and attributes, and distances and features in the feature
       space of the judge, named after its folder.
+
+    Raises:
+      UserError: an attribute that the judge does not know.
     """
     network = networks.open_network(judge, "judge")
+    known = network.config.attributes
+    for name in attributes:
+        if name not in known:
+            raise UserError(
+                f"judge '{judge}' does not know '{name}'{nearest(name, known)}; it "
+                f"judges {', '.join(known)}"
+            )
+    chosen = np.array([known.index(name) for name in attributes or known])
+    logits = on_pictures(network)
     (name,) = names_of([judge])
     maps = on_pictures(network, "features")
     compare = jax.jit(feature_distance)
@@ -76,8 +94,8 @@ def judged_by(judge: str | os.PathLike) -> dict[str, Any]:
         return compare(maps(picture), maps(target))
 
     return {
-        "judge": on_pictures(network),
-        "attributes": network.config.attributes,
+        "judge": lambda picture: logits(picture)[:, chosen],
+        "attributes": attributes or known,
         "distances": {name: distance},
         "features": {name: on_pictures(network, "embed")},
     }
@@ -153,6 +171,7 @@ def reconstruct(
     out: str | os.PathLike | None = None,
     *,
     judge: str | os.PathLike | None = None,
+    attributes: Sequence[str] = (),
     lpips: str | None = None,
     shown: int = 16,
     batch_size: int = 64,
@@ -167,6 +186,7 @@ def reconstruct(
       out: file for a picture of the originals above a row for each tokenizer.
       judge: training run or model directory of a classifier that says what the
         pictures show, and whose features compare them.
+      attributes: which of the judge's verdicts are reported; all, if none.
       lpips: weights of LPIPS, see `interop.lpips.load`.
       shown: photos in that picture.
       batch_size: pictures at once.
@@ -181,7 +201,9 @@ def reconstruct(
     ]
     # Only of drawn people it may be asked who they are.
     with_identity = spec["kind"] == "synthetic"
-    measures: dict[str, Any] = judged_by(judge) if judge else {"distances": {}}
+    measures: dict[str, Any] = (
+        judged_by(judge, attributes) if judge else {"distances": {}}
+    )
     if lpips:
         measures["distances"]["lpips"] = lpips_by(lpips)
     opened = [networks.open_network(path, "vqgan") for path in tokenizers]

@@ -18,7 +18,7 @@ VERBS = {
     "quickstart": "four text-guided edits with the bundled demo model, in a minute",
     "train": "train a tokenizer, a GPTFace or a judge from a config",
     "tokenize": "photos -> ArrayRecord cache of image ids, texts and labels",
-    "reconstruct": "photos through the VQGAN and back: grid picture, PSNR, SSIM",
+    "reconstruct": "photos through VQGANs and back: a grid, and figures that compare",
     "edit": "edit a region of a photo with a sentence",
     "inpaint": "fill a region of a photo without a text",
     "evaluate": "figures of a trained model: likelihoods, matching, edits",

@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--judge", help="judge training run or model directory")
     parser.add_argument(
+        "--attributes",
+        metavar="A,B,...",
+        help="which of the judge's attributes are reported; default: all",
+    )
+    parser.add_argument(
         "--lpips",
         metavar="WEIGHTS",
         help="also LPIPS: files of VGG-16 and of its heads, joined by a comma",
@@ -63,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
             options.tokenizer,
             options.out,
             judge=options.judge,
+            attributes=tuple(filter(None, (options.attributes or "").split(","))),
             lpips=options.lpips,
             progress=not options.quiet,
         )

@@ -101,6 +101,8 @@ def test_tokenizers_are_compared(demos, judge, tmp_path):
     rows = [page[i * pitch : (i + 1) * pitch] for i in range(3)]
     np.testing.assert_array_equal(rows[1][:, -600:], rows[2][:, -600:])
     assert (rows[0] != rows[1]).any()
+    with pytest.raises(UserError, match="does not know 'Smilin'.*mean 'Smiling'"):
+        reconstructing.judged_by(judge, ["Smilin"])
     # One batch of all gives what padded batches of 4 give.
     whole = reconstructing.reconstruct(spec, demos[:1], judge=judge, progress=False)
     assert whole["first"] == pytest.approx(found, rel=1e-4)
@@ -128,9 +130,12 @@ def test_the_command_prints_and_writes(demos, judge, tmp_path, capsys, gptface_c
     assert set(printed) == set(exact) == PLAIN
     assert printed == {k: round(v, 4) for k, v in exact.items()} != exact
     both = (*first, "--tokenizer", demos[1], "--judge", judge)
+    both += ("--attributes", "Smiling")
     assert gptface_command("reconstruct", *photos, *both) == 0
     printed = json.loads(capsys.readouterr().out)
     assert list(printed) == ["first", "second"]
+    names = {name.split("/")[1] for name in printed["first"] if "agreement" in name}
+    assert names == {"Smiling"}
     assert "balanced_agreement/Smiling" in printed["first"] or (
         0 in (printed["first"]["present/Smiling"], printed["first"]["absent/Smiling"])
     )
