@@ -15,6 +15,7 @@ from PIL import Image
 
 from gptface_jax.apps import api, quickstart
 from gptface_jax.data import synthetic
+from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
 IMAGES = pathlib.Path(__file__).parent / "images"
 
@@ -70,6 +71,52 @@ def curves() -> None:
     figure.savefig(IMAGES / "curves.png", dpi=110)
 
 
+# Runs of docs/tokenizer.md: file in docs/logs -> how it looks.
+TOKENIZER_RUNS = {
+    "pixels": "tab:gray",
+    "healthy": "tab:green",
+    "won": "tab:orange",
+    "ruined": "tab:red",
+    "dead_codes": "tab:purple",
+}
+
+
+def tokenizer_curves() -> None:
+    """Healthy and sick tokenizers, as they were logged."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    def gap(row):
+        side = "discriminator/{}_logits".format
+        return row[side("real")] - row[side("fake")] if row["adversarial"] else None
+
+    panels = {
+        "codes in use": lambda r: r["codes_in_use"],
+        "PSNR, dB": lambda r: r["psnr"],
+        "l1_ratio": lambda r: r.get("l1_ratio"),
+        "discriminator/loss_share": lambda r: r.get("discriminator/loss_share"),
+        "real - fake logits": lambda r: gap(r) if "adversarial" in r else None,
+    }
+    figure, axes = plt.subplots(1, len(panels), figsize=(18, 3.4), layout="constrained")
+    for name, colour in TOKENIZER_RUNS.items():
+        text = (IMAGES.parent / "logs" / f"{name}.jsonl").read_text()
+        rows = [r for r in map(json.loads, text.splitlines()) if "loss" in r]
+        for axis, read in zip(axes, panels.values()):
+            points = [(r["step"], read(r)) for r in rows if read(r) is not None]
+            if points:
+                axis.plot(*zip(*points), color=colour, label=name.replace("_", " "))
+    for axis, title in zip(axes, panels):
+        axis.set_title(title)
+        axis.set_xlabel("step")
+    alarms = AdversaryConfig()
+    axes[2].axhline(alarms.ruined_above, linestyle=":", color="black")
+    axes[3].axhline(alarms.won_below, linestyle=":", color="black")
+    axes[0].legend(fontsize=7)
+    figure.savefig(IMAGES / "tokenizer_curves.png", dpi=110)
+
+
 def edits() -> None:
     """The quickstart's sheet."""
     with tempfile.TemporaryDirectory() as folder:
@@ -81,4 +128,5 @@ if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     faces()
     curves()
+    tokenizer_curves()
     edits()
