@@ -430,8 +430,8 @@ def check_pair(vqgan, gptface, path) -> None:
     """Refuses a GPTFace run whose token cache another tokenizer made."""
     manifest = gptface.meta["extra_files"].get("manifest.json")
     made_by = json.loads(manifest)["tokenizer_digest"] if manifest else None
-    if made_by != vqgan.digest:
+    if made_by != vqgan.codes_digest:
         raise UserError(
-            f"'{path}' was trained on ids of tokenizer {made_by}, not {vqgan.digest}; "
-            "give the tokenizer that made its token cache"
+            f"'{path}' was trained on ids of tokenizer {made_by}, not "
+            f"{vqgan.codes_digest}; give the tokenizer that made its token cache"
         )

@@ -17,7 +17,7 @@ from gptface_jax.core.config import changes, from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
-from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
+from gptface_jax.nn.vqgan import DECODER, VQGAN, VQGANConfig
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
 from gptface_jax.train import checkpoint
 
@@ -54,7 +54,7 @@ class Network:
     Attributes:
       module: the Linen module; `module.config` is its config.
       params: nested dict of float32 arrays.
-      digest: of config and weights; token caches and edits carry it.
+      digest: of config and weights; edits carry it.
       meta: of the run (step, config, extra_files) or the model directory.
     """
 
@@ -66,6 +66,12 @@ class Network:
     @property
     def config(self):
         return self.module.config
+
+    @property
+    def codes_digest(self) -> str:
+        """Of what decides a VQGAN's codes; token caches and their runs carry it."""
+        deciding = {k: v for k, v in self.params.items() if k not in DECODER}
+        return directory.digest(deciding, changes(self.config))
 
 
 def is_run(path: str | os.PathLike) -> bool:

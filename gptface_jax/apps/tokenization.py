@@ -167,7 +167,7 @@ def _manifest(
     config = vqgan.config
     given = {k: v for k, v in spec.items() if v is not None}
     return {
-        "tokenizer_digest": vqgan.network.digest,
+        "tokenizer_digest": vqgan.network.codes_digest,
         "codebook_size": config.codebook_size,
         "grid": list(config.grid),
         "image_size": config.resolution,

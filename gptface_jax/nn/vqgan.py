@@ -12,6 +12,8 @@ from gptface_jax.nn import conv as nn_conv
 from gptface_jax.ops import quantize
 
 QUANTIZERS = ("nearest", "gumbel")
+# Parameters that have no part in the codes of a picture.
+DECODER = ("decoder", "post_quant_conv")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,7 @@ def test_every_verb_takes_the_directory_as_tokenizer(imported, tmp_path, capsys)
     assert run("tokenize", *photos, "--out", tmp_path / "tokens") == 0
     manifest = json.loads((tmp_path / "tokens" / "manifest.json").read_text())
     assert manifest["num_records"] == 3 and manifest["grid"] == [8, 8]
-    digest = networks.open_network(imported, "vqgan").digest
+    digest = networks.open_network(imported, "vqgan").codes_digest
     assert manifest["tokenizer_digest"] == digest
     card = (imported / "README.md").read_text()
     assert "Imported from `last.ckpt` of taming-transformers." in card

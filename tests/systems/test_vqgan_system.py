@@ -1,6 +1,8 @@
 """The tokenizer's losses, metrics and codebook care, on networks made constant."""
 
+import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,9 @@ import optax
 import pytest
 from flax import linen as nn
 
+from gptface_jax.apps.networks import Network
+from gptface_jax.core import trees
+from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.systems.vqgan import make_system
 
 MODEL = {
@@ -139,3 +144,22 @@ def test_a_batch_is_learnt():
         psnrs.append(float(metrics["psnr"][0]) / 3)
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
     assert np.mean(psnrs[-5:]) > np.mean(psnrs[:5]) + 2.0
+
+
+def test_a_decoder_alone_leaves_the_codes():
+    (phase,) = build(trainable="decoder").phases
+    params = trees.flatten(initial())
+    chosen = {name for name in params if re.search(phase.trainable, name)}
+    assert {name.split("/")[0] for name in chosen} == {"decoder", "post_quant_conv"}
+    module = VQGAN(VQGANConfig(**MODEL))
+    network = Network(module, jax.device_get(initial()), "", {})
+    moved = {k: v + 1 if k in chosen else v for k, v in params.items()}
+    other = dataclasses.replace(network, params=trees.unflatten(moved))
+    assert other.codes_digest == network.codes_digest
+    moved["codebook"] = moved["codebook"] + 1
+    other = dataclasses.replace(network, params=trees.unflatten(moved))
+    assert other.codes_digest != network.codes_digest
+    with pytest.raises(ValueError, match="revive_every is 5 and would move codes"):
+        build(trainable="decoder", revive_every=5)
+    with pytest.raises(ValueError, match="trainable is 'encoder'; use 'all' or"):
+        build(trainable="encoder")

@@ -241,7 +241,10 @@ def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None)
         model, objective, config["batch_size"], config["total_steps"], perceptual
     )
     # The generator's metrics keep plain names, with and without an adversary.
-    phases = (Phase("", rf"^(?!{DISCRIMINATOR}/)", trainer.generator_loss),)
+    trainable = rf"^(?!{DISCRIMINATOR}/)"
+    if objective.trainable == "decoder":
+        trainable = rf"^({'|'.join(nn_vqgan.DECODER)})/"
+    phases = (Phase("", trainable, trainer.generator_loss),)
     if trainer.adversary:
         loss = trainer.discriminator_loss
         phases += (Phase(DISCRIMINATOR, rf"^{DISCRIMINATOR}/", loss),)

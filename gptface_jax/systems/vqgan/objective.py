@@ -82,6 +82,9 @@ class VQGANObjective:
     """Weights of the losses and the care of the codebook.
 
     Attributes:
+      trainable: "all", or "decoder": encoder and codebook stay as they are
+        (`init_from` of the config says whose), and so do the codes of every picture,
+        token caches, and transformers trained on them.
       l1, l2: of pixel differences in [-1,1].
       gradient: of differences of finite differences, mean over `scales`.
       scales: pyramid levels of the gradient term (each halves the picture).
@@ -98,6 +101,7 @@ class VQGANObjective:
       num_candidates: encoder outputs of a batch kept for revival.
     """
 
+    trainable: str = "all"
     l1: float = 1.0
     l2: float = 0.0
     gradient: float = 0.5
@@ -115,6 +119,17 @@ class VQGANObjective:
     revive_until: float = 0.8
     revive_threshold: float = 0.03
     num_candidates: int = 1024
+
+    def __post_init__(self):
+        if self.trainable not in ("all", "decoder"):
+            raise ValueError(
+                f"objective.trainable is {self.trainable!r}; use 'all' or 'decoder'"
+            )
+        if self.trainable == "decoder" and self.revive_every:
+            raise ValueError(
+                f"objective.revive_every is {self.revive_every} and would move codes; "
+                "set it to 0 where only the decoder is trained"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
