@@ -18,6 +18,7 @@ from gptface_jax.data import synthetic
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
 IMAGES = pathlib.Path(__file__).parent / "images"
+LOGS = pathlib.Path(__file__).parent / "logs"
 
 
 def faces() -> None:
@@ -101,7 +102,7 @@ def tokenizer_curves() -> None:
     }
     figure, axes = plt.subplots(1, len(panels), figsize=(18, 3.4), layout="constrained")
     for name, colour in TOKENIZER_RUNS.items():
-        text = (IMAGES.parent / "logs" / f"{name}.jsonl").read_text()
+        text = (LOGS / f"{name}.jsonl").read_text()
         rows = [r for r in map(json.loads, text.splitlines()) if "loss" in r]
         for axis, read in zip(axes, panels.values()):
             points = [(r["step"], read(r)) for r in rows if read(r) is not None]

@@ -116,7 +116,8 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
             word = re.sub(place, f"{folder}/{start}", word)
         config = re.fullmatch(r"(configs/.*\.py)(:\w+)?", word)
         if config:
-            word = f"{config[1]}:tiny" + "_gan" * (config[2] == ":gan")
+            form = config[2] if config[2] in (":gan", ":decoder") else ""
+            word = f"{config[1]}:tiny{form.replace(':', '_')}"
         words.append(word)
     if command[0] == "train":
         words += ["--quiet", "--config.total_steps=4"]
@@ -211,4 +212,6 @@ def test_the_pictures_can_be_made_again(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again, shown)
     pytest.importorskip("matplotlib")
     module.curves()
+    module.tokenizer_curves()
     assert (tmp_path / "curves.png").is_file()
+    assert (tmp_path / "tokenizer_curves.png").is_file()

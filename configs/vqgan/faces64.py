@@ -9,9 +9,11 @@ on, by the losses of ":gan"; the codes stay what they were.
 
 from configs import base
 
+FORMS = ("gan", "f16", "f16_gan", "decoder", "tiny", "tiny_gan", "tiny_decoder")
+
 
 def get_config(arg: str = ""):
-    base.check(arg, "gan", "f16", "f16_gan", "decoder", "tiny", "tiny_gan")
+    base.check(arg, *FORMS)
     config = base.base("vqgan")
     config.model = {
         "resolution": 64,
@@ -51,10 +53,9 @@ def get_config(arg: str = ""):
     }
     if arg.startswith("f16"):
         config.model.level_channels = (16, 16, 64, 128, 128)
-    if arg.endswith("gan"):
+    if arg.endswith(("gan", "decoder")):
         adversarial(config)
-    if arg == "decoder":
-        adversarial(config)
+    if arg.endswith("decoder"):
         config.init_from = "runs/vqgan64"
         config.total_steps = 1200
         config.optim.peak_lr = 1e-3
@@ -66,10 +67,10 @@ def get_config(arg: str = ""):
         config.model.level_channels = (8, 8, 16)
         config.model.z_channels = config.model.embed_dim = 8
         config.model.codebook_size = 32
-        config.objective.revive_every = 2
+        config.objective.revive_every = 0 if arg.endswith("decoder") else 2
         config.data.train = base.synthetic(64, 32)
         config.data.eval = base.synthetic(8, 32, seed=1)
-    if arg == "tiny_gan":
+    if arg in ("tiny_gan", "tiny_decoder"):
         config.objective.perceptual.weight = 0.0  # needs no files
         config.objective.adversary.update(start=0.5, ramp=0.25, warmup=0.25)
         config.objective.adversary.discriminator.channels = 4
