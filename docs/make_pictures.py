@@ -5,6 +5,7 @@ uv run --with matplotlib python docs/make_pictures.py
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import shutil
@@ -13,8 +14,8 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from gptface_jax.apps import api, quickstart
-from gptface_jax.data import synthetic
+from gptface_jax.apps import api, quickstart, reconstructing
+from gptface_jax.data import image, synthetic
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
 IMAGES = pathlib.Path(__file__).parent / "images"
@@ -116,6 +117,21 @@ def tokenizer_curves() -> None:
     figure.savefig(IMAGES / "tokenizer_curves.png", dpi=110)
 
 
+def tokenizers(paths: list[str]) -> None:
+    """A public-domain portrait and drawn faces through tokenizers and back."""
+    with tempfile.TemporaryDirectory() as folder:
+        photo = image.decode(quickstart.ASTRONAUT)
+        left, top, right, bottom = quickstart.HEAD
+        shown = [photo[top:bottom, left:right]]
+        source = synthetic.SyntheticFaces(size=128, count=400, seed=3)
+        shown += [source[4 * i].image for i in range(7)]
+        for i, picture in enumerate(shown):
+            Image.fromarray(picture).save(pathlib.Path(folder) / f"{i}.png")
+        spec = {"kind": "folder", "path": folder}
+        page = IMAGES / "tokenizers.png"
+        reconstructing.reconstruct(spec, paths, page, progress=False)
+
+
 def edits() -> None:
     """The quickstart's sheet."""
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +140,14 @@ def edits() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--tokenizer", action="append", default=[], help="run to be shown in a grid"
+    )
+    options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
+    if options.tokenizer:
+        tokenizers(options.tokenizer)
     faces()
     curves()
     tokenizer_curves()

@@ -15,8 +15,8 @@ from gptface_jax.data import image as images
 from gptface_jax.data import synthetic
 
 ASTRONAUT = pathlib.Path(__file__).parents[1] / "assets" / "astronaut.jpg"
-# Square around the astronaut's head.
-_HEAD = (140, 24, 308, 192)
+# Square around the astronaut's head: left, top, right, bottom.
+HEAD = (140, 24, 308, 192)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ def bundled_jobs() -> list[Job]:
 
     photo = os.fspath(ASTRONAUT)
     return [
-        Job("astronaut", photo, _HEAD, "mouth", "a woman with a serious face"),
-        Job("astronaut", photo, _HEAD, "hair", "a woman with black hair"),
-        Job("astronaut", photo, _HEAD, "hat", "a woman wearing a hat"),
+        Job("astronaut", photo, HEAD, "mouth", "a woman with a serious face"),
+        Job("astronaut", photo, HEAD, "hair", "a woman with black hair"),
+        Job("astronaut", photo, HEAD, "hat", "a woman wearing a hat"),
         Job("portrait1", portrait(22), None, "hat", "a woman wearing a hat"),
         Job("portrait2", portrait(98), None, "mouth", "a woman smiling"),
         Job("portrait3", portrait(111), None, "lower-face", "a man with a beard"),
