@@ -82,15 +82,15 @@ def adversarial(config) -> None:
     # At a trained model's pictures its slope is 20 times as steep as that of L1.
     config.objective.perceptual = {"weight": 0.1, "path": "runs/features64"}
     config.objective.adversary = {
-        "weight": 0.5,
+        "weight": 0.3,
         "start": 0.35,
         "ramp": 0.1,
         "warmup": 0.03,
+        "hold_below": 0.4,
         "discriminator": {"channels": 32, "num_layers": 2},
     }
     config.optim.phases = {
-        # At 5e-4 the discriminator has won 800 updates after its start.
-        "discriminator": {"peak_lr": 6e-5, "end_lr": 1e-5, "b1": 0.5, "clip_norm": 0.0}
+        "discriminator": {"peak_lr": 2e-4, "end_lr": 2e-5, "b1": 0.5, "clip_norm": 0.0}
     }
     # The least distance is not the best picture: the latest checkpoint counts.
     config.best_metric = ""

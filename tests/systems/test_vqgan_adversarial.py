@@ -99,6 +99,25 @@ def test_when_the_discriminator_learns(step, learns):
         assert means["loss_share"] == 1.0
 
 
+def test_the_discriminator_waits_for_the_decoder():
+    system = build(adversary={**ADVERSARY, "hold_below": 0.5})
+    state, phase = system.init_state(), system.phases[1]
+    results = []
+    for average in (0.6, 0.4):
+        watched = {**state["adversary"], "loss": jnp.float32(average)}
+        before = {**state, "adversary": watched}
+        results.append(phase_results(phase, initial(), before, FULL))
+    (loss, grads, _, means), (held, none, after, watched) = results
+    _, expected, *_ = phase_results(build().phases[1], initial(), state, FULL)
+    for name, slope in expected.items():
+        np.testing.assert_allclose(grads[name], slope, atol=1e-6, err_msg=name)
+        assert not none[name].any()
+    assert means["learns"] == 1.0 and watched["learns"] == held == 0.0
+    # It is still watched: this is how it comes to learn again.
+    share = float(after["adversary"]["loss"])
+    assert share == pytest.approx(0.99 * 0.4 + 0.01 * float(loss), rel=1e-5)
+
+
 def test_before_the_start_the_generator_learns_as_if_alone():
     system, alone = build(), build(adversary={})
     params = {k: v for k, v in initial().items() if k != "discriminator"}

@@ -159,17 +159,18 @@ class Adversary:
                     lambda x: self.logits(params, statistics, x)[0], image
                 )
             accuracy = (jnp.mean(real > 0) + jnp.mean(fake < 0)) / 2
-            means = (jnp.mean(real), jnp.mean(fake), accuracy, penalty)
-            return loss + config.r1 * penalty, statistics, average, means
+            learns = jnp.float32(state["loss"] >= config.hold_below)
+            means = (jnp.mean(real), jnp.mean(fake), accuracy, penalty, learns)
+            return learns * (loss + config.r1 * penalty), statistics, average, means
 
         def idle():
             zero = jnp.float32(0.0)
-            return zero, state["batch_stats"], state["loss"], (zero,) * 4
+            return zero, state["batch_stats"], state["loss"], (zero,) * 5
 
         loss, statistics, average, means = jax.lax.cond(
             step >= self.first, active, idle
         )
-        names = ("real_logits", "fake_logits", "accuracy", "r1")
+        names = ("real_logits", "fake_logits", "accuracy", "r1", "learns")
         metrics = {"loss_share": average, **dict(zip(names, means))}
         average = jax.lax.stop_gradient(average)
         return loss, ({**state, "batch_stats": statistics, "loss": average}, metrics)
@@ -183,8 +184,9 @@ class Adversary:
                 f"the discriminator has won: its average loss is {share:.3g} of the "
                 f"loss at chance (objective.adversary.won_below {config.won_below}), "
                 "so it teaches nothing any more; lower "
-                "optim.phases.discriminator.peak_lr, add objective.adversary.r1, start "
-                "later (objective.adversary.start) or make "
+                "optim.phases.discriminator.peak_lr, set "
+                "objective.adversary.hold_below or r1, start later "
+                "(objective.adversary.start) or make "
                 "objective.adversary.discriminator.channels smaller"
             )
         if config.ruined_above and ratio > config.ruined_above:

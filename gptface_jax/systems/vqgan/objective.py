@@ -44,6 +44,8 @@ class AdversaryConfig:
       start: from here on the generator is trained against the discriminator.
       ramp: over this fraction the adversarial weight grows to its full value.
       warmup: for this long before `start` the discriminator learns alone.
+      hold_below: the discriminator pauses while its average loss is below this share
+        of its loss at chance, until the decoder has caught up; 0 for never.
       r1: weight of the gradient penalty on photographs.
       won_below: the run stops when the discriminator's average loss falls below
         this share of its loss at chance; 0 for never.
@@ -58,6 +60,7 @@ class AdversaryConfig:
     start: float = 0.3
     ramp: float = 0.05
     warmup: float = 0.02
+    hold_below: float = 0.0
     r1: float = 0.0
     won_below: float = 0.03
     ruined_above: float = 1.5
