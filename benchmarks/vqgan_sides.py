@@ -67,7 +67,7 @@ class Ours:
         optimizers = {key: tx for key, (tx, _) in made.items()}
         schedules = {key: schedule for key, (_, schedule) in made.items()}
         mesh = sharding.make_mesh()
-        created, shardings, _ = state.create(system, optimizers, mesh)
+        created, shardings = state.create(system, optimizers, mesh)
         # The adversary sets in after step 0.
         self.state = created.replace(
             params=_roughened(created.params), step=created.step + 1

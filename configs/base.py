@@ -28,7 +28,8 @@ def base(system: str) -> ConfigDict:
             "best_metric": "eval/loss",
             "best_mode": "min",
             "tensorboard": False,
-            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            # data, fsdp, tensor, mixed or two_slices; sizes as mesh.fsdp=8.
+            "mesh": {"preset": "data"},
             "optim": {
                 "peak_lr": 1e-3,
                 "start_lr": 2e-4,
@@ -74,6 +75,7 @@ def tiny_gptface(config: ConfigDict) -> ConfigDict:
     config.model.transformer.mlp_width = 24
     config.model.layout.grid = (4, 4)
     config.model.layout.max_text_tokens = 12
+    config.model.layout.multiple_of = 8
     config.model.vocab.codebook_size = 27
     config.model.max_positions = 32
     config.model.cross_modal_heads = min(1, config.model.get("cross_modal_heads", 0))

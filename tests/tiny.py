@@ -14,7 +14,14 @@ from gptface_jax.nn.transformer import TransformerConfig
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig, assemble
 
 VOCAB = JointVocab(
-    text_size=13, codebook_size=8, pad_id=0, unk_id=1, cls_id=2, sep_id=3, mask_id=4
+    text_size=13,
+    codebook_size=8,
+    pad_id=0,
+    unk_id=1,
+    cls_id=2,
+    sep_id=3,
+    mask_id=4,
+    multiple_of=8,
 )
 LAYOUT = SequenceLayout(grid=(3, 4), max_text_tokens=5)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +18,15 @@ from gptface_jax.apps import networks, perceptual
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import System
+from gptface_jax.core.vocab import SequenceLayout
 from gptface_jax.data import captions, pipeline, probe, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.systems import gptface, judge, vqgan
-from gptface_jax.train import loop, settings
+from gptface_jax.train import loop, settings, sharding
 from gptface_jax.train.state import TrainState
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,15 +122,15 @@ def _finish(
     )
     eval_batches = None
     if eval_source is not None:
-        eval_batches = pipeline.held_out(
-            eval_source, eval_transform, local, limit=data.eval_records
+        count = min(len(eval_source), data.eval_records)
+        rows = pipeline.held_out_rows(
+            count, config["batch_size"], jax.process_index(), processes
         )
+        eval_batches = pipeline.held_out(eval_source, eval_transform, rows)
         if questions:
-            count = min(len(eval_source), data.eval_records)
             entries = questions([eval_source[i] for i in range(count)])
-            for number, batch in enumerate(eval_batches):
-                part = slice(number * local, (number + 1) * local)
-                batch |= {name: value[part] for name, value in entries.items()}
+            for part, batch in zip(rows, eval_batches):
+                batch |= {name: value[list(part)] for name, value in entries.items()}
     return Experiment(config, system, feed.batches, eval_batches, extra_files or {})
 
 
@@ -219,8 +224,13 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
         codebook = caches[0].codebook if data.codebook_init else None
     else:
         raise UserError(f"data.image_ids '{data.image_ids}': use 'cache' or 'palette'")
+    given = settings.plain(config)["model"]["vocab"]
+    options = {"multiple_of": given["multiple_of"]} if "multiple_of" in given else {}
     with config.unlocked():
-        config["model"]["vocab"] = dataclasses.asdict(tokenizer.joint_vocab(codes))
+        config["model"]["vocab"] = dataclasses.asdict(
+            tokenizer.joint_vocab(codes, **options)
+        )
+    _fit_length(config)
     system = gptface.make_system(settings.plain(config), codebook, probe.ATTRIBUTES)
     slots = config["model"]["layout"]["max_text_tokens"]
 
@@ -244,6 +254,25 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
         extra,
         questions,
     )
+
+
+def _fit_length(config) -> None:
+    """Pads sequences to what the mesh divides, if it splits them."""
+    mesh, rules = sharding.open_mesh(settings.read_settings(config).mesh)
+    ways = sharding.ways("length", mesh, rules)
+    layout = config["model"]["layout"]
+    length = from_mapping(SequenceLayout, settings.plain(layout)).length
+    if length % ways:
+        padded = math.lcm(ways, layout.get("multiple_of", 1))
+        with config.unlocked():
+            layout["multiple_of"] = padded
+        log.warning(
+            "sequences of %d do not divide by the %d devices that split the length; "
+            "they get [PAD] up to a multiple of %d",
+            length,
+            ways,
+            padded,
+        )
 
 
 def _caches(source) -> list[Any]:

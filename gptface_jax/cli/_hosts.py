@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "several hosts", "the same command on each of them"
+        "several hosts",
+        "the same command on each; SLURM, JobSet and GKE TPU jobs need none of these",
     )
+    group.add_argument("--coordinator", help="host:port of process 0")
+    group.add_argument("--num-processes", "--num_processes", type=int)
+    group.add_argument("--process-id", "--process_id", type=int)
     group.add_argument(
         "--distributed",
         action="store_true",
-        help="found by JAX (TPU pods and SLURM jobs)",
+        help="let JAX find the other hosts (Cloud TPU pods)",
     )
-    group.add_argument("--coordinator", help="host:port of process 0")
-    group.add_argument("--num-processes", type=int)
-    group.add_argument("--process-id", type=int)
+    group.add_argument(
+        "--join-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long to wait for the slowest process; default 300",
+    )
 
 
 def join(options: argparse.Namespace) -> None:
     """Joins the other processes, if there are any; before anything else of JAX."""
-    if options.distributed or options.coordinator:
-        import jax
+    from gptface_jax.train import hosts
 
-        jax.distributed.initialize(
-            options.coordinator, options.num_processes, options.process_id
-        )
+    flags = (options.coordinator, options.num_processes, options.process_id)
+    cluster = hosts.from_flags(*flags) or hosts.from_environment(os.environ)
+    if cluster is None and options.distributed:
+        cluster = hosts.Cluster("JAX")
+    hosts.join(cluster, timeout=options.join_timeout)

@@ -7,8 +7,8 @@
 The work folder gets checkpoints/, metrics.jsonl and config.json. Ctrl-C stops
 after the current step and saves; the same command goes on from there. Every key
 of a config can be set as --config.KEY=VALUE. On several hosts start the same
-command on each, with --coordinator, --num-processes and --process-id (TPU pods
-and SLURM jobs need only --distributed).
+command on each: SLURM, JobSet and GKE TPU jobs are recognised, Cloud TPU pods need
+--distributed, anything else --coordinator, --num-processes and --process-id.
 """
 
 from __future__ import annotations

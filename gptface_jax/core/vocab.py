@@ -17,6 +17,9 @@ class JointVocab:
       text_size: number of WordPiece entries |V|.
       codebook_size: number of image codes C.
       pad_id, unk_id, cls_id, sep_id, mask_id: special text ids.
+      multiple_of: the embedding table gets rows up to a multiple of this, so that
+        it splits over any mesh axis that divides it. No id leads to those rows, and
+        their probability is zero.
     """
 
     text_size: int = 30522
@@ -26,10 +29,21 @@ class JointVocab:
     cls_id: int = 101
     sep_id: int = 102
     mask_id: int = 103
+    multiple_of: int = 128
 
     @property
     def size(self) -> int:
         return self.text_size + self.codebook_size
+
+    @property
+    def rows(self) -> int:
+        """`size` rounded up to `multiple_of`."""
+        return -(-self.size // self.multiple_of) * self.multiple_of
+
+    @property
+    def text_rows(self) -> int:
+        """`text_size` rounded up likewise, for layers over words only."""
+        return -(-self.text_size // self.multiple_of) * self.multiple_of
 
     @property
     def special_ids(self) -> tuple[int, ...]:
@@ -46,15 +60,18 @@ class JointVocab:
 
 @dataclasses.dataclass(frozen=True)
 class SequenceLayout:
-    """Where image and text sit in a sequence of length 1 + n + 1 + m.
+    """Where image and text sit in a sequence of length 1 + n + 1 + m + padding.
 
     Attributes:
       grid: (h, w) of the image tokens; n = h * w, raster order.
       max_text_tokens: m, text slots (padded).
+      multiple_of: the sequence gets [PAD] at its end up to a multiple of this, for
+        meshes that split the length and for kernels that work in blocks.
     """
 
     grid: tuple[int, int]
     max_text_tokens: int = 64
+    multiple_of: int = 1
 
     @property
     def num_image_tokens(self) -> int:
@@ -62,7 +79,8 @@ class SequenceLayout:
 
     @property
     def length(self) -> int:
-        return 2 + self.num_image_tokens + self.max_text_tokens
+        filled = self.text_slice.stop
+        return -(-filled // self.multiple_of) * self.multiple_of
 
     @property
     def image_slice(self) -> slice:
@@ -74,4 +92,5 @@ class SequenceLayout:
 
     @property
     def text_slice(self) -> slice:
-        return slice(2 + self.num_image_tokens, self.length)
+        start = 2 + self.num_image_tokens
+        return slice(start, start + self.max_text_tokens)

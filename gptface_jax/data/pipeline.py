@@ -1,13 +1,13 @@
 """The input pipeline, in grain: shuffle, repeat, transform, shard, batch.
 
-The position is one integer, the step. Batch k is the same whatever the number of
-workers and wherever the iteration starts; the examples in a global batch do not
-depend on the number of processes.
+The position is one integer, the step. Batch k is the same, row by row, whatever
+the number of workers and of processes and wherever the iteration starts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -64,11 +64,13 @@ class Pipeline:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         data = grain.MapDataset.source(self.source).seed(self.seed).shuffle()
-        # The rng follows the index: mapped before the processes share the records.
+        # The rng follows the index: mapped before the processes share the batches.
         # The seed is given outright, since grain's own depends on the chain's length.
         map_seed = np.random.SeedSequence([self.seed, 4]).generate_state(1)[0]
         data = data.repeat().random_map(_Rng(self.transform), seed=int(map_seed))
-        data = data[self.shard :: self.num_shards]
+        if self.num_shards > 1:
+            rows = _Rows(data, self.batch_size, self.shard, self.num_shards)
+            data = grain.MapDataset.range(sys.maxsize // self.num_shards).map(rows)
         data = data.batch(self.batch_size, drop_remainder=True)[start_step:]
         threads = 1 if self.workers else self.threads
         iterator = data.to_iter_dataset(
@@ -93,24 +95,59 @@ class _Rng:
         return self.transform(record, rng)
 
 
+class _Rows:
+    """Number n of a process -> the record in its rows of the global batches."""
+
+    def __init__(self, data, batch_size: int, shard: int, num_shards: int):
+        self.data, self.batch_size = data, batch_size
+        self.shard, self.num_shards = shard, num_shards
+
+    def __call__(self, number: int) -> Any:
+        batch, row = divmod(int(number), self.batch_size)
+        return self.data[(batch * self.num_shards + self.shard) * self.batch_size + row]
+
+
 def _until_closed(iterator) -> Iterator[dict[str, np.ndarray]]:
     with contextlib.closing(iterator):
         yield from iterator
 
 
+def held_out_rows(
+    count: int, batch_size: int, shard: int = 0, num_shards: int = 1
+) -> list[range]:
+    """Which of `count` held-out records stand in a process's rows of each batch.
+
+    Args:
+      count: records in all.
+      batch_size: of all processes together.
+      shard, num_shards: this process and how many there are. Several of them leave
+        out the last records where they do not share them equally.
+    """
+    batches = []
+    for start in range(0, count, batch_size):
+        size = min(batch_size, count - start) // num_shards
+        first = start + shard * size
+        batches.append(range(first, first + size))
+    return [rows for rows in batches if rows]
+
+
 def held_out(
     source: Sequence[Record],
     transform: Transform,
-    batch_size: int,
+    batches: Sequence[Sequence[int]],
     seed: int = 0,
-    limit: int | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """The first `limit` records of a source as batches, the same at every call."""
-    count = min(len(source), limit or len(source))
-    examples = [
-        transform(source[i], np.random.default_rng([seed, i])) for i in range(count)
-    ]
-    return [
-        {k: np.stack([e[k] for e in examples[i : i + batch_size]]) for k in examples[0]}
-        for i in range(0, count, batch_size)
-    ]
+    """Records as batches, the same at every call.
+
+    Args:
+      source: random access to records.
+      transform: (record, rng) -> dict of arrays.
+      batches: indices of the records in each batch, see `held_out_rows`.
+      seed: of the transforms.
+    """
+
+    def example(index: int) -> dict[str, np.ndarray]:
+        return transform(source[index], np.random.default_rng([seed, index]))
+
+    columns = [[example(i) for i in rows] for rows in batches]
+    return [{k: np.stack([e[k] for e in rows]) for k in rows[0]} for rows in columns]

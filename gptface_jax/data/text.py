@@ -134,9 +134,10 @@ class TextTokenizer:
         """SHA-256 of the vocabulary, 16 hex digits."""
         return hashlib.sha256(self.vocab_text().encode()).hexdigest()[:16]
 
-    def joint_vocab(self, codebook_size: int) -> JointVocab:
+    def joint_vocab(self, codebook_size: int, **options: int) -> JointVocab:
         """The joint id space with this vocabulary's special ids."""
         return JointVocab(
+            **options,
             text_size=self.size,
             codebook_size=codebook_size,
             pad_id=self.pad_id,

@@ -19,6 +19,7 @@ class JointEmbedding(nn.Module):
         0 for none.
       multiplier: factor on what enters the backbone, not on the logits.
       dtype: of the activations.
+      padding: rows of the table beyond V, see `core.vocab.JointVocab.multiple_of`.
     """
 
     vocab_size: int
@@ -28,6 +29,7 @@ class JointEmbedding(nn.Module):
     num_match: int = 0
     multiplier: float = 1.0
     dtype: jnp.dtype = jnp.float32
+    padding: int = 0
 
     def setup(self):
         def table(name, rows, axes):
@@ -36,14 +38,15 @@ class JointEmbedding(nn.Module):
             )
             return self.param(name, init, (rows, self.width))
 
-        self.embedding = table("embedding", self.vocab_size, ("vocab", "embed"))
-        self.position = table("position", self.max_length, ("length", "embed"))
+        self.rows = self.vocab_size + self.padding
+        self.embedding = table("embedding", self.rows, ("vocab", "embed"))
+        self.position = table("position", self.max_length, (None, "embed"))
         if self.num_match:
             self.match = table("match", self.num_match, (None, "embed"))
         self.output_bias = self.param(
             "output_bias",
             nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)),
-            (self.vocab_size,),
+            (self.rows,),
         )
 
     def __call__(self, tokens: jax.Array, match: jax.Array | None = None) -> jax.Array:
@@ -57,13 +60,24 @@ class JointEmbedding(nn.Module):
           [B,L,D] of `dtype`.
         """
         length = tokens.shape[1]
-        x = jnp.take(self.embedding, tokens, axis=0) + self.position[:length]
+        # Rows are looked up where they are, in a table whose width is whole; else the
+        # partitioner may gather all the rows.
+        table = nn.with_logical_constraint(self.embedding, ("vocab", "embed_act"))
+        position = nn.with_logical_constraint(self.position, (None, "embed_act"))
+        x = jnp.take(table, tokens, axis=0) + position[:length]
+        x = nn.with_logical_constraint(x, ("batch", None, "embed_act"))
         if match is not None:
             x = x.at[:, 0].add(jnp.take(self.match, match, axis=0))
         return (self.multiplier * x).astype(self.dtype)
 
     def attend(self, x: jax.Array, start: int = 0, stop: int | None = None):
-        """Logits of the ids [start, stop) by the tied table: [...,D] -> [...,S]."""
+        """Logits of the ids [start, stop) by the tied table: [...,D] -> [...,S].
+
+        Without `stop` to the last row of the table: slicing would move the shards
+        of a table that is split. Logits of rows without an id are -1e30.
+        """
         table = self.embedding[start:stop].astype(self.dtype)
         logits = jnp.einsum("...d,vd->...v", x, table)
-        return logits.astype(jnp.float32) + self.output_bias[start:stop]
+        ids = jnp.arange(start, self.rows if stop is None else stop)
+        bias = jnp.where(ids < self.vocab_size, self.output_bias[start:stop], -1e30)
+        return logits.astype(jnp.float32) + bias

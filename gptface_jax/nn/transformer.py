@@ -3,7 +3,9 @@
     x_hat = x + Attention(LN(x))
     x     = x_hat + GLU(LN(x_hat)),   GLU(x) = W2(act(Wg x + bg) * (W1 x + b1)) + b2
 
-Layers are scanned, so their parameters carry a leading `layers` axis.
+Layers are scanned, so their parameters carry a leading `layers` axis. Between the
+layers the length may be split over devices; inside them it is the heads and the
+feed-forward width that may.
 """
 
 from __future__ import annotations
@@ -80,8 +82,35 @@ def dense(config: TransformerConfig, features, axes, name, residual=False):
         dtype=config.dtype,
         kernel_init=nn.with_logical_partitioning(init, axes),
         bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axes[-1],)),
+        dot_general=functools.partial(gathered_dot, axes),
         name=name,
     )
+
+
+def gathered_dot(axes, x, kernel, *args, **kwargs):
+    """`lax.dot_general`, on meshes that split "embed" with the kernel gathered first.
+
+    Left to itself the partitioner may move its parts along other mesh axes. The
+    backward pass gathers it again: kept, all layers' kernels would be whole at once.
+    """
+    dot = jax.lax.dot_general
+    if not _is_split("embed"):
+        return dot(x, kernel, *args, **kwargs)
+    whole = tuple("embed_act" if name == "embed" else name for name in axes)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def gather_and_multiply(x, kernel):
+        return dot(x, nn.with_logical_constraint(kernel, whole), *args, **kwargs)
+
+    return gather_and_multiply(x, kernel)
+
+
+def _is_split(name: str) -> bool:
+    """Whether the mesh and the rules in force split a logical axis."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    axes = dict(nn.get_logical_axis_rules()).get(name) or ()
+    axes = (axes,) if isinstance(axes, str) else axes
+    return any(sizes.get(axis, 1) > 1 for axis in axes)
 
 
 def layer_norm(config: TransformerConfig, name: str) -> nn.LayerNorm:
@@ -129,7 +158,10 @@ class Attention(nn.Module):
         c = self.config
         shape = (*x.shape[:2], c.num_heads, c.width // c.num_heads)
         query, key, value = (
-            dense(c, c.width, ("embed", "heads"), name)(x).reshape(shape)  # [B,L,N,H]
+            nn.with_logical_constraint(
+                dense(c, c.width, ("embed", "heads"), name)(x).reshape(shape),
+                ("batch", None, "heads", "head_dim"),
+            )  # [B,L,N,H]
             for name in ("query", "key", "value")
         )
         if c.qk_norm:
@@ -145,7 +177,8 @@ class Attention(nn.Module):
             )
         attend = _folded_attention if c.fold_heads else jax.nn.dot_product_attention
         out = attend(query, key, value, mask=attn_mask).reshape(x.shape)
-        return dense(c, c.width, ("heads", "embed"), "out", residual=True)(out)
+        out = dense(c, c.width, ("heads", "embed"), "out", residual=True)(out)
+        return nn.with_logical_constraint(out, ("batch", None, "embed_act"))
 
 
 class GatedFeedForward(nn.Module):
@@ -158,7 +191,9 @@ class GatedFeedForward(nn.Module):
         c = self.config
         gate = GATES[c.gate](dense(c, c.mlp_width, ("embed", "mlp"), "gate")(x))
         up = dense(c, c.mlp_width, ("embed", "mlp"), "up")(x)
-        return dense(c, c.width, ("mlp", "embed"), "down", residual=True)(gate * up)
+        x = nn.with_logical_constraint(gate * up, ("batch", None, "mlp"))
+        x = dense(c, c.width, ("mlp", "embed"), "down", residual=True)(x)
+        return nn.with_logical_constraint(x, ("batch", None, "embed_act"))
 
 
 class Block(nn.Module):

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from gptface_jax.core import trees, types
 from gptface_jax.core.errors import UserError, nearest
@@ -63,19 +62,20 @@ def train(
         for that step).
     """
     settings = read_settings(config)
-    mesh = sharding.make_mesh(**vars(settings.mesh))
-    with jax.set_mesh(mesh), contextlib.ExitStack() as resources:
+    mesh, rules = sharding.open_mesh(settings.mesh)
+    with sharding.in_force(mesh, rules), contextlib.ExitStack() as resources:
         run = _Run(
             config,
             system,
             workdir,
             mesh,
+            rules,
             eval_batches,
             extra_files or {},
             initial_params,
             resources,
         )
-        with nn.logical_axis_rules(run.activation_rules), StopSignal() as stop:
+        with StopSignal() as stop:
             run.check_evaluation()
             return run.train(batches_fn, stop, progress)
 
@@ -89,6 +89,7 @@ class _Run:
         system,
         workdir,
         mesh,
+        rules,
         eval_batches,
         extra_files,
         initial_params,
@@ -96,7 +97,7 @@ class _Run:
     ):
         self.config = plain(config)
         self.settings = settings = read_settings(config)
-        self.system, self.mesh = system, mesh
+        self.system, self.mesh, self.rules = system, mesh, rules
         self.workdir = pathlib.Path(workdir)
         self.eval_batches = eval_batches if system.eval_fns else None
         self.extra_files = extra_files
@@ -114,11 +115,8 @@ class _Run:
         )
         resources.callback(self.checkpoints.close)
         self.writers: list[Any] = []
-        self.state, shardings, dropped = self._create_or_restore(
-            optimizers, initial_params
-        )
+        self.state, shardings = self._create_or_restore(optimizers, initial_params)
         self.start = int(self.state.step)
-        self.activation_rules = sharding.activation_rules(sharding.RULES, dropped)
         self.step_fn, self.packer = step.make_step(
             system,
             optimizers,
@@ -128,6 +126,7 @@ class _Run:
             seed=settings.seed,
             grad_accum=settings.grad_accum,
             ema_decay=settings.ema_decay,
+            rules=rules,
         )
         self.eval_fn, self.eval_packer = step.make_eval(
             system.eval_fns, settings.seed, mesh
@@ -139,7 +138,7 @@ class _Run:
             self._open_writers(resources)
 
     def _check_batch_size(self) -> None:
-        ways = sharding.batch_ways(self.mesh) * self.settings.grad_accum
+        ways = sharding.ways("batch", self.mesh, self.rules) * self.settings.grad_accum
         if self.settings.batch_size % ways:
             raise UserError(
                 f"batch_size {self.settings.batch_size} does not divide by {ways} "
@@ -154,19 +153,20 @@ class _Run:
             checkpoint.check_same_run(
                 meta, self.system.name, self.config, self.extra_files, self.workdir
             )
-        created, shardings, dropped = state.create(
+        created, shardings = state.create(
             self.system,
             optimizers,
             self.mesh,
             seed=self.settings.seed,
             ema=self.settings.ema_decay > 0,
+            rules=self.rules,
             abstract=latest is not None,
         )
         if latest is not None:
             created = self.checkpoints.restore(latest, created)
         elif initial_params:
             created = state.start_from(created, initial_params())
-        return created, shardings, dropped
+        return created, shardings
 
     def _open_writers(self, resources) -> None:
         try:
@@ -221,10 +221,11 @@ class _Run:
 
     def _put(self, batch):
         """Host batch -> global arrays; held-out batches may hold more entries."""
-        return sharding.put_batch({**batch, **self._checked(batch)}, self.mesh)
+        batch = {**batch, **self._checked(batch)}
+        return sharding.put_batch(batch, self.mesh, self.rules)
 
     def _put_asked(self, batch):
-        return sharding.put_batch(self._checked(batch), self.mesh)
+        return sharding.put_batch(self._checked(batch), self.mesh, self.rules)
 
     def _checked(self, batch):
         """The entries that the system asks for, with their shapes checked."""
@@ -326,13 +327,6 @@ class _Run:
         source = self.eval_batches
         return iter(source() if callable(source) else source)
 
-    def _eval_rules(self, batch):
-        """Rules for one held-out batch: the last one may not split."""
-        rules = dict(self.activation_rules)
-        if not sharding.divides_batch(batch, self.mesh):
-            rules["batch"] = None
-        return nn.logical_axis_rules(tuple(rules.items()))
-
     def check_evaluation(self) -> None:
         """Traces the evaluation, so that a wrong name fails before training.
 
@@ -350,8 +344,7 @@ class _Run:
                 "there are no held-out batches; use more data or a smaller batch_size"
             )
         params, values = self.state.eval_params, self.state.state
-        with self._eval_rules(batch):
-            jax.eval_shape(self.eval_fn, params, values, self._put(batch), jnp.int32(0))
+        jax.eval_shape(self.eval_fn, params, values, self._put(batch), jnp.int32(0))
         name, names = self.settings.best_metric, self.eval_packer.names
         if name and name not in names:
             raise UserError(
@@ -369,10 +362,9 @@ class _Run:
         limit = self.settings.eval_batches or None
         batches = itertools.islice(self._held_out(), limit)
         for index, batch in enumerate(batches):
-            with self._eval_rules(batch):
-                packed = self.eval_fn(
-                    params, self.state.state, self._put(batch), jnp.int32(index)
-                )
+            packed = self.eval_fn(
+                params, self.state.state, self._put(batch), jnp.int32(index)
+            )
             average.add(self.eval_packer.unpack(packed))
         bad = metrics.non_finite(average.totals)
         if bad:

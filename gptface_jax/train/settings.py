@@ -11,6 +11,7 @@ from typing import Any
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.train.optim import OptimConfig
+from gptface_jax.train.sharding import MeshConfig
 
 # Top-level config keys that belong to somebody else and are not read here.
 _FOREIGN = ("system", "init_from", "model", "objective", "data", "dtype", "optim")
@@ -26,16 +27,8 @@ RESUMABLE = (
     "tensorboard",
     "mesh",
     "data.workers",
+    "model.layout.multiple_of",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """Devices along each mesh axis; one entry may be -1, "all that remain"."""
-
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

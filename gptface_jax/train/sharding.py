@@ -1,19 +1,24 @@
 """Where arrays live: one (data, fsdp, tensor) mesh and rules from logical axes.
 
 One device is the 1x1x1 mesh, nothing is special about it. A rule whose mesh
-axes do not divide an array's axis leaves that axis replicated, with a note.
+axes do not divide an axis of a parameter leaves it whole there, with a message;
+inside a step the partitioner pads such axes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from flax.core import meta
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gptface_jax.core import trees
@@ -22,6 +27,11 @@ from gptface_jax.core.errors import UserError, nearest
 log = logging.getLogger(__name__)
 
 AXES = ("data", "fsdp", "tensor")
+
+_WORTH_A_WARNING = 2**16  # entries of an array that is left whole
+_REMEDIES = {
+    "vocab": "; set model.vocab.multiple_of to a multiple of mesh.tensor to pad it"
+}
 
 Rules = Mapping[str, Any]  # logical axis -> mesh axis, tuple of them, or None
 
@@ -36,31 +46,129 @@ RULES: Rules = {
     "length": None,
     "head_dim": None,
     "codes": None,
-    "channels": None,
+    "channels": "fsdp",
     "layers": None,
 }
 
+# Name -> sizes of the mesh; -1 = all devices that remain.
+PRESETS: Mapping[str, Mapping[str, int]] = {
+    # Every device holds the whole state and a part of the batch.
+    "data": {"data": -1},
+    # The state is split; each layer is gathered when its turn comes (ZeRO-3).
+    "fsdp": {"data": 1, "fsdp": -1},
+    # Every layer is split: for layers that are too wide for one device.
+    "tensor": {"data": 1, "tensor": -1},
+    "mixed": {"data": -1, "fsdp": 2, "tensor": 2},
+    # Two slices or racks with a slow network between them: only gradients cross.
+    "two_slices": {"slices": 2, "data": 2, "fsdp": -1},
+}
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """Mesh over all devices of all processes; -1 takes the remaining devices.
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The `mesh` section of an experiment config.
+
+    Attributes:
+      preset: a key of `PRESETS`, which gives the sizes.
+      data, fsdp, tensor: devices along each axis, -1 = all that remain, 0 = as the
+        preset says.
+      slices: groups of devices with a slow network between them, 0 as above; `data`
+        must be a multiple of it.
+      rules: logical axis -> mesh axis, changes to `RULES`. {"length": "tensor"} also
+        splits activations between the layers (sequence parallelism).
+    """
+
+    preset: str = "data"
+    data: int = 0
+    fsdp: int = 0
+    tensor: int = 0
+    slices: int = 0
+    rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.preset not in PRESETS:
+            raise UserError(
+                f"mesh.preset is {self.preset!r}{nearest(self.preset, PRESETS)}; use "
+                f"one of {', '.join(PRESETS)}"
+            )
+        for name, axes in self.rules.items():
+            if name not in RULES:
+                raise UserError(
+                    f"mesh.rules has '{name}'{nearest(name, RULES)}; known: "
+                    f"{', '.join(RULES)}"
+                )
+            if odd := [a for a in _as_tuple(axes) if a not in AXES]:
+                raise UserError(
+                    f"mesh.rules maps '{name}' to '{odd[0]}'; use {', '.join(AXES)}"
+                )
+
+    def size(self, name: str) -> int:
+        """Of an axis or of "slices", before -1 is resolved."""
+        return getattr(self, name) or PRESETS[self.preset].get(name, 1)
+
+
+def _as_tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (axes,) if isinstance(axes, str) else tuple(axes or ())
+
+
+def open_mesh(config: MeshConfig, devices: Any = None) -> tuple[Mesh, Rules]:
+    """The mesh and the rules that a config asks for.
+
+    Args:
+      config: sizes and changes to the rules.
+      devices: default all devices of all processes.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices.
     """
-    sizes = [data, fsdp, tensor]
-    devices = jax.device_count()
+    sizes = {name: config.size(name) for name in AXES}
+    changes = {k: _as_tuple(v) or None for k, v in config.rules.items()}
+    rules = {**RULES, **changes}
+    slices = config.size("slices")
+    return make_mesh(**sizes, slices=slices, devices=devices), rules
+
+
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, slices: int = 1, devices: Any = None
+) -> Mesh:
+    """Mesh over all devices of all processes; -1 takes the remaining devices.
+
+    Args:
+      data, fsdp, tensor: sizes of the axes.
+      slices: groups of devices with a slow network between them, see `MeshConfig`.
+      devices: default `jax.devices()`.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    asked = sizes = [data, fsdp, tensor]
+    count = len(devices)
+    shown = " x ".join(f"{a}={s}" for a, s in zip(AXES, asked))
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise UserError(f"mesh {sizes} needs sizes of 1 or more, one of them may be -1")
+        raise UserError(f"mesh {shown} needs sizes of 1 or more, one of them may be -1")
     known = math.prod(s for s in sizes if s != -1)
-    sizes = [devices // known if s == -1 else s for s in sizes]
-    if math.prod(sizes) != devices:
-        shown = " x ".join(f"{a}={s}" for a, s in zip(AXES, [data, fsdp, tensor]))
+    sizes = [count // known if s == -1 else s for s in sizes]
+    if math.prod(sizes) != count:
         raise UserError(
-            f"mesh {shown} does not fit {devices} devices; make the product "
-            f"{devices}, or set mesh.data=-1"
+            f"mesh {shown} does not fit {count} devices; make the product "
+            f"{count}, or set one size to -1"
+        )
+    if sizes[0] % slices:
+        raise UserError(
+            f"mesh.data is {sizes[0]}, which mesh.slices {slices} does not divide"
         )
     # Auto: the default, Explicit, makes `table[ids]` fail in Linen modules.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+    types = (AxisType.Auto,) * 3
+    found = len({getattr(d, "slice_index", 0) for d in devices})
+    if slices > 1 and found > 1:
+        if found != slices:
+            raise UserError(f"mesh.slices is {slices}, but there are {found} slices")
+        inside = (sizes[0] // slices, *sizes[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
+        return Mesh(grid, AXES, axis_types=types)
+    # Elsewhere devices come in the order of their processes: neighbours are near.
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 
 def _spec(names, shape, mesh: Mesh, rules: Rules) -> tuple[PartitionSpec, list[str]]:
@@ -72,12 +180,11 @@ def _spec(names, shape, mesh: Mesh, rules: Rules) -> tuple[PartitionSpec, list[s
                 f"unknown logical axis {name!r}{nearest(name, rules)}; "
                 f"known: {', '.join(rules)}"
             )
-        axes = rules.get(name) or ()
-        axes = (axes,) if isinstance(axes, str) else tuple(axes)
-        ways = math.prod(mesh.shape[a] for a in axes)
+        axes = _as_tuple(rules.get(name))
+        parts = math.prod(mesh.shape[a] for a in axes)
         if used & set(axes):
             axes = ()
-        elif size % ways:
+        elif size % parts:
             dropped.append(name)
             axes = ()
         used |= set(axes)
@@ -94,30 +201,37 @@ def unbox(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.value if _is_box(x) else x, tree, is_leaf=_is_box)
 
 
-def param_shardings(
-    boxed: Any, mesh: Mesh, rules: Rules = RULES
-) -> tuple[Any, frozenset[str]]:
+def param_shardings(boxed: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     """Shardings of boxed parameters (arrays or shape structs).
 
     Returns:
-      (tree of `NamedSharding` like the unboxed parameters, the logical axes that
-      some parameter could not divide and that were left replicated there).
+      Tree of `NamedSharding` like the unboxed parameters. Axes that the mesh does
+      not divide are left whole there, with a warning where the array is large.
     """
-    dropped: set[str] = set()
+    dropped: dict[str, list[str]] = {}
 
     def one(path, leaf):
         names = tuple(leaf.get_partition_spec()) if _is_box(leaf) else ()
         value = leaf.value if _is_box(leaf) else leaf
         spec, bad = _spec(names, value.shape, mesh, rules)
-        for name in bad:
-            log.info("%s: axis %r of %s not split", path, name, value.shape)
-        dropped.update(bad)
+        for name in bad if math.prod(value.shape) >= _WORTH_A_WARNING else ():
+            dropped.setdefault(name, []).append(f"{path} {list(value.shape)}")
         return NamedSharding(mesh, spec)
 
     shardings = jax.tree_util.tree_map_with_path(
         lambda p, x: one(trees.path_string(p), x), boxed, is_leaf=_is_box
     )
-    return shardings, frozenset(dropped)
+    for name, places in dropped.items():
+        log.warning(
+            "the mesh %s does not divide axis '%s' of %s%s, which every device keeps "
+            "whole%s",
+            dict(mesh.shape),
+            name,
+            places[0],
+            f" and {len(places) - 1} more" if places[1:] else "",
+            _REMEDIES.get(name, ""),
+        )
+    return shardings
 
 
 def like_params(tree: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
@@ -140,17 +254,11 @@ def like_params(tree: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def activation_rules(
-    rules: Rules, dropped: frozenset[str]
-) -> tuple[tuple[str, Any], ...]:
-    """Rules for `flax.linen.logical_axis_rules`, without the dropped axes."""
-    return tuple((k, None if k in dropped else v) for k, v in rules.items())
-
-
-def divides_batch(batch: Mapping[str, Any], mesh: Mesh, rules: Rules = RULES) -> bool:
-    """Whether every entry of a host batch splits over the data-parallel axes."""
-    ways = batch_ways(mesh, rules)
-    return all(len(x) * jax.process_count() % ways == 0 for x in batch.values())
+@contextlib.contextmanager
+def in_force(mesh: Mesh, rules: Rules = RULES) -> Iterator[None]:
+    """Within it, jitted functions are compiled for this mesh and these rules."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(tuple(rules.items())):
+        yield
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -162,11 +270,9 @@ def batch_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(rules["batch"]))
 
 
-def batch_ways(mesh: Mesh, rules: Rules = RULES) -> int:
-    """Number of parts a batch is cut into."""
-    axes = rules["batch"]
-    axes = (axes,) if isinstance(axes, str) else axes
-    return math.prod(mesh.shape[a] for a in axes)
+def ways(name: str, mesh: Mesh, rules: Rules = RULES) -> int:
+    """Number of parts that a logical axis is cut into."""
+    return math.prod(mesh.shape[a] for a in _as_tuple(rules[name]))
 
 
 def put_batch(
@@ -177,16 +283,16 @@ def put_batch(
     A batch that the data axes do not divide (the last one of an evaluation) is
     replicated; that needs a single process.
     """
-    ways = batch_ways(mesh, rules)
+    parts = ways("batch", mesh, rules)
     out = {}
     for name, value in batch.items():
         value = np.asarray(value)
-        whole = value.ndim and value.shape[0] * jax.process_count() % ways == 0
+        whole = value.ndim and value.shape[0] * jax.process_count() % parts == 0
         where = batch_sharding(mesh, rules) if whole else replicated(mesh)
         if not whole and jax.process_count() > 1:
             raise UserError(
                 f"batch entry '{name}' has {value.shape[:1]} examples per process, "
-                f"which {ways} data-parallel devices do not divide; change batch_size"
+                f"which {parts} data-parallel devices do not divide; change batch_size"
             )
         out[name] = jax.make_array_from_process_local_data(where, value)
     return out

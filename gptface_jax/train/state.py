@@ -72,7 +72,7 @@ def create(
     ema: bool = False,
     rules: sharding.Rules = sharding.RULES,
     abstract: bool = False,
-) -> tuple[TrainState, TrainState, frozenset[str]]:
+) -> tuple[TrainState, TrainState]:
     """Creates the state, every array directly on the devices where it belongs.
 
     Args:
@@ -85,12 +85,11 @@ def create(
       abstract: return shape structs instead of arrays (to restore into).
 
     Returns:
-      (state, its shardings, logical axes left replicated); both states have the
-      same tree.
+      (state, its shardings), with the same tree.
     """
     key = trees.stream(jax.random.key(seed), "init")
     boxed = jax.eval_shape(system.init, key)
-    params_sharding, dropped = sharding.param_shardings(boxed, mesh, rules)
+    params_sharding = sharding.param_shardings(boxed, mesh, rules)
     check_phases(system, sharding.unbox(boxed))
 
     def init(key):
@@ -121,8 +120,8 @@ def create(
         ema=params_sharding if ema else None,
     )
     if abstract:
-        return with_shardings(shapes, shardings), shardings, dropped
-    return jax.jit(init, out_shardings=shardings)(key), shardings, dropped
+        return with_shardings(shapes, shardings), shardings
+    return jax.jit(init, out_shardings=shardings)(key), shardings
 
 
 def start_from(created: TrainState, params: Mapping[str, Any]) -> TrainState:

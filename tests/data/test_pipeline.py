@@ -68,7 +68,7 @@ def test_global_batches_do_not_depend_on_the_number_of_processes():
         ]
         for expected in whole:
             parts = [next(f) for f in feeds]
-            assert sorted(noise_of(*parts)) == sorted(noise_of(expected))
+            assert noise_of(*parts) == noise_of(expected)  # row by row
 
 
 def noise_of(*batches):
@@ -96,11 +96,19 @@ def test_an_empty_source_is_refused():
 
 
 def test_held_out_is_the_same_at_every_call():
-    first = pipeline.held_out(Numbers(7), number, 4)
-    again = pipeline.held_out(Numbers(7), number, 4)
+    rows = pipeline.held_out_rows(7, 4)
+    first, again = (pipeline.held_out(Numbers(7), number, rows) for _ in range(2))
     assert [len(b["id"]) for b in first] == [4, 3]
     np.testing.assert_array_equal(first[1]["noise"], again[1]["noise"])
-    assert len(pipeline.held_out(Numbers(7), number, 4, limit=4)) == 1
+
+
+def test_processes_share_the_held_out_batches_row_by_row():
+    assert pipeline.held_out_rows(11, 4) == [range(0, 4), range(4, 8), range(8, 11)]
+    shares = [pipeline.held_out_rows(11, 4, shard, 2) for shard in (0, 1)]
+    assert shares[0] == [range(0, 2), range(4, 6), range(8, 9)]
+    assert shares[1] == [range(2, 4), range(6, 8), range(9, 10)]
+    # One record cannot be shared by two.
+    assert pipeline.held_out_rows(5, 4, 1, 2) == [range(2, 4)]
 
 
 @pytest.fixture(scope="module")

@@ -1,39 +1,20 @@
-"""Two processes on one machine: one run, the same numbers, stopping together."""
+"""Several processes on one machine: one run, the same numbers, stopping together."""
 
 import json
 import os
+import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
-import regression_system as tiny
+import pytest
 
 from gptface_jax.train.checkpoint import restore_params
-from gptface_jax.train.loop import train
 
-HERE = os.path.dirname(__file__)
-
-WORKER = """
-import os, signal, sys
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-index, port, workdir, kill_at = sys.argv[1:]
-index, kill_at = int(index), int(kill_at)
-jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
-import regression_system as tiny
-from gptface_jax.train.loop import train
-def batches_fn(start):
-    for k, batch in enumerate(tiny.batches_fn(start), start):
-        if k == kill_at and index == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        yield {name: x[index * 8 : index * 8 + 8] for name, x in batch.items()}
-final = train(tiny.config(mesh={"fsdp": 2}), tiny.make_system(), batches_fn, workdir,
-              eval_batches=[{k: v[index * 8 : index * 8 + 8]
-                             for k, v in tiny.make_batch(77).items()}],
-              progress=False)
-print("RESULT", int(final.step), final.stopped)
-"""
+HERE = pathlib.Path(__file__).parent
 
 
 def free_port() -> int:
@@ -42,61 +23,92 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def run_pair(workdir, kill_at):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": HERE}
+def run(workdir, count, **options):
+    """Runs COUNT processes; when one ends in error the others are killed, as SLURM
+    does. Returns [(exit status, words of its RESULT line, errors)].
+    """
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE)}
     environment.pop("XLA_FLAGS", None)
-    port = free_port()
-    workers = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                WORKER,
-                str(i),
-                str(port),
-                str(workdir),
-                str(kill_at),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=HERE,
-            env=environment,
+    port, options = free_port(), json.dumps(options)
+    logs = [(f"{workdir}.out.{i}", f"{workdir}.err.{i}") for i in range(count)]
+    workers = []
+    for i, (out, err) in enumerate(logs):
+        arguments = [str(i), str(count), str(port), str(workdir), options]
+        command = [sys.executable, str(HERE / "process_worker.py"), *arguments]
+        with open(out, "w") as stdout, open(err, "w") as stderr:
+            workers.append(
+                subprocess.Popen(
+                    command, stdout=stdout, stderr=stderr, cwd=HERE, env=environment
+                )
+            )
+    end = time.monotonic() + 240
+    while any(w.poll() is None for w in workers):
+        if time.monotonic() > end or any(w.poll() for w in workers):
+            for worker in workers:
+                worker.kill()
+        time.sleep(0.05)
+    results = []
+    for worker, (out, err) in zip(workers, logs):
+        lines = pathlib.Path(out).read_text().splitlines()
+        words = next((x.split()[1:] for x in lines if x.startswith("RESULT")), None)
+        results.append((worker.wait(), words, pathlib.Path(err).read_text()[-3000:]))
+    return results
+
+
+def lines(workdir, key="loss"):
+    text = (workdir / "metrics.jsonl").read_text()
+    records = [json.loads(line) for line in text.splitlines()]
+    return {r["step"]: r[key] for r in records if key in r}
+
+
+def read_by(workdir, count, index):
+    return pathlib.Path(f"{workdir}.read.{count}.{index}").read_text().split()
+
+
+CONFIG = {"total_steps": 20, "checkpoint_every": 4, "keep": 2, "log_every": 1}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    config = {**CONFIG, "mesh": {"preset": "fsdp"}}
+    ((status, words, errors),) = run(workdir, 1, config=config)
+    assert (status, words) == (0, ["20", "False"]), errors
+    return workdir
+
+
+def test_killed_as_two_resumed_as_one_and_as_four(undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    config = {**CONFIG, "mesh": {"preset": "mixed"}}
+    two = run(workdir, 2, config=config, kill_at=11, killer=1)
+    assert two[1][0] == -signal.SIGKILL
+    saved = restore_params(workdir)[1]["step"]
+    assert saved in (4, 8)
+    config["mesh"] = {"preset": "fsdp"}
+    one = run(workdir, 1, config=config, kill_at=15)
+    assert one[0][0] == -signal.SIGKILL
+    assert restore_params(workdir)[1]["step"] in (8, 12)
+    config["mesh"] = {"preset": "data", "fsdp": 2}
+    four = run(workdir, 4, config=config)
+    for status, words, errors in four:
+        assert (status, words) == (0, ["20", "False"]), errors
+    for key in ("loss", "eval/loss"):
+        ours, theirs = lines(workdir, key), lines(undisturbed, key)
+        assert list(ours) == list(theirs)
+        np.testing.assert_allclose(
+            list(ours.values()), list(theirs.values()), rtol=1e-4, err_msg=key
         )
-        for i in range(2)
-    ]
-    try:
-        outputs = [w.communicate(timeout=240) for w in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    for worker, (_, errors) in zip(workers, outputs):
-        assert worker.returncode == 0, errors[-3000:]
-    return [
-        next(x for x in out.splitlines() if x.startswith("RESULT")).split()[1:]
-        for out, _ in outputs
-    ]
+    # Every process read its own rows, those of a fourth of each batch.
+    shares = [read_by(workdir, 4, i) for i in range(4)]
+    whole = len(read_by(undisturbed, 1, 0))
+    assert all(0 < len(share) <= whole // 4 for share in shares)
 
 
-def test_two_processes_train_like_one_and_stop_together(tmp_path):
-    results = run_pair(tmp_path / "pair", kill_at=4)
-    assert results[0] == results[1] and results[0][1] == "True"
-    assert restore_params(tmp_path / "pair")[1]["step"] == int(results[0][0])
-    assert run_pair(tmp_path / "pair", kill_at=-1) == [["8", "False"]] * 2
-    train(
-        tiny.config(),
-        tiny.make_system(),
-        tiny.batches_fn,
-        tmp_path / "one",
-        eval_batches=[tiny.make_batch(77)],
-        progress=False,
-    )
-
-    def losses(name):
-        text = (tmp_path / name / "metrics.jsonl").read_text()
-        records = [json.loads(line) for line in text.splitlines()]
-        final = [r["eval/loss"] for r in records if "eval/loss" in r][-1:]
-        return [r["loss"] for r in records if "loss" in r] + final
-
-    assert len(losses("one")) == 9
-    np.testing.assert_allclose(losses("pair"), losses("one"), rtol=1e-5)
+def test_a_signal_to_one_process_stops_all_of_them(tmp_path):
+    workdir = tmp_path / "run"
+    results = run(workdir, 2, config=CONFIG, kill_at=4, killer=1, signal="SIGTERM")
+    for status, words, errors in results:
+        assert status == 0 and words[1] == "True", errors
+    assert results[0][1] == results[1][1]
+    assert restore_params(workdir)[1]["step"] == int(results[0][1][0])
+    assert len(list(tmp_path.glob("run/metrics.jsonl"))) == 1

@@ -25,13 +25,12 @@ from gptface_jax.train import checkpoint, sharding
 from gptface_jax.core import trees
 assert jax.device_count() == 8
 losses, folders, specs = {}, {}, {}
-ones = sharding.make_mesh
+everywhere = sharding.open_mesh
 # 1x1x1 on a machine of eight devices: the mesh takes the first one only.
-def one_device(**_):
-    first = np.array(jax.devices()[:1]).reshape(1, 1, 1)
-    return jax.sharding.Mesh(first, sharding.AXES)
+def one_device(config):
+    return everywhere(config, jax.devices()[:1])
 for shape in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
-    sharding.make_mesh = one_device if shape == (1, 1, 1) else ones
+    sharding.open_mesh = one_device if shape == (1, 1, 1) else everywhere
     name = "x".join(map(str, shape))
     folders[name] = tempfile.mkdtemp(dir=sys.argv[1])
     mesh = dict(zip(sharding.AXES, shape))
@@ -49,7 +48,7 @@ for shape in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
     mu = final.opt_state["fit"][1].mu["net"]["up"]["kernel"]
     assert mu.sharding.is_equivalent_to(kernel.sharding, 2)
 # A checkpoint of one mesh goes on on another.
-sharding.make_mesh = ones
+sharding.open_mesh = everywhere
 again = train(tiny.config(mesh={"data": 2, "fsdp": 4}, total_steps=4, grad_accum=2),
               tiny.make_system(weighted=True), tiny.batches_fn, folders["2x2x2"],
               progress=False)
@@ -84,8 +83,6 @@ def test_rules_to_specs():
 def test_axes_that_do_not_divide_stay_whole_with_a_note():
     assert spec(("embed", "mlp"), (6, 6)) == (P(None, "tensor"), ["embed"])
     assert spec(("vocab",), (31,)) == (P(None), ["vocab"])
-    rules = dict(sharding.activation_rules(sharding.RULES, frozenset({"vocab"})))
-    assert rules["vocab"] is None and rules["mlp"] == "tensor"
 
 
 def test_unknown_axes_suggest_the_nearest():
@@ -98,8 +95,8 @@ def test_boxes_come_off():
         "a": nn.LogicallyPartitioned(jnp.ones((2, 3)), ("embed", "mlp")),
         "b": jnp.zeros(4),
     }
-    shardings, dropped = sharding.param_shardings(boxed, one_mesh())
-    assert shardings["a"].spec == P("fsdp", "tensor") and not dropped
+    shardings = sharding.param_shardings(boxed, one_mesh())
+    assert shardings["a"].spec == P("fsdp", "tensor")
     assert shardings["b"].spec == P()
     assert sharding.unbox(boxed)["a"].shape == (2, 3)
 
@@ -143,3 +140,35 @@ def test_every_mesh_of_eight_devices_trains_alike(tmp_path):
         "2x2x2": [4, 8],
         "moved": [2, 16],
     }
+
+
+def test_presets_give_sizes_that_can_be_changed():
+    config = sharding.MeshConfig(preset="mixed", tensor=4)
+    assert [config.size(n) for n in ("data", "fsdp", "tensor")] == [-1, 2, 4]
+    assert sharding.MeshConfig(preset="two_slices").size("slices") == 2
+    with pytest.raises(UserError, match="did you mean 'fsdp'"):
+        sharding.MeshConfig(preset="fdsp")
+    with pytest.raises(UserError, match="did you mean 'length'"):
+        sharding.MeshConfig(rules={"lenght": "tensor"})
+    with pytest.raises(UserError, match="use data, fsdp, tensor"):
+        sharding.MeshConfig(rules={"length": "model"})
+
+
+def test_slices_must_divide_the_data_axis():
+    with pytest.raises(UserError, match=r"mesh\.slices 2 does not divide"):
+        sharding.make_mesh(data=1, fsdp=jax.device_count(), slices=2)
+
+
+def test_large_arrays_that_stay_whole_are_told_with_the_remedy(caplog):
+    def boxed(rows):
+        shape = jax.ShapeDtypeStruct((rows, 128), jnp.float32)
+        return {"table": nn.LogicallyPartitioned(shape, ("vocab", None))}
+
+    for rows, told in ((1025, 1), (1024, 0), (13, 0)):
+        caplog.clear()
+        mesh = jax.sharding.AbstractMesh((1, 1, 2), sharding.AXES)
+        shardings = sharding.param_shardings(boxed(rows), mesh)
+        assert len(caplog.records) == told
+        assert (shardings["table"].spec[0] == "tensor") == (rows == 1024)
+    sharding.param_shardings(boxed(1025), mesh)
+    assert "[1025, 128]" in caplog.text and "model.vocab.multiple_of" in caplog.text

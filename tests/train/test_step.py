@@ -19,7 +19,7 @@ def build(system, **options):
     optimizers = {k: p[0] for k, p in pairs.items()}
     schedules = {k: p[1] for k, p in pairs.items()}
     ema = options.get("ema_decay", 0) > 0
-    created, shardings, _ = state.create(system, optimizers, mesh, seed=3, ema=ema)
+    created, shardings = state.create(system, optimizers, mesh, seed=3, ema=ema)
     step_fn, packer = step.make_step(
         system, optimizers, schedules, shardings, mesh, seed=3, **options
     )

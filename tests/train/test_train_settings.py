@@ -13,7 +13,7 @@ def test_reads_its_own_keys_from_a_config_dict():
     )
     read = settings.read_settings(config)
     assert read.total_steps == 7
-    assert read.mesh == settings.MeshConfig(data=-1, fsdp=2, tensor=1)
+    assert read.mesh == settings.MeshConfig(preset="data", fsdp=2)
 
 
 @pytest.mark.parametrize(

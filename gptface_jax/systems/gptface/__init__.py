@@ -25,22 +25,23 @@ def with_codebook(
     short run would otherwise have to find out from the data.
 
     Args:
-      embedding: float [V,D], as initialised.
+      embedding: float [V or more rows,D], as initialised.
       codebook: float [K,C].
       text_size: first row of the image codes.
       key: of the random projection C -> D.
 
     Returns:
-      [V,D]; image rows are 3/4 projected code, 1/4 their own noise (in variance)
-      at the old scale.
+      The same shape; image rows are 3/4 projected code, 1/4 their own noise (in
+      variance) at the old scale.
     """
-    rows = embedding[text_size:]
+    where = slice(text_size, text_size + codebook.shape[0])
+    rows = embedding[where]
     codes = codebook - jnp.mean(codebook, axis=0)
     projection = jax.random.normal(key, (codes.shape[1], embedding.shape[1]))
     projected = codes @ projection
     projected *= jnp.std(rows) / jnp.maximum(jnp.std(projected), 1e-9)
     mixed = 0.75**0.5 * projected + 0.25**0.5 * rows
-    return embedding.at[text_size:].set(mixed)
+    return embedding.at[where].set(mixed)
 
 
 def make_system(

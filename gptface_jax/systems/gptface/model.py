@@ -6,6 +6,7 @@ Sequence: [CLS] i_1 ... i_n [SEP] w_1 ... w_m, padded; see `core.vocab`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,8 @@ def assemble(
 
     Args:
       image_ids: int [B,n] codes 0..C-1 in raster order.
-      text_ids: int [B,m] text ids, padded with [PAD].
+      text_ids: int [B,m] text ids, padded with [PAD]; what the layout adds to the
+        length follows here.
       config: the model's.
 
     Returns:
@@ -81,12 +83,15 @@ def assemble(
     """
     vocab = config.vocab
     column = jnp.ones((image_ids.shape[0], 1), jnp.int32)
+    layout = config.layout
+    padding = jnp.tile(column * vocab.pad_id, layout.length - layout.text_slice.stop)
     return jnp.concatenate(
         [
             column * vocab.cls_id,
             vocab.image_to_joint(image_ids).astype(jnp.int32),
             column * vocab.sep_id,
             text_ids.astype(jnp.int32),
+            padding,
         ],
         axis=1,
     )
@@ -141,6 +146,7 @@ class GPTFace(nn.Module):
             3 if c.match_token else 0,
             c.embedding_multiplier,
             t.dtype,
+            c.vocab.rows - c.vocab.size,
         )
         self.transformer = nn_transformer.Transformer(t)
         self.output_dense = nn_transformer.dense(
@@ -161,12 +167,14 @@ class GPTFace(nn.Module):
 
         if c.word_bag:
             # About one word in a hundred is true of a picture.
+            axes = ("embed", "vocab")
             self.word_bag = nn.Dense(
-                c.vocab.text_size,
+                c.vocab.text_rows,
                 dtype=t.dtype,
                 kernel_init=nn.with_logical_partitioning(
-                    nn.initializers.lecun_normal(), ("embed", "vocab")
+                    nn.initializers.lecun_normal(), axes
                 ),
+                dot_general=functools.partial(nn_transformer.gathered_dot, axes),
                 bias_init=nn.with_logical_partitioning(
                     nn.initializers.constant(-4.6), ("vocab",)
                 ),
@@ -205,13 +213,20 @@ class GPTFace(nn.Module):
     def token_logits(
         self, hidden: jax.Array, start: int = 0, stop: int | None = None
     ) -> jax.Array:
-        """Shared softmax: [...,D] -> float32 logits of joint ids [start, stop)."""
-        x = jax.nn.gelu(self.output_dense(hidden), approximate=True)
+        """Shared softmax: [...,D] -> float32 logits of joint ids [start, stop).
+
+        Without `stop` of all rows of the table, see `JointEmbedding.attend`.
+        """
+        whole = ("batch", *[None] * (hidden.ndim - 1))
+        hidden = nn.with_logical_constraint(hidden, whole)
+        x = nn.with_logical_constraint(self.output_dense(hidden), whole)
+        x = jax.nn.gelu(x, approximate=True)
         return self.tokens.attend(self.output_norm(x), start, stop)
 
     def image_logits(self, hidden: jax.Array) -> jax.Array:
         """[...,D] -> [...,C], image codes only."""
-        return self.token_logits(hidden, self.config.vocab.text_size)
+        vocab = self.config.vocab
+        return self.token_logits(hidden, vocab.text_size, vocab.size)
 
     def text_logits(self, hidden: jax.Array) -> jax.Array:
         """[...,D] -> [...,|V|], words only; special ids are -inf."""
@@ -256,10 +271,12 @@ class GPTFace(nn.Module):
           float32 [B,|V|], logits of independent words.
         """
         none = jnp.zeros((image_ids.shape[0], 0), jnp.int32)
-        tokens = assemble(image_ids, none, self.config)[:, :-1]  # no [SEP]
+        tokens = assemble(image_ids, none, self.config)
+        tokens = tokens[:, : self.config.layout.sep_index]
         # Every head sees the picture, for there is no other side.
         hidden = self(tokens, attn_mask=padding_mask(tokens, self.config.vocab))
-        return self.word_bag(hidden[:, 0]).astype(jnp.float32)
+        logits = self.word_bag(hidden[:, 0]).astype(jnp.float32)
+        return logits[:, : self.config.vocab.text_size]
 
     def init_all(self, tokens: jax.Array):
         """Touches every parameter; pass as `method` to `init`."""

@@ -14,6 +14,7 @@ import optax
 
 from gptface_jax.core import trees
 from gptface_jax.core.types import Batch, Metrics
+from gptface_jax.core.vocab import SequenceLayout
 from gptface_jax.ops import losses, masking
 from gptface_jax.systems.gptface import model as gptface_model
 
@@ -237,15 +238,10 @@ def corrupt(
 
     targets = gptface_model.assemble(image, text, config)
     valid = text != config.vocab.pad_id
-    column = jnp.zeros((size, 1), bool)
-    masked = jnp.concatenate(
-        [
-            column,
-            image_mask(objective, config.layout.grid, ratios, key),
-            column,
-            text_mask(objective, valid, key),
-        ],
-        axis=1,
+    masked = _place(
+        config.layout,
+        image_mask(objective, config.layout.grid, ratios, key),
+        text_mask(objective, valid, key),
     )
     masked &= ~jnp.asarray(matching_only)
     told = jnp.where(labels == 1, gptface_model.MATCHED, gptface_model.MISMATCHED)
@@ -258,6 +254,14 @@ def corrupt(
         match=match,
         scored=objective.hidden_negatives | ~(swap & hidden)[:, 0],
         image_ratio=jnp.mean(masked[:, config.layout.image_slice], axis=1),
+    )
+
+
+def _place(layout: SequenceLayout, image: jax.Array, text: jax.Array) -> jax.Array:
+    """Masks of the codes [B,n] and the words [B,m] -> of the sequence, bool [B,L]."""
+    masked = jnp.zeros((image.shape[0], layout.length), bool)
+    return (
+        masked.at[:, layout.image_slice].set(image).at[:, layout.text_slice].set(text)
     )
 
 
@@ -520,9 +524,8 @@ def make_eval(
                 jnp.full((size,), ratio),
                 trees.stream(key, f"probe{ratio}"),
             )
-            column = jnp.zeros((size, 1), bool)
             words = jnp.zeros((size, config.layout.max_text_tokens), bool)
-            masked = jnp.concatenate([column, image, column, words], axis=1)
+            masked = _place(config.layout, image, words)
             for text, label in (("text_ids", 1), ("negative_ids", 0)):
                 states = hidden_states(text, masked)
                 logits = module.apply(variables, states, method="itm_logits")

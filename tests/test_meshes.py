@@ -1,0 +1,75 @@
+"""The same losses, gradients and tokens on every mesh; gathered is what must be."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+HERE = os.path.dirname(__file__)
+FOUR = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
+AXES = {
+    "1x1x1": set(),
+    "8x1x1": {"data"},
+    "1x8x1": {"fsdp"},
+    "two_slices": {"data", "fsdp"},
+    "2x2x2": {"data", "fsdp", "tensor"},
+    "lengths": {"data", "fsdp", "tensor"},
+}
+
+
+def report(*cases):
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": HERE,
+    }
+    done = subprocess.run(
+        [sys.executable, os.path.join(HERE, "meshes_worker.py"), *cases],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [x for x in done.stdout.splitlines() if x.startswith("RESULT")]
+    return json.loads(line.removeprefix("RESULT"))
+
+
+def check(results):
+    for case, found in results.items():
+        system, mesh = case.split(":")
+        if system == "tokens":
+            assert found == 0, case
+            continue
+        # float32: sums in another order.
+        np.testing.assert_allclose(found["losses"], found["expected"], 2e-6, 0, case)
+        assert found["gradients"] < 1e-4, (case, found["gradients"])
+        assert found["optimizer"], case
+        axes = {axis for names in found["axes"] for axis in names.split("+")}
+        assert axes == AXES[mesh], case
+        # Convolutions have no split of their own over "tensor".
+        if system == "gptface" or "tensor" not in AXES[mesh]:
+            assert not found["unexpected"], case
+
+
+def test_losses_gradients_tokens_and_collectives_of_four_meshes():
+    cases = [f"{system}:{mesh}" for system in ("gptface", "tokens") for mesh in FOUR]
+    check(report(*cases))
+
+
+def test_convolutional_systems_on_meshes():
+    check(report(*(f"{s}:{m}" for s in ("vqgan", "judge") for m in FOUR[::2])))
+
+
+@pytest.mark.slow
+def test_slices_split_lengths_and_the_other_meshes():
+    systems = {
+        "gptface": ("1x1x1", "two_slices", "lengths"),
+        "vqgan": FOUR,
+        "judge": FOUR,
+    }
+    check(report(*(f"{s}:{m}" for s, names in systems.items() for m in names)))
