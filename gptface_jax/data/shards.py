@@ -250,8 +250,37 @@ class Records(Sequence):
         if self._reader is None:
             from array_record.python import array_record_data_source
 
-            self._reader = array_record_data_source.ArrayRecordDataSource(self.files)
+            try:
+                reader = array_record_data_source.ArrayRecordDataSource(self.files)
+                found = len(reader)
+            except (RuntimeError, ValueError):
+                found = -1
+            if found != self.manifest.get("num_records", max(found, 0)):
+                raise self._damaged()
+            self._reader = reader
         return self._reader
+
+    def _damaged(self) -> UserError:
+        """Names the first shard of which not all can be read."""
+        from array_record.python import array_record_module
+
+        wrong = self.files[0]
+        for number, file in enumerate(self.files):
+            try:
+                reader = array_record_module.ArrayRecordReader(file)
+                count = len(reader.read_all())
+                reader.close()
+            except (RuntimeError, ValueError):
+                count = -1
+            size = self.manifest.get("shard_size", 0)
+            left = self.manifest.get("num_records", 0) - number * size
+            if count < 0 or (self.manifest and count != min(size, left)):
+                wrong = file
+                break
+        return UserError(
+            f"shard '{wrong}' is damaged or cut off; delete it and run the command "
+            "that made it again"
+        )
 
     def __len__(self) -> int:
         return len(self._open())
@@ -259,7 +288,10 @@ class Records(Sequence):
     def __getitem__(self, index: int) -> Record:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return unpack(self._open()[index % len(self)])
+        try:
+            return unpack(self._open()[index % len(self)])
+        except (RuntimeError, ValueError) as error:
+            raise self._damaged() from error
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 (where a system has one), ema (where it is on) and meta, a JSON with the step,
 the data position, the config and extra files such as a vocabulary. Reading the
 parameters therefore needs neither a template nor the code that trained them.
+Checksums of all files are among them.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
+from gptface_jax.train import integrity
 from gptface_jax.train.settings import first_difference
 from gptface_jax.train.state import TrainState
 
+log = logging.getLogger(__name__)
+
 FORMAT = "gptface-train/1"
 _BEST = "best"  # the one metric stored with a checkpoint
+_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 @contextlib.contextmanager
@@ -45,13 +51,17 @@ def _quiet() -> Iterator[None]:
 
 
 def make_meta(
-    step: int, system: str, config: Mapping[str, Any], extra: Mapping[str, bytes]
+    step: int,
+    system: str,
+    config: Mapping[str, Any],
+    extra: Mapping[str, bytes],
+    data_position: int,
 ) -> dict[str, Any]:
     """What a checkpoint says about itself; bytes are stored as base64 or text."""
     return {
         "format": FORMAT,
         "step": step,
-        "data_position": step,
+        "data_position": data_position,
         "system": system,
         "config": dict(config),
         "extra_files": {name: _encode(data) for name, data in extra.items()},
@@ -95,7 +105,9 @@ class Checkpoints:
             ) from error
         self._silence = contextlib.ExitStack()
         self._silence.enter_context(_quiet())
-        self.manager = _open_manager(self.directory, keep, best_mode, track)
+        self.manager = _open_manager(
+            self.directory, keep, best_mode, track, self._written
+        )
 
     def latest_step(self) -> int | None:
         return self.manager.latest_step()
@@ -132,6 +144,12 @@ class Checkpoints:
             self.manager.save(step, metrics=metrics, args=ocp.args.Composite(**args))
         except Exception as error:
             raise self._save_failed(error) from error
+
+    def _written(self) -> None:
+        """Adds checksums to what was written, just before it gets its final name."""
+        if jax.process_index() == 0:
+            for draft in self.directory.glob(f"*{_UNFINISHED}*"):
+                integrity.write(draft)
 
     def check(self) -> None:
         """Raises the UserError of a background save that failed meanwhile."""
@@ -242,7 +260,7 @@ def _show(entry: Any) -> str:
     return "missing" if entry is None else f"{entry[1] or 'key'}{list(entry[0])}"
 
 
-def _open_manager(directory, keep, best_mode, track) -> ocp.CheckpointManager:
+def _open_manager(directory, keep, best_mode, track, written) -> ocp.CheckpointManager:
     policies = ocp.checkpoint_managers
     latest = policies.LatestN(n=keep)
     options: dict[str, Any] = {"preservation_policy": latest}
@@ -260,7 +278,11 @@ def _open_manager(directory, keep, best_mode, track) -> ocp.CheckpointManager:
             "best_mode": best_mode,
         }
     return ocp.CheckpointManager(
-        directory, options=ocp.CheckpointManagerOptions(**options)
+        directory,
+        options=ocp.CheckpointManagerOptions(
+            async_options=ocp.AsyncOptions(post_finalization_callback=written),
+            **options,
+        ),
     )
 
 
@@ -290,10 +312,55 @@ def _complete_steps(directory: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in found if (p / "meta").is_dir())
 
 
+def repair(workdir: Any) -> None:
+    """Makes the latest checkpoint one that a run can go on from.
+
+    Removes what a killed save left and moves damaged newest checkpoints to
+    `<workdir>/damaged`. Not for a folder in which a run is going on.
+
+    Raises:
+      UserError: there are checkpoints, and all of them are damaged.
+    """
+    if jax.process_index() == 0:
+        directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        _remove_unfinished(directory)
+        _set_damaged_aside(directory)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("checkpoints are repaired")
+
+
+def _set_damaged_aside(directory: pathlib.Path) -> None:
+    steps = _complete_steps(directory)
+    damaged = []
+    for step in reversed(steps):
+        wrong = integrity.problem(directory / str(step))
+        if not wrong:
+            break
+        damaged.append((step, wrong))
+    if damaged and len(damaged) == len(steps):
+        raise UserError(
+            f"all checkpoints in '{directory}' are damaged (step {steps[-1]}: "
+            f"{damaged[0][1]}); bring one back from a copy, or use another --workdir"
+        )
+    for step, wrong in damaged:
+        aside = directory.parent / "damaged" / str(step)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        shutil.move(directory / str(step), aside)
+        log.warning(
+            "the checkpoint of step %d is damaged (%s) and now in '%s'; going on from "
+            "step %d",
+            step,
+            wrong,
+            aside,
+            steps[-len(damaged) - 1],
+        )
+
+
 def _remove_unfinished(directory: pathlib.Path) -> None:
-    """Gives back the room that a failed save took."""
+    """Gives back the room that a failed or killed save took."""
     if jax.process_index() == 0 and directory.is_dir():
-        for folder in directory.glob("*.orbax-checkpoint-tmp*"):
+        for folder in directory.glob(f"*{_UNFINISHED}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -379,6 +446,11 @@ def restore_params(
     """
     directory = pathlib.Path(workdir).absolute() / "checkpoints"
     folder = directory / str(_choose_step(directory, step))
+    if wrong := integrity.problem(folder):
+        raise UserError(
+            f"checkpoint '{folder}' is damaged: {wrong}; there are the steps "
+            f"{_complete_steps(directory)}"
+        )
     item = folder / "ema" if ema and (folder / "ema").is_dir() else folder / "params"
     tree = _metadata(item)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)

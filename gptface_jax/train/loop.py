@@ -15,12 +15,14 @@ import jax.numpy as jnp
 
 from gptface_jax.core import trees, types
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.train import checkpoint, metrics, sharding, state, step
+from gptface_jax.train import checkpoint, metrics, sharding, spikes, state, step
 from gptface_jax.train.host import Prefetch, StopSignal
 from gptface_jax.train.optim import make_optimizer
 from gptface_jax.train.settings import plain, read_optim, read_settings
 
 Batches = Iterator[Mapping[str, Any]]
+
+_MOST_BAD = 10  # bad batches in a row before a run stops that skips them
 
 
 def train(
@@ -39,9 +41,10 @@ def train(
     Args:
       config: experiment config; `train.settings` and `optim` say what is read.
       system: what to train.
-      batches_fn: start step -> iterator of this process's share of the batches,
-        dicts of numpy arrays named like `system.batch_spec`. Batch k must not
-        depend on the start step: then a resumed run equals an uninterrupted one.
+      batches_fn: number of the first batch -> iterator of this process's share of
+        the batches, dicts of numpy arrays named like `system.batch_spec`. Batch k
+        must not depend on where the iteration starts: then a resumed run equals an
+        uninterrupted one.
       workdir: gets `checkpoints/`, `metrics.jsonl` and `config.json`.
       eval_batches: a list of held-out batches, or a function that starts a fresh
         iterator over them.
@@ -107,6 +110,7 @@ class _Run:
             k: make_optimizer(read_optim(config, k), settings.total_steps) for k in keys
         }
         optimizers = {k: tx for k, (tx, _) in pairs.items()}
+        checkpoint.repair(workdir)
         self.checkpoints = checkpoint.Checkpoints(
             workdir,
             keep=settings.keep,
@@ -115,6 +119,8 @@ class _Run:
         )
         resources.callback(self.checkpoints.close)
         self.writers: list[Any] = []
+        # Batches that were passed over by rewinding: number of a batch - step.
+        self.passed_over = 0
         self.state, shardings = self._create_or_restore(optimizers, initial_params)
         self.start = int(self.state.step)
         self.step_fn, self.packer = step.make_step(
@@ -126,6 +132,7 @@ class _Run:
             seed=settings.seed,
             grad_accum=settings.grad_accum,
             ema_decay=settings.ema_decay,
+            skip_bad=settings.bad_batch == "skip",
             rules=rules,
         )
         self.eval_fn, self.eval_packer = step.make_eval(
@@ -133,6 +140,9 @@ class _Run:
         )
         self.finite_fn = jax.jit(_finite_leaves)
         self.average, self.clock = metrics.Average(), metrics.Clock()
+        self.monitor = spikes.SpikeMonitor(settings.spike)
+        self.spike: int | None = None  # first step of one that calls for a rewind
+        self.bad_in_a_row = self.rewinds = 0
         self.unit, self.per_example = metrics.throughput(system)
         if jax.process_index() == 0:
             self._open_writers(resources)
@@ -153,6 +163,7 @@ class _Run:
             checkpoint.check_same_run(
                 meta, self.system.name, self.config, self.extra_files, self.workdir
             )
+            self.passed_over = meta["data_position"] - latest
         created, shardings = state.create(
             self.system,
             optimizers,
@@ -177,8 +188,8 @@ class _Run:
                 f"cannot write in '{self.workdir}': {error.strerror or error}; choose "
                 "another --workdir"
             ) from error
-        path = self.workdir / "metrics.jsonl"
-        self.writers.append(metrics.JsonLines(path, self.start))
+        self.lines = metrics.JsonLines(self.workdir / "metrics.jsonl", self.start)
+        self.writers.append(self.lines)
         if self.settings.tensorboard:
             self.writers.append(metrics.TensorBoard(self.workdir))
         for writer in self.writers:
@@ -188,11 +199,15 @@ class _Run:
         total = self.settings.total_steps
         enabled = progress and jax.process_index() == 0
         self.bar = metrics.progress_bar(total, self.start, enabled)
-        batches = Prefetch(batches_fn(self.start), self._put_asked)
         pending, stopped, done = None, False, self.start
+        batches = self._batches(batches_fn, done)
         try:
             while done < total and not stopped:
-                batch = self._next(batches, done, stop)
+                try:
+                    batch = self._next(batches, done, stop)
+                except UserError:
+                    self._save_before_the_end(done, pending)
+                    raise
                 current = None
                 if batch is not None:
                     self.state, packed = self.step_fn(self.state, batch)
@@ -206,6 +221,12 @@ class _Run:
                 if stopped or save or evaluate:
                     self._read(pending)
                     pending = None
+                if self.spike is not None:
+                    batches.close()
+                    done, pending = self._rewind(done), None
+                    batches = self._batches(batches_fn, done)
+                    continue
+                if stopped or save or evaluate:
                     if save or stopped:
                         # A resumed run averages from here on: so must this one.
                         self._log(done)
@@ -218,6 +239,54 @@ class _Run:
             batches.close()
             self.bar.close()
         return self.state.replace(stopped=done < total)
+
+    def _batches(self, batches_fn, done: int) -> Prefetch:
+        return Prefetch(batches_fn(done + self.passed_over), self._put_asked)
+
+    def _save_before_the_end(self, done: int, pending) -> None:
+        """Saves what was learnt before the data failed; others may not know of it."""
+        if jax.process_count() == 1 and done > self.start:
+            self._read(pending)
+            self._log(done)
+            self._save(done, {})
+            self.checkpoints.wait()
+
+    def _rewind(self, done: int) -> int:
+        """Goes back to the last checkpoint before the spike; returns its step.
+
+        The data that were seen since are passed over.
+
+        Raises:
+          UserError: there is none, or it was done too often.
+        """
+        first, self.spike = self.spike, None
+        self.checkpoints.wait()
+        before = [s for s in self.checkpoints.steps() if s < first]
+        self.rewinds += 1
+        if not before or self.rewinds > self.settings.spike.max_rewinds:
+            why = "there is no checkpoint before it"
+            if before:
+                why = f"the run has been rewound {self.rewinds - 1} times"
+            raise UserError(
+                f"step {first}: the loss has left its course and {why}; "
+                f"{self._last_good()}; try a lower optim.peak_lr or optim.clip_norm"
+            )
+        target = before[-1]
+        where = jax.tree.map(lambda x: x.sharding, self.state)
+        self.state = self.checkpoints.restore(
+            target, state.with_shardings(self.state, where)
+        )
+        self.passed_over += done - target
+        self.average = metrics.Average()
+        self.clock.pause()
+        if self.writers:
+            self.lines.cut(target)
+        self._write({"step": target, "rewound_from": done, "spike_at": first})
+        metrics.tell(
+            f"step {first}: the loss has left its course; back to step {target}"
+        )
+        self.bar.n = target
+        return target
 
     def _put(self, batch):
         """Host batch -> global arrays; held-out batches may hold more entries."""
@@ -255,8 +324,14 @@ class _Run:
         except Exception as error:
             if stop.requested and jax.process_count() == 1:
                 return None
-            if not isinstance(error, StopIteration):
+            if isinstance(error, UserError):
                 raise
+            if not isinstance(error, StopIteration):
+                raise UserError(
+                    f"the data failed after step {done}: "
+                    f"{str(error).strip() or type(error).__name__}; run the same "
+                    "command again to go on"
+                ) from error
             raise UserError(
                 f"the data ended after {done} of {self.settings.total_steps} steps; "
                 "give more data or lower total_steps"
@@ -277,17 +352,40 @@ class _Run:
         done, packed = pending
         values = self.packer.unpack(packed)
         bad = metrics.non_finite(values)
-        if bad:
+        self.bad_in_a_row = self.bad_in_a_row + 1 if bad else 0
+        if bad and not self._may_skip():
             raise UserError(
                 f"step {done}: {bad}; the update was not applied and the run "
                 f"stopped; {self._last_good()}; try a lower optim.peak_lr or "
-                "optim.clip_norm"
+                "optim.clip_norm, or bad_batch='skip'"
             )
-        self.average.add(values)
         self.clock.tick()
         self.bar.update(1)
+        if bad:
+            self._write({"step": done, "skipped": bad})
+            metrics.tell(f"step {done}: {bad}; the batch is skipped")
+        else:
+            self._take(done, values)
         if _divides(self.settings.log_every, done):
             self._log(done)
+
+    def _may_skip(self) -> bool:
+        return self.settings.bad_batch == "skip" and self.bad_in_a_row <= _MOST_BAD
+
+    def _take(self, done: int, values) -> None:
+        """Averages the metrics of a good step and watches its loss."""
+        self.average.add(values)
+        name = f"{step.prefix(self.system.phases[0])}loss"
+        total, count = values[name]
+        first = self.monitor.seen(done, total / count) if count else None
+        if first is None:
+            return
+        if self.settings.spike.action == "rewind":
+            self.spike = first
+        else:
+            self.monitor.reset()  # told once
+            self._write({"step": done, "spike_at": first})
+            metrics.tell(f"step {first}: the loss has left its course")
 
     def _last_good(self) -> str:
         self.checkpoints.wait()
@@ -377,7 +475,7 @@ class _Run:
         self._write({"step": done, **values})
         if not self.bar.disable:
             shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
-            self.bar.write(f"step {done}: {shown}", file=self.bar.fp)
+            metrics.tell(f"step {done}: {shown}")
         return values
 
     def _save(self, done: int, values: Mapping[str, float]) -> None:
@@ -390,7 +488,11 @@ class _Run:
                 f"{self._last_good()}; try a lower optim.peak_lr or optim.clip_norm"
             )
         meta = checkpoint.make_meta(
-            done, self.system.name, self.config, self.extra_files
+            done,
+            self.system.name,
+            self.config,
+            self.extra_files,
+            data_position=done + self.passed_over,
         )
         self.checkpoints.save(self.state, meta, values.get(self.settings.best_metric))
 

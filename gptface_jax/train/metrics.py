@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
@@ -108,6 +109,13 @@ class JsonLines:
 
     def __init__(self, path: str | os.PathLike, step: int):
         self.path = pathlib.Path(path)
+        self.file: Any = None
+        self.cut(step)
+
+    def cut(self, step: int) -> None:
+        """Drops the lines beyond `step`; what follows is appended."""
+        if self.file:
+            self.close()
         try:
             if self.path.exists():
                 kept = self.path.with_name(self.path.name + ".tmp")
@@ -209,6 +217,12 @@ class Clock:
     def rate(self) -> float | None:
         """Steps per second, None before the second step."""
         return len(self.spans) / max(self.total, 1e-9) if self.spans else None
+
+
+def tell(text: str) -> None:
+    """Prints a line above the progress bar; process 0 speaks for all."""
+    if jax.process_index() == 0:
+        tqdm.tqdm.write(text, file=sys.stderr)
 
 
 def progress_bar(total: int, initial: int, enabled: bool) -> tqdm.tqdm:

@@ -26,9 +26,44 @@ RESUMABLE = (
     "keep",
     "tensorboard",
     "mesh",
+    "bad_batch",
+    "spike",
     "data.workers",
     "model.layout.multiple_of",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class SpikeConfig:
+    """What to do about a loss that leaves its course.
+
+    Attributes:
+      factor: a step is far off when its loss lies so many robust standard deviations
+        (1.48 x the median absolute deviation) above the median of the last `window`
+        steps. 0 watches nothing.
+      window: steps looked back on.
+      patience: steps in a row that must be far off.
+      action: "log" a line, or "rewind" to the last checkpoint before the spike and go
+        on behind the data that were seen since.
+      max_rewinds: the run stops at the next one.
+    """
+
+    factor: float = 0.0
+    window: int = 100
+    patience: int = 3
+    action: str = "log"
+    max_rewinds: int = 3
+
+    def __post_init__(self):
+        if self.action not in ("log", "rewind"):
+            raise UserError(
+                f"config key 'spike.action' is {self.action!r}; use 'log' or 'rewind'"
+            )
+        if self.window < 10 or self.patience < 1:
+            raise UserError(
+                f"config keys 'spike.window' and 'spike.patience' are {self.window} "
+                f"and {self.patience}; use 10 or more and 1 or more"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +85,10 @@ class Settings:
         checkpoint, and whether "min" or "max" is better. No metric, no best one:
         the latest counts.
       tensorboard: also write event files (extra `log`).
+      bad_batch: what a batch does whose loss or gradient is not finite, beside not
+        being learnt from: "stop" the run, or "skip" it, ten in a row at most.
+      mesh: how the work is shared among the devices.
+      spike: what to do about a loss that leaves its course.
     """
 
     seed: int = 0
@@ -65,9 +104,15 @@ class Settings:
     best_metric: str = "eval/loss"
     best_mode: str = "min"
     tensorboard: bool = False
+    bad_batch: str = "stop"
     mesh: MeshConfig = MeshConfig()
+    spike: SpikeConfig = SpikeConfig()
 
     def __post_init__(self):
+        if self.bad_batch not in ("stop", "skip"):
+            raise UserError(
+                f"config key 'bad_batch' is {self.bad_batch!r}; use 'stop' or 'skip'"
+            )
         positive = ("total_steps", "batch_size", "grad_accum", "keep")
         for name in positive:
             if getattr(self, name) < 1:

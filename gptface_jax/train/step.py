@@ -101,9 +101,13 @@ def make_step(
     seed: int,
     grad_accum: int = 1,
     ema_decay: float = 0.0,
+    skip_bad: bool = False,
     rules: sharding.Rules = sharding.RULES,
 ) -> tuple[Callable, Packer]:
     """Builds the jitted step.
+
+    A batch that gives something that is not finite leaves the state as it was; with
+    `skip_bad` the step counts all the same.
 
     Returns:
       (step function, packer): (state, batch) -> (state, packed metrics float32
@@ -141,7 +145,8 @@ def make_step(
             new = post_update(params, state, trees.stream(key, "post_update"), step)
             params, state = _select(healthy, tuple(new), (params, state))
         ema = _average(train_state.ema, params, ema_decay, step)
-        new = TrainState(step + healthy, params, opt_state, state, ema)
+        done = step + (1 if skip_bad else healthy)
+        new = TrainState(done, params, opt_state, state, ema)
         return new, packer.pack(metrics)
 
     jitted = jax.jit(

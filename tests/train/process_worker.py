@@ -1,20 +1,23 @@
 """One process of a run: INDEX COUNT PORT WORKDIR OPTIONS-as-JSON.
 
-Eight simulated devices are shared by COUNT processes. Options: kill_at (batch at
-which this process kills itself, with `signal`), killer (which process), config
-(changes to the experiment's).
+Eight simulated devices (or as many as the option `devices` says) are shared by COUNT
+processes. Options: kill_at (batch at which a process kills itself, with `signal`),
+killer (which process), pause (seconds before each batch), config (changes to the
+experiment's).
 """
 
 import json
 import os
 import signal
 import sys
+import time
 
 import jax
 
 INDEX, COUNT, PORT, WORKDIR, OPTIONS = sys.argv[1:]
 INDEX, COUNT, OPTIONS = int(INDEX), int(COUNT), json.loads(OPTIONS)
-jax.config.update("jax_num_cpu_devices", 8 // COUNT)
+DEVICES = OPTIONS.get("devices", 8)
+jax.config.update("jax_num_cpu_devices", DEVICES // COUNT)
 
 import numpy as np  # noqa: E402
 import regression_system as tiny  # noqa: E402
@@ -55,7 +58,9 @@ def batches(start):
         shard=INDEX,
         num_shards=COUNT,
     )
+    open(f"{WORKDIR}.began.{INDEX}", "w").close()
     for number, batch in enumerate(feed.batches(start), start):
+        time.sleep(OPTIONS.get("pause", 0.0))
         if number == OPTIONS.get("kill_at") and INDEX == OPTIONS.get("killer", INDEX):
             os.kill(os.getpid(), getattr(signal, OPTIONS.get("signal", "SIGKILL")))
         yield batch
@@ -72,7 +77,7 @@ def held_out():
 def main():
     if COUNT > 1:
         hosts.join(hosts.from_flags(f"127.0.0.1:{PORT}", COUNT, INDEX), timeout=120)
-    assert jax.device_count() == 8 and jax.process_count() == COUNT
+    assert jax.device_count() == DEVICES and jax.process_count() == COUNT
     final = train(
         tiny.config(**OPTIONS.get("config", {})),
         tiny.make_system(weighted=True),

@@ -70,7 +70,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
         run(tmp_path / "second", initial_params=lambda: {"unknown": np.ones(2)})
 
 
-class Interrupt(Exception):
+class Interrupt(BaseException):
     pass
 
 

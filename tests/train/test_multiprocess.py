@@ -1,64 +1,13 @@
 """Several processes on one machine: one run, the same numbers, stopping together."""
 
-import json
-import os
 import pathlib
 import signal
-import socket
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
+from processes import lines, run
 
 from gptface_jax.train.checkpoint import restore_params
-
-HERE = pathlib.Path(__file__).parent
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def run(workdir, count, **options):
-    """Runs COUNT processes; when one ends in error the others are killed, as SLURM
-    does. Returns [(exit status, words of its RESULT line, errors)].
-    """
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE)}
-    environment.pop("XLA_FLAGS", None)
-    port, options = free_port(), json.dumps(options)
-    logs = [(f"{workdir}.out.{i}", f"{workdir}.err.{i}") for i in range(count)]
-    workers = []
-    for i, (out, err) in enumerate(logs):
-        arguments = [str(i), str(count), str(port), str(workdir), options]
-        command = [sys.executable, str(HERE / "process_worker.py"), *arguments]
-        with open(out, "w") as stdout, open(err, "w") as stderr:
-            workers.append(
-                subprocess.Popen(
-                    command, stdout=stdout, stderr=stderr, cwd=HERE, env=environment
-                )
-            )
-    end = time.monotonic() + 240
-    while any(w.poll() is None for w in workers):
-        if time.monotonic() > end or any(w.poll() for w in workers):
-            for worker in workers:
-                worker.kill()
-        time.sleep(0.05)
-    results = []
-    for worker, (out, err) in zip(workers, logs):
-        lines = pathlib.Path(out).read_text().splitlines()
-        words = next((x.split()[1:] for x in lines if x.startswith("RESULT")), None)
-        results.append((worker.wait(), words, pathlib.Path(err).read_text()[-3000:]))
-    return results
-
-
-def lines(workdir, key="loss"):
-    text = (workdir / "metrics.jsonl").read_text()
-    records = [json.loads(line) for line in text.splitlines()]
-    return {r["step"]: r[key] for r in records if key in r}
 
 
 def read_by(workdir, count, index):
