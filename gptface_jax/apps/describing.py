@@ -1,4 +1,4 @@
-"""Parameter tables."""
+"""Parameter tables, and what a training step costs on given devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from gptface_jax.apps import api, networks, training
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
-from gptface_jax.train import settings
+from gptface_jax.train import (
+    collectives,
+    cost,
+    hardware,
+    program,
+    settings,
+    sharding,
+)
 
 
 def table(shapes: Any, depth: int = 2) -> str:
@@ -66,3 +73,111 @@ def of_model(source: str, depth: int = 2) -> str:
         "gptface": model.editor.gptface.params,
     }
     return table(parts, depth + 1 if depth else 0)
+
+
+def cost_of(
+    config: Any, *, topology: str | None = None, mesh: str | None = None
+) -> tuple[cost.Cost, hardware.Accelerator | None, sharding.MeshConfig]:
+    """Compiles the training step of a config for devices that need not be there.
+
+    Args:
+      config: experiment config.
+      topology: such as "v5e:2x4" or "h200:8"; see `train.hardware`.
+      mesh: instead of `config.mesh`: a preset, or sizes "4x2x1" (data, fsdp, tensor),
+        on as many devices.
+
+    Returns:
+      (cost, the device, None without a topology, the mesh).
+    """
+    values = settings.plain(config)
+    wanted = _mesh(mesh) if mesh else settings.read_settings(config).mesh
+    accelerator = None
+    if topology:
+        accelerator, devices = hardware.devices(topology)
+    else:
+        sizes = [wanted.size(name) for name in sharding.AXES]
+        devices = hardware.simulated(abs(math.prod(sizes)))
+    made, rules = sharding.open_mesh(wanted, devices)
+    system = training.bare_system(config)
+    with sharding.in_force(made, rules):
+        planned = program.Program(values, system, made, rules)
+        return cost.of_program(planned), accelerator, wanted
+
+
+def _mesh(text: str) -> sharding.MeshConfig:
+    if text in sharding.PRESETS:
+        return sharding.MeshConfig(preset=text)
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(s.isdigit() and int(s) for s in sizes):
+        raise UserError(
+            f"--mesh is '{text}'; write a preset ({', '.join(sharding.PRESETS)}) or "
+            "the sizes of data, fsdp and tensor as 4x2x1"
+        )
+    data, fsdp, tensor = map(int, sizes)
+    return sharding.MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
+
+
+def cost_table(
+    found: cost.Cost,
+    accelerator: hardware.Accelerator | None,
+    mesh: sharding.MeshConfig,
+) -> str:
+    """What `cost_of` found, for people.
+
+    Args:
+      found, accelerator, mesh: as `cost_of` returns them.
+    """
+    memory = found.memory
+    rows = [
+        ("parameters", _si(found.parameters), ""),
+        ("model FLOPs a step", _si(found.model_flops), "3 x forward"),
+        ("counted FLOPs", _si(found.counted_flops), "with what is recomputed"),
+        ("XLA's, a device", _si(found.compiled_flops), "bodies of loops once"),
+        (),
+        *((f"{name}, a device", _bytes(x), "") for name, x in vars(memory).items()),
+        ("all memory, a device", _bytes(memory.total), _verdict(memory, accelerator)),
+        (),
+    ]
+    sums = collectives.total(list(found.collectives))
+    for (kind, axes), value in sums.items():
+        if value >= 0.001 * sum(sums.values()):
+            rows.append((kind, _bytes(value), f"sent by each device, {'+'.join(axes)}"))
+    if accelerator:
+        slow = ("data",) if mesh.size("slices") > 1 else ()
+        times = found.times(accelerator, slow)
+        fast, sure = max(times.values()), sum(times.values())
+        rows.append(())
+        rows += [(name, f"{1e3 * x:.3f} ms", "") for name, x in times.items()]
+        rows.append(("step, overlapped", f"{1e3 * fast:.3f} ms", "roofline: at best"))
+        rows.append(("step, in a row", f"{1e3 * sure:.3f} ms", "nothing overlaps"))
+        best, worst = (found.mfu(accelerator, x) for x in (fast, sure))
+        rows.append(
+            ("MFU", f"{worst:.1%}", f"to {best:.1%} of {accelerator.name}'s peak")
+        )
+    shown = " x ".join(f"{name}={size}" for name, size in found.mesh.items())
+    lines = [f"{found.devices} devices: {shown}", ""]
+    for row in rows:
+        name, value, note = row or ("", "", "")
+        lines.append(f"{name:<24}{value:>14}  {note}".rstrip())
+    return "\n".join(lines)
+
+
+def _verdict(memory: cost.Memory, accelerator: hardware.Accelerator | None) -> str:
+    if accelerator is None:
+        return ""
+    fits = "fits" if memory.total <= accelerator.memory else "DOES NOT FIT"
+    return f"of {_bytes(accelerator.memory)}: {fits}"
+
+
+def _si(value: float) -> str:
+    units = ("", "k", "M", "G", "T", "P")
+    power = min(len(units) - 1, max(0, int(math.log10(max(value, 1.0)) // 3)))
+    return f"{value / 1000**power:.2f} {units[power]}".rstrip()
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:
+            return f"{value:.2f} {unit}"
+        value /= 1024
+    return f"{value:.2f} GiB"

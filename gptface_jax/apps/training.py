@@ -136,12 +136,7 @@ def _finish(
 
 def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
-    values = settings.plain(config)
-    objective = from_mapping(vqgan.VQGANObjective, values["objective"], "objective.")
-    compare = None
-    if objective.perceptual.weight:
-        compare = perceptual.open_distance(objective.perceptual)
-    system = vqgan.make_system(values, compare)
+    system = bare_system(config)
     size = system.batch_spec["image"].shape[0]
     return _finish(
         config,
@@ -156,7 +151,7 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
 
 def _judge(config, data: DataConfig, workdir) -> Experiment:
     del workdir
-    system = judge.make_system(settings.plain(config))
+    system = bare_system(config)
     size = system.batch_spec["image"].shape[0]
     attributes = tuple(config["model"]["attributes"])
     return _finish(
@@ -325,6 +320,34 @@ def build(config: Any, workdir: str | os.PathLike) -> Experiment:
         return _BUILDERS[name](config, _data_config(config), workdir)
     except UserError:
         raise
+    except ValueError as error:  # a config dataclass refused its values
+        raise UserError(f"config of '{name}': {error}") from error
+
+
+def bare_system(config: Any) -> System:
+    """The system that a config describes, without its data.
+
+    Raises:
+      UserError: an unknown system, a wrong key or value, or the weights of a
+        perceptual distance that cannot be read.
+    """
+    name, values = config.get("system"), settings.plain(config)
+    if name == "vqgan":
+        objective = from_mapping(
+            vqgan.VQGANObjective, values["objective"], "objective."
+        )
+        compare = None
+        if objective.perceptual.weight:
+            compare = perceptual.open_distance(objective.perceptual)
+        return vqgan.make_system(values, compare)
+    makers = {"gptface": gptface.make_system, "judge": judge.make_system}
+    if name not in makers:
+        raise UserError(
+            f"config key 'system' is {name!r}{nearest(str(name), SYSTEMS)}; known: "
+            + ", ".join(SYSTEMS)
+        )
+    try:
+        return makers[name](values)
     except ValueError as error:  # a config dataclass refused its values
         raise UserError(f"config of '{name}': {error}") from error
 

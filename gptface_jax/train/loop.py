@@ -15,10 +15,17 @@ import jax.numpy as jnp
 
 from gptface_jax.core import trees, types
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.train import checkpoint, metrics, sharding, spikes, state, step
+from gptface_jax.train import (
+    checkpoint,
+    metrics,
+    program,
+    sharding,
+    spikes,
+    state,
+    step,
+)
 from gptface_jax.train.host import Prefetch, StopSignal
-from gptface_jax.train.optim import make_optimizer
-from gptface_jax.train.settings import plain, read_optim, read_settings
+from gptface_jax.train.settings import plain, read_settings
 
 Batches = Iterator[Mapping[str, Any]]
 
@@ -105,11 +112,7 @@ class _Run:
         self.eval_batches = eval_batches if system.eval_fns else None
         self.extra_files = extra_files
         self._check_batch_size()
-        keys = [state.phase_key(p) for p in system.phases]
-        pairs = {
-            k: make_optimizer(read_optim(config, k), settings.total_steps) for k in keys
-        }
-        optimizers = {k: tx for k, (tx, _) in pairs.items()}
+        self.program = program.Program(config, system, mesh, rules)
         checkpoint.repair(workdir)
         self.checkpoints = checkpoint.Checkpoints(
             workdir,
@@ -121,20 +124,9 @@ class _Run:
         self.writers: list[Any] = []
         # Batches that were passed over by rewinding: number of a batch - step.
         self.passed_over = 0
-        self.state, shardings = self._create_or_restore(optimizers, initial_params)
+        self.state, shardings = self._create_or_restore(initial_params)
         self.start = int(self.state.step)
-        self.step_fn, self.packer = step.make_step(
-            system,
-            optimizers,
-            {k: schedule for k, (_, schedule) in pairs.items()},
-            shardings,
-            mesh,
-            seed=settings.seed,
-            grad_accum=settings.grad_accum,
-            ema_decay=settings.ema_decay,
-            skip_bad=settings.bad_batch == "skip",
-            rules=rules,
-        )
+        self.step_fn, self.packer = self.program.step(shardings)
         self.eval_fn, self.eval_packer = step.make_eval(
             system.eval_fns, settings.seed, mesh
         )
@@ -156,7 +148,7 @@ class _Run:
                 "or mesh"
             )
 
-    def _create_or_restore(self, optimizers, initial_params):
+    def _create_or_restore(self, initial_params):
         latest = self.checkpoints.latest_step()
         if latest is not None:
             meta = self.checkpoints.meta(latest)
@@ -164,15 +156,7 @@ class _Run:
                 meta, self.system.name, self.config, self.extra_files, self.workdir
             )
             self.passed_over = meta["data_position"] - latest
-        created, shardings = state.create(
-            self.system,
-            optimizers,
-            self.mesh,
-            seed=self.settings.seed,
-            ema=self.settings.ema_decay > 0,
-            rules=self.rules,
-            abstract=latest is not None,
-        )
+        created, shardings = self.program.create(abstract=latest is not None)
         if latest is not None:
             created = self.checkpoints.restore(latest, created)
         elif initial_params:

@@ -19,7 +19,13 @@ import numpy as np
 from flax import linen as nn
 from flax.core import meta
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    use_abstract_mesh,
+)
 
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError, nearest
@@ -256,8 +262,13 @@ def like_params(tree: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
 
 @contextlib.contextmanager
 def in_force(mesh: Mesh, rules: Rules = RULES) -> Iterator[None]:
-    """Within it, jitted functions are compiled for this mesh and these rules."""
-    with jax.set_mesh(mesh), nn.logical_axis_rules(tuple(rules.items())):
+    """Within it, jitted functions are compiled for this mesh and these rules.
+
+    The devices need not be there: then nothing can be run on them, only compiled.
+    """
+    there = mesh.devices.flat[0] in jax.devices()
+    known = jax.set_mesh(mesh) if there else use_abstract_mesh(mesh.abstract_mesh)
+    with known, nn.logical_axis_rules(tuple(rules.items())):
         yield
 
 

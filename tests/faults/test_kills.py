@@ -12,8 +12,8 @@ from processes import lines, run
 from gptface_jax.train.checkpoint import restore_params
 
 # A save every second step: about half of the moments lie in one.
-CONFIG = {"total_steps": 40, "checkpoint_every": 2, "log_every": 1}
-OPTIONS = {"config": CONFIG, "devices": 2, "pause": 0.05}
+CONFIG = {"total_steps": 24, "checkpoint_every": 2, "log_every": 1}
+OPTIONS = {"config": CONFIG, "devices": 2, "pause": 0.04}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def undisturbed(tmp_path_factory):
             workdir = tmp_path_factory.mktemp(f"undisturbed{count}") / "run"
             start = time.monotonic()
             for status, words, errors in run(workdir, count, **OPTIONS):
-                assert (status, words) == (0, ["40", "False"]), errors
+                assert (status, words) == (0, ["24", "False"]), errors
             found[count] = (lines(workdir), time.monotonic() - start)
         return found[count]
 
@@ -42,7 +42,7 @@ def drill(workdir, undisturbed, seed, count):
     there = (workdir / "checkpoints").glob("*")
     saved = max((int(p.name) for p in there if p.name.isdigit()), default=None)
     for status, words, errors in run(workdir, count, **OPTIONS):
-        assert (status, words) == (0, ["40", "False"]), errors
+        assert (status, words) == (0, ["24", "False"]), errors
     ours = lines(workdir)
     if count == 1:
         assert ours == expected  # bit for bit
@@ -73,7 +73,7 @@ def test_kill_9_while_the_step_is_compiled_for_the_first_time(tmp_path, undistur
     ((status, _, _),) = run(tmp_path / "run", kill_at=0, **OPTIONS)
     assert status == -signal.SIGKILL
     ((status, words, errors),) = run(tmp_path / "run", **OPTIONS)
-    assert (status, words) == (0, ["40", "False"]), errors
+    assert (status, words) == (0, ["24", "False"]), errors
     assert lines(tmp_path / "run") == expected
 
 
@@ -86,7 +86,7 @@ def test_sigterm_leaves_time_to_save(tmp_path, undisturbed):
     assert status == 0 and words[1] == "True", errors
     assert restore_params(tmp_path / "run")[1]["step"] == int(words[0])
     ((status, words, errors),) = run(tmp_path / "run", **options)
-    assert words == ["40", "False"], errors
+    assert words == ["24", "False"], errors
     assert lines(tmp_path / "run") == expected
 
 
@@ -119,5 +119,5 @@ def test_a_full_disk_stops_and_the_run_goes_on_when_there_is_room(
     saved = restore_params(where / "run")[1]["step"]
     assert f"intact: steps {list(range(2, saved + 1, 2))}" in errors
     ((status, words, errors),) = run(where / "run", **options)
-    assert (status, words) == (0, ["40", "False"]), errors
+    assert (status, words) == (0, ["24", "False"]), errors
     assert lines(where / "run") == expected

@@ -1,0 +1,80 @@
+"""What a run compiles, from a config and a system: made for real, or described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from gptface_jax.core import types
+from gptface_jax.train import sharding, state, step
+from gptface_jax.train.metrics import Packer
+from gptface_jax.train.optim import make_optimizer
+from gptface_jax.train.settings import read_optim, read_settings
+
+
+class Program:
+    """Optimisers, state and step of one experiment on one mesh.
+
+    Args:
+      config: experiment config.
+      system: what is trained.
+      mesh, rules: from `sharding.open_mesh`; everything here is to be called within
+        `sharding.in_force(mesh, rules)`.
+    """
+
+    def __init__(
+        self, config: Any, system: types.System, mesh: Mesh, rules: sharding.Rules
+    ):
+        self.system, self.mesh, self.rules = system, mesh, rules
+        self.settings = settings = read_settings(config)
+        keys = [state.phase_key(p) for p in system.phases]
+        pairs = {
+            k: make_optimizer(read_optim(config, k), settings.total_steps) for k in keys
+        }
+        self.optimizers = {k: tx for k, (tx, _) in pairs.items()}
+        self.schedules = {k: schedule for k, (_, schedule) in pairs.items()}
+
+    def create(self, abstract: bool = False) -> tuple[Any, Any]:
+        """(state, its shardings), see `state.create`."""
+        return state.create(
+            self.system,
+            self.optimizers,
+            self.mesh,
+            seed=self.settings.seed,
+            ema=self.settings.ema_decay > 0,
+            rules=self.rules,
+            abstract=abstract,
+        )
+
+    def step(self, shardings: Any) -> tuple[Callable, Packer]:
+        """(jitted step, packer of its metrics), see `step.make_step`."""
+        return step.make_step(
+            self.system,
+            self.optimizers,
+            self.schedules,
+            shardings,
+            self.mesh,
+            seed=self.settings.seed,
+            grad_accum=self.settings.grad_accum,
+            ema_decay=self.settings.ema_decay,
+            skip_bad=self.settings.bad_batch == "skip",
+            rules=self.rules,
+        )
+
+    def batch(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """Shapes of a global batch."""
+        where = sharding.batch_sharding(self.mesh, self.rules)
+        size = self.settings.batch_size
+        return {
+            name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype, sharding=where)
+            for name, x in self.system.batch_spec.items()
+        }
+
+    def lower(self) -> tuple[jax.stages.Lowered, Any]:
+        """(the step, lowered without any array; the shapes of the state)."""
+        shapes, shardings = self.create(abstract=True)
+        step_fn, _ = self.step(shardings)
+        return step_fn.lower(shapes, self.batch()), shapes
