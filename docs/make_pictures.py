@@ -76,6 +76,7 @@ def curves() -> None:
 # Runs of docs/tokenizer.md: file in docs/logs -> how it looks.
 TOKENIZER_RUNS = {
     "pixels": "tab:gray",
+    "healthy": "tab:green",
     "won": "tab:orange",
     "ruined": "tab:red",
 }
