@@ -1,10 +1,37 @@
 #!/usr/bin/env bash
-# Two processes on this machine, as on two hosts:
-#   launch/local.sh configs/gptface/faces64.py:tiny runs/two
-set -euo pipefail
-config=$1 workdir=$2 port=${3:-12345}
-for id in 0 1; do
-  gptface train --config "$config" --workdir "$workdir" \
-    --coordinator "localhost:$port" --num-processes 2 --process-id "$id" &
+# Several processes on this machine, as if on several hosts:
+#
+#   launch/local.sh --config configs/gptface/faces64.py:tiny --workdir runs/two
+#   PROCESSES=4 PORT=12400 launch/local.sh --config ... --workdir ...
+#
+# The arguments are those of `gptface train`. GPUs are dealt out in equal shares. When a
+# process fails the others are ended; Ctrl-C and SIGTERM reach all, and they save.
+set -uo pipefail
+processes=${PROCESSES:-2}
+export JAX_COORDINATOR_ADDRESS="localhost:${PORT:-12345}" JAX_NUM_PROCESSES=$processes
+
+gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
+share=$((gpus / processes))
+stop() { jobs -pr | xargs -r kill -TERM; }
+trap stop INT TERM EXIT
+
+for ((id = 0; id < processes; id++)); do
+  if ((share > 0)); then
+    first=$((id * share))
+    devices=$(seq -s, "$first" $((first + share - 1)))
+    export CUDA_VISIBLE_DEVICES=$devices
+  fi
+  JAX_PROCESS_ID=$id "${GPTFACE:-gptface}" train "$@" &
 done
-wait
+
+worst=0
+while [[ -n $(jobs -pr) ]]; do
+  wait -n
+  status=$?
+  # 75: asked to end, and saved. Above 128: only this `wait` was interrupted.
+  if ((status != 0 && status <= 128)); then
+    worst=$status
+    ((status == 75)) || stop
+  fi
+done
+exit "$worst"

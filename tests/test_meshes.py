@@ -1,14 +1,12 @@
 """The same losses, gradients and tokens on every mesh; gathered is what must be."""
 
-import json
 import os
-import subprocess
-import sys
 
+import eight_devices
 import numpy as np
 import pytest
 
-HERE = os.path.dirname(__file__)
+HERE = os.path.dirname(os.path.abspath(__file__))
 FOUR = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
 AXES = {
     "1x1x1": set(),
@@ -21,22 +19,7 @@ AXES = {
 
 
 def report(*cases):
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": HERE,
-    }
-    done = subprocess.run(
-        [sys.executable, os.path.join(HERE, "meshes_worker.py"), *cases],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = [x for x in done.stdout.splitlines() if x.startswith("RESULT")]
-    return json.loads(line.removeprefix("RESULT"))
+    return eight_devices.run("meshes_worker.py", *cases, path=HERE)
 
 
 def check(results):

@@ -79,3 +79,15 @@ def get_config(arg: str = "synthetic"):
         config.data.train = base.synthetic(64, 32)
         config.data.eval = base.synthetic(8, 32, seed=1)
     return config
+
+
+def get_sweep():
+    """Learning rate against width (`launch/sweep.py`)."""
+    return {
+        f"lr_{rate:g}_width_{width}": {
+            "optim.peak_lr": rate,
+            "model.channels": tuple(width * n for n in (1, 2, 4, 6)),
+        }
+        for rate in (3e-4, 1e-3, 3e-3)
+        for width in (16, 32)
+    }

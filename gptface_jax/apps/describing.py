@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -17,6 +18,8 @@ from gptface_jax.train import (
     settings,
     sharding,
 )
+
+_DEVICES = 8  # of a mesh that takes whatever is there
 
 
 def table(shapes: Any, depth: int = 2) -> str:
@@ -44,16 +47,10 @@ def table(shapes: Any, depth: int = 2) -> str:
 
 def of_config(config: Any, depth: int = 2) -> str:
     """Table of what a config would train; opens no data."""
-    name = config.get("system")
-    if name not in training.SYSTEMS:
-        raise UserError(f"config key 'system' is {name!r}; nothing to describe")
-    kind = networks.config_class(name)
-    try:
-        model = from_mapping(kind, settings.plain(config)["model"], "model.")
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"config of '{name}': {error}") from None
+    name = training.system_name(config)
+    with training.explained(name):
+        values = settings.plain(config)["model"]
+        model = from_mapping(networks.config_class(name), values, "model.")
     shapes = networks.expected_shapes(name, model)
     text = table(shapes, depth)
     if name == "gptface":
@@ -83,20 +80,23 @@ def cost_of(
     Args:
       config: experiment config.
       topology: such as "v5e:2x4" or "h200:8"; see `train.hardware`.
-      mesh: instead of `config.mesh`: a preset, or sizes "4x2x1" (data, fsdp, tensor),
-        on as many devices.
+      mesh: instead of the sizes of `config.mesh`: a preset, or "4x2x1" (data, fsdp,
+        tensor). Without a topology it is on as many devices as the sizes say, on 8
+        where one of them takes all that remain.
 
     Returns:
       (cost, the device, None without a topology, the mesh).
     """
     values = settings.plain(config)
-    wanted = _mesh(mesh) if mesh else settings.read_settings(config).mesh
+    wanted = settings.read_settings(config).mesh
+    if mesh:
+        wanted = dataclasses.replace(_mesh(mesh), rules=wanted.rules)
     accelerator = None
     if topology:
         accelerator, devices = hardware.devices(topology)
     else:
-        sizes = [wanted.size(name) for name in sharding.AXES]
-        devices = hardware.simulated(abs(math.prod(sizes)))
+        count = math.prod(wanted.size(name) for name in sharding.AXES)
+        devices = hardware.simulated(count if count > 0 else _DEVICES)
     made, rules = sharding.open_mesh(wanted, devices)
     system = training.bare_system(config)
     with sharding.in_force(made, rules):

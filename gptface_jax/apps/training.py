@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -309,18 +310,35 @@ def build(config: Any, workdir: str | os.PathLike) -> Experiment:
       UserError: an unknown system, a wrong key or value, or data that cannot be
         opened.
     """
+    name = system_name(config)
+    settings.read_settings(config)
+    with explained(name):
+        return _BUILDERS[name](config, _data_config(config), workdir)
+
+
+def system_name(config: Any) -> str:
+    """The system that a config names.
+
+    Raises:
+      UserError: an unknown one.
+    """
     name = config.get("system")
-    if name not in _BUILDERS:
+    if name not in SYSTEMS:
         raise UserError(
             f"config key 'system' is {name!r}{nearest(str(name), SYSTEMS)}; known: "
             + ", ".join(SYSTEMS)
         )
-    settings.read_settings(config)
+    return name
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turns the ValueError of a config dataclass into a UserError."""
     try:
-        return _BUILDERS[name](config, _data_config(config), workdir)
+        yield
     except UserError:
         raise
-    except ValueError as error:  # a config dataclass refused its values
+    except ValueError as error:
         raise UserError(f"config of '{name}': {error}") from error
 
 
@@ -331,8 +349,11 @@ def bare_system(config: Any) -> System:
       UserError: an unknown system, a wrong key or value, or the weights of a
         perceptual distance that cannot be read.
     """
-    name, values = config.get("system"), settings.plain(config)
-    if name == "vqgan":
+    name, values = system_name(config), settings.plain(config)
+    with explained(name):
+        if name != "vqgan":
+            makers = {"gptface": gptface.make_system, "judge": judge.make_system}
+            return makers[name](values)
         objective = from_mapping(
             vqgan.VQGANObjective, values["objective"], "objective."
         )
@@ -340,16 +361,6 @@ def bare_system(config: Any) -> System:
         if objective.perceptual.weight:
             compare = perceptual.open_distance(objective.perceptual)
         return vqgan.make_system(values, compare)
-    makers = {"gptface": gptface.make_system, "judge": judge.make_system}
-    if name not in makers:
-        raise UserError(
-            f"config key 'system' is {name!r}{nearest(str(name), SYSTEMS)}; known: "
-            + ", ".join(SYSTEMS)
-        )
-    try:
-        return makers[name](values)
-    except ValueError as error:  # a config dataclass refused its values
-        raise UserError(f"config of '{name}': {error}") from error
 
 
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:

@@ -24,7 +24,8 @@ VERBS = {
     "evaluate": "figures of a trained model: likelihoods, matching, edits",
     "export": "training runs -> one model directory, or a taming checkpoint",
     "import": "a taming-transformers VQGAN -> a model directory",
-    "describe": "table of a model's parameters",
+    "describe": "parameters of a model; memory, FLOPs and time of training it",
+    "plot": "curves of training runs in one picture",
 }
 _EPILOG = """\
 A verb's own help: gptface VERB --help
@@ -50,6 +51,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _environment() -> dict[str, str]:
+    """Defaults of environment variables that JAX reads when it starts."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return {
+        # XLA's start-up lines tell a user nothing.
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        # What was compiled once is read the next time; an empty value turns it off.
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache, "gptface_jax"),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(4 * 2**30),
+    }
+
+
 def verb_module(verb: str) -> types.ModuleType:
     """gptface_jax.cli.<verb>, or <verb>_ where Python has that word itself."""
     name = f"{verb}_" if keyword.iskeyword(verb) else verb
@@ -60,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb.
 
     Returns:
-      0; 2 for bad input, whose one line goes to stderr; 130 after Ctrl-C.
+      0; 2 for bad input, whose one line goes to stderr; 75 for a run that was asked
+      to end and has saved; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     known, rest = _parser().parse_known_args(arguments)
@@ -77,15 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if foreign or (overrides and not hasattr(options, "config")):
         parser.error(f"unknown argument {(foreign or overrides)[0]!r}; see --help")
     options.overrides = [a.removeprefix(prefix) for a in overrides]
-    # XLA's start-up lines tell a user nothing.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name, value in _environment().items():
+        os.environ.setdefault(name, value)
     try:
         verb.run(options)
     except UserError as error:
         if known.debug:
             raise
         print(f"gptface {known.verb}: {error}", file=sys.stderr)
-        return 2
+        return error.status
     except OSError as error:
         if known.debug:
             raise

@@ -4,11 +4,12 @@
   gptface train --config configs/gptface/faces64.py --workdir runs/gptface \\
       --config.optim.peak_lr=5e-4 --config.data.train.path=my_tokens
 
-The work folder gets checkpoints/, metrics.jsonl and config.json. Ctrl-C stops
-after the current step and saves; the same command goes on from there. Every key
-of a config can be set as --config.KEY=VALUE. On several hosts start the same
-command on each: SLURM, JobSet and GKE TPU jobs are recognised, Cloud TPU pods need
---distributed, anything else --coordinator, --num-processes and --process-id.
+The work folder gets checkpoints/, metrics.jsonl and config.json. Ctrl-C or SIGTERM
+stops after the current step and saves (status 75); the same command goes on from
+there. Every key of a config can be set as --config.KEY=VALUE. On several hosts start
+the same command on each: SLURM, JobSet and GKE TPU jobs are recognised, Cloud TPU
+pods need --distributed, anything else --coordinator, --num-processes and
+--process-id; launch/ has a script or manifest for each.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 
 from gptface_jax.cli import _hosts
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import Stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
 
     state = training.train(config, options.workdir, progress=not options.quiet)
     if state.stopped:
-        raise UserError(
+        raise Stopped(
             f"stopped after step {int(state.step)} of {config.total_steps} and saved; "
             "run the same command again to go on"
         )

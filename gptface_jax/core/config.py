@@ -98,6 +98,39 @@ def load_config(spec: str) -> Any:
     Raises:
       UserError: no such file, no `get_config`, or an argument it refuses.
     """
+    module, arg = _load_module(spec)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config file '{module.__file__}' defines no get_config(arg)")
+    try:
+        return module.get_config(arg).lock()
+    except ValueError as error:
+        raise UserError(f"config '{spec}': {error}") from None
+
+
+def load_sweep(spec: str) -> dict[str, dict[str, Any]]:
+    """Reads `get_sweep()` of a config file: name -> {"a.b": value}, changes to it.
+
+    Args:
+      spec: as of `load_config`; the argument is not used.
+
+    Raises:
+      UserError: no such file, no `get_sweep`, or something else than such a mapping.
+    """
+    module, _ = _load_module(spec)
+    if not hasattr(module, "get_sweep"):
+        raise UserError(f"config file '{module.__file__}' defines no get_sweep()")
+    sweep = module.get_sweep()
+    for name, changes in sweep.items():
+        if not isinstance(changes, Mapping) or not name or set(name) & set("/\\ "):
+            raise UserError(
+                f"get_sweep() of '{module.__file__}': point {name!r} is no folder's "
+                "name with a mapping of changes"
+            )
+    return sweep
+
+
+def _load_module(spec: str) -> tuple[Any, str]:
+    """Runs "path/to/file.py[:arg]"; returns (module, arg)."""
     name, _, arg = spec.partition(".py:")
     path = pathlib.Path(name + ".py" if arg else name)
     if not path.is_file():
@@ -113,12 +146,7 @@ def load_config(spec: str) -> Any:
         module_spec.loader.exec_module(module)
     finally:
         del sys.path[: len(roots)]
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config file '{path}' defines no get_config(arg)")
-    try:
-        return module.get_config(arg).lock()
-    except ValueError as error:
-        raise UserError(f"config '{spec}': {error}") from None
+    return module, arg
 
 
 def override(config: Any, assignments: Iterable[str]) -> Any:

@@ -1,4 +1,4 @@
-"""The one error a person is expected to read: what was wrong, and the remedy."""
+"""The errors that a person is expected to read: what was wrong, and the remedy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input. The message is one line: the offending value and the remedy.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with its `status`.
     """
+
+    status = 2
+
+
+class Stopped(UserError):
+    """A run was asked to end early, and has saved.
+
+    The status is EX_TEMPFAIL of sysexits.h: what started the run may start it again.
+    """
+
+    status = 75
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -9,6 +9,11 @@ from __future__ import annotations
 import dataclasses
 
 
+def round_up(size: int, multiple_of: int) -> int:
+    """The smallest multiple that is not below `size`."""
+    return -(-size // multiple_of) * multiple_of
+
+
 @dataclasses.dataclass(frozen=True)
 class JointVocab:
     """Sizes and special ids. The defaults are BERT's uncased vocabulary.
@@ -38,12 +43,12 @@ class JointVocab:
     @property
     def rows(self) -> int:
         """`size` rounded up to `multiple_of`."""
-        return -(-self.size // self.multiple_of) * self.multiple_of
+        return round_up(self.size, self.multiple_of)
 
     @property
     def text_rows(self) -> int:
         """`text_size` rounded up likewise, for layers over words only."""
-        return -(-self.text_size // self.multiple_of) * self.multiple_of
+        return round_up(self.text_size, self.multiple_of)
 
     @property
     def special_ids(self) -> tuple[int, ...]:
@@ -79,8 +84,7 @@ class SequenceLayout:
 
     @property
     def length(self) -> int:
-        filled = self.text_slice.stop
-        return -(-filled // self.multiple_of) * self.multiple_of
+        return round_up(self.text_slice.stop, self.multiple_of)
 
     @property
     def image_slice(self) -> slice:

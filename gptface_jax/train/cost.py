@@ -171,15 +171,14 @@ class Cost:
 
 def of_program(program: Program) -> Cost:
     """Compiles the step and reads its cost. To be called as `Program` says."""
-    lowered, shapes = program.lower()
-    compiled = lowered.compile()
-    step_fn, _ = program.step(jax.tree.map(lambda x: x.sharding, shapes))
+    traced, shapes = program.trace()
+    compiled = traced.lower().compile()
     analysis = compiled.cost_analysis() or {}
     return Cost(
         mesh=dict(program.mesh.shape),
         parameters=trees.count(shapes.params),
         model_flops=3.0 * forward_flops(program.system, program),
-        counted_flops=count_flops(step_fn, shapes, program.batch()),
+        counted_flops=_of_jaxpr(traced.jaxpr.jaxpr),
         compiled_flops=float(analysis.get("flops", math.nan)),
         memory=_memory(compiled, shapes, program.batch()),
         collectives=tuple(collectives.of_program(compiled.as_text(), program.mesh)),

@@ -80,7 +80,7 @@ def from_environment(environ: Mapping[str, str]) -> Cluster | None:
     """The cluster that a launcher's variables describe.
 
     Known are JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID or
-    JOB_COMPLETION_INDEX (launch/jobset.yaml sets them), SLURM steps (`srun`) and
+    JOB_COMPLETION_INDEX (launch/jobset_*.yaml set them), SLURM steps (`srun`) and
     TPU pods on GKE.
 
     Returns:

@@ -106,13 +106,13 @@ class _Run:
         resources,
     ):
         self.config = plain(config)
-        self.settings = settings = read_settings(config)
+        self.program = program.Program(config, system, mesh, rules)
+        self.settings = settings = self.program.settings
         self.system, self.mesh, self.rules = system, mesh, rules
         self.workdir = pathlib.Path(workdir)
         self.eval_batches = eval_batches if system.eval_fns else None
         self.extra_files = extra_files
         self._check_batch_size()
-        self.program = program.Program(config, system, mesh, rules)
         checkpoint.repair(workdir)
         self.checkpoints = checkpoint.Checkpoints(
             workdir,

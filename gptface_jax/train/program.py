@@ -73,8 +73,8 @@ class Program:
             for name, x in self.system.batch_spec.items()
         }
 
-    def lower(self) -> tuple[jax.stages.Lowered, Any]:
-        """(the step, lowered without any array; the shapes of the state)."""
+    def trace(self) -> tuple[jax.stages.Traced, Any]:
+        """(the step, traced without any array; the shapes of the state)."""
         shapes, shardings = self.create(abstract=True)
         step_fn, _ = self.step(shardings)
-        return step_fn.lower(shapes, self.batch()), shapes
+        return step_fn.trace(shapes, self.batch()), shapes

@@ -1,9 +1,8 @@
 """Rules to specs, and the same training on every mesh of eight devices."""
 
 import os
-import subprocess
-import sys
 
+import eight_devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from gptface_jax.core.errors import UserError
 from gptface_jax.train import sharding
 
-HERE = os.path.dirname(__file__)
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 MESHES = """
 import json, sys, tempfile
@@ -111,25 +110,7 @@ def test_a_mesh_that_does_not_fit_is_explained():
 
 
 def test_every_mesh_of_eight_devices_trains_alike(tmp_path):
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": HERE,
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", MESHES, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=HERE,
-        env=environment,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    (line,) = [x for x in result.stdout.splitlines() if x.startswith("RESULT")]
-    import json
-
-    losses, specs = json.loads(line.removeprefix("RESULT"))
+    losses, specs = eight_devices.run("-c", MESHES, str(tmp_path), path=HERE)
     for name, values in losses.items():
         np.testing.assert_allclose(values, losses["1x1x1"], rtol=1e-5, err_msg=name)
     shards = {name: entry[2] for name, entry in specs.items()}

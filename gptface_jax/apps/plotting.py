@@ -1,0 +1,161 @@
+"""The curves of runs, from their metrics.jsonl."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError, nearest
+
+LOG = "metrics.jsonl"
+_HELD_OUT = "eval/"
+_NO_METRICS = ("step", "rewound_from", "spike_at")
+_FIRST = ("loss", "lr", "grad_norm")  # panels that come before the others
+_MOST = 24  # panels that are drawn unasked
+
+Curve = tuple[np.ndarray, np.ndarray]  # steps int [N], values float [N]
+
+
+def read_log(run: str | os.PathLike) -> dict[str, Curve]:
+    """What a run logged: name -> (steps, values), only what is finite.
+
+    Args:
+      run: its work folder, or a file of such lines.
+
+    Raises:
+      UserError: nothing there.
+    """
+    path = pathlib.Path(run)
+    path = path / LOG if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"'{run}' has no {LOG}; give the --workdir of a training run")
+    points: dict[str, list[tuple[int, float]]] = {}
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a line that is being written
+        for name, value in row.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if name not in _NO_METRICS and number and math.isfinite(value):
+                points.setdefault(name, []).append((row["step"], value))
+    return {
+        name: (np.array([s for s, _ in found]), np.array([v for _, v in found]))
+        for name, found in points.items()
+    }
+
+
+def panels(names: Sequence[str], wanted: Sequence[str] = ()) -> list[str]:
+    """The panels to draw; a metric and its held-out form share one.
+
+    Args:
+      names: of all metrics.
+      wanted: names or patterns ("itm_*"); none: all, the usual ones first.
+
+    Raises:
+      UserError: a pattern that nothing matches.
+    """
+    every = sorted({n.removeprefix(_HELD_OUT) for n in names})
+    if not wanted:
+        first = [n for n in _FIRST if n in every]
+        return (first + [n for n in every if n not in first])[:_MOST]
+    chosen: list[str] = []
+    for pattern in wanted:
+        pattern = pattern.removeprefix(_HELD_OUT)
+        matched = fnmatch.filter(every, pattern)
+        if not matched:
+            raise UserError(
+                f"no run logs '{pattern}'{nearest(pattern, every)}; have "
+                + ", ".join(every)
+            )
+        chosen += [n for n in matched if n not in chosen]
+    return chosen
+
+
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+    """Means of the last `window` values, fewer at the start. float [N] -> [N]."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def plot(
+    runs: Mapping[str, Mapping[str, Curve]],
+    out: str | os.PathLike,
+    metrics: Sequence[str] = (),
+    smooth: int = 1,
+) -> list[str]:
+    """Draws every metric of all runs into one picture.
+
+    Args:
+      runs: label -> what `read_log` gives.
+      out: the picture, of any kind that matplotlib writes.
+      metrics: see `panels`.
+      smooth: lines of the log over which training curves are averaged.
+
+    Returns:
+      The panels' names.
+
+    Raises:
+      UserError: matplotlib is missing, or a metric that no run has.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise UserError(
+            "curves need matplotlib: pip install 'gptface-jax[plot]'"
+        ) from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    chosen = panels([name for run in runs.values() for name in run], metrics)
+    if not chosen:
+        raise UserError("these runs have logged nothing yet; wait for a line")
+    columns = min(4, len(chosen))
+    rows = -(-len(chosen) // columns)
+    size = (4.2 * columns, 3.0 * rows + 0.4)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, layout="constrained", squeeze=False
+    )
+    lines = {}
+    for axis, name in zip(axes.flat, chosen):
+        for index, (label, run) in enumerate(runs.items()):
+            colour = f"C{index % 10}"
+            if name in run:
+                steps, values = run[name]
+                values = smoothed(values, smooth)
+                (lines[label],) = axis.plot(steps, values, color=colour)
+            if _HELD_OUT + name in run:
+                held_out = run[_HELD_OUT + name]
+                (line,) = axis.plot(*held_out, "o--", ms=3, color=colour)
+                lines.setdefault(label, line)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+    for axis in list(axes.flat)[len(chosen) :]:
+        axis.set_axis_off()
+    title = "training: lines; held out: dots"
+    figure.legend(
+        lines.values(), lines, loc="outside upper center", ncols=4, fontsize=8,
+        title=title, title_fontsize=8,
+    )  # fmt: skip
+    pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+    return chosen
+
+
+def labels(runs: Sequence[str | os.PathLike]) -> list[str]:
+    """Short names of work folders: what is left without the folders they share."""
+    parts = [pathlib.Path(run).parts for run in runs]
+    shared = 0
+    while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
+        shared += 1
+    return [os.path.join(*p[shared:]) for p in parts]

@@ -1,0 +1,65 @@
+import json
+
+import numpy as np
+import pytest
+
+from gptface_jax.apps import plotting
+from gptface_jax.core.errors import UserError
+
+pytest.importorskip("matplotlib")
+
+
+def log(folder, rows):
+    folder.mkdir()
+    lines = [json.dumps(row) for row in rows]
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 9, "lo']))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    first = [{"step": s, "loss": 4.0 / s, "lr": 0.1} for s in (1, 2, 4)]
+    first += [{"step": 4, "eval/loss": 3.0, "eval/psnr": float("nan")}]
+    first += [{"step": 4, "rewound_from": 6, "skipped": "loss is nan"}]
+    a = log(tmp_path / "a", first)
+    b = log(tmp_path / "b", [{"step": 1, "eval/psnr": 20.0}])
+    return [a, b]
+
+
+def test_what_is_finite_is_read_and_half_a_line_passed_over(runs):
+    found = plotting.read_log(runs[0])
+    assert set(found) == {"loss", "lr", "eval/loss"}
+    steps, values = found["loss"]
+    assert steps.tolist() == [1, 2, 4] and values.tolist() == [4.0, 2.0, 1.0]
+
+
+def test_panels_join_training_and_held_out():
+    names = ["psnr", "loss", "eval/loss", "eval/itm_40", "lr"]
+    assert plotting.panels(names) == ["loss", "lr", "itm_40", "psnr"]
+    assert plotting.panels(names, ["itm_*", "eval/loss"]) == ["itm_40", "loss"]
+    with pytest.raises(UserError, match="no run logs 'los'.*did you mean 'loss'"):
+        plotting.panels(names, ["los"])
+
+
+def test_smoothing_by_hand():
+    values = np.array([1.0, 3.0, 5.0, 7.0])
+    assert plotting.smoothed(values, 1).tolist() == values.tolist()
+    assert plotting.smoothed(values, 2).tolist() == [1.0, 2.0, 4.0, 6.0]
+    assert plotting.smoothed(values, 9).tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_labels_leave_out_the_shared_folders():
+    assert plotting.labels(["runs/a/x", "runs/b/x"]) == ["a/x", "b/x"]
+    assert plotting.labels(["runs/a"]) == ["a"]
+
+
+def test_the_command_draws_and_prints(runs, tmp_path, gptface_command, capsys):
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "pictures" / "c.png"
+    assert gptface_command("plot", *runs, tmp_path / "empty", "--out", out) == 0
+    said = capsys.readouterr()
+    assert "a, step 4: loss 1, eval/loss 3" in said.out
+    assert "eval/psnr 20" in said.out and "passed over" in said.err
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert gptface_command("plot", tmp_path / "empty", "--out", out) == 2
+    assert gptface_command("plot", runs[0], "--smooth", "0") == 2
