@@ -61,6 +61,7 @@ await() {
 try() {
   local out=$state/try tiny=(--config configs/gptface/faces64.py:tiny) job
   export GPTFACE=${GPTFACE:-$PWD/.venv/bin/gptface} JAX_PLATFORMS=cpu
+  export JAX_DISABLE_MOST_OPTIMIZATIONS=1 # tiny models take longer to compile than to run
   mkdir -p "$out"
 
   echo "== two processes, one run"

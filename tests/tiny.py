@@ -33,7 +33,7 @@ def config(**changes) -> GPTFaceConfig:
         num_heads=2,
         mlp_width=24,
         init="fan_in",
-        remat=False,
+        remat="none",
         **changes.pop("transformer", {}),
     )
     options = {"match_token": True, "embedding_init": 0.3, **changes}

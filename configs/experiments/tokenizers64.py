@@ -27,11 +27,11 @@ def get_sweep():
     # Without faces the discriminator wins early; the run is to end all the same.
     alone = {"data.train": textures, "objective.adversary.won_below": 0.0}
     return {
-        "f8_1024": {},
         "f8_1024_pixels": {
             "objective.perceptual.weight": 0.0,
             "objective.adversary.weight": 0.0,
         },
+        "f8_1024": {},
         "f16_1024": levels,
         "f8_4096": {"model.codebook_size": 4096},
         "f8_256": {"model.codebook_size": 256},

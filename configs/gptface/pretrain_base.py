@@ -18,7 +18,7 @@ def get_config(arg: str = ""):
             "num_heads": 12,
             "mlp_width": 2048 if arg == "ff2048" else 3072,
             "dtype": "bfloat16",
-            "remat": True,
+            "remat": "full",
             "dropout": 0.0,
             "unroll": 1,
         },

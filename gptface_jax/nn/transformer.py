@@ -14,14 +14,27 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+from gptface_jax.nn import attention
 
 GATES = {
     "gelu": functools.partial(jax.nn.gelu, approximate=True),
     "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
     "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,
+}
+
+# Name -> what a layer keeps for its backward pass; None keeps everything.
+_KEPT = jax.checkpoint_policies
+REMAT = {
+    "none": None,
+    # The outputs of all projections: attention and gates are computed again.
+    "projections": _KEPT.dots_with_no_batch_dims_saveable,
+    # Those of attention only, a third of them: the wide feed-forward is dearest.
+    "attention": _KEPT.save_only_these_names("query", "key", "value", "attended"),
+    "full": _KEPT.nothing_saveable,
 }
 
 
@@ -37,10 +50,10 @@ class TransformerConfig:
         500 the first starts with almost uniform attention.
       qk_norm: root-mean-square norm of queries and keys with a learned gain.
       dropout: after attention and feed-forward outputs.
-      remat: recompute layer activations in the backward pass.
+      remat: what of a layer is computed again in the backward pass, a key of
+        `REMAT`: "none" (fastest, most memory) to "full" (keeps the layers' inputs).
       unroll: layers per step of the scan's loop; num_layers removes the loop.
-      fold_heads: attend with batch and heads as one axis. About twice as fast on
-        CPUs; not for meshes with tensor > 1, which shard the heads.
+      attention: kernel, see `nn.attention.attend`.
       norm_eps: of every LayerNorm.
       dtype: of the activations; parameters and norms stay float32.
     """
@@ -53,9 +66,9 @@ class TransformerConfig:
     init: str = "normal"
     qk_norm: bool = False
     dropout: float = 0.0
-    remat: bool = True
+    remat: str = "full"
     unroll: int = 1
-    fold_heads: bool = False
+    attention: str = "auto"
     norm_eps: float = 1e-6
     dtype: str = "float32"
 
@@ -68,6 +81,11 @@ class TransformerConfig:
             raise ValueError(f"gate {self.gate!r} is none of {', '.join(GATES)}")
         if self.init not in ("normal", "fan_in"):
             raise ValueError(f"init {self.init!r} is neither 'normal' nor 'fan_in'")
+        if self.remat not in REMAT:
+            raise ValueError(f"remat {self.remat!r} is none of {', '.join(REMAT)}")
+        if self.attention not in attention.IMPLEMENTATIONS:
+            known = ", ".join(attention.IMPLEMENTATIONS)
+            raise ValueError(f"attention {self.attention!r} is none of {known}")
 
 
 def dense(config: TransformerConfig, features, axes, name, residual=False):
@@ -94,7 +112,7 @@ def gathered_dot(axes, x, kernel, *args, **kwargs):
     backward pass gathers it again: kept, all layers' kernels would be whole at once.
     """
     dot = jax.lax.dot_general
-    if not _is_split("embed"):
+    if not is_split("embed"):
         return dot(x, kernel, *args, **kwargs)
     whole = tuple("embed_act" if name == "embed" else name for name in axes)
 
@@ -105,7 +123,7 @@ def gathered_dot(axes, x, kernel, *args, **kwargs):
     return gather_and_multiply(x, kernel)
 
 
-def _is_split(name: str) -> bool:
+def is_split(name: str) -> bool:
     """Whether the mesh and the rules in force split a logical axis."""
     sizes = jax.sharding.get_abstract_mesh().shape
     axes = dict(nn.get_logical_axis_rules()).get(name) or ()
@@ -124,29 +142,6 @@ def layer_norm(config: TransformerConfig, name: str) -> nn.LayerNorm:
     )
 
 
-def _folded_attention(query, key, value, mask):
-    """`jax.nn.dot_product_attention` with one axis for batch and heads.
-
-    query, key, value [B,L,N,H]; mask bool, broadcastable to [B,N,Q,K].
-    """
-    b, length, heads, width = query.shape
-
-    def fold(x):
-        return x.transpose(0, 2, 1, 3).reshape(b * heads, length, width)
-
-    bias = jnp.where(mask, 0.0, -1e30).astype(jnp.float32)
-    bias = jnp.broadcast_to(bias, (b, heads, *bias.shape[2:]))
-    logits = jnp.einsum(
-        "bqh,bkh->bqk",
-        fold(query) * width**-0.5,
-        fold(key),
-        preferred_element_type=jnp.float32,
-    )
-    weights = jax.nn.softmax(logits + bias.reshape(b * heads, *bias.shape[2:]), -1)
-    out = jnp.einsum("bqk,bkh->bqh", weights.astype(value.dtype), fold(value))
-    return out.reshape(b, heads, length, width).transpose(0, 2, 1, 3)
-
-
 class Attention(nn.Module):
     """Multi-head attention over all positions that the mask allows."""
 
@@ -159,7 +154,9 @@ class Attention(nn.Module):
         shape = (*x.shape[:2], c.num_heads, c.width // c.num_heads)
         query, key, value = (
             nn.with_logical_constraint(
-                dense(c, c.width, ("embed", "heads"), name)(x).reshape(shape),
+                checkpoint_name(
+                    dense(c, c.width, ("embed", "heads"), name)(x).reshape(shape), name
+                ),
                 ("batch", None, "heads", "head_dim"),
             )  # [B,L,N,H]
             for name in ("query", "key", "value")
@@ -175,8 +172,10 @@ class Attention(nn.Module):
                 )(array)
                 for name, array in (("query_norm", query), ("key_norm", key))
             )
-        attend = _folded_attention if c.fold_heads else jax.nn.dot_product_attention
-        out = attend(query, key, value, mask=attn_mask).reshape(x.shape)
+        out = attention.attend(
+            query, key, value, attn_mask, c.attention, is_split("heads")
+        )
+        out = checkpoint_name(out.reshape(x.shape), "attended")
         out = dense(c, c.width, ("heads", "embed"), "out", residual=True)(out)
         return nn.with_logical_constraint(out, ("batch", None, "embed_act"))
 
@@ -233,7 +232,9 @@ class Transformer(nn.Module):
           [B,L,D], normalised.
         """
         c = self.config
-        block = nn.remat(Block, prevent_cse=False) if c.remat else Block
+        block, policy = Block, REMAT[c.remat]
+        if policy:
+            block = nn.remat(Block, prevent_cse=False, policy=policy)
         stack = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from gptface_jax.nn import attention as kernels
 from gptface_jax.nn.transformer import Attention, TransformerConfig
 
 CONFIG = TransformerConfig(width=12, num_heads=3, mlp_width=8, init="fan_in")
@@ -58,10 +59,10 @@ def reference(params, mask, qk_norm):
     return out @ p["out"]["kernel"] + p["out"]["bias"]
 
 
-@pytest.mark.parametrize("fold_heads", [False, True])
+@pytest.mark.parametrize("attention", ["xla", "folded"])
 @pytest.mark.parametrize("qk_norm", [False, True])
-def test_equations(qk_norm, fold_heads):
-    config = dataclasses.replace(CONFIG, qk_norm=qk_norm, fold_heads=fold_heads)
+def test_equations(qk_norm, attention):
+    config = dataclasses.replace(CONFIG, qk_norm=qk_norm, attention=attention)
     params = random_params(config)
     for name, mask in masks().items():
         out = Attention(config).apply({"params": params}, X, mask)
@@ -71,7 +72,7 @@ def test_equations(qk_norm, fold_heads):
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_folded_heads_have_the_same_gradients(qk_norm):
-    plain = dataclasses.replace(CONFIG, qk_norm=qk_norm)
+    plain = dataclasses.replace(CONFIG, qk_norm=qk_norm, attention="xla")
     params, target = random_params(plain), jnp.cos(jnp.arange(120.0)).reshape(X.shape)
 
     def gradient(config, mask):
@@ -82,7 +83,7 @@ def test_folded_heads_have_the_same_gradients(qk_norm):
 
     for name, mask in masks().items():
         a = jax.tree.leaves(gradient(plain, mask))
-        folded = dataclasses.replace(plain, fold_heads=True)
+        folded = dataclasses.replace(plain, attention="folded")
         b = jax.tree.leaves(gradient(folded, mask))
         for one, other in zip(a, b):
             np.testing.assert_allclose(one, other, atol=1e-5, err_msg=name)
@@ -100,9 +101,9 @@ def test_qk_norm_ignores_the_size_of_queries_and_keys():
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-@pytest.mark.parametrize("fold_heads", [False, True])
-def test_a_row_that_sees_nothing_stays_finite(fold_heads):
-    config = dataclasses.replace(CONFIG, fold_heads=fold_heads)
+@pytest.mark.parametrize("attention", ["xla", "folded"])
+def test_a_row_that_sees_nothing_stays_finite(attention):
+    config = dataclasses.replace(CONFIG, attention=attention)
     params = random_params(config)
     mask = masks()["by head"].at[0, :, 2].set(False)
 
@@ -111,3 +112,67 @@ def test_a_row_that_sees_nothing_stays_finite(fold_heads):
 
     value, slope = jax.value_and_grad(total)(X)
     assert np.isfinite(value) and np.isfinite(slope).all()
+
+
+def heads(length, dtype=jnp.float32, width=8):
+    """Queries, keys, values [2,L,2,H], and a mask of keys."""
+    keys = jax.random.split(KEY, 3)
+    shape = (2, length, 2, width)
+    valid = jnp.arange(length) < jnp.array([[length], [length - 9]])
+    arrays = (jax.random.normal(k, shape, jnp.float32).astype(dtype) for k in keys)
+    return *arrays, valid[:, None, None, :]
+
+
+def compare(implementation, query, key, value, mask, tolerance):
+    def run(name):
+        def loss(*arrays):
+            out = kernels.attend(*arrays, mask, name)
+            return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
+
+        (_, out), grads = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(
+            query, key, value
+        )
+        return out, *grads
+
+    for one, other in zip(run(implementation), run("xla")):
+        assert one.dtype == other.dtype
+        one, other = (np.asarray(x, np.float32) for x in (one, other))
+        np.testing.assert_allclose(one, other, atol=tolerance)
+
+
+def test_flash_agrees_with_the_reference():
+    from jax.experimental.pallas import tpu
+
+    with tpu.force_tpu_interpret_mode():
+        compare("flash", *heads(128), 1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("by_head", [False, True])
+def test_cudnn_agrees_with_the_reference(by_head):
+    query, key, value, mask = heads(256, jnp.bfloat16, 64)
+    if by_head:
+        mask &= jax.random.bernoulli(KEY, 0.7, (1, 2, 256, 256))
+    compare("cudnn", query, key, value, mask, 3e-2)
+
+
+def test_the_kernel_follows_device_and_shapes():
+    query, _, _, mask = heads(128)
+    short, _, _, short_mask = heads(100)
+    half = query.astype(jnp.bfloat16)
+    choose = kernels.choose
+    assert choose(query, mask, "cpu") == "folded"
+    assert choose(query, mask, "cpu", heads_split=True) == "xla"
+    assert choose(query, mask, "gpu") == "xla"
+    assert choose(half, mask, "gpu") == "cudnn"
+    assert choose(query, mask, "tpu") == "flash"
+    assert choose(short, short_mask, "tpu") == "xla"
+    by_head = jnp.broadcast_to(mask, (2, 2, 128, 128))
+    assert choose(query, by_head, "tpu") == "xla"
+
+
+def test_what_flash_cannot_do_is_explained():
+    with pytest.raises(ValueError, match="128 divides.*here they are 100"):
+        kernels.attend(*heads(100), "flash")
+    with pytest.raises(ValueError, match="'flsh' is none of"):
+        dataclasses.replace(CONFIG, attention="flsh")

@@ -8,10 +8,10 @@ import pytest
 from flax import linen as nn
 
 from gptface_jax.core import trees
-from gptface_jax.nn.transformer import Transformer, TransformerConfig
+from gptface_jax.nn.transformer import REMAT, Transformer, TransformerConfig
 
 BASE = TransformerConfig(
-    num_layers=3, width=16, num_heads=2, mlp_width=24, init="fan_in", remat=False
+    num_layers=3, width=16, num_heads=2, mlp_width=24, init="fan_in", remat="none"
 )
 KEY = jax.random.key(0)
 
@@ -80,8 +80,12 @@ def test_equations_one_and_two(gate, act):
 
 @pytest.mark.parametrize(
     "change",
-    [{"remat": True}, {"unroll": 3}, {"fold_heads": True}],
-    ids=lambda c: next(iter(c)),
+    [
+        *({"remat": name} for name in REMAT if name != "none"),
+        {"unroll": 3},
+        {"attention": "xla"},
+    ],
+    ids=lambda c: "-".join(map(str, *c.items())),
 )
 def test_how_it_is_computed_changes_nothing(change):
     module, params, x, mask = build(BASE)
@@ -180,7 +184,7 @@ def test_golden_prenorm_glu(shared):
         mlp_width=options["feedforward_size"],
         gate="gelu_exact",
         norm_eps=1e-12,
-        remat=False,
+        remat="none",
     )
     tokens, segments = arrays["tokens"], arrays["segments"]
     words = state["embedding.word.embedding.weight"][tokens]

@@ -1,0 +1,152 @@
+"""Multi-head attention over masked positions, by the kernel that suits the device.
+
+out[q] = sum_k softmax_k(query[q] . key[k] / sqrt(H)) value[k],  k where the mask is
+True
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash")
+
+_FLASH_BLOCK = 128  # positions; the length must be a multiple
+_HEAD_WIDTH = 128  # of the longest head that cuDNN takes
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    implementation: str = "auto",
+    heads_split: bool = False,
+) -> jax.Array:
+    """Attention, the same up to rounding by every implementation.
+
+    A row of queries that may see nothing gets the mean of all values, or by "cudnn" and
+    "flash" something else that is finite.
+
+    Args:
+      query, key, value: [B,L,N,H].
+      mask: bool, broadcastable to [B,N,Q,K], True = may attend.
+      implementation: "xla"; "folded" (batch and heads as one axis, about twice as fast
+        on CPUs); "cudnn" (NVIDIA GPUs, 16-bit numbers); "flash" (TPUs, never holds
+        [Q,K]; a mask of keys only [B,1,1,K], lengths that 128 divides); "auto" picks
+        one of these.
+      heads_split: whether a mesh splits the heads ("folded" would gather them).
+
+    Returns:
+      [B,L,N,H] in the dtype of `value`.
+
+    Raises:
+      ValueError: an implementation that does not exist, or cannot do it.
+    """
+    if implementation == "auto":
+        implementation = choose(query, mask, jax.default_backend(), heads_split)
+    if implementation == "xla":
+        return jax.nn.dot_product_attention(query, key, value, mask=mask)
+    if implementation == "folded":
+        return _folded(query, key, value, mask)
+    if implementation == "cudnn":
+        # cuDNN knows only masks with all queries in them.
+        whole = (*mask.shape[:2], query.shape[1], key.shape[1])
+        return jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            mask=jnp.broadcast_to(mask, whole),
+            implementation="cudnn",
+        )
+    if implementation == "flash":
+        if not _flash_can(query, mask):
+            raise ValueError(
+                f"attention 'flash' needs lengths that {_FLASH_BLOCK} divides and a "
+                f"mask [B,1,1,K]; here they are {query.shape[1]} and "
+                f"{list(mask.shape)}: set layout.multiple_of, or attention 'xla'"
+            )
+        return _flash(query, key, value, mask)
+    raise ValueError(
+        f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}"
+    )
+
+
+def choose(
+    query: jax.Array, mask: jax.Array, platform: str, heads_split: bool = False
+) -> str:
+    """What "auto" means for queries [B,L,N,H] and a mask on "cpu", "gpu" or "tpu"."""
+    if platform == "tpu" and _flash_can(query, mask):
+        return "flash"
+    width = query.shape[-1]
+    small = query.dtype in (jnp.bfloat16, jnp.float16)
+    if platform == "gpu" and small and width % 8 == 0 and width <= _HEAD_WIDTH:
+        return "cudnn"
+    return "folded" if platform == "cpu" and not heads_split else "xla"
+
+
+def _folded(query, key, value, mask):
+    b, length, heads, width = query.shape
+
+    def fold(x):
+        return x.transpose(0, 2, 1, 3).reshape(b * heads, length, width)
+
+    bias = jnp.where(mask, 0.0, -1e30).astype(jnp.float32)
+    bias = jnp.broadcast_to(bias, (b, heads, *bias.shape[2:]))
+    logits = jnp.einsum(
+        "bqh,bkh->bqk",
+        fold(query) * width**-0.5,
+        fold(key),
+        preferred_element_type=jnp.float32,
+    )
+    weights = jax.nn.softmax(logits + bias.reshape(b * heads, *bias.shape[2:]), -1)
+    out = jnp.einsum("bqk,bkh->bqh", weights.astype(value.dtype), fold(value))
+    return out.reshape(b, heads, length, width).transpose(0, 2, 1, 3)
+
+
+def _flash_can(query: jax.Array, mask: jax.Array) -> bool:
+    length = query.shape[1]
+    return length % _FLASH_BLOCK == 0 and mask.shape[1:] == (1, 1, length)
+
+
+def _flash(query, key, value, mask):
+    """The kernel on every device's own batch and heads: nothing splits it by itself."""
+    keys = jnp.broadcast_to(mask[:, 0, 0], query.shape[:2])
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1:
+        return _flash_here(query, key, value, keys)
+    heads = nn.logical_to_mesh_axes(("batch", None, "heads", None))
+    rows = nn.logical_to_mesh_axes(("batch", None))
+    here = jax.shard_map(
+        _flash_here,
+        in_specs=(heads, heads, heads, rows),
+        out_specs=heads,
+        check_vma=False,
+    )
+    return here(query, key, value, keys)
+
+
+def _flash_here(query, key, value, keys):
+    from jax.experimental.pallas.ops.tpu import flash_attention as kernel
+
+    length = query.shape[1]
+    block = max(b for b in (128, 256, 512) if length % b == 0)
+    names = (
+        *("block_q", "block_k_major", "block_k", "block_q_major_dkv"),
+        *("block_k_major_dkv", "block_k_dkv", "block_q_dkv", "block_k_major_dq"),
+        *("block_k_dq", "block_q_dq"),
+    )
+    run = functools.partial(
+        kernel.flash_attention,
+        # Keys of another segment than the queries' are not seen.
+        segment_ids=kernel.SegmentIds(
+            q=jnp.ones(keys.shape, jnp.int32), kv=keys.astype(jnp.int32)
+        ),
+        sm_scale=query.shape[-1] ** -0.5,
+        block_sizes=kernel.BlockSizes(block_b=1, **dict.fromkeys(names, block)),
+    )
+    out = run(*(x.transpose(0, 2, 1, 3) for x in (query, key, value)))
+    return out.transpose(0, 2, 1, 3)
