@@ -28,6 +28,10 @@ def base(system: str) -> ConfigDict:
             "best_metric": "eval/loss",
             "best_mode": "min",
             "tensorboard": False,
+            "wandb": "",
+            "sample_every": 0,
+            "early_stop": {"metric": "", "patience": 5},
+            "profile_steps": 0,
             # data, fsdp, tensor, mixed or two_slices; sizes as mesh.fsdp=8.
             "mesh": {"preset": "data"},
             "optim": {

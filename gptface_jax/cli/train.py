@@ -26,6 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workdir", required=True, help="folder of this run")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--profile",
+        type=int,
+        nargs="?",
+        const=10,
+        metavar="STEPS",
+        help="record some steps (default 10) in WORKDIR/profile, for TensorBoard or "
+        "XProf",
+    )
     _hosts.add_arguments(parser)
 
 
@@ -33,6 +42,8 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.core.config import load_config, override
 
     config = override(load_config(options.config), options.overrides)
+    if options.profile:
+        config.profile_steps = options.profile
     _hosts.join(options)
     from gptface_jax.apps import training
 

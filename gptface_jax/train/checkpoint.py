@@ -56,12 +56,14 @@ def make_meta(
     config: Mapping[str, Any],
     extra: Mapping[str, bytes],
     data_position: int,
+    early_stop: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint says about itself; bytes are stored as base64 or text."""
     return {
         "format": FORMAT,
         "step": step,
         "data_position": data_position,
+        "early_stop": dict(early_stop or {}),
         "system": system,
         "config": dict(config),
         "extra_files": {name: _encode(data) for name, data in extra.items()},

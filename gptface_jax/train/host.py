@@ -1,7 +1,10 @@
-"""The host side of the loop: batches one ahead in a thread, and a clean stop."""
+"""The host side of the loop: batches one ahead in a thread, a profile, a clean stop."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pathlib
 import queue
 import signal
 import threading
@@ -67,6 +70,43 @@ class Prefetch:
         """Stops the thread and closes the source; waits a few seconds for it."""
         self._closed.set()
         self._thread.join(timeout=10)
+
+
+class Profile:
+    """Records some steps of process 0, past compilation and the first few.
+
+    Args:
+      workdir: the record goes into `profile/` there, for TensorBoard or XProf.
+      start: steps done when the run starts.
+      steps: how many are recorded; 0 records nothing.
+    """
+
+    _SETTLED = 5  # steps before a run is in its stride
+
+    def __init__(self, workdir: str | os.PathLike, start: int, steps: int):
+        self.folder = pathlib.Path(workdir, "profile")
+        self.first = start + self._SETTLED
+        # The host is at most one step ahead of the device.
+        self.last = self.first + steps
+        self.wanted = steps > 0 and jax.process_index() == 0
+        self.running = False
+
+    @contextlib.contextmanager
+    def step(self, done: int) -> Iterator[None]:
+        """Around the call of the step that follows `done` updates."""
+        if self.wanted and done == self.first:
+            jax.profiler.start_trace(os.fspath(self.folder))
+            self.running = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=done):
+            yield
+        if self.running and done == self.last:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what was recorded."""
+        if self.running:
+            self.running = False
+            jax.profiler.stop_trace()
 
 
 class StopSignal:

@@ -12,22 +12,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from PIL import Image
 
 from gptface_jax.core import trees, types
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.train import (
     checkpoint,
     metrics,
+    monitors,
     program,
     sharding,
-    spikes,
     state,
     step,
 )
-from gptface_jax.train.host import Prefetch, StopSignal
+from gptface_jax.train.host import Prefetch, Profile, StopSignal
 from gptface_jax.train.settings import plain, read_settings
 
 Batches = Iterator[Mapping[str, Any]]
+Samples = Callable[[Any, Any], Mapping[str, np.ndarray]]
 
 _MOST_BAD = 10  # bad batches in a row before a run stops that skips them
 
@@ -41,6 +44,7 @@ def train(
     eval_batches: Iterable | Callable[[], Iterable] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     initial_params: Callable[[], Mapping[str, Any]] | None = None,
+    samples: Samples | None = None,
     progress: bool = True,
 ) -> state.TrainState:
     """Trains `system` to `config.total_steps`, resuming what `workdir` holds.
@@ -59,6 +63,8 @@ def train(
         run is not resumed with others.
       initial_params: () -> parameters that a new run starts with, see
         `state.start_from`.
+      samples: (params, state) -> pictures uint8 [H,W,3] by name, of what the model does
+        with held-out examples; called by all processes, kept by process 0.
       progress: whether process 0 shows a bar.
 
     Returns:
@@ -83,6 +89,7 @@ def train(
             eval_batches,
             extra_files or {},
             initial_params,
+            samples,
             resources,
         )
         with StopSignal() as stop:
@@ -103,6 +110,7 @@ class _Run:
         eval_batches,
         extra_files,
         initial_params,
+        samples,
         resources,
     ):
         self.config = plain(config)
@@ -111,7 +119,7 @@ class _Run:
         self.system, self.mesh, self.rules = system, mesh, rules
         self.workdir = pathlib.Path(workdir)
         self.eval_batches = eval_batches if system.eval_fns else None
-        self.extra_files = extra_files
+        self.extra_files, self.samples = extra_files, samples
         self._check_batch_size()
         checkpoint.repair(workdir)
         self.checkpoints = checkpoint.Checkpoints(
@@ -122,8 +130,10 @@ class _Run:
         )
         resources.callback(self.checkpoints.close)
         self.writers: list[Any] = []
+        self.galleries: list[Any] = []  # those of them that also take pictures
         # Batches that were passed over by rewinding: number of a batch - step.
         self.passed_over = 0
+        self.early_stop = monitors.EarlyStop(settings.early_stop)
         self.state, shardings = self._create_or_restore(initial_params)
         self.start = int(self.state.step)
         self.step_fn, self.packer = self.program.step(shardings)
@@ -132,7 +142,7 @@ class _Run:
         )
         self.finite_fn = jax.jit(_finite_leaves)
         self.average, self.clock = metrics.Average(), metrics.Clock()
-        self.monitor = spikes.SpikeMonitor(settings.spike)
+        self.monitor = monitors.SpikeMonitor(settings.spike)
         self.spike: int | None = None  # first step of one that calls for a rewind
         self.bad_in_a_row = self.rewinds = 0
         self.unit, self.per_example = metrics.throughput(system)
@@ -156,6 +166,9 @@ class _Run:
                 meta, self.system.name, self.config, self.extra_files, self.workdir
             )
             self.passed_over = meta["data_position"] - latest
+            self.early_stop = monitors.EarlyStop(
+                self.settings.early_stop, meta.get("early_stop")
+            )
         created, shardings = self.program.create(abstract=latest is not None)
         if latest is not None:
             created = self.checkpoints.restore(latest, created)
@@ -175,7 +188,12 @@ class _Run:
         self.lines = metrics.JsonLines(self.workdir / "metrics.jsonl", self.start)
         self.writers.append(self.lines)
         if self.settings.tensorboard:
-            self.writers.append(metrics.TensorBoard(self.workdir))
+            self.galleries.append(metrics.TensorBoard(self.workdir))
+        if project := self.settings.wandb:
+            self.galleries.append(
+                metrics.WeightsAndBiases(project, self.workdir, self.config)
+            )
+        self.writers += self.galleries
         for writer in self.writers:
             resources.callback(writer.close)
 
@@ -183,10 +201,11 @@ class _Run:
         total = self.settings.total_steps
         enabled = progress and jax.process_index() == 0
         self.bar = metrics.progress_bar(total, self.start, enabled)
+        profile = Profile(self.workdir, self.start, self.settings.profile_steps)
         pending, stopped, done = None, False, self.start
         batches = self._batches(batches_fn, done)
         try:
-            while done < total and not stopped:
+            while done < total and not stopped and not self.early_stop.ends:
                 try:
                     batch = self._next(batches, done, stop)
                 except UserError:
@@ -194,7 +213,8 @@ class _Run:
                     raise
                 current = None
                 if batch is not None:
-                    self.state, packed = self.step_fn(self.state, batch)
+                    with profile.step(done):
+                        self.state, packed = self.step_fn(self.state, batch)
                     done += 1
                     current = (done, packed)
                 # Reading the previous step while this one runs bounds how far
@@ -215,14 +235,21 @@ class _Run:
                         # A resumed run averages from here on: so must this one.
                         self._log(done)
                     values = self._evaluate(done) if evaluate and not stopped else {}
-                    if save or stopped:
+                    self.early_stop.seen(values)
+                    if save or stopped or self.early_stop.ends:
                         self._save(done, values)
+                    if self.samples and not stopped and self._sample_due(done, save):
+                        self._sample(done)
                     self.clock.pause()
+            if self.early_stop.ends:
+                self._tell_early_stop(done)
             self.checkpoints.wait()
         finally:
+            profile.close()
             batches.close()
             self.bar.close()
-        return self.state.replace(stopped=done < total)
+        early = done < total and not self.early_stop.ends
+        return self.state.replace(stopped=early)
 
     def _batches(self, batches_fn, done: int) -> Prefetch:
         return Prefetch(batches_fn(done + self.passed_over), self._put_asked)
@@ -327,7 +354,39 @@ class _Run:
         save = last or _divides(every.checkpoint_every, done)
         # A checkpoint without its metric could not become the best one.
         evaluate = save or _divides(every.eval_every, done)
+        evaluate |= _divides(every.sample_every, done)
         return save, evaluate and self.eval_batches is not None
+
+    def _sample_due(self, done: int, save: bool) -> bool:
+        every = self.settings.sample_every
+        return _divides(every, done) if every else save
+
+    def _sample(self, done: int) -> None:
+        """Draws the pictures; process 0 keeps them."""
+        for name, image in self.samples(
+            self.state.eval_params, self.state.state
+        ).items():
+            if jax.process_index():
+                continue
+            folder = self.workdir / "samples"
+            try:
+                folder.mkdir(exist_ok=True)
+                Image.fromarray(image).save(folder / f"{name}_{done:07d}.png")
+            except OSError as error:
+                raise UserError(
+                    f"cannot write in '{folder}': {error.strerror or error}; free some "
+                    "space, then run the same command to go on"
+                ) from error
+            for gallery in self.galleries:
+                gallery.picture(done, name, image)
+
+    def _tell_early_stop(self, done: int) -> None:
+        watched = self.early_stop.config
+        metrics.tell(
+            f"step {done}: {watched.metric} has not been better than "
+            f"{self.early_stop.best:.4g} for {watched.patience} evaluations; the run "
+            "ends here"
+        )
 
     def _read(self, pending: tuple[int, Any] | None) -> None:
         """Takes the metrics of one step: checks, averages, logs."""
@@ -427,12 +486,16 @@ class _Run:
             )
         params, values = self.state.eval_params, self.state.state
         jax.eval_shape(self.eval_fn, params, values, self._put(batch), jnp.int32(0))
-        name, names = self.settings.best_metric, self.eval_packer.names
-        if name and name not in names:
-            raise UserError(
-                f"best_metric '{name}' is not evaluated{nearest(name, names)}; "
-                f"have {', '.join(names)}"
-            )
+        names = self.eval_packer.names
+        for key, name in (
+            ("best_metric", self.settings.best_metric),
+            ("early_stop.metric", self.settings.early_stop.metric),
+        ):
+            if name and name not in names:
+                raise UserError(
+                    f"{key} '{name}' is not evaluated{nearest(name, names)}; "
+                    f"have {', '.join(names)}"
+                )
 
     def _evaluate(self, done: int) -> dict[str, float]:
         """Evaluates on the held-out batches, logs and prints the means.
@@ -477,6 +540,7 @@ class _Run:
             self.config,
             self.extra_files,
             data_position=done + self.passed_over,
+            early_stop=self.early_stop.known,
         )
         self.checkpoints.save(self.state, meta, values.get(self.settings.best_metric))
 

@@ -164,7 +164,7 @@ def _unwritable(path: pathlib.Path, error: OSError) -> UserError:
 
 
 class TensorBoard:
-    """Scalars as event files in `<workdir>/tensorboard` (extra `log`)."""
+    """Scalars and pictures as event files in `<workdir>/tensorboard` (extra `log`)."""
 
     def __init__(self, workdir: str | os.PathLike):
         try:
@@ -179,12 +179,62 @@ class TensorBoard:
         )
 
     def write(self, record: Mapping[str, Any]) -> None:
-        for name, value in record.items():
-            if name != "step":
-                self.writer.add_scalar(name, value, record["step"])
+        for name, value in _numbers(record).items():
+            self.writer.add_scalar(name, value, record["step"])
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """image uint8 [H,W,3]."""
+        self.writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         self.writer.close()
+
+
+class WeightsAndBiases:
+    """Scalars and pictures at Weights & Biases (extra `wandb`).
+
+    The run's id lies in the work folder, so that a resumed run goes on there too.
+    """
+
+    def __init__(
+        self, project: str, workdir: str | os.PathLike, config: Mapping[str, Any]
+    ):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError(
+                "config.wandb is set but wandb is not installed; "
+                "pip install 'gptface-jax[wandb]' or set --config.wandb=''"
+            ) from None
+        self.wandb = wandb
+        known = pathlib.Path(workdir, "wandb_id")
+        self.run = wandb.init(
+            project=project,
+            dir=os.fspath(workdir),
+            name=pathlib.Path(workdir).name,
+            config=dict(config),
+            id=known.read_text().strip() if known.exists() else None,
+            resume="allow",
+        )
+        known.write_text(self.run.id)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self.run.log(_numbers(record), step=record["step"])
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """image uint8 [H,W,3]."""
+        self.run.log({name: self.wandb.Image(image)}, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: value
+        for name, value in record.items()
+        if name != "step" and isinstance(value, (int, float))
+    }
 
 
 class Clock:

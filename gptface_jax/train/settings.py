@@ -25,6 +25,10 @@ RESUMABLE = (
     "checkpoint_every",
     "keep",
     "tensorboard",
+    "wandb",
+    "sample_every",
+    "early_stop",
+    "profile_steps",
     "mesh",
     "bad_batch",
     "spike",
@@ -67,6 +71,38 @@ class SpikeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EarlyStopConfig:
+    """When a run ends before `total_steps`.
+
+    Attributes:
+      metric: of the evaluation, such as "eval/loss"; "" never ends a run early.
+      mode: "min" or "max", what is better.
+      patience: evaluations in a row without a new best one that end the run.
+      min_delta: by how much a new best one must be better.
+    """
+
+    metric: str = ""
+    mode: str = "min"
+    patience: int = 5
+    min_delta: float = 0.0
+
+    def __post_init__(self):
+        if self.mode not in ("min", "max") or self.patience < 1 or self.min_delta < 0:
+            raise UserError(
+                f"config section 'early_stop' has mode {self.mode!r}, patience "
+                f"{self.patience} and min_delta {self.min_delta}; use 'min' or 'max', "
+                "1 or more, 0 or more"
+            )
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether `value` is a new best one."""
+        if best is None:
+            return True
+        gain = best - value if self.mode == "min" else value - best
+        return gain > self.min_delta
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What the engine reads from a config.
 
@@ -85,6 +121,12 @@ class Settings:
         checkpoint, and whether "min" or "max" is better. No metric, no best one:
         the latest counts.
       tensorboard: also write event files (extra `log`).
+      wandb: project at Weights & Biases to write to as well (extra `wandb`); "" none.
+      sample_every: in updates, pictures of what the model does with held-out
+        examples, in `samples/` of the work folder; 0 = with every checkpoint.
+      early_stop: when a run ends before its last step.
+      profile_steps: updates that are profiled, soon after the start, into `profile/`
+        of the work folder (for TensorBoard or XProf); 0 = none.
       bad_batch: what a batch does whose loss or gradient is not finite, beside not
         being learnt from: "stop" the run, or "skip" it, ten in a row at most.
       mesh: how the work is shared among the devices.
@@ -104,6 +146,10 @@ class Settings:
     best_metric: str = "eval/loss"
     best_mode: str = "min"
     tensorboard: bool = False
+    wandb: str = ""
+    sample_every: int = 0
+    early_stop: EarlyStopConfig = EarlyStopConfig()
+    profile_steps: int = 0
     bad_batch: str = "stop"
     mesh: MeshConfig = MeshConfig()
     spike: SpikeConfig = SpikeConfig()

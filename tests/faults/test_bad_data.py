@@ -14,8 +14,8 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import pipeline
 from gptface_jax.train.checkpoint import restore_params
 from gptface_jax.train.loop import train
+from gptface_jax.train.monitors import SpikeMonitor
 from gptface_jax.train.settings import SpikeConfig
-from gptface_jax.train.spikes import SpikeMonitor
 
 
 def run(workdir, batches=tiny.batches_fn, **changes):
