@@ -21,7 +21,7 @@ from gptface_jax.interop.taming import their_name
 from gptface_jax.nn import perceptual
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.systems import vqgan as system_vqgan
-from gptface_jax.train import optim, settings, sharding, state, step
+from gptface_jax.train import program, sharding
 
 # name -> (weight of the adversarial term, weight of the perceptual term)
 LOSSES = {"l1": (0.0, 0.0), "adversarial": (0.8, 0.0), "full": (0.8, 1.0)}
@@ -60,21 +60,14 @@ class Ours:
         experiment = _experiment(config, batch, losses)
         system = system_vqgan.make_system(experiment, self.perceptual)
         # From here on as `gptface_jax.train.loop` does it.
-        made = {
-            key: optim.make_optimizer(settings.read_optim(experiment, key), TOTAL_STEPS)
-            for key in map(state.phase_key, system.phases)
-        }
-        optimizers = {key: tx for key, (tx, _) in made.items()}
-        schedules = {key: schedule for key, (_, schedule) in made.items()}
-        mesh = sharding.make_mesh()
-        created, shardings = state.create(system, optimizers, mesh)
+        mesh, rules = sharding.open_mesh(sharding.MeshConfig())
+        planned = program.Program(experiment, system, mesh, rules)
+        created, shardings = planned.create()
         # The adversary sets in after step 0.
         self.state = created.replace(
             params=_roughened(created.params), step=created.step + 1
         )
-        self.train_step, self.packer = step.make_step(
-            system, optimizers, schedules, shardings, mesh, seed=0
-        )
+        self.train_step, self.packer = planned.step(shardings)
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Parameters of (the generator, the discriminator)."""

@@ -110,7 +110,12 @@ def run(points: dict[str, list[str]], options) -> dict[str, str]:
     left = [name for name in points if not (options.out / name / FINISHED).exists()]
     tries = dict.fromkeys(left, 0)
     jobs, failed, slots = {}, {}, {}
-    bar = tqdm(total=len(points), initial=len(points) - len(left), unit="point")
+    bar = tqdm(
+        total=len(points),
+        initial=len(points) - len(left),
+        unit="point",
+        mininterval=0.5 if sys.stderr.isatty() else 60.0,
+    )
 
     def submit(names: list[str]) -> None:
         made = []
@@ -145,7 +150,7 @@ def run(points: dict[str, list[str]], options) -> dict[str, str]:
                     failed[name] = str(error).strip().splitlines()[-1]
                     told = f"{name} failed {tries[name]} times: {failed[name]}"
                     bar.write(told, sys.stderr)
-            bar.set_postfix(running=len(jobs), failed=len(failed))
+            bar.set_postfix(running=len(jobs), failed=len(failed), refresh=False)
             time.sleep(options.poll)
     except KeyboardInterrupt:
         for job in jobs.values():

@@ -8,8 +8,9 @@ then `schedule` down to `end_lr`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,12 +18,31 @@ import jax.numpy as jnp
 import optax
 
 from gptface_jax.core import trees
+from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 
 Schedule = Callable[[Any], Any]
 
 # Parameters without weight decay: biases, scales, and whatever lies in a norm.
 NO_DECAY = r"(bias|scale)$|(^|[/_])(layer_?|group_?)?norm\w*/"
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupConfig:
+    """Parameters that are treated in their own way.
+
+    Attributes:
+      match: regex searched in parameter paths; the first group that matches counts.
+      lr_scale: factor on the learning rate.
+      weight_decay: instead of the optimiser's; None = the same.
+    """
+
+    match: str
+    lr_scale: float = 1.0
+    weight_decay: float | None = None
+
+
+REST = "rest"  # name of the group of what no group matches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +61,9 @@ class OptimConfig:
         `no_decay` and that have two or more axes.
       no_decay: regex searched in parameter paths.
       clip_norm: global gradient norm, 0 = no clipping.
+      groups: name -> entries of `GroupConfig`. With groups, learning rate, weight
+        decay and gradient norm of each are logged; without, the gradient norm of
+        every top-level module.
     """
 
     peak_lr: float = 1e-3
@@ -55,12 +78,36 @@ class OptimConfig:
     weight_decay: float = 0.01
     no_decay: str = NO_DECAY
     clip_norm: float = 1.0
+    groups: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not 0.0 <= self.warmup_fraction <= 1.0:
             raise UserError(
                 f"optim.warmup_fraction is {self.warmup_fraction}; use 0 to 1"
             )
+        for name, group in self.all_groups.items():
+            try:
+                re.compile(group.match)
+            except re.error as error:
+                raise UserError(
+                    f"optim.groups.{name}.match {group.match!r} is no regex: {error}"
+                ) from None
+
+    @functools.cached_property
+    def all_groups(self) -> dict[str, GroupConfig]:
+        """Name -> group, in order; the last one takes what is left."""
+        made = {}
+        for name, values in self.groups.items():
+            where = f"optim.groups.{name}."
+            if "match" not in values or name == REST:
+                raise UserError(f"{where}match is missing, or the name is '{REST}'")
+            made[name] = from_mapping(GroupConfig, values, where)
+        return {**made, REST: GroupConfig("")}
+
+    def group_of(self, path: str) -> str:
+        """Name of the group of a parameter."""
+        groups = self.all_groups.items()
+        return next(name for name, g in groups if re.search(g.match, path))
 
 
 def make_schedule(config: OptimConfig, total_steps: int) -> Schedule:
@@ -132,8 +179,69 @@ def make_optimizer(
     if config.clip_norm > 0:
         chain.append(optax.clip_by_global_norm(config.clip_norm))
     chain.append(adam(b1=config.b1, b2=config.b2, eps=config.eps))
-    if config.weight_decay > 0:
-        mask = lambda params: decay_mask(params, config.no_decay)  # noqa: E731
-        chain.append(optax.add_decayed_weights(config.weight_decay, mask))
+    for name in config.all_groups:
+        if rate := weight_decay(config, name):
+            chain.append(optax.add_decayed_weights(rate, _decayed(config, name)))
     chain.append(optax.scale_by_learning_rate(schedule))
+    if any(group.lr_scale != 1 for group in config.all_groups.values()):
+        chain.append(optax.stateless(functools.partial(_scaled, config)))
     return optax.chain(*chain), schedule
+
+
+def weight_decay(config: OptimConfig, group: str) -> float:
+    """Of a group."""
+    own = config.all_groups[group].weight_decay
+    return config.weight_decay if own is None else own
+
+
+def _decayed(config: OptimConfig, group: str) -> Callable[[Any], Any]:
+    """params -> tree of bool: in this group, and not without decay."""
+
+    def mask(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, decays: (
+                decays and config.group_of(trees.path_string(path)) == group
+            ),
+            decay_mask(params, config.no_decay),
+        )
+
+    return mask
+
+
+def _scaled(config: OptimConfig, updates: Any, params: Any) -> Any:
+    del params
+
+    def scale(path, update):
+        group = config.all_groups[config.group_of(trees.path_string(path))]
+        return update * group.lr_scale
+
+    return jax.tree_util.tree_map_with_path(scale, updates)
+
+
+def logged(
+    config: OptimConfig, schedule: Schedule, grads: Mapping[str, jax.Array], step: Any
+) -> dict[str, Any]:
+    """What is logged of an optimiser.
+
+    Args:
+      config, schedule: of the optimiser.
+      grads: parameter path -> gradient.
+      step: updates done.
+
+    Returns:
+      {"lr": ..., "grad_norm/NAME": ..., and with groups "lr/NAME" and
+      "weight_decay/NAME"}, NAME being a group, without groups a top-level module.
+    """
+    rate = schedule(step)
+    found = {"lr": rate}
+    members: dict[str, list[jax.Array]] = {}
+    for path, grad in grads.items():
+        name = config.group_of(path) if config.groups else path.split("/")[0]
+        members.setdefault(name, []).append(grad)
+    for name, its in members.items():
+        if len(members) > 1:
+            found[f"grad_norm/{name}"] = optax.global_norm(its)
+        if config.groups:
+            found[f"lr/{name}"] = rate * config.all_groups[name].lr_scale
+            found[f"weight_decay/{name}"] = jnp.float32(weight_decay(config, name))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from gptface_jax.core import types
 from gptface_jax.train import sharding, state, step
 from gptface_jax.train.metrics import Packer
-from gptface_jax.train.optim import make_optimizer
+from gptface_jax.train.optim import logged, make_optimizer
 from gptface_jax.train.settings import read_optim, read_settings
 
 
@@ -31,11 +32,12 @@ class Program:
         self.system, self.mesh, self.rules = system, mesh, rules
         self.settings = settings = read_settings(config)
         keys = [state.phase_key(p) for p in system.phases]
-        pairs = {
-            k: make_optimizer(read_optim(config, k), settings.total_steps) for k in keys
-        }
-        self.optimizers = {k: tx for k, (tx, _) in pairs.items()}
-        self.schedules = {k: schedule for k, (_, schedule) in pairs.items()}
+        self.optimizers, self.logged = {}, {}
+        for k in keys:
+            options = read_optim(config, k)
+            tx, schedule = make_optimizer(options, settings.total_steps)
+            self.optimizers[k] = tx
+            self.logged[k] = functools.partial(logged, options, schedule)
 
     def create(self, abstract: bool = False) -> tuple[Any, Any]:
         """(state, its shardings), see `state.create`."""
@@ -54,7 +56,7 @@ class Program:
         return step.make_step(
             self.system,
             self.optimizers,
-            self.schedules,
+            self.logged,
             shardings,
             self.mesh,
             seed=self.settings.seed,

@@ -94,7 +94,7 @@ def phase_gradients(
 def make_step(
     system: types.System,
     optimizers: Mapping[str, optax.GradientTransformation],
-    schedules: Mapping[str, Callable],
+    logged: Mapping[str, Callable],
     shardings: TrainState,
     mesh: Mesh,
     *,
@@ -109,10 +109,17 @@ def make_step(
     A batch that gives something that is not finite leaves the state as it was; with
     `skip_bad` the step counts all the same.
 
+    Args:
+      system, optimizers: what is trained, and phase key -> optax transformation.
+      logged: phase key -> ({path: gradient}, step) -> {name: scalar} to log.
+      shardings, mesh, rules: where everything lies.
+      seed, grad_accum, ema_decay: as in `train.settings`.
+
     Returns:
       (step function, packer): (state, batch) -> (state, packed metrics float32
       [names, 2]); the state is donated, the packer unpacks. Every phase adds
-      `loss`, `grad_norm` (before clipping) and `lr` to the metrics of its loss.
+      `loss`, `grad_norm` (before clipping) and what `logged` gives to the metrics of
+      its loss.
     """
     packer = Packer()
     post_update = system.post_update
@@ -140,7 +147,8 @@ def make_step(
             metrics.update({start + k: v for k, v in parts.items()})
             metrics.setdefault(f"{start}loss", (loss, 1.0))
             metrics[f"{start}grad_norm"] = (grad_norm, 1.0)
-            metrics[f"{start}lr"] = (schedules[name](step), 1.0)
+            for word, value in logged[name](grads, step).items():
+                metrics[start + word] = (value, 1.0)
         if post_update is not None:
             new = post_update(params, state, trees.stream(key, "post_update"), step)
             params, state = _select(healthy, tuple(new), (params, state))

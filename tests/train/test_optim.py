@@ -111,3 +111,58 @@ def test_clipping_scales_the_global_norm():
     tx = optax.clip_by_global_norm(config.clip_norm)
     updates, _ = tx.update({"a": jnp.asarray([3.0]), "b": jnp.asarray([4.0])}, ())
     np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [0.6, 0.8])
+
+
+GROUPS = {
+    "table": {"match": "^tokens/", "lr_scale": 0.1, "weight_decay": 0.0},
+    "late": {"match": "layer_1", "lr_scale": 2.0},
+}
+
+
+def test_groups_scale_rate_and_decay():
+    values = {"clip_norm": 0.0, "weight_decay": 0.5, "b1": 0.0, "eps": 0.0}
+    config = optim.OptimConfig(
+        peak_lr=0.1, warmup_fraction=0.0, schedule="constant", groups=GROUPS, **values
+    )
+    names = ("tokens/embedding", "layer_0/kernel", "layer_1/kernel", "layer_1/bias")
+    params = {n: jnp.full((2, 2) if "bias" not in n else (2,), 3.0) for n in names}
+    grads = {n: jnp.full_like(p, 4.0) for n, p in params.items()}
+    tx, schedule = optim.make_optimizer(config, 10)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    # Adam's first step is the sign; decay adds 0.5 * 3 where it applies.
+    expected = dict(zip(names, (-0.01, -0.1 * 2.5, -0.2 * 2.5, -0.2)))
+    for name, update in updates.items():
+        np.testing.assert_allclose(update, expected[name], rtol=1e-5, err_msg=name)
+    found = optim.logged(config, schedule, grads, 0)
+    assert set(found) == {"lr"} | {
+        f"{word}/{group}"
+        for word in ("grad_norm", "lr", "weight_decay")
+        for group in ("table", "late", "rest")
+    }
+    np.testing.assert_allclose(found["lr/late"], 0.2, rtol=1e-6)
+    np.testing.assert_allclose(found["grad_norm/late"], np.sqrt(6 * 16.0), rtol=1e-6)
+    np.testing.assert_allclose(
+        [found["weight_decay/table"], found["weight_decay/rest"]], [0.0, 0.5]
+    )
+
+
+def test_without_groups_modules_have_their_norms():
+    config = optim.OptimConfig()
+    grads = {"a/kernel": jnp.array([3.0]), "a/bias": jnp.array([4.0])}
+    found = optim.logged(config, lambda step: 0.1, grads, 0)
+    assert set(found) == {"lr"}
+    grads["b/kernel"] = jnp.array([2.0])
+    found = optim.logged(config, lambda step: 0.1, grads, 0)
+    assert {k: float(v) for k, v in found.items() if k != "lr"} == {
+        "grad_norm/a": 5.0,
+        "grad_norm/b": 2.0,
+    }
+
+
+def test_bad_groups_are_explained():
+    with pytest.raises(UserError, match="groups.a.*did you mean 'match'"):
+        optim.OptimConfig(groups={"a": {"match": "x", "mtch": "y"}})
+    with pytest.raises(UserError, match="is no regex"):
+        optim.OptimConfig(groups={"a": {"match": "("}})
+    with pytest.raises(UserError, match="match is missing"):
+        optim.OptimConfig(groups={"rest": {"match": "x"}})

@@ -1,5 +1,7 @@
 """One step: phases, accumulation, non-finite losses, averaging, post_update."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import regression_system as tiny
 
 from gptface_jax.train import sharding, state, step
-from gptface_jax.train.optim import OptimConfig, make_optimizer
+from gptface_jax.train.optim import OptimConfig, logged, make_optimizer
 
 OPTIM = OptimConfig(peak_lr=0.05, start_lr=0.05, warmup_fraction=0.0, clip_norm=0.5)
 
@@ -17,11 +19,11 @@ def build(system, **options):
     keys = [state.phase_key(p) for p in system.phases]
     pairs = {k: make_optimizer(OPTIM, 10) for k in keys}
     optimizers = {k: p[0] for k, p in pairs.items()}
-    schedules = {k: p[1] for k, p in pairs.items()}
+    told = {k: functools.partial(logged, OPTIM, p[1]) for k, p in pairs.items()}
     ema = options.get("ema_decay", 0) > 0
     created, shardings = state.create(system, optimizers, mesh, seed=3, ema=ema)
     step_fn, packer = step.make_step(
-        system, optimizers, schedules, shardings, mesh, seed=3, **options
+        system, optimizers, told, shardings, mesh, seed=3, **options
     )
 
     def run(train_state, batch):
