@@ -11,8 +11,8 @@
 fails is tried again. At the end OUT gets results.json, results.md and results.png.
 
 On this machine (--executor local) the points share its cores evenly; on SLURM they are
-one array, and a point that meets its time limit saves and is queued again. Ctrl-C lets
-the points save and stops.
+one array, and a point that meets its time limit saves and is queued again. Ctrl-C or
+SIGTERM lets the points save and stops.
 """
 
 from __future__ import annotations
@@ -226,6 +226,9 @@ def main() -> int:
         parser.error(f"unknown argument {foreign[0]!r}; see --help")
     if options.parallel < 1:
         parser.error(f"--parallel is {options.parallel}; use 1 or more")
+    # Both end the sweep, also where a shell has it in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         points = open_points(options, [a.removeprefix("--config.") for a in rest])
         if options.dry_run:
