@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from gptface_jax.core.config import changes, from_mapping
 from gptface_jax.core.errors import UserError
@@ -19,7 +18,7 @@ from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 from gptface_jax.nn.vqgan import DECODER, VQGAN, VQGANConfig
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
-from gptface_jax.train import checkpoint
+from gptface_jax.train import checkpoint, sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +90,8 @@ def expected_shapes(name: str, config: Any) -> Any:
     def init(key):
         return module.init(key, *kind.dummy(config), method=kind.method)["params"]
 
-    return nn.meta.unbox(jax.eval_shape(init, jax.random.key(0)))
+    # Flax's own `unbox` would shard what is no array, where a mesh is in force.
+    return sharding.unbox(jax.eval_shape(init, jax.random.key(0)))
 
 
 def open_network(
