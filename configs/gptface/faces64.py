@@ -95,6 +95,7 @@ def get_config(arg: str = ""):
         "eval": tokens("lfw_validation"),
         "eval_records": 512,
         "image_ids": "cache",
+        "tokenizer": "",  # of the codes: draws sample edits during training
         "codebook_init": True,
         "vocab": "",
         "vocab_size": 1024,

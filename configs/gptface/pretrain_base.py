@@ -47,6 +47,7 @@ def get_config(arg: str = ""):
         "eval": {"kind": "tokens", "path": "tokens/validation"},
         "eval_records": 4096,
         "image_ids": "cache",
+        "tokenizer": "",  # of the codes: draws sample edits during training
         "vocab": "bert-base-uncased",
         "vocab_size": 30522,
         "captions": {"from_labels": False},

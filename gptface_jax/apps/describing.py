@@ -10,6 +10,7 @@ from gptface_jax.apps import api, networks, training
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
+from gptface_jax.nn import attention
 from gptface_jax.train import (
     collectives,
     cost,
@@ -99,7 +100,10 @@ def cost_of(
         devices = hardware.simulated(count if count > 0 else _DEVICES)
     made, rules = sharding.open_mesh(wanted, devices)
     system = training.bare_system(config)
-    with sharding.in_force(made, rules):
+    # For GPUs the CPU's compiler stands in, which knows none of their kernels.
+    tpu = accelerator is not None and accelerator.platform == "tpu"
+    target = attention.compiling_for("tpu" if tpu else "")
+    with sharding.in_force(made, rules), target:
         planned = program.Program(values, system, made, rules)
         return cost.of_program(planned), accelerator, wanted
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptface_jax.apps import networks, perceptual
+from gptface_jax.apps import networks, perceptual, sampling
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import System
@@ -23,7 +23,9 @@ from gptface_jax.core.vocab import SequenceLayout
 from gptface_jax.data import captions, pipeline, probe, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.systems import gptface, judge, vqgan
+from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.train import loop, settings, sharding
 from gptface_jax.train.state import TrainState
 
@@ -46,6 +48,8 @@ class DataConfig:
         `vocab_size` pieces from the captions of the training data.
       vocab_size: see `vocab`.
       captions, eval_captions: `data.transforms.CaptionOptions`.
+      tokenizer: the run or model directory of the VQGAN that made the codes, for
+        pictures of edits while a GPTFace trains; "" draws none.
     """
 
     train: Mapping[str, Any]
@@ -60,6 +64,7 @@ class DataConfig:
     vocab_size: int = 1024
     captions: transforms.CaptionOptions = transforms.CaptionOptions()
     eval_captions: transforms.CaptionOptions = transforms.CaptionOptions()
+    tokenizer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Experiment:
       batches_fn: start step -> batches of this process.
       eval_batches: held-out batches, or None.
       extra_files: stored in every checkpoint.
+      samples: pictures of what the model does, see `apps.sampling`; None for none.
     """
 
     config: Any
@@ -79,6 +85,7 @@ class Experiment:
     batches_fn: Callable[[int], Any]
     eval_batches: list[dict[str, np.ndarray]] | None
     extra_files: Mapping[str, bytes]
+    samples: sampling.Samples | None = None
 
 
 def _data_config(config: Any) -> DataConfig:
@@ -102,6 +109,7 @@ def _finish(
     eval_transform,
     extra_files=None,
     questions=None,
+    samples=None,
 ) -> Experiment:
     """Joins data and system; `questions`: held-out records -> more batch entries."""
     processes = jax.process_count()
@@ -132,22 +140,38 @@ def _finish(
             entries = questions([eval_source[i] for i in range(count)])
             for part, batch in zip(rows, eval_batches):
                 batch |= {name: value[list(part)] for name, value in entries.items()}
-    return Experiment(config, system, feed.batches, eval_batches, extra_files or {})
+    return Experiment(
+        config, system, feed.batches, eval_batches, extra_files or {}, samples
+    )
 
 
 def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
     system = bare_system(config)
     size = system.batch_spec["image"].shape[0]
+    eval_source, transform = _eval_source(data), transforms.ImageTransform(size, False)
+    samples = None
+    if eval_source is not None:
+        model = from_mapping(VQGANConfig, settings.plain(config)["model"], "model.")
+        first = _examples(eval_source, transform, sampling.NUM_RECONSTRUCTIONS)
+        images = np.stack([x["image"] for x in first])
+        samples = sampling.reconstructions(VQGAN(model), images)
     return _finish(
         config,
         data,
         system,
         sources.open_source(data.train),
         transforms.ImageTransform(size, data.flip),
-        _eval_source(data),
-        transforms.ImageTransform(size, False),
+        eval_source,
+        transform,
+        samples=samples,
     )
+
+
+def _examples(source, transform, count: int) -> list[dict[str, np.ndarray]]:
+    """The first held-out examples, the same in all processes."""
+    rng = np.random.default_rng(0)
+    return [transform(source[i], rng) for i in range(min(count, len(source)))]
 
 
 def _judge(config, data: DataConfig, workdir) -> Experiment:
@@ -227,7 +251,8 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
             tokenizer.joint_vocab(codes, **options)
         )
     _fit_length(config)
-    system = gptface.make_system(settings.plain(config), codebook, probe.ATTRIBUTES)
+    values = settings.plain(config)
+    system = gptface.make_system(values, codebook, probe.ATTRIBUTES)
     slots = config["model"]["layout"]["max_text_tokens"]
 
     def transform(pool, options):
@@ -239,6 +264,16 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
             return {}
         return probe.attribute_probe(records, tokenizer, slots)
 
+    eval_transform = transform(eval_pool, data.eval_captions)
+    samples = None
+    if data.tokenizer:
+        model = from_mapping(gptface_model.GPTFaceConfig, values["model"], "model.")
+        samples = sampling.edits(
+            gptface_model.GPTFace(model),
+            _tokenizer_of(data.tokenizer, source),
+            tokenizer,
+            _examples(eval_pool, eval_transform, sampling.NUM_EDITS),
+        )
     return _finish(
         config,
         data,
@@ -246,10 +281,23 @@ def _gptface(config, data: DataConfig, workdir) -> Experiment:
         source,
         transform(source, data.captions),
         eval_source,
-        transform(eval_pool, data.eval_captions),
+        eval_transform,
         extra,
         questions,
+        samples,
     )
+
+
+def _tokenizer_of(path: str, source) -> networks.Network:
+    """The VQGAN that made the codes of a cache."""
+    network = networks.open_network(path, "vqgan")
+    made_by = _caches(source)[0].manifest["tokenizer_digest"]
+    if network.codes_digest != made_by:
+        raise UserError(
+            f"data.tokenizer '{path}' has the digest {network.codes_digest}, and the "
+            f"token cache was made by {made_by}; name the tokenizer of the cache"
+        )
+    return network
 
 
 def _fit_length(config) -> None:
@@ -380,5 +428,6 @@ def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> Tra
         eval_batches=experiment.eval_batches,
         extra_files=experiment.extra_files,
         initial_params=start,
+        samples=experiment.samples,
         progress=progress,
     )

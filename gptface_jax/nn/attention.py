@@ -6,16 +6,33 @@ True
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
+import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec
 
 IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash")
 
 _FLASH_BLOCK = 128  # positions; the length must be a multiple
 _HEAD_WIDTH = 128  # of the longest head that cuDNN takes
+
+_target: contextvars.ContextVar[str] = contextvars.ContextVar("target", default="")
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """Within it, "auto" suits that platform ("cpu", "gpu", "tpu") and not this one."""
+    token = _target.set(platform)
+    try:
+        yield
+    finally:
+        _target.reset(token)
 
 
 def attend(
@@ -47,7 +64,9 @@ def attend(
       ValueError: an implementation that does not exist, or cannot do it.
     """
     if implementation == "auto":
-        implementation = choose(query, mask, jax.default_backend(), heads_split)
+        implementation = choose(
+            query, mask, _target.get() or jax.default_backend(), heads_split
+        )
     if implementation == "xla":
         return jax.nn.dot_product_attention(query, key, value, mask=mask)
     if implementation == "folded":
@@ -118,8 +137,16 @@ def _flash(query, key, value, mask):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:
         return _flash_here(query, key, value, keys)
-    heads = nn.logical_to_mesh_axes(("batch", None, "heads", None))
-    rows = nn.logical_to_mesh_axes(("batch", None))
+
+    def axes(name: str, size: int):
+        """Of the mesh, where they divide; every device does the whole elsewhere."""
+        (found,) = nn.logical_to_mesh_axes((name,))
+        names = (found,) if isinstance(found, str) else tuple(found or ())
+        return found if size % math.prod(mesh.shape[n] for n in names) == 0 else None
+
+    batch = axes("batch", query.shape[0])
+    heads = PartitionSpec(batch, None, axes("heads", query.shape[2]), None)
+    rows = PartitionSpec(batch, None)
     here = jax.shard_map(
         _flash_here,
         in_specs=(heads, heads, heads, rows),

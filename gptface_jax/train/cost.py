@@ -52,8 +52,20 @@ def _of_equation(equation: Any) -> float:
         return 2.0 * each * math.prod(equation.outvars[0].aval.shape)
     if name == "cond":
         return max(_of_jaxpr(branch.jaxpr) for branch in params["branches"])
-    times = params["length"] if name == "scan" else 1
-    return times * sum(_of_jaxpr(inner) for inner in _inner(params.values()))
+    inner = sum(_of_jaxpr(inner) for inner in _inner(params.values()))
+    return _executions(name, params) * inner
+
+
+def _executions(name: str, params: Mapping[str, Any]) -> int:
+    """How often the programs inside an equation run, over all devices."""
+    if name == "scan":
+        return params["length"]
+    if name == "pallas_call":
+        return math.prod(params["grid_mapping"].grid)
+    if name == "shard_map":
+        axes = next(v for k, v in params.items() if k.endswith("manual_axes"))
+        return math.prod(params["mesh"].shape[axis] for axis in axes)
+    return 1
 
 
 def _inner(values: Any) -> list[Any]:

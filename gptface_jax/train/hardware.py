@@ -41,6 +41,11 @@ class Accelerator:
     network: float
     source: str
 
+    @property
+    def platform(self) -> str:
+        """ "tpu" or "gpu"."""
+        return "tpu" if re.match(r"v\d", self.name) else "gpu"
+
 
 ACCELERATORS = {
     a.name: a
@@ -67,8 +72,6 @@ ACCELERATORS = {
         ),
     )
 }  # fmt: skip
-
-_TPU = re.compile(r"v\d")
 
 
 def parse(topology: str) -> tuple[Accelerator, tuple[int, ...]]:
@@ -98,7 +101,7 @@ def devices(topology: str) -> tuple[Accelerator, list[Any]]:
         cannot be simulated any more.
     """
     accelerator, shape = parse(topology)
-    if not _TPU.match(accelerator.name):
+    if accelerator.platform != "tpu":
         return accelerator, simulated(math.prod(shape))
     # Without these libtpu asks the network for the machine that it is on.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")

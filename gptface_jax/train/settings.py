@@ -33,6 +33,7 @@ RESUMABLE = (
     "bad_batch",
     "spike",
     "data.workers",
+    "data.tokenizer",
     "model.layout.multiple_of",
 )
 

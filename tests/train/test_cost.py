@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.nn import attention
 from gptface_jax.train import collectives, cost, hardware, program, sharding
 
 
@@ -57,6 +58,25 @@ def test_flops_of_loops_branches_and_gradients():
     plain = cost.count_flops(jax.grad(deep), square)
     again = cost.count_flops(jax.grad(jax.checkpoint(deep)), square)
     assert plain == 6 * once and again == 8 * once
+
+
+def test_flops_of_kernels_and_of_what_every_device_does():
+    b, length, heads, width = 2, 256, 3, 64
+    arrays = [shape(b, length, heads, width)] * 3
+    mask = jax.ShapeDtypeStruct((b, 1, 1, length), bool)
+
+    def flash(query, key, value, mask):
+        return attention.attend(query, key, value, mask, "flash")
+
+    both_products = 2 * (2 * b * heads * length * length * width)
+    assert cost.count_flops(flash, *arrays, mask) == both_products
+    mesh = AbstractMesh((2, 4), ("x", "y"))
+    rows = PartitionSpec("x", None)
+    each = jax.shard_map(
+        lambda a: a @ jnp.ones((4, 5)), mesh=mesh, in_specs=rows, out_specs=rows
+    )
+    # Four devices each do the same half.
+    assert cost.count_flops(each, shape(6, 4)) == 4 * (2 * 6 * 4 * 5)
 
 
 def test_bytes_are_those_of_the_shards():

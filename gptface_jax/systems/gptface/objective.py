@@ -473,11 +473,13 @@ def make_eval(
 
     Image NLL is measured with span masks at 40 %, text NLL at the objective's
     ratio. `image_text_gain` is what the own text saves, in nats a masked code,
-    against the replaced one: a model whose gain is 0 paints without reading. The
-    probe scores every pair with its own and with the replaced text (balanced by
-    construction) at each image mask ratio, text unmasked. Of a batch with
-    `data.probe.attribute_probe`, whose numbers count `attributes`, it also says how
-    often the true sentence about an attribute scores higher than the false one.
+    against the replaced one: a model whose gain is 0 paints without reading.
+    `image_nll_RATIO` is that of span masks over so many per cent with the whole own
+    text, the match hidden. The probe scores every pair with its own and with the
+    replaced text (balanced by construction) at each image mask ratio, text unmasked. Of
+    a batch with `data.probe.attribute_probe`, whose numbers count `attributes`, it also
+    says how often the true sentence about an attribute scores higher than the false
+    one.
     """
     config = module.config
     true_pairs = dataclasses.replace(
@@ -528,6 +530,13 @@ def make_eval(
             masked = _place(config.layout, image, words)
             for text, label in (("text_ids", 1), ("negative_ids", 0)):
                 states = hidden_states(text, masked)
+                if label and ratio:
+                    seen = dataclasses.replace(
+                        corrupted, masked=masked, scored=jnp.ones((size,), bool)
+                    )
+                    seen = masked_metrics(module, params, states, seen, budget)
+                    for part in ("image_nll", "image_accuracy"):
+                        metrics[f"{part}_{round(100 * ratio)}"] = seen[part]
                 logits = module.apply(variables, states, method="itm_logits")
                 labels = jnp.full((size,), label)
                 scored = itm_metrics(logits, labels, different)
