@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
+
+import jax
 
 from gptface_jax.apps import api, networks, training
 from gptface_jax.core import trees
-from gptface_jax.core.config import from_mapping
+from gptface_jax.core.config import from_mapping, override
 from gptface_jax.core.errors import UserError
 from gptface_jax.nn import attention
+from gptface_jax.nn.transformer import REMAT
 from gptface_jax.train import (
     collectives,
     cost,
@@ -87,6 +92,9 @@ def cost_of(
 
     Returns:
       (cost, the device, None without a topology, the mesh).
+
+    Raises:
+      DoesNotFit: the compiler says so.
     """
     values = settings.plain(config)
     wanted = settings.read_settings(config).mesh
@@ -105,7 +113,64 @@ def cost_of(
     target = attention.compiling_for("tpu" if tpu else "")
     with sharding.in_force(made, rules), target:
         planned = program.Program(values, system, made, rules)
-        return cost.of_program(planned), accelerator, wanted
+        try:
+            return cost.of_program(planned), accelerator, wanted
+        except jax.errors.JaxRuntimeError as error:
+            used = re.search(r"Used ([\d.]+\w) of ([\d.]+\w)", str(error))
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            size = f"{used[1]} of {used[2]} a device" if used else "more than there is"
+            raise DoesNotFit(
+                f"the step does not fit: {size}; try --fit, a smaller batch_size, or a "
+                "mesh that splits the state (--mesh fsdp)"
+            ) from None
+
+
+class DoesNotFit(UserError):
+    """A step that needs more memory than a device has."""
+
+
+def ways_to_fit(config: Any) -> list[dict[str, Any]]:
+    """Changes to a config that save memory, the cheapest first.
+
+    First what is kept for the backward pass, a key of `nn.transformer.REMAT`, then
+    microbatches (`grad_accum`) as well.
+    """
+    remat = "model.transformer.remat"
+    values = settings.plain(config)
+    stack = "transformer" in values.get("model", {})
+    found = [{remat: name} for name in REMAT] if stack else [{}]
+    most = [{**found[-1], "grad_accum": 2**n} for n in range(1, 7)]
+    size = values["batch_size"]
+    return found + [way for way in most if size % way["grad_accum"] == 0]
+
+
+def fits(config: Any, way: Mapping[str, Any], **where: Any) -> tuple[bool, str, Any]:
+    """Whether a config fits with some changes.
+
+    Args:
+      config: experiment config.
+      way: one of `ways_to_fit`.
+      where: `topology` and `mesh` of `cost_of`.
+
+    Returns:
+      (whether it fits, a line about it, what `cost_of` gives or None).
+    """
+    changed = override(
+        config.copy_and_resolve_references(), [f"{k}={v!r}" for k, v in way.items()]
+    )
+    shown = " ".join(f"--config.{k}={v}" for k, v in way.items()) or "as it is"
+    try:
+        found = cost_of(changed, **where)
+    except DoesNotFit as error:
+        return False, f"{shown}: {str(error).partition(';')[0]}", None
+    except UserError as error:  # microbatches that the mesh does not divide
+        return False, f"{shown}: {error}", None
+    planned, accelerator, _ = found
+    fine = planned.memory.total <= accelerator.memory
+    verdict = "fits" if fine else "does not fit"
+    used = f"{_bytes(planned.memory.total)} of {_bytes(accelerator.memory)}"
+    return fine, f"{shown}: {used}, {verdict}", found
 
 
 def _mesh(text: str) -> sharding.MeshConfig:
