@@ -164,7 +164,10 @@ def fits(config: Any, way: Mapping[str, Any], **where: Any) -> tuple[bool, str, 
         found = cost_of(changed, **where)
     except DoesNotFit as error:
         return False, f"{shown}: {str(error).partition(';')[0]}", None
-    except UserError as error:  # microbatches that the mesh does not divide
+    except UserError as error:
+        if "grad_accum" not in way:
+            raise
+        # Microbatches that the mesh does not divide.
         return False, f"{shown}: {error}", None
     planned, accelerator, _ = found
     fine = planned.memory.total <= accelerator.memory

@@ -120,7 +120,6 @@ class _Run:
         self.workdir = pathlib.Path(workdir)
         self.eval_batches = eval_batches if system.eval_fns else None
         self.extra_files, self.samples = extra_files, samples
-        self._check_batch_size()
         checkpoint.repair(workdir)
         self.checkpoints = checkpoint.Checkpoints(
             workdir,
@@ -148,15 +147,6 @@ class _Run:
         self.unit, self.per_example = metrics.throughput(system)
         if jax.process_index() == 0:
             self._open_writers(resources)
-
-    def _check_batch_size(self) -> None:
-        ways = sharding.ways("batch", self.mesh, self.rules) * self.settings.grad_accum
-        if self.settings.batch_size % ways:
-            raise UserError(
-                f"batch_size {self.settings.batch_size} does not divide by {ways} "
-                "(data-parallel devices x grad_accum); change batch_size, grad_accum "
-                "or mesh"
-            )
 
     def _create_or_restore(self, initial_params):
         latest = self.checkpoints.latest_step()

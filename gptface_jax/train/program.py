@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from gptface_jax.core import types
+from gptface_jax.core.errors import UserError
 from gptface_jax.train import sharding, state, step
 from gptface_jax.train.metrics import Packer
 from gptface_jax.train.optim import logged, make_optimizer
@@ -24,6 +25,9 @@ class Program:
       system: what is trained.
       mesh, rules: from `sharding.open_mesh`; everything here is to be called within
         `sharding.in_force(mesh, rules)`.
+
+    Raises:
+      UserError: a batch that the devices do not divide, or a wrong setting.
     """
 
     def __init__(
@@ -31,6 +35,13 @@ class Program:
     ):
         self.system, self.mesh, self.rules = system, mesh, rules
         self.settings = settings = read_settings(config)
+        ways = sharding.ways("batch", mesh, rules) * settings.grad_accum
+        if settings.batch_size % ways:
+            raise UserError(
+                f"batch_size {settings.batch_size} does not divide by {ways} "
+                "(data-parallel devices x grad_accum); change batch_size, grad_accum "
+                "or mesh"
+            )
         keys = [state.phase_key(p) for p in system.phases]
         self.optimizers, self.logged = {}, {}
         for k in keys:
