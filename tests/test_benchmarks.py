@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gptface_jax.core import trees
+
 NEEDS_TORCH = "the peers of the benchmarks need torch (extra 'bench')"
 
 
@@ -113,3 +115,33 @@ def test_the_table(load, sides, capsys, tmp_path):
     rate, ratio = rows[0].split()[1], rows[0].split()[-1]
     assert float(rate) == pytest.approx(2 / seconds["JAX"], abs=0.01)
     assert float(ratio) == pytest.approx(seconds["PyTorch"] / seconds["JAX"], abs=0.01)
+
+
+def test_pre_training_is_compared_on_one_network(load, tmp_path, capsys):
+    """Losses and gradients agree, or the benchmark ends; then the table."""
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    report = tmp_path / "report.json"
+    options = ["--size", "tiny", "--no-compile", "--repeats", "1", "--feed", "0.2"]
+    load("pretrain").main([*options, "--json", str(report)])
+    said = capsys.readouterr().out
+    assert "JAX / PyTorch" in said and "x what JAX takes" in said
+    record = json.loads(report.read_text())
+    assert record["peak"] > 0 and set(record["seconds"]) == {"JAX", "PyTorch"}
+
+
+def test_a_peer_that_differs_is_not_timed(load):
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    pretrain = load("pretrain")
+    with pretrain.one_device() as where:
+        ours = pretrain.Ours(pretrain.SIZES["tiny"][0], 4, "float32", "none", where)
+    flat = {k: np.array(v) for k, v in trees.flatten(ours.state.params).items()}
+    flat["itm/kernel"][:, 0] += 0.1
+    corrupted = ours.corrupted()
+    names = ("tokens", "targets", "masked", "itm_labels")
+    fixed = [np.asarray(getattr(corrupted, name)) for name in names]
+    slots = pretrain.gptface_objective.budgets(ours.config, ours.objective)
+    with pytest.raises(SystemExit, match="nothing was timed"):
+        pretrain.check(ours, flat, fixed, slots, "cpu")
+    with pytest.raises(ValueError, match="no place for extra"):
+        model = pretrain.torch_gptface.GPTFace(ours.config, slots)
+        pretrain.torch_gptface.load(model, {**flat, "extra": np.zeros(1)}, "cpu")

@@ -363,7 +363,7 @@ def make_loss(
             ratios = image_ratios(objective, size, step, total_steps, key)
             matching_only = step < masking_start
             corrupted = corrupt(config, objective, batch, ratios, key, matching_only)
-            return _joint(module, objective, params, corrupted, key)
+            return joint_loss(module, objective, params, corrupted, key)
 
         def alignment(params):
             first = gptface_model.first_layers(
@@ -397,8 +397,19 @@ def _during(active, fn, params):
     return jax.lax.cond(active, fn, zeros, params)
 
 
-def _joint(module, objective, params, corrupted, key):
-    """Masked modelling and matching: (loss, metrics)."""
+def joint_loss(module, objective, params, corrupted, key):
+    """Masked modelling and matching (paper equations 4-5).
+
+    Args:
+      module: the model.
+      objective: weights of the losses.
+      params: of the model.
+      corrupted: a `Masked` batch.
+      key: of dropout, where there is some.
+
+    Returns:
+      (loss float32 [], metrics).
+    """
     config = module.config
     deterministic = config.transformer.dropout == 0.0
     rngs = None if deterministic else {"dropout": trees.stream(key, "dropout")}
