@@ -171,10 +171,16 @@ def make_mesh(
         if found != slices:
             raise UserError(f"mesh.slices is {slices}, but there are {found} slices")
         inside = (sizes[0] // slices, *sizes[1:])
-        grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
-        return Mesh(grid, AXES, axis_types=types)
-    # Elsewhere devices come in the order of their processes: neighbours are near.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+        grid = mesh_utils.create_hybrid_device_mesh(
+            inside, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        # Neighbours in the mesh are neighbours in the machine. A torus of 4x4x4 may be
+        # cut into 32 x 2, which `jax.make_mesh` refuses.
+        grid = mesh_utils.create_device_mesh(
+            tuple(sizes), devices, allow_split_physical_axes=True
+        )
+    return Mesh(grid, AXES, axis_types=types)
 
 
 def _spec(names, shape, mesh: Mesh, rules: Rules) -> tuple[PartitionSpec, list[str]]:
