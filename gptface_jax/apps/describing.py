@@ -25,6 +25,7 @@ from gptface_jax.train import (
     sharding,
 )
 
+_LARGEST = 6  # collectives that are listed
 _DEVICES = 8  # of a mesh that takes whatever is there
 
 
@@ -231,6 +232,18 @@ def cost_table(
     for row in rows:
         name, value, note = row or ("", "", "")
         lines.append(f"{name:<24}{value:>14}  {note}".rstrip())
+    largest = sorted(found.collectives, key=lambda op: -op.wire_bytes)[:_LARGEST]
+    if largest:
+        lines += [
+            "",
+            "the largest collectives: sent by each device, array, times, where",
+        ]
+    for op in largest:
+        where = op.source.rsplit("/", 3)[-3:]
+        lines.append(
+            f"{op.kind:<20}{_bytes(op.wire_bytes):>14}  {op.shape[:40]} x {op.count}  "
+            + "/".join(where)
+        )
     return "\n".join(lines)
 
 
