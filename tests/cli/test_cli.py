@@ -271,3 +271,16 @@ def test_training_goes_on_where_it_stopped(tmp_path, capsys):
     assert run(*base, *where) == 0  # nothing left to do
     said = failing(capsys, *base, *where, "--config.optim.peak_lr=1.0")
     assert "peak_lr" in said
+
+
+def test_what_is_compiled_is_kept(monkeypatch, tmp_path):
+    from gptface_jax.cli import main as module
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = module._environment()
+    assert found["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "gptface_jax")
+    assert int(found["JAX_COMPILATION_CACHE_MAX_SIZE"]) == 4 * 2**30
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    found = module._environment()
+    assert found["JAX_COMPILATION_CACHE_DIR"] == "/home/somebody/.cache/gptface_jax"

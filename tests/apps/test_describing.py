@@ -1,0 +1,84 @@
+"""What a model would need, and which settings make it fit."""
+
+import dataclasses
+
+import pytest
+
+from gptface_jax.apps import describing
+from gptface_jax.core.config import load_config
+from gptface_jax.core.errors import UserError
+from gptface_jax.nn.transformer import REMAT
+from gptface_jax.train import hardware, sharding
+
+GPTFACE = "configs/gptface/faces64.py:tiny"
+
+
+def test_ways_to_fit_recompute_before_they_split_the_batch():
+    ways = describing.ways_to_fit(load_config(GPTFACE))  # batches of 4
+    key = "model.transformer.remat"
+    assert [w[key] for w in ways] == [*REMAT, "full", "full"]
+    assert [w.get("grad_accum", 1) for w in ways] == [1] * len(REMAT) + [2, 4]
+    ways = describing.ways_to_fit(load_config("configs/vqgan/faces64.py:tiny"))
+    assert ways == [{}, {"grad_accum": 2}, {"grad_accum": 4}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    memory: object
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Stands in for the compiler: {remat or grad_accum: bytes, or an error}."""
+
+    def install(sizes):
+        device = hardware.ACCELERATORS["v5e"]
+
+        def cost_of(config, **where):
+            assert where == {"topology": "v5e:2x4", "mesh": None}
+            size = sizes[config.grad_accum, config.model.transformer.remat]
+            if isinstance(size, Exception):
+                raise size
+            total = type("Memory", (), {"total": size})
+            return Planned(total), device, sharding.MeshConfig()
+
+        monkeypatch.setattr(describing, "cost_of", cost_of)
+
+    return install
+
+
+def test_what_fits_is_told_from_what_does_not(compiled):
+    config = load_config(GPTFACE)
+    where = {"topology": "v5e:2x4", "mesh": None}
+    compiled(
+        {
+            (1, "none"): describing.DoesNotFit("the step does not fit: 20G; try"),
+            (1, "projections"): 16 * 2**30,
+            (1, "full"): 2**30,
+            (2, "full"): UserError("batch_size 4 does not divide by 8"),
+        }
+    )
+    remat = "model.transformer.remat"
+    fine, line, found = describing.fits(config, {remat: "none"}, **where)
+    assert not fine and line.endswith("the step does not fit: 20G") and not found
+    fine, line, _ = describing.fits(config, {remat: "projections"}, **where)
+    assert not fine and "16.00 GiB of 15.75 GiB, does not fit" in line
+    fine, line, found = describing.fits(config, {remat: "full"}, **where)
+    assert fine and line.startswith(f"--config.{remat}=full: ") and found
+    more = {remat: "full", "grad_accum": 2}
+    assert "does not divide" in describing.fits(config, more, **where)[1]
+    assert config.model.transformer.remat == "none"  # as it was
+
+
+def test_the_command_says_what_it_needs(gptface_command, capsys):
+    assert gptface_command("describe", "--config", GPTFACE, "--fit") == 2
+    assert "--fit needs --topology" in capsys.readouterr().err
+    assert gptface_command("describe", "--model", "demo", "--mesh", "fsdp") == 2
+    assert "--mesh and --topology need --config" in capsys.readouterr().err
+
+
+def test_unknown_systems_are_named():
+    config = load_config(GPTFACE)
+    config.system = "gptfce"
+    with pytest.raises(UserError, match="did you mean 'gptface'"):
+        describing.of_config(config)
