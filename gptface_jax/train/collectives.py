@@ -35,6 +35,8 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}|known_trip_count=\{n=(\d+)\}')
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_BOUND = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 # Groups: [4,2]<=[2,2,2]T(0,2,1), or mesh['a'=2,'b'=4], device_ids=([2,2,2]T(1,0,2))
 # {'a','b':(1)2}, or {{0,1},{2,3}}.
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -145,13 +147,26 @@ def _executions(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
     def visit(name: str, times: int) -> None:
         counts[name] = counts.get(name, 0) + times
         for line in bodies.get(name, ()):
-            trips = _TRIPS.search(line) if " while(" in line else None
-            inner = times * int(trips[1] or trips[2]) if trips else times
+            inner = times * (_trips(line, bodies) if " while(" in line else 1)
             for called in _called(line):
                 visit(called, inner)
 
     visit(entry, 1)
     return counts
+
+
+def _trips(line: str, bodies: dict[str, list[str]]) -> int:
+    """How often a loop runs; 1 if nothing tells.
+
+    libtpu does not say it: there it is what the counter is compared with, the one
+    integer of the condition.
+    """
+    if known := _TRIPS.search(line):
+        return int(known[1] or known[2])
+    condition = _CONDITION.search(line)
+    text = "\n".join(bodies.get(condition[1], ())) if condition else ""
+    bounds = set(_BOUND.findall(text))
+    return int(bounds.pop()) if len(bounds) == 1 else 1
 
 
 def _called(line: str) -> Iterator[str]:
