@@ -61,3 +61,19 @@ def test_bytes_on_the_wire_by_the_ring_algorithms():
     totals = collectives.total(collectives.of_program(HLO, MESH))
     assert list(totals)[0] == ("all-reduce", ("tensor",))
     assert totals["all-gather", ("fsdp",)] == pytest.approx(128 + 16 + 32)
+
+
+@pytest.mark.parametrize(
+    "condition,times",
+    [
+        ("%bound = s32[]{:T(128)} constant(6)", 6),
+        ("%bound = u32[]{:T(128)} constant(6)", 1),
+        ("%a = s32[] constant(6)\n  %b = s32[] constant(3)", 1),
+    ],
+)
+def test_loops_whose_trips_only_the_condition_tells(condition, times):
+    known = 'backend_config={"known_trip_count":{"n":"12"}}'
+    text = HLO.replace(known, "backend_config={}").replace(
+        "ENTRY", f"%cond (p: (s32[], f32[4])) -> pred[] {{\n  {condition}\n}}\nENTRY"
+    )
+    assert collectives.of_program(text, MESH)[0].count == times
