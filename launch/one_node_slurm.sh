@@ -51,44 +51,46 @@ stop() {
   rm -rf "$state"
 }
 
-# Waits for a job to leave the queue, and shows the end of its log.
+# Waits for a job to leave the queue, shows how it ended, and demands that it completed.
 await() {
   while [[ -n $(squeue -h -j "$1") ]]; do sleep 1; done
-  tail -n 4 "$2"
   scontrol show job "$1" | grep -o 'JobState=[A-Z]*\|Restarts=[0-9]*\|ExitCode=[0-9:]*' | xargs
+  scontrol show job "$1" | grep -q JobState=COMPLETED || { tail -n 20 "$2" && return 1; }
 }
 
+lines() { grep -c '"loss"' "$1/metrics.jsonl"; }
+
 try() {
-  local out=$state/try tiny=(--config configs/gptface/faces64.py:tiny) job
+  local out=$state/try tiny=(--config configs/judge/faces64.py:tiny) job
   export GPTFACE=${GPTFACE:-$PWD/.venv/bin/gptface} JAX_PLATFORMS=cpu
   export JAX_DISABLE_MOST_OPTIMIZATIONS=1 # tiny models take longer to compile than to run
-  mkdir -p "$out"
+  rm -rf "$out" && mkdir -p "$out"
 
-  echo "== two processes, one run"
+  echo "== one run of two processes"
   job=$(sbatch --parsable --ntasks=2 --ntasks-per-node=2 --output="$out/%j.log" \
     launch/slurm.sbatch "${tiny[@]}" --workdir "$out/two")
   await "$job" "$out/$job.log"
-  grep -c '"loss"' "$out/two/metrics.jsonl"
+  [[ $(lines "$out/two") == 4 ]]
 
   echo "== interrupted by SIGTERM, saved, queued again by itself, finished"
   job=$(sbatch --parsable --output="$out/%j.log" launch/slurm.sbatch "${tiny[@]}" \
-    --workdir "$out/long" --config.total_steps=400 --config.checkpoint_every=1000)
+    --workdir "$out/long" --config.total_steps=3000 --config.checkpoint_every=5000)
   until grep -q '"loss"' "$out/long/metrics.jsonl" 2>/dev/null; do sleep 1; done
   scancel --signal=TERM "$job"
   await "$job" "$out/$job.log"
   grep 'queued again\|stopped after' "$out/$job.log"
-  grep -c '"loss"' "$out/long/metrics.jsonl"
+  [[ $(lines "$out/long") == 3000 ]]
 
   echo "== an array of two seeds"
   job=$(sbatch --parsable --array=0-1 --output="$out/%A_%a.log" \
     launch/slurm_array.sbatch "${tiny[@]}" --workdir "$out/seeds")
   await "$job" "$out/${job}_1.log"
-  tail -qn 1 "$out"/seeds/seed_*/metrics.jsonl | cut -c1-60
+  [[ $(lines "$out/seeds/seed_0") == 4 && $(lines "$out/seeds/seed_1") == 4 ]]
 
   echo "== a sweep"
-  .venv/bin/python launch/sweep.py --config configs/judge/faces64.py:tiny \
-    --out "$out/sweep" --executor slurm --parallel 2 --set cpus_per_task=1 \
-    --config.model.channels="(8, 16)"
+  .venv/bin/python launch/sweep.py "${tiny[@]}" --out "$out/sweep" --executor slurm \
+    --parallel 2 --set cpus_per_task=1 --config.model.channels="(8, 16)"
+  echo "all of it worked"
 }
 
 case ${1:-} in

@@ -30,7 +30,7 @@ import time
 from tqdm import tqdm
 
 from gptface_jax.apps import plotting
-from gptface_jax.core.config import load_config, load_sweep, override
+from gptface_jax.core.config import load_config, load_sweep, override, split_overrides
 from gptface_jax.core.errors import UserError
 
 FINISHED = "finished"  # file in a point's folder
@@ -221,16 +221,15 @@ def main() -> int:
         "--poll", type=float, default=2.0, help="seconds between looks at the jobs"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
-    options, rest = parser.parse_known_args()
-    if foreign := [a for a in rest if not a.startswith("--config.")]:
-        parser.error(f"unknown argument {foreign[0]!r}; see --help")
+    words, overrides = split_overrides(sys.argv[1:])
+    options = parser.parse_args(words)
     if options.parallel < 1:
         parser.error(f"--parallel is {options.parallel}; use 1 or more")
     # Both end the sweep, also where a shell has it in the background.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        points = open_points(options, [a.removeprefix("--config.") for a in rest])
+        points = open_points(options, overrides)
         if options.dry_run:
             for command in points.values():
                 print(subprocess.list2cmdline(command))

@@ -11,6 +11,7 @@ import types
 from collections.abc import Sequence
 
 from gptface_jax import __version__
+from gptface_jax.core.config import split_overrides
 from gptface_jax.core.errors import UserError
 
 # verb -> what it does; see `verb_module`.
@@ -85,12 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_arguments(parser)
-    options, overrides = parser.parse_known_args(rest)
-    prefix = "--config."
-    foreign = [a for a in overrides if not a.startswith(prefix)]
+    # First, for to argparse a word with a space in it is no option.
+    rest, overrides = split_overrides(rest)
+    options, foreign = parser.parse_known_args(rest)
     if foreign or (overrides and not hasattr(options, "config")):
-        parser.error(f"unknown argument {(foreign or overrides)[0]!r}; see --help")
-    options.overrides = [a.removeprefix(prefix) for a in overrides]
+        wrong = foreign[0] if foreign else f"--config.{overrides[0]}"
+        parser.error(f"unknown argument {wrong!r}; see --help")
+    options.overrides = overrides
     for name, value in _environment().items():
         os.environ.setdefault(name, value)
     try:

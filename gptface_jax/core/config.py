@@ -149,6 +149,17 @@ def _load_module(spec: str) -> tuple[Any, str]:
     return module, arg
 
 
+def split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Command-line words -> (the others, "a.b=value" of every --config.a.b=value)."""
+    prefix, others, assignments = "--config.", [], []
+    for word in arguments:
+        if word.startswith(prefix):
+            assignments.append(word.removeprefix(prefix))
+        else:
+            others.append(word)
+    return others, assignments
+
+
 def override(config: Any, assignments: Iterable[str]) -> Any:
     """Applies "a.b=value" strings to a ConfigDict in place and returns it.
 
