@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -112,7 +113,7 @@ def cost_of(
     # For GPUs the CPU's compiler stands in, which knows none of their kernels.
     tpu = accelerator is not None and accelerator.platform == "tpu"
     target = attention.compiling_for("tpu" if tpu else "")
-    with sharding.in_force(made, rules), target:
+    with sharding.in_force(made, rules), target, _without_cache():
         planned = program.Program(values, system, made, rules)
         try:
             return cost.of_program(planned), accelerator, wanted
@@ -125,6 +126,17 @@ def cost_of(
                 f"the step does not fit: {size}; try --fit, a smaller batch_size, or a "
                 "mesh that splits the state (--mesh fsdp)"
             ) from None
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """What is compiled for absent devices could not be read from the cache again."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 class DoesNotFit(UserError):
