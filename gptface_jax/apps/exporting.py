@@ -96,8 +96,10 @@ def export(
     """Writes a model directory that `gptface_jax.load` opens.
 
     Args:
-      gptface: training run of the transformer.
-      tokenizer: training run of the VQGAN that made its token cache.
+      gptface: training run of the transformer, or a model directory, whose decoder
+        options stay.
+      tokenizer: training run of the VQGAN that made its token cache, or of one with
+        the same codes and a better decoder.
       out: new folder.
       description: first paragraph of the model card.
       card: a file that replaces the generated model card.
@@ -108,11 +110,13 @@ def export(
     Returns:
       {"vqgan": parameters in millions, "gptface": parameters in millions}.
     """
-    for path in (gptface, tokenizer):
-        if not networks.is_run(path):
-            raise UserError(f"'{path}' is no training run (it has no checkpoints)")
+    if not networks.is_run(tokenizer):
+        raise UserError(f"'{tokenizer}' is no training run (it has no checkpoints)")
     vqgan = networks.open_network(tokenizer, "vqgan")
     model = networks.open_network(gptface, "gptface", step)
+    if not networks.is_run(gptface):
+        decode = {**model.meta.get("decode", {}), **(decode or {})}
+        model = _as_of_a_run(model, gptface)
     api.check_pair(vqgan, model, gptface)
     text = TextTokenizer.from_vocab_text(
         model.meta["extra_files"]["vocab.txt"].decode()
@@ -153,6 +157,19 @@ def export(
         dtype,
     )
     return millions
+
+
+def _as_of_a_run(network: networks.Network, folder) -> networks.Network:
+    """A transformer of a model directory, with the meta of the run it came from."""
+    vqgan = networks.open_network(folder, "vqgan")
+    config = network.meta["training"]["gptface"]
+    manifest = {"tokenizer_digest": vqgan.codes_digest}
+    files = {
+        "vocab.txt": directory.read_vocab(folder).encode(),
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    meta = {"config": config, "step": config["total_steps"], "extra_files": files}
+    return dataclasses.replace(network, meta=meta)
 
 
 def export_tokenizer(
@@ -267,6 +284,10 @@ def _log(runs: Mapping[str, str | os.PathLike]) -> bytes:
     lines = []
     for name, run in runs.items():
         path = pathlib.Path(run) / "metrics.jsonl"
+        if not path.is_file():  # a model directory
+            path = path.with_name("training_log.jsonl")
         for line in path.read_text().splitlines() if path.is_file() else ():
-            lines.append(json.dumps({"run": name, **json.loads(line)}))
+            row = {"run": name, **json.loads(line)}
+            if row["run"] == name:
+                lines.append(json.dumps(row))
     return ("\n".join(lines) + "\n").encode()

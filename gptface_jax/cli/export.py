@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("directory", "taming"),
         help="what is written; default directory",
     )
-    parser.add_argument("--gptface", help="run of the transformer; without: VQGAN only")
+    parser.add_argument(
+        "--gptface",
+        help="run of the transformer, or a model directory; without: VQGAN only",
+    )
     parser.add_argument(
         "--tokenizer",
         required=True,

@@ -29,7 +29,7 @@ def test_it_is_small_and_documented(demo):
     for said in ("research only", "Limits", "bias", "Trained on", "LFW"):
         assert said in demo.card, said
     log = (folder / "training_log.jsonl").read_text().splitlines()
-    assert {json.loads(line)["run"] for line in log} == {"vqgan", "gptface"}
+    assert {json.loads(line)["run"] for line in log} == {"vqgan", "decoder", "gptface"}
     config = json.loads((folder / "config.json").read_text())
     assert config["training"]["gptface"]["total_steps"] > 1000
 
