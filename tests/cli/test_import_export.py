@@ -153,3 +153,20 @@ def test_bad_imports(checkpoint, imported, tmp_path, capsys):
 def test_the_verb_that_python_has_as_a_word():
     assert verb_module("import").__name__ == "gptface_jax.cli.import_"
     assert verb_module("export").__name__ == "gptface_jax.cli.export"
+
+
+def test_a_model_directory_gets_another_decoder(tiny, gptface_command, tmp_path):
+    """The transformer and its vocabulary stay what they were, byte for byte."""
+    out = tmp_path / "again"
+    arguments = ("--gptface", tiny / "model", "--tokenizer", tiny / "vqgan")
+    assert gptface_command("export", *arguments, "--out", out) == 0
+    for name in ("gptface.safetensors", "vqgan.safetensors", "vocab.txt"):
+        assert (out / name).read_bytes() == (tiny / "model" / name).read_bytes()
+    before, after = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (tiny / "model", out)
+    )
+    assert after["digests"] == before["digests"]
+    assert after["decode"] == before["decode"]
+    log = (out / "training_log.jsonl").read_text()
+    assert log == (tiny / "model" / "training_log.jsonl").read_text()
