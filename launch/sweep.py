@@ -143,11 +143,11 @@ def run(points: dict[str, list[str]], options) -> dict[str, str]:
                 if error is None:
                     bar.update()
                 elif tries[name] <= options.retries:
-                    why = str(error).strip().splitlines()[-1]
+                    why = reason(error)
                     bar.write(f"{name} failed ({why}); trying again", sys.stderr)
                     left.append(name)
                 else:
-                    failed[name] = str(error).strip().splitlines()[-1]
+                    failed[name] = reason(error)
                     told = f"{name} failed {tries[name]} times: {failed[name]}"
                     bar.write(told, sys.stderr)
             bar.set_postfix(running=len(jobs), failed=len(failed), refresh=False)
@@ -162,6 +162,12 @@ def run(points: dict[str, list[str]], options) -> dict[str, str]:
     finally:
         bar.close()
     return failed
+
+
+def reason(error: Exception) -> str:
+    """The line of submitit's report that says what went wrong."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if "exit status" in line), lines[-1]).strip()
 
 
 def share(slot: int, slots: int) -> list[int]:

@@ -66,8 +66,8 @@ def test_a_failing_point_is_tried_again_and_reported(root, tmp_path):
 def test_bad_sweeps_are_explained(root, tmp_path):
     done = sweep(root, tmp_path / "out", config="configs/vqgan/faces64.py", status=2)
     assert "defines no get_sweep" in done.stderr
-    done = sweep(root, tmp_path / "out", "--config.optim.peak_rl=1", status=2)
-    assert "peak_rl" in done.stderr
+    done = sweep(root, tmp_path / "out", "--config.total_step=1", status=2)
+    assert "total_step" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
