@@ -167,7 +167,8 @@ def run(points: dict[str, list[str]], options) -> dict[str, str]:
 def reason(error: Exception) -> str:
     """The line of submitit's report that says what went wrong."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next((line for line in lines if "exit status" in line), lines[-1]).strip()
+    told = [line for line in lines if line.startswith("RuntimeError: ")]
+    return (told or lines)[-1].strip()
 
 
 def share(slot: int, slots: int) -> list[int]:
