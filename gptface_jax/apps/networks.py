@@ -68,9 +68,13 @@ class Network:
 
     @property
     def codes_digest(self) -> str:
-        """Of what decides a VQGAN's codes; token caches and their runs carry it."""
+        """Of what decides a VQGAN's codes; token caches and their runs carry it.
+
+        Of the weights in bfloat16: the model directory of a run stores them so.
+        """
         deciding = {k: v for k, v in self.params.items() if k not in DECODER}
-        return directory.digest(deciding, changes(self.config))
+        rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), deciding)
+        return directory.digest(rounded, changes(self.config))
 
 
 def is_run(path: str | os.PathLike) -> bool:
