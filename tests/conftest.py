@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from importlib import metadata
 
 import pytest
 
@@ -11,8 +12,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Tiny models take longer to compile than to run: twice as fast without.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Tiny models take longer to compile than to run. JAX_DISABLE_MOST_OPTIMIZATIONS has no
+# effect in JAX 0.10.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if metadata.version("jax").startswith("0.10."):
+    QUICKLY += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", QUICKLY)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 import os
 
-import eight_devices
 import numpy as np
 import pytest
+import simulated_devices
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FOUR = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
@@ -19,7 +19,7 @@ AXES = {
 
 
 def report(*cases):
-    return eight_devices.run("meshes_worker.py", *cases, path=HERE)
+    return simulated_devices.run("meshes_worker.py", *cases, path=HERE)
 
 
 def check(results):

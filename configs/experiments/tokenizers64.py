@@ -13,8 +13,9 @@ def get_config(arg: str = ""):
     arg = base.check(arg, "tiny")
     config = faces64.get_config("tiny_gan" if arg else "gan")
     if not arg:
-        config.total_steps = 500
-        config.eval_every = config.checkpoint_every = 250
+        config.batch_size = 16
+        config.total_steps = 400
+        config.eval_every = config.checkpoint_every = 200
         config.data.threads = 1
     return config
 

@@ -39,7 +39,7 @@ def test_load_from_runs_equals_the_export(tiny, model, face):
     with pytest.raises(UserError, match="tokenizer="):
         gptface_jax.load(tiny / "gptface")
     with pytest.raises(UserError, match="do not belong|was trained on"):
-        gptface_jax.load(tiny / "gptface", tokenizer=tiny / "model")
+        gptface_jax.load(tiny / "gptface", tokenizer="gptface_jax/models/demo")
 
 
 def test_a_hub_id_is_fetched(tiny, model, monkeypatch):

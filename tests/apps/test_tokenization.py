@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import simulated_devices
 import tiny_vqgan
 from PIL import Image
 
@@ -63,7 +64,7 @@ def start(place, out, *arguments, kill_at=0, devices=1) -> subprocess.Popen:
     """The same by the command, in a process of its own."""
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": simulated_devices.flags(devices),
         "JAX_PLATFORMS": "cpu",
     }
     given = ("--images", place / "photos", "--tokenizer", place / "tokenizer")

@@ -1,8 +1,8 @@
-import eight_devices
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import simulated_devices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,7 +93,7 @@ def test_large_batches_never_hold_all_distances():
 
 
 def test_chunks_leave_sharded_rows_on_their_devices():
-    assert eight_devices.run("-c", SHARDED, path=".") == []
+    assert simulated_devices.run("-c", SHARDED, path=".") == []
 
 
 def test_straight_through_has_the_value_of_codes_and_the_slope_of_latents():

@@ -36,7 +36,6 @@ def run(workdir, count=1, *, kill_after=None, victim=0, seconds=240, **options):
       [(exit status, words of its RESULT line, errors)].
     """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE)}
-    environment.pop("XLA_FLAGS", None)
     port, options = free_port(), json.dumps(options)
     logs = [(f"{workdir}.out.{i}", f"{workdir}.err.{i}") for i in range(count)]
     workers = []

@@ -2,11 +2,11 @@
 
 import os
 
-import eight_devices
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import simulated_devices
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
@@ -110,7 +110,7 @@ def test_a_mesh_that_does_not_fit_is_explained():
 
 
 def test_every_mesh_of_eight_devices_trains_alike(tmp_path):
-    losses, specs = eight_devices.run("-c", MESHES, str(tmp_path), path=HERE)
+    losses, specs = simulated_devices.run("-c", MESHES, str(tmp_path), path=HERE)
     for name, values in losses.items():
         np.testing.assert_allclose(values, losses["1x1x1"], rtol=1e-5, err_msg=name)
     shards = {name: entry[2] for name, entry in specs.items()}

@@ -1,4 +1,4 @@
-"""Runs Python in a process of its own that has eight simulated devices."""
+"""Processes of their own that have simulated devices."""
 
 import json
 import os
@@ -6,8 +6,13 @@ import subprocess
 import sys
 
 
+def flags(devices: int) -> str:
+    """Value of XLA_FLAGS for that many simulated devices."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+
+
 def run(*command, path):
-    """What it prints after RESULT, as JSON.
+    """What a program on eight devices prints after RESULT, as JSON.
 
     Args:
       command: arguments of python.
@@ -15,7 +20,7 @@ def run(*command, path):
     """
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": flags(8),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": path,
     }
