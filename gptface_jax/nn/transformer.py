@@ -237,7 +237,7 @@ class Transformer(nn.Module):
             block = nn.remat(Block, prevent_cse=False, policy=policy)
         stack = nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={True: 0},  # of every collection
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=c.num_layers,

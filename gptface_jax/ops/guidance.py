@@ -1,7 +1,7 @@
 """Arithmetic of inference-time parameter shifts (SPEC A.9.3, A.9.4).
 
-A rule maps parameters and the gradient g of log p(q=1) to shifted parameters.
-Everything is a flat dict {path: array}; arithmetic is float32.
+A rule says by how much parameters theta and the gradient g of log p(q=1) count in the
+shifted parameters; arithmetic is float32.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ RULES = ("literal", "ascent", "ascent_norm", "ascent_layer")
 EPSILON = 1e-12
 
 
-def global_norm(tree) -> jax.Array:
-    """L2 norm over all leaves, float32 scalar."""
-    squares = [
-        jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
-    ]
-    return jnp.sqrt(sum(squares))
-
-
-def direction(rule: str, params, gradient, step_size: float):
-    """The change that `rule` makes at full step, before any trust region.
+def coefficients(
+    rule: str,
+    params: dict[str, jax.Array],
+    gradient: dict[str, jax.Array],
+    step_size: float,
+) -> tuple[float, dict[str, jax.Array]]:
+    """What `rule` makes of parameters and gradient: keep * theta + coefficient * g.
 
     Args:
-      rule: "literal"       lambda * (g - theta)              (equation 7)
-            "ascent"        lambda * g
-            "ascent_norm"   eta * |theta| * g / |g|           (global norms)
-            "ascent_layer"  the same for each tensor apart.
-      params: the parameters that guidance may change.
-      gradient: same structure.
+      rule: "literal"       (1 - lambda) * theta + lambda * g    (equation 7)
+            "ascent"        theta + lambda * g
+            "ascent_norm"   theta + eta * |theta| * g / |g|      (global norms)
+            "ascent_layer"  the same for each tensor of each layer apart.
+      params: path -> squared norm, float32, of stacked layers one each; of the
+        parameters that guidance may change.
+      gradient: the same of log p(q=1).
       step_size: lambda or eta.
 
     Returns:
-      Same structure, float32.
+      (keep, path -> coefficient of the shape of its norm).
     """
-    if rule == "literal":
-        return jax.tree.map(lambda p, g: step_size * (g - p), params, gradient)
-    if rule == "ascent":
-        return jax.tree.map(lambda g: step_size * g, gradient)
-    if rule == "ascent_norm":
-        scale = step_size * global_norm(params) / (global_norm(gradient) + EPSILON)
-        return jax.tree.map(lambda g: scale * g, gradient)
+    if rule not in RULES:
+        raise ValueError(f"guidance rule {rule!r} is none of {', '.join(RULES)}")
     if rule == "ascent_layer":
-
-        def one(p, g):
-            return step_size * global_norm(p) * g / (global_norm(g) + EPSILON)
-
-        return jax.tree.map(one, params, gradient)
-    raise ValueError(f"guidance rule {rule!r} is none of {', '.join(RULES)}")
+        return 1.0, {
+            p: step_size * jnp.sqrt(params[p]) / (jnp.sqrt(g) + EPSILON)
+            for p, g in gradient.items()
+        }
+    factor = jnp.float32(step_size)
+    if rule == "ascent_norm":
+        theta, g = (
+            jnp.sqrt(sum(jnp.sum(x) for x in squares.values()))
+            for squares in (params, gradient)
+        )
+        factor = step_size * theta / (g + EPSILON)
+    keep = 1.0 - step_size if rule == "literal" else 1.0
+    return keep, dict.fromkeys(gradient, factor)
 
 
 def kl_divergence(log_p, log_q, mask) -> jax.Array:

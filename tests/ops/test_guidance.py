@@ -7,47 +7,47 @@ from hypothesis import strategies as st
 
 from gptface_jax.ops import guidance
 
-PARAMS = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[0.0, 4.0]])}
-GRADIENT = {"a": jnp.array([0.6, 0.0]), "b": jnp.array([[0.8, 0.0]])}
+# Squared norms; of "b" those of two stacked layers.
+PARAMS = {"a": jnp.float32(9.0), "b": jnp.array([7.0, 9.0])}
+GRADIENT = {"a": jnp.float32(0.36), "b": jnp.array([0.64, 0.0])}
 
 
 def test_rules_by_hand():
-    assert guidance.global_norm(PARAMS) == 5.0
+    def rule(name):
+        return guidance.coefficients(name, PARAMS, GRADIENT, 0.1)
 
-    def change(rule):
-        return guidance.direction(rule, PARAMS, GRADIENT, 0.1)
-
-    literal = change("literal")
-    np.testing.assert_allclose(literal["a"], [0.1 * (0.6 - 3.0), 0.0], rtol=1e-6)
-    np.testing.assert_allclose(literal["b"], [[0.08, -0.4]], rtol=1e-6)
-    np.testing.assert_allclose(change("ascent")["b"], [[0.08, 0.0]], rtol=1e-6)
-    norm = change("ascent_norm")  # 0.1 * 5 * g / 1
-    np.testing.assert_allclose(norm["a"], [0.3, 0.0], rtol=1e-5)
-    np.testing.assert_allclose(norm["b"], [[0.4, 0.0]], rtol=1e-5)
-    layer = change("ascent_layer")  # 0.1 * 3 * g_a / 0.6, 0.1 * 4 * g_b / 0.8
-    np.testing.assert_allclose(layer["a"], [0.3, 0.0], rtol=1e-5)
-    np.testing.assert_allclose(layer["b"], [[0.4, 0.0]], rtol=1e-5)
+    assert rule("literal") == (0.9, {"a": jnp.float32(0.1), "b": jnp.float32(0.1)})
+    assert rule("ascent") == (1.0, {"a": jnp.float32(0.1), "b": jnp.float32(0.1)})
+    keep, found = rule("ascent_norm")  # 0.1 * 5 / 1
+    np.testing.assert_allclose([keep, found["a"], found["b"]], [1, 0.5, 0.5], rtol=1e-6)
+    keep, found = rule("ascent_layer")
+    np.testing.assert_allclose(found["a"], 0.1 * 3 / 0.6, rtol=1e-6)
+    np.testing.assert_allclose(found["b"][0], 0.1 * 7**0.5 / 0.8, rtol=1e-6)
     with pytest.raises(ValueError, match="none of literal"):
-        change("hope")
+        rule("hope")
 
 
 @pytest.mark.parametrize("rule", guidance.RULES[1:])
 def test_no_gradient_no_change(rule):
+    """However large the coefficient, what it multiplies is 0."""
     zero = jax.tree.map(jnp.zeros_like, GRADIENT)
-    for leaf in jax.tree.leaves(guidance.direction(rule, PARAMS, zero, 0.1)):
-        np.testing.assert_array_equal(leaf, 0.0)
+    keep, found = guidance.coefficients(rule, PARAMS, zero, 0.1)
+    assert keep == 1 and all(np.isfinite(x).all() for x in found.values())
 
 
 @given(st.floats(1e-3, 1e3))
 @settings(deadline=None, max_examples=40)
 def test_normalised_rules_ignore_the_gradient_scale(scale):
-    scaled = jax.tree.map(lambda g: scale * g, GRADIENT)
+    scaled = {p: scale**2 * g for p, g in GRADIENT.items()}
     for rule in ("ascent_norm", "ascent_layer"):
-        for a, b in zip(
-            jax.tree.leaves(guidance.direction(rule, PARAMS, GRADIENT, 0.1)),
-            jax.tree.leaves(guidance.direction(rule, PARAMS, scaled, 0.1)),
-        ):
-            np.testing.assert_allclose(a, b, rtol=1e-4)
+        plain = guidance.coefficients(rule, PARAMS, GRADIENT, 0.1)[1]
+        other = guidance.coefficients(rule, PARAMS, scaled, 0.1)[1]
+        for path, real in (("a", ...), ("b", 0)):
+            np.testing.assert_allclose(
+                scale * np.broadcast_to(other[path], PARAMS[path].shape)[real],
+                np.broadcast_to(plain[path], PARAMS[path].shape)[real],
+                rtol=1e-4,
+            )
 
 
 def test_kl_divergence_by_hand():

@@ -1,6 +1,7 @@
 """What each option of the decoder does, on the smallest model."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -90,8 +91,13 @@ def test_growing_steps_start_at_none():
 def test_more_steps_are_steps_from_the_moved_parameters():
     module, params = tiny.model()
     row = tiny.tokens(1)[0]
-    one = DecodeConfig(guidance="ascent", step_size=0.1)
-    shift = jax.jit(D.shift, static_argnums=(0, 3))
+    one = DecodeConfig(guidance="ascent", step_size=0.1, form="explicit")
+
+    @functools.partial(jax.jit, static_argnums=(0, 3))
+    def shift(module, params, row, config):
+        moved, match = D.shift(module, params, row, config)
+        return moved.variables(params)["params"], match
+
     once, before = shift(module, params, row, one)
     by_hand, after = shift(module, once, row, one)
     twice, match = shift(module, params, row, dataclasses.replace(one, num_steps=2))
@@ -140,7 +146,10 @@ def test_the_surest_come_first_and_noise_changes_the_order():
     _, at = run(GREEDY)
     np.testing.assert_array_equal(run(GREEDY, jax.random.key(1))[1], at)
     row = jnp.where(tiny.known_mask(2, range(12)), tiny.tokens(2), tiny.VOCAB.mask_id)
-    logits = [D.side_logits(*tiny.model(), t, GREEDY)["image"] for t in row]
+    module, params = tiny.model()
+    logits = [
+        D.side_logits(module, {"params": params}, t, GREEDY)["image"] for t in row
+    ]
     for times, sure in zip(at, np.max(jax.nn.log_softmax(jnp.stack(logits)), -1)):
         assert sorted(np.argsort(-sure)[:3]) == sorted(np.flatnonzero(times == 0))
     noisy = dataclasses.replace(GREEDY, confidence_noise=3.0)

@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 
 from gptface_jax.core import trees
-from gptface_jax.core.errors import UserError
 from gptface_jax.ops import guidance as ops_guidance
 from gptface_jax.ops import sampling
+from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface import model as gptface_model
 
 SIDES = ("image", "text", "both")
 SELECTIONS = ("boundary", "global")
+FORMS = ("auto", "explicit", "low_rank")
 # Blocks and final norm; never embeddings, output layers or the matching head,
 # which could raise the score without changing the picture (SPEC A.9.3).
 UPDATE_SET = r"^transformer/"
@@ -39,6 +40,8 @@ class DecodeConfig:
       guidance: "none" or a rule of `ops.guidance.RULES`.
       step_size: lambda of "literal" and "ascent", eta of the normalised rules.
       num_steps: inner ascent steps per iteration.
+      form: of a sample's parameters: "explicit" has arrays of their own, "low_rank"
+        has none (see `guidance`); "auto" takes what costs less.
       update_set: regex of parameter paths that guidance may change; "literal"
         changes all parameters, as printed.
       kl_max: trust region, mean over all open positions in nats; 0 turns it off.
@@ -60,6 +63,7 @@ class DecodeConfig:
     guidance: str = "ascent_norm"
     step_size: float = 1e-2
     num_steps: int = 1
+    form: str = "auto"
     update_set: str = UPDATE_SET
     kl_max: float = 0.5
     fusion: float = 0.9
@@ -79,6 +83,7 @@ class DecodeConfig:
             ("guidance", self.guidance, known),
             ("side", self.side, SIDES),
             ("select", self.select, SELECTIONS),
+            ("form", self.form, FORMS),
         ):
             if value not in choices:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
@@ -107,6 +112,10 @@ class DecodeConfig:
                 f"update_set {self.update_set!r} is no regular expression ({error}); "
                 f"the default is {UPDATE_SET!r}"
             ) from None
+
+    def low_rank(self, model: gptface_model.GPTFaceConfig) -> bool:
+        """Whether this model is guided in the low-rank form."""
+        return self.form != "explicit"
 
 
 @flax.struct.dataclass
@@ -151,60 +160,46 @@ def shift(module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0):
       module: the model.
       params: nested dict.
       tokens: int32 [L].
-      config: rule, step size and update set.
-      scale: factor on the change (trust region).
+      config: rule, step size, number of steps, update set and form.
+      scale: factor on the change.
 
     Returns:
-      (shifted params, log p(q=1) before the shift).
+      (guidance.Shift, log p(q=1) before it).
 
     Raises:
       UserError: the update set is empty.
     """
-    everything = config.guidance == "literal"
-    pattern = ".*" if everything else config.update_set
-    chosen, rest = trees.split(params, pattern)
-    if not chosen:
-        raise UserError(
-            f"update_set {pattern!r} matches no parameter; the first are "
-            f"{', '.join(list(rest)[:3])}, the default is {UPDATE_SET!r}"
-        )
-
-    def score(part):
-        return itm_log_prob(module, trees.merge(part, rest), tokens[None])[0]
-
+    pattern = ".*" if config.guidance == "literal" else config.update_set
+    shifted = guidance.begin(params, pattern, config.low_rank(module.config))
     first = None
     for _ in range(config.num_steps):
-        value, gradient = jax.value_and_grad(score)(chosen)
+        value, gradient = guidance.value_and_gradient(module, params, shifted, tokens)
         first = value if first is None else first
-        change = ops_guidance.direction(
-            config.guidance, chosen, gradient, config.step_size
+        shifted = guidance.step(
+            config.guidance, config.step_size, params, shifted, gradient, scale
         )
-        chosen = jax.tree.map(
-            lambda p, d: (p + scale * d).astype(p.dtype), chosen, change
-        )
-    return trees.merge(chosen, rest), first
+    return shifted, first
 
 
 def side_logits(
-    module, params, tokens: jax.Array, config: DecodeConfig
+    module, variables, tokens: jax.Array, config: DecodeConfig
 ) -> dict[str, jax.Array]:
     """Logits over each decoded modality's own ids: side -> float32 [P,V]."""
     model_config = module.config
     layout, vocab = model_config.layout, model_config.vocab
-    variables = {"params": params}
     if config.eq6:
         text = jnp.arange(tokens.shape[0]) >= layout.text_slice.start
         tokens = jnp.where(text, vocab.pad_id, tokens)
     row = gptface_model.MATCHED if config.match_token else gptface_model.UNKNOWN
-    hidden = module.apply(variables, tokens[None], jnp.array([row]))[0]
-    result = {}
-    if config.side in ("image", "both"):
-        states = hidden[layout.image_slice]
-        result["image"] = module.apply(variables, states, method="image_logits")
-    if config.side in ("text", "both"):
-        states = hidden[layout.text_slice]
-        result["text"] = module.apply(variables, states, method="text_logits")
-    return result
+    hidden = guidance.apply(module, variables, tokens[None], jnp.array([row]))
+    slices = {"image": layout.image_slice, "text": layout.text_slice}
+    return {
+        side: guidance.apply(
+            module, variables, hidden[:, where], method=f"{side}_logits"
+        )[0]
+        for side, where in slices.items()
+        if config.side in (side, "both")
+    }
 
 
 def _decode_one(module, params, tokens, known, key, config: DecodeConfig, bound: int):
@@ -282,11 +277,12 @@ def _predict(module, params, carry: _Carry, config: DecodeConfig, sides, slices)
 
     scores = (lambda logits: logits) if config.raw_confidence else normalise
 
-    def predict(some_params):
-        return scores(side_logits(module, some_params, carry.tokens, config))
+    def predict(variables):
+        return scores(side_logits(module, variables, carry.tokens, config))
 
+    unshifted = {"params": params}
     if config.guidance == "none":
-        return predict(params), jnp.nan
+        return predict(unshifted), jnp.nan
     scale = jnp.float32(1.0)
     if config.eta_growth:
         # Not 1 - mean(open): the mean of ones may exceed 1 in float32.
@@ -296,15 +292,15 @@ def _predict(module, params, carry: _Carry, config: DecodeConfig, sides, slices)
         config.kl_max > 0 or config.fusion < 1
     )
     if not plain_needed:
-        return predict(shifted), match
-    plain = predict(params)
+        return predict(shifted.variables(params)), match
+    plain = predict(unshifted)
     if config.kl_max > 0:
         is_open = {s: carry.is_open[slices[s]] for s in sides}
-        moved = normalise(predict(shifted))
+        moved = normalise(predict(shifted.variables(params)))
         kl = ops_guidance.kl_divergence(moved, normalise(plain), is_open)
         trust = ops_guidance.trust_scale(kl, config.kl_max)
-        shifted = jax.tree.map(lambda p, q: p + trust * (q - p), params, shifted)
-    moved = predict(shifted)
+        shifted = shifted.scaled(params, trust)
+    moved = predict(shifted.variables(params))
     if config.fusion < 1:
         mix = functools.partial(ops_guidance.fuse, gamma=config.fusion)
         moved = scores(jax.tree.map(mix, moved, plain))

@@ -236,7 +236,7 @@ class GPTFace(nn.Module):
 
     def itm_logits(self, hidden: jax.Array) -> jax.Array:
         """[B,L,D] -> float32 [B,2] from the last [CLS] state; index 1 = matched."""
-        return self.itm(hidden[:, 0]).astype(jnp.float32)
+        return self.itm(hidden[:, :1])[:, 0].astype(jnp.float32)
 
     def contrastive_features(self, tokens: jax.Array, deterministic: bool = True):
         """Image and text features that have not seen each other.

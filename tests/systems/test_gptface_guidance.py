@@ -1,0 +1,98 @@
+"""A sample's own parameters in two forms: the same numbers (SPEC E.1)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from gptface_jax.ops.guidance import RULES
+from gptface_jax.systems.gptface import decode as D
+from gptface_jax.systems.gptface import guidance
+from gptface_jax.systems.gptface.decode import DecodeConfig
+
+# What contributes to p(q=1): all but the output layers.
+CLASSES = {
+    "linear maps": "transformer/layers/mlp/up/kernel",
+    "their biases": "transformer/layers/attention/out/bias",
+    "norms": "transformer/layers/mlp_norm/scale",
+    "last norm": "transformer/final_norm/bias",
+    "table": "tokens/embedding",
+    "positions": "tokens/position",
+    "match rows": "tokens/match",
+    "matching head": "itm/kernel",
+}
+
+
+@functools.cache
+def gradients(low_rank):
+    """Squared norms of the gradient after a step, of three samples."""
+    module, params = tiny.model()
+
+    def one(tokens):
+        shift = guidance.begin(params, ".*", low_rank)
+        _, gradient = guidance.value_and_gradient(module, params, shift, tokens)
+        shift = guidance.step("ascent_norm", 0.1, params, shift, gradient)
+        return guidance.value_and_gradient(module, params, shift, tokens)[1].squares()
+
+    return jax.jit(jax.vmap(one))(tiny.tokens(3))
+
+
+@pytest.mark.parametrize("path", CLASSES.values(), ids=CLASSES)
+def test_gradient_norms_of_every_class_of_parameters(path):
+    formed, low_rank = gradients(False)[path], gradients(True)[path]
+    assert formed.shape == ((3, 2) if "/layers/" in path else (3,))
+    assert (formed > 0).all()
+    np.testing.assert_allclose(low_rank, formed, rtol=1e-5)
+
+
+@pytest.mark.parametrize("update_set", ["^transformer/", ".*"])
+@pytest.mark.parametrize("rule", RULES)
+def test_logits_of_both_sides_after_two_steps_and_a_trust_region(rule, update_set):
+    if rule == "literal" and update_set != ".*":
+        pytest.skip("moves all parameters in any case")
+    module, params = tiny.model()
+    tokens = tiny.tokens(3)
+    tokens = tokens.at[:, [2, 3, 7, 15]].set(tiny.VOCAB.mask_id)
+
+    def logits(form):
+        config = DecodeConfig(
+            guidance=rule, step_size=0.05, num_steps=2, update_set=update_set,
+            form=form, side="both",
+        )  # fmt: skip
+
+        def one(row):
+            shift, _ = D.shift(module, params, row, config)
+            variables = shift.scaled(params, 0.7).variables(params)
+            return D.side_logits(module, variables, row, config)
+
+        return jax.jit(jax.vmap(one))(tokens)
+
+    both = DecodeConfig(side="both")
+    plain = [D.side_logits(module, {"params": params}, t, both) for t in tokens]
+    formed, low_rank = logits("explicit"), logits("low_rank")
+    for side, expected in formed.items():
+        before = jnp.stack([x[side] for x in plain])
+        finite = jnp.isfinite(before)
+        size = jnp.abs(jnp.where(finite, expected, 0)).max()
+        assert jnp.abs(expected - before)[finite].max() > 0.02 * size, side
+        np.testing.assert_allclose(
+            low_rank[side][finite], expected[finite], rtol=1e-5, atol=1e-5 * size
+        )
+
+
+def test_no_weights_of_a_samples_own_are_formed():
+    """In the low-rank form the program of a batch holds no array [batch, weights]."""
+    module, params = tiny.model()
+    known = jnp.asarray(tiny.known_mask(3, range(12)))
+
+    def program(form):
+        config = DecodeConfig(form=form, k=4)
+        return D.decode.lower(
+            module, params, tiny.tokens(3), known, config, jax.random.key(0)
+        ).as_text()
+
+    own = "tensor<3x2x16x24xf32>"  # [batch, layers, width, feed-forward width]
+    assert own in program("explicit") and own not in program("low_rank")
