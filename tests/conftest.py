@@ -20,6 +20,29 @@ if metadata.version("jax").startswith("0.10."):
 os.environ.setdefault("XLA_FLAGS", QUICKLY)
 
 
+# What takes minutes starts first, so that no worker waits for another one at the end.
+LONGEST = ("test_meshes", "test_multiprocess", "test_kills", "test_sweep")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Groups for `--dist loadgroup`: tests of a file stay together, those that use the
+    fixture `tiny` too, and those of the configs need not."""
+
+    def group(item):
+        if "tiny" in item.fixturenames:
+            return "tiny"
+        return item.nodeid if item.path.stem == "test_configs" else str(item.path)
+
+    def order(item):
+        long = "tiny" in item.fixturenames or item.path.stem in LONGEST
+        return not long
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=order)
+
+
 @pytest.fixture(scope="session")
 def root() -> pathlib.Path:
     """The checkout."""

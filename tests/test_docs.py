@@ -145,6 +145,7 @@ def put_photos(folder: pathlib.Path) -> None:
     (photos / "metadata.jsonl").write_text("\n".join(rows) + "\n")
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_photos_to_an_edit(tmp_path):
     """The four commands of README and guide."""
     put_photos(tmp_path)

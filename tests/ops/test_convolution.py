@@ -18,7 +18,7 @@ def plain(x, kernel, strides, padding, *dilations):
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     size=st.tuples(st.integers(7, 9), st.integers(7, 9)),
     kernel=st.sampled_from((1, 3, 4)),

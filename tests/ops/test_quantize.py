@@ -64,7 +64,7 @@ def test_of_equally_close_codes_the_lowest_is_taken(monkeypatch):
         assert ids.tolist() == [1, 3, 0]
 
 
-@given(st.integers(0, 2**31 - 1), st.integers(1, 40))
+@given(st.integers(0, 2**31 - 1), st.sampled_from((1, 6, 7, 8, 40)))
 @settings(max_examples=20, deadline=None)
 def test_chunks_give_what_one_comparison_gives(seed, size):
     rng = np.random.default_rng(seed)
