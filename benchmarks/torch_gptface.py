@@ -66,6 +66,24 @@ class GPTFace(nn.Module):
         self.output_norm = nn.LayerNorm(c.width, c.norm_eps)
         self.itm = nn.Linear(c.width, 2)
 
+    def hidden(self, tokens):
+        """int [B,L] -> last states [B,L,D]."""
+        mask = (tokens != self.vocab.pad_id)[:, None, None, :]
+        x = F.embedding(tokens, self.embedding) + self.position[: tokens.shape[1]]
+        if torch.is_autocast_enabled(tokens.device.type):
+            x = x.to(torch.get_autocast_dtype(tokens.device.type))
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.final_norm(x)
+
+    def logits(self, states, start: int = 0, stop: int | None = None):
+        """[...,D] -> float32 logits of the ids [start, stop)."""
+        x = F.gelu(self.output_dense(states), approximate="tanh")
+        logits = F.linear(self.output_norm(x), self.embedding[start:stop]).float()
+        ids = torch.arange(start, start + logits.shape[-1], device=logits.device)
+        bias = self.output_bias[start:stop]
+        return logits + torch.where(ids < self.vocab.size, bias, -1e30)
+
     def nll(self, hidden, targets, masked, where: slice, slots: int):
         """(summed negative log likelihood, count) of one modality's masked tokens."""
         masked = masked[:, where]
@@ -74,24 +92,14 @@ class GPTFace(nn.Module):
         states = torch.gather(hidden[:, where], 1, index)
         targets = torch.gather(targets[:, where], 1, order)
         real = torch.gather(masked, 1, order)
-        x = F.gelu(self.output_dense(states), approximate="tanh")
-        logits = F.linear(self.output_norm(x), self.embedding).float()
-        ids = torch.arange(self.vocab.rows, device=logits.device)
-        bias = torch.where(ids < self.vocab.size, self.output_bias, -1e30)
-        nll = F.cross_entropy((logits + bias).flatten(0, 1), targets.flatten(),
-                              reduction="none")  # fmt: skip
+        nll = F.cross_entropy(
+            self.logits(states).flatten(0, 1), targets.flatten(), reduction="none"
+        )
         return (nll * real.flatten()).sum(), real.sum()
 
     def forward(self, tokens, targets, masked, itm_labels):
         """int [B,L], int [B,L], bool [B,L], int [B] -> the loss."""
-        mask = (tokens != self.vocab.pad_id)[:, None, None, :]
-        x = F.embedding(tokens, self.embedding) + self.position[: tokens.shape[1]]
-        if torch.is_autocast_enabled(tokens.device.type):
-            x = x.to(torch.get_autocast_dtype(tokens.device.type))
-        for layer in self.layers:
-            x = layer(x, mask)
-        hidden = self.final_norm(x)
-        layout = self.layout
+        hidden, layout = self.hidden(tokens), self.layout
         image, text = (
             self.nll(hidden, targets, masked, where, slots)
             for where, slots in zip((layout.image_slice, layout.text_slice), self.slots)
@@ -134,6 +142,88 @@ def _place(name: str) -> str:
     if name in ("query", "key", "value", "out"):
         return "attention"
     return "mlp" if name in ("gate", "up", "down") else ""
+
+
+class Decoding:
+    """Guided decoding of one picture at a time, as a PyTorch user writes it: the
+    parameters are moved in place and restored.
+
+    Args:
+      model: `GPTFace`.
+      device: "cpu" or "cuda".
+      dtype: "float32", or "bfloat16" by autocast.
+      guided: by `ascent_norm`; trust: with the trust region and fusion.
+      step_size, kl_max, fusion, k: as `DecodeConfig`.
+    """
+
+    def __init__(self, model, device, dtype, *, guided, trust, step_size, kl_max,
+                 fusion, k):  # fmt: skip
+        self.model, self.device, self.dtype = model.eval(), device, dtype
+        self.guided, self.trust, self.step_size = guided, trust, step_size
+        self.kl_max, self.fusion, self.k = kl_max, fusion, k
+        moved = [*model.layers.parameters(), *model.final_norm.parameters()]
+        self.moved = moved
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in moved:
+            parameter.requires_grad_(guided)
+
+    def image_log_probs(self, tokens):
+        model, where = self.model, self.model.layout.image_slice
+        with torch.no_grad():
+            states = model.hidden(tokens[None])[0, where]
+            logits = model.logits(states, model.vocab.text_size, model.vocab.size)
+        return F.log_softmax(logits, -1)
+
+    @torch.no_grad()
+    def move(self, change, factor):
+        for parameter, part in zip(self.moved, change):
+            parameter.add_(part, alpha=factor)
+
+    def scores(self, tokens, is_open):
+        """float32 [P,C] under the moved parameters, which are restored."""
+        if not self.guided:
+            return self.image_log_probs(tokens)
+        hidden = self.model.hidden(tokens[None])
+        match = F.log_softmax(self.model.itm(hidden[:, 0]).float(), -1)[0, 1]
+        slopes = torch.autograd.grad(match, self.moved)
+        with torch.no_grad():
+            size, norm = (
+                torch.sqrt(sum(torch.sum(x.float() ** 2) for x in xs))
+                for xs in (self.moved, slopes)
+            )
+            change = [self.step_size * size / (norm + 1e-12) * g for g in slopes]
+        saved = [p.detach().clone() for p in self.moved]
+        plain = self.image_log_probs(tokens) if self.trust else None
+        self.move(change, 1.0)
+        found = self.image_log_probs(tokens)
+        if self.trust:
+            kl = (found.exp() * (found - plain)).sum(-1)[is_open].mean()
+            factor = min(1.0, (self.kl_max / max(float(kl), 1e-12)) ** 0.5)
+            self.move(change, factor - 1)
+            found = self.image_log_probs(tokens)
+            found = F.log_softmax(self.fusion * found + (1 - self.fusion) * plain, -1)
+        with torch.no_grad():
+            for parameter, value in zip(self.moved, saved):
+                parameter.copy_(value)
+        return found
+
+    def decode(self, tokens, is_open):
+        """int [L], bool [P]: fills the open codes, k an iteration, surest first."""
+        tokens, is_open = tokens.clone(), is_open.clone()
+        vocab, where = self.model.vocab, self.model.layout.image_slice
+        half = self.dtype == "bfloat16"
+        with torch.autocast(self.device, torch.bfloat16, enabled=half):
+            while is_open.any():
+                tokens[where][is_open] = vocab.mask_id
+                found = self.scores(tokens, is_open)
+                drawn = torch.multinomial(found.exp(), 1)[:, 0]
+                sure = found.gather(1, drawn[:, None])[:, 0]
+                sure = torch.where(is_open, sure, -torch.inf)
+                best = sure.topk(min(self.k, int(is_open.sum()))).indices
+                tokens[where.start + best] = drawn[best] + vocab.text_size
+                is_open[best] = False
+        return tokens
 
 
 class Training:

@@ -21,26 +21,24 @@ os.environ.setdefault("XLA_FLAGS", QUICKLY)
 
 
 # What takes minutes starts first, so that no worker waits for another one at the end.
-LONGEST = ("test_meshes", "test_multiprocess", "test_kills", "test_sweep")
+LONGEST = (
+    "test_configs",
+    "test_kills",
+    "test_meshes",
+    "test_multiprocess",
+    "test_sweep",
+    "test_cli",
+    "test_api",
+    "test_gptface_objective",
+    "test_gptface_decode",
+    "test_vqgan_adversarial",
+)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Groups for `--dist loadgroup`: tests of a file stay together, those that use the
-    fixture `tiny` too, and those of the configs need not."""
-
-    def group(item):
-        if "tiny" in item.fixturenames:
-            return "tiny"
-        return item.nodeid if item.path.stem == "test_configs" else str(item.path)
-
-    def order(item):
-        long = "tiny" in item.fixturenames or item.path.stem in LONGEST
-        return not long
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=order)
+    """Files in the order in which `--no-loadscope-reorder` hands them to workers."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

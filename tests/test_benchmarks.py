@@ -129,6 +129,20 @@ def test_pre_training_is_compared_on_one_network(load, tmp_path, capsys):
     assert record["peak"] > 0 and set(record["seconds"]) == {"JAX", "PyTorch"}
 
 
+def test_guided_decoding_is_compared_on_one_network(load, tmp_path, capsys):
+    """The guided scores agree in both forms, or the benchmark ends; then the table."""
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    report = tmp_path / "report.json"
+    modes = ["low-rank", "low-rank, trust"]
+    options = ["--size", "tiny", "--batch", "2", "--repeats", "1", "--modes", *modes]
+    load("decode").main([*options, "--json", str(report)])
+    said = capsys.readouterr().out
+    assert "guided scores differ by" in said and "x PyTorch" in said
+    rows = json.loads(report.read_text())["rows"]
+    assert [row["mode"] for row in rows] == modes
+    assert all(row["forwards"] > 0 and row["peer_edits_per_s"] > 0 for row in rows)
+
+
 def test_a_peer_that_differs_is_not_timed(load):
     pytest.importorskip("torch", reason=NEEDS_TORCH)
     pretrain = load("pretrain")
