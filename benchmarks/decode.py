@@ -84,7 +84,7 @@ class Ours:
         ).compile()
 
         def run():
-            return jax.block_until_ready(compiled(self.params, *arguments, key=key))
+            return jax.block_until_ready(compiled(self.params, *arguments, key))
 
         return run, compiled.memory_analysis().temp_size_in_bytes
 
