@@ -108,7 +108,7 @@ class Ours:
 
         @jax.jit
         def run(params):
-            shift, _ = decode.shift(self.module, params, tokens, options)
+            shift, *_ = decode.shift(self.module, params, tokens, options)
             variables = shift.variables(params)
             logits = decode.side_logits(self.module, variables, tokens, options)
             return jax.nn.log_softmax(logits["image"])

@@ -6,12 +6,15 @@ import os
 import pathlib
 from importlib import metadata
 
+import filelock
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Some machines forbid to write it: every process then compiles its imports for seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Tiny models take longer to compile than to run. JAX_DISABLE_MOST_OPTIMIZATIONS has no
 # effect in JAX 0.10.
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -73,7 +76,16 @@ def gptface_command():
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory, gptface_command):
     """The whole way at tiny size, by the commands: runs, token cache, model."""
-    folder = tmp_path_factory.mktemp("tiny")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _make_tiny(tmp_path_factory.mktemp("tiny"), gptface_command)
+    folder = tmp_path_factory.getbasetemp().parent / "tiny"  # of all workers
+    with filelock.FileLock(f"{folder}.lock"):
+        if not (folder / "model").exists():
+            _make_tiny(folder, gptface_command)
+    return folder
+
+
+def _make_tiny(folder, gptface_command):
     here = os.getcwd()
     os.chdir(ROOT)
     steps = (

@@ -244,26 +244,23 @@ class Model:
         inside = mask[y0:y1, x0:x1]
         small_mask = images.pixels_to_tokens(inside, (size, size))
         small = images.shrink_hidden(photo[y0:y1, x0:x1], inside, (size, size))
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(
-            np.arange(samples)
-        )
         batch = self.editor.edit(
-            np.repeat(small[None], samples, 0),
-            np.repeat(small_mask[None], samples, 0),
-            [text] * samples,
+            small[None],
+            small_mask[None],
+            [text],
             config,
-            keys,
+            jax.random.key(seed)[None],
+            samples=samples,
             grow=grow,
         )
-        best = int(np.argmax(batch.final_log_prob)) if text else 0
         side = x1 - x0
-        patch = images.resize(batch.images[best], (side, side))
+        patch = images.resize(batch.images[0], (side, side))
         edited = photo.copy()
         if composite:
             feather = max(1, side // 32) if feather is None else feather
             patch = images.composite(photo[y0:y1, x0:x1], patch, inside, feather)
         edited[y0:y1, x0:x1] = patch
-        scores = batch.itm_log_prob[best]
+        scores = batch.itm_log_prob[0]
         scores = tuple(round(float(s), 6) for s in scores[~np.isnan(scores)])
         details = {
             "edited": True,
@@ -274,10 +271,10 @@ class Model:
             "samples": samples,
             "mask": {**said, "pixels": int(mask.sum())},
             "crop": [x0, y0, x1, y1],
-            "tokens": int(batch.open_tokens[best].sum()),
-            "iterations": int(batch.num_iterations[best]),
+            "tokens": int(batch.open_tokens[0].sum()),
+            "iterations": int(batch.num_iterations[0]),
             "itm_log_prob": list(scores),
-            "final_log_prob": round(float(batch.final_log_prob[best]), 6),
+            "final_log_prob": round(float(batch.final_log_prob[0]), 6),
             "composite": composite,
             "decode": dataclasses.asdict(config),
             "notes": notes,
@@ -288,7 +285,7 @@ class Model:
             mask=mask,
             text=text,
             itm_log_prob=scores,
-            final_log_prob=float(batch.final_log_prob[best]),
+            final_log_prob=float(batch.final_log_prob[0]),
             details=details,
         )
 

@@ -103,6 +103,7 @@ class Editor:
         config: gptface_decode.DecodeConfig,
         key: Any,
         *,
+        samples: int = 1,
         grow: int = 0,
     ) -> Batch:
         """Resamples the masked tokens.
@@ -112,7 +113,8 @@ class Editor:
           masks: bool [B,S,S], True = may change.
           texts: B sentences; "" leaves the text side empty.
           config: of the decoder.
-          key: one key, or keys [B].
+          key: keys [B].
+          samples: candidates of each; the one that matches its text best is kept.
           grow: tokens by which every mask is dilated.
 
         Returns:
@@ -127,17 +129,17 @@ class Editor:
         tokens = self.tokens(self.image_ids(images, np.stack(hidden)), texts)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
-        result = gptface_decode.decode(
-            self.gptface.module, self._params, tokens, jnp.asarray(known), config, key
-        )
-        final = np.asarray(self._score(self._params, result.tokens))
+        result, scores = gptface_decode.rerank(
+            self.gptface.module, self._params, tokens, jnp.asarray(known), config, key,
+            samples,
+        )  # fmt: skip
         codes = np.asarray(result.tokens)[:, layout.image_slice]
         ids = self.gptface.config.vocab.joint_to_image(codes)
         decoded = self.vqgan.decode(ids.reshape(-1, *layout.grid))
         return Batch(
             images=image.from_unit_range(decoded),
             itm_log_prob=np.asarray(result.itm_log_prob),
-            final_log_prob=final,
+            final_log_prob=np.asarray(jnp.max(scores, axis=1)),
             num_iterations=np.asarray(result.num_iterations),
             open_tokens=is_open,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 from typing import Any
 
 from gptface_jax.core.errors import UserError
 
-GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer")
+GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer", "embedding")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--k", type=int, help="tokens committed per iteration")
     parser.add_argument("--select", choices=("boundary", "global"))
+    parser.add_argument(
+        "--decode",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other option of DecodeConfig, e.g. kl_max=0.2 or cfg=2; repeatable",
+    )
 
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +75,14 @@ def box(text: str | None, flag: str) -> tuple[int, ...] | None:
 def arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What `Model.edit` and `Model.inpaint` have in common."""
     changes = {"k": options.k, "select": options.select}
+    for given in options.decode:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise UserError(f"--decode is '{given}'; give NAME=VALUE, e.g. kl_max=0.2")
+        try:
+            changes[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            changes[name] = value
     return {
         "mask": options.mask,
         "box": box(options.box, "--box"),

@@ -219,7 +219,11 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, attn_mask: jax.Array, deterministic: bool = True
+        self,
+        x: jax.Array,
+        attn_mask: jax.Array,
+        deterministic: bool = True,
+        normalise: bool = True,
     ) -> jax.Array:
         """Runs all layers.
 
@@ -227,9 +231,10 @@ class Transformer(nn.Module):
           x: [B,L,D].
           attn_mask: bool [B,1|N,1|Q,K], True = may attend.
           deterministic: no dropout; else a "dropout" rng is needed.
+          normalise: False leaves out the final norm.
 
         Returns:
-          [B,L,D], normalised.
+          [B,L,D].
         """
         c = self.config
         block, policy = Block, REMAT[c.remat]
@@ -245,4 +250,4 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x, _ = stack(c, deterministic, name="layers")(x, attn_mask)
-        return layer_norm(c, "final_norm")(x)
+        return layer_norm(c, "final_norm")(x) if normalise else x

@@ -1,6 +1,7 @@
 """The command line: help without JAX, every verb, one clear line for bad input."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from gptface_jax.cli import _photo
 from gptface_jax.cli.main import VERBS, main
-from gptface_jax.ops.guidance import RULES
+from gptface_jax.systems.gptface import decode
 
 
 def run(*arguments):
@@ -26,7 +27,7 @@ def fresh(code: str) -> str:
 
 
 def test_guidance_rules_are_all_offered():
-    assert _photo.GUIDANCE == ("none", *RULES)
+    assert _photo.GUIDANCE == decode.GUIDANCE
 
 
 def test_import_and_help_load_nothing_heavy():
@@ -198,8 +199,6 @@ def test_bad_edits(tiny, photo, tmp_path, capsys):
 
 
 def test_model_directories_that_are_not(tiny, tmp_path, capsys):
-    import shutil
-
     photo = ("--image", "x.jpg", "--region", "mouth", "--out", "y.png")
     arguments = (*photo, "--text", "a man")
 
@@ -252,10 +251,11 @@ def test_tokenize_and_reconstruct(tiny, tmp_path, capsys):
     )
 
 
-def test_training_goes_on_where_it_stopped(tiny, capsys):
+def test_training_goes_on_where_it_stopped(tiny, tmp_path, capsys):
     base = ("train", "--quiet", "--config", "configs/vqgan/faces64.py:tiny")
-    where = ("--workdir", tiny / "vqgan")
-    lines = (tiny / "vqgan" / "metrics.jsonl").read_text().splitlines()
+    workdir = shutil.copytree(tiny / "vqgan", tmp_path / "run")
+    where = ("--workdir", workdir)
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line) for line in lines if '"loss"' in line]
     assert [r["step"] for r in losses if "grad_norm" in r] == [1, 2, 3, 4]
     assert run(*base, *where) == 0  # nothing left to do

@@ -100,7 +100,7 @@ def test_literal_without_gradient_scales_all_weights():
     flat["itm/bias"] = jnp.array([-100.0, 100.0])
     params = trees.unflatten(flat)
     config = DecodeConfig(guidance="literal", step_size=0.05, form="explicit")
-    shifted, match = D.shift(module, params, tiny.tokens(1)[0], config)
+    shifted, match, _ = D.shift(module, params, tiny.tokens(1)[0], config)
     assert match == 0.0
     formed = shifted.variables(params)["params"]
     for a, b in zip(jax.tree.leaves(formed), jax.tree.leaves(params)):
@@ -116,7 +116,7 @@ def test_a_small_step_raises_the_match():
     @jax.jit
     @jax.vmap
     def before_and_after(row):
-        shifted, before = D.shift(module, params, row, config)
+        shifted, before, _ = D.shift(module, params, row, config)
         after = guidance.value_and_gradient(module, params, shifted, row)[0]
         return before, after
 
@@ -216,16 +216,13 @@ def test_wrong_options_are_named():
         ({"fusion": 1.5}, "fusion is 1.5; use 0 .* to 1"),
         ({"fusion": -0.1}, "fusion is -0.1"),
         ({"fusion": math.nan}, "fusion is nan"),
+        ({"cfg": 2.0, "side": "text"}, "cfg .* needs side 'image'"),
+        ({"cfg_end": 2.0, "eq6": True}, "cfg .* no eq6"),
     ):
         with pytest.raises(ValueError, match=said):
             DecodeConfig(**options)
-    for name in (
-        "step_size",
-        "kl_max",
-        "temperature",
-        "temperature_end",
-        "confidence_noise",
-    ):
+    for name in ("step_size", "kl_max", "temperature", "temperature_end",
+                 "confidence_noise", "cfg", "cfg_end", "last_blocks"):  # fmt: skip
         for value in (-1.0, math.nan, math.inf):
             said = f"^{name} is {value}; use a number from 0 on"
             with pytest.raises(ValueError, match=said):

@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from gptface_jax.core import trees
+from gptface_jax.core.errors import UserError
 from gptface_jax.ops import sampling
 from gptface_jax.systems.gptface import decode as D
 from gptface_jax.systems.gptface.decode import DecodeConfig, decode
@@ -35,14 +36,9 @@ def run(config, key=KEY):
 def scores(tokens, is_open, config):
     """Log-probabilities that one iteration samples from: side -> [B,P,V]."""
     module, params = tiny.model()
-    slices = {"image": IMAGE, "text": TEXT}
-
-    def one(tokens, is_open):
-        carry = D._Carry(tokens, is_open, jnp.int32(0), None, None)
-        return D._predict(module, params, carry, config, tuple(slices), slices)[0]
-
     masked = jnp.where(is_open, tiny.VOCAB.mask_id, tokens)
-    return jax.jit(jax.vmap(one))(masked, is_open)
+    predict = jax.jit(D._predict, static_argnums=(0, 5))
+    return predict(module, params, masked, is_open, jnp.ones(len(tokens)), config)[0]
 
 
 def test_trust_region_bounds_the_mean_over_both_sides():
@@ -95,7 +91,7 @@ def test_more_steps_are_steps_from_the_moved_parameters():
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def shift(module, params, row, config):
-        moved, match = D.shift(module, params, row, config)
+        moved, match, _ = D.shift(module, params, row, config)
         return moved.variables(params)["params"], match
 
     once, before = shift(module, params, row, one)
@@ -169,3 +165,109 @@ def test_raw_confidence_ranks_by_logits_under_the_default_guidance(raw, monkeypa
     result = unjitted(*tiny.model(), tiny.tokens(1), known, config, KEY)
     at = np.asarray(result.committed_at)[0, IMAGE]
     assert at[:2].tolist() == ([0, 1] if raw else [1, 0])
+
+
+def half_open(size=3):
+    """(tokens, is_open) of pictures half of which is to be drawn."""
+    tokens, known = tiny.tokens(size), tiny.known_mask(size, range(6))
+    return jnp.where(known, tokens, tiny.VOCAB.mask_id), jnp.asarray(~known)
+
+
+def test_classifier_free_guidance_goes_away_from_the_scores_without_text():
+    tokens, is_open = half_open()
+    options = {"guidance": "none", "raw_confidence": True}
+    text, null, guided = (
+        scores(tokens, is_open, DecodeConfig(**options, **more))["image"]
+        for more in ({}, {"eq6": True}, {"cfg": 3.0, "cfg_end": 1.0})
+    )
+    # All is open, so the first weight holds.
+    np.testing.assert_allclose(guided, null + 3 * (text - null), rtol=1e-4, atol=1e-5)
+    assert jnp.abs(guided - text).max() > 0.01
+
+
+def test_embedding_guidance_is_the_slope_of_the_match_along_each_code():
+    module, params = tiny.model()
+    tokens, is_open = half_open(1)
+    options = {"kl_max": 0.0, "fusion": 1.0, "raw_confidence": True}
+    guided, plain = (
+        scores(tokens, is_open, DecodeConfig(guidance=g, step_size=2.0, **options))
+        for g in ("embedding", "none")
+    )
+    gain = (guided["image"] - plain["image"])[0] / 2.0
+    table = params["tokens"]["embedding"]
+    offset, cell = tiny.VOCAB.text_size, 4
+    flat = trees.flatten(params)
+
+    def match(code, step):
+        """With the embedding at one cell moved towards that of a code."""
+        change = step * (table[offset + code] - table[tiny.VOCAB.mask_id])
+        position = flat["tokens/position"].at[IMAGE.start + cell].add(change)
+        moved = trees.unflatten({**flat, "tokens/position": position})
+        return float(D.itm_log_prob(module, moved, tokens)[0])
+
+    slope = [(match(c, 0.01) - match(c, -0.01)) / 0.02 for c in range(3)]
+    np.testing.assert_allclose(gain[cell, :3], slope, rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["explicit", "low_rank"])
+def test_guidance_of_the_last_blocks_leaves_the_others(form):
+    module, params = tiny.model()
+    tokens, is_open = half_open()
+    config = DecodeConfig(
+        guidance="ascent", step_size=0.1, kl_max=0.0, fusion=1.0, form=form,
+        last_blocks=1, raw_confidence=True,
+    )  # fmt: skip
+    found = scores(tokens, is_open, config)["image"]
+
+    @jax.vmap
+    def by_hand(row):
+        moved, *_ = D.shift(
+            module, params, row, dataclasses.replace(config, form="explicit")
+        )
+
+        def keep_first(name, old, new):
+            return new.at[:1].set(old[:1]) if "/layers/" in name else new
+
+        new = trees.flatten(moved.variables(params)["params"])
+        old = trees.flatten(params)
+        mixed = {n: keep_first(n, old[n], new[n]) for n in old}
+        variables = {"params": trees.unflatten(mixed)}
+        return D.side_logits(module, variables, row, config)["image"]
+
+    np.testing.assert_allclose(found, by_hand(tokens), rtol=1e-4, atol=1e-5)
+    all_of_them = dataclasses.replace(config, last_blocks=2)
+    whole = dataclasses.replace(config, last_blocks=0)
+    np.testing.assert_array_equal(
+        scores(tokens, is_open, all_of_them)["image"],
+        scores(tokens, is_open, whole)["image"],
+    )
+    with pytest.raises(UserError, match="last_blocks is 3; the model has 2"):
+        scores(tokens, is_open, dataclasses.replace(config, last_blocks=3))
+
+
+def test_rerank_keeps_the_candidate_that_matches_best():
+    module, params = tiny.model()
+    tokens, known = tiny.tokens(3), jnp.asarray(tiny.known_mask(3, range(12)))
+    keys = jax.random.split(KEY, 3)
+    best, found = D.rerank(module, params, tokens, known, PLAIN, keys, 4)
+    assert found.shape == (3, 4) and (np.ptp(found, axis=1) > 0).all()
+    np.testing.assert_allclose(
+        D.itm_log_prob(module, params, best.tokens), found.max(axis=1), rtol=1e-5
+    )
+    again, _ = D.rerank(module, params, tokens, known, PLAIN, keys, 4)
+    np.testing.assert_array_equal(again.tokens, best.tokens)
+
+
+def test_a_trusted_sample_does_not_depend_on_one_that_went_too_far():
+    module, params = tiny.model()
+    tokens, is_open = half_open(2)
+    config = DecodeConfig(guidance="ascent", step_size=0.05, fusion=1.0)
+    free = scores(tokens, is_open, dataclasses.replace(config, kl_max=0.0))
+    plain = scores(tokens, is_open, dataclasses.replace(config, guidance="none"))
+    p, q = free["image"], plain["image"]
+    kl = jnp.sum(jnp.sum(jnp.exp(p) * (p - q), -1) * is_open[:, IMAGE], 1) / 6
+    near = int(jnp.argmin(kl))
+    limit = float(jnp.sqrt(kl[0] * kl[1]))  # between the two
+    bounded = scores(tokens, is_open, dataclasses.replace(config, kl_max=limit))
+    np.testing.assert_array_equal(bounded["image"][near], p[near])
+    assert (bounded["image"][1 - near] != p[1 - near]).any()

@@ -66,9 +66,9 @@ def test_committed_tokens_never_change(rule, monkeypatch):
     module, params = tiny.model()
     seen, inner = [], D.side_logits
 
-    def watched(module, params, tokens, config):
+    def watched(module, params, tokens, *rest):
         jax.debug.callback(lambda t: seen.append(np.array(t)), tokens)
-        return inner(module, params, tokens, config)
+        return inner(module, params, tokens, *rest)
 
     monkeypatch.setattr(D, "side_logits", watched)
     tokens = tiny.tokens(1, seed=4)

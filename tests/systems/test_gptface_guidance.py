@@ -33,9 +33,9 @@ def gradients(low_rank):
 
     def one(tokens):
         shift = guidance.begin(params, ".*", low_rank)
-        _, gradient = guidance.value_and_gradient(module, params, shift, tokens)
+        _, _, gradient = guidance.value_and_gradient(module, params, shift, tokens)
         shift = guidance.step("ascent_norm", 0.1, params, shift, gradient)
-        return guidance.value_and_gradient(module, params, shift, tokens)[1].squares()
+        return guidance.value_and_gradient(module, params, shift, tokens)[2].squares()
 
     return jax.jit(jax.vmap(one))(tiny.tokens(3))
 
@@ -61,7 +61,7 @@ def test_logits_of_both_sides_after_two_steps_and_a_trust_region(rule):
         )  # fmt: skip
 
         def one(row):
-            shift, _ = D.shift(module, params, row, config)
+            shift, *_ = D.shift(module, params, row, config)
             variables = shift.scaled(params, 0.7).variables(params)
             return D.side_logits(module, variables, row, config)
 

@@ -323,15 +323,38 @@ def test_word_bag_by_hand():
     assert float(loss) == pytest.approx(0.25 * (nll[0] + nll[2]), rel=1e-4)
 
 
-def test_first_layers_are_the_start_of_the_stack():
+def test_null_texts_are_empty_own_and_say_nothing_about_matching():
+    batch = {k: jnp.asarray(v) for k, v in tiny.batch(200).items()}
+    options = ObjectiveConfig(null_fraction=0.3)
+    ratios = jnp.full(200, 0.4)
+    seen = O.corrupt(CONFIG, options, batch, ratios, jax.random.key(3))
+    words = np.asarray(seen.targets[:, tiny.LAYOUT.text_slice]) != tiny.VOCAB.pad_id
+    null = ~words.any(axis=1)
+    assert 40 < null.sum() < 80
+    assert (np.asarray(seen.itm_labels)[null] == 1).all()
+    plain = O.corrupt(CONFIG, ObjectiveConfig(), batch, ratios, jax.random.key(3))
+    np.testing.assert_array_equal(seen.tokens[~null], plain.tokens[~null])
+
+
+def test_some_layers_are_a_part_of_the_stack():
     module, params = tiny.model()
-    with pytest.raises(ValueError, match="9 layers asked for"):
-        model.first_layers(module, params, 9)
-    whole = model.first_layers(module, params, CONFIG.transformer.num_layers)
+    with pytest.raises(ValueError, match="layers 0 to 9 asked for; the model has 2"):
+        model.some_layers(module, params, 0, 9)
+    whole = model.some_layers(module, params, 0, CONFIG.transformer.num_layers)
     tokens = tiny.tokens(2)
     np.testing.assert_array_equal(
         whole[0].apply({"params": whole[1]}, tokens),
         module.apply({"params": params}, tokens),
+    )
+    # The last layers go on where the first ones stop.
+    first, share = model.some_layers(module, params, 0, 1)
+    last, rest = model.some_layers(module, params, 1, 2)
+    match = jnp.array([model.UNKNOWN, model.MATCHED])
+    states = first.apply({"params": share}, tokens, match, method="states")
+    np.testing.assert_allclose(
+        last.apply({"params": rest}, tokens, below=states),
+        module.apply({"params": params}, tokens, match),
+        atol=1e-6,
     )
     # A layer that does nothing may as well be left out.
     stack = params["transformer"]
@@ -348,7 +371,7 @@ def test_first_layers_are_the_start_of_the_stack():
         },
     }
     params = {**params, "transformer": {**stack, "layers": idle}}
-    first, share = model.first_layers(module, params, 1)
+    first, share = model.some_layers(module, params, 0, 1)
     np.testing.assert_allclose(
         first.apply({"params": share}, tokens),
         module.apply({"params": params}, tokens),

@@ -16,8 +16,11 @@ import re
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gptface_jax.core import trees
+from gptface_jax.core.errors import UserError
+from gptface_jax.core.vocab import SequenceLayout
 from gptface_jax.ops import guidance as ops_guidance
 from gptface_jax.ops import sampling
 from gptface_jax.systems.gptface import guidance
@@ -25,6 +28,7 @@ from gptface_jax.systems.gptface import model as gptface_model
 
 SIDES = ("image", "text", "both")
 SELECTIONS = ("boundary", "global")
+GUIDANCE = ("none", *ops_guidance.RULES, "embedding")
 FORMS = ("auto", "explicit", "low_rank")
 # Blocks and final norm; never embeddings, output layers or the matching head,
 # which could raise the score without changing the picture (SPEC A.9.3).
@@ -37,19 +41,25 @@ class DecodeConfig:
 
     Attributes:
       k: tokens committed per iteration.
-      guidance: "none" or a rule of `ops.guidance.RULES`.
+      guidance: "none", a rule of `ops.guidance.RULES`, or "embedding": no parameter
+        moves, code v gains step_size * <e_v - e_mask, d log p(q=1) / d e_j>.
       step_size: lambda of "literal" and "ascent", eta of the normalised rules.
       num_steps: inner ascent steps per iteration.
       form: of a sample's parameters: "explicit" has arrays of their own, "low_rank"
         has none (see `guidance`); "auto" takes what costs less.
       update_set: regex of parameter paths that guidance may change; "literal"
         changes all parameters, as printed.
+      last_blocks: guidance may change the last so many layers only, which is cheaper;
+        0 for all.
       kl_max: trust region, mean over all open positions in nats; 0 turns it off.
       fusion: gamma of p_shifted^gamma * p^(1-gamma); 1 turns it off. Neither is
         applied to "literal".
       eta_growth: scale the step by sqrt(1 - open / image tokens).
       eq6: hide the text while sampling (equation 6 as printed).
       match_token: sample with the match control row MATCHED, where trained.
+      cfg, cfg_end: classifier-free guidance w of z_null + w (z_text - z_null), going
+        linearly from the first to the second; 1 turns it off. The model must have
+        seen pictures without texts (`objective.null_fraction`).
       side: which modality may hold open positions.
       select: "boundary" commits next to known tokens first, "global" by
         confidence alone.
@@ -65,11 +75,14 @@ class DecodeConfig:
     num_steps: int = 1
     form: str = "auto"
     update_set: str = UPDATE_SET
+    last_blocks: int = 0
     kl_max: float = 0.5
     fusion: float = 0.9
     eta_growth: bool = False
     eq6: bool = False
     match_token: bool = True
+    cfg: float = 1.0
+    cfg_end: float = 1.0
     side: str = "image"
     select: str = "boundary"
     temperature: float = 1.0
@@ -78,9 +91,8 @@ class DecodeConfig:
     raw_confidence: bool = False
 
     def __post_init__(self):
-        known = ("none", *ops_guidance.RULES)
         for name, value, choices in (
-            ("guidance", self.guidance, known),
+            ("guidance", self.guidance, GUIDANCE),
             ("side", self.side, SIDES),
             ("select", self.select, SELECTIONS),
             ("form", self.form, FORMS),
@@ -99,10 +111,18 @@ class DecodeConfig:
             "temperature",
             "temperature_end",
             "confidence_noise",
+            "cfg",
+            "cfg_end",
+            "last_blocks",
         ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}; use a number from 0 on")
+        if self.uses_cfg and (self.eq6 or self.side != "image"):
+            raise ValueError(
+                "cfg compares codes with and without the text; it needs side 'image' "
+                "and no eq6"
+            )
         if not 0 <= self.fusion <= 1:
             raise ValueError(f"fusion is {self.fusion}; use 0 (unguided) to 1")
         try:
@@ -112,6 +132,16 @@ class DecodeConfig:
                 f"update_set {self.update_set!r} is no regular expression ({error}); "
                 f"the default is {UPDATE_SET!r}"
             ) from None
+
+    @property
+    def uses_cfg(self) -> bool:
+        """Whether classifier-free guidance does anything."""
+        return (self.cfg, self.cfg_end) != (1.0, 1.0)
+
+    def slices(self, layout: SequenceLayout) -> dict[str, slice]:
+        """Decoded side -> its positions."""
+        both = {"image": layout.image_slice, "text": layout.text_slice}
+        return {s: where for s, where in both.items() if self.side in (s, "both")}
 
     def low_rank(self, model: gptface_model.GPTFaceConfig) -> bool:
         """Whether this model is guided in the low-rank form."""
@@ -138,11 +168,11 @@ class DecodeResult:
 
 @flax.struct.dataclass
 class _Carry:
-    tokens: jax.Array  # int32 [L], [MASK] where open
-    is_open: jax.Array  # bool [L]
-    iteration: jax.Array  # int32
-    itm_log_prob: jax.Array  # float32 [T]
-    committed_at: jax.Array  # int32 [L]
+    tokens: jax.Array  # int32 [B,L], [MASK] where open
+    is_open: jax.Array  # bool [B,L]
+    iteration: jax.Array  # int32 [B]
+    itm_log_prob: jax.Array  # float32 [B,T]
+    committed_at: jax.Array  # int32 [B,L]
 
 
 def itm_log_prob(module, params, tokens: jax.Array) -> jax.Array:
@@ -153,7 +183,9 @@ def itm_log_prob(module, params, tokens: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(logits, axis=-1)[:, 1]
 
 
-def shift(module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0):
+def shift(
+    module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0, below=None
+):
     """Parameters moved to make this one sequence match.
 
     Args:
@@ -162,9 +194,10 @@ def shift(module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0):
       tokens: int32 [L].
       config: rule, step size, number of steps, update set and form.
       scale: factor on the change.
+      below: [L,D], see `GPTFace.__call__`.
 
     Returns:
-      (guidance.Shift, log p(q=1) before it).
+      (guidance.Shift, log p(q=1) before it, last hidden states before it [L,D]).
 
     Raises:
       UserError: the update set is empty.
@@ -173,138 +206,208 @@ def shift(module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0):
     shifted = guidance.begin(params, pattern, config.low_rank(module.config))
     first = None
     for _ in range(config.num_steps):
-        value, gradient = guidance.value_and_gradient(module, params, shifted, tokens)
-        first = value if first is None else first
+        value, hidden, gradient = guidance.value_and_gradient(
+            module, params, shifted, tokens, below
+        )
+        first = first or (value, hidden)
         shifted = guidance.step(
             config.guidance, config.step_size, params, shifted, gradient, scale
         )
-    return shifted, first
+    return shifted, *first
 
 
 def side_logits(
-    module, variables, tokens: jax.Array, config: DecodeConfig
+    module, variables, tokens: jax.Array, config: DecodeConfig, below=None, hidden=None
 ) -> dict[str, jax.Array]:
-    """Logits over each decoded modality's own ids: side -> float32 [P,V]."""
-    model_config = module.config
-    layout, vocab = model_config.layout, model_config.vocab
-    if config.eq6:
-        text = jnp.arange(tokens.shape[0]) >= layout.text_slice.start
-        tokens = jnp.where(text, vocab.pad_id, tokens)
-    row = gptface_model.MATCHED if config.match_token else gptface_model.UNKNOWN
-    hidden = guidance.apply(module, variables, tokens[None], jnp.array([row]))
-    slices = {"image": layout.image_slice, "text": layout.text_slice}
+    """Logits over each decoded modality's own ids: side -> float32 [P,V].
+
+    Args:
+      module, variables: the model and `Shift.variables`.
+      tokens: int32 [L].
+      config: side, match token and equation 6.
+      below: [L,D], see `GPTFace.__call__`.
+      hidden: [L,D], the last states where they are known.
+    """
+    if hidden is None:
+        seen, row = _seen(module, tokens, config)
+        below = None if below is None else below[None]
+        hidden = guidance.apply(module, variables, seen[None], row, below=below)[0]
     return {
         side: guidance.apply(
-            module, variables, hidden[:, where], method=f"{side}_logits"
+            module, variables, hidden[None, where], method=f"{side}_logits"
         )[0]
-        for side, where in slices.items()
-        if config.side in (side, "both")
+        for side, where in config.slices(module.config.layout).items()
     }
 
 
-def _decode_one(module, params, tokens, known, key, config: DecodeConfig, bound: int):
-    """Decodes one sequence; see `decode`."""
-    model_config = module.config
-    layout, vocab = model_config.layout, model_config.vocab
-    slices = {"image": layout.image_slice, "text": layout.text_slice}
+def _seen(module, tokens, config: DecodeConfig):
+    """What sampling gives the model for [L] or [B,L]: tokens, match rows [1] or [B]."""
+    layout, vocab = module.config.layout, module.config.vocab
+    if config.eq6:
+        text = jnp.arange(tokens.shape[-1]) >= layout.text_slice.start
+        tokens = jnp.where(text, vocab.pad_id, tokens)
+    row = gptface_model.MATCHED if config.match_token else gptface_model.UNKNOWN
+    return tokens, jnp.full(tokens.shape[:-1] or 1, row)
+
+
+def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Carry:
+    """One sample's iteration, given its scores: side -> [P,V]."""
+    layout, vocab = model.layout, model.vocab
     distances = {
         "image": sampling.grid_distances(layout.grid),
         "text": sampling.line_distances(layout.max_text_tokens),
     }
     offsets = {"image": vocab.text_size, "text": 0}
-    sides = [s for s in slices if config.side in (s, "both")]
-
-    position = jnp.arange(layout.length)
-    allowed = jnp.zeros(layout.length, bool)
-    for side in sides:
-        where = slices[side]
-        allowed |= (position >= where.start) & (position < where.stop)
-    is_open = ~known & allowed
-    total = jnp.sum(is_open)
-
-    def body(carry: _Carry) -> _Carry:
-        key_now = jax.random.fold_in(key, carry.iteration)
-        remaining = jnp.sum(carry.is_open) / jnp.maximum(total, 1)  # 1 -> 0
-        scores, match = _predict(module, params, carry, config, sides, slices)
-
-        # Linear from the first temperature to the last over the sample's own run.
-        temperature = config.temperature_end + remaining * (
-            config.temperature - config.temperature_end
-        )
-        drawn = carry.tokens
-        confidence = jnp.full(layout.length, -jnp.inf)
-        ring = jnp.full(layout.length, sampling.FAR)
-        for side in sides:
-            where = slices[side]
-            ids, sure = sampling.sample(
-                scores[side], temperature, trees.stream(key_now, side)
-            )
-            drawn = drawn.at[where].set(ids + offsets[side])
-            confidence = confidence.at[where].set(sure)
-            if config.select == "boundary":
-                given = ~carry.is_open[where] & (carry.tokens[where] != vocab.pad_id)
-                side_ring = sampling.rings(distances[side], given)
-                ring = ring.at[where].set(side_ring)
-        noise = jax.random.gumbel(trees.stream(key_now, "order"), (layout.length,))
-        confidence += config.confidence_noise * remaining * noise
-        commit = sampling.commit_mask(ring, confidence, carry.is_open, config.k)
-        return _Carry(
-            tokens=jnp.where(commit, drawn, carry.tokens),
-            is_open=carry.is_open & ~commit,
-            iteration=carry.iteration + 1,
-            itm_log_prob=carry.itm_log_prob.at[carry.iteration].set(match),
-            committed_at=jnp.where(commit, carry.iteration, carry.committed_at),
-        )
-
-    carry = _Carry(
-        tokens=jnp.where(is_open, vocab.mask_id, tokens),
-        is_open=is_open,
-        iteration=jnp.int32(0),
-        itm_log_prob=jnp.full(bound, jnp.nan),
-        committed_at=jnp.full(layout.length, -1),
+    key = jax.random.fold_in(key, carry.iteration)
+    # Linear from the first temperature to the last over the sample's own run.
+    temperature = config.temperature_end + remaining * (
+        config.temperature - config.temperature_end
     )
-    return jax.lax.while_loop(lambda c: jnp.any(c.is_open), body, carry)
+    drawn = carry.tokens
+    confidence = jnp.full(layout.length, -jnp.inf)
+    ring = jnp.full(layout.length, sampling.FAR)
+    for side, where in config.slices(layout).items():
+        ids, sure = sampling.sample(scores[side], temperature, trees.stream(key, side))
+        drawn = drawn.at[where].set(ids + offsets[side])
+        confidence = confidence.at[where].set(sure)
+        if config.select == "boundary":
+            given = ~carry.is_open[where] & (carry.tokens[where] != vocab.pad_id)
+            ring = ring.at[where].set(sampling.rings(distances[side], given))
+    noise = jax.random.gumbel(trees.stream(key, "order"), (layout.length,))
+    confidence += config.confidence_noise * remaining * noise
+    commit = sampling.commit_mask(ring, confidence, carry.is_open, config.k)
+    return _Carry(
+        tokens=jnp.where(commit, drawn, carry.tokens),
+        is_open=carry.is_open & ~commit,
+        iteration=carry.iteration + 1,
+        itm_log_prob=carry.itm_log_prob.at[carry.iteration].set(match),
+        committed_at=jnp.where(commit, carry.iteration, carry.committed_at),
+    )
 
 
-def _predict(module, params, carry: _Carry, config: DecodeConfig, sides, slices):
-    """Scores of each side under the shifted parameters, and log p(q=1).
+def _predict(module, params, tokens, is_open, remaining, config: DecodeConfig):
+    """Scores side -> [B,P,V] of the guided model, and log p(q=1) [B].
 
     Scores are log-probabilities, or logits with `raw_confidence`.
     """
+    layout = module.config.layout
+    without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=1.0)
+    # One pass to sample, or one with and one without the text.
+    passes = (config, without_text) if config.uses_cfg else (config,)
+    start, belows = None, (None,) * len(passes)
+    depth = module.config.transformer.num_layers
+    if config.last_blocks > depth:
+        raise UserError(f"last_blocks is {config.last_blocks}; the model has {depth}")
+    if 0 < config.last_blocks < depth:
+        stop = depth - config.last_blocks
+        first, share = gptface_model.some_layers(module, params, 0, stop)
+        module, params = gptface_model.some_layers(module, params, stop, depth)
+        states = functools.partial(first.apply, {"params": share}, method="states")
+        start = states(tokens)
+        belows = tuple(states(*_seen(module, tokens, view)) for view in passes)
+    weight = config.cfg_end + remaining * (config.cfg - config.cfg_end)
 
-    def normalise(logits):
-        return jax.tree.map(jax.nn.log_softmax, logits)  # over the last axis
+    def logits(variables, tokens, weight, belows, hidden=None):
+        """One sample's."""
+        found = [
+            side_logits(
+                module, variables, tokens, view, below, hidden if i == 0 else None
+            )
+            for i, (view, below) in enumerate(zip(passes, belows))
+        ]
+        if len(found) == 1:
+            return found[0]
+        return jax.tree.map(lambda z, null: null + weight * (z - null), *found)
 
-    scores = (lambda logits: logits) if config.raw_confidence else normalise
-
-    def predict(variables):
-        return scores(side_logits(module, variables, carry.tokens, config))
-
-    unshifted = {"params": params}
+    seen = (tokens, weight, belows)
+    unmoved = functools.partial(logits, {"params": params})
     if config.guidance == "none":
-        return predict(unshifted), jnp.nan
-    scale = jnp.float32(1.0)
-    if config.eta_growth:
-        # Not 1 - mean(open): the mean of ones may exceed 1 in float32.
-        scale = jnp.sqrt(jnp.mean(~carry.is_open[slices["image"]]))
-    shifted, match = shift(module, params, carry.tokens, config, scale)
-    plain_needed = config.guidance != "literal" and (
-        config.kl_max > 0 or config.fusion < 1
-    )
-    if not plain_needed:
-        return predict(shifted.variables(params)), match
-    plain = predict(unshifted)
+        return _scores(jax.vmap(unmoved)(*seen), config), jnp.full(len(tokens), jnp.nan)
+    # The gradient's own forward pass is the plain one, where it saw the same.
+    told = config.match_token and module.config.match_token
+    same = not config.eq6 and not told
+    if config.guidance == "embedding":
+        change, match, hidden = jax.vmap(
+            lambda row, below: _embedding_gain(module, params, row, config, below)
+        )(tokens, start)
+    else:
+        scale = jnp.ones(len(tokens))
+        if config.eta_growth:
+            # Not 1 - mean(open): the mean of ones may exceed 1 in float32.
+            scale = jnp.sqrt(jnp.mean(~is_open[:, layout.image_slice], axis=1))
+        change, match, hidden = jax.vmap(
+            lambda row, scale, below: shift(module, params, row, config, scale, below)
+        )(tokens, scale, start)
+    plain = jax.vmap(unmoved)(*seen, *([hidden] if same else []))
+
+    def moved(factor=None):
+        """Scores after `factor` [B] of the change."""
+        if config.guidance == "embedding":
+            factor = 1.0 if factor is None else factor[:, None, None]
+            gained = jax.tree.map(lambda z, gain: z + factor * gain, plain, change)
+            return _scores(gained, config)
+
+        def one(change, factor, *seen):
+            change = change if factor is None else change.scaled(params, factor)
+            return logits(change.variables(params), *seen)
+
+        return _scores(jax.vmap(one)(change, factor, *seen), config)
+
+    scores = moved()
+    if config.guidance == "literal":
+        return scores, match
     if config.kl_max > 0:
-        is_open = {s: carry.is_open[slices[s]] for s in sides}
-        moved = normalise(predict(shifted.variables(params)))
-        kl = ops_guidance.kl_divergence(moved, normalise(plain), is_open)
+        opened = {s: is_open[:, w] for s, w in config.slices(layout).items()}
+        kl = jax.vmap(ops_guidance.kl_divergence)(
+            _normalised(scores), _normalised(plain), opened
+        )
         trust = ops_guidance.trust_scale(kl, config.kl_max)
-        shifted = shifted.scaled(params, trust)
-    moved = predict(shifted.variables(params))
+        far = (trust < 1) & jnp.any(is_open, axis=1)
+        # A second, shorter step for those that went too far.
+        again = jax.lax.cond(jnp.any(far), lambda: moved(trust), lambda: scores)
+        scores = jax.tree.map(
+            lambda a, b: jnp.where(far[:, None, None], a, b), again, scores
+        )
     if config.fusion < 1:
         mix = functools.partial(ops_guidance.fuse, gamma=config.fusion)
-        moved = scores(jax.tree.map(mix, moved, plain))
-    return moved, match
+        scores = _scores(jax.tree.map(mix, scores, _scores(plain, config)), config)
+    return scores, match
+
+
+def _embedding_gain(module, params, tokens, config: DecodeConfig, below):
+    """What the ids of each side gain by the gradient at their embeddings (A.9.4).
+
+    Returns:
+      (side -> [P,V], log p(q=1), last hidden states [L,D]).
+    """
+    if below is not None:
+        raise UserError("guidance 'embedding' moves no layers; leave last_blocks 0")
+    vocab = module.config.vocab
+    table = trees.flatten(params)[guidance.TABLE]
+    at_table = guidance.begin(params, f"^{guidance.TABLE}$", low_rank=True)
+    match, hidden, gradient = guidance.value_and_gradient(
+        module, params, at_table, tokens
+    )
+    slope = gradient.values[guidance.TABLE][0]  # [L,D]
+    ids = {
+        "image": slice(vocab.text_size, vocab.size),
+        "text": slice(0, vocab.text_size),
+    }
+    gain = {
+        side: config.step_size
+        * slope[where]
+        @ (table[ids[side]] - table[vocab.mask_id]).T
+        for side, where in config.slices(module.config.layout).items()
+    }
+    return gain, match, hidden
+
+
+def _normalised(logits):
+    return jax.tree.map(jax.nn.log_softmax, logits)  # over the last axis
+
+
+def _scores(logits, config: DecodeConfig):
+    return logits if config.raw_confidence else _normalised(logits)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config"))
@@ -334,19 +437,79 @@ def decode(
     Returns:
       A DecodeResult after exactly ceil(open / k) iterations a sample.
     """
-    layout = module.config.layout
-    size = {"image": layout.num_image_tokens, "text": layout.max_text_tokens}
-    most = sum(n for side, n in size.items() if config.side in (side, "both"))
-    bound = -(-most // config.k)
     if key.ndim == 0:
         key = jax.vmap(lambda b: jax.random.fold_in(key, b))(
             jnp.arange(tokens.shape[0])
         )
-    one = functools.partial(_decode_one, module, params, config=config, bound=bound)
-    end = jax.vmap(lambda t, m, k: one(t, m, k))(tokens, known, key)
+    slices = config.slices(module.config.layout).values()
+    decoded = np.zeros(tokens.shape[1], bool)
+    for where in slices:
+        decoded[where] = True
+    is_open = ~known & decoded
+    total = jnp.sum(is_open, axis=1)
+    bound = -(-int(decoded.sum()) // config.k)
+    commit = functools.partial(_commit, model=module.config, config=config)
+
+    def body(carry: _Carry) -> _Carry:
+        remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(total, 1)  # 1 -> 0
+        scores, match = _predict(
+            module, params, carry.tokens, carry.is_open, remaining, config
+        )
+        after = jax.vmap(commit)(carry, scores, match, remaining, key)
+        busy = jnp.any(carry.is_open, axis=1)
+
+        def keep(new, old):
+            return jnp.where(busy.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return jax.tree.map(keep, after, carry)
+
+    carry = _Carry(
+        tokens=jnp.where(is_open, module.config.vocab.mask_id, tokens),
+        is_open=is_open,
+        iteration=jnp.zeros(len(tokens), jnp.int32),
+        itm_log_prob=jnp.full((len(tokens), bound), jnp.nan),
+        committed_at=jnp.full(tokens.shape, -1),
+    )
+    end = jax.lax.while_loop(lambda c: jnp.any(c.is_open), body, carry)
     return DecodeResult(
         tokens=end.tokens,
         itm_log_prob=end.itm_log_prob,
         num_iterations=end.iteration,
         committed_at=end.committed_at,
     )
+
+
+@functools.partial(jax.jit, static_argnames=("module", "config", "candidates"))
+def rerank(
+    module: gptface_model.GPTFace,
+    params,
+    tokens: jax.Array,
+    known: jax.Array,
+    config: DecodeConfig,
+    key: jax.Array,
+    candidates: int,
+) -> tuple[DecodeResult, jax.Array]:
+    """Decodes every sequence several times and keeps what matches best (A.9.4).
+
+    Args:
+      module, params, tokens, known, config: see `decode`.
+      key: keys [B]; candidate i of sample b has fold_in(key[b], i).
+      candidates: N, of each sequence.
+
+    Returns:
+      (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]).
+    """
+    size = len(tokens)
+    number = jnp.tile(jnp.arange(candidates), size)
+    keys = jax.vmap(jax.random.fold_in)(jnp.repeat(key, candidates), number)
+    result = decode(
+        module,
+        params,
+        jnp.repeat(tokens, candidates, axis=0),
+        jnp.repeat(known, candidates, axis=0),
+        config,
+        keys,
+    )
+    scores = itm_log_prob(module, params, result.tokens).reshape(size, candidates)
+    best = jnp.arange(size) * candidates + jnp.argmax(scores, axis=1)
+    return jax.tree.map(lambda x: x[best], result), scores

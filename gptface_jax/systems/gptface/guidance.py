@@ -12,6 +12,7 @@ are small and formed. With `low_rank=False` everything is formed: the same shift
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -29,6 +30,8 @@ from gptface_jax.ops import guidance as ops_guidance
 # Collections of variables beside "params", by module as these.
 READS, TAPS, SEEN = "reads", "taps", "seen"
 TABLE = "tokens/embedding"
+# Maps of the same inputs as another one, whose keys they share.
+SHARED = {"key": "query", "value": "query", "up": "gate"}
 
 
 @flax.struct.dataclass
@@ -39,7 +42,7 @@ class Shift:
       formed: path -> the parameter, changed.
       maps: paths of the parameters that are changed by reads.
       reads: path -> "scale" a, "keys" X (ids, for the table) and "values" D; without
-        the last two where no gradient arrived, and nothing where nothing changed.
+        the first where it is 1, without the others where no gradient arrived.
     """
 
     formed: dict[str, jax.Array]
@@ -60,7 +63,8 @@ class Shift:
         }
         reads = {p: dict(read) for p, read in self.reads.items()}
         for read in reads.values():
-            read["scale"] = 1 + factor * (read["scale"] - 1)
+            if "scale" in read:
+                read["scale"] = 1 + factor * (read["scale"] - 1)
             if "values" in read:
                 read["values"] = factor * read["values"]
         return self.replace(formed=formed, reads=reads)
@@ -110,31 +114,49 @@ def begin(params: Params, pattern: str, low_rank: bool) -> Shift:
     return Shift({p: flat[p] for p in chosen if p not in maps}, tuple(maps), {})
 
 
-def value_and_gradient(module, params: Params, shift: Shift, tokens: jax.Array):
-    """log p(q=1) of one sequence int32 [L], match bit unknown, and its Gradient."""
+def value_and_gradient(
+    module, params: Params, shift: Shift, tokens: jax.Array, below=None
+):
+    """log p(q=1) of one sequence, match bit unknown.
+
+    Args:
+      module, params: the model.
+      shift: where the gradient is taken.
+      tokens: int32 [L].
+      below: [L,D], see `GPTFace.__call__`.
+
+    Returns:
+      (log p(q=1), last hidden states [L,D], Gradient).
+    """
+    below = None if below is None else below[None]
+    # Nothing is computed twice: one sequence has few activations.
+    transformer = dataclasses.replace(module.config.transformer, remat="none")
+    config = dataclasses.replace(module.config, transformer=transformer)
+    module = module.clone(config=config)
     flat = trees.flatten(params)
     variables = shift.variables(params)
 
     def score(formed, taps):
         merged = trees.merge(trees.flatten(variables["params"]), formed)
         given = {**variables, "params": merged, TAPS: _by_module(taps, "tap")}
-        logits, seen = apply(
-            module, given, tokens[None], method=_match_logits, mutable=[SEEN]
+        (logits, hidden), seen = apply(
+            module, given, tokens[None], below, method=_match_logits, mutable=[SEEN]
         )
-        return jax.nn.log_softmax(logits[0])[1], trees.flatten(seen)
+        return jax.nn.log_softmax(logits[0])[1], (hidden[0], trees.flatten(seen))
 
-    _, seen = jax.eval_shape(score, shift.formed, {})
-    keys = {p: f"{SEEN}/{_module(p)}/inputs" for p in shift.maps}
+    _, (_, seen) = jax.eval_shape(score, shift.formed, {})
+    keys = {p: f"{SEEN}/{_source(p)}/inputs" for p in shift.maps}
     keys = {p: name for p, name in keys.items() if name in seen}
     taps, dtype = {}, module.config.transformer.dtype
     for path, name in keys.items():
         rows = seen[name].shape if path == TABLE else seen[name].shape[:-1]
         taps[path] = jnp.zeros((*rows, flat[path].shape[-1]), dtype)
-    (value, seen), (formed, values) = jax.value_and_grad(
+    (value, (hidden, seen)), (formed, values) = jax.value_and_grad(
         score, argnums=(0, 1), has_aux=True
     )(shift.formed, taps)
     formed, values = jax.tree.map(lambda g: g.astype(jnp.float32), (formed, values))
-    return value, Gradient(formed, {p: seen[n] for p, n in keys.items()}, values)
+    keys = {p: seen[name] for p, name in keys.items()}
+    return value, hidden, Gradient(formed, keys, values)
 
 
 def step(
@@ -173,10 +195,11 @@ def step(
     reads = {}
     for path in shift.maps:
         old = shift.reads.get(path, {})
-        # One for each of the stacked layers.
-        shape = () if path == TABLE else flat[path].shape[:-2]
-        read = {"scale": keep * old.get("scale", jnp.ones(shape))}
-        keys, values = [], []
+        read, keys, values = {}, [], []
+        if rule == "literal":
+            # One for each of the stacked layers.
+            shape = () if path == TABLE else flat[path].shape[:-2]
+            read["scale"] = keep * old.get("scale", jnp.ones(shape))
         if "values" in old:
             keys, values = [old["keys"]], [keep * old["values"]]
         if path in gradient.keys:
@@ -189,8 +212,15 @@ def step(
     return shift.replace(formed=formed, reads=reads)
 
 
-def _match_logits(model, tokens):
-    return model.itm_logits(model(tokens))
+def _match_logits(model, tokens, below):
+    hidden = model(tokens, below=below)
+    return model.itm_logits(hidden), hidden
+
+
+def _source(path: str) -> str:
+    """The module whose inputs are those of the map at `path`."""
+    *above, name = _module(path).split("/")
+    return "/".join((*above, SHARED.get(name, name)))
 
 
 def _module(path: str) -> str:
@@ -223,12 +253,13 @@ def _map_squares(path: str, weights: jax.Array, read: dict | None) -> jax.Array:
     plain = _squares(path, weights)
     if not read:
         return plain
-    total = jnp.square(read["scale"]) * plain
+    scale = read.get("scale", 1.0)
+    total = jnp.square(scale) * plain
     if "values" in read:
         keys, values = read["keys"], read["values"]
         through = weights[keys] if path == TABLE else keys @ weights[..., None, :, :]
         cross = _sum(path, through.astype(jnp.float32) * values)
-        total += 2 * read["scale"] * cross + _product_squares(path, keys, values)
+        total += 2 * scale * cross + _product_squares(path, keys, values)
     return total
 
 
@@ -257,15 +288,15 @@ def _intercept(next_function, args, kwargs, context):
         module.put_variable(SEEN, "inputs", x)
     if not read and tap is None:
         return next_function(*args, **kwargs)
-    read = read or {"scale": jnp.float32(1.0)}
+    read = read or {}
     if is_table and name == "attend":
         return _attend(next_function, read, *args, **kwargs)
-    if is_table:
-        y = next_function(x, *others, **kwargs)
+    scaled, change = x, 0.0
+    if "scale" in read and is_table:
         change = (read["scale"] - 1) * jnp.take(module.embedding, x, axis=0)
-    else:
-        y = next_function((read["scale"] * x).astype(x.dtype))
-        change = 0.0
+    elif "scale" in read:
+        scaled = (read["scale"] * x).astype(x.dtype)
+    y = next_function(scaled, *others, **kwargs)
     if "values" in read:
         change += _likeness(x, read["keys"]) @ read["values"]
     if tap is not None:
@@ -276,7 +307,8 @@ def _intercept(next_function, args, kwargs, context):
 
 def _attend(next_function, read, x, start=0, stop=None):
     """Tied logits of the shifted table."""
-    logits = next_function((read["scale"] * x).astype(x.dtype), start, stop)
+    scaled = (read["scale"] * x).astype(x.dtype) if "scale" in read else x
+    logits = next_function(scaled, start, stop)
     if "values" not in read:
         return logits
     added = jnp.einsum(

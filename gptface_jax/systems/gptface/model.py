@@ -186,6 +186,7 @@ class GPTFace(nn.Module):
         match: jax.Array | None = None,
         attn_mask: jax.Array | None = None,
         deterministic: bool = True,
+        below: jax.Array | None = None,
     ) -> jax.Array:
         """Final hidden states.
 
@@ -195,20 +196,28 @@ class GPTFace(nn.Module):
             without the match token.
           attn_mask: bool [B,1|N,1|Q,K], True = may attend; default `joint_mask`.
           deterministic: no dropout.
+          below: [B,L,D] what enters the layers in place of the embeddings.
 
         Returns:
           [B,L,D].
         """
-        c = self.config
         if attn_mask is None:
-            attn_mask = joint_mask(tokens, c)
-        if not c.match_token:
+            attn_mask = joint_mask(tokens, self.config)
+        x = self._embed(tokens, match) if below is None else below
+        return self.transformer(x, attn_mask, deterministic)
+
+    def states(self, tokens: jax.Array, match: jax.Array | None = None) -> jax.Array:
+        """Hidden states [B,L,D] without the final norm: `below` of further layers."""
+        mask = joint_mask(tokens, self.config)
+        return self.transformer(self._embed(tokens, match), mask, normalise=False)
+
+    def _embed(self, tokens, match):
+        if not self.config.match_token:
             match = None
         elif match is None:
             match = jnp.full(tokens.shape[:1], UNKNOWN, jnp.int32)
         x = self.tokens(tokens, match)
-        x = nn.with_logical_constraint(x, ("batch", "length", "embed_act"))
-        return self.transformer(x, attn_mask, deterministic)
+        return nn.with_logical_constraint(x, ("batch", "length", "embed_act"))
 
     def token_logits(
         self, hidden: jax.Array, start: int = 0, stop: int | None = None
@@ -289,26 +298,23 @@ class GPTFace(nn.Module):
         return outputs
 
 
-def first_layers(
-    module: GPTFace, params: Params, num_layers: int
+def some_layers(
+    module: GPTFace, params: Params, start: int, stop: int
 ) -> tuple[GPTFace, Params]:
-    """The same network, left after `num_layers`, with its share of the parameters.
-
-    0 layers stand for all of them.
+    """The same network with its layers [start, stop) only, and its share of the params.
 
     Raises:
-      ValueError: more layers than there are.
+      ValueError: layers that it does not have.
     """
     transformer = module.config.transformer
-    if num_layers == 0:
-        return module, params
-    if not 0 < num_layers <= transformer.num_layers:
+    if not 0 <= start < stop <= transformer.num_layers:
         raise ValueError(
-            f"{num_layers} layers asked for; the model has {transformer.num_layers}"
+            f"layers {start} to {stop} asked for; the model has "
+            f"{transformer.num_layers}"
         )
-    transformer = dataclasses.replace(transformer, num_layers=num_layers)
+    transformer = dataclasses.replace(transformer, num_layers=stop - start)
     config = dataclasses.replace(module.config, transformer=transformer)
     stack = params["transformer"]
-    layers = jax.tree.map(lambda x: x[:num_layers], stack["layers"])
+    layers = jax.tree.map(lambda x: x[start:stop], stack["layers"])
     stack = {**stack, "layers": layers}
     return GPTFace(config), {**params, "transformer": stack}

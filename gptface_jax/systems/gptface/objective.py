@@ -42,6 +42,8 @@ class ObjectiveConfig:
         a denser signal from picture to word (0 in preset `paper`).
       text_span_fraction: examples with one contiguous run of masked words.
       negative_fraction: examples whose text is replaced (paper: 0.5).
+      null_fraction: examples without a text, for classifier-free guidance: 0.1 is
+        usual. They say nothing about matching.
       paired: every picture comes twice, with its own and with another text, instead
         of a coin for each example. Neither the picture nor the text alone then says
         anything about matching. Doubles the sequences of a batch.
@@ -79,6 +81,7 @@ class ObjectiveConfig:
     text_wide_fraction: float = 0.0
     text_span_fraction: float = 0.5
     negative_fraction: float = 0.5
+    null_fraction: float = 0.0
     paired: bool = False
     unknown_fraction: float = 0.5
     told_negatives: float = 1.0
@@ -226,6 +229,9 @@ def corrupt(
     else:
         swap = _coin(trees.stream(key, "negative"), text, objective.negative_fraction)
     swap &= jnp.any(text != negative, axis=1, keepdims=True)
+    if objective.null_fraction:
+        null = _coin(trees.stream(key, "null"), text, objective.null_fraction)
+        text, swap = jnp.where(null, config.vocab.pad_id, text), swap & ~null
     size = text.shape[0]
     hidden = jnp.ones((size, 1), bool)
     if config.match_token:
@@ -366,9 +372,8 @@ def make_loss(
             return joint_loss(module, objective, params, corrupted, key)
 
         def alignment(params):
-            first = gptface_model.first_layers(
-                module, params, objective.alignment_layers
-            )
+            stop = objective.alignment_layers or config.transformer.num_layers
+            first = gptface_model.some_layers(module, params, 0, stop)
             loss, metrics = 0.0, {}
             for weight, term in terms:
                 value, more = term(*first, batch)
@@ -496,6 +501,7 @@ def make_eval(
     true_pairs = dataclasses.replace(
         objective,
         negative_fraction=0.0,
+        null_fraction=0.0,
         paired=False,
         span_fraction=1.0,
         text_fraction=1.0,
