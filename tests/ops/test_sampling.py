@@ -50,3 +50,31 @@ def test_sampling_follows_the_distribution():
     shares = np.bincount(ids, minlength=4) / 20_000
     expected = np.array([0.04, 0.25, 0.09, 0]) / 0.38
     np.testing.assert_allclose(shares, expected, atol=0.015)
+
+
+def test_every_block_of_ids_is_drawn_by_its_share():
+    scores = np.full((60_000, 150), -np.inf, np.float32)
+    shares = {0: 0.1, 63: 0.2, 64: 0.3, 127: 0.05, 149: 0.35}
+    for i, share in shares.items():
+        scores[:, i] = np.log(share)
+    ids, _ = sampling.sample(jnp.asarray(scores), jnp.float32(1.0), jax.random.key(0))
+    found = np.bincount(ids, minlength=150) / 60_000
+    assert set(np.flatnonzero(found)) == set(shares)
+    np.testing.assert_allclose(found[list(shares)], list(shares.values()), atol=0.006)
+
+
+@given(st.integers(0, 2**31 - 1))
+@settings(max_examples=30, deadline=None)
+def test_what_cannot_be_is_never_drawn(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(scale=20, size=(500, 70)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.5] = -np.inf
+    scores[:, seed % 70] = 0.0
+    for temperature in (0.0, 0.3, 3.0):
+        ids, sure = sampling.sample(
+            jnp.asarray(scores), jnp.float32(temperature), jax.random.key(seed)
+        )
+        assert np.isfinite(sure).all()
+        np.testing.assert_array_equal(sure, scores[np.arange(500), ids])
+        if temperature == 0:
+            np.testing.assert_array_equal(ids, scores.argmax(-1))

@@ -269,5 +269,5 @@ def test_a_trusted_sample_does_not_depend_on_one_that_went_too_far():
     near = int(jnp.argmin(kl))
     limit = float(jnp.sqrt(kl[0] * kl[1]))  # between the two
     bounded = scores(tokens, is_open, dataclasses.replace(config, kl_max=limit))
-    np.testing.assert_array_equal(bounded["image"][near], p[near])
-    assert (bounded["image"][1 - near] != p[1 - near]).any()
+    np.testing.assert_allclose(bounded["image"][near], p[near], atol=1e-5)
+    assert jnp.abs(bounded["image"][1 - near] - p[1 - near]).max() > 1e-3

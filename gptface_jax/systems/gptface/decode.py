@@ -30,6 +30,8 @@ SIDES = ("image", "text", "both")
 SELECTIONS = ("boundary", "global")
 GUIDANCE = ("none", *ops_guidance.RULES, "embedding")
 FORMS = ("auto", "explicit", "low_rank")
+# Products that take as long as one byte from memory, by kind of device.
+_BALANCE = {"cpu": 6}
 # Blocks and final norm; never embeddings, output layers or the matching head,
 # which could raise the score without changing the picture (SPEC A.9.3).
 UPDATE_SET = r"^transformer/"
@@ -144,8 +146,18 @@ class DecodeConfig:
         return {s: where for s, where in both.items() if self.side in (s, "both")}
 
     def low_rank(self, model: gptface_model.GPTFaceConfig) -> bool:
-        """Whether this model is guided in the low-rank form."""
-        return self.form != "explicit"
+        """Whether this model is guided in the low-rank form, here.
+
+        For a weight, the explicit form multiplies L times and moves it and its gradient
+        six times; the low-rank form compares L x L positions for the norm and again for
+        the read, which a row and a column of weights share.
+        """
+        if self.form != "auto":
+            return self.form == "low_rank"
+        length, width = model.layout.length, model.transformer.width
+        flops_per_byte = _BALANCE.get(jax.default_backend(), 100)
+        explicit = 2 * length + 6 * 4 * flops_per_byte
+        return 4 * length**2 * 2 / width < explicit
 
 
 @flax.struct.dataclass

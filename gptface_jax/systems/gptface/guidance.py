@@ -32,6 +32,7 @@ READS, TAPS, SEEN = "reads", "taps", "seen"
 TABLE = "tokens/embedding"
 # Maps of the same inputs as another one, whose keys they share.
 SHARED = {"key": "query", "value": "query", "up": "gate"}
+_UNROLLED = 12  # layers; more take long to compile
 
 
 @flax.struct.dataclass
@@ -129,8 +130,12 @@ def value_and_gradient(
       (log p(q=1), last hidden states [L,D], Gradient).
     """
     below = None if below is None else below[None]
-    # Nothing is computed twice: one sequence has few activations.
-    transformer = dataclasses.replace(module.config.transformer, remat="none")
+    transformer = module.config.transformer
+    # Nothing is computed twice, one sequence has few activations; and nothing is
+    # stacked by a loop, which takes as long as a forward pass on a CPU.
+    depth = transformer.num_layers
+    unroll = depth if depth <= _UNROLLED else transformer.unroll
+    transformer = dataclasses.replace(transformer, remat="none", unroll=unroll)
     config = dataclasses.replace(module.config, transformer=transformer)
     module = module.clone(config=config)
     flat = trees.flatten(params)
