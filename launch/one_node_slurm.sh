@@ -63,7 +63,6 @@ lines() { grep -c '"loss"' "$1/metrics.jsonl"; }
 try() {
   local out=$state/try tiny=(--config configs/judge/faces64.py:tiny) job
   export GPTFACE=${GPTFACE:-$PWD/.venv/bin/gptface} JAX_PLATFORMS=cpu
-  export JAX_DISABLE_MOST_OPTIMIZATIONS=1 # tiny models take longer to compile than to run
   rm -rf "$out" && mkdir -p "$out"
 
   echo "== one run of two processes"
