@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,18 +15,19 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax import __version__
-from gptface_jax.apps import networks, pictures
+from gptface_jax.apps import framing, networks, pictures, texts
 from gptface_jax.apps.editing import Editor
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.data import damage as defects
 from gptface_jax.data import image as images
-from gptface_jax.data import regions
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.interop import directory
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 BUNDLED = pathlib.Path(__file__).parents[1] / "models"
-Box = tuple[int, int, int, int]
+Box = framing.Box
+SEAMS = ("vertical", "horizontal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Model:
           region: a name of `data.regions.REGIONS`, instead of a mask; needs a
             face that fills `crop` upright.
           crop: square (x0, y0, x1, y1) that the model sees; default the central
-            square.
+            square, or for a small or distant mask a square around it.
           seed: of the random choices; the same seed gives the same edit.
           samples: candidates; the one that fits the text best is returned.
           composite: paste the edit into the photo inside the mask only;
@@ -187,10 +188,11 @@ class Model:
         unknown = int((words == self.editor.tokenizer.unk_id).sum())
         if unknown:
             notes.append(f"{unknown} words of the text are unknown to the model")
+        photo = images.decode(image)
+        framed = self._framed(photo, mask, box, region, crop)
         return self._run(
-            image, text, (mask, box, region), crop, seed, samples, composite, feather,
-            grow, config, notes,
-        )  # fmt: skip
+            photo, text, framed, seed, samples, composite, feather, grow, config, notes
+        )
 
     def inpaint(
         self,
@@ -207,17 +209,181 @@ class Model:
         **decode: Any,
     ) -> Edit:
         """Fills a region without a text; arguments as for `edit`."""
-        asked = decode.setdefault("guidance", "none")
-        if asked != "none":
-            raise UserError(
-                f"guidance '{asked}' needs a text to follow; use edit, or inpaint "
-                "without guidance"
-            )
-        config = self.decode_config(decode)
+        config = self._without_text(decode)
+        photo = images.decode(image)
+        framed = self._framed(photo, mask, box, region, crop)
         return self._run(
-            image, "", (mask, box, region), crop, seed, 1, composite, feather, grow,
-            config, [],
-        )  # fmt: skip
+            photo, "", framed, seed, 1, composite, feather, grow, config, []
+        )
+
+    def restore(
+        self,
+        image: images.Source,
+        damage: images.Source | None = None,
+        *,
+        kind: str = "both",
+        paint: str = "damage",
+        seed: int = 0,
+        **decode: Any,
+    ) -> Edit:
+        """Paints over scratches and cracks.
+
+        A photo that is not square is restored in several squares, which overlap.
+
+        Args:
+          image: see `edit`.
+          damage: picture of the photo's size, white = damaged; default what
+            `data.damage.scratches` finds.
+          kind: "bright", "dark" or "both", where the damage is to be found.
+          paint: "damage" changes damaged pixels only; "tokens" all that the model
+            drew, which hides what is left of wide scratches.
+          seed, **decode: see `edit`.
+
+        Raises:
+          UserError: no damage is found, or an argument that cannot be used.
+        """
+        if paint not in ("damage", "tokens"):
+            raise UserError(f"paint is '{paint}'; use 'damage' or 'tokens'")
+        photo = images.decode(image)
+        if damage is None:
+            mask, said = defects.scratches(photo, kind), {"found": kind}
+            if not mask.any():
+                raise UserError(
+                    f"no {'' if kind == 'both' else kind + ' '}scratch was found; mark "
+                    "the damage in a picture of the photo's size and give it as damage="
+                )
+        else:
+            mask, said = images.decode_mask(damage, photo.shape[:2]), {"given": True}
+        config = self._without_text(decode)
+        height, width = photo.shape[:2]
+        side = min(height, width)
+        count = math.ceil(max(height, width) / side)
+        starts = np.linspace(0, max(height, width) - side, count).round().astype(int)
+        # Every pixel belongs to the square in whose middle it lies most.
+        along = np.arange(max(height, width))
+        owner = np.abs(along[:, None] - (starts + side / 2)).argmin(1)
+        owner = owner[:, None] if height > width else owner[None, :]
+        edits, restored = [], photo
+        for i, start in enumerate(starts):
+            part = mask & (owner == i)
+            if not part.any():
+                continue
+            x0, y0 = (0, int(start)) if height > width else (int(start), 0)
+            framed = part, (x0, y0, x0 + side, y0 + side), said
+            edits.append(
+                self._run(restored, "", framed, seed, 1, True, 0, 0, config, [], paint)
+            )
+            restored = np.asarray(edits[-1].image)
+        tokens = sum(e.details["tokens"] for e in edits)
+        mask = np.logical_or.reduce([e.mask for e in edits])
+        details = {**edits[-1].details, "mask": {**said, "pixels": int(mask.sum())}}
+        details |= {"tokens": tokens, "squares": [e.details["crop"] for e in edits]}
+        return dataclasses.replace(
+            edits[-1], before=Image.fromarray(photo), mask=mask, details=details
+        )
+
+    def stitch(
+        self,
+        first: images.Source,
+        second: images.Source,
+        *,
+        seam: str | images.Source = "vertical",
+        at: float = 0.5,
+        band: float = 2.0,
+        colours: bool = True,
+        text: str = "",
+        seed: int = 0,
+        samples: int = 1,
+        **decode: Any,
+    ) -> Edit:
+        """Joins two photos and lets the model draw what lies along the seam.
+
+        Args:
+          first: gives the size, and everything on its own side of the seam.
+          second: resized to the first; it should show a face in the same place.
+          seam: "vertical" (first on the left), "horizontal" (first on top), or a
+            picture of the first's size, white = of the second.
+          at: where a straight seam lies, as a fraction of the side.
+          band: width of what is drawn anew, in tokens.
+          colours: give the second photo the colours that the first has along the seam.
+          text: a sentence to follow, with guidance; default none.
+          seed, samples, **decode: see `edit`.
+
+        Raises:
+          UserError: photos or options that cannot be used.
+        """
+        base = images.decode(first)
+        height, width = base.shape[:2]
+        other = images.resize(
+            images.crop_to(images.decode(second), width / height), (height, width)
+        )
+        if isinstance(seam, str) and seam in SEAMS:
+            if not 0 < at < 1:
+                raise UserError(f"at is {at}; a seam lies between 0 and 1")
+            place = np.arange(width) >= at * width
+            theirs = np.broadcast_to(place, (height, width))
+            if seam == "horizontal":
+                place = np.arange(height) >= at * height
+                theirs = np.broadcast_to(place[:, None], (height, width))
+        else:
+            theirs = images.decode_mask(seam, (height, width))
+        if theirs.all():
+            raise UserError("the seam leaves nothing of the first photo")
+        cell = min(height, width) / max(self.editor.gptface.config.layout.grid)
+        if colours:
+            strip = images.near(theirs, 2 * cell)
+            other = images.match_colours(other, strip, base, strip)
+        joined = np.where(theirs[..., None], other, base)
+        mask = images.near(theirs, band * cell / 2)
+        x0, y0, x1, y1 = crop = framing.central((height, width))
+        shown = np.zeros_like(mask)
+        shown[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+        config = self.decode_config(decode) if text else self._without_text(decode)
+        said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}
+        framed = shown, crop, {**said, "pixels": int(shown.sum())}
+        return self._run(
+            joined, text, framed, seed, samples, True, int(cell / 2), 0, config, []
+        )
+
+    def sample(
+        self, count: int = 1, text: str = "", *, seed: int = 0, **decode: Any
+    ) -> list[Image.Image]:
+        """Whole pictures out of nothing, or out of a sentence; [S,S] PIL images.
+
+        Raises:
+          UserError: an option that cannot be used.
+        """
+        if count < 1:
+            raise UserError(f"count is {count}; use 1 or more")
+        config = self.decode_config(decode) if text else self._without_text(decode)
+        drawn = self.editor.sample([text] * count, config, _keys(seed, count))
+        return [Image.fromarray(x) for x in drawn]
+
+    def match(self, image: images.Source, sentences: Sequence[str]) -> np.ndarray:
+        """p(q=1), how likely each sentence belongs to the photo; float32 [N].
+
+        The model sees the photo's central square.
+        """
+        pixels = self._square(image)
+        repeated = np.repeat(pixels, len(sentences), axis=0)
+        return np.exp(self.editor.match_log_prob(repeated, sentences))
+
+    def tag(
+        self, image: images.Source, count: int = 10, *, seed: int = 0, **decode: Any
+    ) -> list[texts.Tag]:
+        """The words that fit a photo best, see `texts.tags`."""
+        config = self._text_side(decode)
+        return texts.tags(self.editor, self._square(image), count, config, _key(seed))
+
+    def caption(
+        self, image: images.Source, words: int = 8, *, samples: int = 8, seed: int = 0,
+        **decode: Any,
+    ) -> list[tuple[str, float]]:  # fmt: skip
+        """Sentences for a photo and p(q=1) of each, see `texts.captions`."""
+        config = self._text_side(decode)
+        return texts.captions(
+            self.editor, self._square(image), words, samples, config, _key(seed)
+        )
 
     def decode_config(self, changes: Mapping[str, Any]) -> DecodeConfig:
         """The model's decoder options with changes.
@@ -227,29 +393,46 @@ class Model:
         """
         return decode_options({**dataclasses.asdict(self.decode), **changes})
 
+    def _without_text(self, decode: Mapping[str, Any]) -> DecodeConfig:
+        asked = decode.get("guidance", "none")
+        if asked != "none":
+            raise UserError(
+                f"guidance '{asked}' needs a text to follow; use edit, or inpaint "
+                "without guidance"
+            )
+        return self.decode_config({**decode, "guidance": "none"})
+
+    def _text_side(self, decode: Mapping[str, Any]) -> DecodeConfig:
+        plain = {"guidance": "none", "cfg": 1.0, "cfg_end": 1.0, "k": 1, "side": "text"}
+        return self.decode_config({**plain, **decode})
+
+    def _square(self, image: images.Source) -> np.ndarray:
+        """The photo's central square at the model's size, uint8 [1,S,S,3]."""
+        return images.fit(images.decode(image), self.editor.size)[None]
+
+    def _framed(self, photo, mask, box, region, crop):
+        size = self.editor.size
+        return framing.frame(photo.shape[:2], mask, box, region, crop, size)
+
     def _run(
-        self, image, text, where, crop, seed, samples, composite, feather, grow,
-        config, notes,
+        self, photo, text, framed, seed, samples, composite, feather, grow, config,
+        notes, paint="damage",
     ) -> Edit:  # fmt: skip
         if samples < 1:
             raise UserError(f"samples is {samples}; use 1 or more")
-        if not 0 <= seed < 2**32:
-            raise UserError(f"seed is {seed}; use 0 to {2**32 - 1}")
         if config.side != "image":
             raise UserError(f"side is '{config.side}'; a picture's edit has 'image'")
-        photo = images.decode(image)
-        x0, y0, x1, y1 = _crop_box(crop, photo.shape[:2])
-        mask, said = _mask(where, photo.shape[:2], (x0, y0, x1, y1))
+        mask, (x0, y0, x1, y1), said = framed
         size = self.editor.size
         inside = mask[y0:y1, x0:x1]
         small_mask = images.pixels_to_tokens(inside, (size, size))
-        small = images.shrink_hidden(photo[y0:y1, x0:x1], inside, (size, size))
+        square = photo[y0:y1, x0:x1]
         batch = self.editor.edit(
-            small[None],
+            images.shrink_hidden(square, inside, (size, size))[None],
             small_mask[None],
             [text],
             config,
-            jax.random.key(seed)[None],
+            _key(seed)[None],
             samples=samples,
             grow=grow,
         )
@@ -258,10 +441,17 @@ class Model:
         edited = photo.copy()
         if composite:
             feather = max(1, side // 32) if feather is None else feather
-            patch = images.composite(photo[y0:y1, x0:x1], patch, inside, feather)
+            drawn = images.tokens_to_pixels(batch.open_tokens[0], (side, side))
+            if paint == "tokens":
+                inside = drawn
+                mask = mask.copy()
+                mask[y0:y1, x0:x1] |= drawn
+            patch = images.continue_colours(square, patch, drawn | inside)
+            patch = images.composite(square, patch, inside, feather)
         edited[y0:y1, x0:x1] = patch
         scores = batch.itm_log_prob[0]
         scores = tuple(round(float(s), 6) for s in scores[~np.isnan(scores)])
+        final = float(batch.final_log_prob[0])
         details = {
             "edited": True,
             "software": f"gptface_jax {__version__}",
@@ -269,12 +459,12 @@ class Model:
             "text": text,
             "seed": seed,
             "samples": samples,
-            "mask": {**said, "pixels": int(mask.sum())},
+            "mask": said,
             "crop": [x0, y0, x1, y1],
             "tokens": int(batch.open_tokens[0].sum()),
             "iterations": int(batch.num_iterations[0]),
             "itm_log_prob": list(scores),
-            "final_log_prob": round(float(batch.final_log_prob[0]), 6),
+            "final_log_prob": round(final, 6),
             "composite": composite,
             "decode": dataclasses.asdict(config),
             "notes": notes,
@@ -285,71 +475,19 @@ class Model:
             mask=mask,
             text=text,
             itm_log_prob=scores,
-            final_log_prob=float(batch.final_log_prob[0]),
+            final_log_prob=final,
             details=details,
         )
 
 
-def _crop_box(crop: Box | None, size: tuple[int, int]) -> Box:
-    height, width = size
-    if crop is None:
-        side = min(height, width)
-        x0, y0 = (width - side) // 2, (height - side) // 2
-        return x0, y0, x0 + side, y0 + side
-    x0, y0, x1, y1 = crop = _box(crop, "crop")
-    regions.box_mask(crop, size)  # refuses a box that does not fit
-    if x1 - x0 != y1 - y0:
-        raise UserError(
-            f"crop {x0},{y0},{x1},{y1} is {x1 - x0} x {y1 - y0}; give a square"
-        )
-    return crop
+def _key(seed: int) -> jax.Array:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed}; use 0 to {2**32 - 1}")
+    return jax.random.key(seed)
 
 
-def _box(values: Any, name: str) -> Box:
-    box = tuple(values)
-    if len(box) != 4 or not all(isinstance(v, (int, np.integer)) for v in box):
-        raise UserError(f"{name} is {values!r}; give (x0, y0, x1, y1), whole numbers")
-    return box
-
-
-def _mask(where, size, crop) -> tuple[np.ndarray, dict[str, Any]]:
-    """The mask in the photo's pixels, and how it was given."""
-    mask, box, region = where
-    given = [w for w in where if w is not None]
-    if len(given) != 1:
-        raise UserError(
-            f"{len(given)} of mask, box and region are given; give exactly one"
-        )
-    x0, y0, x1, y1 = crop
-    if region is not None:
-        result = np.zeros(size, bool)
-        result[y0:y1, x0:x1] = regions.region_mask(region, x1 - x0)
-        said: dict[str, Any] = {"region": region}
-    elif box is not None:
-        box = _box(box, "box")
-        result, said = regions.box_mask(box, size), {"box": [int(v) for v in box]}
-    else:
-        result = images.decode_mask(mask, size)
-        said = {"picture": hashlib.sha256(np.packbits(result)).hexdigest()[:16]}
-        if isinstance(mask, (str, os.PathLike)):
-            said["file"] = pathlib.Path(mask).name
-    inside = result[y0:y1, x0:x1]
-    if result.sum() != inside.sum():
-        raise UserError(
-            f"{int(result.sum() - inside.sum())} masked pixels lie outside the square "
-            f"{x0},{y0},{x1},{y1} that the model sees; mask less or give --crop"
-        )
-    if not inside.any():
-        raise UserError(
-            f"region '{region}' holds no pixel of a square of {x1 - x0}; give a larger "
-            "photo"
-        )
-    if inside.all():
-        raise UserError(
-            "the mask covers the whole picture; leave something for the model to fit "
-            "the edit to"
-        )
-    return result, said
+def _keys(seed: int, count: int) -> jax.Array:
+    return jax.vmap(lambda i: jax.random.fold_in(_key(seed), i))(np.arange(count))
 
 
 def bundled() -> list[str]:

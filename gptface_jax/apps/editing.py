@@ -67,7 +67,7 @@ class Editor:
             )
         self.vqgan, self.gptface = ImageTokenizer(vqgan), gptface
         self.tokenizer = tokenizer
-        self._params = jax.device_put(gptface.params)
+        self.params = jax.device_put(gptface.params)
         score = functools.partial(gptface_decode.itm_log_prob, gptface.module)
         self._score = jax.jit(score)
 
@@ -85,15 +85,21 @@ class Editor:
 
     def tokens(self, image_ids: np.ndarray, texts: Sequence[str]) -> jax.Array:
         """int [B,h,w] and B texts -> joint ids int32 [B,L]."""
-        config = self.gptface.config
-        text_ids = self.tokenizer.encode(texts, config.layout.max_text_tokens)
+        most = self.gptface.config.layout.max_text_tokens
+        return self.joined(image_ids, self.tokenizer.encode(texts, most))
+
+    def joined(self, image_ids: np.ndarray, text_ids: np.ndarray) -> jax.Array:
+        """int [B,h,w] and text ids int [B,m] -> joint ids int32 [B,L]."""
         flat = jnp.asarray(image_ids.reshape(len(image_ids), -1))
-        return assemble(flat, jnp.asarray(text_ids), config)
+        return assemble(flat, jnp.asarray(text_ids), self.gptface.config)
 
     def match_log_prob(self, images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """log p(q=1) of whole pictures with texts; float32 [B]."""
-        tokens = self.tokens(self.image_ids(images), texts)
-        return np.asarray(self._score(self._params, tokens))
+        return self.score(self.image_ids(images), texts)
+
+    def score(self, image_ids: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """The same of codes int [B,h,w]."""
+        return np.asarray(self._score(self.params, self.tokens(image_ids, texts)))
 
     def edit(
         self,
@@ -130,16 +136,34 @@ class Editor:
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
         result, scores = gptface_decode.rerank(
-            self.gptface.module, self._params, tokens, jnp.asarray(known), config, key,
+            self.gptface.module, self.params, tokens, jnp.asarray(known), config, key,
             samples,
         )  # fmt: skip
-        codes = np.asarray(result.tokens)[:, layout.image_slice]
-        ids = self.gptface.config.vocab.joint_to_image(codes)
-        decoded = self.vqgan.decode(ids.reshape(-1, *layout.grid))
         return Batch(
-            images=image.from_unit_range(decoded),
+            images=self._pictures(result.tokens),
             itm_log_prob=np.asarray(result.itm_log_prob),
             final_log_prob=np.asarray(jnp.max(scores, axis=1)),
             num_iterations=np.asarray(result.num_iterations),
             open_tokens=is_open,
         )
+
+    def sample(
+        self, texts: Sequence[str], config: gptface_decode.DecodeConfig, key: Any
+    ) -> np.ndarray:
+        """Whole pictures after B sentences, keys [B] -> uint8 [B,S,S,3]."""
+        layout = self.gptface.config.layout
+        nothing = np.zeros((len(texts), *layout.grid), np.int32)
+        tokens = self.tokens(nothing, texts)
+        known = np.ones(tokens.shape, bool)
+        known[:, layout.image_slice] = False
+        result = gptface_decode.decode(
+            self.gptface.module, self.params, tokens, jnp.asarray(known), config, key
+        )
+        return self._pictures(result.tokens)
+
+    def _pictures(self, tokens: jax.Array) -> np.ndarray:
+        layout = self.gptface.config.layout
+        codes = np.asarray(tokens)[:, layout.image_slice]
+        ids = self.gptface.config.vocab.joint_to_image(codes)
+        decoded = self.vqgan.decode(ids.reshape(-1, *layout.grid))
+        return image.from_unit_range(decoded)

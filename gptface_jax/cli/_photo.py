@@ -12,6 +12,21 @@ from gptface_jax.core.errors import UserError
 GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer", "embedding")
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default="demo", help="bundled name, model directory or training run"
+    )
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--decode",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of DecodeConfig, e.g. kl_max=0.2 or cfg=2; repeatable",
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", required=True, help="the photo")
     where = parser.add_argument_group("what may change (one of)")
@@ -25,13 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crop",
         metavar="x0,y0,x1,y1",
-        help="square that the model sees; default the central one",
+        help="square that the model sees; default the central one, or one around a "
+        "small or distant mask",
     )
-    parser.add_argument(
-        "--model", default="demo", help="bundled name, model directory or training run"
-    )
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
-    parser.add_argument("--seed", type=int, default=0)
+    add_model(parser)
     parser.add_argument(
         "--no-composite", action="store_true", help="the model's raw output"
     )
@@ -41,13 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--k", type=int, help="tokens committed per iteration")
     parser.add_argument("--select", choices=("boundary", "global"))
-    parser.add_argument(
-        "--decode",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any other option of DecodeConfig, e.g. kl_max=0.2 or cfg=2; repeatable",
-    )
 
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
@@ -72,17 +77,23 @@ def box(text: str | None, flag: str) -> tuple[int, ...] | None:
     return values
 
 
-def arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """What `Model.edit` and `Model.inpaint` have in common."""
-    changes = {"k": options.k, "select": options.select}
+def decode_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The NAME=VALUE of --decode."""
+    found = {}
     for given in options.decode:
         name, equals, value = given.partition("=")
         if not equals:
             raise UserError(f"--decode is '{given}'; give NAME=VALUE, e.g. kl_max=0.2")
         try:
-            changes[name] = ast.literal_eval(value)
+            found[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
-            changes[name] = value
+            found[name] = value
+    return found
+
+
+def arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `Model.edit` and `Model.inpaint` have in common."""
+    changes = {"k": options.k, "select": options.select}
     return {
         "mask": options.mask,
         "box": box(options.box, "--box"),
@@ -93,15 +104,23 @@ def arguments(options: argparse.Namespace) -> dict[str, Any]:
         "feather": options.feather,
         "grow": options.grow,
         **{k: v for k, v in changes.items() if v is not None},
+        **decode_options(options),
     }
 
 
-def check_out(options: argparse.Namespace) -> None:
-    """Refuses to write over the photo, its mask or anything that is no edit."""
+def load(options: argparse.Namespace):
+    """The model of --model and --tokenizer."""
+    import gptface_jax
+
+    return gptface_jax.load(options.model, tokenizer=options.tokenizer)
+
+
+def check_out(options: argparse.Namespace, *read: str | None) -> None:
+    """Refuses to write over what is read, or anything that is no edit."""
     from gptface_jax.apps import api
 
     out = os.path.realpath(options.out)
-    for given in (options.image, options.mask):
+    for given in read:
         if given and os.path.realpath(given) == out:
             raise UserError(f"--out is '{given}' itself; write to another file")
     api.outputs(options.out)
@@ -115,8 +134,9 @@ def finish(edit, out: str) -> None:
     for note in edit.details["notes"]:
         print(f"note: {note}")
     match = np.exp(edit.final_log_prob)
+    fits = f", p(text matches) {match:.3f}" if edit.text else ""
     print(
-        f"{edit.details['tokens']} tokens in {edit.details['iterations']} iterations, "
-        f"p(text matches) {match:.3f}"
+        f"{edit.details['tokens']} tokens in {edit.details['iterations']} iterations"
+        + fits
     )
     print("wrote " + ", ".join(str(p) for p in paths))

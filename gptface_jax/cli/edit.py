@@ -19,11 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    import gptface_jax
-
-    _photo.check_out(options)
+    _photo.check_out(options, options.image, options.mask)
     changes = {"guidance": options.guidance, "step_size": options.step_size}
-    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    model = _photo.load(options)
     edit = model.edit(
         options.image,
         options.text,

@@ -15,9 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    import gptface_jax
-
-    _photo.check_out(options)
-    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    _photo.check_out(options, options.image, options.mask)
+    model = _photo.load(options)
     edit = model.inpaint(options.image, **_photo.arguments(options))
     _photo.finish(edit, options.out)

@@ -231,6 +231,14 @@ def crop_square(image: np.ndarray) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
+def crop_to(image: np.ndarray, ratio: float) -> np.ndarray:
+    """The largest central part of an image [H,W,3] of a width-to-height ratio."""
+    height, width = image.shape[:2]
+    h, w = min(height, round(width / ratio)), min(width, round(height * ratio))
+    top, left = (height - max(h, 1)) // 2, (width - max(w, 1)) // 2
+    return image[top : top + max(h, 1), left : left + max(w, 1)]
+
+
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """Central square, resized: uint8 [H,W,3] -> uint8 [size,size,3]."""
     return resize(crop_square(image), (size, size))
@@ -365,6 +373,66 @@ def feathered(mask: np.ndarray, feather: int) -> np.ndarray:
         inner = ~dilate(~inner)
         alpha = alpha + inner
     return alpha / (1 + max(feather, 0))
+
+
+def continue_colours(
+    original: np.ndarray, edited: np.ndarray, mask: np.ndarray, cells: int = 16
+) -> np.ndarray:
+    """Adds to an edit what its surroundings lack, so that no border shows.
+
+    Around the mask both pictures show the same; how they differ there (colours that a
+    tokenizer shifts) is carried into the mask as smoothly as `prefill` does.
+
+    Args:
+      original, edited: uint8 [H,W,3].
+      mask: bool [H,W], where they may differ.
+      cells: the difference is known as means over a grid of so many rows and columns.
+
+    Returns:
+      uint8 [H,W,3].
+    """
+    size = mask.shape
+    known = ~mask[..., None]
+    difference = known * (original.astype(np.int16) - edited)
+    for axis in (0, 1):
+        starts = np.unique(np.arange(cells) * size[axis] // cells)
+        difference = np.add.reduceat(difference, starts, axis, np.int64)
+        known = np.add.reduceat(known, starts, axis, np.int64)
+    smooth = _pull_push(difference.astype(np.float32), known.astype(np.float32))
+    offset = resize(np.clip(np.round(smooth + 128), 0, 255).astype(np.uint8), size)
+    moved = edited.astype(np.int16) + offset - 128
+    return np.clip(moved, 0, 255).astype(np.uint8)
+
+
+def match_colours(
+    image: np.ndarray, inside: np.ndarray, target: np.ndarray, there: np.ndarray
+) -> np.ndarray:
+    """Gives a picture the mean and spread of each channel of another one.
+
+    Args:
+      image: uint8 [H,W,3].
+      inside: bool [H,W], the pixels that are to look like the target's.
+      target: uint8 [h,w,3].
+      there: bool [h,w], the target's pixels that count.
+
+    Returns:
+      uint8 [H,W,3].
+    """
+    own, wanted = image[inside].astype(np.float32), target[there].astype(np.float32)
+    # Twice the contrast is not the light of another room.
+    gain = np.clip(wanted.std(0) / np.maximum(own.std(0), 1.0), 0.5, 2.0)
+    moved = (image - own.mean(0)) * gain + wanted.mean(0)
+    return np.clip(np.round(moved), 0, 255).astype(np.uint8)
+
+
+def near(mask: np.ndarray, distance: float) -> np.ndarray:
+    """bool [H,W]: within `distance` pixels of where a mask changes its value."""
+    from scipy import ndimage
+
+    if mask.all() or not mask.any():
+        return np.zeros_like(mask)
+    inward, outward = (ndimage.distance_transform_edt(m) for m in (mask, ~mask))
+    return np.maximum(inward, outward) <= distance
 
 
 def composite(

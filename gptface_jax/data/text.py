@@ -165,6 +165,10 @@ class TextTokenizer:
         """Ids -> text, specials left out."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
+    def words(self) -> np.ndarray:
+        """bool [size]: entries that are whole words, of letters only."""
+        return np.array([word.isalpha() for word in self._vocab])
+
     def files(self, max_tokens: int = 64) -> dict[str, bytes]:
         """The files that `transformers.AutoTokenizer` opens: name -> content."""
         names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIALS))

@@ -297,7 +297,9 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
     )
 
 
-def _predict(module, params, tokens, is_open, remaining, config: DecodeConfig):
+def _predict(
+    module, params, tokens, is_open, remaining, config: DecodeConfig, words=None
+):
     """Scores side -> [B,P,V] of the guided model, and log p(q=1) [B].
 
     Scores are log-probabilities, or logits with `raw_confidence`.
@@ -327,6 +329,8 @@ def _predict(module, params, tokens, is_open, remaining, config: DecodeConfig):
             )
             for i, (view, below) in enumerate(zip(passes, belows))
         ]
+        if words is not None and "text" in found[0]:
+            found[0]["text"] = jnp.where(words, found[0]["text"], -jnp.inf)
         if len(found) == 1:
             return found[0]
         return jax.tree.map(lambda z, null: null + weight * (z - null), *found)
@@ -430,6 +434,7 @@ def decode(
     known: jax.Array,
     config: DecodeConfig,
     key: jax.Array,
+    words: jax.Array | None = None,
 ) -> DecodeResult:
     """Fills the open positions of every sequence of a batch.
 
@@ -445,6 +450,8 @@ def decode(
         `config.side` count as known. Padding must be known.
       config: options (static).
       key: one key, from which sample b gets fold_in(key, b), or keys [B].
+      words: bool [|V|], the text ids that may be drawn; default all but the special
+        ones.
 
     Returns:
       A DecodeResult after exactly ceil(open / k) iterations a sample.
@@ -465,7 +472,7 @@ def decode(
     def body(carry: _Carry) -> _Carry:
         remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(total, 1)  # 1 -> 0
         scores, match = _predict(
-            module, params, carry.tokens, carry.is_open, remaining, config
+            module, params, carry.tokens, carry.is_open, remaining, config, words
         )
         after = jax.vmap(commit)(carry, scores, match, remaining, key)
         busy = jnp.any(carry.is_open, axis=1)

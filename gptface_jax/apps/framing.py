@@ -1,0 +1,137 @@
+"""Which pixels may change, and which square of the photo the model sees."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+from gptface_jax.data import regions
+
+Box = tuple[int, int, int, int]
+
+
+def central(size: tuple[int, int]) -> Box:
+    """The largest square in the middle of a photo (H, W)."""
+    height, width = size
+    side = min(height, width)
+    x0, y0 = (width - side) // 2, (height - side) // 2
+    return x0, y0, x0 + side, y0 + side
+
+
+def around(mask: np.ndarray, least: int) -> Box:
+    """A square with context around what may change.
+
+    The central square where the mask lies in it and is not small (an aligned
+    portrait); else three times the mask, within the photo.
+
+    Args:
+      mask: bool [H,W], not empty.
+      least: smallest side in pixels.
+
+    Raises:
+      UserError: no square within the photo holds the mask.
+    """
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    extent, side = int(max(bottom - top, right - left)), min(height, width)
+    x0, y0, x1, y1 = middle = central(mask.shape)
+    held = x0 <= left and right <= x1 and y0 <= top and bottom <= y1
+    if held and 4 * extent >= side:
+        return middle
+    if extent > side:
+        raise UserError(
+            f"the mask is {right - left} x {bottom - top}; no square in a photo of "
+            f"{width} x {height} holds it: mask less"
+        )
+    side = min(side, max(3 * extent, least))
+
+    def start(low, high, length):
+        return int(np.clip((low + high - side) // 2, 0, length - side))
+
+    x0, y0 = start(left, right, width), start(top, bottom, height)
+    return x0, y0, x0 + side, y0 + side
+
+
+def frame(
+    size: tuple[int, int],
+    mask: images.Source | None,
+    box: Box | None,
+    region: str | None,
+    crop: Box | None,
+    least: int,
+) -> tuple[np.ndarray, Box, dict[str, Any]]:
+    """What may change, what the model sees, and how that was given.
+
+    Args:
+      size: (H, W) of the photo.
+      mask, box, region: exactly one of them; see `Model.edit`.
+      crop: square that the model sees; default the central one for a region, else
+        `around` the mask.
+      least: smallest side of a square that is chosen here.
+
+    Returns:
+      (mask bool [H,W], square, description for the sidecar).
+
+    Raises:
+      UserError: none or several are given, or they do not fit the photo.
+    """
+    given = [w for w in (mask, box, region) if w is not None]
+    if len(given) != 1:
+        raise UserError(
+            f"{len(given)} of mask, box and region are given; give exactly one"
+        )
+    if crop is not None:
+        crop = _box(crop, "crop")
+        x0, y0, x1, y1 = crop
+        regions.box_mask(crop, size)  # refuses a box that does not fit
+        if x1 - x0 != y1 - y0:
+            raise UserError(
+                f"crop {x0},{y0},{x1},{y1} is {x1 - x0} x {y1 - y0}; give a square"
+            )
+    if region is not None:
+        crop = crop or central(size)
+        x0, y0, x1, y1 = crop
+        result = np.zeros(size, bool)
+        result[y0:y1, x0:x1] = regions.region_mask(region, x1 - x0)
+        said: dict[str, Any] = {"region": region}
+    elif box is not None:
+        box = _box(box, "box")
+        result, said = regions.box_mask(box, size), {"box": [int(v) for v in box]}
+    else:
+        result = images.decode_mask(mask, size)
+        said = {"picture": hashlib.sha256(np.packbits(result)).hexdigest()[:16]}
+        if isinstance(mask, (str, os.PathLike)):
+            said["file"] = pathlib.Path(mask).name
+    if not result.any():
+        raise UserError(
+            f"region '{region}' holds no pixel of a square of {x1 - x0}; give a larger "
+            "photo"
+        )
+    crop = crop or around(result, least)
+    x0, y0, x1, y1 = crop
+    inside = result[y0:y1, x0:x1]
+    if result.sum() != inside.sum():
+        raise UserError(
+            f"{int(result.sum() - inside.sum())} masked pixels lie outside the square "
+            f"{x0},{y0},{x1},{y1} that the model sees; mask less or give another crop"
+        )
+    if inside.all():
+        raise UserError(
+            "the mask covers the whole picture; leave something for the model to fit "
+            "the edit to"
+        )
+    return result, crop, {**said, "pixels": int(result.sum())}
+
+
+def _box(values: Any, name: str) -> Box:
+    box = tuple(values)
+    if len(box) != 4 or not all(isinstance(v, (int, np.integer)) for v in box):
+        raise UserError(f"{name} is {values!r}; give (x0, y0, x1, y1), whole numbers")
+    return box

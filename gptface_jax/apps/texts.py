@@ -1,0 +1,164 @@
+"""Words for a picture: tags and captions by text-side decoding (SPEC A.12.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.apps.editing import Editor
+from gptface_jax.core.errors import UserError
+from gptface_jax.systems.gptface import decode
+
+_SLOTS, _BATCH, _ROUNDS = 8, 16, 4
+# They fit every picture.
+_STOP = (
+    "a an and are bare he her his in is looking no not of on she someone the this to "
+    "wearing with without"
+)
+_LOGITS = jax.jit(decode.side_logits, static_argnums=(0, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """A word and how well it fits.
+
+    Attributes:
+      word: of the vocabulary.
+      score: probability * match, by which tags are ranked.
+      probability: of the word in a list of one tag.
+      match: p(q=1) of the picture and the word.
+    """
+
+    word: str
+    score: float
+    probability: float
+    match: float
+
+
+def tags(
+    editor: Editor,
+    pixels: np.ndarray,
+    count: int,
+    config: decode.DecodeConfig,
+    key: jax.Array,
+) -> list[Tag]:
+    """Distinct words for a picture, best first.
+
+    Lists of masked tags, "[MASK], [MASK], ...", are decoded until there are enough
+    words or they repeat themselves; each word is then scored by itself.
+
+    Args:
+      editor: the networks.
+      pixels: uint8 [1,S,S,3].
+      count: most words wanted.
+      config: of the decoder, with side "text".
+      key: of the random choices.
+
+    Raises:
+      UserError: a count below 1.
+    """
+    if count < 1:
+        raise UserError(f"count is {count}; use 1 or more")
+    tokenizer = editor.tokenizer
+    words = tokenizer.words()
+    words[np.isin(np.arange(len(words)), _ids(tokenizer, _STOP))] = False
+    prefix, comma = _ids(tokenizer, "tags :"), _ids(tokenizer, ",")
+    if tokenizer.unk_id in prefix:
+        prefix = []
+    slots = editor.gptface.config.layout.max_text_tokens - len(prefix)
+    number = min(_SLOTS, (slots + len(comma)) // (1 + len(comma)))
+    template = [*prefix, *([tokenizer.mask_id, *comma] * number)[: -len(comma) or None]]
+    ids = editor.image_ids(pixels)
+    found: dict[int, None] = {}  # in the order of discovery
+    for turn in range(_ROUNDS):
+        before = len(found)
+        keys = _fold(key, np.arange(_BATCH) + turn * _BATCH)
+        filled = _fill(editor, ids, [template] * _BATCH, words, config, keys)
+        drawn = filled[:, np.array(template) == tokenizer.mask_id]
+        found |= dict.fromkeys(drawn.ravel().tolist())
+        if len(found) >= count or len(found) == before:
+            break
+    chosen = np.array(list(found))
+    probability = _slot_probabilities(editor, ids, prefix, words, config)[chosen]
+    texts = [tokenizer.decode([w]) for w in chosen]
+    match = np.exp(editor.score(np.repeat(ids, len(texts), 0), texts))
+    scored = [
+        Tag(word, float(p * m), float(p), float(m))
+        for word, p, m in zip(texts, probability, match)
+    ]
+    return sorted(scored, key=lambda tag: -tag.score)[:count]
+
+
+def captions(
+    editor: Editor,
+    pixels: np.ndarray,
+    words: int,
+    samples: int,
+    config: decode.DecodeConfig,
+    key: jax.Array,
+) -> list[tuple[str, float]]:
+    """Sentences of so many tokens for a picture, and p(q=1) of each, best first.
+
+    Args:
+      editor, pixels, config, key: see `tags`.
+      words: tokens of each sentence.
+      samples: sentences drawn; equal ones are given once.
+
+    Raises:
+      UserError: more words than the model reads, or no samples.
+    """
+    most = editor.gptface.config.layout.max_text_tokens
+    if not 1 <= words <= most:
+        raise UserError(f"words is {words}; this model writes 1 to {most}")
+    if samples < 1:
+        raise UserError(f"samples is {samples}; use 1 or more")
+    ids = editor.image_ids(pixels)
+    template = [editor.tokenizer.mask_id] * words
+    keys = _fold(key, np.arange(samples))
+    filled = _fill(editor, ids, [template] * samples, None, config, keys)
+    texts = list(dict.fromkeys(editor.tokenizer.decode(row) for row in filled))
+    match = np.exp(editor.score(np.repeat(ids, len(texts), 0), texts))
+    return sorted(zip(texts, match.tolist()), key=lambda pair: -pair[1])
+
+
+def _ids(tokenizer, text: str) -> list[int]:
+    ids = tokenizer.encode([text])[0]
+    return [int(i) for i in ids if i != tokenizer.pad_id]
+
+
+def _fold(key, numbers):
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+
+
+def _tokens(editor: Editor, image_ids, rows) -> jax.Array:
+    """Joint ids [B,L] of one picture's codes and B rows of text ids."""
+    text = np.full(
+        (len(rows), editor.gptface.config.layout.max_text_tokens),
+        editor.tokenizer.pad_id,
+    )
+    text[:, : len(rows[0])] = rows
+    return editor.joined(np.repeat(image_ids, len(rows), 0), text)
+
+
+def _fill(editor, image_ids, rows, words, config, keys) -> np.ndarray:
+    """Rows of text ids with their [MASK]s decoded; `words` bool [|V|] may be drawn."""
+    tokens = _tokens(editor, image_ids, rows)
+    known = tokens != editor.tokenizer.mask_id
+    result = decode.decode(
+        editor.gptface.module, editor.params, tokens, known, config, keys, words
+    )
+    where = editor.gptface.config.layout.text_slice
+    return np.asarray(result.tokens)[:, where][:, : len(rows[0])]
+
+
+def _slot_probabilities(editor, image_ids, prefix, words, config) -> np.ndarray:
+    """float32 [|V|]: what a single open slot after the prefix holds."""
+    row = [*prefix, editor.tokenizer.mask_id]
+    tokens = _tokens(editor, image_ids, [row])[0]
+    variables = {"params": editor.params}
+    logits = _LOGITS(editor.gptface.module, variables, tokens, config)
+    logits = jnp.where(words, logits["text"][len(prefix)], -jnp.inf)
+    return np.asarray(jax.nn.softmax(logits))

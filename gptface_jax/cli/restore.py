@@ -1,0 +1,46 @@
+"""Paint over the scratches and cracks of an old photo.
+
+gptface restore --image old.jpg --out new.png
+gptface restore --image old.jpg --damage marked.png --out new.png
+
+Scratches are found by themselves (thin bright or dark lines) or marked in white in a
+picture of the photo's size. The strip FILE.strip.png shows what was painted over.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _photo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", required=True, help="the photo")
+    parser.add_argument("--damage", help="picture of its size, white = damaged")
+    parser.add_argument(
+        "--kind",
+        choices=("bright", "dark", "both"),
+        default="both",
+        help="of the scratches that are to be found",
+    )
+    parser.add_argument(
+        "--paint",
+        choices=("damage", "tokens"),
+        default="damage",
+        help="damaged pixels only, or all that the model drew (for wide scratches)",
+    )
+    parser.add_argument("--out", required=True, help="FILE.png for the result")
+    _photo.add_model(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    _photo.check_out(options, options.image, options.damage)
+    restored = _photo.load(options).restore(
+        options.image,
+        options.damage,
+        kind=options.kind,
+        paint=options.paint,
+        seed=options.seed,
+        **_photo.decode_options(options),
+    )
+    _photo.finish(restored, options.out)

@@ -1,0 +1,54 @@
+"""Join two photos along a seam; the model draws what lies along it.
+
+gptface stitch --first a.jpg --second b.jpg --out both.png
+gptface stitch --first a.jpg --second b.jpg --seam mask.png --out both.png
+
+Both should show a face upright in the same place. The first gives the size; the
+second gets its colours.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _photo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--first", required=True, help="photo on the left, or on top")
+    parser.add_argument("--second", required=True, help="the other photo")
+    parser.add_argument(
+        "--seam",
+        default="vertical",
+        help="vertical, horizontal, or a picture of the first's size, white = second",
+    )
+    parser.add_argument(
+        "--at", type=float, default=0.5, help="place of a straight seam, 0 to 1"
+    )
+    parser.add_argument(
+        "--band", type=float, default=2.0, help="tokens along the seam drawn anew"
+    )
+    parser.add_argument(
+        "--keep-colours", action="store_true", help="leave the second's colours"
+    )
+    parser.add_argument("--text", default="", help="a sentence to follow")
+    parser.add_argument("--samples", type=int, default=1, help="candidates; best kept")
+    parser.add_argument("--out", required=True, help="FILE.png for the result")
+    _photo.add_model(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    _photo.check_out(options, options.first, options.second, options.seam)
+    joined = _photo.load(options).stitch(
+        options.first,
+        options.second,
+        seam=options.seam,
+        at=options.at,
+        band=options.band,
+        colours=not options.keep_colours,
+        text=options.text,
+        samples=options.samples,
+        seed=options.seed,
+        **_photo.decode_options(options),
+    )
+    _photo.finish(joined, options.out)

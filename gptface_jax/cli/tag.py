@@ -1,0 +1,52 @@
+"""Words and sentences that fit a photo, and how well.
+
+gptface tag --image photo.jpg
+gptface tag --image photo.jpg --text "a smiling woman" --text "a man with a beard"
+gptface tag --image photo.jpg --caption 8
+
+The model sees the photo's central square, which a face should fill. It describes what
+is seen; it knows no names. The demo model has few words and is often wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+
+from gptface_jax.cli import _photo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", required=True, help="the photo")
+    parser.add_argument("--count", type=int, default=10, help="tags")
+    parser.add_argument(
+        "--text", action="append", help="score this sentence instead; repeatable"
+    )
+    parser.add_argument(
+        "--caption", type=int, metavar="N", help="write sentences of N words instead"
+    )
+    parser.add_argument("--json", metavar="FILE", help="the same figures as JSON")
+    _photo.add_model(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    model, decode = _photo.load(options), _photo.decode_options(options)
+    if options.text:
+        scores = model.match(options.image, options.text)
+        found = [{"text": t, "match": float(p)} for t, p in zip(options.text, scores)]
+    elif options.caption:
+        written = model.caption(
+            options.image, options.caption, seed=options.seed, **decode
+        )
+        found = [{"text": text, "match": match} for text, match in written]
+    else:
+        tags = model.tag(options.image, options.count, seed=options.seed, **decode)
+        found = [dataclasses.asdict(tag) for tag in tags]
+    for row in found:
+        label, *figures = row.values()
+        print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
+    if options.json:
+        record = {"image": options.image, "model": model.digest, "found": found}
+        pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")

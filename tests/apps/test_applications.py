@@ -1,0 +1,140 @@
+"""Restoration, stitching, sampling and tagging, by the smallest model of the way."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import gptface_jax
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import synthetic
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return gptface_jax.load(tiny / "model")
+
+
+@pytest.fixture(scope="module")
+def faces():
+    source = synthetic.SyntheticFaces(size=96, count=9, seed=5)
+    return [source[i].image for i in range(2)]
+
+
+def test_scratches_of_a_wide_photo_are_painted_over(model, faces):
+    photo = np.concatenate(faces, axis=1)
+    old = Image.fromarray(photo)
+    for start in (10, 110):
+        line = [(start, 20), (start + 30, 60), (start + 60, 70)]
+        ImageDraw.Draw(old).line(line, fill=(250, 250, 250), width=2)
+    old = np.asarray(old)
+    restored = model.restore(old, kind="bright")
+    after = np.asarray(restored.image)
+    np.testing.assert_array_equal(after[~restored.mask], old[~restored.mask])
+    assert len(restored.details["squares"]) == 2
+    truth = (old != photo).any(-1)
+    assert restored.mask[truth].mean() > 0.6
+    assert after[truth & restored.mask].mean() < old[truth & restored.mask].mean()
+    # The mask may be given, and all that was drawn be shown.
+    marked = Image.fromarray(truth)
+    wide = model.restore(old, marked, paint="tokens")
+    assert (wide.mask >= truth).all() and wide.mask.sum() > 3 * truth.sum()
+    with pytest.raises(UserError, match="no dark scratch was found; mark the damage"):
+        model.restore(np.full((64, 64, 3), 120, np.uint8), kind="dark")
+    with pytest.raises(UserError, match="paint is 'all'"):
+        model.restore(old, paint="all")
+    with pytest.raises(UserError, match="needs a text"):
+        model.restore(old, guidance="ascent")
+
+
+def test_two_photos_are_joined_along_any_seam(model, faces):
+    first, second = faces
+    joined = model.stitch(first, second, colours=False)
+    after, band = np.asarray(joined.image), joined.mask
+    assert band[:, 48].all() and not band[:, :30].any() and not band[:, 66:].any()
+    np.testing.assert_array_equal(after[:, :30], first[:, :30])
+    np.testing.assert_array_equal(after[:, 66:], second[:, 66:])
+    lower = model.stitch(first, second, seam="horizontal", at=0.75, colours=False)
+    assert lower.mask[72].all() and not lower.mask[:50].any()
+    # A dark second photo gets the colours of the first.
+    dark = (second // 4).astype(np.uint8)
+    matched = np.asarray(model.stitch(first, dark).before)[:, 60:]
+    assert matched.mean() > dark[:, 60:].mean() + 20
+    seam = np.zeros((96, 96), np.uint8)
+    seam[20:60, 20:60] = 255
+    inside = model.stitch(first, Image.fromarray(second).resize((50, 40)), seam=seam)
+    assert inside.mask[40, 20] and not inside.mask[40, 40]
+    for wrong, said in (
+        ({"at": 1.0}, "at is 1.0"),
+        ({"seam": np.full((96, 96), 255, np.uint8)}, "nothing of the first"),
+    ):
+        with pytest.raises(UserError, match=said):
+            model.stitch(first, second, **wrong)
+
+
+def test_faces_are_drawn_from_nothing_and_differ(model):
+    drawn = model.sample(3, seed=4)
+    arrays = [np.asarray(x) for x in drawn]
+    assert arrays[0].shape == (model.editor.size,) * 2 + (3,)
+    assert (arrays[0] != arrays[1]).any() and (arrays[1] != arrays[2]).any()
+    again = model.sample(2, seed=4)
+    np.testing.assert_array_equal(np.asarray(again[1]), arrays[1])
+    with pytest.raises(UserError, match="count is 0"):
+        model.sample(0)
+
+
+def test_tags_are_distinct_words_in_order_of_their_score(model, faces):
+    tags = model.tag(faces[0], 6)
+    words = [tag.word for tag in tags]
+    assert 0 < len(words) <= 6 and len(set(words)) == len(words)
+    assert all(word.isalpha() and not word.startswith("#") for word in words)
+    assert not {"a", "with", "no"} & set(words)
+    scores = [tag.score for tag in tags]
+    assert scores == sorted(scores, reverse=True)
+    for tag in tags:
+        assert tag.score == pytest.approx(tag.probability * tag.match, rel=1e-5)
+        assert tag.match == pytest.approx(model.match(faces[0], [tag.word])[0], 1e-4)
+    assert model.tag(faces[0], 6) == tags
+
+
+def test_captions_have_the_length_asked_for(model, faces):
+    written = model.caption(faces[0], 5, samples=4)
+    matches = [match for _, match in written]
+    assert matches == sorted(matches, reverse=True)
+    ids = model.editor.tokenizer.encode([text for text, _ in written], 8)
+    assert ((ids != model.editor.tokenizer.pad_id).sum(1) <= 5).all()
+    with pytest.raises(UserError, match="words is 99; this model writes 1 to"):
+        model.caption(faces[0], 99)
+
+
+def test_the_commands(tiny, faces, tmp_path, capsys, gptface_command):
+    for name, face in zip("ab", faces):
+        Image.fromarray(face).save(tmp_path / f"{name}.png")
+    damaged = np.zeros((96, 96), np.uint8)
+    damaged[30:33] = 255
+    Image.fromarray(damaged).save(tmp_path / "damage.png")
+    first = tmp_path / "a.png"
+    base = ("--model", tiny / "model", "--decode", "k=16")
+    run = gptface_command
+    out = ("--out", tmp_path / "r.png")
+    mark = ("--damage", tmp_path / "damage.png")
+    assert run("restore", *base, "--image", first, *mark, *out) == 0
+    assert (tmp_path / "r.strip.png").is_file()
+    assert json.loads((tmp_path / "r.json").read_text())["decode"]["k"] == 16
+    assert run("restore", *base, "--image", first, *mark, "--out", first) == 2
+    assert "write to another file" in capsys.readouterr().err
+    both = ("--first", first, "--second", tmp_path / "b.png")
+    assert run("stitch", *base, *both, "--out", tmp_path / "s.png") == 0
+    sheet = tmp_path / "sheet.png"
+    assert run("sample", *base, "--count", 2, "--out", sheet) == 0
+    assert "generative model" in Image.open(sheet).text["Comment"]
+    capsys.readouterr()
+    told = ("--text", "a man", "--text", "glasses", "--json", tmp_path / "t.json")
+    assert run("tag", *base, "--image", first, *told) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+    found = json.loads((tmp_path / "t.json").read_text())["found"]
+    assert [row["text"] for row in found] == ["a man", "glasses"]
+    assert run("tag", "--model", tiny / "model", "--image", first, "--count", 3) == 0
+    words = capsys.readouterr().out.splitlines()
+    assert 0 < len(words) <= 3 and len(words[0].split()) == 4

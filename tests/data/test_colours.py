@@ -1,0 +1,48 @@
+"""Edits continue the colours of what is around them."""
+
+import numpy as np
+
+from gptface_jax.data import image
+
+
+def test_a_shift_of_colour_is_taken_back_inside_the_mask():
+    rng = np.random.default_rng(0)
+    original = rng.integers(80, 120, (64, 64, 3)).astype(np.uint8)
+    mask = np.zeros((64, 64), bool)
+    mask[20:40, 24:44] = True
+    edited = original + np.array([30, 0, 10], np.uint8)  # of the whole decode
+    edited[mask] = np.array([150, 60, 70])
+    moved = image.continue_colours(original, edited, mask).astype(int)
+    assert np.abs(moved[mask] - [120, 60, 60]).max() <= 2
+    assert np.abs(moved[~mask] - original[~mask]).max() <= 2
+    same = image.continue_colours(original, original, mask)
+    np.testing.assert_array_equal(same, original)
+
+
+def test_colours_are_matched_where_they_count():
+    rng = np.random.default_rng(1)
+    own = np.clip(rng.normal(90, 10, (40, 40, 3)), 0, 255).astype(np.uint8)
+    target = np.clip(rng.normal(140, 15, (30, 30, 3)), 0, 255).astype(np.uint8)
+    here, there = np.zeros((40, 40), bool), np.zeros((30, 30), bool)
+    here[:, 20:], there[:, :10] = True, True
+    moved = image.match_colours(own, here, target, there)
+    np.testing.assert_allclose(moved[here].mean(0), target[there].mean(0), atol=1)
+    np.testing.assert_allclose(moved[here].std(0), target[there].std(0), atol=1)
+    flat = np.full((4, 4, 3), 7, np.uint8)  # no spread to stretch
+    all_of_it = np.ones((4, 4), bool)
+    assert np.isfinite(image.match_colours(flat, all_of_it, own, here)).all()
+
+
+def test_near_is_a_band_along_the_border():
+    mask = np.zeros((10, 20), bool)
+    mask[:, 12:] = True
+    band = image.near(mask, 2)
+    assert band[:, 10:14].all() and band.sum() == 40
+    assert not image.near(np.ones((5, 5), bool), 3).any()
+
+
+def test_the_largest_part_of_a_shape():
+    picture = np.arange(60 * 40 * 3).reshape(60, 40, 3)
+    assert image.crop_to(picture, 1.0).shape == (40, 40, 3)
+    assert image.crop_to(picture, 2.0).shape == (20, 40, 3)
+    np.testing.assert_array_equal(image.crop_to(picture, 0.5)[:, 0], picture[:, 5])
