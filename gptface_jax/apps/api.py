@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax import __version__
-from gptface_jax.apps import framing, networks, pictures, texts
+from gptface_jax.apps import framing, networks, pictures, proposing, texts
 from gptface_jax.apps.editing import Editor
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
@@ -145,9 +145,12 @@ class Model:
         composite: bool = True,
         feather: int | None = None,
         grow: int = 0,
+        area: float = 0.2,
         **decode: Any,
     ) -> Edit:
         """Changes a region of a photo so that a sentence fits it.
+
+        Without a mask, box or region the model proposes one, see `propose`.
 
         Args:
           image: path, encoded bytes, PIL image or uint8 array [H,W,3].
@@ -165,6 +168,7 @@ class Model:
           feather: soft edge inside the mask, in pixels; default 1/32 of the crop.
           grow: tokens by which the mask is enlarged for the model (not for the
             compositing).
+          area: share of the crop that a proposed region takes.
           **decode: fields of `DecodeConfig`, e.g. step_size=0.02, k=4.
 
         Raises:
@@ -189,10 +193,51 @@ class Model:
         if unknown:
             notes.append(f"{unknown} words of the text are unknown to the model")
         photo = images.decode(image)
+        proposed = mask is None and box is None and region is None
+        if proposed:
+            crop = crop or framing.central(photo.shape[:2])
+            mask = self.propose(photo, text, crop=crop, area=area)
+            notes.append("the region was proposed by the model; look at the strip")
         framed = self._framed(photo, mask, box, region, crop)
+        if proposed:
+            framed[2]["proposed"] = area
         return self._run(
             photo, text, framed, seed, samples, composite, feather, grow, config, notes
         )
+
+    def propose(
+        self,
+        image: images.Source,
+        text: str,
+        *,
+        source: str = proposing.NEUTRAL,
+        method: str = "occlusion",
+        area: float = 0.2,
+        crop: Box | None = None,
+    ) -> np.ndarray:
+        """Where a sentence wants a photo changed: a mask to correct, bool [H,W].
+
+        Args:
+          image, text: see `edit`.
+          source: what is seen now, where it is known.
+          method: see `proposing.saliency`.
+          area: share of the crop to take, above 0 and below 1.
+          crop: square that the model sees; default the central one.
+
+        Raises:
+          UserError: an argument that cannot be used.
+        """
+        if not 0 < area < 1:
+            raise UserError(f"area is {area}; use a share between 0 and 1")
+        photo = images.decode(image)
+        crop = framing.checked_crop(crop, photo.shape[:2])
+        x0, y0, x1, y1 = crop
+        square = photo[y0:y1, x0:x1]
+        small = images.resize(square, (self.editor.size,) * 2)
+        tokens = proposing.propose(self.editor, small, text, source, method, area)
+        mask = np.zeros(photo.shape[:2], bool)
+        mask[y0:y1, x0:x1] = images.tokens_to_pixels(tokens, square.shape[:2])
+        return mask
 
     def inpaint(
         self,

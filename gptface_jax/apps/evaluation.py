@@ -12,13 +12,27 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from gptface_jax.apps import networks, training
+from gptface_jax.apps import networks, proposing, training
 from gptface_jax.apps.api import Model
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, image, probe, regions, sources, transforms
+from gptface_jax.data import (
+    captions,
+    image,
+    probe,
+    regions,
+    sources,
+    synthetic,
+    transforms,
+)
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import edits
 from gptface_jax.systems.gptface.decode import DecodeConfig
+
+# Attributes that change a part of a drawn face.
+SHOWN = (
+    "Smiling", "Eyeglasses", "Wearing_Hat", "Black_Hair", "Bald", "Goatee",
+    "Wearing_Lipstick", "Wearing_Necktie",
+)  # fmt: skip
 
 
 class Judge:
@@ -111,6 +125,10 @@ def judge_edits(
     for place, name in enumerate(attributes):
         column = judge.attributes.index(name)
         region = regions.region_mask(regions.OF_ATTRIBUTE[name], size)
+        grid = model.editor.gptface.config.layout.grid
+        drawn = image.tokens_to_pixels(
+            image.pixels_to_tokens(region, grid), region.shape
+        )
         seen = {}
         for present in (True, False):
             texts = [
@@ -125,7 +143,12 @@ def judge_edits(
             )
             pasted = np.stack(
                 [
-                    image.composite(a, b, region, max(1, size // 32))
+                    image.composite(
+                        a,
+                        image.continue_colours(a, b, drawn),
+                        region,
+                        max(1, size // 32),
+                    )
                     for a, b in zip(photos, decoded)
                 ]
             )
@@ -165,26 +188,17 @@ def _edit_all(
     results = []
     for start in range(0, len(photos), batch_size):
         numbers = np.arange(start, start + batch_size) % len(photos)
-        best = best_score = None
-        for sample in range(samples):
-            keys = jax.vmap(
-                lambda i, s=sample: jax.random.fold_in(jax.random.fold_in(key, s), i)
-            )(numbers)
-            batch = model.editor.edit(
-                photos[numbers],
-                np.repeat(region[None], batch_size, 0),
-                [texts[i] for i in numbers],
-                config,
-                keys,
-            )
-            if best is None:
-                best, best_score = batch.images, batch.final_log_prob
-            else:
-                better = batch.final_log_prob > best_score
-                best = np.where(better[:, None, None, None], batch.images, best)
-                best_score = np.maximum(batch.final_log_prob, best_score)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+        batch = model.editor.edit(
+            photos[numbers],
+            np.repeat(region[None], batch_size, 0),
+            [texts[i] for i in numbers],
+            config,
+            keys,
+            samples=samples,
+        )
         count = min(batch_size, len(photos) - start)
-        results.append(best[:count])
+        results.append(batch.images[:count])
         bar.update(count)
     return np.concatenate(results)
 
@@ -331,3 +345,91 @@ def open_records(spec: Mapping[str, Any], limit: int) -> list[Record]:
     """The first `limit` records of a source."""
     source = sources.open_source(spec)
     return [source[i] for i in range(min(limit, len(source)))]
+
+
+def proposals(
+    model: Model,
+    attributes: Sequence[str],
+    count: int,
+    *,
+    method: str = "occlusion",
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """How well proposed masks meet the pixels that an edit of a drawn face changes.
+
+    The truth is that of two drawings that differ in one attribute. Every mask takes the
+    share of tokens that the attribute changes on average in other faces; of those also
+    comes the average map.
+
+    Args:
+      model: the networks.
+      attributes: names of `synthetic.ATTRIBUTES`.
+      count: faces of each.
+      method: of `proposing.saliency`.
+      seed: of the faces and of the random blobs.
+      progress: show a bar.
+
+    Returns:
+      {"attributes": name -> {mask: mean IoU over tokens}, "mean": {mask: ...}} of the
+      masks proposed, proposed x average, average, centre, random.
+    """
+    grid = model.editor.gptface.config.layout.grid
+    size = model.editor.size
+    faces = synthetic.SyntheticFaces(size=size, count=4000, seed=1000 + seed)
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(grid)
+    centre = -np.hypot(rows - (grid[0] - 1) / 2, columns - (grid[1] - 1) / 2)
+    bar = tqdm.tqdm(total=len(attributes) * count, disable=not progress)
+    table = {}
+    for name in attributes:
+        pairs, number = [], 0
+        while len(pairs) < 2 * count:
+            before = faces.factors(number)
+            present = synthetic.labels(before)[name] < 0.5
+            after = synthetic.set_attribute(before, name, present)
+            changed = synthetic.edit_mask(before, after, size)
+            if changed.any():
+                pairs.append((number, present, image.pixels_to_tokens(changed, grid)))
+            number += 1
+        average = np.mean([truth for *_, truth in pairs[count:]], axis=0)
+        area = float(average.mean())
+        found: dict[str, list[float]] = {}
+        for number, present, truth in pairs[:count]:
+            record = faces[number]
+            wanted, now = (
+                captions.edit_text(
+                    name, p, record.labels, np.random.default_rng(number)
+                )
+                for p in (present, not present)
+            )
+            salience = proposing.saliency(
+                model.editor, record.image[None], wanted, now, method
+            )
+            masks = {
+                "proposed": proposing.mask_tokens(salience, area),
+                "proposed x average": proposing.mask_tokens(salience, area, average),
+                "average": _highest(average, area),
+                "centre": _highest(centre, area),
+                "random": _highest(_from(rng.integers(grid), grid), area),
+            }
+            for kind, mask in masks.items():
+                iou = (mask & truth).sum() / (mask | truth).sum()
+                found.setdefault(kind, []).append(iou)
+            bar.update(1)
+        table[name] = {kind: float(np.mean(x)) for kind, x in found.items()}
+    bar.close()
+    kinds = list(table[attributes[0]])
+    mean = {k: float(np.mean([row[k] for row in table.values()])) for k in kinds}
+    return {"attributes": table, "mean": mean}
+
+
+def _highest(values: np.ndarray, area: float) -> np.ndarray:
+    count = max(1, round(area * values.size))
+    return values >= np.sort(values.ravel())[-count]
+
+
+def _from(point: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Minus the distance of each cell to a point: its highest are a blob."""
+    rows, columns = np.indices(grid)
+    return -np.hypot(rows - point[0], columns - point[1])

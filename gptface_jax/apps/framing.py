@@ -59,6 +59,23 @@ def around(mask: np.ndarray, least: int) -> Box:
     return x0, y0, x0 + side, y0 + side
 
 
+def checked_crop(crop: Box | None, size: tuple[int, int]) -> Box:
+    """A square within a photo (H, W); default the central one.
+
+    Raises:
+      UserError: it leaves the photo, or is none.
+    """
+    if crop is None:
+        return central(size)
+    x0, y0, x1, y1 = crop = _box(crop, "crop")
+    regions.box_mask(crop, size)  # refuses a box that does not fit
+    if x1 - x0 != y1 - y0:
+        raise UserError(
+            f"crop {x0},{y0},{x1},{y1} is {x1 - x0} x {y1 - y0}; give a square"
+        )
+    return crop
+
+
 def frame(
     size: tuple[int, int],
     mask: images.Source | None,
@@ -87,17 +104,9 @@ def frame(
         raise UserError(
             f"{len(given)} of mask, box and region are given; give exactly one"
         )
-    if crop is not None:
-        crop = _box(crop, "crop")
-        x0, y0, x1, y1 = crop
-        regions.box_mask(crop, size)  # refuses a box that does not fit
-        if x1 - x0 != y1 - y0:
-            raise UserError(
-                f"crop {x0},{y0},{x1},{y1} is {x1 - x0} x {y1 - y0}; give a square"
-            )
+    if crop is not None or region is not None:
+        x0, y0, x1, y1 = crop = checked_crop(crop, size)
     if region is not None:
-        crop = crop or central(size)
-        x0, y0, x1, y1 = crop
         result = np.zeros(size, bool)
         result[y0:y1, x0:x1] = regions.region_mask(region, x1 - x0)
         said: dict[str, Any] = {"region": region}

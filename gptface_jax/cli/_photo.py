@@ -62,6 +62,9 @@ def add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, default=4, help="candidates; the best one is kept"
     )
+    parser.add_argument(
+        "--area", type=float, default=0.2, help="share that a proposed region takes"
+    )
 
 
 def box(text: str | None, flag: str) -> tuple[int, ...] | None:

@@ -2,6 +2,8 @@
 
 gptface edit --image photo.jpg --region mouth --text "a smiling woman" --out new.png
 
+Without --mask, --box or --region the model proposes a region by itself.
+
 Beside FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask,
 after) and FILE.json (seed, text, mask, model, match score per iteration).
 """
@@ -26,6 +28,7 @@ def run(options: argparse.Namespace) -> None:
         options.image,
         options.text,
         samples=options.samples,
+        area=options.area,
         **_photo.arguments(options),
         **{k: v for k, v in changes.items() if v is not None},
     )

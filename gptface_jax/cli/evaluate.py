@@ -6,8 +6,12 @@ gptface evaluate judge --judge runs/judge --images synthetic --limit 1000 --seed
 gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
     --limit 256 --seed 77 --guidance ascent_norm none --decode-seeds 0 1 2
 
+gptface evaluate proposals --model demo --limit 64
+
 edits: every picture is edited twice an attribute, with a text that asks for it and
 one that rules it out; a classifier trained apart says what it sees.
+proposals: how well the masks that a sentence proposes meet the pixels that two drawings
+differ in.
 """
 
 from __future__ import annotations
@@ -18,9 +22,11 @@ import json
 from gptface_jax.cli import _photo, _source
 from gptface_jax.core.errors import UserError
 
+KINDS = ("likelihood", "matching", "judge", "edits", "proposals")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("likelihood", "matching", "judge", "edits"))
+    parser.add_argument("what", choices=KINDS)
     _source.add_arguments(parser, required=False)
     parser.add_argument("--run", help="GPTFace training run (likelihood)")
     parser.add_argument("--tokens", help="token cache to evaluate on (likelihood)")
@@ -28,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
     parser.add_argument("--judge", help="judge training run")
     parser.add_argument("--attributes", nargs="+", help="default: six of CelebA's")
+    parser.add_argument("--method", default="occlusion", help="of the proposals")
     parser.add_argument("--max-phrases", type=int, default=10)
     parser.add_argument("--guidance", nargs="+", choices=_photo.GUIDANCE)
     parser.add_argument("--step-size", type=float)
@@ -127,3 +134,16 @@ def _edits(options, evaluation):
         said = [t for a in attributes for t in ("before", f"+ {a}", f"- {a}")]
         pictures.save(pictures.sheet(shown, 6, said, cell=128), options.sheet)
     return rows
+
+
+def _proposals(options, evaluation):
+    import gptface_jax
+
+    return evaluation.proposals(
+        gptface_jax.load(options.model, tokenizer=options.tokenizer),
+        options.attributes or evaluation.SHOWN,
+        options.limit or 64,
+        method=options.method,
+        seed=options.seed or 0,
+        progress=not options.quiet,
+    )

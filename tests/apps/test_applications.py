@@ -7,8 +7,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 import gptface_jax
+from gptface_jax.apps import evaluation, proposing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
+from gptface_jax.systems.gptface import decode
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,53 @@ def test_captions_have_the_length_asked_for(model, faces):
         model.caption(faces[0], 99)
 
 
+def test_a_region_is_proposed_where_the_picture_contradicts_the_text(model, faces):
+    wide = np.concatenate(faces, axis=1)
+    mask = model.propose(wide, "a man with a hat", area=0.25)
+    assert mask.shape == (96, 192) and not mask[:, :48].any()
+    assert 0 < mask.sum() <= 0.3 * 96 * 96
+    slope = model.propose(wide, "a man with a hat", area=0.25, method="gradient")
+    assert slope.any() and (slope != mask).any()
+    edit = model.edit(wide, "a man with a hat", area=0.25, k=64, samples=1)
+    np.testing.assert_array_equal(edit.mask, mask)
+    assert edit.details["mask"]["proposed"] == 0.25
+    assert "proposed by the model" in edit.details["notes"][0]
+    with pytest.raises(UserError, match="method 'magic' is none of"):
+        model.propose(wide, "a hat", method="magic")
+
+
+def test_saliency_is_what_hiding_a_piece_does_to_the_match(model, faces):
+    editor = model.editor
+    small = np.asarray(Image.fromarray(faces[0]).resize((editor.size,) * 2))[None]
+    found = proposing.saliency(editor, small, "a hat", "a man", "occlusion")
+    ids = editor.image_ids(small)
+    module, params = editor.gptface.module, editor.params
+    layout = editor.gptface.config.layout
+
+    def odds(text, hide):
+        tokens = np.array(editor.tokens(ids, [text]))
+        codes = tokens[:, layout.image_slice].reshape(layout.grid)
+        if hide:
+            codes[2:5, 4:7] = editor.tokenizer.mask_id
+        tokens[:, layout.image_slice] = codes.reshape(1, -1)
+        p = np.exp(float(decode.itm_log_prob(module, params, tokens)[0]))
+        return np.log(p / (1 - p))
+
+    by_hand = [odds(t, True) - odds(t, False) for t in ("a hat", "a man")]
+    assert found[3, 5] == pytest.approx(by_hand[0] - by_hand[1], abs=1e-4)
+
+
+def test_the_largest_pieces_of_what_stands_out():
+    salience = np.zeros((8, 8))
+    salience[1:5, 1:5] = 1.0
+    salience[7, 7] = 3.0  # alone
+    mask = proposing.mask_tokens(salience, 0.25)
+    assert mask[2:4, 2:4].all() and mask.sum() <= 20
+    prior = np.zeros((8, 8))
+    prior[:, 4:] = 1.0
+    assert not proposing.mask_tokens(salience, 0.1, prior)[:, :4].any()
+
+
 def test_the_commands(tiny, faces, tmp_path, capsys, gptface_command):
     for name, face in zip("ab", faces):
         Image.fromarray(face).save(tmp_path / f"{name}.png")
@@ -138,3 +187,16 @@ def test_the_commands(tiny, faces, tmp_path, capsys, gptface_command):
     assert run("tag", "--model", tiny / "model", "--image", first, "--count", 3) == 0
     words = capsys.readouterr().out.splitlines()
     assert 0 < len(words) <= 3 and len(words[0].split()) == 4
+
+
+def test_proposals_are_measured_beside_what_knows_no_text(model):
+    names = ("Wearing_Hat", "Eyeglasses")
+    figures = evaluation.proposals(model, names, 3, progress=False)
+    assert set(figures["attributes"]) == set(names)
+    for row in (*figures["attributes"].values(), figures["mean"]):
+        assert set(row) == {
+            "proposed", "proposed x average", "average", "centre", "random"
+        }  # fmt: skip
+        assert all(0 <= iou <= 1 for iou in row.values())
+    # Drawn faces are aligned: where hats are is known before.
+    assert figures["attributes"]["Wearing_Hat"]["average"] > 0.4

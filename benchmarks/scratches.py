@@ -1,0 +1,73 @@
+"""How many scratches does `gptface restore` find, and what does it take for one.
+
+    python benchmarks/scratches.py --images ../shared/data/lfw_attributes --split test
+
+Draws crooked lines, nearly white or black, into photographs: what share of their pixels
+is found (recall), what share of the finds lies within two pixels of them (precision),
+and what is found in the photographs as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from gptface_jax.data import damage, image, sources
+
+
+def scratched(picture: np.ndarray, rng: np.random.Generator, width: int):
+    """(picture with five scratches, where they are bool [H,W])."""
+    photo, truth = Image.fromarray(picture), Image.new("L", picture.shape[1::-1])
+    brushes = ImageDraw.Draw(photo), ImageDraw.Draw(truth)
+    size = np.array(photo.size)
+    for number in range(5):
+        at, angle = rng.uniform((0, 0), size), rng.uniform(0, np.pi)
+        line = [tuple(at)]
+        for _ in range(12):
+            angle += 0.12 * rng.normal()
+            at = at + np.array([np.cos(angle), np.sin(angle)]) * size[0] / 25
+            line.append(tuple(at))
+        level = int(rng.uniform(0, 25))
+        level = 255 - level if number % 2 else level
+        brushes[0].line(line, fill=(level,) * 3, width=width)
+        brushes[1].line(line, fill=255, width=width)
+    return np.asarray(photo), np.asarray(truth) > 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", required=True, help="Parquet folder of photographs")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    source = sources.open_source(
+        {"kind": "parquet", "path": options.images, "split": options.split}
+    )
+    photos = [source[i].image for i in range(min(options.limit, len(source)))]
+    for scale, width in ((1, 2), (2, 3)):
+        rng, hit, drawn, right, marked = np.random.default_rng(options.seed), 0, 0, 0, 0
+        clean = []
+        for photo in photos:
+            photo = image.resize(
+                photo, (scale * photo.shape[0], scale * photo.shape[1])
+            )
+            old, truth = scratched(photo, rng, width)
+            found = damage.scratches(old)
+            hit, drawn = hit + (found & truth).sum(), drawn + truth.sum()
+            right += (found & image.dilate(truth, 2)).sum()
+            marked += found.sum()
+            clean.append(damage.scratches(photo).mean())
+        print(
+            f"{photo.shape[1]} px: recall {hit / drawn:.3f}, precision "
+            f"{right / marked:.3f}; of clean photographs {100 * np.mean(clean):.2f} % "
+            f"marked (median {100 * np.median(clean):.2f} %), N = {len(photos)}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Where a sentence wants a photo changed: masks without a user (SPEC E.2).
+
+What the model says about one token is how much the match of picture and sentence, less
+that of the picture and a neutral sentence, would gain if the token were not known:
+tokens that contradict the sentence stand out.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.apps.editing import Editor
+from gptface_jax.core import trees
+from gptface_jax.core.errors import UserError
+from gptface_jax.systems.gptface import decode, guidance
+
+METHODS = ("gradient", "occlusion")
+NEUTRAL = "a photo of a person"
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _slopes(module, params, tokens):
+    """<e_mask - e_j, d log p(q=1) / d e_j> of positions; [B,L] -> float32 [B,L]."""
+    table = trees.flatten(params)[guidance.TABLE]
+    at_table = guidance.begin(params, f"^{guidance.TABLE}$", low_rank=True)
+
+    def one(row):
+        _, _, gradient = guidance.value_and_gradient(module, params, at_table, row)
+        slope = gradient.values[guidance.TABLE][0]
+        return jnp.sum(slope * (table[module.config.vocab.mask_id] - table[row]), -1)
+
+    return jax.vmap(one)(tokens)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _occluded(module, params, tokens):
+    """log odds of a match with 3 x 3 codes hidden less those with all; [L] -> [n]."""
+    layout, vocab = module.config.layout, module.config.vocab
+    height, width = layout.grid
+    row, column = np.divmod(np.arange(height * width), width)
+    near = (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
+    hidden = np.zeros((height * width + 1, layout.length), bool)
+    hidden[:-1, layout.image_slice] = near
+    log_prob = decode.itm_log_prob(
+        module, params, jnp.where(hidden, vocab.mask_id, tokens)
+    )
+    odds = log_prob - jnp.log1p(-jnp.exp(jnp.minimum(log_prob, -1e-6)))
+    return odds[:-1] - odds[-1]
+
+
+def saliency(
+    editor: Editor,
+    pixels: np.ndarray,
+    text: str,
+    source: str,
+    method: str,
+) -> np.ndarray:
+    """How much each token of a picture stands against a sentence.
+
+    Args:
+      editor: the networks.
+      pixels: uint8 [1,S,S,3].
+      text: what should be seen.
+      source: what is seen now, or a neutral sentence.
+      method: "occlusion" hides 3 x 3 tokens at a time, "gradient" takes the slope at
+        the token's embedding.
+
+    Returns:
+      float32 [h,w].
+
+    Raises:
+      UserError: an unknown method.
+    """
+    if method not in METHODS:
+        raise UserError(f"method '{method}' is none of {', '.join(METHODS)}")
+    layout = editor.gptface.config.layout
+    ids = np.repeat(editor.image_ids(pixels), 2, axis=0)
+    tokens = editor.tokens(ids, [text, source])
+    module, params = editor.gptface.module, editor.params
+    if method == "gradient":
+        wanted, now = np.asarray(_slopes(module, params, tokens))[:, layout.image_slice]
+    else:
+        wanted, now = (np.asarray(_occluded(module, params, row)) for row in tokens)
+    return (wanted - now).reshape(layout.grid)
+
+
+def mask_tokens(
+    salience: np.ndarray, area: float, prior: np.ndarray | None = None
+) -> np.ndarray:
+    """The tokens that stand out: means of 3 x 3, the highest, their largest pieces.
+
+    Args:
+      salience: float [h,w].
+      area: share of the tokens to take.
+      prior: float [h,w] >= 0 by which the salience, scaled to 0..1, is multiplied.
+
+    Returns:
+      bool [h,w].
+    """
+    from scipy import ndimage
+
+    smooth = ndimage.uniform_filter(salience.astype(np.float64), 3, mode="nearest")
+    smooth = (smooth - smooth.min()) / max(np.ptp(smooth), 1e-12)
+    if prior is not None:
+        smooth = smooth * prior
+    count = max(1, round(area * smooth.size))
+    chosen = smooth >= np.sort(smooth.ravel())[-count]
+    labels, number = ndimage.label(chosen)
+    sizes = ndimage.sum_labels(chosen, labels, np.arange(1, number + 1))
+    return np.isin(labels, 1 + np.flatnonzero(sizes >= sizes.max() / 2))
+
+
+def propose(
+    editor: Editor, pixels: np.ndarray, text: str, source: str, method: str, area: float
+) -> np.ndarray:
+    """Tokens of a picture, uint8 [S,S,3], that an edit should draw anew; bool [h,w]."""
+    return mask_tokens(saliency(editor, pixels[None], text, source, method), area)
