@@ -79,6 +79,7 @@ TOKENIZER_RUNS = {
     "healthy": "tab:green",
     "won": "tab:orange",
     "ruined": "tab:red",
+    "dead_codes": "tab:purple",
 }
 
 

@@ -20,6 +20,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if metadata.version("jax").startswith("0.10."):
     QUICKLY += " --xla_cpu_use_fusion_emitters=false"
+    QUICKLY += " --xla_cpu_parallel_codegen_split_count=1"  # workers fill the cores
 os.environ.setdefault("XLA_FLAGS", QUICKLY)
 
 

@@ -39,15 +39,15 @@ def check(results):
             assert not found["unexpected"], case
 
 
-def test_losses_gradients_tokens_and_collectives_of_four_meshes():
-    cases = [f"gptface:{mesh}" for mesh in FOUR]
-    check(report(*cases, "tokens:1x1x1", "tokens:2x2x2"))
+def test_losses_gradients_tokens_and_collectives_of_one_and_eight_devices():
+    systems, meshes = ("gptface", "tokens"), ("1x1x1", "2x2x2")
+    check(report(*(f"{system}:{mesh}" for system in systems for mesh in meshes)))
 
 
 @pytest.mark.slow
 def test_slices_split_lengths_and_the_other_meshes():
     systems = {
-        "gptface": ("1x1x1", "two_slices", "lengths"),
+        "gptface": ("1x1x1", "8x1x1", "1x8x1", "two_slices", "lengths"),
         "tokens": FOUR,
         "vqgan": FOUR,
         "judge": FOUR,

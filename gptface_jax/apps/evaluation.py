@@ -30,8 +30,8 @@ from gptface_jax.systems.gptface.decode import DecodeConfig
 
 # Attributes that change a part of a drawn face.
 SHOWN = (
-    "Smiling", "Eyeglasses", "Wearing_Hat", "Black_Hair", "Bald", "Goatee",
-    "Wearing_Lipstick", "Wearing_Necktie",
+    "Smiling", "Eyeglasses", "Wearing_Hat", "Black_Hair", "Blond_Hair", "No_Beard",
+    "Mustache", "Wearing_Lipstick",
 )  # fmt: skip
 
 

@@ -104,8 +104,7 @@ def test_captions_have_the_length_asked_for(model, faces):
     written = model.caption(faces[0], 5, samples=4)
     matches = [match for _, match in written]
     assert matches == sorted(matches, reverse=True)
-    ids = model.editor.tokenizer.encode([text for text, _ in written], 8)
-    assert ((ids != model.editor.tokenizer.pad_id).sum(1) <= 5).all()
+    assert written and all(0 < len(text.split()) <= 5 for text, _ in written)
     with pytest.raises(UserError, match="words is 99; this model writes 1 to"):
         model.caption(faces[0], 99)
 

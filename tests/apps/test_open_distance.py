@@ -65,6 +65,7 @@ def test_wrong_networks_are_named(tmp_path):
             perceptual.open_distance(config)
 
 
+@pytest.mark.slow
 def test_training_with_a_distance_resumes_and_opens(classifier, tmp_path):
     """The weights are part of the state: the run resumes; the tokenizer opens."""
     config = load_config("configs/vqgan/faces64.py:tiny_gan")

@@ -143,7 +143,9 @@ def test_guidance_changes_blocks_only_and_literal_everything():
         D.shift(module, params, row, DecodeConfig(update_set="^nothing"))
 
 
-@pytest.mark.parametrize("rule", ["none", "ascent_norm", "literal"])
+@pytest.mark.parametrize(
+    "rule", ["none", "ascent_norm", pytest.param("literal", marks=pytest.mark.slow)]
+)
 def test_a_sample_does_not_depend_on_its_batch_mates(rule):
     config = DecodeConfig(k=2, guidance=rule, step_size=0.02)
     tokens = tiny.tokens(5, seed=1)

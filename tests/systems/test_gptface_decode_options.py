@@ -219,6 +219,7 @@ def test_guidance_of_the_last_blocks_leaves_the_others(form):
     )  # fmt: skip
     found = scores(tokens, is_open, config)["image"]
 
+    @jax.jit
     @jax.vmap
     def by_hand(row):
         moved, *_ = D.shift(
