@@ -48,7 +48,8 @@ def main() -> None:
     source = sources.open_source(
         {"kind": "parquet", "path": options.images, "split": options.split}
     )
-    photos = [source[i].image for i in range(min(options.limit, len(source)))]
+    count = min(options.limit, len(source))
+    photos = [image.decode(source[i].image) for i in range(count)]
     for scale, width in ((1, 2), (2, 3)):
         rng, hit, drawn, right, marked = np.random.default_rng(options.seed), 0, 0, 0, 0
         clean = []
