@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.apps.editing import Editor
-from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
 from gptface_jax.systems.gptface import decode, guidance
 
@@ -25,12 +24,9 @@ NEUTRAL = "a photo of a person"
 @functools.partial(jax.jit, static_argnums=0)
 def _slopes(module, params, tokens):
     """<e_mask - e_j, d log p(q=1) / d e_j> of positions; [B,L] -> float32 [B,L]."""
-    table = trees.flatten(params)[guidance.TABLE]
-    at_table = guidance.begin(params, f"^{guidance.TABLE}$", low_rank=True)
 
     def one(row):
-        _, _, gradient = guidance.value_and_gradient(module, params, at_table, row)
-        slope = gradient.values[guidance.TABLE][0]
+        *_, slope, table = guidance.embedding_slopes(module, params, row)
         return jnp.sum(slope * (table[module.config.vocab.mask_id] - table[row]), -1)
 
     return jax.vmap(one)(tokens)

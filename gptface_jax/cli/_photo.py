@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 from typing import Any
 
+from gptface_jax.core.config import assignments
 from gptface_jax.core.errors import UserError
 
 GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer", "embedding")
@@ -82,16 +82,7 @@ def box(text: str | None, flag: str) -> tuple[int, ...] | None:
 
 def decode_options(options: argparse.Namespace) -> dict[str, Any]:
     """The NAME=VALUE of --decode."""
-    found = {}
-    for given in options.decode:
-        name, equals, value = given.partition("=")
-        if not equals:
-            raise UserError(f"--decode is '{given}'; give NAME=VALUE, e.g. kl_max=0.2")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            found[name] = value
-    return found
+    return assignments("--decode", options.decode)
 
 
 def arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gptface_jax.core.config import assignments
 from gptface_jax.core.errors import UserError
 
 # Options of a directory that a taming checkpoint has no place for.
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
                 options.gptface,
                 options.tokenizer,
                 options.out,
-                decode=_decode(options.decode or ()),
+                decode=assignments("--decode", options.decode or ()),
                 **card,
             )
         elif options.decode:
@@ -95,19 +96,3 @@ def run(options: argparse.Namespace) -> None:
             )
     parts = ", ".join(f"{k} {v:.2f} M parameters" for k, v in millions.items())
     print(f"{parts} -> {options.out}")
-
-
-def _decode(pairs: list[str]) -> dict[str, Any]:
-    """KEY=VALUE strings; values are Python literals, or strings where they are not."""
-    import ast
-
-    decode = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UserError(f"--decode '{pair}' has no '='; write key=value")
-        try:
-            decode[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            decode[name] = text
-    return decode

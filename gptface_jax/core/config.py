@@ -10,7 +10,7 @@ import pathlib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gptface_jax.core.errors import UserError, nearest
@@ -160,6 +160,27 @@ def split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return others, assignments
 
 
+def literal(text: str) -> Any:
+    """The Python literal that a text spells, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def assignments(flag: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """ "key=value" strings of a repeated flag -> {key: literal}.
+
+    Raises:
+      UserError: one without "=".
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"{flag} '{pair}' has no '='; write key=value")
+    split = (pair.partition("=") for pair in pairs)
+    return {name: literal(text) for name, _, text in split}
+
+
 def override(config: Any, assignments: Iterable[str]) -> Any:
     """Applies "a.b=value" strings to a ConfigDict in place and returns it.
 
@@ -189,10 +210,7 @@ def override(config: Any, assignments: Iterable[str]) -> Any:
                 )
             if depth < len(parents):
                 node = node[name]
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
+        value = literal(text)
         try:
             with node.unlocked():
                 node[last] = value

@@ -399,12 +399,7 @@ def _embedding_gain(module, params, tokens, config: DecodeConfig, below):
     if below is not None:
         raise UserError("guidance 'embedding' moves no layers; leave last_blocks 0")
     vocab = module.config.vocab
-    table = trees.flatten(params)[guidance.TABLE]
-    at_table = guidance.begin(params, f"^{guidance.TABLE}$", low_rank=True)
-    match, hidden, gradient = guidance.value_and_gradient(
-        module, params, at_table, tokens
-    )
-    slope = gradient.values[guidance.TABLE][0]  # [L,D]
+    match, hidden, slope, table = guidance.embedding_slopes(module, params, tokens)
     ids = {
         "image": slice(vocab.text_size, vocab.size),
         "text": slice(0, vocab.text_size),

@@ -164,6 +164,18 @@ def value_and_gradient(
     return value, hidden, Gradient(formed, keys, values)
 
 
+def embedding_slopes(module, params: Params, tokens: jax.Array):
+    """How log p(q=1) of one sequence, int32 [L], changes with its embeddings.
+
+    Returns:
+      (log p(q=1), last hidden states [L,D], slopes d log p / d e_j float32 [L,D],
+      table [V,D]).
+    """
+    shift = begin(params, f"^{TABLE}$", low_rank=True)
+    value, hidden, gradient = value_and_gradient(module, params, shift, tokens)
+    return value, hidden, gradient.values[TABLE][0], trees.flatten(params)[TABLE]
+
+
 def step(
     rule: str,
     step_size: float,
