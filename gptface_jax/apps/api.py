@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from PIL import Image
 
 from gptface_jax import __version__
 from gptface_jax.apps import framing, networks, pictures, proposing, texts
-from gptface_jax.apps.editing import Editor
+from gptface_jax.apps.editing import Batch, Editor, Request
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import damage as defects
@@ -28,6 +30,8 @@ from gptface_jax.systems.gptface.decode import DecodeConfig
 BUNDLED = pathlib.Path(__file__).parents[1] / "models"
 Box = framing.Box
 SEAMS = ("vertical", "horizontal")
+# Asks for one picture after the other to be resampled, and ends with the Edit.
+Steps = Generator[Request, Batch, "Edit"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,27 +56,36 @@ class Edit:
     final_log_prob: float
     details: Mapping[str, Any]
 
-    def save(self, path: str | os.PathLike) -> list[pathlib.Path]:
+    def save(
+        self, path: str | os.PathLike, *, strip: bool = True
+    ) -> list[pathlib.Path]:
         """Writes the picture, a before/mask/after strip and a JSON sidecar.
 
         The picture is marked as edited in its metadata. An earlier edit of the
         same name is replaced; nothing else is.
 
+        Args:
+          path: FILE.png (exact), FILE.jpg or FILE.webp.
+          strip: write the strip too.
+
         Returns:
-          The three paths: FILE.png, FILE.strip.png, FILE.json.
+          The paths: FILE.png, FILE.strip.png where it is written, FILE.json.
 
         Raises:
           UserError: the files cannot be written, or hold something else.
         """
-        path, strip, sidecar = outputs(path)
-        info = {"Comment": pictures.MARK, "gptface_jax": json.dumps(self.details)}
-        pictures.save(np.asarray(self.image), path, info)
-        after, before = np.asarray(self.image), np.asarray(self.before)
-        shown = pictures.before_mask_after(before, self.mask, after, self.text)
-        pictures.save(shown, strip, {"Comment": pictures.MARK})
+        path, beside, sidecar = outputs(path)
+        # First: whatever stops this, the rest may be written again.
         text = json.dumps(self.details, indent=2) + "\n"
         pictures.write(sidecar, lambda name: pathlib.Path(name).write_text(text))
-        return [path, strip, sidecar]
+        info = {"Comment": pictures.MARK, "gptface_jax": json.dumps(self.details)}
+        pictures.save(np.asarray(self.image), path, info)
+        if not strip:
+            return [path, sidecar]
+        after, before = np.asarray(self.image), np.asarray(self.before)
+        shown = pictures.before_mask_after(before, self.mask, after, self.text)
+        pictures.save(shown, beside, {"Comment": pictures.MARK})
+        return [path, beside, sidecar]
 
 
 def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
@@ -109,6 +122,28 @@ def decode_options(values: Mapping[str, Any]) -> DecodeConfig:
         raise UserError(str(error)) from None
 
 
+def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
+    """A method of what asks for pictures: each is resampled as soon as asked for.
+
+    The method's attribute `steps` is what asks, for whoever answers many at once.
+    """
+
+    @functools.wraps(steps)
+    def method(model: Model, *args, **kwargs) -> Edit:
+        work = steps(model, *args, **kwargs)
+        answer = None
+        while True:
+            try:
+                request = work.send(answer)
+            except StopIteration as end:
+                return end.value
+            answer = model.editor.answer([request])[0]
+
+    method.steps = steps
+    method.__signature__ = inspect.signature(steps).replace(return_annotation=Edit)
+    return method
+
+
 class Model:
     """A VQGAN and a GPTFace that belong together."""
 
@@ -131,6 +166,7 @@ class Model:
         decoded = self.editor.vqgan.decode(self.editor.image_ids(pixels))
         return Image.fromarray(images.from_unit_range(decoded)[0])
 
+    @_at_once
     def edit(
         self,
         image: images.Source,
@@ -147,7 +183,7 @@ class Model:
         grow: int = 0,
         area: float = 0.2,
         **decode: Any,
-    ) -> Edit:
+    ) -> Steps:
         """Changes a region of a photo so that a sentence fits it.
 
         Without a mask, box or region the model proposes one, see `propose`.
@@ -201,9 +237,12 @@ class Model:
         framed = self._framed(photo, mask, box, region, crop)
         if proposed:
             framed[2]["proposed"] = area
-        return self._run(
-            photo, text, framed, seed, samples, composite, feather, grow, config, notes
-        )
+        return (
+            yield from self._run(
+                photo, text, framed, seed, samples, composite, feather, grow, config,
+                notes,
+            )
+        )  # fmt: skip
 
     def propose(
         self,
@@ -239,6 +278,7 @@ class Model:
         mask[y0:y1, x0:x1] = images.tokens_to_pixels(tokens, square.shape[:2])
         return mask
 
+    @_at_once
     def inpaint(
         self,
         image: images.Source,
@@ -252,15 +292,18 @@ class Model:
         feather: int | None = None,
         grow: int = 0,
         **decode: Any,
-    ) -> Edit:
+    ) -> Steps:
         """Fills a region without a text; arguments as for `edit`."""
         config = self._without_text(decode)
         photo = images.decode(image)
         framed = self._framed(photo, mask, box, region, crop)
-        return self._run(
-            photo, "", framed, seed, 1, composite, feather, grow, config, []
+        return (
+            yield from self._run(
+                photo, "", framed, seed, 1, composite, feather, grow, config, []
+            )
         )
 
+    @_at_once
     def restore(
         self,
         image: images.Source,
@@ -270,7 +313,7 @@ class Model:
         paint: str = "damage",
         seed: int = 0,
         **decode: Any,
-    ) -> Edit:
+    ) -> Steps:
         """Paints over scratches and cracks.
 
         A photo that is not square is restored in several squares, which overlap.
@@ -315,9 +358,10 @@ class Model:
                 continue
             x0, y0 = (0, int(start)) if height > width else (int(start), 0)
             framed = part, (x0, y0, x0 + side, y0 + side), said
-            edits.append(
-                self._run(restored, "", framed, seed, 1, True, 0, 0, config, [], paint)
+            edit = yield from self._run(
+                restored, "", framed, seed, 1, True, 0, 0, config, [], paint
             )
+            edits.append(edit)
             restored = np.asarray(edits[-1].image)
         tokens = sum(e.details["tokens"] for e in edits)
         mask = np.logical_or.reduce([e.mask for e in edits])
@@ -327,6 +371,7 @@ class Model:
             edits[-1], before=Image.fromarray(photo), mask=mask, details=details
         )
 
+    @_at_once
     def stitch(
         self,
         first: images.Source,
@@ -340,7 +385,7 @@ class Model:
         seed: int = 0,
         samples: int = 1,
         **decode: Any,
-    ) -> Edit:
+    ) -> Steps:
         """Joins two photos and lets the model draw what lies along the seam.
 
         Args:
@@ -386,8 +431,10 @@ class Model:
         config = self.decode_config(decode) if text else self._without_text(decode)
         said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}
         framed = shown, crop, {**said, "pixels": int(shown.sum())}
-        return self._run(
-            joined, text, framed, seed, samples, True, int(cell / 2), 0, config, []
+        return (
+            yield from self._run(
+                joined, text, framed, seed, samples, True, int(cell / 2), 0, config, []
+            )
         )
 
     def sample(
@@ -462,7 +509,7 @@ class Model:
     def _run(
         self, photo, text, framed, seed, samples, composite, feather, grow, config,
         notes, paint="damage",
-    ) -> Edit:  # fmt: skip
+    ) -> Steps:  # fmt: skip
         if samples < 1:
             raise UserError(f"samples is {samples}; use 1 or more")
         if config.side != "image":
@@ -472,21 +519,21 @@ class Model:
         inside = mask[y0:y1, x0:x1]
         small_mask = images.pixels_to_tokens(inside, (size, size))
         square = photo[y0:y1, x0:x1]
-        batch = self.editor.edit(
-            images.shrink_hidden(square, inside, (size, size))[None],
-            small_mask[None],
-            [text],
+        batch = yield Request(
+            images.shrink_hidden(square, inside, (size, size)),
+            small_mask,
+            text,
             config,
-            _key(seed)[None],
-            samples=samples,
-            grow=grow,
+            _key(seed),
+            samples,
+            grow,
         )
         side = x1 - x0
-        patch = images.resize(batch.images[0], (side, side))
+        patch = images.resize(batch.images, (side, side))
         edited = photo.copy()
         if composite:
             feather = max(1, side // 32) if feather is None else feather
-            drawn = images.tokens_to_pixels(batch.open_tokens[0], (side, side))
+            drawn = images.tokens_to_pixels(batch.open_tokens, (side, side))
             if paint == "tokens":
                 inside = drawn
                 mask = mask.copy()
@@ -494,9 +541,9 @@ class Model:
             patch = images.continue_colours(square, patch, drawn | inside)
             patch = images.composite(square, patch, inside, feather)
         edited[y0:y1, x0:x1] = patch
-        scores = batch.itm_log_prob[0]
+        scores = batch.itm_log_prob
         scores = tuple(round(float(s), 6) for s in scores[~np.isnan(scores)])
-        final = float(batch.final_log_prob[0])
+        final = float(batch.final_log_prob)
         details = {
             "edited": True,
             "software": f"gptface_jax {__version__}",
@@ -506,8 +553,8 @@ class Model:
             "samples": samples,
             "mask": said,
             "crop": [x0, y0, x1, y1],
-            "tokens": int(batch.open_tokens[0].sum()),
-            "iterations": int(batch.num_iterations[0]),
+            "tokens": int(batch.open_tokens.sum()),
+            "iterations": int(batch.num_iterations),
             "itm_log_prob": list(scores),
             "final_log_prob": round(final, 6),
             "composite": composite,
@@ -542,7 +589,7 @@ def bundled() -> list[str]:
     return sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file())
 
 
-def _locate(source: str | os.PathLike) -> pathlib.Path:
+def locate(source: str | os.PathLike) -> pathlib.Path:
     name = os.fspath(source)
     if name in bundled():
         return BUNDLED / name
@@ -582,7 +629,7 @@ def load(
       UserError: nothing there, damaged files, or networks that do not belong
         together.
     """
-    path = _locate(source)
+    path = locate(source)
     gptface = networks.open_network(path, "gptface")
     if not networks.is_run(path):
         vqgan = networks.open_network(path, "vqgan")

@@ -7,9 +7,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gptface_jax.apps.image_tokenizer import ImageTokenizer
 from gptface_jax.apps.networks import Network
@@ -20,7 +22,7 @@ from gptface_jax.systems.gptface import decode as gptface_decode
 from gptface_jax.systems.gptface.model import assemble
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class Batch:
     """Edited pictures, before compositing.
 
@@ -40,15 +42,51 @@ class Batch:
     open_tokens: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A picture to resample; the arguments of `Editor.edit` for one.
+
+    Attributes:
+      image: uint8 [S,S,3].
+      mask: bool [S,S], True = may change.
+      text: the sentence, or "".
+      config: of the decoder.
+      key: of the random choices.
+      samples: candidates.
+      grow: tokens by which the mask is dilated.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    text: str
+    config: gptface_decode.DecodeConfig
+    key: jax.Array
+    samples: int = 1
+    grow: int = 0
+
+    @property
+    def bucket(self) -> tuple[gptface_decode.DecodeConfig, int]:
+        """What requests have in common that are answered together."""
+        return self.config, self.samples
+
+
 class Editor:
     """VQGAN, GPTFace and text tokenizer, joined.
 
     Args:
       vqgan, gptface: the networks; their token grids and codebooks must agree.
       tokenizer: of the text.
+      devices: share every batch of edits, whose size must be a multiple of their
+        number; by default the first one of this process.
     """
 
-    def __init__(self, vqgan: Network, gptface: Network, tokenizer: TextTokenizer):
+    def __init__(
+        self,
+        vqgan: Network,
+        gptface: Network,
+        tokenizer: TextTokenizer,
+        devices: Sequence[jax.Device] | None = None,
+    ):
         layout, vocab = gptface.config.layout, gptface.config.vocab
         if tuple(vqgan.config.grid) != tuple(layout.grid):
             raise UserError(
@@ -65,11 +103,20 @@ class Editor:
                 f"vocab.txt has {tokenizer.size} entries, the GPTFace "
                 f"{vocab.text_size}; they do not belong together"
             )
-        self.vqgan, self.gptface = ImageTokenizer(vqgan), gptface
+        devices = list(devices or jax.local_devices()[:1])
+        self.vqgan, self.gptface = ImageTokenizer(vqgan, devices=devices), gptface
         self.tokenizer = tokenizer
-        self.params = jax.device_put(gptface.params)
+        mesh = Mesh(np.array(devices), ("batch",))
+        self._split = NamedSharding(mesh, PartitionSpec("batch"))
+        self.params = jax.device_put(
+            gptface.params, NamedSharding(mesh, PartitionSpec())
+        )
         score = functools.partial(gptface_decode.itm_log_prob, gptface.module)
         self._score = jax.jit(score)
+
+    def on(self, devices: Sequence[jax.Device]) -> Editor:
+        """The same networks on these devices."""
+        return Editor(self.vqgan.network, self.gptface, self.tokenizer, devices)
 
     @property
     def size(self) -> int:
@@ -110,7 +157,7 @@ class Editor:
         key: Any,
         *,
         samples: int = 1,
-        grow: int = 0,
+        grow: Sequence[int] | None = None,
     ) -> Batch:
         """Resamples the masked tokens.
 
@@ -121,24 +168,28 @@ class Editor:
           config: of the decoder.
           key: keys [B].
           samples: candidates of each; the one that matches its text best is kept.
-          grow: tokens by which every mask is dilated.
+          grow: tokens by which each mask is dilated; default 0.
 
         Returns:
           A Batch.
         """
         layout = self.gptface.config.layout
         is_open = np.stack(
-            [image.dilate(image.pixels_to_tokens(m, layout.grid), grow) for m in masks]
+            [
+                image.dilate(image.pixels_to_tokens(mask, layout.grid), steps)
+                for mask, steps in zip(masks, grow or [0] * len(masks))
+            ]
         )
         # What the grown tokens hold must not leak either.
         hidden = [image.tokens_to_pixels(t, m.shape) for t, m in zip(is_open, masks)]
         tokens = self.tokens(self.image_ids(images, np.stack(hidden)), texts)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
+        given = jax.device_put((tokens, known, key), self._split)
+        tokens, known, key = given
         result, scores = gptface_decode.rerank(
-            self.gptface.module, self.params, tokens, jnp.asarray(known), config, key,
-            samples,
-        )  # fmt: skip
+            self.gptface.module, self.params, tokens, known, config, key, samples
+        )
         return Batch(
             images=self._pictures(result.tokens),
             itm_log_prob=np.asarray(result.itm_log_prob),
@@ -146,6 +197,29 @@ class Editor:
             num_iterations=np.asarray(result.num_iterations),
             open_tokens=is_open,
         )
+
+    def answer(self, requests: Sequence[Request], size: int = 0) -> list[Batch]:
+        """Edits of one bucket, each a Batch without the batch axis.
+
+        Args:
+          requests: what to resample.
+          size: of the batch, filled with the last request; default as many as asked.
+        """
+        count = len(requests)
+        padded = [*requests, *[requests[-1]] * (size - count)]
+        first = padded[0]
+        if any(r.bucket != first.bucket for r in padded):
+            raise ValueError("requests of different buckets cannot share a batch")
+        batch = self.edit(
+            np.stack([r.image for r in padded]),
+            np.stack([r.mask for r in padded]),
+            [r.text for r in padded],
+            first.config,
+            jnp.stack([r.key for r in padded]),
+            samples=first.samples,
+            grow=[r.grow for r in padded],
+        )
+        return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(count)]
 
     def sample(
         self, texts: Sequence[str], config: gptface_decode.DecodeConfig, key: Any

@@ -28,7 +28,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", required=True, help="the photo")
+    parser.add_argument("--image", help="the photo")
     where = parser.add_argument_group("what may change (one of)")
     where.add_argument("--mask", help="picture of the photo's size, white = change")
     where.add_argument("--box", metavar="x0,y0,x1,y1", help="rectangle in pixels")
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", required=True, help="what should be seen")
+    parser.add_argument("--text", help="what should be seen")
     parser.add_argument("--guidance", choices=GUIDANCE, help="how the text steers")
     parser.add_argument("--step-size", type=float, help="strength of the guidance")
     parser.add_argument(

@@ -6,30 +6,41 @@ Without --mask, --box or --region the model proposes a region by itself.
 
 Beside FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask,
 after) and FILE.json (seed, text, mask, model, match score per iteration).
+
+gptface edit --jobs photos/ --region mouth --text "a smiling woman" --out edited/
+gptface edit --jobs jobs.jsonl --out edited/
+
+Many photos in compiled batches, on all devices: a folder with one edit for all, or a
+file with a line for each. A job that fails stops no other; run it again to go on.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from gptface_jax.cli import _photo
+from gptface_jax.cli import _jobs, _photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _photo.add_arguments(parser)
     _photo.add_guidance(parser)
+    _jobs.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    _photo.check_out(options, options.image, options.mask)
-    changes = {"guidance": options.guidance, "step_size": options.step_size}
-    model = _photo.load(options)
-    edit = model.edit(
-        options.image,
-        options.text,
-        samples=options.samples,
-        area=options.area,
+    arguments = {
+        "text": options.text,
+        "samples": options.samples,
+        "area": options.area,
+        "guidance": options.guidance,
+        "step_size": options.step_size,
         **_photo.arguments(options),
-        **{k: v for k, v in changes.items() if v is not None},
-    )
+    }
+    if options.jobs:
+        return _jobs.run(options, "edit", arguments)
+    _jobs.need(options, "image", "text")
+    _photo.check_out(options, options.image, options.mask)
+    model = _photo.load(options)
+    given = {k: v for k, v in arguments.items() if v is not None}
+    edit = model.edit(options.image, **given)
     _photo.finish(edit, options.out)

@@ -9,6 +9,11 @@ FILE.safetensors, and FILE.yaml beside it; `gptface import` is the way back):
 gptface export --tokenizer runs/vqgan --out my_vqgan
 gptface export --format taming --tokenizer runs/vqgan --out vqgan.ckpt
 
+A model directory with one StableHLO program of the whole edit, for servers that have
+JAX but not this package (extra `export`; its edit.py shows how to run it):
+
+gptface export --format stablehlo --model demo --batch-size 8 --out demo_program
+
 taming has 32 groups in every GroupNorm and level widths that are multiples of the
 first one; other networks are refused.
 """
@@ -29,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="directory",
-        choices=("directory", "taming"),
+        choices=("directory", "taming", "stablehlo"),
         help="what is written; default directory",
     )
     parser.add_argument(
@@ -38,8 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tokenizer",
-        required=True,
         help="run of the VQGAN; without --gptface also a model directory",
+    )
+    parser.add_argument(
+        "--model", help="bundled name, model directory or hub id (stablehlo)"
     )
     parser.add_argument("--out", required=True, help="new folder or file")
     parser.add_argument("--description", help="first lines of the card")
@@ -59,11 +66,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step",
         help="checkpoint of the transformer, or of a VQGAN alone; default best",
     )
+    group = parser.add_argument_group("stablehlo")
+    group.add_argument("--batch-size", type=int, default=1, help="edits at once")
+    group.add_argument("--samples", type=int, default=4, help="candidates; best kept")
+    group.add_argument(
+        "--platforms", default="cpu,cuda,tpu", help="comma-separated, of these three"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.format == "stablehlo":
+        return _program(options)
     from gptface_jax.apps import exporting
 
+    if options.tokenizer is None:
+        raise UserError("--tokenizer is missing; give the run of the VQGAN")
     step: Any = options.step or "best"
     step = int(step) if step.isdigit() else step
     if options.format == "taming":
@@ -96,3 +113,25 @@ def run(options: argparse.Namespace) -> None:
             )
     parts = ", ".join(f"{k} {v:.2f} M parameters" for k, v in millions.items())
     print(f"{parts} -> {options.out}")
+
+
+def _program(options: argparse.Namespace) -> None:
+    from gptface_jax.apps import program
+
+    for name in ("gptface", "tokenizer", "description", "card", "dtype", "step"):
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"--{name} does not go with --format stablehlo; export a directory "
+                "first and give it as --model"
+            )
+    if options.model is None:
+        raise UserError("--model is missing; give a bundled name or a model directory")
+    size = program.write(
+        options.model,
+        options.out,
+        batch_size=options.batch_size,
+        samples=options.samples,
+        decode_options=assignments("--decode", options.decode or ()),
+        platforms=options.platforms.split(","),
+    )
+    print(f"{program.NAME} {size / 1e6:.1f} MB, {program.SCRIPT} -> {options.out}")

@@ -2,6 +2,7 @@
 
 gptface restore --image old.jpg --out new.png
 gptface restore --image old.jpg --damage marked.png --out new.png
+gptface restore --jobs old_photos/ --out restored/
 
 Scratches are found by themselves (thin bright or dark lines) or marked in white in a
 picture of the photo's size. The strip FILE.strip.png shows what was painted over.
@@ -11,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 
-from gptface_jax.cli import _photo
+from gptface_jax.cli import _jobs, _photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", required=True, help="the photo")
+    parser.add_argument("--image", help="the photo")
     parser.add_argument("--damage", help="picture of its size, white = damaged")
     parser.add_argument(
         "--kind",
@@ -31,16 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, help="FILE.png for the result")
     _photo.add_model(parser)
+    _jobs.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    _photo.check_out(options, options.image, options.damage)
-    restored = _photo.load(options).restore(
-        options.image,
-        options.damage,
-        kind=options.kind,
-        paint=options.paint,
-        seed=options.seed,
+    arguments = {
+        "damage": options.damage,
+        "kind": options.kind,
+        "paint": options.paint,
+        "seed": options.seed,
         **_photo.decode_options(options),
-    )
+    }
+    if options.jobs:
+        return _jobs.run(options, "restore", arguments)
+    _jobs.need(options, "image")
+    _photo.check_out(options, options.image, options.damage)
+    restored = _photo.load(options).restore(options.image, **arguments)
     _photo.finish(restored, options.out)

@@ -2,6 +2,7 @@
 
 gptface stitch --first a.jpg --second b.jpg --out both.png
 gptface stitch --first a.jpg --second b.jpg --seam mask.png --out both.png
+gptface stitch --jobs pairs.jsonl --out joined/
 
 Both should show a face upright in the same place. The first gives the size; the
 second gets its colours.
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 
-from gptface_jax.cli import _photo
+from gptface_jax.cli import _jobs, _photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--first", required=True, help="photo on the left, or on top")
-    parser.add_argument("--second", required=True, help="the other photo")
+    parser.add_argument("--first", help="photo on the left, or on top")
+    parser.add_argument("--second", help="the other photo")
     parser.add_argument(
         "--seam",
         default="vertical",
@@ -35,20 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=1, help="candidates; best kept")
     parser.add_argument("--out", required=True, help="FILE.png for the result")
     _photo.add_model(parser)
+    _jobs.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    _photo.check_out(options, options.first, options.second, options.seam)
-    joined = _photo.load(options).stitch(
-        options.first,
-        options.second,
-        seam=options.seam,
-        at=options.at,
-        band=options.band,
-        colours=not options.keep_colours,
-        text=options.text,
-        samples=options.samples,
-        seed=options.seed,
+    arguments = {
+        "seam": options.seam,
+        "at": options.at,
+        "band": options.band,
+        "colours": not options.keep_colours,
+        "text": options.text,
+        "samples": options.samples,
+        "seed": options.seed,
         **_photo.decode_options(options),
-    )
+    }
+    if options.jobs:
+        return _jobs.run(options, "stitch", arguments)
+    _jobs.need(options, "first", "second")
+    _photo.check_out(options, options.first, options.second, options.seam)
+    model = _photo.load(options)
+    joined = model.stitch(options.first, options.second, **arguments)
     _photo.finish(joined, options.out)

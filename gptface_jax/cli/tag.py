@@ -3,6 +3,7 @@
 gptface tag --image photo.jpg
 gptface tag --image photo.jpg --text "a smiling woman" --text "a man with a beard"
 gptface tag --image photo.jpg --caption 8
+gptface tag --jobs photos/ --out tags/
 
 The model sees the photo's central square, which a face should fill. It describes what
 is seen; it knows no names. The demo model has few words and is often wrong.
@@ -15,11 +16,12 @@ import dataclasses
 import json
 import pathlib
 
-from gptface_jax.cli import _photo
+from gptface_jax.cli import _jobs, _photo
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", required=True, help="the photo")
+    parser.add_argument("--image", help="the photo")
     parser.add_argument("--count", type=int, default=10, help="tags")
     parser.add_argument(
         "--text", action="append", help="score this sentence instead; repeatable"
@@ -28,21 +30,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--caption", type=int, metavar="N", help="write sentences of N words instead"
     )
     parser.add_argument("--json", metavar="FILE", help="the same figures as JSON")
+    parser.add_argument("--out", help="folder for the results.jsonl of --jobs")
     _photo.add_model(parser)
+    _jobs.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    model, decode = _photo.load(options), _photo.decode_options(options)
+    verb, arguments = "tag", {"count": options.count}
+    if options.caption:
+        verb, arguments = "caption", {"words": options.caption}
+    arguments |= {"seed": options.seed, **_photo.decode_options(options)}
+    if options.jobs:
+        if options.text:
+            raise UserError("--text scores one photo; leave it out with --jobs")
+        return _jobs.run(options, verb, arguments)
+    _jobs.need(options, "image")
+    model = _photo.load(options)
     if options.text:
         scores = model.match(options.image, options.text)
         found = [{"text": t, "match": float(p)} for t, p in zip(options.text, scores)]
     elif options.caption:
-        written = model.caption(
-            options.image, options.caption, seed=options.seed, **decode
-        )
+        written = model.caption(options.image, **arguments)
         found = [{"text": text, "match": match} for text, match in written]
     else:
-        tags = model.tag(options.image, options.count, seed=options.seed, **decode)
+        tags = model.tag(options.image, **arguments)
         found = [dataclasses.asdict(tag) for tag in tags]
     for row in found:
         label, *figures = row.values()

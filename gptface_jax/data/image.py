@@ -315,7 +315,7 @@ def dilate(mask: np.ndarray, steps: int = 1) -> np.ndarray:
     return mask
 
 
-def prefill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def prefill(image: np.ndarray, mask: np.ndarray, xp: Any = np) -> np.ndarray:
     """Replaces masked pixels by a smooth fill, so that their content cannot leak.
 
     The encoder sees far beyond one token (SPEC A.10, step 3). The fill is a
@@ -324,32 +324,34 @@ def prefill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Args:
       image: float32 [H,W,3].
       mask: bool [H,W], True = unknown.
+      xp: the module whose arrays they are.
 
     Returns:
       float32 [H,W,3], known pixels unchanged; grey where nothing is known.
     """
     weight = (~mask)[..., None].astype(np.float32)
-    return np.where(mask[..., None], _pull_push(image * weight, weight), image)
+    filled = _pull_push(image * weight, weight, xp)
+    return xp.where(mask[..., None], filled, image)
 
 
-def _pull_push(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _pull_push(total, weight, xp=np):
     known = weight > 0
-    value = np.where(known, total / np.where(known, weight, 1), 0.0)
+    value = xp.where(known, total / xp.where(known, weight, 1), 0.0)
     height, width = weight.shape[:2]
-    if known.all() or max(height, width) == 1:
+    if max(height, width) == 1:
         return value.astype(np.float32)
     padding = ((0, height % 2), (0, width % 2), (0, 0))
 
-    def halve(x: np.ndarray) -> np.ndarray:
-        x = np.pad(x, padding)
+    def halve(x):
+        x = xp.pad(x, padding)
         return x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]
 
-    coarse = _pull_push(halve(value * known), halve(known.astype(np.float32)))
-    smooth = _upsample(coarse, (height, width))
-    return np.where(known, value, smooth).astype(np.float32)
+    coarse = _pull_push(halve(value * known), halve(known.astype(np.float32)), xp)
+    smooth = _upsample(coarse, (height, width), xp)
+    return xp.where(known, value, smooth).astype(np.float32)
 
 
-def _upsample(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _upsample(x, size: tuple[int, int], xp):
     """Bilinear x2, cropped to `size`."""
     for axis, length in enumerate(size):
         place = (np.arange(length) + 0.5) / 2 - 0.5
@@ -357,7 +359,7 @@ def _upsample(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         high = np.minimum(low + 1, x.shape[axis] - 1)
         part = np.clip(place - low, 0, 1).astype(np.float32)
         part = part.reshape([-1 if i == axis else 1 for i in range(3)])
-        x = np.take(x, low, axis) * (1 - part) + np.take(x, high, axis) * part
+        x = xp.take(x, low, axis) * (1 - part) + xp.take(x, high, axis) * part
     return x
 
 

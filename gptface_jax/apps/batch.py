@@ -1,0 +1,336 @@
+"""Many edits at once: jobs from a file, compiled batches, results that resume."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import pathlib
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import tqdm
+
+from gptface_jax.apps.api import SEAMS, Edit, Model
+from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.systems.gptface.decode import DecodeConfig
+
+VERBS = ("edit", "inpaint", "restore", "stitch", "tag", "caption")
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Arguments that name files, which a job gives relative to the file of jobs.
+_FILES = ("image", "mask", "damage", "first", "second", "seam")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One line of a file of jobs.
+
+    Attributes:
+      name: its id, by which its files are called and its random numbers drawn.
+      values: the arguments of the verb's method, and options of the decoder.
+      error: why it cannot be run, or "".
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    error: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides its result but the model; a changed job is run again."""
+        text = json.dumps([self.name, dict(self.values)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def seed(self) -> int:
+        """Of its own: the job's seed mixed with its id."""
+        return zlib.crc32(f"{self.values.get('seed', 0)} {self.name}".encode())
+
+
+def read_jobs(
+    source: str | os.PathLike, verb: str, defaults: Mapping[str, Any] | None = None
+) -> list[Job]:
+    """Jobs of a JSON-lines file, or one for each picture of a folder.
+
+    A line is an object of arguments of `Model.<verb>`, of `DecodeConfig` and an "id"
+    (default: the number of the line). Files are relative to the file of jobs. A line
+    that makes no sense is a Job with an error.
+
+    Args:
+      source: FILE.jsonl or a folder; its pictures' ids are their names.
+      verb: of VERBS.
+      defaults: arguments of jobs that do not give them.
+
+    Raises:
+      UserError: nothing to read, or two jobs of one id.
+    """
+    path, defaults = pathlib.Path(source), dict(defaults or {})
+    if path.is_dir():
+        first = "first" if verb == "stitch" else "image"
+        pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
+        lines = [json.dumps({"id": p.stem, first: p.name}) for p in pictures]
+        base = path
+    else:
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"cannot read jobs from '{source}': {reason}; give a file of JSON "
+                "lines or a folder of pictures"
+            ) from None
+        base = path.parent
+    jobs = [
+        _parse(line, number, verb, defaults, base)
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    if not jobs:
+        raise UserError(f"'{source}' holds no jobs")
+    seen = set()
+    for job in jobs:
+        if job.name in seen:
+            raise UserError(f"two jobs of '{source}' have the id '{job.name}'")
+        seen.add(job.name)
+    return jobs
+
+
+def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> Job:
+    name = f"{number:06d}"
+    try:
+        values = json.loads(line)
+        if not isinstance(values, dict):
+            raise UserError(f"line {number} is no JSON object")
+        given = str(values.pop("id", name))
+        if not _ID.fullmatch(given):
+            raise UserError(
+                f"id {given!r} names no file; use letters, digits, '.', '_' and '-'"
+            )
+        name = given
+        for key in set(_FILES) & set(values):
+            straight = key == "seam" and values[key] in SEAMS
+            if isinstance(values[key], str) and not straight:
+                values[key] = str(base / values[key])
+        known, values = _arguments(verb), {**defaults, **values}
+        for key in values:
+            if key not in known:
+                raise UserError(f"'{key}' is no option of {verb}{nearest(key, known)}")
+        missing = [k for k, needed in known.items() if needed and k not in values]
+        if missing:
+            raise UserError(f"'{missing[0]}' is missing")
+    except ValueError as error:
+        said = error if isinstance(error, UserError) else f"no JSON: {error}"
+        return Job(name, {"line": line}, str(said))
+    return Job(name, values)
+
+
+def _arguments(verb: str) -> dict[str, bool]:
+    """Argument of the verb -> whether it has to be given."""
+    parameters = list(inspect.signature(getattr(Model, verb)).parameters.values())[1:]
+    own = {p.name: p.default is p.empty for p in parameters if p.kind != p.VAR_KEYWORD}
+    return (
+        dict.fromkeys((f.name for f in dataclasses.fields(DecodeConfig)), False) | own
+    )
+
+
+def run(
+    model: Model,
+    jobs: Sequence[Job],
+    out: str | os.PathLike,
+    *,
+    verb: str = "edit",
+    batch_size: int = 8,
+    ending: str = ".png",
+    strips: bool = False,
+    threads: int = 4,
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Runs jobs and writes their files and results; goes on where it was stopped.
+
+    Photos are decoded and results encoded by threads while the devices work. Jobs of
+    the same decoder options share batches of one size, compiled once. Random numbers
+    follow from a job's id and seed, so that its result does not depend on the jobs
+    beside it. On several hosts each takes every n-th job, and none waits for another.
+
+    Args:
+      model: the networks.
+      jobs: what to do, the same on every host.
+      out: folder for ID.png and ID.json of every job, and for results.jsonl: an object
+        a job, with its figures or its "error".
+      verb: of VERBS.
+      batch_size: pictures that a device edits at once.
+      ending: of the pictures: .png, .jpg or .webp.
+      strips: write before/mask/after strips too.
+      threads: that read and write pictures.
+      devices: default all of this process.
+      progress: show a bar.
+
+    Returns:
+      {"done": jobs run, "failed": of these, "skipped": finished before}.
+
+    Raises:
+      UserError: the folder cannot be written, or an option that makes no sense.
+    """
+    if verb not in VERBS:
+        raise UserError(f"verb '{verb}' is unknown; use {', '.join(VERBS)}")
+    if batch_size < 1 or threads < 1:
+        raise UserError(
+            f"batch_size is {batch_size} and threads {threads}; use 1 or more"
+        )
+    devices = list(devices or jax.local_devices())
+    if devices != list(jax.local_devices()[:1]):
+        editor = model.editor.on(devices)
+        model = Model(editor, model.digest, model.decode, model.card)
+    folder = pathlib.Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = Results(folder, jax.process_index(), jax.process_count())
+    mine = jobs[jax.process_index() :: jax.process_count()]
+    todo = [job for job in mine if not results.has(job, model.digest)]
+    counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
+
+    def advance(job: Job, steps, answer):
+        """Up to the job's next request, or to its result."""
+        try:
+            if job.error:
+                raise UserError(job.error)
+            if steps is None:
+                steps = _steps(model, verb, job)
+            try:
+                return job, steps, steps.send(answer)
+            except StopIteration as end:
+                return job, None, _written(end.value, folder, job, ending, strips)
+        except Exception as error:  # one bad job never stops the rest
+            known = isinstance(error, (UserError, OSError))
+            said = str(error) if known else f"{type(error).__name__}: {error}"
+            return job, None, {"error": said}
+
+    size = batch_size * len(devices)
+    bar = tqdm.tqdm(total=len(todo), unit=verb, disable=not progress)
+    queue, waiting, pending = iter(todo), {}, set()
+    with (
+        results,
+        bar,
+        concurrent.futures.ThreadPoolExecutor(threads) as pool,
+    ):
+        while True:
+            held = sum(map(len, waiting.values()))
+            for job in _first(queue, 4 * size - held - len(pending)):
+                pending.add(pool.submit(advance, job, None, None))
+            largest = max(waiting, key=lambda b: len(waiting[b]), default=None)
+            full = largest is not None and len(waiting[largest]) >= size
+            if not full and pending:
+                finished, pending = concurrent.futures.wait(
+                    pending, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                for job, steps, found in (f.result() for f in finished):
+                    if steps is not None:
+                        waiting.setdefault(found.bucket, []).append((job, steps, found))
+                        continue
+                    results.add(job, model.digest, found)
+                    counts["done"] += 1
+                    counts["failed"] += "error" in found
+                    bar.set_postfix(failed=counts["failed"], refresh=False)
+                    bar.update(1)
+            elif largest is not None:
+                group = waiting.pop(largest)
+                if group[size:]:
+                    waiting[largest] = group[size:]
+                answers = model.editor.answer([r for *_, r in group[:size]], size)
+                for (job, steps, _), answer in zip(group, answers):
+                    pending.add(pool.submit(advance, job, steps, answer))
+            else:
+                break
+    results.sort(jobs)
+    return counts
+
+
+def _first(queue: Iterable[Job], count: int):
+    for _, job in zip(range(count), queue):
+        yield job
+
+
+def _steps(model: Model, verb: str, job: Job):
+    """A generator of requests that ends with an Edit, or with what was found."""
+    values = {**job.values, "seed": job.seed}
+    method = getattr(model, verb)
+    if not hasattr(method, "steps"):
+        return _found(method, values)
+    return method.steps(model, **values)
+
+
+def _found(method, values):
+    """Text about a picture: one job is a batch of its own."""
+    found = method(**values)
+    return [dataclasses.asdict(f) if dataclasses.is_dataclass(f) else f for f in found]
+    yield
+
+
+def _written(result: Any, folder: pathlib.Path, job: Job, ending, strips) -> dict:
+    if not isinstance(result, Edit):
+        return {"found": result}
+    details = {**result.details, "job": job.name}
+    result = dataclasses.replace(result, details=details)
+    path, *_ = result.save(folder / f"{job.name}{ending}", strip=strips)
+    kept = ("text", "tokens", "iterations", "final_log_prob", "notes")
+    return {"file": path.name, **{k: details[k] for k in kept}}
+
+
+class Results:
+    """results.jsonl of a folder, or on several hosts results-HOST-of-HOSTS.jsonl.
+
+    A line a job, the last one counts; what was torn by a kill is ignored.
+    """
+
+    def __init__(self, folder: pathlib.Path, host: int = 0, hosts: int = 1):
+        name = "results.jsonl" if hosts == 1 else f"results-{host}-of-{hosts}.jsonl"
+        self.folder, self.path = folder, folder / name
+        self.rows: dict[str, dict] = {}
+        self.ours: dict[str, dict] = {}  # of this host
+        for path in sorted(folder.glob("results*.jsonl")):
+            for line in path.read_text("utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                    self.rows[row["id"]] = row
+                except (ValueError, KeyError, TypeError):
+                    continue
+                if path == self.path:
+                    self.ours[row["id"]] = row
+
+    def __enter__(self):
+        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        self.file = open(self.path, "a", encoding="utf-8")
+        if torn:
+            self.file.write("\n")
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def has(self, job: Job, model: str) -> bool:
+        """Whether this very job was finished by this very model."""
+        row = self.rows.get(job.name, {})
+        same = row.get("job") == job.digest and row.get("model") == model
+        there = "file" not in row or (self.folder / row["file"]).is_file()
+        return same and there and "error" not in row
+
+    def add(self, job: Job, model: str, found: dict) -> None:
+        row = {"id": job.name, "job": job.digest, "model": model, **found}
+        self.ours[job.name] = row
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+
+    def sort(self, jobs: Sequence[Job]) -> None:
+        """Rewrites the file: a line a job, in their order; other jobs come first."""
+        place = {job.name: i for i, job in enumerate(jobs)}
+        rows = sorted(self.ours.values(), key=lambda row: place.get(row["id"], -1))
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        partial.replace(self.path)

@@ -1,0 +1,161 @@
+"""An editor as one StableHLO program, which runs without this package (jax.export)."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export as jax_export
+
+from gptface_jax.apps import api
+from gptface_jax.apps.editing import Editor
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image
+from gptface_jax.interop import directory
+from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface.model import assemble
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+NAME, SCRIPT = "editor.stablehlo", "edit.py"
+
+
+def edit_function(editor: Editor, config: decode.DecodeConfig, samples: int = 1):
+    """The whole edit of a batch, from pixels to pixels.
+
+    Returns:
+      A function of
+        weights: {"vqgan": params, "gptface": params},
+        images: uint8 [B,S,S,3], masks: bool [B,S,S] (True = may change),
+        text_ids: int32 [B,m] (`TextTokenizer.encode`; all [PAD] for no text),
+        seeds: uint32 [B]
+      to {"images": uint8 [B,S,S,3] raw decodes, "image_ids": int32 [B,h,w],
+      "itm_log_prob": float32 [B,T], "final_log_prob": float32 [B]}, the same as
+      those of `Editor.edit`.
+    """
+    vqgan, gptface = editor.vqgan.network.module, editor.gptface.module
+    layout, vocab = editor.gptface.config.layout, editor.gptface.config.vocab
+    cell = editor.size // layout.grid[0], editor.size // layout.grid[1]
+    prefill = jax.vmap(lambda x, mask: image.prefill(x, mask, jnp))
+
+    def edit(weights, images, masks, text_ids, seeds):
+        count = images.shape[0]
+        cells = masks.reshape(count, layout.grid[0], cell[0], layout.grid[1], cell[1])
+        is_open = cells.any((2, 4))
+        hidden = jnp.repeat(jnp.repeat(is_open, cell[0], 1), cell[1], 2)
+        pixels = images.astype(jnp.float32) / 127.5 - 1.0
+        params = {"params": weights["vqgan"]}
+        ids = vqgan.apply(params, prefill(pixels, hidden), method="encode")
+        tokens = assemble(ids.reshape(count, -1), text_ids, editor.gptface.config)
+        known = jnp.ones(tokens.shape, bool)
+        known = known.at[:, layout.image_slice].set(~is_open.reshape(count, -1))
+        keys = jax.vmap(jax.random.key)(seeds)
+        result, scores = decode.rerank(
+            gptface, weights["gptface"], tokens, known, config, keys, samples
+        )
+        ids = vocab.joint_to_image(result.tokens[:, layout.image_slice])
+        ids = ids.reshape(count, *layout.grid)
+        decoded = vqgan.apply(params, ids, method="decode")
+        levels = jnp.clip(jnp.round((decoded + 1.0) * 127.5), 0, 255)
+        return {
+            "images": levels.astype(jnp.uint8),
+            "image_ids": ids,
+            "itm_log_prob": result.itm_log_prob,
+            "final_log_prob": jnp.max(scores, axis=1),
+        }
+
+    return edit
+
+
+def write(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    batch_size: int = 1,
+    samples: int = 4,
+    decode_options: Mapping[str, Any] | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+) -> int:
+    """Writes a model directory with `editor.stablehlo` and `edit.py`, which runs it.
+
+    edit.py needs jax, numpy, pillow, safetensors, tokenizers and flatbuffers, and
+    nothing of this package. jax.export promises that newer versions of JAX run the
+    program for six months at least.
+
+    Args:
+      source: bundled name, model directory or hub id.
+      out: new folder.
+      batch_size: pictures that the program edits at once.
+      samples: candidates of each, of which the program keeps the best.
+      decode_options: changed fields of the model's `DecodeConfig`.
+      platforms: the program runs on.
+
+    Returns:
+      Bytes of the program.
+
+    Raises:
+      UserError: no model directory, options that make no sense, no `flatbuffers`.
+    """
+    if batch_size < 1 or samples < 1:
+        raise UserError(
+            f"batch_size is {batch_size} and samples {samples}; use 1 or more"
+        )
+    unknown = sorted(set(platforms) - set(PLATFORMS))
+    if unknown or not platforms:
+        raise UserError(
+            f"platform '{(*unknown, '')[0]}' is none of {', '.join(PLATFORMS)}"
+        )
+    try:
+        import flatbuffers  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "StableHLO programs are stored by flatbuffers; pip install "
+            "'gptface_jax[export]'"
+        ) from None
+    folder = api.locate(source)
+    model = api.load(folder)
+    config = model.decode_config(decode_options or {})
+    editor, size = model.editor, model.editor.size
+    words = editor.gptface.config.layout.max_text_tokens
+    weights = {"vqgan": editor.vqgan.network.params, "gptface": editor.gptface.params}
+
+    def array(dtype, *shape):
+        return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+
+    exported = jax_export.export(
+        jax.jit(edit_function(editor, config, samples)), platforms=tuple(platforms)
+    )(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), weights),
+        array(np.uint8, size, size, 3),
+        array(bool, size, size),
+        array(np.int32, words),
+        array(np.uint32),
+    )
+    program = bytes(exported.serialize())
+    settings = directory.read_config(folder)
+    script = importlib.resources.files("gptface_jax") / "assets" / SCRIPT
+    files = {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.suffix in (".txt", ".md", ".json") and path.name != "config.json"
+    }
+    settings["program"] = {
+        "file": NAME,
+        "platforms": list(platforms),
+        "batch_size": batch_size,
+        "size": size,
+        "max_text_tokens": words,
+        "pad_id": editor.tokenizer.pad_id,
+    }
+    directory.write(
+        out,
+        settings,
+        weights,
+        {**files, NAME: program, SCRIPT: script.read_bytes()},
+        settings["dtype"],
+    )
+    return len(program)

@@ -1,0 +1,94 @@
+"""Edits a photo by the StableHLO program in this folder.
+
+pip install jax numpy pillow safetensors tokenizers flatbuffers
+python edit.py --image photo.jpg --mask mask.png --text "a smiling woman" --out new.png
+
+The mask is a picture, white = may change. The program sees the photo's central square.
+"""
+
+import argparse
+import json
+import pathlib
+
+import jax
+import numpy as np
+from jax import export
+from PIL import Image, ImageOps, PngImagePlugin
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+HERE = pathlib.Path(__file__).parent
+
+
+def tree(flat):
+    """{"a/b": x} -> {"a": {"b": x}}, float32."""
+    nested = {}
+    for path, value in flat.items():
+        *folders, name = path.split("/")
+        place = nested
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = np.asarray(value, np.float32)
+    return nested
+
+
+class Editor:
+    """The program with its weights."""
+
+    def __init__(self, folder=HERE):
+        folder = pathlib.Path(folder)
+        self.about = json.loads((folder / "config.json").read_text())["program"]
+        program = (folder / self.about["file"]).read_bytes()
+        self.run = jax.jit(export.deserialize(bytearray(program)).call)
+        self.weights = {
+            name: tree(load_file(folder / f"{name}.safetensors"))
+            for name in ("vqgan", "gptface")
+        }
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def text_ids(self, text):
+        most = self.about["max_text_tokens"]
+        plain = text.replace("[", " [ ")  # [MASK] in a text is no mask
+        ids = self.tokenizer.encode(plain, add_special_tokens=False).ids[:most]
+        return np.array(ids + [self.about["pad_id"]] * (most - len(ids)), np.int32)
+
+    def __call__(self, images, masks, texts, seeds):
+        """uint8 [B,S,S,3], bool [B,S,S], B texts and B seeds -> dict of arrays."""
+        text_ids = np.stack([self.text_ids(text) for text in texts])
+        seeds = np.array(seeds, np.uint32)
+        return jax.device_get(self.run(self.weights, images, masks, text_ids, seeds))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("image", "mask", "out"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--text", default="")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    editor = Editor()
+    count, size = editor.about["batch_size"], editor.about["size"]
+    photo = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
+    mask = Image.open(options.mask).convert("L").resize(photo.size)
+    side = min(photo.size)
+    x, y = (photo.width - side) // 2, (photo.height - side) // 2
+    box = (x, y, x + side, y + side)
+    small = np.asarray(photo.crop(box).resize((size, size), Image.Resampling.LANCZOS))
+    inside = np.asarray(mask.crop(box).resize((size, size), Image.Resampling.BOX)) > 0
+    found = editor(
+        np.stack([small] * count),
+        np.stack([inside] * count),
+        [options.text] * count,
+        [options.seed] * count,
+    )
+    drawn = Image.fromarray(found["images"][0]).resize((side, side))
+    # Outside the mask every pixel stays the photo's own.
+    photo.paste(drawn, box, mask.crop(box).point(lambda level: 255 * (level > 127)))
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "Edited by a generative model (gptface_jax)")
+    photo.save(options.out, pnginfo=info)
+    print(f"p(text matches) {np.exp(found['final_log_prob'][0]):.3f} -> {options.out}")
+
+
+if __name__ == "__main__":
+    main()

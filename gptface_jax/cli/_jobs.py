@@ -1,0 +1,72 @@
+"""Arguments of the verbs that change or describe many photos at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from gptface_jax.cli import _hosts
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("many photos")
+    group.add_argument(
+        "--jobs",
+        metavar="FILE.jsonl|FOLDER",
+        help='one JSON object a line, e.g. {"id": "a", "image": "a.jpg", "seed": 1}, '
+        "or a folder of pictures; what a line does not say, the other options do. "
+        "--out is then a folder; run it again to go on",
+    )
+    group.add_argument("--batch-size", type=int, default=8, help="for each device")
+    group.add_argument("--format", choices=("png", "jpg", "webp"), default="png")
+    group.add_argument("--strips", action="store_true", help="before, mask, after too")
+    group.add_argument("--threads", type=int, default=4, help="that read and write")
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+    _hosts.add_arguments(parser)
+
+
+def need(options: argparse.Namespace, *names: str) -> None:
+    """Refuses to work on a single photo without these options."""
+    for name in names:
+        if getattr(options, name) is None:
+            raise UserError(f"--{name} is missing; give it, or many photos by --jobs")
+
+
+def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> None:
+    """Runs the jobs of --jobs.
+
+    Args:
+      options: of the command line.
+      verb: of `apps.batch.VERBS`.
+      defaults: arguments of its method, None where they were not given.
+    """
+    _hosts.join(options)
+    from gptface_jax.apps import batch
+    from gptface_jax.cli import _photo
+
+    if options.out is None:
+        raise UserError("--out is missing; give a folder for the results")
+    given = {k: v for k, v in defaults.items() if v is not None}
+    jobs = batch.read_jobs(options.jobs, verb, given)
+    counts = batch.run(
+        _photo.load(options),
+        jobs,
+        options.out,
+        verb=verb,
+        batch_size=options.batch_size,
+        ending=f".{options.format}",
+        strips=options.strips,
+        threads=options.threads,
+        progress=not options.quiet,
+    )
+    print(
+        f"{counts['done'] - counts['failed']} done, {counts['failed']} failed, "
+        f"{counts['skipped']} finished before: {options.out}"
+    )
+    if counts["failed"]:
+        raise UserError(
+            f'{counts["failed"]} jobs failed; see their "error" in '
+            f"{options.out}/results.jsonl and run the same command again"
+        )

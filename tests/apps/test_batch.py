@@ -1,0 +1,231 @@
+"""Many edits at once: the same as alone, resumable, whatever the jobs beside."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import simulated_devices
+from PIL import Image
+
+import gptface_jax
+from gptface_jax.apps import batch
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.synthetic import SyntheticFaces
+
+# A pass without guidance, committed at once: the decoder has tests of its own.
+QUICK = {"guidance": "none", "k": 64, "samples": 1}
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return gptface_jax.load(tiny / "model")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    faces = SyntheticFaces(size=40, count=5, seed=3)
+    for i in range(5):
+        Image.fromarray(faces[i].image).save(folder / f"face{i}.png")
+    return folder
+
+
+def jobs_file(folder, *lines):
+    path = folder / "jobs.jsonl"
+    written = (x if isinstance(x, str) else json.dumps(x) for x in lines)
+    path.write_text("\n".join(written) + "\n")
+    return path
+
+
+def rows(out):
+    lines = (out / "results.jsonl").read_text().splitlines()
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def edited(out, name):
+    return np.asarray(Image.open(out / f"{name}.png"))
+
+
+def run(model, jobs, out, **options):
+    return batch.run(model, jobs, out, progress=False, **{"batch_size": 2, **options})
+
+
+def test_a_job_has_the_same_result_in_any_company(model, photos, tmp_path):
+    defaults = {"text": "a man smiling", "region": "mouth", **QUICK}
+    jobs = batch.read_jobs(photos, "edit", defaults)
+    assert [job.name for job in jobs] == [f"face{i}" for i in range(5)]
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    assert run(model, jobs, out) == {"done": 5, "failed": 0, "skipped": 0}
+    run(model, [jobs[3]], alone)
+    run(model, jobs[::-1], tmp_path / "reversed", strips=True)
+    for place in (alone, tmp_path / "reversed"):
+        np.testing.assert_array_equal(edited(place, "face3"), edited(out, "face3"))
+        assert rows(place)["face3"] == rows(out)["face3"]
+    # The engine adds nothing to what the method does with the job's own seed.
+    single = model.edit(photos / "face3.png", **{**defaults, "seed": jobs[3].seed})
+    np.testing.assert_array_equal(np.asarray(single.image), edited(out, "face3"))
+    # Jobs that differ in their names alone differ in their random numbers.
+    assert len({job.seed for job in jobs}) == 5
+    assert not (out / "face3.strip.png").exists()
+    assert (tmp_path / "reversed" / "face3.strip.png").exists()
+
+
+def test_bad_jobs_stop_no_other(model, photos, tmp_path):
+    good = {"id": "good", "image": "face0.png", "text": "a man", "region": "hat"}
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    path = jobs_file(
+        photos,
+        {**good, **QUICK},
+        "{not json",
+        '["a list"]',
+        {"id": "../../escape", "image": "face0.png"},
+        {**good, "id": "typo", "regoin": "hat"},
+        {**good, "id": "no_text", "text": ""},
+        {"id": "no_image", "text": "a man"},
+        {**good, "id": "absent", "image": "none.png"},
+        {**good, "id": "broken", "image": "broken.jpg"},
+        {**good, "id": "strange", "image": 3},
+        {**good, "id": "options", "k": 0},
+        {**good, "id": "other", **QUICK, "box": None, "region": "mouth"},
+    )
+    out = tmp_path / "out"
+    counts = run(model, batch.read_jobs(path, "edit"), out)
+    assert counts == {"done": 12, "failed": 10, "skipped": 0}
+    said = {name: row.get("error", "") for name, row in rows(out).items()}
+    assert said.pop("good") == said.pop("other") == ""
+    for name, part in (
+        ("000002", "no JSON"),
+        ("000003", "line 3 is no JSON object"),
+        ("000004", "'../../escape' names no file"),
+        ("typo", "did you mean 'region'"),
+        ("no_text", "the text is empty"),
+        ("no_image", "'image' is missing"),
+        ("absent", "none.png"),
+        ("broken", "broken.jpg"),
+        ("strange", "TypeError"),
+        ("options", "k is 0"),
+    ):
+        assert part in said[name], (name, said[name])
+    assert (
+        sorted(p.suffix for p in out.iterdir())
+        == [".json"] * 2 + [".jsonl"] + [".png"] * 2
+    )
+
+
+def test_stopped_work_goes_on(model, photos, tmp_path, monkeypatch):
+    jobs = batch.read_jobs(photos, "inpaint", {"region": "mouth", "k": 64})
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    run(model, jobs, whole, verb="inpaint")
+    answer, calls = type(model.editor).answer, []
+
+    def fails(self, *arguments):
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return answer(self, *arguments)
+
+    monkeypatch.setattr(type(model.editor), "answer", fails)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, jobs, out, verb="inpaint")
+    monkeypatch.undo()
+    # As a kill leaves it: pictures without results, and half a line.
+    finished = len((out / "results.jsonl").read_text().splitlines())
+    with open(out / "results.jsonl", "a") as file:
+        file.write('{"id": "face4", "jo')
+    counts = run(model, jobs, out, verb="inpaint")
+    assert counts == {"done": 5 - finished, "failed": 0, "skipped": finished}
+    assert (out / "results.jsonl").read_text() == (whole / "results.jsonl").read_text()
+    for job in jobs:
+        np.testing.assert_array_equal(edited(out, job.name), edited(whole, job.name))
+    # Nothing is left to do, until a job changes or its picture is gone.
+    assert run(model, jobs, out, verb="inpaint")["done"] == 0
+    (out / "face1.png").unlink()
+    changed = batch.read_jobs(photos, "inpaint", {"region": "hat", "k": 64})
+    counts = run(model, [*jobs[:3], *changed[3:]], out, verb="inpaint")
+    assert counts == {"done": 3, "failed": 0, "skipped": 2}
+    assert list(rows(out)) == [job.name for job in jobs]
+
+
+def test_two_hosts_share_the_jobs(model, photos, tmp_path, monkeypatch):
+    jobs = batch.read_jobs(photos, "inpaint", {"region": "mouth", "k": 64})
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for host, done in ((0, 3), (1, 2)):
+        monkeypatch.setattr(jax, "process_index", lambda host=host: host)
+        assert run(model, jobs, tmp_path / "out", verb="inpaint")["done"] == done
+    names = sorted(p.name for p in (tmp_path / "out").glob("results*"))
+    assert names == ["results-0-of-2.jsonl", "results-1-of-2.jsonl"]
+    monkeypatch.undo()
+    # One host knows what two have done.
+    assert run(model, jobs, tmp_path / "out", verb="inpaint")["skipped"] == 5
+
+
+def test_restoring_in_squares_and_tagging(model, photos, tmp_path, gptface_command):
+    wide = np.concatenate([np.asarray(Image.open(photos / "face0.png"))] * 2, 1)
+    damage = np.zeros(wide.shape[:2], np.uint8)
+    damage[5:12, 5:75] = 255
+    Image.fromarray(wide).save(photos / "wide.png")
+    Image.fromarray(damage).save(photos / "damage.png")
+    job = {"id": "wide", "image": "wide.png", "damage": "damage.png", "k": 64}
+    path, out = jobs_file(photos, job), tmp_path / "restored"
+    (job,) = batch.read_jobs(path, "restore")
+    run(model, [job], out, verb="restore")
+    details = json.loads((out / "wide.json").read_text())
+    assert len(details["squares"]) == 2 and details["job"] == "wide"
+    outside = edited(out, "wide")[damage == 0]
+    np.testing.assert_array_equal(outside, wide[damage == 0])
+    jobs = batch.read_jobs(photos, "tag", {"count": 3})
+    run(model, jobs[:2], tmp_path / "tags", verb="tag")
+    found = rows(tmp_path / "tags")[jobs[0].name]["found"]
+    assert len(found) == 3 and found[0]["score"] >= found[1]["score"]
+
+
+def test_the_command_line(tiny, photos, tmp_path, gptface_command, capsys):
+    (photos / "face4.png").write_bytes(b"broken")
+    command = ("edit", "--model", tiny / "model", "--jobs", photos, "--region", "mouth",
+               "--text", "a man", "--guidance", "none", "--k", 64, "--samples", 1,
+               "--format", "jpg", "--quiet")  # fmt: skip
+    out = tmp_path / "out"
+    assert gptface_command(*command, "--out", out) == 2
+    assert "1 jobs failed" in capsys.readouterr().err
+    assert len(list(out.glob("*.jpg"))) == 4
+    (photos / "face4.png").unlink()
+    assert gptface_command(*command, "--out", out) == 0
+    assert "0 done, 0 failed, 4 finished before" in capsys.readouterr().out
+    for wrong, said in (
+        (("--out", out, "--jobs", photos / "none.jsonl"), "No such file"),
+        (("--out", out, "--batch-size", 0), "batch_size is 0"),
+    ):
+        assert gptface_command(*command, *wrong) == 2
+        assert said in capsys.readouterr().err
+    assert gptface_command("edit", "--text", "a man", "--out", out / "x.png") == 2
+    assert "--image is missing" in capsys.readouterr().err
+
+
+def test_two_jobs_of_one_name_are_refused(photos):
+    line = {"id": "a", "image": "face0.png", "region": "mouth"}
+    with pytest.raises(UserError, match="two jobs of .* have the id 'a'"):
+        batch.read_jobs(jobs_file(photos, line, line), "inpaint")
+    with pytest.raises(UserError, match="holds no jobs"):
+        batch.read_jobs(jobs_file(photos, ""), "inpaint")
+
+
+def test_eight_devices_share_a_batch(model, tiny, photos, tmp_path):
+    defaults = {"text": "a man", "region": "mouth", "k": 16, "samples": 2}
+    run(model, batch.read_jobs(photos, "edit", defaults), tmp_path / "one")
+    code = "import sys; from gptface_jax.cli.main import main; sys.exit(main())"
+    command = ("edit", "--model", tiny / "model", "--jobs", photos, "--region", "mouth",
+               "--text", "a man", "--k", 16, "--samples", 2, "--batch-size", 1,
+               "--quiet", "--out", tmp_path / "eight")  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-c", code, *map(str, command)],
+        check=True,
+        env={**os.environ, "XLA_FLAGS": simulated_devices.flags(8)},
+    )
+    for i in range(5):
+        one, eight = (edited(tmp_path / d, f"face{i}") for d in ("one", "eight"))
+        np.testing.assert_array_equal(one, eight)
