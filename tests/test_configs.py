@@ -6,19 +6,21 @@ import pathlib
 import pytest
 
 from gptface_jax.apps import training
-from gptface_jax.core.config import load_config
+from gptface_jax.apps.api import decode_options
+from gptface_jax.core.config import load_config, load_sweep
 from gptface_jax.core.errors import UserError
 from gptface_jax.nn.vqgan import VQGANConfig
+from gptface_jax.ops.guidance import RULES
 from gptface_jax.train import settings
 
-CONFIGS = sorted(
-    str(p)
-    for p in pathlib.Path("configs").rglob("*.py")
-    if p.name not in ("base.py", "__init__.py")
-)
+FILES = sorted(str(p) for p in pathlib.Path("configs").rglob("*.py"))
+CONFIGS = [p for p in FILES if "def get_config" in pathlib.Path(p).read_text()]
+# Ways to decode, to be compared.
+METHODS = ["configs/experiments/decoding64.py", "configs/experiments/guidance64.py"]
 
 
 def test_there_are_configs():
+    assert sorted([*CONFIGS, *METHODS, "configs/base.py"]) == FILES
     assert "configs/gptface/pretrain_base.py" in CONFIGS
     assert "configs/vqgan/faces64.py" in CONFIGS
 
@@ -51,6 +53,19 @@ def test_full_size_is_well_formed(path):
     from gptface_jax.apps import describing
 
     assert "total" in describing.of_config(config)
+
+
+@pytest.mark.parametrize("path", METHODS)
+def test_methods_are_options_of_the_decoder(path):
+    methods = load_sweep(path)
+    made = [
+        (decode_options(m), samples)
+        for m in ({**m} for m in methods.values())
+        for samples in [m.pop("samples", 1)]
+    ]
+    names = {c.guidance for c, _ in made}
+    assert {"none"} <= names <= {"none", "embedding", *RULES}
+    assert all(samples >= 1 for _, samples in made)
 
 
 def test_the_paper_is_literal():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from gptface_jax.apps import networks, proposing, training
+from gptface_jax.apps import networks, proposing, reconstructing, training
 from gptface_jax.apps.api import Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import (
@@ -25,7 +26,7 @@ from gptface_jax.data import (
     transforms,
 )
 from gptface_jax.data.record import Record
-from gptface_jax.evaluate import edits
+from gptface_jax.evaluate import distributions, edits
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 # Attributes that change a part of a drawn face.
@@ -82,6 +83,8 @@ def judge_edits(
     *,
     samples: int = 1,
     batch_size: int = 32,
+    truth: Callable[[int, str, bool], np.ndarray] | None = None,
+    features: Callable[[np.ndarray], np.ndarray] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Edits every picture twice an attribute: text for it, text against it.
@@ -97,12 +100,18 @@ def judge_edits(
       seed: of the decoding.
       samples: candidates an edit; the best by the model's own match is judged.
       batch_size: edits decoded at once.
+      truth: (number of the picture, attribute, present) -> the picture as it ought
+        to look, uint8 [S,S,3].
+      features: uint8 [B,S,S,3] -> [B,D] of a network trained apart.
       progress: show a bar.
 
     Returns:
       {"attributes": name -> `edits.Rates` as dict, "mean": of all edits,
       "outside_psnr", "outside_psnr_raw" in dB, "examples": uint8
-      [A,3,S,S,3] first picture before, asked, opposite}.
+      [A,3,S,S,3] first picture before, asked, opposite,
+      "others_kept": share of the judge's other verdicts that the edits leave alone,
+      "seconds": an edit, without compilation; with `truth` "inside_psnr": dB within
+      the region; with `features` "frechet": distance of edits to unedited pictures}.
     """
     missing = [a for a in attributes if a not in judge.attributes]
     if missing:
@@ -120,7 +129,7 @@ def judge_edits(
     photos = pictures_of(records, size)
     before = judge(_sized(photos, judge.size))
     table, verdicts, examples = {}, {True: [], False: []}, []
-    kept, raw = [], []
+    kept, raw, inside, others, drawn_features, seconds = [], [], [], [], [], []
     bar = tqdm.tqdm(total=2 * len(attributes) * len(records), disable=not progress)
     for place, name in enumerate(attributes):
         column = judge.attributes.index(name)
@@ -138,9 +147,10 @@ def judge_edits(
                 for i, r in enumerate(records)
             ]
             key = jax.random.fold_in(jax.random.key(seed), place)
-            decoded = _edit_all(
+            decoded, spent = _edit_all(
                 model, photos, region, texts, config, key, samples, batch_size, bar
             )
+            seconds += spent
             pasted = np.stack(
                 [
                     image.composite(
@@ -155,8 +165,15 @@ def judge_edits(
             masks = np.broadcast_to(region, photos.shape[:3])
             kept.append(edits.outside_psnr(pasted, photos, masks))
             raw.append(edits.outside_psnr(decoded, photos, masks))
-            seen[present] = (pasted, judge(_sized(pasted, judge.size))[:, column])
-            verdicts[present].append(seen[present][1])
+            said = judge(_sized(pasted, judge.size))
+            seen[present] = (pasted, said[:, column])
+            verdicts[present].append(said[:, column])
+            others.append(np.delete(said == before, column, axis=1).mean())
+            if truth:
+                wanted = [truth(i, name, present) for i in range(len(photos))]
+                inside.append(edits.outside_psnr(pasted, np.stack(wanted), ~masks))
+            if features:
+                drawn_features.append(features(pasted))
         rates = edits.rates(seen[True][1], seen[False][1], before[:, column])
         table[name] = rates.to_dict()
         examples.append([photos[0], seen[True][0][0], seen[False][0][0]])
@@ -166,13 +183,73 @@ def judge_edits(
         np.concatenate(verdicts[False]),
         np.concatenate([before[:, judge.attributes.index(a)] for a in attributes]),
     )
-    return {
+    figures = {
         "attributes": table,
         "mean": everything.to_dict(),
         "outside_psnr": float(np.min(kept)),
         "outside_psnr_raw": float(np.mean(raw)),
+        "others_kept": float(np.mean(others)),
+        # The first batch of each shape was compiled.
+        "seconds": float(np.median(seconds)) / batch_size,
         "examples": np.array(examples),
     }
+    if truth:
+        # A region that is as it ought to be counts as 60 dB.
+        figures["inside_psnr"] = float(np.mean(np.minimum(np.concatenate(inside), 60)))
+    if features:
+        figures["frechet"] = distributions.frechet_distance(
+            np.concatenate(drawn_features), features(photos)
+        )
+    return figures
+
+
+def forwards(config: DecodeConfig, told: bool, samples: int = 1) -> int:
+    """What an iteration costs, in forward passes; a backward pass counts as two.
+
+    Without the shorter step that a trust region may ask for.
+
+    Args:
+      config: of the decoder.
+      told: whether the model has the match token.
+      samples: candidates.
+    """
+    passes = 2 if config.uses_cfg else 1
+    if config.guidance == "none":
+        return passes * samples
+    cost = 3 * config.num_steps
+    moved = config.guidance != "embedding"
+    mixed = config.guidance != "literal" and (config.kl_max > 0 or config.fusion < 1)
+    if moved:
+        cost += passes
+    if mixed or not moved:  # the unguided scores; the gradient's pass may give them
+        same = not (config.eq6 or (told and config.match_token)) and config.restore
+        cost += passes - same
+    return cost * samples
+
+
+def features_of(judge: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """`features` of `judge_edits`: what a classifier sees before its last layer."""
+    network = networks.open_network(judge, "judge")
+    embed = reconstructing.on_pictures(network, "embed")
+
+    def features(photos: np.ndarray) -> np.ndarray:
+        parts = np.split(photos, range(64, len(photos), 64))
+        return np.concatenate([embed(image.to_unit_range(part)) for part in parts])
+
+    return features
+
+
+def counterfactuals(
+    spec: Mapping[str, Any],
+) -> Callable[[int, str, bool], np.ndarray]:
+    """`truth` of `judge_edits` for the drawn faces of a spec."""
+    faces = sources.open_source(spec)
+
+    def truth(number: int, name: str, present: bool) -> np.ndarray:
+        wanted = synthetic.set_attribute(faces.factors(number), name, present)
+        return synthetic.render(wanted, faces.size).image
+
+    return truth
 
 
 def _sized(photos: np.ndarray, size: int) -> np.ndarray:
@@ -183,12 +260,16 @@ def _sized(photos: np.ndarray, size: int) -> np.ndarray:
 
 def _edit_all(
     model, photos, region, texts, config, key, samples, batch_size, bar
-) -> np.ndarray:
-    """Raw decodes uint8 [B,S,S,3], best of `samples` by the model's own match."""
-    results = []
+) -> tuple[np.ndarray, list[float]]:
+    """Raw decodes uint8 [B,S,S,3], best of `samples` by the model's own match.
+
+    And the seconds of every batch.
+    """
+    results, seconds = [], []
     for start in range(0, len(photos), batch_size):
         numbers = np.arange(start, start + batch_size) % len(photos)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+        begin = time.perf_counter()
         batch = model.editor.edit(
             photos[numbers],
             np.repeat(region[None], batch_size, 0),
@@ -199,8 +280,9 @@ def _edit_all(
         )
         count = min(batch_size, len(photos) - start)
         results.append(batch.images[:count])
+        seconds.append(time.perf_counter() - begin)
         bar.update(count)
-    return np.concatenate(results)
+    return np.concatenate(results), seconds
 
 
 def likelihood(

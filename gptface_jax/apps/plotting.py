@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -106,15 +107,7 @@ def plot(
     Raises:
       UserError: matplotlib is missing, or a metric that no run has.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise UserError(
-            "curves need matplotlib: pip install 'gptface-jax[plot]'"
-        ) from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _pyplot()
     chosen = panels([name for run in runs.values() for name in run], metrics)
     if not chosen:
         raise UserError("these runs have logged nothing yet; wait for a line")
@@ -159,3 +152,52 @@ def labels(runs: Sequence[str | os.PathLike]) -> list[str]:
     while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
         shared += 1
     return [os.path.join(*p[shared:]) for p in parts]
+
+
+def rates(rows: Sequence[Mapping[str, Any]], out: str | os.PathLike) -> None:
+    """Draws how often edits show what was asked for, and with the opposite text.
+
+    Args:
+      rows: of `gptface evaluate edits`: "method", "forwards" and "mean", of some seeds.
+      out: the picture.
+
+    Raises:
+      UserError: matplotlib is missing.
+    """
+    plt = _pyplot()
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure, axis = plt.subplots(
+        figsize=(7, 1.2 + 0.32 * len(methods)), layout="constrained"
+    )
+    for place, method in enumerate(methods):
+        same = [row for row in rows if row["method"] == method]
+        for part, colour in (("asked", "C2"), ("opposite", "C3")):
+            values = [row["mean"][part] for row in same]
+            axis.plot([min(values), max(values)], [place] * 2, color=colour, lw=3)
+            axis.plot(np.mean(values), place, "o", color=colour, ms=6)
+        labels = [f"{method}  ({row['forwards']})" for row in same]
+        methods[place] = labels[0]
+    axis.axvline(rows[0]["mean"]["before"], color="grey", ls=":")
+    axis.set_yticks(range(len(methods)), methods, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.set_xlabel(
+        "share of edits with the attribute: asked for (green), ruled out (red), before "
+        "(dotted); forward passes in brackets",
+        fontsize=8,
+    )
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _pyplot():
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise UserError(
+            "plots need matplotlib: pip install 'gptface-jax[plot]'"
+        ) from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -6,10 +6,13 @@ gptface evaluate judge --judge runs/judge --images synthetic --limit 1000 --seed
 gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
     --limit 256 --seed 77 --guidance ascent_norm none --decode-seeds 0 1 2
 
+gptface evaluate edits --model runs/weak_text64/rho_0.3 --tokenizer demo \\
+    --judge runs/judge --images synthetic --methods configs/experiments/guidance64.py
 gptface evaluate proposals --model demo --limit 64
 
 edits: every picture is edited twice an attribute, with a text that asks for it and
-one that rules it out; a classifier trained apart says what it sees.
+one that rules it out; a classifier trained apart says what it sees. --methods names a
+file whose get_sweep() gives {name: options of the decoder and "samples"}.
 proposals: how well the masks that a sentence proposes meet the pixels that two drawings
 differ in.
 """
@@ -18,9 +21,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from gptface_jax.cli import _photo, _source
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
 
 KINDS = ("likelihood", "matching", "judge", "edits", "proposals")
 
@@ -37,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="occlusion", help="of the proposals")
     parser.add_argument("--max-phrases", type=int, default=10)
     parser.add_argument("--guidance", nargs="+", choices=_photo.GUIDANCE)
+    parser.add_argument("--methods", metavar="FILE.py", help="instead (edits)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of --methods")
+    parser.add_argument(
+        "--features", help="judge run whose features give Frechet distances (edits)"
+    )
+    parser.add_argument("--plot", help="picture of the rates, with spread (edits)")
     parser.add_argument("--step-size", type=float)
     parser.add_argument("--k", type=int)
     parser.add_argument("--no-match-token", action="store_true")
@@ -51,11 +61,14 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps import evaluation
 
     figures = globals()[f"_{options.what}"](options, evaluation)
-    text = json.dumps(figures, indent=2)
-    print(text)
+    print(json.dumps(figures, indent=2))
     if options.out:
-        with open(options.out, "w") as file:
-            file.write(text + "\n")
+        _write(figures, options.out)
+
+
+def _write(figures: Any, path: str) -> None:
+    with open(path, "w") as file:
+        file.write(json.dumps(figures, indent=2) + "\n")
 
 
 def _need(options: argparse.Namespace, *names: str) -> None:
@@ -102,20 +115,22 @@ def _judge(options, evaluation):
 
 def _edits(options, evaluation):
     import gptface_jax
-    from gptface_jax.apps import pictures
+    from gptface_jax.apps import pictures, plotting
     from gptface_jax.data import probe
 
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     judge = _open_judge(options, evaluation)
     records = _records(options, evaluation)
     attributes = options.attributes or probe.ATTRIBUTES
-    changes = {"step_size": options.step_size, "k": options.k}
-    changes = {k: v for k, v in changes.items() if v is not None}
-    if options.no_match_token:
-        changes["match_token"] = False
+    more = {}
+    if options.images == "synthetic":
+        more["truth"] = evaluation.counterfactuals(_source.spec(options))
+    if options.features:
+        more["features"] = evaluation.features_of(options.features)
     rows = []
-    for guidance in options.guidance or [model.decode.guidance]:
-        config = model.decode_config({**changes, "guidance": guidance})
+    for name, (config, samples) in _methods(options, model).items():
+        told = model.editor.gptface.config.match_token
+        cost = evaluation.forwards(config, told, samples)
         for seed in options.decode_seeds:
             figures = evaluation.judge_edits(
                 model,
@@ -124,16 +139,48 @@ def _edits(options, evaluation):
                 attributes,
                 config,
                 seed,
-                samples=options.samples,
+                samples=samples,
                 progress=not options.quiet,
+                **more,
             )
             examples = figures.pop("examples")
-            rows.append({"guidance": guidance, "seed": seed, **changes, **figures})
+            rows.append({"method": name, "seed": seed, "forwards": cost, **figures})
+            if options.out:
+                _write(rows, options.out)  # what there is, should it be stopped
     if options.sheet:
         shown = [p for triple in examples for p in triple]
         said = [t for a in attributes for t in ("before", f"+ {a}", f"- {a}")]
         pictures.save(pictures.sheet(shown, 6, said, cell=128), options.sheet)
+    if options.plot:
+        plotting.rates(rows, options.plot)
     return rows
+
+
+def _methods(options, model) -> dict:
+    """Name -> (DecodeConfig, samples)."""
+    from gptface_jax.core.config import load_sweep
+
+    changes = {"step_size": options.step_size, "k": options.k}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if options.no_match_token:
+        changes["match_token"] = False
+    if options.methods:
+        methods = load_sweep(options.methods)
+    else:
+        rules = options.guidance or [model.decode.guidance]
+        methods = {rule: {"guidance": rule} for rule in rules}
+    unknown = [name for name in options.only or () if name not in methods]
+    if unknown:
+        raise UserError(
+            f"'{unknown[0]}' is no method{nearest(unknown[0], methods)}; have "
+            + ", ".join(methods)
+        )
+    found = {}
+    for name in options.only or methods:
+        method = {"samples": options.samples, **methods[name], **changes}
+        samples = method.pop("samples")
+        found[name] = model.decode_config(method), samples
+    return found
 
 
 def _proposals(options, evaluation):

@@ -9,6 +9,7 @@ from gptface_jax.apps import evaluation, networks, pictures, quickstart, trainin
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.systems.gptface.decode import DecodeConfig
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +142,23 @@ def test_edits_are_judged(tiny, model, tmp_path):
     assert set(scores) == set(judge.attributes)
     names = ("Smiling", "Eyeglasses")
     config = model.decode_config({"guidance": "none"})
+    spec = {"kind": "synthetic", "size": 32, "count": 10, "seed": 4}
     figures = evaluation.judge_edits(
-        model, judge, records, names, config, batch_size=4, progress=False
-    )
+        model, judge, records, names, config, batch_size=4, progress=False,
+        truth=evaluation.counterfactuals(spec),
+        features=evaluation.features_of(tmp_path / "judge"),
+    )  # fmt: skip
     assert set(figures["attributes"]) == set(names)
     assert figures["mean"]["count"] == 10
     assert np.isinf(figures["outside_psnr"])  # composited: bit-identical
     assert np.isfinite(figures["outside_psnr_raw"])
     assert figures["examples"].shape == (2, 3, 32, 32, 3)
+    assert 5 < figures["inside_psnr"] < 60 and figures["frechet"] > 0
+    assert 0 < figures["others_kept"] <= 1 and figures["seconds"] > 0
+    before = evaluation.counterfactuals(spec)(
+        0, "Smiling", faces[0].labels["Smiling"] > 0.5
+    )
+    np.testing.assert_array_equal(before, faces[0].image)
     with pytest.raises(UserError, match="does not know 'Bald'"):
         evaluation.judge_edits(model, judge, records, ("Bald",), config)
     judge.attributes = (*judge.attributes, "Young")
@@ -178,3 +188,19 @@ def test_quickstart_on_a_photo(tiny, face, tmp_path):
     assert sheet.is_file()
     assert len(list((tmp_path / "out").glob("*.json"))) >= 4
     assert len(quickstart.bundled_jobs()) >= 4
+
+
+def test_forward_passes_by_hand():
+    def cost(told=False, samples=1, **changes):
+        return evaluation.forwards(DecodeConfig(**changes), told, samples)
+
+    assert cost(guidance="none") == 1 and cost(guidance="none", samples=4) == 4
+    assert cost(guidance="none", cfg=2.0) == 2
+    # Forward and backward, the moved model; the unguided scores are the first pass's.
+    assert cost() == 4 and cost(told=True) == 5 and cost(told=True, kl_max=0) == 5
+    assert cost(kl_max=0, fusion=1) == 4 and cost(told=True, kl_max=0, fusion=1) == 4
+    assert cost(guidance="literal", told=True) == 4
+    assert cost(num_steps=3) == 10 and cost(told=True, cfg=2.0) == 7
+    assert (
+        cost(guidance="embedding") == 3 and cost(guidance="embedding", told=True) == 4
+    )

@@ -272,3 +272,30 @@ def test_a_trusted_sample_does_not_depend_on_one_that_went_too_far():
     bounded = scores(tokens, is_open, dataclasses.replace(config, kl_max=limit))
     np.testing.assert_allclose(bounded["image"][near], p[near], atol=1e-5)
     assert jnp.abs(bounded["image"][1 - near] - p[1 - near]).max() > 1e-3
+
+
+def test_without_restoring_the_shifts_of_all_iterations_add_up():
+    module, params = tiny.model()
+    tokens = tiny.tokens(2)
+    is_open = jnp.asarray(~tiny.known_mask(2, range(12)))
+    masked = jnp.where(is_open, tiny.VOCAB.mask_id, tokens)
+    adding = dataclasses.replace(STRONG, step_size=0.02, form="auto", restore=False)
+    predict = jax.jit(D._predict, static_argnums=(0, 5))
+    given = module, params, masked, is_open, jnp.ones(2)
+    own = D._start(params, adding, False)
+    before = jax.tree.map(lambda x: jnp.repeat(x[None], 2, 0), own)
+    # Two iterations that saw the same take the two steps of one iteration.
+    first, _, moved = predict(*given, adding, None, before)
+    second, match, _ = predict(*given, adding, None, moved)
+    two = dataclasses.replace(STRONG, step_size=0.02, num_steps=2, form="explicit")
+    expected, *_ = predict(*given, two)
+    np.testing.assert_allclose(second["image"], expected["image"], rtol=2e-5, atol=1e-6)
+    assert (match > predict(*given, adding, None, before)[1]).all()
+    assert np.abs(first["image"] - second["image"]).max() > 1e-3
+    # The loop carries them: alike until the first commit.
+    restored, places = run(dataclasses.replace(adding, restore=True))
+    added, others = run(adding)
+    np.testing.assert_array_equal(places == 0, others == 0)
+    np.testing.assert_array_equal(restored[places == 0], added[places == 0])
+    with pytest.raises(ValueError, match="restore=False adds up"):
+        DecodeConfig(restore=False, guidance="none")

@@ -57,6 +57,8 @@ class DecodeConfig:
       fusion: gamma of p_shifted^gamma * p^(1-gamma); 1 turns it off. Neither is
         applied to "literal".
       eta_growth: scale the step by sqrt(1 - open / image tokens).
+      restore: start every iteration from the model's own parameters, as the paper does;
+        otherwise the shifts add up (claim G5).
       eq6: hide the text while sampling (equation 6 as printed).
       match_token: sample with the match control row MATCHED, where trained.
       cfg, cfg_end: classifier-free guidance w of z_null + w (z_text - z_null), going
@@ -81,6 +83,7 @@ class DecodeConfig:
     kl_max: float = 0.5
     fusion: float = 0.9
     eta_growth: bool = False
+    restore: bool = True
     eq6: bool = False
     match_token: bool = True
     cfg: float = 1.0
@@ -125,6 +128,14 @@ class DecodeConfig:
                 "cfg compares codes with and without the text; it needs side 'image' "
                 "and no eq6"
             )
+        rule = self.guidance in ops_guidance.RULES
+        if not self.restore and (
+            self.last_blocks or self.form == "low_rank" or not rule
+        ):
+            raise ValueError(
+                "restore=False adds up the shifts of a rule in the explicit form; use "
+                f"one of {', '.join(ops_guidance.RULES)} and leave last_blocks 0"
+            )
         if not 0 <= self.fusion <= 1:
             raise ValueError(f"fusion is {self.fusion}; use 0 (unguided) to 1")
         try:
@@ -152,7 +163,7 @@ class DecodeConfig:
         six times; the low-rank form compares L x L positions for the norm and again for
         the read, which a row and a column of weights share.
         """
-        if self.form != "auto":
+        if self.form != "auto" or not self.restore:
             return self.form == "low_rank"
         length, width = model.layout.length, model.transformer.width
         flops_per_byte = _BALANCE.get(jax.default_backend(), 100)
@@ -185,6 +196,7 @@ class _Carry:
     iteration: jax.Array  # int32 [B]
     itm_log_prob: jax.Array  # float32 [B,T]
     committed_at: jax.Array  # int32 [B,L]
+    moved: guidance.Shift | None = None  # of each sample, where nothing is restored
 
 
 def itm_log_prob(module, params, tokens: jax.Array) -> jax.Array:
@@ -195,9 +207,15 @@ def itm_log_prob(module, params, tokens: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(logits, axis=-1)[:, 1]
 
 
+def _start(params, config: DecodeConfig, low_rank: bool) -> guidance.Shift:
+    pattern = ".*" if config.guidance == "literal" else config.update_set
+    return guidance.begin(params, pattern, low_rank)
+
+
 def shift(
-    module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0, below=None
-):
+    module, params, tokens: jax.Array, config: DecodeConfig, scale=1.0, below=None,
+    start: guidance.Shift | None = None,
+):  # fmt: skip
     """Parameters moved to make this one sequence match.
 
     Args:
@@ -207,6 +225,7 @@ def shift(
       config: rule, step size, number of steps, update set and form.
       scale: factor on the change.
       below: [L,D], see `GPTFace.__call__`.
+      start: where they were moved to before.
 
     Returns:
       (guidance.Shift, log p(q=1) before it, last hidden states before it [L,D]).
@@ -214,8 +233,7 @@ def shift(
     Raises:
       UserError: the update set is empty.
     """
-    pattern = ".*" if config.guidance == "literal" else config.update_set
-    shifted = guidance.begin(params, pattern, config.low_rank(module.config))
+    shifted = start or _start(params, config, config.low_rank(module.config))
     first = None
     for _ in range(config.num_steps):
         value, hidden, gradient = guidance.value_and_gradient(
@@ -288,7 +306,7 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
     noise = jax.random.gumbel(trees.stream(key, "order"), (layout.length,))
     confidence += config.confidence_noise * remaining * noise
     commit = sampling.commit_mask(ring, confidence, carry.is_open, config.k)
-    return _Carry(
+    return carry.replace(
         tokens=jnp.where(commit, drawn, carry.tokens),
         is_open=carry.is_open & ~commit,
         iteration=carry.iteration + 1,
@@ -298,11 +316,13 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
 
 
 def _predict(
-    module, params, tokens, is_open, remaining, config: DecodeConfig, words=None
-):
-    """Scores side -> [B,P,V] of the guided model, and log p(q=1) [B].
+    module, params, tokens, is_open, remaining, config: DecodeConfig, words=None,
+    before=None,
+):  # fmt: skip
+    """Scores side -> [B,P,V] of the guided model, log p(q=1) [B], the shifts [B,...].
 
-    Scores are log-probabilities, or logits with `raw_confidence`.
+    Scores are log-probabilities, or logits with `raw_confidence`. `before` are the
+    shifts that the last iteration left, where nothing is restored.
     """
     layout = module.config.layout
     without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=1.0)
@@ -338,7 +358,8 @@ def _predict(
     seen = (tokens, weight, belows)
     unmoved = functools.partial(logits, {"params": params})
     if config.guidance == "none":
-        return _scores(jax.vmap(unmoved)(*seen), config), jnp.full(len(tokens), jnp.nan)
+        unknown = jnp.full(len(tokens), jnp.nan)
+        return _scores(jax.vmap(unmoved)(*seen), config), unknown, None
     # The gradient's own forward pass is the plain one, where it saw the same.
     told = config.match_token and module.config.match_token
     same = not config.eq6 and not told
@@ -352,8 +373,9 @@ def _predict(
             # Not 1 - mean(open): the mean of ones may exceed 1 in float32.
             scale = jnp.sqrt(jnp.mean(~is_open[:, layout.image_slice], axis=1))
         change, match, hidden = jax.vmap(
-            lambda row, scale, below: shift(module, params, row, config, scale, below)
-        )(tokens, scale, start)
+            lambda row, *given: shift(module, params, row, config, *given)
+        )(tokens, scale, start, before)
+        same &= config.restore
     plain = jax.vmap(unmoved)(*seen, *([hidden] if same else []))
 
     def moved(factor=None):
@@ -371,7 +393,7 @@ def _predict(
 
     scores = moved()
     if config.guidance == "literal":
-        return scores, match
+        return scores, match, change
     if config.kl_max > 0:
         opened = {s: is_open[:, w] for s, w in config.slices(layout).items()}
         kl = jax.vmap(ops_guidance.kl_divergence)(
@@ -384,10 +406,13 @@ def _predict(
         scores = jax.tree.map(
             lambda a, b: jnp.where(far[:, None, None], a, b), again, scores
         )
+        if not config.restore:
+            trust = jnp.where(far, trust, 1.0)
+            change = jax.vmap(lambda x, factor: x.scaled(params, factor))(change, trust)
     if config.fusion < 1:
         mix = functools.partial(ops_guidance.fuse, gamma=config.fusion)
         scores = _scores(jax.tree.map(mix, scores, _scores(plain, config)), config)
-    return scores, match
+    return scores, match, change
 
 
 def _embedding_gain(module, params, tokens, config: DecodeConfig, below):
@@ -466,10 +491,13 @@ def decode(
 
     def body(carry: _Carry) -> _Carry:
         remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(total, 1)  # 1 -> 0
-        scores, match = _predict(
-            module, params, carry.tokens, carry.is_open, remaining, config, words
-        )
+        scores, match, change = _predict(
+            module, params, carry.tokens, carry.is_open, remaining, config, words,
+            carry.moved,
+        )  # fmt: skip
         after = jax.vmap(commit)(carry, scores, match, remaining, key)
+        if not config.restore:
+            after = after.replace(moved=change)
         busy = jnp.any(carry.is_open, axis=1)
 
         def keep(new, old):
@@ -484,6 +512,10 @@ def decode(
         itm_log_prob=jnp.full((len(tokens), bound), jnp.nan),
         committed_at=jnp.full(tokens.shape, -1),
     )
+    if not config.restore:
+        own = _start(params, config, low_rank=False)
+        repeated = jax.tree.map(lambda x: jnp.repeat(x[None], len(tokens), 0), own)
+        carry = carry.replace(moved=repeated)
     end = jax.lax.while_loop(lambda c: jnp.any(c.is_open), body, carry)
     return DecodeResult(
         tokens=end.tokens,

@@ -1,0 +1,10 @@
+"""How many tokens an iteration commits, and which (claims G7, G8).
+
+`gptface evaluate edits --methods configs/experiments/decoding64.py`
+"""
+
+
+def get_sweep():
+    plain = {"guidance": "none", "match_token": True}
+    sizes = {f"k_{k}": {**plain, "k": k} for k in (1, 2, 4, 8, 16, 64)}
+    return sizes | {"global_k_8": {**plain, "select": "global"}}
