@@ -74,12 +74,12 @@ def span_mask(
     """
     h, w = grid
     batch = budget.shape[0]
-    seed_key, across_key, down_key = jax.random.split(key, 3)
-    across = jax.random.exponential(across_key, (batch, h, w - 1))
-    down = jax.random.exponential(down_key, (batch, h - 1, w))
-    seeds = jax.vmap(lambda k: jax.random.permutation(k, h * w)[:spans])(
-        jax.random.split(seed_key, batch)
-    )
+    seed_key, edge_key = jax.random.split(key)
+    edges = jax.random.exponential(edge_key, (batch, h * (w - 1) + (h - 1) * w))
+    across = edges[:, : h * (w - 1)].reshape(batch, h, w - 1)
+    down = edges[:, h * (w - 1) :].reshape(batch, h - 1, w)
+    order = jax.random.uniform(seed_key, (batch, h * w))
+    _, seeds = jax.lax.top_k(order, spans)
     start = jnp.full((batch, h * w), jnp.inf)
     start = start.at[jnp.arange(batch)[:, None], seeds].set(0.0).reshape(batch, h, w)
 

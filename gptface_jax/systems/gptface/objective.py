@@ -510,75 +510,87 @@ def make_eval(
     probe = dataclasses.replace(objective, span_fraction=1.0)
     budget = budgets(config, objective)
     is_image = jnp.arange(config.layout.length) < config.layout.sep_index
+    told, hidden = gptface_model.MATCHED, gptface_model.UNKNOWN
 
     def eval_fn(params, state, batch, key):
         del state
         variables = {"params": params}
         size = batch["image_ids"].shape[0]
         corrupted = corrupt(config, true_pairs, batch, jnp.full((size,), 0.4), key)
-        match = jnp.full((size,), gptface_model.MATCHED)
-        hidden = module.apply(variables, corrupted.tokens, match)
-        metrics = dict(masked_metrics(module, params, hidden, corrupted, budget))
-        total = losses.mean(metrics["image_nll"]) + losses.mean(metrics["text_nll"])
+        pair = {1: batch["text_ids"], 0: batch["negative_ids"]}
+        different = jnp.any(pair[1] != pair[0], axis=1)
+        nothing = jnp.zeros(corrupted.masked.shape, bool)
 
-        def hidden_states(text, masked, match=None):
-            tokens = gptface_model.assemble(batch["image_ids"], batch[text], config)
-            tokens = jnp.where(masked, config.vocab.mask_id, tokens)
-            return module.apply(variables, tokens, match)
+        spans = image_mask(
+            probe,
+            config.layout.grid,
+            jnp.repeat(jnp.array(ratios), size),
+            trees.stream(key, "probe"),
+        ).reshape(len(ratios), size, -1)
 
-        def image_nll(text):
-            states = hidden_states(text, is_image & corrupted.masked, match)
-            seen = masked_metrics(module, params, states, corrupted, budget)
-            return seen["image_nll"]
-
-        own, codes = image_nll("text_ids")
-        other, _ = image_nll("negative_ids")
-        metrics["image_text_gain"] = (other - own, codes)
-
-        different = jnp.any(batch["text_ids"] != batch["negative_ids"], axis=1)
-        for ratio in ratios:
-            image = image_mask(
-                probe,
-                config.layout.grid,
-                jnp.full((size,), ratio),
-                trees.stream(key, f"probe{ratio}"),
-            )
-            words = jnp.zeros((size, config.layout.max_text_tokens), bool)
-            masked = _place(config.layout, image, words)
-            for text, label in (("text_ids", 1), ("negative_ids", 0)):
-                states = hidden_states(text, masked)
-                if label and ratio:
-                    seen = dataclasses.replace(
-                        corrupted, masked=masked, scored=jnp.ones((size,), bool)
-                    )
-                    seen = masked_metrics(module, params, states, seen, budget)
-                    for part in ("image_nll", "image_accuracy"):
-                        metrics[f"{part}_{round(100 * ratio)}"] = seen[part]
-                logits = module.apply(variables, states, method="itm_logits")
-                labels = jnp.full((size,), label)
-                scored = itm_metrics(logits, labels, different)
-                name = f"itm_accuracy_{round(100 * ratio)}"
-                pair = scored["itm_accuracy"]
-                if name in metrics:
-                    pair = jax.tree.map(jnp.add, metrics[name], pair)
-                metrics[name] = pair
-                if ratio == 0.0:
-                    total += 0.5 * losses.mean(scored["itm_loss"])
+        # name -> (text, masked, match), each a forward pass.
+        image_only = is_image & corrupted.masked
+        passes = {
+            "all": (pair[1], corrupted.masked, told),
+            "own": (pair[1], image_only, told),
+            "other": (pair[0], image_only, told),
+        }
+        for ratio, span in zip(ratios, spans):
+            masked = nothing.at[:, config.layout.image_slice].set(span)
+            passes |= {(ratio, q): (pair[q], masked, hidden) for q in (1, 0)}
         if "probe_ids" in batch:
+            sentences = batch["probe_ids"]
+            passes |= {("probe", i): (sentences[:, i], nothing, hidden) for i in (0, 1)}
 
-            def match_score(side):
-                words = batch["probe_ids"][:, side]
-                tokens = gptface_model.assemble(batch["image_ids"], words, config)
-                hidden = module.apply(variables, tokens)
-                logits = module.apply(variables, hidden, method="itm_logits")
-                return logits[:, 1] - logits[:, 0]
+        def forward(given):
+            text, masked, match = given
+            targets = gptface_model.assemble(batch["image_ids"], text, config)
+            tokens = jnp.where(masked, config.vocab.mask_id, targets)
+            states = module.apply(variables, tokens, jnp.full((size,), match))
+            seen = dataclasses.replace(
+                corrupted,
+                targets=targets,
+                masked=masked,
+                scored=jnp.ones((size,), bool),
+            )
+            logits = module.apply(variables, states, method="itm_logits")
+            return masked_metrics(module, params, states, seen, budget), logits
 
-            right = match_score(0) > match_score(1)
+        # A loop: unrolled they would take long to compile.
+        stacked = [
+            jnp.stack([jnp.asarray(x) for x in xs]) for xs in zip(*passes.values())
+        ]
+        looped = jax.lax.map(forward, tuple(stacked))
+        found = {
+            name: jax.tree.map(lambda x, i=i: x[i], looped)
+            for i, name in enumerate(passes)
+        }
+        metrics = dict(found["all"][0])
+        total = losses.mean(metrics["image_nll"]) + losses.mean(metrics["text_nll"])
+        (own, codes), (other, _) = (found[n][0]["image_nll"] for n in ("own", "other"))
+        metrics["image_text_gain"] = (other - own, codes)
+        for ratio in ratios:
+            percent = round(100 * ratio)
+            for name in ("image_nll", "image_accuracy") if ratio else ():
+                metrics[f"{name}_{percent}"] = found[ratio, 1][0][name]
+            matched, other = (
+                itm_metrics(found[ratio, q][1], jnp.full((size,), q), different)
+                for q in (1, 0)
+            )
+            both = jax.tree.map(jnp.add, matched, other)
+            metrics[f"itm_accuracy_{percent}"] = both["itm_accuracy"]
+            if ratio == 0.0:
+                total += losses.mean(both["itm_loss"])
+        if "probe_ids" in batch:
+            first, second = (
+                logits[:, 1] - logits[:, 0]
+                for logits in (found["probe", i][1] for i in (0, 1))
+            )
             for number, name in enumerate(attributes):
                 asked = batch["probe_attribute"] == number
                 weight = jnp.where(asked, batch["probe_weight"], 0.0)
                 metrics[f"itm_accuracy_{name}"] = (
-                    jnp.sum(right * weight),
+                    jnp.sum((first > second) * weight),
                     jnp.sum(weight),
                 )
         metrics["loss"] = (total * size, jnp.float32(size))
