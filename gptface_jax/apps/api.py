@@ -548,6 +548,7 @@ class Model:
             "edited": True,
             "software": f"gptface_jax {__version__}",
             "model": self.digest,
+            **({"dtype": self.editor.dtype} if self.editor.dtype else {}),
             "text": text,
             "seed": seed,
             "samples": samples,
@@ -616,7 +617,10 @@ def locate(source: str | os.PathLike) -> pathlib.Path:
 
 
 def load(
-    source: str | os.PathLike = "demo", *, tokenizer: str | os.PathLike | None = None
+    source: str | os.PathLike = "demo",
+    *,
+    tokenizer: str | os.PathLike | None = None,
+    dtype: str | None = None,
 ) -> Model:
     """Opens a model.
 
@@ -624,6 +628,7 @@ def load(
       source: a bundled name, a model directory, the work folder of a GPTFace
         training run, or a hub id.
       tokenizer: for a training run, the VQGAN's run or model directory.
+      dtype: of the activations, see `Editor`.
 
     Raises:
       UserError: nothing there, damaged files, or networks that do not belong
@@ -638,7 +643,8 @@ def load(
         card = path / "README.md"
         described = card.read_text("utf-8") if card.is_file() else ""
         digest = f"{vqgan.digest}-{gptface.digest}"
-        return Model(Editor(vqgan, gptface, text), digest, decode, described)
+        editor = Editor(vqgan, gptface, text, dtype=dtype)
+        return Model(editor, digest, decode, described)
     if tokenizer is None:
         raise UserError(
             f"'{path}' is a training run of the transformer alone; give its VQGAN as "
@@ -650,7 +656,8 @@ def load(
     text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())
     match = gptface.config.match_token
     digest = f"{vqgan.digest}-{gptface.digest}"
-    return Model(Editor(vqgan, gptface, text), digest, DecodeConfig(match_token=match))
+    editor = Editor(vqgan, gptface, text, dtype=dtype)
+    return Model(editor, digest, DecodeConfig(match_token=match))
 
 
 def check_pair(vqgan, gptface, path) -> None:

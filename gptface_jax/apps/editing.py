@@ -78,6 +78,11 @@ class Editor:
       tokenizer: of the text.
       devices: share every batch of edits, whose size must be a multiple of their
         number; by default the first one of this process.
+      dtype: of the activations, "float32" or "bfloat16"; by default the networks'
+        own. Parameters, and all that guidance does to them, stay float32.
+
+    Raises:
+      UserError: networks that do not belong together, or an unknown dtype.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Editor:
         gptface: Network,
         tokenizer: TextTokenizer,
         devices: Sequence[jax.Device] | None = None,
+        dtype: str | None = None,
     ):
         layout, vocab = gptface.config.layout, gptface.config.vocab
         if tuple(vqgan.config.grid) != tuple(layout.grid):
@@ -104,8 +110,14 @@ class Editor:
                 f"{vocab.text_size}; they do not belong together"
             )
         devices = list(devices or jax.local_devices()[:1])
-        self.vqgan, self.gptface = ImageTokenizer(vqgan, devices=devices), gptface
-        self.tokenizer = tokenizer
+        self.vqgan = ImageTokenizer(vqgan, dtype=dtype, devices=devices)
+        if dtype:
+            config = gptface.config
+            transformer = dataclasses.replace(config.transformer, dtype=dtype)
+            config = dataclasses.replace(config, transformer=transformer)
+            module = type(gptface.module)(config)
+            gptface = dataclasses.replace(gptface, module=module)
+        self.gptface, self.tokenizer, self.dtype = gptface, tokenizer, dtype
         mesh = Mesh(np.array(devices), ("batch",))
         self._split = NamedSharding(mesh, PartitionSpec("batch"))
         self.params = jax.device_put(
@@ -116,7 +128,9 @@ class Editor:
 
     def on(self, devices: Sequence[jax.Device]) -> Editor:
         """The same networks on these devices."""
-        return Editor(self.vqgan.network, self.gptface, self.tokenizer, devices)
+        return Editor(
+            self.vqgan.network, self.gptface, self.tokenizer, devices, self.dtype
+        )
 
     @property
     def size(self) -> int:

@@ -17,6 +17,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model", default="demo", help="bundled name, model directory or training run"
     )
     parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the activations; bfloat16 is faster where the device has it",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--decode",
@@ -106,7 +111,9 @@ def load(options: argparse.Namespace):
     """The model of --model and --tokenizer."""
     import gptface_jax
 
-    return gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    return gptface_jax.load(
+        options.model, tokenizer=options.tokenizer, dtype=options.dtype
+    )
 
 
 def check_out(options: argparse.Namespace, *read: str | None) -> None:

@@ -96,3 +96,31 @@ def test_no_weights_of_a_samples_own_are_formed():
 
     own = "tensor<3x2x16x24xf32>"  # [batch, layers, width, feed-forward width]
     assert own in program("explicit") and own not in program("low_rank")
+
+
+@pytest.mark.parametrize("form", ["explicit", "low_rank"])
+def test_activations_in_bfloat16_leave_guidance_in_float32(form):
+    module, params = tiny.model()
+    half = type(module)(tiny.config(transformer={"dtype": "bfloat16"}))
+    tokens = tiny.tokens(3).at[:, [2, 3, 7, 15]].set(tiny.VOCAB.mask_id)
+    config = DecodeConfig(step_size=1e-3, form=form)
+
+    def one(model, row):
+        shift, match, _ = D.shift(model, params, row, config)
+        logits = D.side_logits(model, shift.variables(params), row, config)["image"]
+        return shift, match, logits
+
+    shift, match, logits = jax.jit(jax.vmap(lambda t: one(half, t)))(tokens)
+    _, expected, exact = jax.jit(jax.vmap(lambda t: one(module, t)))(tokens)
+    assert logits.dtype == match.dtype == jnp.float32
+    np.testing.assert_allclose(match, expected, atol=0.02)
+    np.testing.assert_allclose(logits, exact, atol=0.05 * float(jnp.abs(exact).max()))
+    parts = [shift.formed, {p: r["values"] for p, r in shift.reads.items()}]
+    assert {x.dtype for x in jax.tree.leaves(parts)} == {jnp.dtype("float32")}
+    if form == "explicit":
+        # A thousandth of the parameters' norm: three digits of bfloat16 would lose it.
+        own = guidance.begin(params, config.update_set, False).formed
+        moved = sum(jnp.sum((shift.formed[p] - x) ** 2, (*range(1, x.ndim + 1),))
+                    for p, x in own.items())  # fmt: skip
+        size = sum(jnp.sum(x**2) for x in own.values())
+        np.testing.assert_allclose(jnp.sqrt(moved / size), 1e-3, rtol=1e-3)
