@@ -25,7 +25,6 @@ def get_config(arg: str = ""):
     }
     config.data.captions.hard_fraction = 0.0
     if not arg:
-        config.batch_size = 64
         config.total_steps = 1200
         config.eval_every = config.checkpoint_every = 300
         config.data.threads = 1

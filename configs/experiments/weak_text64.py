@@ -16,7 +16,6 @@ def get_config(arg: str = ""):
     config.objective.null_fraction = 0.1
     if arg:
         return config
-    config.batch_size = 64
     config.total_steps = 1500
     # 200 steps of alignment alone, 125 of matching alone, as in the longer run.
     config.objective.alignment_alone = 0.133

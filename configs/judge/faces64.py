@@ -3,7 +3,8 @@
 ":synthetic" learns from synthetic faces, ":lfw" from the LFW photographs, and
 ":lfw_all" from these all forty attributes. ":features" learns forty attributes of
 both kinds of faces; its feature maps compare pictures when a VQGAN is trained
-(`configs/vqgan/faces64.py:gan`), so it must not judge that VQGAN.
+(`configs/vqgan/faces64.py:gan`), so it must not judge that VQGAN. ":masks" tells faces
+with a face mask from those without.
 """
 
 from configs import base
@@ -36,8 +37,18 @@ ATTRIBUTES = {
     "lfw": LFW,
     "lfw_all": ALL,
     "features": ALL,
+    "masks": ("Wearing_Mask",),
     "tiny": SYNTHETIC,
 }
+
+
+def masks(split):
+    return {
+        "kind": "parquet",
+        "path": "../shared/data/masks",
+        "split": split,
+        "classes": {"Wearing_Mask": "label=mask"},
+    }
 
 
 def get_config(arg: str = "synthetic"):
@@ -72,6 +83,10 @@ def get_config(arg: str = "synthetic"):
         config.total_steps = 800
         config.eval_every = config.checkpoint_every = 200
         config.data.train = {"kind": "mixture", "sources": (photos, drawn)}
+    if arg == "masks":
+        config.total_steps = 400
+        config.eval_every = config.checkpoint_every = 100
+        config.data.train, config.data.eval = masks("train"), masks("validation")
     if arg == "tiny":
         base.tiny(config)
         config.model.resolution = 32

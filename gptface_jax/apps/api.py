@@ -310,19 +310,24 @@ class Model:
         damage: images.Source | None = None,
         *,
         kind: str = "both",
+        thin: float = 1.0,
         paint: str = "damage",
         seed: int = 0,
         **decode: Any,
     ) -> Steps:
         """Paints over scratches and cracks.
 
-        A photo that is not square is restored in several squares, which overlap.
+        Thin ones are closed smoothly (`data.damage.fill`), which keeps more of the
+        photo than tokens can; the model draws the wide ones. A photo that is not square
+        is restored in several squares, which overlap.
 
         Args:
           image: see `edit`.
           damage: picture of the photo's size, white = damaged; default what
             `data.damage.scratches` finds.
           kind: "bright", "dark" or "both", where the damage is to be found.
+          thin: widths up to so many tokens are closed smoothly; 0 leaves everything to
+            the model, as in the paper.
           paint: "damage" changes damaged pixels only; "tokens" all that the model
             drew, which hides what is left of wide scratches.
           seed, **decode: see `edit`.
@@ -332,6 +337,8 @@ class Model:
         """
         if paint not in ("damage", "tokens"):
             raise UserError(f"paint is '{paint}'; use 'damage' or 'tokens'")
+        if not 0 <= thin < math.inf:
+            raise UserError(f"thin is {thin}; use a width in tokens from 0 on")
         photo = images.decode(image)
         if damage is None:
             mask, said = defects.scratches(photo, kind), {"found": kind}
@@ -345,6 +352,10 @@ class Model:
         config = self._without_text(decode)
         height, width = photo.shape[:2]
         side = min(height, width)
+        cell = side / max(self.editor.gptface.config.layout.grid)
+        wide = defects.wide_parts(mask, thin * cell) if thin else mask
+        closed = mask & ~wide
+        said["thin"] = int(closed.sum())
         count = math.ceil(max(height, width) / side)
         starts = np.linspace(0, max(height, width) - side, count).round().astype(int)
         # Every pixel belongs to the square in whose middle it lies most.
@@ -352,10 +363,13 @@ class Model:
         owner = np.abs(along[:, None] - (starts + side / 2)).argmin(1)
         owner = owner[:, None] if height > width else owner[None, :]
         edits, restored = [], photo
+        if closed.any():
+            filled = defects.fill(photo, mask)
+            restored = np.where(closed[..., None], filled, photo)
         for i, start in enumerate(starts):
-            part = mask & (owner == i)
-            if not part.any():
-                continue
+            part = wide & (owner == i)
+            if not part.any() and (wide.any() or i):
+                continue  # but something has to be said of a photo without wide ones
             x0, y0 = (0, int(start)) if height > width else (int(start), 0)
             framed = part, (x0, y0, x0 + side, y0 + side), said
             edit = yield from self._run(
@@ -364,7 +378,7 @@ class Model:
             edits.append(edit)
             restored = np.asarray(edits[-1].image)
         tokens = sum(e.details["tokens"] for e in edits)
-        mask = np.logical_or.reduce([e.mask for e in edits])
+        mask = np.logical_or.reduce([closed, *(e.mask for e in edits)])
         details = {**edits[-1].details, "mask": {**said, "pixels": int(mask.sum())}}
         details |= {"tokens": tokens, "squares": [e.details["crop"] for e in edits]}
         return dataclasses.replace(

@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the scratches that are to be found",
     )
     parser.add_argument(
+        "--thin",
+        type=float,
+        default=1.0,
+        help="close widths up to so many tokens smoothly, without the model; default 1",
+    )
+    parser.add_argument(
         "--paint",
         choices=("damage", "tokens"),
         default="damage",
@@ -39,6 +45,7 @@ def run(options: argparse.Namespace) -> None:
     arguments = {
         "damage": options.damage,
         "kind": options.kind,
+        "thin": options.thin,
         "paint": options.paint,
         "seed": options.seed,
         **_photo.decode_options(options),

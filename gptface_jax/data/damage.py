@@ -51,6 +51,56 @@ def scratches(
     return ndimage.binary_dilation(found, np.ones((3, 3)))
 
 
+def wide_parts(mask: np.ndarray, width: float) -> np.ndarray:
+    """What of a mask, bool [H,W], discs of that width in pixels cover."""
+    from scipy import ndimage
+
+    if not mask.any():
+        return mask
+    # Beyond the border lies nothing that is known.
+    padded = np.pad(mask, 1, mode="edge")
+    middles = ndimage.distance_transform_edt(padded) > width / 2
+    if not middles.any():
+        return np.zeros_like(mask)
+    near = ndimage.distance_transform_edt(~middles) <= width / 2
+    return mask & near[1:-1, 1:-1]
+
+
+def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Continues values and slopes of the surroundings into thin gaps.
+
+    The biharmonic equation at every masked pixel: sum over the discrete bilaplacian is
+    zero, where the borders of the picture repeat.
+
+    Args:
+      image: uint8 [H,W,3].
+      mask: bool [H,W], the gaps.
+
+    Returns:
+      uint8 [H,W,3], unchanged outside the mask; grey where nothing is known.
+    """
+    from scipy import sparse
+    from scipy.sparse import linalg
+
+    if mask.all() or not mask.any():
+        return np.where(mask[..., None], np.uint8(128), image)
+    height, width = mask.shape
+
+    def second(length):
+        """Second differences along a side, slopes zero beyond its ends."""
+        diagonal = np.full(length, -2.0)
+        diagonal[[0, -1]] += 1
+        return sparse.diags([1.0, diagonal, 1.0], [-1, 0, 1], (length, length))
+
+    laplacian = sparse.kronsum(second(width), second(height), format="csr")
+    unknown = mask.ravel()
+    rows = (laplacian @ laplacian)[unknown]
+    inner, outer = rows[:, unknown].tocsc(), rows[:, ~unknown]
+    values = image.reshape(-1, 3).astype(np.float64)
+    values[unknown] = linalg.splu(inner).solve(-(outer @ values[~unknown]))
+    return np.clip(np.round(values), 0, 255).astype(np.uint8).reshape(image.shape)
+
+
 def _line(angle: float, length: int) -> np.ndarray:
     """bool footprint of a straight line of that many pixels."""
     steps = np.arange(length) - (length - 1) / 2

@@ -113,6 +113,8 @@ class Parquet(Sequence):
       path: a file, or a folder of `<split>-*.parquet`.
       split: which files of a folder.
       image_column, text_column: names; the text defaults to text or caption.
+      classes: further labels from cells that hold one of several words, as
+        {"Wearing_Mask": "label=mask"}: 1 where column "label" holds "mask", else 0.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Parquet(Sequence):
         split: str | None = None,
         image_column: str = "image",
         text_column: str | None = None,
+        classes: Mapping[str, str] | None = None,
     ):
         root = _must_exist(path, "Parquet path")
         pattern = f"{split}-*.parquet" if split else "*.parquet"
@@ -130,8 +133,10 @@ class Parquet(Sequence):
         self.image_column, self.text_column = image_column, text_column
         self.name = root.stem if root.is_file() else root.name
         columns = self._table.column_names
-        named = {"image_column": image_column, "text_column": text_column}
-        for argument, column in named.items():
+        self.classes = {k: v.partition("=")[::2] for k, v in (classes or {}).items()}
+        named = [("image_column", image_column), ("text_column", text_column)]
+        named += [("classes", column) for column, _ in self.classes.values()]
+        for argument, column in named:
             if column and column not in columns:
                 raise UserError(
                     f"'{self.files[0]}' has no column '{column}'"
@@ -164,12 +169,18 @@ class Parquet(Sequence):
         return Record(
             image=image["bytes"] if isinstance(image, dict) else image,
             text=tables.text_from(row, self.text_column),
-            labels=tables.labels_from(row),
+            labels=self._labels(row),
             expression=row.get("expression") or "",
             landmarks=_points(row.get("landmarks")),
             identity=row.get("person") or row.get("identity"),
             source=self.name,
         )
+
+    def _labels(self, row) -> dict[str, float] | None:
+        labels = tables.labels_from(row)
+        for name, (column, value) in self.classes.items():
+            labels = {**(labels or {}), name: float(str(row[column]) == value)}
+        return labels
 
 
 def _points(flat) -> np.ndarray | None:

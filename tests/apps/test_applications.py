@@ -31,7 +31,7 @@ def test_scratches_of_a_wide_photo_are_painted_over(model, faces):
         line = [(start, 20), (start + 30, 60), (start + 60, 70)]
         ImageDraw.Draw(old).line(line, fill=(250, 250, 250), width=2)
     old = np.asarray(old)
-    restored = model.restore(old, kind="bright")
+    restored = model.restore(old, kind="bright", thin=0)
     after = np.asarray(restored.image)
     np.testing.assert_array_equal(after[~restored.mask], old[~restored.mask])
     assert len(restored.details["squares"]) == 2
@@ -40,8 +40,18 @@ def test_scratches_of_a_wide_photo_are_painted_over(model, faces):
     assert after[truth & restored.mask].mean() < old[truth & restored.mask].mean()
     # The mask may be given, and all that was drawn be shown.
     marked = Image.fromarray(truth)
-    wide = model.restore(old, marked, paint="tokens")
+    wide = model.restore(old, marked, paint="tokens", thin=0)
     assert (wide.mask >= truth).all() and wide.mask.sum() > 3 * truth.sum()
+    # Closed smoothly they are nearly gone; the model has nothing to draw.
+    closed = model.restore(old, marked)
+    assert (
+        closed.details["tokens"] == 0 and closed.details["mask"]["thin"] == truth.sum()
+    )
+    error = np.abs(np.asarray(closed.image).astype(int) - photo)[truth].mean()
+    assert error < 0.3 * np.abs(old.astype(int) - photo)[truth].mean()
+    np.testing.assert_array_equal(np.asarray(closed.image)[~truth], photo[~truth])
+    with pytest.raises(UserError, match="thin is -1"):
+        model.restore(old, marked, thin=-1)
     with pytest.raises(UserError, match="no dark scratch was found; mark the damage"):
         model.restore(np.full((64, 64, 3), 120, np.uint8), kind="dark")
     with pytest.raises(UserError, match="paint is 'all'"):

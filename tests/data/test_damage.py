@@ -42,3 +42,37 @@ def test_spots_and_edges_are_no_scratches():
     assert not damage.scratches(picture).any()
     with pytest.raises(UserError, match="'wet' is none of bright, dark, both"):
         damage.scratches(picture, "wet")
+
+
+def test_thin_gaps_are_closed_as_scikit_image_closes_them():
+    restoration = pytest.importorskip("skimage.restoration")
+    rng = np.random.default_rng(0)
+    photo = np.asarray(
+        Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).resize((40, 48))
+    )
+    mask = np.zeros((48, 40), bool)
+    mask[10:14, 5:30] = mask[20:44, 20:22] = True
+    mask[0:3, 33:37] = True  # at the border
+    filled = damage.fill(photo, mask)
+    np.testing.assert_array_equal(filled[~mask], photo[~mask])
+    theirs = restoration.inpaint_biharmonic(photo / 255.0, mask, channel_axis=-1)
+    inside = mask.copy()
+    inside[:4] = False  # they treat borders in another way
+    assert np.abs(filled - 255 * theirs)[inside].max() < 1.5
+    # A ramp goes on as a ramp.
+    ramp = np.tile(np.arange(40, dtype=np.uint8)[None, :, None] * 4, (48, 1, 3))
+    away = mask & (np.arange(40) > 3) & (np.arange(48) > 3)[:, None]
+    assert np.abs(damage.fill(ramp, away).astype(int) - ramp).max() <= 1
+    assert (damage.fill(photo, np.ones_like(mask)) == 128).all()
+    np.testing.assert_array_equal(damage.fill(photo, np.zeros_like(mask)), photo)
+
+
+def test_wide_parts_are_what_a_disc_covers():
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    mask[19:21, 30:40] = True  # a thin arm, to the border
+    wide = damage.wide_parts(mask, 8)
+    assert wide[12:28, 12:28].all() and not wide[:, 33:].any()
+    assert not damage.wide_parts(mask, 30).any()
+    assert not (wide & ~mask).any()
+    assert not damage.wide_parts(np.zeros_like(mask), 3).any()

@@ -213,6 +213,12 @@ def test_parquet(tmp_path):
         sources.open_source({**spec, "image_column": "img"})
     with pytest.raises(UserError, match="did you mean 'caption'.*set text_column"):
         sources.open_source({**spec, "text_column": "captoin"})
+    happy = {"Happy": "expression=happiness"}
+    source = sources.open_source({**spec, "classes": happy})
+    assert [r.labels["Happy"] for r in source] == [1, 0, 0]
+    assert source[0].labels["Smiling"] == 0.95
+    with pytest.raises(UserError, match="no column 'label'; set classes"):
+        sources.open_source({**spec, "classes": {"Happy": "label=happiness"}})
 
 
 def test_celeba(tmp_path):
