@@ -25,14 +25,15 @@ os.environ.setdefault("XLA_FLAGS", QUICKLY)
 
 
 # What takes minutes starts first, so that no worker waits for another one at the end.
+# One of the first two makes what many others open.
 LONGEST = (
     "test_configs",
+    "test_cli",
     "test_kills",
     "test_meshes",
     "test_multiprocess",
-    "test_sweep",
-    "test_cli",
     "test_api",
+    "test_sweep",
     "test_gptface_objective",
     "test_gptface_decode",
     "test_vqgan_adversarial",

@@ -13,9 +13,9 @@ from configs.gptface import faces64
 def get_config(arg: str = ""):
     arg = base.check(arg, "tiny")
     config = faces64.get_config(arg)
-    config.objective.null_fraction = 0.1
     if arg:
         return config
+    config.objective.null_fraction = 0.1
     config.total_steps = 1500
     # 200 steps of alignment alone, 125 of matching alone, as in the longer run.
     config.objective.alignment_alone = 0.133
