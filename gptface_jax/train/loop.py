@@ -139,7 +139,6 @@ class _Run:
         self.eval_fn, self.eval_packer = step.make_eval(
             system.eval_fns, settings.seed, mesh
         )
-        self.finite_fn = jax.jit(_finite_leaves)
         self.average, self.clock = metrics.Average(), metrics.Clock()
         self.monitor = monitors.SpikeMonitor(settings.spike)
         self.spike: int | None = None  # first step of one that calls for a rewind
@@ -517,7 +516,7 @@ class _Run:
 
     def _save(self, done: int, values: Mapping[str, float]) -> None:
         """Saves, unless something in the state is not finite."""
-        finite = trees.flatten(jax.device_get(self.finite_fn(self.state)))
+        finite = trees.flatten(jax.device_get(_finite_leaves(self.state)))
         bad = [name for name, ok in finite.items() if not ok]
         if bad:
             raise UserError(
@@ -539,18 +538,19 @@ def _divides(every: int, done: int) -> bool:
     return every > 0 and done % every == 0
 
 
+@jax.jit
+def _finite(x: jax.Array) -> jax.Array:
+    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    return jnp.isfinite(x).all() if inexact else jnp.bool_(True)
+
+
 def _finite_leaves(train_state: state.TrainState) -> Any:
     """{"params": ..., "state": ...} of bool: each inexact leaf all finite."""
-
-    def finite(x):
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            return jnp.bool_(True)
-        return jnp.isfinite(x).all()
-
     tree = {
         "params": train_state.params,
         "opt_state": train_state.opt_state,
         "state": train_state.state,
         "ema": train_state.ema,
     }
-    return jax.tree.map(finite, tree)
+    # Leaf by leaf: those of one shape share a program, which is compiled in no time.
+    return jax.tree.map(_finite, tree)
