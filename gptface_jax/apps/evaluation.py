@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 
 from gptface_jax.apps import networks, proposing, reconstructing, training
 from gptface_jax.apps.api import Model
+from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import (
     captions,
@@ -28,6 +30,7 @@ from gptface_jax.data import (
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import distributions, edits
 from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface.objective import ObjectiveConfig, make_eval
 
 # Attributes that change a part of a drawn face.
 SHOWN = (
@@ -316,16 +319,63 @@ def likelihood(
             "max_phrases": max_phrases,
         }
     experiment = training.build(config, run)
-    evaluate = jax.jit(experiment.system.eval_fns["eval"])
-    totals: dict[str, list[float]] = {}
     batches = experiment.eval_batches or []
+    figures = _means(experiment.system.eval_fns["eval"], network.params, batches)
+    figures |= _unigrams(experiment, network.config.vocab, batches)
+    return figures
+
+
+def _means(eval_fn, params, batches) -> dict[str, float]:
+    evaluate = jax.jit(eval_fn)
+    totals: dict[str, list[float]] = {}
     for index, batch in enumerate(batches):
         key = jax.random.fold_in(jax.random.key(0), index)
-        for name, (total, count) in evaluate(network.params, {}, batch, key).items():
+        for name, (total, count) in evaluate(params, {}, batch, key).items():
             sums = totals.setdefault(name, [0.0, 0.0])
             sums[0], sums[1] = sums[0] + float(total), sums[1] + float(count)
-    figures = {k: a / b for k, (a, b) in totals.items() if b}
-    figures |= _unigrams(experiment, network.config.vocab, batches)
+    return {k: a / b for k, (a, b) in totals.items() if b}
+
+
+def masked(
+    run: str | os.PathLike,
+    ratios: Sequence[float] = (0.15, 0.4, 0.65, 0.85),
+    *,
+    records: int = 512,
+) -> dict[str, float]:
+    """Likelihood of codes behind spans and behind random masks (claims G1, G2).
+
+    Args:
+      run: GPTFace training run.
+      ratios: shares of the codes that are masked.
+      records: of its held-out ones.
+
+    Returns:
+      {"span_40": nats a masked code, the own text seen, ..., "random_40": ...}.
+
+    Raises:
+      UserError: a ratio that masks nothing or more than everything.
+    """
+    if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
+        raise UserError(f"ratios are {list(ratios)}; use shares above 0, at most 1")
+    network = networks.open_network(run, "gptface")
+    config = ConfigDict(network.meta["config"])
+    config.data.eval_records = records
+    experiment = training.build(config, run)
+    objective = from_mapping(ObjectiveConfig, network.meta["config"]["objective"])
+    widest = max(objective.max_image_ratio, *ratios)
+    # As many slots as the widest mask needs.
+    objective = dataclasses.replace(
+        objective, ratio_schedule="uniform", wide_range=(0.0, widest)
+    )
+    figures = {}
+    for kind, share in (("span", 1.0), ("random", 0.0)):
+        eval_fn = make_eval(
+            network.module, objective, tuple(ratios), span_fraction=share
+        )
+        found = _means(eval_fn, network.params, experiment.eval_batches)
+        for ratio in ratios:
+            percent = round(100 * ratio)
+            figures[f"{kind}_{percent}"] = found[f"image_nll_{percent}"]
     return figures
 
 

@@ -1,6 +1,7 @@
 """Figures of a trained model, as JSON.
 
 gptface evaluate likelihood --run runs/gptface64 --tokens tokens/lfw_test
+gptface evaluate masked --run runs/masks64/span runs/masks64/random
 gptface evaluate matching --model demo --images synthetic --limit 512 --seed 77
 gptface evaluate judge --judge runs/judge --images synthetic --limit 1000 --seed 77
 gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
@@ -10,6 +11,7 @@ gptface evaluate edits --model runs/weak_text64/rho_0.3 --tokenizer demo \\
     --judge runs/judge --images synthetic --methods configs/experiments/guidance64.py
 gptface evaluate proposals --model demo --limit 64
 
+masked: how likely the codes behind spans and behind random masks are, in nats.
 edits: every picture is edited twice an attribute, with a text that asks for it and
 one that rules it out; a classifier trained apart says what it sees. --methods names a
 file whose get_sweep() gives {name: options of the decoder and "samples"}.
@@ -26,13 +28,22 @@ from typing import Any
 from gptface_jax.cli import _photo, _source
 from gptface_jax.core.errors import UserError, nearest
 
-KINDS = ("likelihood", "matching", "judge", "edits", "proposals")
+KINDS = ("likelihood", "masked", "matching", "judge", "edits", "proposals")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=KINDS)
     _source.add_arguments(parser, required=False)
-    parser.add_argument("--run", help="GPTFace training run (likelihood)")
+    parser.add_argument(
+        "--run", nargs="+", help="GPTFace training runs (likelihood, masked)"
+    )
+    parser.add_argument(
+        "--ratios",
+        nargs="+",
+        type=float,
+        default=[0.15, 0.4, 0.65, 0.85],
+        help="shares of the codes that are hidden (masked)",
+    )
     parser.add_argument("--tokens", help="token cache to evaluate on (likelihood)")
     parser.add_argument("--model", default="demo", help="name, directory or run")
     parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
@@ -85,7 +96,17 @@ def _records(options, evaluation):
 def _likelihood(options, evaluation):
     _need(options, "run")
     spec = {"kind": "tokens", "path": options.tokens} if options.tokens else None
-    return evaluation.likelihood(options.run, spec, records=options.limit or 1024)
+    found = {
+        run: evaluation.likelihood(run, spec, records=options.limit or 1024)
+        for run in options.run
+    }
+    return found if len(found) > 1 else found[options.run[0]]
+
+
+def _masked(options, evaluation):
+    _need(options, "run")
+    limit = options.limit or 512
+    return {r: evaluation.masked(r, options.ratios, records=limit) for r in options.run}
 
 
 def _matching(options, evaluation):

@@ -177,6 +177,13 @@ def test_matching_and_likelihood(tiny, model):
     likelihood = evaluation.likelihood(tiny / "gptface", records=8)
     assert {"image_nll", "image_unigram_nll", "text_unigram_nll"} <= set(likelihood)
     assert 0 < likelihood["image_unigram_nll"] < 6
+    masked = evaluation.masked(tiny / "gptface", (0.5, 1.0), records=8)
+    assert list(masked) == ["span_50", "span_100", "random_50", "random_100"]
+    # All of it is all of it, whatever the shape.
+    assert masked["span_100"] == pytest.approx(masked["random_100"], rel=1e-5)
+    assert masked["span_50"] != masked["random_50"]
+    with pytest.raises(UserError, match=r"ratios are \[0.0\]"):
+        evaluation.masked(tiny / "gptface", (0.0,))
 
 
 def test_quickstart_on_a_photo(tiny, face, tmp_path):

@@ -484,18 +484,19 @@ def make_eval(
     objective: ObjectiveConfig,
     ratios: tuple[float, ...] = (0.0, 0.15, 0.4, 0.65),
     attributes: tuple[str, ...] = (),
+    span_fraction: float = 1.0,
 ):
     """Held-out metrics: MILM on true pairs, and the matching probe.
 
     Image NLL is measured with span masks at 40 %, text NLL at the objective's
     ratio. `image_text_gain` is what the own text saves, in nats a masked code,
     against the replaced one: a model whose gain is 0 paints without reading.
-    `image_nll_RATIO` is that of span masks over so many per cent with the whole own
-    text, the match hidden. The probe scores every pair with its own and with the
-    replaced text (balanced by construction) at each image mask ratio, text unmasked. Of
-    a batch with `data.probe.attribute_probe`, whose numbers count `attributes`, it also
-    says how often the true sentence about an attribute scores higher than the false
-    one.
+    `image_nll_RATIO` is that of masks over so many per cent, a `span_fraction` of them
+    spans, with the whole own text, the match hidden. The probe scores every pair with
+    its own and with the replaced text (balanced by construction) at each image mask
+    ratio, text unmasked. Of a batch with `data.probe.attribute_probe`, whose numbers
+    count `attributes`, it also says how often the true sentence about an attribute
+    scores higher than the false one.
     """
     config = module.config
     true_pairs = dataclasses.replace(
@@ -507,7 +508,7 @@ def make_eval(
         text_fraction=1.0,
         text_wide_fraction=0.0,
     )
-    probe = dataclasses.replace(objective, span_fraction=1.0)
+    probe = dataclasses.replace(objective, span_fraction=span_fraction)
     budget = budgets(config, objective)
     is_image = jnp.arange(config.layout.length) < config.layout.sep_index
     told, hidden = gptface_model.MATCHED, gptface_model.UNKNOWN
