@@ -393,7 +393,7 @@ class Model:
         *,
         seam: str | images.Source = "vertical",
         at: float = 0.5,
-        band: float = 2.0,
+        band: float = 1.0,
         colours: bool = True,
         text: str = "",
         seed: int = 0,

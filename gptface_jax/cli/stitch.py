@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--at", type=float, default=0.5, help="place of a straight seam, 0 to 1"
     )
     parser.add_argument(
-        "--band", type=float, default=2.0, help="tokens along the seam drawn anew"
+        "--band", type=float, default=1.0, help="tokens along the seam drawn anew"
     )
     parser.add_argument(
         "--keep-colours", action="store_true", help="leave the second's colours"
