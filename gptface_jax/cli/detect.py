@@ -34,11 +34,15 @@ def run(options: argparse.Namespace) -> None:
         told = ("edited", "software", "date", "model", "text", "seed", "mask")
         said = {name: report.details.get(name) for name in told}
         print(f"details ({report.details_in}): {said}")
-    count = report.count
-    key = {None: "", True: " (the key named there)", False: " (another key was used)"}
+    keys = {
+        None: "this key",
+        True: "this key, named there,",
+        False: "this, another, key",
+    }
+    count, key = report.count, keys[report.same_key]
+    verdict = "found" if count.found else "not found"
     print(
-        f"watermark: {count.green} of {count.tokens} codes {report.where} are green for "
-        f"this key{key[report.same_key]}: z = {count.z:.2f}, p = {count.p_value:.2g}, "
-        f"{'found' if count.found else 'not found'} at a false-positive rate of "
-        f"{detecting.FALSE_POSITIVES}"
+        f"watermark: of {count.tokens} codes {report.where} {count.green} are green for "
+        f"{key}: z = {count.z:.2f}, p = {count.p_value:.2g}; {verdict} at a "
+        f"false-positive rate of {detecting.FALSE_POSITIVES}"
     )
