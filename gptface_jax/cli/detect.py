@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     count, key = report.count, keys[report.same_key]
     verdict = "found" if count.found else "not found"
     print(
-        f"watermark: of {count.tokens} codes {report.where} {count.green} are green for "
-        f"{key}: z = {count.z:.2f}, p = {count.p_value:.2g}; {verdict} at a "
+        f"watermark: of {count.tokens} codes {report.where} {count.green} are green "
+        f"for {key}: z = {count.z:.2f}, p = {count.p_value:.2g}; {verdict} at a "
         f"false-positive rate of {detecting.FALSE_POSITIVES}"
     )
