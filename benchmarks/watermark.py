@@ -27,6 +27,7 @@ from gptface_jax.data import image, sources
 from gptface_jax.systems.gptface import decode
 
 KEY = 0x5EC2E7
+POOLED = ("clean", "JPEG 75", "crop 10 %")
 CELLS = (slice(4, 7), slice(1, 8))  # 21 of the 8 x 8 tokens
 TOGETHER = (1, 4, 16, 64)
 
@@ -49,18 +50,12 @@ def cropped(picture: np.ndarray) -> np.ndarray:
     return picture[cut:-cut, cut:-cut]
 
 
-def noisy(picture: np.ndarray) -> np.ndarray:
-    noise = np.random.default_rng(0).normal(scale=5, size=picture.shape)
-    return np.clip(np.round(picture + noise), 0, 255).astype(np.uint8)
-
-
 ATTACKS = {
     "clean": lambda picture: picture,
     "JPEG 75": functools.partial(jpeg, quality=75),
     "JPEG 50": functools.partial(jpeg, quality=50),
     "resize 0.5 and back": halved,
     "crop 10 %": cropped,
-    "noise, 5 levels": noisy,
 }
 
 
@@ -179,51 +174,40 @@ def agreement(bench: Bench, photos: list[np.ndarray], count: int) -> None:
     print(aligned(rows))
 
 
-def detection(bench: Bench, photos, count: int, deltas, groups: int) -> None:
+def detection(bench: Bench, photos, count: int, designs, groups: int) -> None:
     rng = np.random.default_rng(bench.seed)
-    rows = [["found at 1e-3", *ATTACKS]]
-    pooled = [["pictures together", *map(str, TOGETHER)]]
-    cost = [["log p of a code", "nats", "green when drawn"]]
-    for by_left in (False, True):
-        design = "left" if by_left else "position"
-        for delta in deltas:
-            if by_left and not delta:
-                continue
-            options = {
-                "watermark": float(delta), "watermark_key": KEY,
-                "watermark_left": by_left,
-            }  # fmt: skip
-            name = f"{design}, delta {delta:g}"
-            ids, drawn, log_probs = bench.sample(count, options)
-            green = detecting.green_codes(ids, KEY, by_left).mean()
-            cost.append([name, f"{log_probs.mean():.3f}", f"{green:.3f}"])
-            edited = bench.inpaint(photos, options)
-            views = {
-                "samples": (drawn, False),
-                "a third, mask known": (edited, True),
-                "a third, mask unknown": (edited, False),
-            }
-            seen = {}
-            for kind, (shown, third) in views.items():
-                opened = cells(bench.grid, len(shown), third)
-                row = [f"{kind}, {name}"]
-                for attack in ATTACKS:
-                    if (id(shown), attack) not in seen:
-                        pictures = [ATTACKS[attack](p) for p in shown]
-                        seen[id(shown), attack] = bench.codes(pictures)
-                    codes = seen[id(shown), attack]
-                    row.append(f"{rate(codes, opened, by_left):.3f}")
-                    if attack in ("clean", "JPEG 75", "crop 10 %"):
-                        rates = [
-                            rate(codes, opened, by_left, n, groups, rng)
-                            for n in TOGETHER
-                        ]
-                        pooled.append(
-                            [f"{kind}, {name}, {attack}", *(f"{r:.3f}" for r in rates)]
-                        )
-                rows.append(row)
-                print(aligned([rows[0], row]), flush=True)
-    for table in (rows, pooled, cost):
+    together = [n for n in TOGETHER if 1 < n <= count]
+    head = ["found", *ATTACKS]
+    head += [f"{attack}, {n} together" for attack in POOLED for n in together]
+    rows, cost = [head], [["log p of a code", "nats", "green when drawn"]]
+    for delta, by_left in designs:
+        options = {
+            "watermark": delta, "watermark_key": KEY, "watermark_left": by_left
+        }  # fmt: skip
+        name = f"delta {delta:g}{', left' * by_left}"
+        ids, drawn, log_probs = bench.sample(count, options)
+        green = detecting.green_codes(ids, KEY, by_left).mean()
+        cost.append([name, f"{log_probs.mean():.3f}", f"{green:.3f}"])
+        edited = bench.inpaint(photos, options)
+        seen = {
+            (kind, attack): bench.codes([change(p) for p in shown])
+            for kind, shown in (("samples", drawn), ("edits", edited))
+            for attack, change in ATTACKS.items()
+        }
+        for kind, third in (("samples", False), ("edits", True), ("edits", False)):
+            opened = cells(bench.grid, count, third)
+            place = "a third" if third else "everywhere"
+            row = [f"{name}, {kind}, counted {place}"]
+            row += [f"{rate(seen[kind, a], opened, by_left):.3f}" for a in ATTACKS]
+            row += [
+                f"{rate(seen[kind, a], opened, by_left, n, groups, rng):.3f}"
+                for a in POOLED
+                for n in together
+            ]
+            rows.append(row)
+            print("; ".join(row), flush=True)
+        print("; ".join(cost[-1]), flush=True)
+    for table in (rows, cost):
         print("\n" + aligned(table), flush=True)
 
 
@@ -255,6 +239,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=400, help="pictures a condition")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--deltas", type=float, nargs="+", default=[0, 1, 2, 4])
+    parser.add_argument("--left", type=float, nargs="*", default=[2], help="deltas too")
     parser.add_argument("--keys", type=int, default=100, help="for false positives")
     parser.add_argument("--groups", type=int, default=200, help="of pictures together")
     parser.add_argument("--seed", type=int, default=0)
@@ -270,10 +255,11 @@ def main() -> None:
     bench, some = Bench(options.model, options.seed), photos[: options.limit]
     print(f"{len(some)} pictures a condition, model {options.model}")
     agreement(bench, some, options.limit)
-    false_positives(
-        bench, {"LFW": photos, "drawn faces": faces}, options.keys, options.groups // 20
-    )
-    detection(bench, some, options.limit, options.deltas, options.groups)
+    designs = [(delta, False) for delta in options.deltas]
+    designs += [(delta, True) for delta in options.left]
+    detection(bench, some, options.limit, designs, options.groups)
+    unmarked = {"LFW": photos, "drawn faces": faces}
+    false_positives(bench, unmarked, options.keys, options.groups // 20)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ def test_the_literal_form_reads_a_left_neighbour_that_is_known_by_then(known):
 
 @pytest.mark.parametrize("by_left", [False, True])
 def test_batch_mates_do_not_matter(known, by_left):
-    config = DecodeConfig(k=2, watermark=2.0, watermark_key=KEY, watermark_left=by_left)
+    config = dataclasses.replace(
+        PLAIN, watermark=2.0, watermark_key=KEY, watermark_left=by_left
+    )
     together = codes(run(config, known))
     for row in range(4):
         alone = codes(run(config, known, slice(row, row + 1)))
