@@ -142,14 +142,14 @@ def rate(codes, opened, by_left, together=1, groups=None, rng=None, keys=(KEY,))
     """Share of pictures, or of random groups of them, in which the mark is found."""
     found = []
     for key in keys:
+        green = detecting.green_codes(codes, key, by_left)
         if together == 1:
-            green = detecting.green_codes(codes, key, by_left) & opened
-            counts = zip(green.sum((1, 2)), opened.sum((1, 2)))
+            counts = zip((green & opened).sum((1, 2)), opened.sum((1, 2)))
             found += [_found(int(g), int(n)) for g, n in counts]
             continue
         for _ in range(groups):
-            rows = rng.choice(len(codes), together, replace=False)
-            count = detecting.count_green(codes[rows], opened[rows], key, by_left)
+            r = rng.choice(len(codes), together, replace=False)
+            count = detecting.count(green[r], codes[r], opened[r], by_left)
             found.append(_found(count.green, count.tokens))
     return np.mean(found)
 

@@ -79,23 +79,23 @@ def green_codes(image_ids: np.ndarray, key: int, by_left: bool = False) -> np.nd
     return np.asarray(found).reshape(image_ids.shape)
 
 
-def count_green(
-    image_ids: np.ndarray, is_open: np.ndarray, key: int, by_left: bool = False
+def count(
+    green: np.ndarray, image_ids: np.ndarray, is_open: np.ndarray, by_left: bool = False
 ) -> Count:
     """Counts over one or several pictures, what says the same only once.
 
     Args:
+      green: bool [B,h,w], the `green_codes` of the pictures.
       image_ids: int [B,h,w].
       is_open: bool [B,h,w], the positions that count.
-      key, by_left: see `ops.watermark`.
+      by_left: see `ops.watermark`.
     """
-    green = green_codes(image_ids, key, by_left)
-    flat = image_ids.reshape(len(image_ids), -1)
-    place = np.broadcast_to(np.arange(flat.shape[1]), flat.shape)
-    left = np.asarray(watermark.left_neighbours(flat, image_ids.shape[2]))
-    said = np.stack([place, left if by_left else 0 * left, flat], axis=-1)
-    said = said.reshape(*is_open.shape, 3)[is_open]
-    _, first = np.unique(said, axis=0, return_index=True)
+    flat = image_ids.reshape(len(image_ids), -1).astype(np.int64)
+    said = np.arange(flat.shape[1]) + flat * flat.shape[1]
+    if by_left:
+        left = np.asarray(watermark.left_neighbours(flat, image_ids.shape[2]))
+        said += (left + 1) * (said.max() + 1)
+    _, first = np.unique(said.reshape(is_open.shape)[is_open], return_index=True)
     return Count(green=int(green[is_open][first].sum()), tokens=len(first))
 
 
@@ -145,17 +145,15 @@ def detect(
     decode = (details or {}).get("decode")
     decode = decode if isinstance(decode, dict) else {}
     digest = decode.get("watermark_key_digest")
+    by_left = decode.get("watermark_left", by_left) is True
+    ids = _codes(model, photo, [square for square, _ in squares])
+    is_open = np.stack([opened for _, opened in squares])
     return Report(
         source_type=source_type,
         details=details,
         details_in=details_in,
         where=where,
-        count=count_green(
-            _codes(model, photo, [square for square, _ in squares]),
-            np.stack([opened for _, opened in squares]),
-            key,
-            decode.get("watermark_left", by_left) is True,
-        ),
+        count=count(green_codes(ids, key, by_left), ids, is_open, by_left),
         same_key=None if digest is None else digest == provenance.key_digest(key),
     )
 

@@ -45,16 +45,20 @@ def test_what_says_the_same_counts_once():
     is_open = np.zeros((2, 8, 8), bool)
     is_open[:, 2:5] = True
     green = detecting.green_codes(ids, KEY)
-    one = detecting.count_green(ids[:1], is_open[:1], KEY)
+    one = detecting.count(green[:1], ids[:1], is_open[:1])
     assert (one.green, one.tokens) == (green[0, 2:5].sum(), 24)
-    assert detecting.count_green(ids[[0, 0]], is_open, KEY) == one
-    pairs = {
-        (y, x, ids[b, y, x]) for b in range(2) for y in range(2, 5) for x in range(8)
-    }
-    both = detecting.count_green(ids, is_open, KEY)
-    assert both.tokens == len(pairs)
+    assert detecting.count(green[[0, 0]], ids[[0, 0]], is_open) == one
     literal = detecting.green_codes(ids, KEY, by_left=True)
     assert (literal != green).any()
+    for by_left, colours in ((False, green), (True, literal)):
+        said = {
+            (y, x, ids[b, y, x], ids[b, y, x - 1] if by_left and x else -1): colour
+            for (b, y, x), colour in np.ndenumerate(colours)
+            if is_open[b, y, x]
+        }
+        both = detecting.count(colours, ids, is_open, by_left)
+        assert (both.green, both.tokens) == (sum(said.values()), len(said))
+    assert both.tokens > detecting.count(green, ids, is_open).tokens
 
 
 def test_keys_find_what_they_marked_and_nothing_else():
