@@ -40,8 +40,11 @@ class Count:
     @property
     def p_value(self) -> float:
         """Share of random keys that would count as many; exact, for few tokens too."""
-        ways = (math.comb(self.tokens, n) for n in range(self.green, self.tokens + 1))
-        return sum(ways) / 2**self.tokens
+        total, ways = 0, math.comb(self.tokens, self.green)
+        for n in range(self.green, self.tokens + 1):
+            total += ways
+            ways = ways * (self.tokens - n) // (n + 1)
+        return total / 2**self.tokens
 
     @property
     def found(self) -> bool:
