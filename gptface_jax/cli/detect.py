@@ -22,10 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    import gptface_jax
     from gptface_jax.apps import detecting
 
+    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     report = detecting.detect(
-        _photo.load(options), options.image, options.key, **_photo.place(options)
+        model, options.image, options.key, **_photo.place(options)
     )
     print(f"XMP: {report.source_type or 'no mark of a digital source type'}")
     if report.details is None:
