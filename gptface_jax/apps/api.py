@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import inspect
 import json
@@ -17,7 +18,14 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax import __version__
-from gptface_jax.apps import framing, networks, pictures, proposing, texts
+from gptface_jax.apps import (
+    framing,
+    networks,
+    pictures,
+    proposing,
+    provenance,
+    texts,
+)
 from gptface_jax.apps.editing import Batch, Editor, Request
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
@@ -75,31 +83,68 @@ class Edit:
           UserError: the files cannot be written, or hold something else.
         """
         path, beside, sidecar = outputs(path)
-        # First: whatever stops this, the rest may be written again.
-        text = json.dumps(self.details, indent=2) + "\n"
-        pictures.write(sidecar, lambda name: pathlib.Path(name).write_text(text))
-        info = {"Comment": pictures.MARK, "gptface_jax": json.dumps(self.details)}
-        pictures.save(np.asarray(self.image), path, info)
+        after, before = np.asarray(self.image), np.asarray(self.before)
+        save_with_sidecar(after, path, self.details)
         if not strip:
             return [path, sidecar]
-        after, before = np.asarray(self.image), np.asarray(self.before)
         shown = pictures.before_mask_after(before, self.mask, after, self.text)
-        pictures.save(shown, beside, {"Comment": pictures.MARK})
+        pictures.save(shown, beside, self.details)
         return [path, beside, sidecar]
+
+
+class Samples(list):
+    """Pictures out of nothing, PIL images [S,S].
+
+    Attributes:
+      details: what the sidecar holds: seed, options, model digest, ...
+    """
+
+    def __init__(self, images: Sequence[Image.Image], details: Mapping[str, Any]):
+        super().__init__(images)
+        self.details = details
+
+    def save(self, path: str | os.PathLike, columns: int = 8) -> list[pathlib.Path]:
+        """Writes them on one sheet, marked as drawn, and a JSON sidecar.
+
+        Returns:
+          The two paths: FILE.png, FILE.json.
+
+        Raises:
+          UserError: the files cannot be written, or hold something else.
+        """
+        path, _, sidecar = outputs(path)
+        columns = min(columns, len(self))
+        drawn = [np.asarray(image) for image in self]
+        sheet = pictures.sheet(drawn, columns)
+        everywhere = _rows(np.ones(self.details["grid"], bool))
+        places = pictures.cells(len(self), columns)
+        squares = [{"crop": list(box), "open": everywhere} for box in places]
+        size = list(sheet.shape[1::-1])
+        details = {**self.details, "size": size, "squares": squares}
+        save_with_sidecar(sheet, path, details)
+        return [path, sidecar]
+
+
+def save_with_sidecar(
+    image: np.ndarray, path: pathlib.Path, details: Mapping[str, Any]
+) -> None:
+    """Writes a picture that a model made, and FILE.json beside it."""
+    # The sidecar first: whatever stops this, the rest may be written again.
+    text = json.dumps(details, indent=2) + "\n"
+    sidecar = provenance.sidecar(path)
+    pictures.write(sidecar, lambda name: pathlib.Path(name).write_text(text))
+    pictures.save(image, path, details)
 
 
 def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
     """FILE.png -> FILE.png, FILE.strip.png, FILE.json, which `Edit.save` writes.
 
     Raises:
-      UserError: FILE.json is no sidecar of an edit, or FILE exists without one.
+      UserError: FILE.json is no sidecar of ours, or FILE exists without one.
     """
     path = pathlib.Path(path)
-    strip, sidecar = path.with_suffix(".strip.png"), path.with_suffix(".json")
-    try:
-        ours = json.loads(sidecar.read_text())["edited"] is True
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
+    strip, sidecar = path.with_suffix(".strip.png"), provenance.sidecar(path)
+    ours = provenance.read_sidecar(path) is not None
     for taken in (sidecar, path, strip):
         if taken.exists() and not ours:
             raise UserError(
@@ -380,7 +425,10 @@ class Model:
         tokens = sum(e.details["tokens"] for e in edits)
         mask = np.logical_or.reduce([closed, *(e.mask for e in edits)])
         details = {**edits[-1].details, "mask": {**said, "pixels": int(mask.sum())}}
-        details |= {"tokens": tokens, "squares": [e.details["crop"] for e in edits]}
+        details |= {
+            "tokens": tokens,
+            "squares": [e.details["squares"][0] for e in edits],
+        }
         return dataclasses.replace(
             edits[-1], before=Image.fromarray(photo), mask=mask, details=details
         )
@@ -453,7 +501,7 @@ class Model:
 
     def sample(
         self, count: int = 1, text: str = "", *, seed: int = 0, **decode: Any
-    ) -> list[Image.Image]:
+    ) -> Samples:
         """Whole pictures out of nothing, or out of a sentence; [S,S] PIL images.
 
         Raises:
@@ -463,7 +511,10 @@ class Model:
             raise UserError(f"count is {count}; use 1 or more")
         config = self.decode_config(decode) if text else self._without_text(decode)
         drawn = self.editor.sample([text] * count, config, _keys(seed, count))
-        return [Image.fromarray(x) for x in drawn]
+        grid = list(self.editor.gptface.config.layout.grid)
+        details = self.details(False, text, seed, config)
+        details |= {"mask": {"whole": True}, "grid": grid}
+        return Samples([Image.fromarray(x) for x in drawn], details)
 
     def match(self, image: images.Source, sentences: Sequence[str]) -> np.ndarray:
         """p(q=1), how likely each sentence belongs to the photo; float32 [N].
@@ -498,6 +549,25 @@ class Model:
           UserError: an unknown option, or a value that makes no sense.
         """
         return decode_options({**dataclasses.asdict(self.decode), **changes})
+
+    def details(
+        self, edited: bool, text: str, seed: int, config: DecodeConfig
+    ) -> dict[str, Any]:
+        """What every sidecar holds; of a watermark's key no more than a digest."""
+        options = dataclasses.asdict(config)
+        key = options.pop("watermark_key")
+        if config.watermark:
+            options["watermark_key_digest"] = provenance.key_digest(key)
+        return {
+            "edited": edited,
+            "software": f"gptface_jax {__version__}",
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "model": self.digest,
+            **({"dtype": self.editor.dtype} if self.editor.dtype else {}),
+            "text": text,
+            "seed": seed,
+            "decode": options,
+        }
 
     def _without_text(self, decode: Mapping[str, Any]) -> DecodeConfig:
         asked = decode.get("guidance", "none")
@@ -558,22 +628,19 @@ class Model:
         scores = batch.itm_log_prob
         scores = tuple(round(float(s), 6) for s in scores[~np.isnan(scores)])
         final = float(batch.final_log_prob)
+        crop = [x0, y0, x1, y1]
         details = {
-            "edited": True,
-            "software": f"gptface_jax {__version__}",
-            "model": self.digest,
-            **({"dtype": self.editor.dtype} if self.editor.dtype else {}),
-            "text": text,
-            "seed": seed,
+            **self.details(True, text, seed, config),
             "samples": samples,
             "mask": said,
-            "crop": [x0, y0, x1, y1],
+            "size": list(photo.shape[1::-1]),
+            "crop": crop,
+            "squares": [{"crop": crop, "open": _rows(batch.open_tokens)}],
             "tokens": int(batch.open_tokens.sum()),
             "iterations": int(batch.num_iterations),
             "itm_log_prob": list(scores),
             "final_log_prob": round(final, 6),
             "composite": composite,
-            "decode": dataclasses.asdict(config),
             "notes": notes,
         }
         return Edit(
@@ -585,6 +652,11 @@ class Model:
             final_log_prob=final,
             details=details,
         )
+
+
+def _rows(open_tokens: np.ndarray) -> list[str]:
+    """bool [h,w] -> h strings of 0 and 1."""
+    return ["".join("01"[x] for x in row) for row in open_tokens.astype(int)]
 
 
 def _key(seed: int) -> jax.Array:

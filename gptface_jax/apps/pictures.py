@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from gptface_jax.apps import provenance
 from gptface_jax.core.errors import UserError
 
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
-# Stored in every edited picture, readable by anybody who opens it.
-MARK = "Edited with gptface_jax: this picture has been changed by a generative model"
 
 
 def _font(size: int = 12):
@@ -90,6 +90,17 @@ def _fitted(image: np.ndarray, cell: int) -> Image.Image:
     return square
 
 
+def cells(
+    count: int, columns: int, cell: int = 160, gap: int = 8
+) -> list[tuple[int, int, int, int]]:
+    """Where `sheet` puts pictures without captions; squares (x0, y0, x1, y1)."""
+    corners = [
+        (gap + i % columns * (cell + gap), gap + i // columns * (cell + 2 * gap))
+        for i in range(count)
+    ]
+    return [(x, y, x + cell, y + cell) for x, y in corners]
+
+
 def shade(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Shows a mask: the masked part of the picture in red."""
     red = np.array([220, 40, 40], np.float32)
@@ -106,14 +117,17 @@ def before_mask_after(
 
 
 def save(
-    image: np.ndarray, path: str | os.PathLike, info: dict[str, str] | None = None
+    image: np.ndarray,
+    path: str | os.PathLike,
+    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a PNG (or JPEG, WebP by the ending), complete or not at all.
 
     Args:
       image: uint8 [H,W,3].
       path: its folder must exist.
-      info: stored as PNG text (JPEG and WebP: the values as EXIF description).
+      details: how a model made it; marks the picture in its XMP, see
+        `provenance.packet`, and in the text of a PNG or the EXIF description.
 
     Raises:
       UserError: an ending that is no picture format, no such folder, disk full.
@@ -126,15 +140,18 @@ def save(
             f"'{path}' ends in '{ending}'; write a .png (exact), .jpg or .webp"
         )
     picture, options = Image.fromarray(image), {}
-    if formats[ending] == "PNG":
-        chunks = PngImagePlugin.PngInfo()
-        for name, value in (info or {}).items():
-            chunks.add_text(name, value)
-        options["pnginfo"] = chunks
-    elif info:
-        exif = Image.Exif()
-        exif[0x010E] = "; ".join(info.values())  # ImageDescription
-        options |= {"exif": exif, "quality": 95}
+    if details:
+        packet = provenance.packet(details)
+        mark = provenance.MARKS[provenance.source_type(details)]
+        if formats[ending] == "PNG":
+            options["pnginfo"] = chunks = PngImagePlugin.PngInfo()
+            chunks.add_text("Comment", mark)
+            chunks.add_text("gptface_jax", json.dumps(details))
+            chunks.add_itxt("XML:com.adobe.xmp", packet.decode())
+        else:
+            exif = Image.Exif()
+            exif[0x010E] = mark  # ImageDescription
+            options |= {"exif": exif, "xmp": packet, "quality": 95}
     write(path, lambda partial: picture.save(partial, formats[ending], **options))
 
 

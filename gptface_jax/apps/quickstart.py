@@ -78,7 +78,8 @@ def run(
     opened = api.load(model)
     jobs = photo_jobs(image, crop) if image else bundled_jobs()
     folder.mkdir(parents=True, exist_ok=True)
-    shown, captions = [], []
+    sheet, *_ = api.outputs(folder / "sheet.png")
+    shown, captions, made = [], [], []
     bar = tqdm.tqdm(jobs, unit="edit", disable=not progress)
     for number, job in enumerate(bar, 1):
         bar.set_description(job.text)
@@ -91,11 +92,12 @@ def run(
             samples=8,
         )
         edit.save(folder / f"{number}-{job.name}-{job.region}.png")
+        made.append(edit.details)
         x0, y0, x1, y1 = edit.details["crop"]
         before = np.asarray(edit.before)[y0:y1, x0:x1]
         after = np.asarray(edit.image)[y0:y1, x0:x1]
         shown += [before, pictures.shade(before, edit.mask[y0:y1, x0:x1]), after]
         captions += ["before", f"may change: {job.region}", f"“{job.text}”"]
-    sheet = folder / "sheet.png"
-    pictures.save(pictures.sheet(shown, 6, captions), sheet, {"Comment": pictures.MARK})
+    details = opened.details(True, "", seed, opened.decode) | {"edits": made}
+    api.save_with_sidecar(pictures.sheet(shown, 6, captions), sheet, details)
     return sheet

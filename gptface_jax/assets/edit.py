@@ -18,6 +18,15 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 HERE = pathlib.Path(__file__).parent
+# What common tools read of a picture's origin.
+XMP = """\
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about=""
+ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
+<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/\
+compositeWithTrainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType>
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
 
 
 def tree(flat):
@@ -86,6 +95,7 @@ def main():
     photo.paste(drawn, box, mask.crop(box).point(lambda level: 255 * (level > 127)))
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "Edited by a generative model (gptface_jax)")
+    info.add_itxt("XML:com.adobe.xmp", XMP)
     photo.save(options.out, pnginfo=info)
     print(f"p(text matches) {np.exp(found['final_log_prob'][0]):.3f} -> {options.out}")
 

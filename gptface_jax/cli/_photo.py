@@ -32,8 +32,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", help="the photo")
+def add_place(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("--image", required=required, help="the photo")
     where = parser.add_argument_group("what may change (one of)")
     where.add_argument("--mask", help="picture of the photo's size, white = change")
     where.add_argument("--box", metavar="x0,y0,x1,y1", help="rectangle in pixels")
@@ -41,13 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--region",
         help="mouth, eyes, hair, hat, beard, lower-face, ... of an aligned face",
     )
-    parser.add_argument("--out", required=True, help="FILE.png for the result")
     parser.add_argument(
         "--crop",
         metavar="x0,y0,x1,y1",
         help="square that the model sees; default the central one, or one around a "
         "small or distant mask",
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_place(parser, required=False)
+    parser.add_argument("--out", required=True, help="FILE.png for the result")
     add_model(parser)
     parser.add_argument(
         "--no-composite", action="store_true", help="the model's raw output"
@@ -90,14 +94,21 @@ def decode_options(options: argparse.Namespace) -> dict[str, Any]:
     return assignments("--decode", options.decode)
 
 
-def arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """What `Model.edit` and `Model.inpaint` have in common."""
-    changes = {"k": options.k, "select": options.select}
+def place(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `add_place` but the image."""
     return {
         "mask": options.mask,
         "box": box(options.box, "--box"),
         "region": options.region,
         "crop": box(options.crop, "--crop"),
+    }
+
+
+def arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `Model.edit` and `Model.inpaint` have in common."""
+    changes = {"k": options.k, "select": options.select}
+    return {
+        **place(options),
         "seed": options.seed,
         "composite": not options.no_composite,
         "feather": options.feather,

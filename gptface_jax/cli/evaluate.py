@@ -171,7 +171,9 @@ def _edits(options, evaluation):
     if options.sheet:
         shown = [p for triple in examples for p in triple]
         said = [t for a in attributes for t in ("before", f"+ {a}", f"- {a}")]
-        pictures.save(pictures.sheet(shown, 6, said, cell=128), options.sheet)
+        sheet = pictures.sheet(shown, 6, said, cell=128)
+        details = model.details(True, "; ".join(said), seed, config)
+        pictures.save(sheet, options.sheet, details)
     if options.plot:
         plotting.rates(rows, options.plot)
     return rows

@@ -25,6 +25,7 @@ VERBS = {
     "restore": "paint over the scratches of an old photo",
     "stitch": "join two photos along a seam",
     "sample": "draw faces out of nothing, or after a sentence",
+    "detect": "was a picture edited here? metadata and watermark",
     "tag": "words and sentences that fit a photo, and how well",
     "evaluate": "figures of a trained model: likelihoods, matching, edits",
     "export": "training runs -> one model directory, or a taming checkpoint",

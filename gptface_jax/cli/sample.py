@@ -19,13 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    import numpy as np
-
-    from gptface_jax.apps import pictures
-
+    _photo.check_out(options)
     drawn = _photo.load(options).sample(
         options.count, options.text, seed=options.seed, **_photo.decode_options(options)
     )
-    sheet = pictures.sheet([np.asarray(x) for x in drawn], min(8, len(drawn)))
-    pictures.save(sheet, options.out, {"Comment": pictures.MARK})
-    print(f"wrote {options.out}")
+    print("wrote " + ", ".join(str(p) for p in drawn.save(options.out)))

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import gptface_jax
+from gptface_jax.apps import provenance
 from gptface_jax.apps.editing import Request
 from gptface_jax.data.synthetic import SyntheticFaces
 
@@ -91,6 +92,7 @@ def test_its_script_edits_a_photo(folder, tmp_path):
     )
     edited = Image.open(tmp_path / "b.png")
     assert "generative" in edited.text["Comment"]
+    assert provenance.read(edited)[0] == provenance.EDITED
     changed = (np.asarray(edited) != photo).any(-1)
     assert changed.any() and not changed[mask == 0].any()
 

@@ -22,7 +22,7 @@ from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.vocab import SequenceLayout
 from gptface_jax.ops import guidance as ops_guidance
-from gptface_jax.ops import sampling
+from gptface_jax.ops import sampling, watermark
 from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface import model as gptface_model
 
@@ -71,6 +71,11 @@ class DecodeConfig:
       confidence_noise: Gumbel noise on confidences, annealed to 0.
       raw_confidence: rank by logits (with fusion, by their mixture) instead of
         log-probabilities (literal).
+      watermark: what a keyed half of the codes gains at open image positions, in nats;
+        0 turns it off. See `ops.watermark`, `apps.detecting`.
+      watermark_key: the secret, 0 to 2**64 - 1.
+      watermark_left: the half depends on the left neighbour's code too, where that is
+        known when a position is filled (literal).
     """
 
     k: int = 8
@@ -94,6 +99,9 @@ class DecodeConfig:
     temperature_end: float = 0.7
     confidence_noise: float = 1.0
     raw_confidence: bool = False
+    watermark: float = 0.0
+    watermark_key: int = 0
+    watermark_left: bool = False
 
     def __post_init__(self):
         for name, value, choices in (
@@ -119,6 +127,7 @@ class DecodeConfig:
             "cfg",
             "cfg_end",
             "last_blocks",
+            "watermark",
         ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -128,6 +137,7 @@ class DecodeConfig:
                 "cfg compares codes with and without the text; it needs side 'image' "
                 "and no eq6"
             )
+        watermark.check_key(self.watermark_key)
         rule = self.guidance in ops_guidance.RULES
         if not self.restore and (
             self.last_blocks or self.form == "low_rank" or not rule
@@ -297,7 +307,17 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
     confidence = jnp.full(layout.length, -jnp.inf)
     ring = jnp.full(layout.length, sampling.FAR)
     for side, where in config.slices(layout).items():
-        ids, sure = sampling.sample(scores[side], temperature, trees.stream(key, side))
+        offered = scores[side]
+        if side == "image" and config.watermark:
+            codes = vocab.joint_to_image(carry.tokens[where])  # below 0 where open
+            offered += config.watermark * watermark.favoured(
+                config.watermark_key,
+                codes,
+                layout.grid[1],
+                vocab.codebook_size,
+                config.watermark_left,
+            )
+        ids, sure = sampling.sample(offered, temperature, trees.stream(key, side))
         drawn = drawn.at[where].set(ids + offsets[side])
         confidence = confidence.at[where].set(sure)
         if config.select == "boundary":

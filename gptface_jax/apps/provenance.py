@@ -1,0 +1,114 @@
+"""What says that a picture is a model's work: XMP, PNG text, sidecar (SPEC E.8)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+from PIL import Image
+
+# https://cv.iptc.org/newscodes/digitalsourcetype/
+SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+EDITED = SOURCES + "compositeWithTrainedAlgorithmicMedia"
+DRAWN = SOURCES + "trainedAlgorithmicMedia"
+# Readable by anybody who opens the picture.
+MARKS = {
+    EDITED: "Edited with gptface_jax: this picture has been changed by a generative "
+    "model",
+    DRAWN: "Made with gptface_jax: this picture was drawn by a generative model",
+}
+_SPACES = {
+    "x": "adobe:ns:meta/",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+    "gptface_jax": "urn:gptface_jax:1/",
+}
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+
+
+def source_type(details: Mapping[str, Any]) -> str:
+    """IPTC's word for a photograph that was edited, or a picture drawn from nothing."""
+    return EDITED if details["edited"] else DRAWN
+
+
+def key_digest(key: int) -> str:
+    """Tells whether two keys of a watermark are the same; guessable if the key is."""
+    return hashlib.sha256(f"gptface_jax watermark {key}".encode()).hexdigest()[:16]
+
+
+def packet(details: Mapping[str, Any]) -> bytes:
+    """The XMP packet of a picture: source type, description, software, details."""
+    kind = source_type(details)
+    meta = ElementTree.Element(_name("x:xmpmeta"))
+    rdf = ElementTree.SubElement(meta, _name("rdf:RDF"))
+    about = ElementTree.SubElement(
+        rdf, _name("rdf:Description"), {_name("rdf:about"): ""}
+    )
+
+    def add(name: str, text: str | None = None) -> ElementTree.Element:
+        element = ElementTree.SubElement(about, _name(name))
+        element.text = text
+        return element
+
+    add("Iptc4xmpExt:DigitalSourceType", kind)
+    add("xmp:CreatorTool", details["software"])
+    add("gptface_jax:details", json.dumps(details))
+    said = ElementTree.SubElement(add("dc:description"), _name("rdf:Alt"))
+    words = {_LANGUAGE: "x-default"}
+    ElementTree.SubElement(said, _name("rdf:li"), words).text = MARKS[kind]
+    for prefix, space in _SPACES.items():
+        ElementTree.register_namespace(prefix, space)
+    body = ElementTree.tostring(meta)
+    start = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'.encode()
+    return start + body + b'\n<?xpacket end="w"?>'
+
+
+def read(picture: Image.Image) -> tuple[str | None, dict[str, Any] | None]:
+    """What the XMP of a picture says: its source type, and our details.
+
+    Either is None where there is none, or none that can be read.
+    """
+    data = picture.info.get("xmp") or b""
+    try:
+        root = ElementTree.fromstring(data.strip(b"\x00 \n"))
+    except ElementTree.ParseError:
+        return None, None
+    # Other programs write simple values as attributes.
+    found = {k: v for element in root.iter() for k, v in element.attrib.items()}
+    found |= {element.tag: element.text for element in root.iter()}
+    details = _details(found.get(_name("gptface_jax:details")) or "")
+    return found.get(_name("Iptc4xmpExt:DigitalSourceType")), details
+
+
+def sidecar(path: str | os.PathLike) -> pathlib.Path:
+    """FILE.png -> FILE.json."""
+    return pathlib.Path(path).with_suffix(".json")
+
+
+def read_sidecar(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The details beside a picture, None where FILE.json is absent or not ours."""
+    try:
+        return _details(sidecar(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _details(text: str) -> dict[str, Any] | None:
+    try:
+        details = json.loads(text)
+    except ValueError:
+        return None
+    ours = isinstance(details, dict) and isinstance(details.get("edited"), bool)
+    return details if ours else None
+
+
+def _name(prefixed: str) -> str:
+    prefix, _, name = prefixed.partition(":")
+    return f"{{{_SPACES[prefix]}}}{name}"

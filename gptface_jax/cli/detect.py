@@ -1,0 +1,50 @@
+"""Was this picture edited here? Its metadata, and the token watermark.
+
+gptface detect --image edited.png
+gptface detect --image copy.jpg --box 40,60,90,100 --key 8124731905
+
+The picture is encoded again and the codes of the key's half are counted where it was
+edited: --mask, --box or --region, else what its sidecar or XMP says, else everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _photo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _photo.add_place(parser)
+    parser.add_argument("--model", default="demo", help="the model that edited")
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument("--key", type=int, default=0, help="the watermark's key")
+
+
+def run(options: argparse.Namespace) -> None:
+    import gptface_jax
+    from gptface_jax.apps import detecting
+
+    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    report = detecting.detect(
+        model, options.image, options.key, **_photo.place(options)
+    )
+    print(f"XMP: {report.source_type or 'no mark of a digital source type'}")
+    if report.details is None:
+        print("details: neither a sidecar nor our XMP")
+    else:
+        told = ("edited", "software", "date", "model", "text", "seed", "mask")
+        said = {name: report.details.get(name) for name in told}
+        print(f"details ({report.details_in}): {said}")
+    keys = {
+        None: "this key",
+        True: "this key, named there,",
+        False: "this, another, key",
+    }
+    count, key = report.count, keys[report.same_key]
+    verdict = "found" if count.found else "not found"
+    print(
+        f"watermark: of {count.tokens} codes {report.where} {count.green} are green "
+        f"for {key}: z = {count.z:.2f}, p = {count.p_value:.2g}; {verdict} at a "
+        f"false-positive rate of {detecting.FALSE_POSITIVES}"
+    )

@@ -1,0 +1,143 @@
+"""What tells that a picture is a model's work, as other programs read it."""
+
+import json
+import shutil
+import struct
+import subprocess
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gptface_jax
+from gptface_jax.apps import pictures, provenance
+from gptface_jax.data import synthetic
+
+DETAILS = {
+    "edited": True,
+    "software": "gptface_jax 0.0",
+    "text": 'a "smiling" <woman> & Zoë 🙂',
+    "seed": 3,
+}
+IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+EDITED = (
+    "http://cv.iptc.org/newscodes/digitalsourcetype/"
+    "compositeWithTrainedAlgorithmicMedia"
+)
+DRAWN = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return gptface_jax.load(tiny / "model")
+
+
+def chunk(data: bytes, ending: str) -> bytes:
+    """The XMP packet where each format's own specification puts it."""
+    if ending == "png":
+        start = data.index(b"iTXtXML:com.adobe.xmp\x00\x00\x00\x00\x00")
+        (length,) = struct.unpack(">I", data[start - 4 : start])
+        return data[start + 4 : start + 4 + length][22:]
+    if ending == "jpg":
+        start = data.index(b"http://ns.adobe.com/xap/1.0/\x00")
+        marker, length = struct.unpack(">HH", data[start - 4 : start])
+        assert marker == 0xFFE1
+        return data[start + 29 : start - 2 + length]
+    start = data.index(b"XMP ")
+    (length,) = struct.unpack("<I", data[start + 4 : start + 8])
+    return data[start + 8 : start + 8 + length]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("edited", [True, False])
+def test_the_mark_is_where_common_tools_look(tmp_path, ending, edited):
+    path = tmp_path / f"x.{ending}"
+    details = {**DETAILS, "edited": edited}
+    pictures.save(np.zeros((16, 24, 3), np.uint8), path, details)
+    kind = EDITED if edited else DRAWN
+    packet = chunk(path.read_bytes(), ending)
+    assert packet.startswith(b"<?xpacket begin=") and packet.endswith(b'end="w"?>')
+    root = ElementTree.fromstring(packet)
+    assert root.find(f".//{IPTC}").text == kind
+    with Image.open(path) as opened:
+        assert ElementTree.fromstring(opened.info["xmp"]).find(f".//{IPTC}") is not None
+        assert provenance.read(opened) == (kind, details)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_pillow_reads_the_mark(tmp_path, ending):
+    pytest.importorskip("defusedxml")
+    path = tmp_path / f"x.{ending}"
+    pictures.save(np.zeros((16, 24, 3), np.uint8), path, DETAILS)
+    with Image.open(path) as opened:
+        said = opened.getxmp()["xmpmeta"]["RDF"]["Description"]
+    assert said["DigitalSourceType"] == EDITED
+
+
+@pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_exiftool_reads_the_mark(tmp_path, ending):
+    path = tmp_path / f"x.{ending}"
+    pictures.save(np.zeros((16, 24, 3), np.uint8), path, DETAILS)
+    command = ["exiftool", "-j", "-n", "-XMP-iptcExt:DigitalSourceType", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)[0]["DigitalSourceType"] == EDITED
+
+
+def test_marks_of_other_programs_are_read_and_rubbish_is_not():
+    picture = Image.new("RGB", (4, 4))
+    assert provenance.read(picture) == (None, None)
+    rdf = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+    short = f'<x xmlns:r="{rdf}"><r:Description xmlns:i="{IPTC[1:].split("}")[0]}" '
+    picture.info["xmp"] = f'{short} i:DigitalSourceType="{DRAWN}"/></x>'.encode()
+    assert provenance.read(picture) == (DRAWN, None)
+    space = "urn:gptface_jax:1/"
+    for wrong in ("[1]", "{}", '{"edited": 1}', "{", "null"):
+        xml = f'<x xmlns:g="{space}"><g:details>{wrong}</g:details></x>'
+        picture.info["xmp"] = xml.encode()
+        assert provenance.read(picture) == (None, None)
+    for rubbish in (b"<", b"", b"\xff\xfe", b"\x00 "):
+        picture.info["xmp"] = rubbish
+        assert provenance.read(picture) == (None, None)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_every_output_tells_model_seed_text_and_mask_but_no_key(
+    model, tmp_path, ending
+):
+    face = synthetic.SyntheticFaces(size=48, count=1, seed=3)[0].image
+    secret = 1234567890123
+    mark = {"watermark": 2.0, "watermark_key": secret, "k": 64}
+    edit = model.edit(face, "a man", region="mouth", guidance="none", seed=7, **mark)
+    drawn = model.sample(3, seed=7, **mark)
+    files = edit.save(tmp_path / f"edit.{ending}")
+    files += drawn.save(tmp_path / f"drawn.{ending}", columns=2)
+    assert not any(str(secret).encode() in file.read_bytes() for file in files)
+    for name, kind in (("edit", EDITED), ("drawn", DRAWN)):
+        path = tmp_path / f"{name}.{ending}"
+        details = json.loads(path.with_suffix(".json").read_text())
+        with Image.open(path) as opened:
+            assert provenance.read(opened) == (kind, details)
+        assert details["model"] == model.digest and details["seed"] == 7
+        assert details["mask"] and details["text"] == ("a man" * (name == "edit"))
+        options = details["decode"]
+        digest = options["watermark_key_digest"]
+        assert options["watermark"] == 2.0 and digest == provenance.key_digest(secret)
+        # What was there before is replaced only where it is ours.
+        other = path.with_name(f"other.{ending}")
+        other.write_bytes(b"precious")
+        with pytest.raises(ValueError, match="not of an earlier edit"):
+            (edit if name == "edit" else drawn).save(other)
+    plain = model.inpaint(face, region="mouth").details["decode"]
+    assert plain["watermark"] == 0.0 and "watermark_key_digest" not in plain
+    with Image.open(files[1]) as strip:
+        assert provenance.read(strip)[0] == EDITED
+
+
+def test_cells_are_where_the_sheet_has_its_pictures():
+    shown = [np.full((32, 32, 3), 40 * i, np.uint8) for i in range(5)]
+    page = pictures.sheet(shown, 2)
+    for picture, (x0, y0, x1, y1) in zip(shown, pictures.cells(5, 2)):
+        assert (page[y0:y1, x0:x1] == picture[0, 0]).all()
+        assert (page[y0 - 1, x0:x1] == 255).all() and (page[y0:y1, x1] == 255).all()
