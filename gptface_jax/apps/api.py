@@ -42,6 +42,8 @@ class Edit:
       image: the photo at its own resolution, edited; PIL image.
       before: the photo as decoded (orientation applied); PIL image.
       mask: bool [H,W], what was allowed to change.
+      committed_at: int32 [h,w], iteration that drew a token of the square
+        `details["crop"]`, -1 for known ones; of several squares the last one's.
       text: the sentence, "" for inpainting.
       itm_log_prob: log p(q=1) before each iteration (empty without guidance).
       final_log_prob: log p(q=1) of the finished tokens.
@@ -51,6 +53,7 @@ class Edit:
     image: Image.Image
     before: Image.Image
     mask: np.ndarray
+    committed_at: np.ndarray
     text: str
     itm_log_prob: tuple[float, ...]
     final_log_prob: float
@@ -566,6 +569,7 @@ class Model:
             image=Image.fromarray(edited),
             before=Image.fromarray(photo),
             mask=mask,
+            committed_at=batch.committed_at[0],
             text=text,
             itm_log_prob=scores,
             final_log_prob=final,

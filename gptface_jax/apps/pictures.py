@@ -1,4 +1,4 @@
-"""Contact sheets and before/mask/after strips."""
+"""Contact sheets, before/mask/after strips, and how tokens came one after another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.data.image import tokens_to_pixels
 
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
+_DESCRIPTION = 0x010E  # EXIF tag
 # Stored in every edited picture, readable by anybody who opens it.
 MARK = "Edited with gptface_jax: this picture has been changed by a generative model"
 
@@ -105,6 +107,48 @@ def before_mask_after(
     return sheet([before, shade(before, mask), after], 3, captions, cell=256)
 
 
+def steps(after: np.ndarray, committed_at: np.ndarray) -> list[np.ndarray]:
+    """How the decoder committed its tokens, one picture for each iteration.
+
+    Args:
+      after: uint8 [H,W,3], what the model saw, edited.
+      committed_at: int [h,w], iteration that drew a token, -1 for known ones.
+
+    Returns:
+      uint8 [H,W,3] each. Tokens that are still open are grey: in the first picture
+      all that were drawn, in the last one none.
+    """
+    chequered = np.indices(committed_at.shape).sum(0) % 2 == 1
+    size = after.shape[:2]
+    grey = np.where(tokens_to_pixels(chequered, size), 120, 136).astype(np.uint8)
+    shown = []
+    for iteration in range(committed_at.max() + 2):
+        is_open = tokens_to_pixels(committed_at >= iteration, size)
+        shown.append(np.where(is_open[..., None], grey[..., None], after))
+    return shown
+
+
+def save_animation(
+    frames: Sequence[np.ndarray], path: str | os.PathLike, seconds: float = 0.5
+) -> None:
+    """Writes an animated WebP, marked as edited, complete or not at all.
+
+    Args:
+      frames: uint8 [H,W,3] of one size; the last one stays three times as long.
+      path: its folder must exist.
+      seconds: that each is shown.
+
+    Raises:
+      UserError: no such folder, disk full.
+    """
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    exif = Image.Exif()
+    exif[_DESCRIPTION] = MARK
+    shown = [round(1000 * seconds)] * len(others) + [round(3000 * seconds)]
+    options = {"append_images": others, "duration": shown, "loop": 0, "exif": exif}
+    write(path, lambda name: first.save(name, "WEBP", save_all=True, **options))
+
+
 def save(
     image: np.ndarray, path: str | os.PathLike, info: dict[str, str] | None = None
 ) -> None:
@@ -133,7 +177,7 @@ def save(
         options["pnginfo"] = chunks
     elif info:
         exif = Image.Exif()
-        exif[0x010E] = "; ".join(info.values())  # ImageDescription
+        exif[_DESCRIPTION] = "; ".join(info.values())
         options |= {"exif": exif, "quality": 95}
     write(path, lambda partial: picture.save(partial, formats[ending], **options))
 

@@ -26,6 +26,7 @@ VERBS = {
     "stitch": "join two photos along a seam",
     "sample": "draw faces out of nothing, or after a sentence",
     "tag": "words and sentences that fit a photo, and how well",
+    "serve": "edit photos in a browser: paint a region, type a sentence",
     "evaluate": "figures of a trained model: likelihoods, matching, edits",
     "export": "training runs -> one model directory, or a taming checkpoint",
     "import": "a taming-transformers VQGAN -> a model directory",
