@@ -257,11 +257,11 @@ def posted(address, photo) -> str:
     return httpx.get(f"{where}/{event}", timeout=60).text
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "README.md"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml"])
 def test_no_path_of_a_request_is_opened(address, path):
     marked = {"meta": {"_type": "gradio.FileData"}}
     content = pathlib.Path(path).read_text()
-    for name in (path, str(pathlib.Path(path).resolve())):
+    for name in {path, str(pathlib.Path(path).resolve())}:
         for data in (
             {"path": name, **marked},
             {"path": name, "is_stream": True, **marked},

@@ -1,6 +1,5 @@
-"""The page of `gptface serve` in headless Chromium, as wide and as narrow as it gets."""
+"""The page of `gptface serve` in headless Chromium, on a wide window and a phone's."""
 
-import json
 import os
 import pathlib
 import shutil

@@ -15,6 +15,8 @@ from gptface_jax.apps.web import work
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 
+PROGRESS = gr.Progress()  # as a default it stands for the one of the request
+
 
 @dataclasses.dataclass(frozen=True)
 class Desk:
@@ -80,7 +82,7 @@ def told():
 def photo_input(desk: Desk, label: str, **options: Any) -> gr.File:
     """An upload that shows the photo, and tells at once where it is none."""
     upload = gr.File(
-        label=label, type="binary", file_types=["image"], height=110, **options
+        label=label, type="binary", file_types=["image"], height=140, **options
     )
     seen = gr.Image(
         visible=False, height=220, interactive=False, show_label=False, buttons=[]

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from gptface_jax.apps.web import work
-from gptface_jax.apps.web.desk import Desk, told
+from gptface_jax.apps.web.desk import PROGRESS, Desk, told
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import regions
 
-_NOTHING = (None,) * 5
+_NO_RESULT = ((), *(None,) * 5)
 
 
 def build(desk: Desk) -> None:
@@ -22,7 +22,7 @@ def build(desk: Desk) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             upload = gr.File(
-                label="Photo", type="binary", file_types=["image"], height=110,
+                label="Photo", type="binary", file_types=["image"], height=140,
                 elem_id="photo",
             )  # fmt: skip
             editor = gr.ImageEditor(
@@ -30,7 +30,7 @@ def build(desk: Desk) -> None:
                 sources=(), transforms=(), layers=False, format="png", height=460,
                 brush=gr.Brush(
                     default_size=24, color_mode="fixed",
-                    colors=[("#%02x%02x%02x" % work.RED, work.OPACITY)],
+                    colors=[("#{:02x}{:02x}{:02x}".format(*work.RED), work.OPACITY)],
                 ),
                 eraser=gr.Eraser(default_size=24), buttons=[], visible=False,
                 elem_id="editor",
@@ -46,7 +46,7 @@ def build(desk: Desk) -> None:
                 propose = gr.Button("Propose from the sentence", size="sm")
                 given = gr.File(
                     label="Mask file: white or opaque = change", type="binary",
-                    file_types=["image"], height=90, elem_id="mask",
+                    file_types=["image"], height=140, elem_id="mask",
                 )  # fmt: skip
                 keep = gr.Button("Download the mask", size="sm", elem_id="keep")
                 kept = gr.File(label="Mask", visible=False)
@@ -77,8 +77,10 @@ def build(desk: Desk) -> None:
                 label="Variants", columns=4, height=190, allow_preview=False,
                 object_fit="contain", buttons=[], elem_id="variants",
             )  # fmt: skip
+    with gr.Row():
+        with gr.Column(min_width=320):
             slider = gr.ImageSlider(
-                label="Before and after", max_height=420, buttons=["fullscreen"],
+                label="Before and after", max_height=460, buttons=["fullscreen"],
                 interactive=False, elem_id="slider",
             )  # fmt: skip
             with gr.Row():
@@ -88,15 +90,15 @@ def build(desk: Desk) -> None:
                 label="Picture, strip, sidecar", file_count="multiple",
                 interactive=False, elem_id="files",
             )  # fmt: skip
-    with gr.Row():
-        steps = gr.Image(
-            label="Tokens as they were committed", type="filepath", height=300,
-            interactive=False, buttons=[], elem_id="steps",
-        )  # fmt: skip
-        chart = gr.LinePlot(
-            x="iteration", y="log p(q=1)", color="variant", height=300,
-            label="How well the sentence matches, by iteration", elem_id="chart",
-        )  # fmt: skip
+        with gr.Column(min_width=320):
+            steps = gr.Image(
+                label="Tokens as they were committed", type="filepath", height=300,
+                interactive=False, buttons=[], elem_id="steps",
+            )  # fmt: skip
+            chart = gr.LinePlot(
+                x="iteration", y="log p(q=1)", color="variant", height=330,
+                label="How well the sentence matches, by iteration", elem_id="chart",
+            )  # fmt: skip
     chosen = gr.State(0)
     results = [slider, steps, outputs, chosen]
 
@@ -116,10 +118,10 @@ def build(desk: Desk) -> None:
     @told()
     def load(data):
         photos = (work.Photo(desk.photo(data)),)
-        return photos, canvas(photos), *_NOTHING
+        return photos, canvas(photos), *_NO_RESULT
 
     def clear():
-        return (), gr.ImageEditor(None, visible=False), *_NOTHING
+        return (), gr.ImageEditor(None, visible=False), *_NO_RESULT
 
     @told()
     def load_mask(photos, data):
@@ -135,7 +137,7 @@ def build(desk: Desk) -> None:
         return canvas(photos, work.region(pixels.shape[:2], name))
 
     @told()
-    def load_proposal(photos, text, area, progress=gr.Progress()):
+    def load_proposal(photos, text, area, progress=PROGRESS):
         pixels = current(photos)
         desk.wait(progress, "propose")(0, "looking for the region")
         return canvas(photos, desk.model.propose(pixels, text, area=area))
@@ -147,7 +149,7 @@ def build(desk: Desk) -> None:
 
     @told()
     def edit(
-        photos, value, text, count, seed, step_size, k, samples, progress=gr.Progress()
+        photos, value, text, count, seed, step_size, k, samples, progress=PROGRESS
     ):
         mask = work.painted(value, current(photos).shape[:2])
         say = desk.wait(progress, "edit", step_size, k, samples)
@@ -155,6 +157,8 @@ def build(desk: Desk) -> None:
         edits = work.variants(
             desk.model, photos[-1], text, mask, int(count), int(seed), say, **options
         )
+        for note in edits[0].details["notes"]:
+            gr.Info(note)
         where = desk.folder()
         pictures = [
             (work.files(found, where, f"variant-{i + 1}")[0], work.caption(found))
@@ -181,7 +185,7 @@ def build(desk: Desk) -> None:
         return photos[:-1], canvas(photos[:-1])
 
     private = {"api_visibility": "private"}
-    cleared = [gallery, chart, slider, steps, outputs]
+    cleared = [edits, gallery, chart, slider, steps, outputs]
     upload.upload(load, upload, [photos, editor, *cleared], **private)
     upload.clear(clear, None, [photos, editor, *cleared], **private)
     given.upload(load_mask, [photos, given], editor, **private)
@@ -193,6 +197,7 @@ def build(desk: Desk) -> None:
         edit,
         [photos, editor, text, count, seed, step_size, k, samples],
         [edits, gallery, chart, *results],
+        show_progress_on=gallery,
         **private,
         **desk.busy,
     )

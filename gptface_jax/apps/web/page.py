@@ -25,7 +25,7 @@ _TABS = {
     "Describe": tabs.describe,
     "Several photos": tabs.several,
 }
-CSS = "footer { margin-top: 0 } .gradio-container { max-width: 1280px }"
+CSS = ".gradio-container { max-width: 1280px; margin: 0 auto }"
 
 
 class Page(gr.Blocks):
@@ -59,12 +59,12 @@ def build(desk: Desk, keep: int = 3600) -> gr.Blocks:
         title="GPTFace", analytics_enabled=False, delete_cache=(max(1, keep // 6), keep)
     )
     with page:
+        _api(desk)  # first, for of two events of a name the first one keeps it
         gr.Markdown(_HEAD)
         for name, build_tab in _TABS.items():
             with gr.Tab(name):
                 build_tab(desk)
         gr.Markdown(_RESPONSIBLE)
-        _api(desk)
     return page
 
 

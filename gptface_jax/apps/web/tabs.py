@@ -9,7 +9,7 @@ import numpy as np
 
 from gptface_jax.apps import api
 from gptface_jax.apps.web import work
-from gptface_jax.apps.web.desk import Desk, photo_input, told
+from gptface_jax.apps.web.desk import PROGRESS, Desk, photo_input, told
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import regions
 
@@ -34,7 +34,7 @@ def restore(desk: Desk) -> None:
         slider, files = _result()
 
     @told()
-    def restore(photo, damage, kind, paint, seed, progress=gr.Progress()):
+    def restore(photo, damage, kind, paint, seed, progress=PROGRESS):
         pixels = desk.photo(photo)
         desk.wait(progress, "restore")(0, "restoring")
         edit = desk.model.restore(pixels, damage, kind=kind, paint=paint, seed=seed)
@@ -61,7 +61,7 @@ def stitch(desk: Desk) -> None:
         slider, files = _result("Joined, and drawn along the seam")
 
     @told()
-    def stitch(first, second, seam, at, band, text, seed, progress=gr.Progress()):
+    def stitch(first, second, seam, at, band, text, seed, progress=PROGRESS):
         pair = desk.photo(first, "first photo"), desk.photo(second, "second photo")
         desk.wait(progress, "stitch", bool(text))(0, "stitching")
         edit = desk.model.stitch(
@@ -89,12 +89,13 @@ def describe(desk: Desk) -> None:
             )
             match = gr.Button("How well they fit", elem_id="match")
         table = gr.Dataframe(
+            headers=["word", "score"],
             label="What fits; the model knows no names and is often wrong",
             interactive=False, wrap=True, elem_id="table",
         )  # fmt: skip
 
     @told()
-    def tag(photo, count, seed, progress=gr.Progress()):
+    def tag(photo, count, seed, progress=PROGRESS):
         pixels = desk.photo(photo)
         desk.wait(progress, "tag")(0, "looking for words")
         found = desk.model.tag(pixels, int(count), seed=seed)
@@ -102,7 +103,7 @@ def describe(desk: Desk) -> None:
         return {"headers": names, "data": [_row(dataclasses.astuple(t)) for t in found]}
 
     @told()
-    def caption(photo, seed, progress=gr.Progress()):
+    def caption(photo, seed, progress=PROGRESS):
         pixels = desk.photo(photo)
         desk.wait(progress, "caption")(0, "writing sentences")
         return _matches(desk.model.caption(pixels, seed=seed))
@@ -143,7 +144,7 @@ def several(desk: Desk) -> None:
             )  # fmt: skip
 
     @told()
-    def edit_all(photos, text, region, seed, progress=gr.Progress()):
+    def edit_all(photos, text, region, seed, progress=PROGRESS):
         if not photos:
             raise UserError("there is no photo yet; upload some")
         where = None if region == _PROPOSED else region
