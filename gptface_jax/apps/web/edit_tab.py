@@ -74,7 +74,7 @@ def build(desk: Desk) -> None:
                 )  # fmt: skip
             run = gr.Button("Edit", variant="primary", elem_id="edit")
             gallery = gr.Gallery(
-                label="Variants", columns=4, height=190, allow_preview=False,
+                label="Variants", columns=4, height="auto", allow_preview=False,
                 object_fit="contain", buttons=[], elem_id="variants",
             )  # fmt: skip
     with gr.Row():

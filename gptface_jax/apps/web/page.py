@@ -25,7 +25,12 @@ _TABS = {
     "Describe": tabs.describe,
     "Several photos": tabs.several,
 }
-CSS = ".gradio-container { max-width: 1280px; margin: 0 auto }"
+CSS = """
+.gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
+@media (max-width: 600px) {
+  #variants .grid-container { grid-template-columns: repeat(2, 1fr) !important }
+}
+"""
 
 
 class Page(gr.Blocks):
