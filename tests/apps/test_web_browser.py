@@ -1,9 +1,11 @@
 """The page of `gptface serve` in headless Chromium, on a wide window and a phone's."""
 
+import json
 import os
 import pathlib
 import shutil
 import socket
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 import gptface_jax
 from gptface_jax.apps import pictures
-from gptface_jax.apps.web import server
+from gptface_jax.apps.web import server, work
 from gptface_jax.data import synthetic
 
 pytest.importorskip("gradio")
@@ -109,36 +111,77 @@ def downloaded(page, where, number=0):
     return pathlib.Path(event.value.path())
 
 
-def fits(page):
-    """Nothing sticks out to the right."""
-    wide, there = page.evaluate(
-        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-    )
-    return wide <= there
+def mask_of(page):
+    """What is marked, as the page hands it out."""
+    page.wait_for_timeout(3 * _SECONDS)  # the canvas shows what it was given
+    page.click("#keep")
+    page.wait_for_timeout(2 * _SECONDS)
+    return np.asarray(Image.open(downloaded(page, "#kept")).convert("L")) == 255
+
+
+def edited(page):
+    """Edits, and gives the sidecar of the best variant."""
+    page.click("#edit")
+    page.wait_for_selector("#variants .progress-text")
+    page.wait_for_selector("#variants .progress-text", state="detached")
+    page.locator("#files a[download]").nth(2).wait_for()
+    return json.loads(downloaded(page, "#files", 2).read_text())
 
 
 def test_a_photo_is_painted_edited_and_downloaded(page, face, tmp_path):
     upload(page, "#photo", face)
     painted(page)
-    page.fill("#text textarea", "a man")
-    page.click("#edit")
-    page.wait_for_selector("#variants img")
-    page.wait_for_selector("#files a[download]")
-    assert page.locator("#variants img").count() == 4
-    assert fits(page)
+    page.fill("#text textarea, #text input", "a man")
+    sidecar = edited(page)
+    assert page.locator("#variants img").count() == 4 and "chain" not in sidecar
     with Image.open(downloaded(page, "#files")) as picture:
         assert picture.text["Comment"] == pictures.MARK
         after = np.asarray(picture)
     changed = (after != np.asarray(Image.open(face))).any(-1)
     rows = np.flatnonzero(changed.any(1))
     assert changed.any() and 30 < rows.min() and rows.max() < 66
-    # On from there, and back.
-    page.get_by_role("button", name="Use this result").click()
-    painted(page)
-    page.click("#edit")
-    page.wait_for_timeout(_SECONDS)
-    page.wait_for_function("!document.querySelector('#variants .wrap.generating')")
+    page.locator("#steps img").wait_for()
+    page.locator("#chart canvas, #chart svg").first.wait_for()
     page.screenshot(path=tmp_path / "page.png", full_page=True)
+    # Nothing sticks out to the right.
+    root = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+
+
+def test_edits_are_chained_and_undone(page, face):
+    upload(page, "#photo", face)
+    page.fill("#text textarea, #text input", "a man")
+    for number in (1, 2):
+        painted(page)
+        sidecar = edited(page)
+        assert len(sidecar.get("chain", ())) == number - 1
+        page.get_by_role("button", name="Use this result").click()
+        page.wait_for_timeout(2 * _SECONDS)
+    for _ in range(2):
+        page.click("#undo")
+        page.wait_for_timeout(2 * _SECONDS)
+    painted(page)
+    assert "chain" not in edited(page)
+    page.click("#undo")
+    page.wait_for_selector("text=there is nothing to undo")
+
+
+def test_masks_come_from_regions_and_files_and_are_corrected(page, face, tmp_path):
+    upload(page, "#photo", face)
+    page.get_by_role("button", name="Mask: a region").click()
+    page.click("#region input")
+    page.get_by_role("option", name="mouth", exact=True).click()
+    np.testing.assert_array_equal(mask_of(page), work.region((96, 96), "mouth"))
+    mask = np.zeros((96, 96, 4), np.uint8)
+    mask[40:56, 20:80, 3] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    upload(page, "#mask", tmp_path / "mask.png")
+    found = mask_of(page)
+    np.testing.assert_array_equal(found, mask[..., 3] == 255)
+    page.get_by_role("button", name="Erase").first.click()
+    painted(page)
+    left = mask_of(page)
+    assert 0 < left.sum() < found.sum() and not (left & ~found).any()
 
 
 def test_a_bad_file_is_told(page, tmp_path):
@@ -147,4 +190,22 @@ def test_a_bad_file_is_told(page, tmp_path):
     upload(page, "#photo", words)
     page.wait_for_selector("text=is not a picture that can be read")
     page.click("#edit")
-    page.wait_for_selector("text=nothing is marked")
+    page.wait_for_selector("text=there is no photo yet")
+
+
+def test_several_photos_come_back_as_a_zip(page, face, tmp_path):
+    words = tmp_path / "words.png"
+    words.write_text("no picture")
+    tab = page.get_by_role("tab", name="Several photos", exact=True)
+    if not tab.first.is_visible():  # on a phone
+        page.locator(".overflow-menu button").first.click()
+        tab = page.locator(".overflow-dropdown button", has_text="Several photos")
+    tab.first.click()
+    upload(page, "#photos", [face, words])
+    page.fill("#text-of-all textarea, #text-of-all input", "a man")
+    page.click("#all")
+    page.locator("#zip a[download]").wait_for()
+    with zipfile.ZipFile(downloaded(page, "#zip")) as archive:
+        report = json.loads(archive.read("report.json"))
+    assert [line["file"] for line in report] == ["me.png", "words.png"]
+    page.wait_for_selector("#report >> text=not a picture")

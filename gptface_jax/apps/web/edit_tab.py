@@ -12,8 +12,6 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import regions
 
-_NO_RESULT = ((), *(None,) * 5)
-
 
 def build(desk: Desk) -> None:
     """Puts the tab's parts into the page that is being made."""
@@ -39,6 +37,7 @@ def build(desk: Desk) -> None:
                 region = gr.Dropdown(
                     sorted(regions.REGIONS), value=None, label="Region",
                     info="of an upright face that fills the middle square",
+                    elem_id="region",
                 )  # fmt: skip
                 area = gr.Slider(
                     0.05, 0.6, 0.2, step=0.05, label="Share of the square to propose"
@@ -49,7 +48,7 @@ def build(desk: Desk) -> None:
                     file_types=["image"], height=140, elem_id="mask",
                 )  # fmt: skip
                 keep = gr.Button("Download the mask", size="sm", elem_id="keep")
-                kept = gr.File(label="Mask", visible=False)
+                kept = gr.File(label="Mask", visible=False, elem_id="kept")
         with gr.Column(min_width=320):
             text = gr.Textbox(
                 label="Sentence", placeholder="a woman wearing a hat", max_lines=2,
@@ -77,7 +76,7 @@ def build(desk: Desk) -> None:
                 label="Variants", columns=4, height="auto", allow_preview=False,
                 object_fit="contain", buttons=[], elem_id="variants",
             )  # fmt: skip
-    with gr.Row():
+    with gr.Row(visible=False) as outcome:
         with gr.Column(min_width=320):
             slider = gr.ImageSlider(
                 label="Before and after", max_height=460, buttons=["fullscreen"],
@@ -100,14 +99,15 @@ def build(desk: Desk) -> None:
                 label="How well the sentence matches, by iteration", elem_id="chart",
             )  # fmt: skip
     chosen = gr.State(0)
-    results = [slider, steps, outputs, chosen]
+    results = [slider, steps, outputs, chosen, outcome]
 
     def shown(edits, index):
         edit, name = edits[index], f"edited-{index + 1}"
         where = desk.folder()
         paths = work.files(edit, where, name)
         moved = work.animation(edit, where, f"{name}.steps")
-        return (np.asarray(edit.before), paths[0]), moved, paths, index
+        pair = np.asarray(edit.before), paths[0]
+        return pair, moved, paths, index, gr.Row(visible=True)
 
     def canvas(photos, mask=None):
         return gr.ImageEditor(work.canvas(photos[-1].pixels, mask), visible=True)
@@ -118,10 +118,11 @@ def build(desk: Desk) -> None:
     @told()
     def load(data):
         photos = (work.Photo(desk.photo(data)),)
-        return photos, canvas(photos), *_NO_RESULT
+        return photos, canvas(photos), (), None, gr.Row(visible=False)
 
     def clear():
-        return (), gr.ImageEditor(None, visible=False), *_NO_RESULT
+        empty = gr.ImageEditor(None, visible=False)
+        return (), empty, (), None, gr.Row(visible=False)
 
     @told()
     def load_mask(photos, data):
@@ -185,9 +186,9 @@ def build(desk: Desk) -> None:
         return photos[:-1], canvas(photos[:-1])
 
     private = {"api_visibility": "private"}
-    cleared = [edits, gallery, chart, slider, steps, outputs]
-    upload.upload(load, upload, [photos, editor, *cleared], **private)
-    upload.clear(clear, None, [photos, editor, *cleared], **private)
+    afresh = [photos, editor, edits, gallery, outcome]
+    upload.upload(load, upload, afresh, **private)
+    upload.clear(clear, None, afresh, **private)
     given.upload(load_mask, [photos, given], editor, **private)
     region.input(load_region, [photos, region], editor, **private)
     propose.click(load_proposal, [photos, text, area], editor, **private, **desk.busy)
