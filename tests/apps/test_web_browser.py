@@ -54,7 +54,7 @@ def address(tiny):
         for name in (*server.OFFLINE, "GRADIO_TEMP_DIR"):
             patched.setenv(name, "")
         model = gptface_jax.load(tiny / "model")
-        model.decode = model.decode_config({"k": 16})
+        model.decode = model.decode_config({"k": 32, "guidance": "none"})
         with server.serving(model, port=port) as address:
             yield address
 
@@ -72,7 +72,7 @@ def face(tmp_path_factory):
 def page(request, browser, address):
     width, height = request.param
     page = browser.new_page(viewport={"width": width, "height": height})
-    page.set_default_timeout(60 * _SECONDS)
+    page.set_default_timeout(180 * _SECONDS)
     asked, complaints = [], []
     page.on("request", lambda sent: asked.append(sent.url))
     page.on("console", lambda said: complaints.append((said.type, said.text)))
@@ -139,9 +139,9 @@ def test_a_photo_is_painted_edited_and_downloaded(page, face, tmp_path):
         after = np.asarray(picture)
     changed = (after != np.asarray(Image.open(face))).any(-1)
     rows = np.flatnonzero(changed.any(1))
-    assert changed.any() and 30 < rows.min() and rows.max() < 66
+    # Within the brush, whose radius is 24.
+    assert changed.any() and 20 < rows.min() and rows.max() < 76
     page.locator("#steps img").wait_for()
-    page.locator("#chart canvas, #chart svg").first.wait_for()
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     # Nothing sticks out to the right.
     root = "document.documentElement"
