@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import re
 import signal
@@ -317,6 +318,8 @@ def test_the_command_listens_here_and_leaves_nothing(
         files = {"files": ("x.png", b"precious")}
         httpx.post(f"{address}gradio_api/upload", files=files)
         seen.extend(tmp_path.rglob("x.png"))
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
         page = httpx.get(address).text
         assert "Faces are personal" in page and "stylesheet" in page
         taken = address.rsplit(":", 1)[1].rstrip("/")

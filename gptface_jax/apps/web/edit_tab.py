@@ -172,10 +172,7 @@ def build(desk: Desk) -> None:
     def choose(edits, event: gr.SelectData):
         return shown(edits, event.index)
 
-    @told()
     def take(photos, edits, index):
-        if not edits:
-            raise UserError("there is no result yet; edit first")
         photos = (*photos, work.after(edits[index]))
         return photos, canvas(photos)
 

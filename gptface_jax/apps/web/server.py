@@ -14,7 +14,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 
 _WAITING = 32  # requests in the queue; more are refused
-OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUBOFFLINE": "1"}
+OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
 _SESSIONS = 64  # whose photos are kept; the oldest go first
 
 
