@@ -569,7 +569,7 @@ class Model:
             image=Image.fromarray(edited),
             before=Image.fromarray(photo),
             mask=mask,
-            committed_at=batch.committed_at[0],
+            committed_at=batch.committed_at,
             text=text,
             itm_log_prob=scores,
             final_log_prob=final,
