@@ -50,6 +50,8 @@ class Edit:
       image: the photo at its own resolution, edited; PIL image.
       before: the photo as decoded (orientation applied); PIL image.
       mask: bool [H,W], what was allowed to change.
+      committed_at: int32 [h,w], iteration that drew a token of the square
+        `details["crop"]`, -1 for known ones; of several squares the last one's.
       text: the sentence, "" for inpainting.
       itm_log_prob: log p(q=1) before each iteration (empty without guidance).
       final_log_prob: log p(q=1) of the finished tokens.
@@ -59,6 +61,7 @@ class Edit:
     image: Image.Image
     before: Image.Image
     mask: np.ndarray
+    committed_at: np.ndarray
     text: str
     itm_log_prob: tuple[float, ...]
     final_log_prob: float
@@ -170,12 +173,30 @@ def decode_options(values: Mapping[str, Any]) -> DecodeConfig:
 def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
     """A method of what asks for pictures: each is resampled as soon as asked for.
 
-    The method's attribute `steps` is what asks, for whoever answers many at once.
+    The method's attribute `steps` is what asks, for whoever answers many at once. Its
+    first argument may be an Edit; the details of an edited photo go on in "chain".
     """
+    signature = inspect.signature(steps)
+    first = list(signature.parameters)[1]
+
+    @functools.wraps(steps)
+    def chained(*args, **kwargs) -> Steps:
+        given = signature.bind(*args, **kwargs)
+        source = given.arguments[first]
+        if isinstance(source, Edit):
+            given.arguments[first], earlier = source.image, source.details
+        else:
+            earlier = provenance.details_of(source)
+        edit = yield from steps(*given.args, **given.kwargs)
+        if earlier:
+            own = {k: v for k, v in earlier.items() if k != "chain"}
+            chain = [*earlier.get("chain", ()), own]
+            edit = dataclasses.replace(edit, details={**edit.details, "chain": chain})
+        return edit
 
     @functools.wraps(steps)
     def method(model: Model, *args, **kwargs) -> Edit:
-        work = steps(model, *args, **kwargs)
+        work = chained(model, *args, **kwargs)
         answer = None
         while True:
             try:
@@ -184,8 +205,8 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
                 return end.value
             answer = model.editor.answer([request])[0]
 
-    method.steps = steps
-    method.__signature__ = inspect.signature(steps).replace(return_annotation=Edit)
+    method.steps = chained
+    method.__signature__ = signature.replace(return_annotation=Edit)
     return method
 
 
@@ -234,7 +255,8 @@ class Model:
         Without a mask, box or region the model proposes one, see `propose`.
 
         Args:
-          image: path, encoded bytes, PIL image or uint8 array [H,W,3].
+          image: path, encoded bytes, PIL image, uint8 array [H,W,3], or an Edit to go
+            on from; what the details of an edited photo say of it goes into "chain".
           text: the sentence.
           mask: picture of the photo's size, white = may change.
           box: (x0, y0, x1, y1) in pixels, instead of a mask.
@@ -647,6 +669,7 @@ class Model:
             image=Image.fromarray(edited),
             before=Image.fromarray(photo),
             mask=mask,
+            committed_at=batch.committed_at,
             text=text,
             itm_log_prob=scores,
             final_log_prob=final,

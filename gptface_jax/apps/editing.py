@@ -32,14 +32,19 @@ class Batch:
         sample's last one and without guidance.
       final_log_prob: float32 [B] log p(q=1) of the finished tokens.
       num_iterations: int32 [B].
-      open_tokens: bool [B,h,w] tokens that were resampled.
+      committed_at: int32 [B,h,w] iteration that drew a token, -1 for known ones.
     """
 
     images: np.ndarray
     itm_log_prob: np.ndarray
     final_log_prob: np.ndarray
     num_iterations: np.ndarray
-    open_tokens: np.ndarray
+    committed_at: np.ndarray
+
+    @property
+    def open_tokens(self) -> np.ndarray:
+        """bool [B,h,w] tokens that were resampled."""
+        return self.committed_at >= 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +214,9 @@ class Editor:
             itm_log_prob=np.asarray(result.itm_log_prob),
             final_log_prob=np.asarray(jnp.max(scores, axis=1)),
             num_iterations=np.asarray(result.num_iterations),
-            open_tokens=is_open,
+            committed_at=np.asarray(result.committed_at)[:, layout.image_slice].reshape(
+                is_open.shape
+            ),
         )
 
     def answer(self, requests: Sequence[Request], size: int = 0) -> list[Batch]:

@@ -1,4 +1,4 @@
-"""Contact sheets and before/mask/after strips."""
+"""Contact sheets, before/mask/after strips, and how tokens came one after another."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from gptface_jax.apps import provenance
 from gptface_jax.core.errors import UserError
+from gptface_jax.data.image import tokens_to_pixels
 
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
 
@@ -116,6 +117,62 @@ def before_mask_after(
     return sheet([before, shade(before, mask), after], 3, captions, cell=256)
 
 
+def steps(after: np.ndarray, committed_at: np.ndarray) -> list[np.ndarray]:
+    """How the decoder committed its tokens, one picture for each iteration.
+
+    Args:
+      after: uint8 [H,W,3], what the model saw, edited.
+      committed_at: int [h,w], iteration that drew a token, -1 for known ones.
+
+    Returns:
+      uint8 [H,W,3] each. Tokens that are still open are grey: in the first picture
+      all that were drawn, in the last one none.
+    """
+    chequered = np.indices(committed_at.shape).sum(0) % 2 == 1
+    size = after.shape[:2]
+    grey = np.where(tokens_to_pixels(chequered, size), 120, 136).astype(np.uint8)
+    shown = []
+    for iteration in range(committed_at.max() + 2):
+        is_open = tokens_to_pixels(committed_at >= iteration, size)
+        shown.append(np.where(is_open[..., None], grey[..., None], after))
+    return shown
+
+
+def save_animation(
+    frames: Sequence[np.ndarray],
+    path: str | os.PathLike,
+    details: Mapping[str, Any],
+    seconds: float = 0.5,
+) -> None:
+    """Writes an animated WebP, complete or not at all.
+
+    Args:
+      frames: uint8 [H,W,3] of one size; the last one stays three times as long.
+      path: its folder must exist.
+      details: see `save`.
+      seconds: that each is shown.
+
+    Raises:
+      UserError: no such folder, disk full.
+    """
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    shown = [round(1000 * seconds)] * len(others) + [round(3000 * seconds)]
+    options = {"append_images": others, "duration": shown, "loop": 0}
+    options |= _metadata(details)
+    write(path, lambda name: first.save(name, "WEBP", save_all=True, **options))
+
+
+def _mark(details: Mapping[str, Any]) -> str:
+    return provenance.MARKS[provenance.source_type(details)]
+
+
+def _metadata(details: Mapping[str, Any]) -> dict[str, Any]:
+    """What JPEG and WebP say of a picture that a model made."""
+    exif = Image.Exif()
+    exif[0x010E] = _mark(details)  # ImageDescription
+    return {"exif": exif, "xmp": provenance.packet(details)}
+
+
 def save(
     image: np.ndarray,
     path: str | os.PathLike,
@@ -140,18 +197,13 @@ def save(
             f"'{path}' ends in '{ending}'; write a .png (exact), .jpg or .webp"
         )
     picture, options = Image.fromarray(image), {}
-    if details:
-        packet = provenance.packet(details)
-        mark = provenance.MARKS[provenance.source_type(details)]
-        if formats[ending] == "PNG":
-            options["pnginfo"] = chunks = PngImagePlugin.PngInfo()
-            chunks.add_text("Comment", mark)
-            chunks.add_text("gptface_jax", json.dumps(details))
-            chunks.add_itxt("XML:com.adobe.xmp", packet.decode())
-        else:
-            exif = Image.Exif()
-            exif[0x010E] = mark  # ImageDescription
-            options |= {"exif": exif, "xmp": packet, "quality": 95}
+    if details and formats[ending] == "PNG":
+        options["pnginfo"] = chunks = PngImagePlugin.PngInfo()
+        chunks.add_text("Comment", _mark(details))
+        chunks.add_text("gptface_jax", json.dumps(details))
+        chunks.add_itxt("XML:com.adobe.xmp", provenance.packet(details).decode())
+    elif details:
+        options |= {**_metadata(details), "quality": 95}
     write(path, lambda partial: picture.save(partial, formats[ending], **options))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -85,6 +86,25 @@ def read(picture: Image.Image) -> tuple[str | None, dict[str, Any] | None]:
     found |= {element.tag: element.text for element in root.iter()}
     details = _details(found.get(_name("gptface_jax:details")) or "")
     return found.get(_name("Iptc4xmpExt:DigitalSourceType")), details
+
+
+def details_of(source: Any) -> dict[str, Any] | None:
+    """How a picture was made: of a path its sidecar, else what its XMP says.
+
+    None where it does not say, or cannot be read.
+    """
+    is_path = isinstance(source, (str, os.PathLike))
+    if is_path and (found := read_sidecar(source)):
+        return found
+    if isinstance(source, Image.Image):
+        return read(source)[1]
+    if not isinstance(source, bytes) and not is_path:
+        return None
+    try:
+        with Image.open(source if is_path else io.BytesIO(source)) as picture:
+            return read(picture)[1]
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def sidecar(path: str | os.PathLike) -> pathlib.Path:

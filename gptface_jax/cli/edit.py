@@ -2,7 +2,8 @@
 
 gptface edit --image photo.jpg --region mouth --text "a smiling woman" --out new.png
 
-Without --mask, --box or --region the model proposes a region by itself.
+Without --mask, --box or --region the model proposes a region by itself. Edits follow
+one another by --then hair "a woman with black hair" --then hat "a woman wearing a hat".
 
 Beside FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask,
 after) and FILE.json (seed, text, mask, model, match score per iteration).
@@ -19,11 +20,20 @@ from __future__ import annotations
 import argparse
 
 from gptface_jax.cli import _jobs, _photo
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _photo.add_arguments(parser)
     _photo.add_guidance(parser)
+    parser.add_argument(
+        "--then",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("REGION", "TEXT"),
+        help="a further edit of the result; repeatable",
+    )
     _jobs.add_arguments(parser)
 
 
@@ -37,10 +47,15 @@ def run(options: argparse.Namespace) -> None:
         **_photo.arguments(options),
     }
     if options.jobs:
+        if options.then:
+            raise UserError("--then goes on from one photo; leave it out with --jobs")
         return _jobs.run(options, "edit", arguments)
     _jobs.need(options, "image", "text")
     _photo.check_out(options, options.image, options.mask)
     model = _photo.load(options)
     given = {k: v for k, v in arguments.items() if v is not None}
     edit = model.edit(options.image, **given)
+    for region, text in options.then:
+        given = {k: v for k, v in given.items() if k not in ("mask", "box", "crop")}
+        edit = model.edit(edit, **{**given, "region": region, "text": text})
     _photo.finish(edit, options.out)

@@ -27,6 +27,7 @@ VERBS = {
     "sample": "draw faces out of nothing, or after a sentence",
     "detect": "was a picture edited here? metadata and watermark",
     "tag": "words and sentences that fit a photo, and how well",
+    "serve": "edit photos in a browser: paint a region, type a sentence",
     "evaluate": "figures of a trained model: likelihoods, matching, edits",
     "export": "training runs -> one model directory, or a taming checkpoint",
     "import": "a taming-transformers VQGAN -> a model directory",

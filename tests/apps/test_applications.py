@@ -60,6 +60,31 @@ def test_scratches_of_a_wide_photo_are_painted_over(model, faces):
         model.restore(old, guidance="ascent")
 
 
+def test_edits_follow_one_another(model, faces, tmp_path, gptface_command, tiny):
+    quick = {"guidance": "none", "samples": 1, "k": 64}
+    first = model.edit(faces[0], "a man", region="mouth", **quick)
+    second = model.edit(first, "a woman", region="hat", **quick)
+    np.testing.assert_array_equal(np.asarray(second.before), np.asarray(first.image))
+    (earlier,) = second.details["chain"]
+    assert earlier["text"] == "a man" and "chain" not in first.details
+    # Sidecar and metadata tell it too, of the picture in every format.
+    for name in ("a.png", "a.jpg"):
+        path = second.save(tmp_path / name, strip=False)[0]
+        for source in (path, path.read_bytes(), Image.open(path)):
+            third = model.inpaint(source, region="nose", k=64)
+            texts = [step["text"] for step in third.details["chain"]]
+            assert texts == ["a man", "a woman"], (name, type(source))
+        path.with_suffix(".json").unlink()
+    Image.fromarray(faces[0]).save(tmp_path / "face.png")
+    command = ("edit", "--model", tiny / "model", "--image", tmp_path / "face.png",
+               "--region", "mouth", "--text", "a man", "--guidance", "none",
+               "--samples", 1, "--k", 64, "--out", tmp_path / "both.png")  # fmt: skip
+    assert gptface_command(*command, "--then", "hat", "a woman") == 0
+    both = json.loads((tmp_path / "both.json").read_text())
+    assert both["text"] == "a woman" and both["chain"][0]["text"] == "a man"
+    np.testing.assert_array_equal(Image.open(tmp_path / "both.png"), second.image)
+
+
 def test_two_photos_are_joined_along_any_seam(model, faces):
     first, second = faces
     joined = model.stitch(first, second, colours=False)

@@ -1,0 +1,99 @@
+"""What all tabs share: the model, its limits, and how errors are told."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from gptface_jax.apps import api
+from gptface_jax.apps.web import work
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+
+PROGRESS = gr.Progress()  # as a default it stands for the one of the request
+
+
+@dataclasses.dataclass(frozen=True)
+class Desk:
+    """A model and what is asked of it.
+
+    Attributes:
+      model: answers every request.
+      seed: where the page begins.
+      max_pixels: of a photo.
+      concurrency: requests that the model answers at the same time.
+      files: folder of what is handed out; it goes with the server.
+      compiled: kinds of requests that were answered before.
+    """
+
+    model: api.Model
+    seed: int
+    max_pixels: int
+    concurrency: int
+    files: str
+    compiled: set[Any] = dataclasses.field(default_factory=set)
+
+    @property
+    def busy(self) -> dict[str, Any]:
+        """Options of an event that needs the model."""
+        return {"concurrency_id": "model", "concurrency_limit": self.concurrency}
+
+    def photo(self, data: bytes | None, name: str = "photo") -> np.ndarray:
+        """An upload as uint8 [H,W,3].
+
+        Raises:
+          UserError: nothing was uploaded, or no picture.
+        """
+        if data is None:
+            raise UserError(f"there is no {name} yet; upload one")
+        return images.decode(data, self.max_pixels)
+
+    def folder(self) -> str:
+        """A new folder among the files."""
+        return tempfile.mkdtemp(dir=self.files)
+
+    def wait(self, progress: gr.Progress, *kind: Any) -> Any:
+        """A `work.Say` for a kind of request, which is compiled the first time."""
+        first = kind not in self.compiled
+        self.compiled.add(kind)
+
+        def say(share: float, what: str) -> None:
+            compiling = first and share == 0
+            note = "; the first with these options is compiled, up to a minute"
+            progress(share, desc=what + (note if compiling else ""))
+
+        return say
+
+
+@contextlib.contextmanager
+def told():
+    """Bad input is told in its one line, and nothing else."""
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+
+
+def photo_input(desk: Desk, label: str, **options: Any) -> gr.File:
+    """An upload that shows the photo, and tells at once where it is none."""
+    upload = gr.File(
+        label=label, type="binary", file_types=["image"], height=140, **options
+    )
+    seen = gr.Image(
+        visible=False, height=220, interactive=False, show_label=False, buttons=[]
+    )
+
+    @told()
+    def show(data):
+        return gr.Image(work.thumbnail(desk.photo(data)), visible=True)
+
+    upload.upload(show, upload, seen, api_visibility="private")
+    upload.clear(
+        lambda: gr.Image(None, visible=False), None, seen, api_visibility="private"
+    )
+    return upload

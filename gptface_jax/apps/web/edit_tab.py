@@ -1,0 +1,204 @@
+"""The tab Edit: a photo, a mask, a sentence, and what came of them."""
+
+from __future__ import annotations
+
+import gradio as gr
+import numpy as np
+import pandas as pd
+
+from gptface_jax.apps.web import work
+from gptface_jax.apps.web.desk import PROGRESS, Desk, told
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+from gptface_jax.data import regions
+
+
+def build(desk: Desk) -> None:
+    """Puts the tab's parts into the page that is being made."""
+    # The photo first, its edits that were taken on after it; and the last variants.
+    photos, edits = gr.State(()), gr.State(())
+    with gr.Row():
+        with gr.Column(min_width=320):
+            upload = gr.File(
+                label="Photo", type="binary", file_types=["image"], height=140,
+                elem_id="photo",
+            )  # fmt: skip
+            editor = gr.ImageEditor(
+                label="Paint what may change", type="numpy", image_mode="RGBA",
+                sources=(), transforms=(), layers=False, format="png", height=460,
+                brush=gr.Brush(
+                    default_size=24, color_mode="fixed",
+                    colors=[("#{:02x}{:02x}{:02x}".format(*work.RED), work.OPACITY)],
+                ),
+                eraser=gr.Eraser(default_size=24), buttons=[], visible=False,
+                elem_id="editor",
+            )  # fmt: skip
+            with gr.Accordion("Mask: a region, a proposal, a file", open=False):
+                region = gr.Dropdown(
+                    sorted(regions.REGIONS), value=None, label="Region",
+                    info="of an upright face that fills the middle square",
+                    elem_id="region",
+                )  # fmt: skip
+                area = gr.Slider(
+                    0.05, 0.6, 0.2, step=0.05, label="Share of the square to propose"
+                )
+                propose = gr.Button("Propose from the sentence", size="sm")
+                given = gr.File(
+                    label="Mask file: white or opaque = change", type="binary",
+                    file_types=["image"], height=140, elem_id="mask",
+                )  # fmt: skip
+                keep = gr.Button("Download the mask", size="sm", elem_id="keep")
+                kept = gr.File(label="Mask", visible=False, elem_id="kept")
+        with gr.Column(min_width=320):
+            text = gr.Textbox(
+                label="Sentence", placeholder="a woman wearing a hat", max_lines=2,
+                elem_id="text",
+            )  # fmt: skip
+            with gr.Row():
+                count = gr.Slider(1, 8, 4, step=1, label="Variants", min_width=120)
+                seed = gr.Number(desk.seed, precision=0, label="Seed", min_width=90)
+            with gr.Accordion("Options", open=False):
+                decode = desk.model.decode
+                step_size = gr.Slider(
+                    0, 0.05, decode.step_size, step=0.0025, label="Guidance strength",
+                    info="step_size; each new value is compiled first",
+                )  # fmt: skip
+                k = gr.Slider(
+                    1, 32, min(decode.k, 32), step=1, label="k",
+                    info="tokens an iteration; fewer take longer and fit better",
+                )  # fmt: skip
+                samples = gr.Slider(
+                    1, 8, 4, step=1, label="Candidates of a variant",
+                    info="the best match is kept",
+                )  # fmt: skip
+            run = gr.Button("Edit", variant="primary", elem_id="edit")
+            gallery = gr.Gallery(
+                label="Variants", columns=4, height="auto", allow_preview=False,
+                object_fit="contain", buttons=[], elem_id="variants",
+            )  # fmt: skip
+    with gr.Row(visible=False) as outcome:
+        with gr.Column(min_width=320):
+            slider = gr.ImageSlider(
+                label="Before and after", max_height=460, buttons=["fullscreen"],
+                interactive=False, elem_id="slider",
+            )  # fmt: skip
+            with gr.Row():
+                onward = gr.Button("Use this result as the next photo", size="sm")
+                undo = gr.Button("Undo", size="sm", elem_id="undo")
+            outputs = gr.File(
+                label="Picture, strip, sidecar", file_count="multiple",
+                interactive=False, elem_id="files",
+            )  # fmt: skip
+        with gr.Column(min_width=320):
+            steps = gr.Image(
+                label="Tokens as they were committed", type="filepath", height=300,
+                interactive=False, buttons=[], elem_id="steps",
+            )  # fmt: skip
+            chart = gr.LinePlot(
+                x="iteration", y="log p(q=1)", color="variant", height=330,
+                label="How well the sentence matches, by iteration", elem_id="chart",
+            )  # fmt: skip
+    chosen = gr.State(0)
+    results = [slider, steps, outputs, chosen, outcome]
+
+    def shown(edits, index):
+        edit, name = edits[index], f"edited-{index + 1}"
+        where = desk.folder()
+        paths = work.files(edit, where, name)
+        moved = work.animation(edit, where, f"{name}.steps")
+        pair = np.asarray(edit.before), paths[0]
+        return pair, moved, paths, index, gr.Row(visible=True)
+
+    def canvas(photos, mask=None):
+        return gr.ImageEditor(work.canvas(work.pixels(photos[-1]), mask), visible=True)
+
+    def current(photos):
+        return work.pixels(photos[-1]) if photos else desk.photo(None)
+
+    @told()
+    def load(data):
+        photos = (desk.photo(data),)
+        return photos, canvas(photos), (), None, gr.Row(visible=False)
+
+    def clear():
+        empty = gr.ImageEditor(None, visible=False)
+        return (), empty, (), None, gr.Row(visible=False)
+
+    @told()
+    def load_mask(photos, data):
+        if data is None:
+            return gr.skip()
+        return canvas(photos, images.decode_mask(data, current(photos).shape[:2]))
+
+    @told()
+    def load_region(photos, name):
+        if name is None:
+            return gr.skip()
+        pixels = current(photos)
+        return canvas(photos, work.region(pixels.shape[:2], name))
+
+    @told()
+    def load_proposal(photos, text, area, progress=PROGRESS):
+        pixels = current(photos)
+        desk.wait(progress, "propose")(0, "looking for the region")
+        return canvas(photos, desk.model.propose(pixels, text, area=area))
+
+    @told()
+    def save_mask(photos, value):
+        mask = work.painted(value, current(photos).shape[:2])
+        return gr.File(work.save_mask(mask, desk.folder()), visible=True)
+
+    @told()
+    def edit(
+        photos, value, text, count, seed, step_size, k, samples, progress=PROGRESS
+    ):
+        mask = work.painted(value, current(photos).shape[:2])
+        say = desk.wait(progress, "edit", step_size, k, samples)
+        options = {"step_size": step_size, "k": int(k), "samples": int(samples)}
+        edits = work.variants(
+            desk.model, photos[-1], text, mask, int(count), int(seed), say, **options
+        )
+        for note in edits[0].details["notes"]:
+            gr.Info(note)
+        where = desk.folder()
+        pictures = [
+            (work.files(found, where, f"variant-{i + 1}")[0], work.caption(found))
+            for i, found in enumerate(edits)
+        ]
+        best = int(np.argmax([found.final_log_prob for found in edits]))
+        picked = gr.Gallery(pictures, selected_index=best)
+        return edits, picked, pd.DataFrame(work.curves(edits)), *shown(edits, best)
+
+    def choose(edits, event: gr.SelectData):
+        return shown(edits, event.index)
+
+    def take(photos, edits, index):
+        photos = (*photos, edits[index])
+        return photos, canvas(photos)
+
+    @told()
+    def step_back(photos):
+        if len(photos) < 2:
+            raise UserError("there is nothing to undo; this is the photo itself")
+        return photos[:-1], canvas(photos[:-1])
+
+    private = {"api_visibility": "private"}
+    afresh = [photos, editor, edits, gallery, outcome]
+    upload.upload(load, upload, afresh, **private)
+    upload.clear(clear, None, afresh, **private)
+    given.upload(load_mask, [photos, given], editor, **private)
+    region.input(load_region, [photos, region], editor, **private)
+    propose.click(load_proposal, [photos, text, area], editor, **private, **desk.busy)
+    keep.click(save_mask, [photos, editor], kept, **private)
+    gr.on(
+        [run.click, text.submit],
+        edit,
+        [photos, editor, text, count, seed, step_size, k, samples],
+        [edits, gallery, chart, *results],
+        show_progress_on=gallery,
+        **private,
+        **desk.busy,
+    )
+    gallery.select(choose, edits, results, **private)
+    onward.click(take, [photos, edits, chosen], [photos, editor], **private)
+    undo.click(step_back, photos, [photos, editor], **private)

@@ -1,0 +1,117 @@
+"""The page: its tabs, and the JSON API beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from gptface_jax.apps.web import edit_tab, tabs, work
+from gptface_jax.apps.web.desk import Desk, told
+from gptface_jax.data import image as images
+
+_HEAD = (
+    "# GPTFace\nChange a face photo with a sentence: mark a region, say what to see."
+)
+_RESPONSIBLE = (
+    "Faces are personal: edit your own pictures or those of people who agree, and do "
+    "not deceive. Every result says in its metadata that it was edited, and nothing "
+    "here identifies people. Uploads are kept for an hour at most."
+)
+_TABS = {
+    "Edit": edit_tab.build,
+    "Restore": tabs.restore,
+    "Stitch": tabs.stitch,
+    "Describe": tabs.describe,
+    "Several photos": tabs.several,
+}
+CSS = """
+.gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
+@media (max-width: 600px) {
+  .gradio-container main { padding: 12px !important }
+  #variants .grid-container { grid-template-columns: repeat(2, 1fr) !important }
+}
+"""
+
+
+class Page(gr.Blocks):
+    """Blocks that fetch nothing: a request may name its own uploads only."""
+
+    async def preprocess_data(self, block_fn, inputs, *rest: Any, **options: Any):
+        refuse_links(inputs)
+        return await super().preprocess_data(block_fn, inputs, *rest, **options)
+
+
+def refuse_links(value: Any) -> None:
+    """Raises where files of a request lie on another server, which gradio would ask."""
+    if isinstance(value, dict):
+        path = value.get("path")
+        if isinstance(path, str) and "://" in path:
+            raise gr.Error("a link is no upload; send the file", print_exception=False)
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            refuse_links(part)
+
+
+def build(desk: Desk, keep: int = 3600) -> gr.Blocks:
+    """The whole page.
+
+    Args:
+      desk: the model and its limits.
+      keep: seconds for which files are kept.
+    """
+    page = Page(
+        title="GPTFace", analytics_enabled=False, delete_cache=(max(1, keep // 6), keep)
+    )
+    with page:
+        _api(desk)  # first, for of two events of a name the first one keeps it
+        gr.Markdown(_HEAD)
+        for name, build_tab in _TABS.items():
+            with gr.Tab(name):
+                build_tab(desk)
+        gr.Markdown(_RESPONSIBLE)
+    return page
+
+
+def _api(desk: Desk) -> None:
+    """Edit and propose without the page's state; the other verbs are their tabs'."""
+    with gr.Group(visible=False):
+        photo, mask = (gr.File(label=name, type="binary") for name in ("photo", "mask"))
+        text, region = gr.Textbox(label="text"), gr.Textbox(label="region")
+        step_size = gr.Number(desk.model.decode.step_size, label="step_size")
+        k = gr.Number(desk.model.decode.k, precision=0, label="k")
+        seed = gr.Number(desk.seed, precision=0, label="seed")
+        samples = gr.Number(4, precision=0, label="samples")
+        area = gr.Number(0.2, label="area")
+        files = gr.File(label="picture, strip, sidecar", file_count="multiple")
+        proposed = gr.File(label="mask, white = change")
+        edits, proposes = gr.Button(), gr.Button()
+
+    @told()
+    def edit(photo, text, mask, region, step_size, k, seed, samples):
+        """Changes a region of a photo so that a sentence fits it.
+
+        Give a mask (white or opaque = change) or the name of a region; without both
+        the model proposes one.
+        """
+        pixels = desk.photo(photo)
+        options = {"step_size": step_size, "k": k, "seed": seed, "samples": samples}
+        if mask is not None:
+            options["mask"] = images.decode_mask(mask, pixels.shape[:2])
+        edit = desk.model.edit(pixels, text, region=region or None, **options)
+        return work.files(edit, desk.folder(), "edited")
+
+    @told()
+    def propose(photo, text, area):
+        """Where a sentence wants a photo changed: a mask of the photo's size."""
+        mask = desk.model.propose(desk.photo(photo), text, area=area)
+        return work.save_mask(mask, desk.folder())
+
+    edits.click(
+        edit, [photo, text, mask, region, step_size, k, seed, samples], files,
+        api_name="edit", **desk.busy,
+    )  # fmt: skip
+    proposes.click(
+        propose, [photo, text, area], proposed, api_name="propose", **desk.busy
+    )

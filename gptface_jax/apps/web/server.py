@@ -1,0 +1,135 @@
+"""Serving the page: its address, its limits and its files, which go when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+from PIL import Image
+
+from gptface_jax.apps import api
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+
+_WAITING = 32  # requests in the queue; more are refused
+OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+_SESSIONS = 64  # whose photos are kept; the oldest go first
+
+
+class Guard:
+    """Refuses links, which gradio would fetch, and bodies larger than an upload.
+
+    Uploads themselves are counted file by file, by gradio.
+    """
+
+    def __init__(self, app, most: int):
+        self.app, self.most = app, most
+
+    async def __call__(self, scope, receive, send) -> None:
+        from starlette.responses import JSONResponse
+
+        refused = self._refused(scope) if scope["type"] == "http" else None
+        if refused:
+            status, said = refused
+            await JSONResponse({"detail": said}, status)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _refused(self, scope) -> tuple[int, str] | None:
+        if "://" in scope["path"]:
+            return 403, "no links"
+        if scope["method"] == "POST" and not scope["path"].endswith("/upload"):
+            length = dict(scope["headers"]).get(b"content-length", b"")
+            if not length.isdigit() or int(length) > self.most:
+                return 413, f"at most {self.most:,} bytes, of a length that is stated"
+        return None
+
+
+@contextlib.contextmanager
+def serving(
+    model: api.Model,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    concurrency: int = 1,
+    max_mb: float = 20,
+    max_pixels: int = images.MAX_PIXELS,
+    seed: int = 0,
+) -> Iterator[str]:
+    """Serves the page while the context lasts; gives its address.
+
+    Nothing is sent or asked elsewhere; environment variables say so to gradio. Files
+    lie in a folder of their own and go after an hour, all of them at the end.
+
+    Args:
+      model: answers every request.
+      host, port: where; only this machine reaches the default host.
+      concurrency: requests that the model answers at the same time.
+      max_mb: megabytes of an uploaded file.
+      max_pixels: of a photo.
+      seed: where the page begins.
+
+    Raises:
+      UserError: an option that cannot be used, a taken port, or gradio is missing.
+    """
+    for name, value in (("concurrency", concurrency), ("max_mb", max_mb)):
+        if value <= 0:
+            raise UserError(f"{name} is {value}; use a number above 0")
+    pixels = Image.MAX_IMAGE_PIXELS
+    with tempfile.TemporaryDirectory(prefix="gptface-serve-") as folder:
+        os.environ |= {**OFFLINE, "GRADIO_TEMP_DIR": folder}
+        page = _page(model, seed, max_pixels, concurrency, folder)
+        page.queue(max_size=_WAITING)
+        _launch(page, folder, host, port, int(max_mb * 2**20))
+        Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this
+        try:
+            yield page.local_url
+        finally:
+            Image.MAX_IMAGE_PIXELS = pixels
+            page.close(verbose=False)
+
+
+def _page(model, seed, max_pixels, concurrency, folder):
+    try:
+        from gptface_jax.apps.web import desk, page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise UserError(
+            "the page needs gradio; pip install 'gptface-jax[demo]', in a checkout "
+            "uv sync --extra demo"
+        ) from None
+    return page.build(desk.Desk(model, seed, max_pixels, concurrency, folder))
+
+
+def _launch(page, folder, host, port, most) -> None:
+    from starlette.middleware import Middleware
+
+    from gptface_jax.apps.web.page import CSS
+
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=most,
+            allowed_paths=[folder],
+            state_session_capacity=_SESSIONS,
+            app_kwargs={"middleware": [Middleware(Guard, most=most)]},
+            css=CSS,
+            footer_links=["api"],
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            show_error=False,
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+        )
+    except OSError:
+        raise UserError(
+            f"port {port} of {host} cannot be had; give another --port"
+        ) from None

@@ -1,0 +1,184 @@
+"""The tabs Restore, Stitch, Describe and Several photos."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gradio as gr
+import numpy as np
+
+from gptface_jax.apps import api
+from gptface_jax.apps.web import work
+from gptface_jax.apps.web.desk import PROGRESS, Desk, photo_input, told
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import regions
+
+_PROPOSED = "proposed by the model"
+
+
+def restore(desk: Desk) -> None:
+    """Scratches of old photos are painted over."""
+    with gr.Row():
+        with gr.Column(min_width=320):
+            photo = photo_input(desk, "Photo", elem_id="old")
+            damage = photo_input(desk, "Damage, if it is marked: white in its size")
+            kind = gr.Radio(
+                ["bright", "dark", "both"], value="both", label="Scratches to look for"
+            )
+            paint = gr.Radio(
+                ["damage", "tokens"], value="damage", label="Paint over",
+                info="tokens: all that the model drew, for wide scratches",
+            )  # fmt: skip
+            seed = gr.Number(desk.seed, precision=0, label="Seed")
+            run = gr.Button("Restore", variant="primary", elem_id="restore")
+        slider, files = _result()
+
+    @told()
+    def restore(photo, damage, kind, paint, seed, progress=PROGRESS):
+        pixels = desk.photo(photo)
+        desk.wait(progress, "restore")(0, "restoring")
+        edit = desk.model.restore(pixels, damage, kind=kind, paint=paint, seed=seed)
+        return _handed_out(desk, edit, "restored")
+
+    run.click(
+        restore, [photo, damage, kind, paint, seed], [slider, files],
+        api_name="restore", **desk.busy,
+    )  # fmt: skip
+
+
+def stitch(desk: Desk) -> None:
+    """Two photos are joined."""
+    with gr.Row():
+        with gr.Column(min_width=320):
+            first = photo_input(desk, "First: on the left, or on top", elem_id="first")
+            second = photo_input(desk, "Second", elem_id="second")
+            seam = gr.Radio(api.SEAMS, value="vertical", label="Seam")
+            at = gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Place of the seam")
+            band = gr.Slider(1, 4, 2, step=0.5, label="Tokens along it drawn anew")
+            text = gr.Textbox(label="Sentence, if there is one to follow")
+            seed = gr.Number(desk.seed, precision=0, label="Seed")
+            run = gr.Button("Stitch", variant="primary", elem_id="stitch")
+        slider, files = _result("Joined, and drawn along the seam")
+
+    @told()
+    def stitch(first, second, seam, at, band, text, seed, progress=PROGRESS):
+        pair = desk.photo(first, "first photo"), desk.photo(second, "second photo")
+        desk.wait(progress, "stitch", bool(text))(0, "stitching")
+        edit = desk.model.stitch(
+            *pair, seam=seam, at=at, band=band, text=text, seed=seed
+        )
+        return _handed_out(desk, edit, "stitched")
+
+    run.click(
+        stitch, [first, second, seam, at, band, text, seed], [slider, files],
+        api_name="stitch", **desk.busy,
+    )  # fmt: skip
+
+
+def describe(desk: Desk) -> None:
+    """Words, sentences, and how well given sentences fit."""
+    with gr.Row():
+        with gr.Column(min_width=320):
+            photo = photo_input(desk, "Photo", elem_id="described")
+            count = gr.Slider(1, 20, 10, step=1, label="Words")
+            seed = gr.Number(desk.seed, precision=0, label="Seed")
+            tags = gr.Button("Words that fit", variant="primary", elem_id="tag")
+            captions = gr.Button("Sentences of eight words")
+            sentences = gr.Textbox(
+                label="Your sentences, one a line", lines=3, elem_id="sentences"
+            )
+            match = gr.Button("How well they fit", elem_id="match")
+        table = gr.Dataframe(
+            headers=["word", "score"],
+            label="What fits; the model knows no names and is often wrong",
+            interactive=False, wrap=True, elem_id="table",
+        )  # fmt: skip
+
+    @told()
+    def tag(photo, count, seed, progress=PROGRESS):
+        pixels = desk.photo(photo)
+        desk.wait(progress, "tag")(0, "looking for words")
+        found = desk.model.tag(pixels, int(count), seed=seed)
+        names = [field.name for field in dataclasses.fields(found[0])]
+        return {"headers": names, "data": [_row(dataclasses.astuple(t)) for t in found]}
+
+    @told()
+    def caption(photo, seed, progress=PROGRESS):
+        pixels = desk.photo(photo)
+        desk.wait(progress, "caption")(0, "writing sentences")
+        return _matches(desk.model.caption(pixels, seed=seed))
+
+    @told()
+    def fits(photo, sentences):
+        pixels, lines = desk.photo(photo), sentences.splitlines()
+        lines = [line for line in lines if line.strip()]
+        if not lines:
+            raise UserError("there is no sentence; write one a line")
+        return _matches(zip(lines, desk.model.match(pixels, lines)))
+
+    private = {"api_visibility": "private", **desk.busy}
+    tags.click(tag, [photo, count, seed], table, api_name="tag", **desk.busy)
+    captions.click(caption, [photo, seed], table, **private)
+    match.click(fits, [photo, sentences], table, **private)
+
+
+def several(desk: Desk) -> None:
+    """The same edit of many photos."""
+    with gr.Row():
+        with gr.Column(min_width=320):
+            photos = gr.File(
+                label="Photos", file_count="multiple", height=160, elem_id="photos"
+            )
+            text = gr.Textbox(label="Sentence", elem_id="text-of-all")
+            region = gr.Dropdown(
+                [_PROPOSED, *sorted(regions.REGIONS)], value="hair", label="Region",
+                info="of upright faces that fill the middle square",
+            )  # fmt: skip
+            seed = gr.Number(desk.seed, precision=0, label="Seed")
+            run = gr.Button("Edit them all", variant="primary", elem_id="all")
+        with gr.Column(min_width=320):
+            packed = gr.File(label="Pictures, strips, sidecars", elem_id="zip")
+            report = gr.Dataframe(
+                headers=["photo", "result"], interactive=False, wrap=True,
+                elem_id="report",
+            )  # fmt: skip
+
+    @told()
+    def edit_all(photos, text, region, seed, progress=PROGRESS):
+        if not photos:
+            raise UserError("there is no photo yet; upload some")
+        where = None if region == _PROPOSED else region
+
+        def edit(data):
+            return desk.model.edit(desk.photo(data), text, region=where, seed=seed)
+
+        return work.edit_all(photos, edit, desk.folder(), desk.wait(progress, "all"))
+
+    run.click(
+        edit_all, [photos, text, region, seed], [packed, report],
+        api_visibility="private", **desk.busy,
+    )  # fmt: skip
+
+
+def _result(label="Before and after"):
+    with gr.Column(min_width=320):
+        slider = gr.ImageSlider(
+            label=label, max_height=420, interactive=False, buttons=["fullscreen"]
+        )
+        files = gr.File(
+            label="Picture, strip, sidecar", file_count="multiple", interactive=False
+        )
+    return slider, files
+
+
+def _handed_out(desk, edit, name):
+    paths = work.files(edit, desk.folder(), name)
+    return (np.asarray(edit.before), paths[0]), paths
+
+
+def _row(values):
+    return [v if isinstance(v, str) else round(float(v), 3) for v in values]
+
+
+def _matches(pairs):
+    return {"headers": ["sentence", "match"], "data": [_row(p) for p in pairs]}

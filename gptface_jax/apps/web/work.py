@@ -1,0 +1,187 @@
+"""What the page does, without the page: masks, variants, chains, files, zips."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gptface_jax.apps import api, framing, pictures
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+
+RED = (220, 40, 40)
+OPACITY = 0.6  # of what is painted, that the photo shows through
+_SIDE = 1024  # longest side of what a browser paints on
+_STEPS_SIDE = 256  # of the animation, in pixels
+
+Say = Callable[[float, str], None]
+
+
+# What is edited next: a photo uint8 [H,W,3], or the last edit of it.
+Photo = np.ndarray | api.Edit
+
+
+def pixels(photo: Photo) -> np.ndarray:
+    """uint8 [H,W,3]."""
+    return np.asarray(photo.image) if isinstance(photo, api.Edit) else photo
+
+
+def thumbnail(photo: np.ndarray) -> np.ndarray:
+    """uint8 [H,W,3] with sides of at most 1,024."""
+    scale = min(1.0, _SIDE / max(photo.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
+    return images.resize(photo, (height, width))
+
+
+def canvas(photo: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
+    """What the brush paints on: the photo, and the mask as a layer above it.
+
+    Args:
+      photo: uint8 [H,W,3], shown as a `thumbnail`.
+      mask: bool [H,W].
+
+    Returns:
+      background uint8 [h,w,3], layers [uint8 [h,w,4]] and composite, both of them.
+    """
+    background = thumbnail(photo)
+    size = background.shape[:2]
+    if mask is None:
+        return {"background": background, "layers": [], "composite": background}
+    layer = np.zeros((*size, 4), np.uint8)
+    layer[images.tokens_to_pixels(mask, size)] = (*RED, round(255 * OPACITY))
+    both = Image.alpha_composite(
+        Image.fromarray(background).convert("RGBA"), Image.fromarray(layer)
+    )
+    return {"background": background, "layers": [layer], "composite": np.asarray(both)}
+
+
+def painted(value: Mapping[str, Any] | None, size: tuple[int, int]) -> np.ndarray:
+    """The mask that was painted on a `canvas`; bool [H,W] of a photo's size.
+
+    Raises:
+      UserError: nothing is painted.
+    """
+    layers = [np.asarray(layer) for layer in (value or {}).get("layers", ())]
+    mask = np.zeros(size, bool)
+    for layer in layers:
+        # Half of what the brush lays on: its soft edge lies on both sides of the line.
+        mask |= images.tokens_to_pixels(layer[..., 3] >= 127 * OPACITY, size)
+    if not mask.any():
+        raise UserError(
+            "nothing is marked; paint what may change, upload a mask, choose a region "
+            "or let one be proposed"
+        )
+    return mask
+
+
+def region(size: tuple[int, int], name: str) -> np.ndarray:
+    """A named region of the square in the middle of a photo (H, W); bool [H,W]."""
+    return framing.frame(size, None, None, name, None, 1)[0]
+
+
+def variants(
+    model: api.Model,
+    photo: Photo,
+    text: str,
+    mask: np.ndarray,
+    count: int,
+    seed: int,
+    say: Say,
+    **options: Any,
+) -> list[api.Edit]:
+    """The same edit with seeds from `seed` on."""
+    edits = []
+    for i in range(count):
+        say(i / count, f"variant {i + 1} of {count}")
+        edits.append(model.edit(photo, text, mask, seed=seed + i, **options))
+    return edits
+
+
+def caption(edit: api.Edit) -> str:
+    """A line below a variant."""
+    fits = f", match {math.exp(edit.final_log_prob):.2f}" if edit.text else ""
+    return f"seed {edit.details['seed']}{fits}"
+
+
+def curves(edits: Sequence[api.Edit]) -> dict[str, list[Any]]:
+    """Columns iteration, log p(q=1) and variant; the last value is the finished one."""
+    rows = [
+        (iteration, value, f"seed {edit.details['seed']}")
+        for edit in edits
+        for iteration, value in enumerate((*edit.itm_log_prob, edit.final_log_prob))
+        if edit.itm_log_prob
+    ]
+    columns = zip(*rows) if rows else ((), (), ())
+    return dict(zip(("iteration", "log p(q=1)", "variant"), map(list, columns)))
+
+
+def save_mask(mask: np.ndarray, folder: str | os.PathLike) -> str:
+    """Writes a mask bool [H,W] as a picture, white = change; the path."""
+    path = pathlib.Path(folder, "mask.png")
+    pictures.save(np.where(mask[..., None], np.uint8([255] * 3), np.uint8(0)), path)
+    return str(path)
+
+
+def files(edit: api.Edit, folder: str | os.PathLike, name: str) -> list[str]:
+    """Writes picture, strip and sidecar of an edit; their paths."""
+    return [str(p) for p in edit.save(pathlib.Path(folder, name).with_suffix(".png"))]
+
+
+def animation(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
+    """Writes how the tokens of an edit were committed; the path."""
+    x0, y0, x1, y1 = edit.details["crop"]
+    square = np.asarray(edit.image)[y0:y1, x0:x1]
+    frames = pictures.steps(
+        images.resize(square, (_STEPS_SIDE,) * 2), edit.committed_at
+    )
+    path = pathlib.Path(folder, f"{name}.webp")
+    pictures.save_animation(frames, path, edit.details)
+    return str(path)
+
+
+def edit_all(
+    sources: Sequence[str | os.PathLike],
+    edit: Callable[[bytes], api.Edit],
+    folder: str | os.PathLike,
+    say: Say,
+) -> tuple[str, list[tuple[str, str]]]:
+    """The same edit of many photos; one that cannot be edited never stops the rest.
+
+    Args:
+      sources: files.
+      edit: edits the content of one.
+      folder: where the zip is written.
+      say: told how far it is.
+
+    Returns:
+      (path of edited.zip with pictures, strips, sidecars and report.json; rows of
+      file name and what came of it).
+    """
+    made, report = [], []
+    for number, source in enumerate(map(pathlib.Path, sources)):
+        say(number / len(sources), f"photo {number + 1} of {len(sources)}")
+        try:
+            finished = edit(source.read_bytes())
+            made += files(finished, folder, f"{number + 1:03d}-{source.stem}")
+            report.append((source.name, caption(finished)))
+        except UserError as error:
+            report.append((source.name, f"not edited: {error}"))
+        except Exception:
+            logging.exception("photo %s of several", source.name)
+            report.append((source.name, "not edited: an unexpected failure"))
+    path = pathlib.Path(folder, "edited.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in made:
+            archive.write(name, pathlib.Path(name).name)
+        lines = [{"file": name, "result": result} for name, result in report]
+        archive.writestr("report.json", json.dumps(lines, indent=2) + "\n")
+    return str(path), report

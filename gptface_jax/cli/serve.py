@@ -1,0 +1,70 @@
+"""Edit photos in a browser: paint a region, type a sentence, compare what comes.
+
+gptface serve
+gptface serve --port 8000 --max-mb 5
+gptface serve --model runs/gptface --tokenizer runs/tokenizer
+
+Open the printed address; Ctrl-C ends it. Besides edits there are tabs to restore and
+stitch photos, to describe them, and to edit several at once; what the page does is a
+JSON API as well, described behind "Use via API" at its foot.
+
+Only this machine reaches the page. With --host 0.0.0.0 everybody in the network does,
+without a password. Uploads lie in a temporary folder that goes with the server; nothing
+is sent elsewhere. The first edit compiles for up to a minute, and again for each new
+guidance strength. Needs the extra `demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _photo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=1,
+        help="requests that the model answers at the same time; others wait",
+    )
+    parser.add_argument(
+        "--max-mb", type=float, default=20, help="megabytes of an uploaded file"
+    )
+    parser.add_argument(
+        "--max-pixels", type=int, default=64_000_000, help="pixels of a photo"
+    )
+    _photo.add_model(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    import signal
+    import sys
+
+    from gptface_jax.apps.web import server
+
+    model = _photo.load(options)
+    model.decode = model.decode_config(_photo.decode_options(options))
+    # So that the temporary folder goes as it does after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with server.serving(
+        model,
+        host=options.host,
+        port=options.port,
+        concurrency=options.concurrency,
+        max_mb=options.max_mb,
+        max_pixels=options.max_pixels,
+        seed=options.seed,
+    ) as address:
+        print(f"model {options.model}: open {address} (Ctrl-C ends it)", flush=True)
+        print("the first edit is compiled, which takes up to a minute", flush=True)
+        wait()
+
+
+def wait() -> None:
+    """Until Ctrl-C."""
+    import threading
+
+    threading.Event().wait()

@@ -1,0 +1,340 @@
+"""The page of `gptface serve`: what it does, its JSON API, and what it refuses."""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import tempfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gptface_jax
+from gptface_jax.apps import pictures, provenance
+from gptface_jax.apps.web import server, work
+from gptface_jax.cli import serve
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import synthetic
+
+pytest.importorskip("gradio")
+import gradio_client  # noqa: E402
+import httpx  # noqa: E402
+
+
+def quiet(share, what):
+    """A `work.Say` that says nothing."""
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    model = gptface_jax.load(tiny / "model")
+    # One compilation for nearly all that follows.
+    model.decode = model.decode_config({"k": 64, "guidance": "none"})
+    return model
+
+
+@pytest.fixture(scope="module")
+def face():
+    return synthetic.SyntheticFaces(size=48, count=1, seed=3)[0].image
+
+
+def encoded(pixels) -> bytes:
+    with io.BytesIO() as data:
+        Image.fromarray(pixels).save(data, "PNG")
+        return data.getvalue()
+
+
+# Without a server.
+
+
+def test_what_is_painted_is_the_mask(face):
+    mask = np.zeros((48, 48), bool)
+    mask[10:20, 5:40] = True
+    value = work.canvas(face, mask)
+    np.testing.assert_array_equal(value["background"], face)
+    np.testing.assert_array_equal(work.painted(value, (48, 48)), mask)
+    value["layers"][0][15:] = 0  # the eraser
+    mask[15:] = False
+    np.testing.assert_array_equal(work.painted(value, (48, 48)), mask)
+    wide = work.canvas(np.zeros((1000, 3000, 3), np.uint8), np.ones((1000, 3000), bool))
+    assert wide["layers"][0].shape == (341, 1024, 4)
+    assert work.painted(wide, (1000, 3000)).all()
+    for nothing in (None, work.canvas(face)):
+        with pytest.raises(UserError, match="nothing is marked"):
+            work.painted(nothing, (48, 48))
+
+
+def test_tokens_appear_at_the_iteration_that_drew_them():
+    committed_at = np.array([[0, 1], [-1, 1]])
+    after = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    shown = [(f == after).all(-1) for f in pictures.steps(after, committed_at)]
+    by_hand = ([[0, 0], [1, 0]], [[1, 0], [1, 0]], [[1, 1], [1, 1]])
+    assert len(shown) == 3
+    for found, cells in zip(shown, by_hand):
+        np.testing.assert_array_equal(found, np.kron(cells, np.ones((2, 2))) > 0)
+
+
+def test_an_edit_knows_when_its_tokens_were_committed(model, face, tmp_path):
+    edit = model.edit(face, "a man", region="hair", k=4, samples=2)
+    drawn = edit.committed_at >= 0
+    assert drawn.shape == (8, 8) and drawn.sum() == edit.details["tokens"]
+    counts = np.bincount(edit.committed_at[drawn])
+    assert len(counts) == edit.details["iterations"] > 1
+    assert (counts[:-1] == 4).all() and 1 <= counts[-1] <= 4
+    with Image.open(work.animation(edit, tmp_path, "steps")) as moved:
+        assert moved.n_frames == len(counts) + 1 and moved.size == (256, 256)
+        assert moved.getexif()[0x010E] == provenance.MARKS[provenance.EDITED]
+        assert provenance.read(moved)[0] == provenance.EDITED
+
+
+def test_a_chain_of_edits_is_in_the_sidecar(model, face, tmp_path):
+    mask = work.region((48, 48), "mouth")
+    photo, seeds = face, []
+    for text in ("a man", "a woman", "a smiling man"):
+        edits = work.variants(model, photo, text, mask, 2, 5, quiet, samples=1)
+        seeds.append([e.details["seed"] for e in edits])
+        photo = edits[1]
+    assert seeds == [[5, 6]] * 3
+    path = work.files(edits[1], tmp_path, "third")[2]
+    chain = json.loads(pathlib.Path(path).read_text())["chain"]
+    assert [step["text"] for step in chain] == ["a man", "a woman"]
+    assert all(step["seed"] == 6 and "chain" not in step for step in chain)
+    np.testing.assert_array_equal(work.pixels(photo), np.asarray(edits[1].image))
+
+
+def test_curves_end_with_the_finished_picture(model, face):
+    mask = work.region((48, 48), "mouth")
+    guided = {"samples": 1, "guidance": "ascent_norm", "k": 8}
+    edits = work.variants(model, face, "a man", mask, 2, 0, quiet, **guided)
+    columns = work.curves(edits)
+    length = edits[0].details["iterations"] + 1
+    assert columns["iteration"] == [*range(length)] * 2
+    assert columns["variant"] == ["seed 0"] * length + ["seed 1"] * length
+    assert columns["log p(q=1)"][length - 1] == edits[0].final_log_prob
+    unguided = dataclasses.replace(edits[0], itm_log_prob=())
+    assert work.curves([unguided])["iteration"] == []
+
+
+def test_one_bad_file_never_stops_the_rest(model, face, tmp_path):
+    names = ("a.png", "words.png", "a.jpg", "b.png")
+    for name in names:
+        (tmp_path / name).write_bytes(encoded(face))
+    (tmp_path / "words.png").write_text("no picture")
+
+    def edit(data):
+        calls.append(data)
+        if len(calls) == 3:
+            raise ZeroDivisionError("secret")
+        return model.edit(data, "a man", region="hair", samples=1)
+
+    calls = []
+    sources = [tmp_path / name for name in names]
+    path, report = work.edit_all(sources, edit, tmp_path, quiet)
+    assert [name for name, _ in report] == list(names)
+    assert "not a picture" in report[1][1] and "secret" not in report[2][1]
+    with zipfile.ZipFile(path) as archive:
+        assert set(archive.namelist()) == {
+            *(f"{n}.{end}" for n in ("001-a", "004-b")
+              for end in ("png", "strip.png", "json")),
+            "report.json",
+        }  # fmt: skip
+        with Image.open(archive.open("001-a.png")) as picture:
+            assert picture.text["Comment"] == provenance.MARKS[provenance.EDITED]
+        assert json.loads(archive.read("004-b.json"))["text"] == "a man"
+        assert json.loads(archive.read("report.json"))[1]["file"] == "words.png"
+
+
+# With one.
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(model):
+    with pytest.MonkeyPatch.context() as patched:
+        for name in (*server.OFFLINE, "GRADIO_TEMP_DIR"):
+            patched.setenv(name, "")  # is put back
+        with server.serving(model, port=free_port(), max_mb=0.1) as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def client(address, tmp_path_factory):
+    return gradio_client.Client(
+        address, verbose=False, download_files=tmp_path_factory.mktemp("downloads"),
+        analytics_enabled=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photo(face, tmp_path_factory):
+    path = tmp_path_factory.mktemp("photos") / "me.png"
+    path.write_bytes(encoded(face))
+    return gradio_client.handle_file(path)
+
+
+def opened(files):
+    """Picture and sidecar of what an endpoint handed out."""
+    picture, strip, sidecar = map(pathlib.Path, files)
+    assert strip.name.endswith(".strip.png")
+    with Image.open(picture) as image:
+        assert image.text["Comment"] == provenance.MARKS[provenance.EDITED]
+        return np.asarray(image), json.loads(sidecar.read_text())
+
+
+def test_the_api_is_these_five_verbs(client):
+    named = client.view_api(return_format="dict")
+    assert set(named["named_endpoints"]) == {
+        "/edit", "/propose", "/restore", "/stitch", "/tag"
+    }  # fmt: skip
+    assert not named["unnamed_endpoints"]
+
+
+def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
+    proposed = client.predict(photo, "a hat", area=0.3, api_name="/propose")
+    mask = np.asarray(Image.open(proposed))[..., 0] == 255
+    np.testing.assert_array_equal(mask, model.propose(face, "a hat", area=0.3))
+    options = {"step_size": 0.02, "k": 32, "seed": 7, "samples": 1}
+    marked = gradio_client.handle_file(proposed)
+    files = client.predict(photo, "a hat", marked, "", **options, api_name="/edit")
+    pixels, sidecar = opened(files)
+    same = model.edit(face, "a hat", mask, **options)
+    np.testing.assert_array_equal(pixels, np.asarray(same.image))
+    expected = json.loads(json.dumps(same.details))
+    assert sidecar | {"date": ""} == expected | {"date": ""}
+    plain = {"k": 64, "samples": 1, "api_name": "/edit"}
+    files = client.predict(photo, "a hat", None, "hair", **plain)
+    assert opened(files)[1]["mask"]["region"] == "hair"
+
+
+def test_restoring_stitching_and_tagging(client, model, face, photo, tmp_path):
+    damage = np.zeros((48, 48), np.uint8)
+    damage[20:22] = 255
+    (tmp_path / "damage.png").write_bytes(encoded(damage))
+    marked = gradio_client.handle_file(tmp_path / "damage.png")
+    _, files = client.predict(photo, marked, "both", "damage", 0, api_name="/restore")
+    pixels, _ = opened(files)
+    np.testing.assert_array_equal(pixels[damage == 0], face[damage == 0])
+    _, files = client.predict(
+        photo, photo, "horizontal", 0.5, 2, "", 3, api_name="/stitch"
+    )
+    assert opened(files)[1]["mask"]["seam"] == "horizontal"
+    table = client.predict(photo, 3, 0, api_name="/tag")
+    assert table["headers"] == ["word", "score", "probability", "match"]
+    assert [row[0] for row in table["data"]] == [t.word for t in model.tag(face, 3)]
+
+
+def test_errors_are_one_line(client, photo, tmp_path, capfd):
+    (tmp_path / "words.png").write_text("no picture")
+    words = gradio_client.handle_file(tmp_path / "words.png")
+    large = tmp_path / "large.png"
+    Image.new("1", (9000, 9000)).save(large)
+    rest = (None, "mouth", 0.01, 64, 0, 1)
+    for given, text, said in (
+        (words, "a man", "not a picture that can be read"),
+        (gradio_client.handle_file(large), "a man", "pixels"),
+        (photo, " ", "the text is empty"),
+        (None, "a man", "there is no photo yet"),
+    ):
+        with pytest.raises(Exception, match=said) as caught:
+            client.predict(given, text, *rest, api_name="/edit")
+        assert "Traceback" not in str(caught.value) and "/" not in str(caught.value)
+    with pytest.raises(Exception) as caught:
+        client.predict(photo, "a man", None, "mouth", "x", 8, 0, 1, api_name="/edit")
+    assert "Traceback" not in str(caught.value)
+
+
+def posted(address, photo) -> str:
+    """What the API says to an edit of a photo of these file data."""
+    body = {"data": [photo, "a man", None, "mouth", 0.01, 8, 0, 1]}
+    where = f"{address}gradio_api/call/edit"
+    event = httpx.post(where, json=body).json()["event_id"]
+    return httpx.get(f"{where}/{event}", timeout=60).text
+
+
+def test_no_path_of_a_request_is_opened(address, root):
+    marked = {"meta": {"_type": "gradio.FileData"}}
+    for path in ("/etc/passwd", "pyproject.toml", str(root / "pyproject.toml")):
+        content = pathlib.Path(path).read_text()[:20]
+        for data in (
+            {"path": path, **marked},
+            {"path": path, "is_stream": True, **marked},
+            {"path": path},
+            path,
+        ):
+            said = posted(address, data)
+            assert "event: error" in said and "not a picture" not in said
+            assert content not in said
+        answer = httpx.get(f"{address}gradio_api/file={path}")
+        assert answer.status_code in (403, 404) and content not in answer.text
+
+
+def test_nothing_is_fetched_for_a_request(address, monkeypatch):
+    from gradio import processing_utils
+
+    def fetch(*args, **kwargs):
+        raise AssertionError("fetched")
+
+    for name in ("async_ssrf_protected_download", "async_ssrf_protected_get"):
+        monkeypatch.setattr(processing_utils, name, fetch)
+    link = "https://example.com/face.png"
+    data = {"path": link, "url": link, "meta": {"_type": "gradio.FileData"}}
+    assert "a link is no upload" in posted(address, data)
+    for name in ("file", "proxy"):
+        answer = httpx.get(f"{address}gradio_api/{name}={link}")
+        assert answer.status_code == 403
+
+
+def test_uploads_have_a_limit(address):
+    for size, status in ((1000, 200), (200_000, 413)):
+        files = {"files": ("x.png", bytes(size))}
+        answer = httpx.post(f"{address}gradio_api/upload", files=files)
+        assert answer.status_code == status
+    where = f"{address}gradio_api/call/edit"
+    assert httpx.post(where, json={"data": ["x" * 200_000]}).status_code == 413
+    parts = (b"x" for _ in range(3))  # of no stated length
+    assert httpx.post(where, content=parts).status_code == 413
+
+
+def test_the_command_listens_here_and_leaves_nothing(
+    tiny, gptface_command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    for name in (*server.OFFLINE, "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "")
+    seen = []
+
+    def wait():
+        (address,) = re.findall(r"http://127\.0\.0\.1:\d+/", capsys.readouterr().out)
+        files = {"files": ("x.png", b"precious")}
+        httpx.post(f"{address}gradio_api/upload", files=files)
+        seen.extend(tmp_path.rglob("x.png"))
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+        page = httpx.get(address).text
+        assert "Faces are personal" in page and "stylesheet" in page
+        taken = address.rsplit(":", 1)[1].rstrip("/")
+        assert run("--port", taken) == 2
+        assert f"port {taken} of 127.0.0.1" in capsys.readouterr().err
+        raise KeyboardInterrupt
+
+    def run(*arguments):
+        return gptface_command("serve", "--model", tiny / "model", *arguments)
+
+    monkeypatch.setattr(serve, "wait", wait)
+    assert run("--port", free_port()) == 130
+    assert len(seen) == 1 and not list(tmp_path.iterdir())
+    for wrong in ("--max-mb", "--concurrency"):
+        assert run(wrong, 0) == 2
+        assert "is 0" in capsys.readouterr().err

@@ -1,0 +1,211 @@
+"""The page of `gptface serve` in headless Chromium, on a wide window and a phone's."""
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gptface_jax
+from gptface_jax.apps import provenance
+from gptface_jax.apps.web import server, work
+from gptface_jax.data import synthetic
+
+pytest.importorskip("gradio")
+api = pytest.importorskip("playwright.sync_api")
+
+pytestmark = pytest.mark.slow
+WIDE, PHONE = (1400, 900), (390, 844)
+_SECONDS = 1000  # playwright counts in milliseconds
+
+
+def chromium() -> str | None:
+    """Where the browser is, if there is one."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    given = os.environ.get("GPTFACE_CHROMIUM")
+    return given or next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = chromium()
+    if path is None:
+        pytest.skip("no chromium on PATH and none named by GPTFACE_CHROMIUM")
+    with api.sync_playwright() as playwright:
+        # As root, which containers often are, it starts without a sandbox only.
+        started = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def address(tiny):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patched:
+        for name in (*server.OFFLINE, "GRADIO_TEMP_DIR"):
+            patched.setenv(name, "")
+        model = gptface_jax.load(tiny / "model")
+        model.decode = model.decode_config({"k": 32, "guidance": "none"})
+        with server.serving(model, port=port) as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def face(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photos") / "me.png"
+    Image.fromarray(synthetic.SyntheticFaces(size=96, count=1, seed=3)[0].image).save(
+        path
+    )
+    return path
+
+
+@pytest.fixture(params=[WIDE, PHONE], ids=["wide", "phone"])
+def page(request, browser, address):
+    width, height = request.param
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(180 * _SECONDS)
+    asked, complaints = [], []
+    page.on("request", lambda sent: asked.append(sent.url))
+    page.on("console", lambda said: complaints.append((said.type, said.text)))
+    page.goto(address)
+    page.wait_for_selector("#photo input[type=file]", state="attached")
+    yield page
+    here = (address, "data:", "blob:")
+    assert [url for url in asked if not url.startswith(here)] == []
+    assert [text for kind, text in complaints if kind == "error"] == []
+    page.close()
+
+
+def upload(page, where, path):
+    page.set_input_files(f"{where} input[type=file]", path)
+
+
+def painted(page):
+    """Draws a line across the canvas."""
+    canvas = page.locator("#editor canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(2 * _SECONDS)  # it fits the photo to itself
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    for i in range(0, 81, 8):
+        page.mouse.move(x - 40 + i, y)
+    page.mouse.up()
+    page.wait_for_timeout(_SECONDS)
+
+
+def downloaded(page, where, number=0):
+    with page.expect_download() as event:
+        page.locator(f"{where} a[download]").nth(number).click()
+    return pathlib.Path(event.value.path())
+
+
+def mask_of(page):
+    """What is marked, as the page hands it out."""
+    page.wait_for_timeout(3 * _SECONDS)  # the canvas shows what it was given
+    page.click("#keep")
+    page.wait_for_timeout(2 * _SECONDS)
+    return np.asarray(Image.open(downloaded(page, "#kept")).convert("L")) == 255
+
+
+def edited(page):
+    """Edits, and gives the sidecar of the best variant."""
+    page.click("#edit")
+    page.wait_for_selector("#variants .progress-text")
+    page.wait_for_selector("#variants .progress-text", state="detached")
+    page.locator("#files a[download]").nth(2).wait_for()
+    return json.loads(downloaded(page, "#files", 2).read_text())
+
+
+def test_a_photo_is_painted_edited_and_downloaded(page, face, tmp_path):
+    upload(page, "#photo", face)
+    painted(page)
+    page.fill("#text textarea, #text input", "a man")
+    sidecar = edited(page)
+    assert page.locator("#variants img").count() == 4 and "chain" not in sidecar
+    with Image.open(downloaded(page, "#files")) as picture:
+        assert picture.text["Comment"] == provenance.MARKS[provenance.EDITED]
+        after = np.asarray(picture)
+    changed = (after != np.asarray(Image.open(face))).any(-1)
+    rows = np.flatnonzero(changed.any(1))
+    # Within the brush, whose radius is 24.
+    assert changed.any() and 20 < rows.min() and rows.max() < 76
+    page.locator("#steps img").wait_for()
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    # Nothing sticks out to the right.
+    root = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+
+
+def test_edits_are_chained_and_undone(page, face):
+    upload(page, "#photo", face)
+    page.fill("#text textarea, #text input", "a man")
+    for number in (1, 2):
+        painted(page)
+        sidecar = edited(page)
+        assert len(sidecar.get("chain", ())) == number - 1
+        page.get_by_role("button", name="Use this result").click()
+        page.wait_for_timeout(2 * _SECONDS)
+    for _ in range(2):
+        page.click("#undo")
+        page.wait_for_timeout(2 * _SECONDS)
+    painted(page)
+    assert "chain" not in edited(page)
+    page.click("#undo")
+    page.wait_for_selector("text=there is nothing to undo")
+
+
+def test_masks_come_from_regions_and_files_and_are_corrected(page, face, tmp_path):
+    upload(page, "#photo", face)
+    page.get_by_role("button", name="Mask: a region").click()
+    page.click("#region input")
+    page.get_by_role("option", name="mouth", exact=True).click()
+    np.testing.assert_array_equal(mask_of(page), work.region((96, 96), "mouth"))
+    mask = np.zeros((96, 96, 4), np.uint8)
+    mask[40:56, 20:80, 3] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    upload(page, "#mask", tmp_path / "mask.png")
+    found = mask_of(page)
+    np.testing.assert_array_equal(found, mask[..., 3] == 255)
+    page.get_by_role("button", name="Erase").first.click()
+    painted(page)
+    left = mask_of(page)
+    assert 0 < left.sum() < found.sum() and not (left & ~found).any()
+
+
+def test_a_bad_file_is_told(page, tmp_path):
+    words = tmp_path / "words.png"
+    words.write_text("no picture")
+    upload(page, "#photo", words)
+    page.wait_for_selector("text=is not a picture that can be read")
+    page.click("#edit")
+    page.wait_for_selector("text=there is no photo yet")
+
+
+def test_several_photos_come_back_as_a_zip(page, face, tmp_path):
+    words = tmp_path / "words.png"
+    words.write_text("no picture")
+    tab = page.get_by_role("tab", name="Several photos", exact=True)
+    if not tab.first.is_visible():  # on a phone
+        page.locator(".overflow-menu button").first.click()
+        tab = page.locator(".overflow-dropdown button", has_text="Several photos")
+    tab.first.click()
+    upload(page, "#photos", [face, words])
+    page.fill("#text-of-all textarea, #text-of-all input", "a man")
+    page.click("#all")
+    page.locator("#zip a[download]").wait_for()
+    with zipfile.ZipFile(downloaded(page, "#zip")) as archive:
+        report = json.loads(archive.read("report.json"))
+    assert [line["file"] for line in report] == ["me.png", "words.png"]
+    page.wait_for_selector("#report >> text=not a picture")
