@@ -53,21 +53,34 @@ def encoded(pixels) -> bytes:
 # Without a server.
 
 
-def test_what_is_painted_is_the_mask(face):
-    mask = np.zeros((48, 48), bool)
-    mask[10:20, 5:40] = True
-    value = work.canvas(face, mask)
-    np.testing.assert_array_equal(value["background"], face)
-    np.testing.assert_array_equal(work.painted(value, (48, 48)), mask)
-    value["layers"][0][15:] = 0  # the eraser
-    mask[15:] = False
-    np.testing.assert_array_equal(work.painted(value, (48, 48)), mask)
-    wide = work.canvas(np.zeros((1000, 3000, 3), np.uint8), np.ones((1000, 3000), bool))
-    assert wide["layers"][0].shape == (341, 1024, 4)
-    assert work.painted(wide, (1000, 3000)).all()
-    for nothing in (None, work.canvas(face)):
+def test_red_joins_the_mask_and_blue_leaves_it(face):
+    base, expected = np.zeros((2, 48, 48), bool)
+    base[10:20, 5:40] = True
+    shown = work.canvas(face, base)["background"]
+    np.testing.assert_array_equal(shown[~base], face[~base])
+    assert (shown[base] != face[base]).any(-1).all()
+    layer = np.zeros((48, 48, 4), np.uint8)
+    layer[30:35, :10] = (220, 40, 40, 153)
+    layer[15:25, 30:] = (40, 80, 220, 153)
+    layer[40:] = (220, 40, 40, 20)  # the soft edge of a brush
+    expected[10:20, 5:40] = expected[30:35, :10] = True
+    expected[15:25, 30:] = False
+    found = work.painted({"layers": [layer]}, base, (48, 48))
+    np.testing.assert_array_equal(found, expected)
+    alone = work.painted({"layers": [layer]}, None, (48, 48))
+    np.testing.assert_array_equal(alone, expected & ~base)
+    assert work.canvas(np.zeros((1000, 3000, 3), np.uint8))["background"].shape == (
+        341, 1024, 3
+    )  # fmt: skip
+    larger = work.painted({"layers": [layer]}, None, (96, 144))
+    np.testing.assert_array_equal(larger[::2, ::3], alone)
+    layer[..., 2] = 255
+    for value, mask in (
+        (None, None),
+        ({"layers": [layer]}, base & (layer[..., 3] > 99)),
+    ):
         with pytest.raises(UserError, match="nothing is marked"):
-            work.painted(nothing, (48, 48))
+            work.painted(value, mask, (48, 48))
 
 
 def test_tokens_appear_at_the_iteration_that_drew_them():

@@ -113,9 +113,15 @@ def downloaded(page, where, number=0):
 
 def mask_of(page):
     """What is marked, as the page hands it out."""
-    page.wait_for_timeout(3 * _SECONDS)  # the canvas shows what it was given
+    page.wait_for_timeout(2 * _SECONDS)  # the canvas shows what it was given
+    links = page.locator("#kept a[download]")
+    before = links.first.get_attribute("href") if links.count() else ""
     page.click("#keep")
-    page.wait_for_timeout(2 * _SECONDS)
+    page.wait_for_function(
+        "old => ![null, old].includes("
+        "document.querySelector('#kept a[download]')?.getAttribute('href') ?? null)",
+        arg=before,
+    )
     return np.asarray(Image.open(downloaded(page, "#kept")).convert("L")) == 255
 
 
@@ -178,10 +184,15 @@ def test_masks_come_from_regions_and_files_and_are_corrected(page, face, tmp_pat
     upload(page, "#mask", tmp_path / "mask.png")
     found = mask_of(page)
     np.testing.assert_array_equal(found, mask[..., 3] == 255)
-    page.get_by_role("button", name="Erase").first.click()
+    page.get_by_role("button", name="Color", exact=True).click()
+    page.locator("#editor menu.swatch button").nth(1).click()  # blue
+    page.get_by_role("button", name="Brush", exact=True).click()
     painted(page)
     left = mask_of(page)
     assert 0 < left.sum() < found.sum() and not (left & ~found).any()
+    page.get_by_role("button", name="Erase", exact=True).click()
+    painted(page)
+    np.testing.assert_array_equal(mask_of(page), found)
 
 
 def test_a_bad_file_is_told(page, tmp_path):
@@ -208,4 +219,4 @@ def test_several_photos_come_back_as_a_zip(page, face, tmp_path):
     with zipfile.ZipFile(downloaded(page, "#zip")) as archive:
         report = json.loads(archive.read("report.json"))
     assert [line["file"] for line in report] == ["me.png", "words.png"]
-    page.wait_for_selector("#report >> text=not a picture")
+    page.locator("#report >> text=not a picture").last.wait_for()

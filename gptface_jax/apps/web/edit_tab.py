@@ -17,6 +17,7 @@ def build(desk: Desk) -> None:
     """Puts the tab's parts into the page that is being made."""
     # The photo first, its edits that were taken on after it; and the last variants.
     photos, edits = gr.State(()), gr.State(())
+    base = gr.State()  # the mask beneath what is painted
     with gr.Row():
         with gr.Column(min_width=320):
             upload = gr.File(
@@ -24,11 +25,11 @@ def build(desk: Desk) -> None:
                 elem_id="photo",
             )  # fmt: skip
             editor = gr.ImageEditor(
-                label="Paint what may change", type="numpy", image_mode="RGBA",
+                label="Red may change, blue stays", type="numpy", image_mode="RGBA",
                 sources=(), transforms=(), layers=False, format="png", height=460,
                 brush=gr.Brush(
                     default_size=24, color_mode="fixed",
-                    colors=[("#{:02x}{:02x}{:02x}".format(*work.RED), work.OPACITY)],
+                    colors=[(c, work.OPACITY) for c in (work.RED, work.BLUE)],
                 ),
                 eraser=gr.Eraser(default_size=24), buttons=[], visible=False,
                 elem_id="editor",
@@ -110,7 +111,8 @@ def build(desk: Desk) -> None:
         return pair, moved, paths, index, gr.Row(visible=True)
 
     def canvas(photos, mask=None):
-        return gr.ImageEditor(work.canvas(work.pixels(photos[-1]), mask), visible=True)
+        drawn = work.canvas(work.pixels(photos[-1]), mask)
+        return gr.ImageEditor(drawn, visible=True), mask
 
     def current(photos):
         return work.pixels(photos[-1]) if photos else desk.photo(None)
@@ -118,11 +120,11 @@ def build(desk: Desk) -> None:
     @told()
     def load(data):
         photos = (desk.photo(data),)
-        return photos, canvas(photos), (), None, gr.Row(visible=False)
+        return photos, *canvas(photos), (), None, gr.Row(visible=False)
 
     def clear():
         empty = gr.ImageEditor(None, visible=False)
-        return (), empty, (), None, gr.Row(visible=False)
+        return (), empty, None, (), None, gr.Row(visible=False)
 
     @told()
     def load_mask(photos, data):
@@ -144,15 +146,15 @@ def build(desk: Desk) -> None:
         return canvas(photos, desk.model.propose(pixels, text, area=area))
 
     @told()
-    def save_mask(photos, value):
-        mask = work.painted(value, current(photos).shape[:2])
+    def save_mask(photos, value, base):
+        mask = work.painted(value, base, current(photos).shape[:2])
         return gr.File(work.save_mask(mask, desk.folder()), visible=True)
 
     @told()
     def edit(
-        photos, value, text, count, seed, step_size, k, samples, progress=PROGRESS
+        photos, value, base, text, count, seed, step_size, k, samples, progress=PROGRESS
     ):
-        mask = work.painted(value, current(photos).shape[:2])
+        mask = work.painted(value, base, current(photos).shape[:2])
         say = desk.wait(progress, "edit", step_size, k, samples)
         options = {"step_size": step_size, "k": int(k), "samples": int(samples)}
         edits = work.variants(
@@ -174,31 +176,34 @@ def build(desk: Desk) -> None:
 
     def take(photos, edits, index):
         photos = (*photos, edits[index])
-        return photos, canvas(photos)
+        return photos, *canvas(photos)
 
     @told()
     def step_back(photos):
         if len(photos) < 2:
             raise UserError("there is nothing to undo; this is the photo itself")
-        return photos[:-1], canvas(photos[:-1])
+        return photos[:-1], *canvas(photos[:-1])
 
     private = {"api_visibility": "private"}
-    afresh = [photos, editor, edits, gallery, outcome]
+    canvas_of = [editor, base]
+    afresh = [photos, *canvas_of, edits, gallery, outcome]
     upload.upload(load, upload, afresh, **private)
     upload.clear(clear, None, afresh, **private)
-    given.upload(load_mask, [photos, given], editor, **private)
-    region.input(load_region, [photos, region], editor, **private)
-    propose.click(load_proposal, [photos, text, area], editor, **private, **desk.busy)
-    keep.click(save_mask, [photos, editor], kept, **private)
+    given.upload(load_mask, [photos, given], canvas_of, **private)
+    region.input(load_region, [photos, region], canvas_of, **private)
+    propose.click(
+        load_proposal, [photos, text, area], canvas_of, **private, **desk.busy
+    )
+    keep.click(save_mask, [photos, *canvas_of], kept, **private)
     gr.on(
         [run.click, text.submit],
         edit,
-        [photos, editor, text, count, seed, step_size, k, samples],
+        [photos, *canvas_of, text, count, seed, step_size, k, samples],
         [edits, gallery, chart, *results],
         show_progress_on=gallery,
         **private,
         **desk.busy,
     )
     gallery.select(choose, edits, results, **private)
-    onward.click(take, [photos, edits, chosen], [photos, editor], **private)
-    undo.click(step_back, photos, [photos, editor], **private)
+    onward.click(take, [photos, edits, chosen], [photos, *canvas_of], **private)
+    undo.click(step_back, photos, [photos, *canvas_of], **private)

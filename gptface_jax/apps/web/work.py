@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from gptface_jax.apps import api, framing, pictures
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 
-RED = (220, 40, 40)
+RED, BLUE = "#dc2828", "#2850dc"
 OPACITY = 0.6  # of what is painted, that the photo shows through
 _SIDE = 1024  # longest side of what a browser paints on
 _STEPS_SIDE = 256  # of the animation, in pixels
@@ -43,44 +42,47 @@ def thumbnail(photo: np.ndarray) -> np.ndarray:
 
 
 def canvas(photo: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
-    """What the brush paints on: the photo, and the mask as a layer above it.
+    """What the brush paints on: the photo, with a mask that is there already in red.
+
+    The mask is no layer, for gradio 6.31 loses layers that it is given at the first
+    stroke upon them.
 
     Args:
       photo: uint8 [H,W,3], shown as a `thumbnail`.
       mask: bool [H,W].
-
-    Returns:
-      background uint8 [h,w,3], layers [uint8 [h,w,4]] and composite, both of them.
     """
-    background = thumbnail(photo)
-    size = background.shape[:2]
-    if mask is None:
-        return {"background": background, "layers": [], "composite": background}
-    layer = np.zeros((*size, 4), np.uint8)
-    layer[images.tokens_to_pixels(mask, size)] = (*RED, round(255 * OPACITY))
-    both = Image.alpha_composite(
-        Image.fromarray(background).convert("RGBA"), Image.fromarray(layer)
-    )
-    return {"background": background, "layers": [layer], "composite": np.asarray(both)}
+    shown = thumbnail(photo)
+    if mask is not None:
+        shown = pictures.shade(shown, images.tokens_to_pixels(mask, shown.shape[:2]))
+    return {"background": shown, "layers": [], "composite": None}
 
 
-def painted(value: Mapping[str, Any] | None, size: tuple[int, int]) -> np.ndarray:
-    """The mask that was painted on a `canvas`; bool [H,W] of a photo's size.
+def painted(
+    value: Mapping[str, Any] | None, mask: np.ndarray | None, size: tuple[int, int]
+) -> np.ndarray:
+    """The mask after what was painted on a `canvas`; bool [H,W].
+
+    Args:
+      value: of the canvas; red in its layers joins the mask, blue leaves it.
+      mask: bool [H,W], what was there already.
+      size: (H, W) of the photo.
 
     Raises:
-      UserError: nothing is painted.
+      UserError: nothing is marked.
     """
-    layers = [np.asarray(layer) for layer in (value or {}).get("layers", ())]
-    mask = np.zeros(size, bool)
-    for layer in layers:
+    marked = np.zeros(size, bool) if mask is None else mask.copy()
+    for layer in (value or {}).get("layers", ()):
+        red, _, blue, opacity = np.moveaxis(np.asarray(layer, np.int16), -1, 0)
         # Half of what the brush lays on: its soft edge lies on both sides of the line.
-        mask |= images.tokens_to_pixels(layer[..., 3] >= 127 * OPACITY, size)
-    if not mask.any():
+        stroke = opacity >= 127 * OPACITY
+        marked |= images.tokens_to_pixels(stroke & (red > blue), size)
+        marked &= ~images.tokens_to_pixels(stroke & (blue > red), size)
+    if not marked.any():
         raise UserError(
             "nothing is marked; paint what may change, upload a mask, choose a region "
             "or let one be proposed"
         )
-    return mask
+    return marked
 
 
 def region(size: tuple[int, int], name: str) -> np.ndarray:
