@@ -303,6 +303,12 @@ def probe(
             raise UserError(f"fraction {fraction} is not above 0 and up to 1")
     if not (models and fractions and seeds):
         raise UserError("a probe needs a model, a fraction and a seed")
+    how = training or few_shot.Training()
+    if min(seeds) < 0 or how.epochs < 0 or task.per_class < 0:
+        raise UserError(
+            f"seeds {list(seeds)}, epochs {how.epochs} and {task.per_class} pictures a "
+            "class must not be negative"
+        )
     for name in baselines:
         if name not in BASELINES:
             raise UserError(
@@ -313,13 +319,13 @@ def probe(
             raise UserError(f"a model is named '{name}', as a baseline; rename it")
     parts = [
         _select(train, task, task.per_class, "training"),
-        _select(test, task, task.per_class // 4, "test"),
+        _select(test, task, -(-task.per_class // 4), "test"),
     ]
     labels = [task.labels(part) for part in parts]
     pictures = functools.cache(
         lambda size: [_pictures(part, size, progress) for part in parts]
     )
-    first, how = next(iter(models.values())), training or few_shot.Training()
+    first = next(iter(models.values()))
     outputs = len(task.names)
 
     def learning_curve(made, inputs, together=True):

@@ -26,7 +26,7 @@ class Training:
     Attributes:
       peak_lr: of AdamW; it falls to 0 along a cosine.
       weight_decay: of AdamW.
-      batch_size: examples of an update, all where there are fewer.
+      batch_size: most examples of an update; of few examples a 32nd, but at least 4.
       epochs: 0 = by the number of examples, see `epochs_for`.
       held_out: share of the labelled subset that chooses the epoch.
     """
@@ -86,8 +86,8 @@ def carve(chosen: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def epochs_for(count: int) -> int:
-    """100 up to a thousand examples, 20 from five thousand on."""
-    return min(100, max(20, 100_000 // count))
+    """100 up to 300 examples, 20 from 1,500 on."""
+    return min(100, max(20, 30_000 // count))
 
 
 def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -122,7 +122,7 @@ def fit(
       (params of the epoch with the lowest held-out loss, that loss by epoch [E]).
     """
     epochs = training.epochs or epochs_for(len(learnt))
-    size = min(training.batch_size, len(learnt))
+    size = min(training.batch_size, max(4, len(learnt) // 32), len(learnt))
     steps = len(learnt) // size
     schedule = optax.cosine_decay_schedule(training.peak_lr, epochs * steps)
     tx = optax.adamw(schedule, weight_decay=training.weight_decay)
