@@ -548,11 +548,12 @@ class Model:
         return np.exp(self.editor.match_log_prob(repeated, sentences))
 
     def tag(
-        self, image: images.Source, count: int = 10, *, seed: int = 0, **decode: Any
-    ) -> list[texts.Tag]:
+        self, image: images.Source, count: int = 10, *, seed: int = 0,
+        among: Sequence[str] | None = None, **decode: Any,
+    ) -> list[texts.Tag]:  # fmt: skip
         """The words that fit a photo best, see `texts.tags`."""
-        config = self._text_side(decode)
-        return texts.tags(self.editor, self._square(image), count, config, _key(seed))
+        config, pixels = self._text_side(decode), self._square(image)
+        return texts.tags(self.editor, pixels, count, config, _key(seed), among)
 
     def caption(
         self, image: images.Source, words: int = 8, *, samples: int = 8, seed: int = 0,

@@ -81,6 +81,11 @@ def is_run(path: str | os.PathLike) -> bool:
     return (pathlib.Path(path) / "checkpoints").is_dir()
 
 
+def experiment(network: Network, name: str) -> Mapping[str, Any]:
+    """The config of the run that trained network `name`; {} where it is not known."""
+    return network.meta.get("config") or network.meta.get("training", {}).get(name, {})
+
+
 def config_class(name: str) -> type:
     """The config dataclass of network `name`."""
     return _KINDS[name].config

@@ -23,6 +23,8 @@ def _font(size: int = 12):
 
 
 def _wrap(text: str, width: int, font) -> list[str]:
+    if "\n" in text:
+        return [line for part in text.split("\n") for line in _wrap(part, width, font)]
     lines, line = [], ""
     for word in text.split():
         longer = f"{line} {word}".strip()
@@ -46,7 +48,7 @@ def sheet(
     Args:
       images: uint8 [H,W,3], any sizes; each is fitted into a square cell.
       columns: in a row.
-      captions: one for each picture, wrapped.
+      captions: one for each picture, wrapped; lines of their own stay apart.
       cell: side of a cell in pixels.
       gap: between cells.
 

@@ -1,4 +1,4 @@
-"""The curves of runs, from their metrics.jsonl."""
+"""The curves of runs, from their metrics.jsonl, and those of few-shot probes."""
 
 from __future__ import annotations
 
@@ -143,6 +143,55 @@ def plot(
     figure.savefig(out, dpi=110)
     plt.close(figure)
     return chosen
+
+
+def plot_fractions(
+    rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], out: str | os.PathLike
+) -> None:
+    """Figures against the share of labels, a line for each backbone.
+
+    Args:
+      rows: of `evaluate.few_shot.summary`; bars show one standard deviation.
+      metrics: a panel each.
+      out: the picture, of any kind that matplotlib writes.
+
+    Raises:
+      UserError: matplotlib is missing.
+    """
+    plt = _pyplot()
+    size = (4.6 * len(metrics), 3.6)
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=size, layout="constrained", squeeze=False
+    )
+    names = list(dict.fromkeys(row["backbone"] for row in rows))
+    for axis, metric in zip(axes.flat, metrics):
+        for name in names:
+            own = [row for row in rows if row["backbone"] == name]
+            shares = [100 * row["fraction"] for row in own]
+            values = [row[metric] for row in own]
+            spread = [row[f"{metric}_std"] for row in own]
+            axis.errorbar(shares, values, spread, marker="o", ms=4, capsize=3)
+        axis.set_xscale("log")
+        axis.set_xticks(shares, [f"{share:g}" for share in shares], minor=False)
+        axis.minorticks_off()
+        axis.set_xlabel("labels used, %")
+        axis.set_title(metric.replace("_", " "), fontsize=10)
+    figure.legend(names, loc="outside upper center", ncols=len(names), fontsize=8)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _pyplot():
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise UserError(
+            "curves need matplotlib: pip install 'gptface-jax[plot]'"
+        ) from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
 
 
 def labels(runs: Sequence[str | os.PathLike]) -> list[str]:

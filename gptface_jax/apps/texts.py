@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.apps.editing import Editor
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.data import tag_words
 from gptface_jax.systems.gptface import decode
 
 _SLOTS, _BATCH, _ROUNDS = 8, 16, 4
-# They fit every picture.
-_STOP = (
-    "a an and are bare he her his in is looking no not of on she someone the this to "
-    "wearing with without"
-)
 _LOGITS = jax.jit(decode.side_logits, static_argnums=(0, 3))
 
 
@@ -44,6 +41,7 @@ def tags(
     count: int,
     config: decode.DecodeConfig,
     key: jax.Array,
+    among: Sequence[str] | None = None,
 ) -> list[Tag]:
     """Distinct words for a picture, best first.
 
@@ -56,15 +54,15 @@ def tags(
       count: most words wanted.
       config: of the decoder, with side "text".
       key: of the random choices.
+      among: words to choose from; default all but `tag_words.STOP`.
 
     Raises:
-      UserError: a count below 1.
+      UserError: a count below 1, no words, or one that is no piece of the vocabulary.
     """
     if count < 1:
         raise UserError(f"count is {count}; use 1 or more")
     tokenizer = editor.tokenizer
-    words = tokenizer.words()
-    words[np.isin(np.arange(len(words)), _ids(tokenizer, _STOP))] = False
+    words = _allowed(tokenizer, among)
     prefix, comma = _ids(tokenizer, "tags :"), _ids(tokenizer, ",")
     if tokenizer.unk_id in prefix:
         prefix = []
@@ -84,7 +82,7 @@ def tags(
     chosen = np.array(list(found))
     probability = _slot_probabilities(editor, ids, prefix, words, config)[chosen]
     texts = [tokenizer.decode([w]) for w in chosen]
-    match = np.exp(editor.score(np.repeat(ids, len(texts), 0), texts))
+    match = np.exp(_score(editor, ids, texts))
     scored = [
         Tag(word, float(p * m), float(p), float(m))
         for word, p, m in zip(texts, probability, match)
@@ -120,8 +118,33 @@ def captions(
     keys = _fold(key, np.arange(samples))
     filled = _fill(editor, ids, [template] * samples, None, config, keys)
     texts = list(dict.fromkeys(editor.tokenizer.decode(row) for row in filled))
-    match = np.exp(editor.score(np.repeat(ids, len(texts), 0), texts))
+    match = np.exp(_score(editor, ids, texts))
     return sorted(zip(texts, match.tolist()), key=lambda pair: -pair[1])
+
+
+def _allowed(tokenizer, among: Sequence[str] | None) -> np.ndarray:
+    """bool [|V|]: the words that a slot may hold."""
+    words = tokenizer.words()
+    if among is None:
+        stop = _ids(tokenizer, " ".join(tag_words.STOP))
+        return words & ~np.isin(np.arange(len(words)), stop)
+    if not among:
+        raise UserError("no words to choose from; give some, or leave them open")
+    names = {tokenizer.decode([i]): i for i in np.flatnonzero(words)}
+    for word in among:
+        if word not in names:
+            raise UserError(
+                f"'{word}' is no single piece of this model's vocabulary"
+                f"{nearest(word, names)}; leave it out"
+            )
+    return np.isin(np.arange(len(words)), [names[word] for word in among])
+
+
+def _score(editor: Editor, image_ids, texts: Sequence[str]) -> np.ndarray:
+    """log p(q=1) of one picture with each text, in whole batches: compiled once."""
+    padded = [*texts, *[""] * (-len(texts) % 32)]
+    repeated = np.repeat(image_ids, len(padded), 0)
+    return editor.score(repeated, padded)[: len(texts)]
 
 
 def _ids(tokenizer, text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Figures of a trained model, as JSON.
+"""Figures of a trained model.
 
 gptface evaluate likelihood --run runs/gptface64 --tokens tokens/lfw_test
 gptface evaluate masked --run runs/masks64/span runs/masks64/random
@@ -6,33 +6,57 @@ gptface evaluate matching --model demo --images synthetic --limit 512 --seed 77
 gptface evaluate judge --judge runs/judge --images synthetic --limit 1000 --seed 77
 gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
     --limit 256 --seed 77 --guidance ascent_norm none --decode-seeds 0 1 2
-
 gptface evaluate edits --model runs/weak_text64/rho_0.3 --tokenizer demo \\
     --judge runs/judge --images synthetic --methods configs/experiments/guidance64.py
 gptface evaluate proposals --model demo --limit 64
+gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
+gptface evaluate tagging --model demo --images synthetic --limit 100
 
-masked: how likely the codes behind spans and behind random masks are, in nats.
-edits: every picture is edited twice an attribute, with a text that asks for it and
-one that rules it out; a classifier trained apart says what it sees. --methods names a
-file whose get_sweep() gives {name: options of the decoder and "samples"}.
-proposals: how well the masks that a sentence proposes meet the pixels that two drawings
-differ in.
+Each has its own help, such as: gptface evaluate probe --help
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import types
 from typing import Any
 
-from gptface_jax.cli import _photo, _source
+from gptface_jax.cli import _photo, _probe, _source, _tagging
 from gptface_jax.core.errors import UserError, nearest
 
-KINDS = ("likelihood", "masked", "matching", "judge", "edits", "proposals")
+KINDS = {
+    "likelihood": "masked likelihoods of a training run on held-out tokens, as JSON",
+    "masked": "how likely the codes behind spans and random masks are, as JSON",
+    "matching": "image-text matching on balanced held-out pairs, as JSON",
+    "judge": "balanced accuracy of a judge by attribute, as JSON",
+    "edits": """Figures of edits, as JSON.
+
+Every picture is edited twice an attribute, with a text that asks for it and one that
+rules it out; a classifier trained apart says what it sees. --methods names a file whose
+get_sweep() gives {name: options of the decoder and "samples"}.""",
+    "proposals": """How well proposed masks fit, as JSON.
+
+The masks that a sentence proposes against the pixels that two drawings differ in.""",
+}
+_TABLES: dict[str, types.ModuleType] = {"probe": _probe, "tagging": _tagging}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=KINDS)
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    described = {**KINDS, **{n: m.__doc__ for n, m in _TABLES.items()}}
+    for name, text in described.items():
+        kind = kinds.add_parser(
+            name,
+            help=text.splitlines()[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        adds = _TABLES[name].add_arguments if name in _TABLES else _add_arguments
+        adds(kind)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _source.add_arguments(parser, required=False)
     parser.add_argument(
         "--run", nargs="+", help="GPTFace training runs (likelihood, masked)"
@@ -69,6 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.what in _TABLES:
+        return _TABLES[options.what].run(options)
     from gptface_jax.apps import evaluation
 
     figures = globals()[f"_{options.what}"](options, evaluation)

@@ -336,6 +336,27 @@ def test_null_texts_are_empty_own_and_say_nothing_about_matching():
     np.testing.assert_array_equal(seen.tokens[~null], plain.tokens[~null])
 
 
+def test_states_of_every_layer_are_those_of_the_stack():
+    module, params = tiny.model()
+    for tokens in (tiny.tokens(2), tiny.tokens(2)[:, : tiny.LAYOUT.sep_index + 1]):
+        first, last = model.layer_states(module, params, tokens)
+        variables = {"params": params}
+        whole = module.apply(variables, tokens, method="states")
+        np.testing.assert_allclose(last, whole, atol=1e-6)
+        norm = params["transformer"]["final_norm"]
+        centred = last - last.mean(-1, keepdims=True)
+        scaled = centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+        np.testing.assert_allclose(
+            scaled * norm["scale"] + norm["bias"],
+            module.apply(variables, tokens),
+            atol=1e-5,
+        )
+        half, share = model.some_layers(module, params, 0, 1)
+        np.testing.assert_allclose(
+            first, half.apply({"params": share}, tokens, method="states"), atol=1e-6
+        )
+
+
 def test_some_layers_are_a_part_of_the_stack():
     module, params = tiny.model()
     with pytest.raises(ValueError, match="layers 0 to 9 asked for; the model has 2"):

@@ -206,10 +206,16 @@ class GPTFace(nn.Module):
         x = self._embed(tokens, match) if below is None else below
         return self.transformer(x, attn_mask, deterministic)
 
-    def states(self, tokens: jax.Array, match: jax.Array | None = None) -> jax.Array:
+    def states(
+        self,
+        tokens: jax.Array,
+        match: jax.Array | None = None,
+        below: jax.Array | None = None,
+    ) -> jax.Array:
         """Hidden states [B,L,D] without the final norm: `below` of further layers."""
         mask = joint_mask(tokens, self.config)
-        return self.transformer(self._embed(tokens, match), mask, normalise=False)
+        x = self._embed(tokens, match) if below is None else below
+        return self.transformer(x, mask, normalise=False)
 
     def _embed(self, tokens, match):
         if not self.config.match_token:
@@ -318,3 +324,19 @@ def some_layers(
     layers = jax.tree.map(lambda x: x[start:stop], stack["layers"])
     stack = {**stack, "layers": layers}
     return GPTFace(config), {**params, "transformer": stack}
+
+
+def layer_states(module: GPTFace, params: Params, tokens: jax.Array) -> list[jax.Array]:
+    """Hidden states after every layer, [B,L,D] each, without the final norm.
+
+    Args:
+      module, params: the model.
+      tokens: int32 [B,L] joint ids; L may be shorter than the layout's.
+    """
+    found, below = [], None
+    for i in range(module.config.transformer.num_layers):
+        layer, share = some_layers(module, params, i, i + 1)
+        variables = {"params": share}
+        below = layer.apply(variables, tokens, below=below, method="states")
+        found.append(below)
+    return found

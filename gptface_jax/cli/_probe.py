@@ -1,0 +1,141 @@
+"""How good the features of a backbone are with few labels.
+
+The backbone is frozen: it reads [CLS] image [SEP], its layers are pooled, and a small
+head learns attributes or expressions from a part of the labels. Each model stands
+beside itself untrained (random), a small network trained from scratch on the same
+labelled pictures (cnn), and the most common label (majority).
+
+gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
+gptface evaluate probe --model milm=runs/milm --model milm_itm=runs/gptface64 \\
+    --tokenizer runs/vqgan64 --images ../shared/data/lfw_attributes \\
+    --out probe.json --plot probe.png
+gptface evaluate probe --images ../shared/data/faces --task expressions \\
+    --names neutral happiness --fractions 0.2 0.5 1
+gptface evaluate probe --images synthetic --limit 2000 --fractions 0.1 1
+
+--images holds a train and a test split with nobody in both. A seed decides the labelled
+subset (of which 1 in 5 is held out to choose the epoch), the start and the order; a
+smaller subset is a part of a larger one. Printed are mean and standard deviation over
+the seeds, in percent: accuracy, and the mean of the hit rates of both (all) classes,
+which the most common label brings to 50 and no further.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from gptface_jax.cli import _source
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _source.add_arguments(parser)
+    parser.add_argument(
+        "--test-split", nargs="+", default=["test"], help="of --images; default test"
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME=PATH",
+        help="bundled name, model directory or training run, with a name for the table "
+        "or without; repeatable; default demo",
+    )
+    parser.add_argument("--tokenizer", help="VQGAN run, where a --model is a run")
+    parser.add_argument(
+        "--task",
+        default="attributes",
+        help="attributes: each there or not; expressions: one of several",
+    )
+    parser.add_argument(
+        "--names", nargs="+", default=[], help="of these; default all in the pictures"
+    )
+    parser.add_argument(
+        "--per-class",
+        type=int,
+        default=0,
+        help="most training pictures of an expression, a quarter as many to test on",
+    )
+    parser.add_argument(
+        "--fractions",
+        nargs="+",
+        type=float,
+        help="shares of the labels; default 0.01 0.1 1, of expressions 0.2 0.5 1",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--layers", nargs="+", type=int, default=[], help="from 1 on; default all"
+    )
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        default=["random", "cnn", "majority"],
+        help="default random cnn majority",
+    )
+    parser.add_argument("--epochs", type=int, default=0, help="default 20 to 100")
+    parser.add_argument("--out", help="the figures of every seed as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="accuracy against labels, PNG")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def named(given: list[str]) -> dict[str, str]:
+    """NAME=PATH or PATH of --model -> name: path.
+
+    Raises:
+      UserError: a name twice, or half a pair.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals:
+            path, name = text, os.path.basename(os.path.normpath(text))
+        if not (name and path):
+            raise UserError(f"--model {text} is no NAME=PATH; write e.g. itm=runs/itm")
+        if name in found:
+            raise UserError(f"two models are named '{name}'; write --model NAME=PATH")
+        found[name] = path
+    return found
+
+
+def run(options: argparse.Namespace) -> None:
+    import gptface_jax
+    from gptface_jax.apps import plotting, probing
+    from gptface_jax.evaluate import few_shot
+
+    paths = named(options.model or ["demo"])
+    spec = _source.spec(options)
+    train, test = probing.splits(
+        spec, spec.pop("split", None) or "train", options.test_split
+    )
+    task = probing.make_task(options.task, train, options.names, options.per_class)
+    usual = [0.01, 0.1, 1.0] if task.kind == "attributes" else [0.2, 0.5, 1.0]
+    models = {
+        name: gptface_jax.load(path, tokenizer=options.tokenizer)
+        for name, path in paths.items()
+    }
+    found = probing.probe(
+        models,
+        task,
+        train,
+        test,
+        options.fractions or usual,
+        options.seeds,
+        training=few_shot.Training(epochs=options.epochs),
+        layers=options.layers,
+        baselines=options.baselines,
+        progress=not options.quiet,
+    )
+    print(
+        f"{task.kind}: {len(task.names)}, {found['train']} pictures to learn from, "
+        f"{found['test']} to test on, {len(options.seeds)} seeds"
+    )
+    print(probing.table(found["rows"]))
+    if options.out:
+        about = {"models": {n: [paths[n], m.digest] for n, m in models.items()}}
+        about |= {"images": spec, "seeds": options.seeds, "layers": options.layers}
+        with open(options.out, "w") as file:
+            file.write(json.dumps({**about, **found}, indent=2) + "\n")
+    if options.plot:
+        metrics = ("accuracy", "balanced_accuracy")
+        plotting.plot_fractions(found["rows"], metrics, options.plot)

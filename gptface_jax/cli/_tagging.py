@@ -1,0 +1,109 @@
+"""Tags that a model writes against tags that are looked up.
+
+Every picture's truth gives words the grades 0, 1 and 2. Four systems rank the same
+vocabulary, all words that are true of a training picture: the model writes lists of
+masked tags (generative), its contrastive projections compare picture and word
+(retrieval), the words that are most often true come first (frequency), or chance
+decides (random). Of each 30 results count.
+
+gptface evaluate tagging --model demo --images synthetic --limit 100
+gptface evaluate tagging --model demo --images ../shared/data/lfw_attributes \\
+    --split test --limit 100 --out tagging.json --sheet tagging.png
+gptface evaluate tagging --model runs/gptface64 --retrieval runs/dual \\
+    --tokenizer runs/vqgan64 --images synthetic --limit 100
+
+Printed are NDCG at 5, 10 and 20 with gain 2^grade - 1 and with linear gain, and mean
+average precision with grades 1 and 2 relevant, in percent, with the standard error over
+pictures. The ideal is the best ranking of what all systems found for a picture. Where
+the projections were trained only at the start of a run, and the layers below them went
+on learning, they are out of date; --retrieval names a model trained to retrieve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from gptface_jax.cli import _photo, _source
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _source.add_arguments(parser)
+    parser.add_argument(
+        "--model", default="demo", help="bundled name, model directory or training run"
+    )
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument(
+        "--retrieval", help="model that retrieves, instead of --model's own projections"
+    )
+    parser.add_argument(
+        "--words-from",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="training pictures whose labels give the vocabulary and its frequencies",
+    )
+    parser.add_argument(
+        "--decode",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of DecodeConfig for the written tags; repeatable",
+    )
+    parser.add_argument("--decode-seed", type=int, default=0)
+    parser.add_argument("--out", help="figures and rankings as JSON")
+    parser.add_argument("--sheet", help="picture of a few photos and their tags")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> None:
+    import gptface_jax
+    from gptface_jax.apps import evaluation, pictures, tagging
+
+    if options.words_from < 1:
+        raise UserError(f"--words-from is {options.words_from}; use 1 or more")
+    count = options.limit or 100
+    spec = {**_source.spec(options)}
+    known = {**spec, "limit": options.words_from}
+    if spec["kind"] == "synthetic":
+        spec["count"] = count
+        # Other faces of the same collection.
+        known = {**spec, "count": options.words_from, "offset": -(-count // 4) * 4}
+    else:
+        known["split"] = "train"
+    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    records = evaluation.open_records(spec, count)
+    words = tagging.vocabulary(
+        model.editor.tokenizer, evaluation.open_records(known, options.words_from)
+    )
+    retrieval = None
+    if options.retrieval:
+        retrieval = gptface_jax.load(options.retrieval, tokenizer=options.tokenizer)
+    rankings = tagging.rank(
+        model,
+        records,
+        words,
+        retrieval=retrieval,
+        seed=options.decode_seed,
+        progress=not options.quiet,
+        **_photo.decode_options(options),
+    )
+    truth = tagging.grades_of(records)
+    found = tagging.figures(rankings, truth)
+    print(f"{len(records)} pictures, {len(words)} words")
+    print(tagging.table(found))
+    if "retrieval" not in rankings:
+        print(
+            "no retrieval: the model has no contrastive projections; train a dual "
+            "encoder and give it as --retrieval"
+        )
+    if options.out:
+        about = {"model": model.digest, "images": spec, "vocabulary": words}
+        if retrieval:
+            about["retrieval"] = retrieval.digest
+        with open(options.out, "w") as file:
+            told = {**about, "figures": found, "rankings": rankings, "truth": truth}
+            file.write(json.dumps(told, indent=1) + "\n")
+    if options.sheet:
+        pictures.save(tagging.sheet(records, rankings, truth), options.sheet)
