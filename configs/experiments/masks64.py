@@ -24,7 +24,9 @@ def get_config(arg: str = ""):
         "text_fraction": 0.4,
     }
     config.data.captions.hard_fraction = 0.0
-    if not arg:
+    if arg:
+        config.objective.text_fraction = 1.0  # some at every step
+    else:
         config.total_steps = 1200
         config.eval_every = config.checkpoint_every = 300
         config.data.threads = 1

@@ -1,8 +1,9 @@
 """Where a sentence wants a photo changed: masks without a user (SPEC E.2).
 
-What the model says about one token is how much the match of picture and sentence, less
-that of the picture and a neutral sentence, would gain if the token were not known:
-tokens that contradict the sentence stand out.
+Either by the match: how much would the match of picture and sentence, less that of the
+picture and a neutral sentence, gain if one token were not known? Tokens that contradict
+the sentence stand out. Or by the likelihood: where do the two sentences lead to
+different tokens?
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import numpy as np
 from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError
 from gptface_jax.systems.gptface import decode, guidance
+from gptface_jax.systems.gptface.model import MATCHED
 
-METHODS = ("gradient", "occlusion")
+METHODS = ("gradient", "occlusion", "likelihood")
+_MASKS = 16  # of "likelihood"
 NEUTRAL = "a photo of a person"
 
 
@@ -48,6 +51,31 @@ def _occluded(module, params, tokens):
     return odds[:-1] - odds[-1]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _divergence(module, params, tokens):
+    """How the texts of two sequences [2,L] disagree about hidden codes; nats [n].
+
+    KL(p(code | first text) || p(code | second text)), where a random half of the codes
+    is hidden and the text is told to match; means over `_MASKS` halves.
+    """
+    layout, vocab = module.config.layout, module.config.vocab
+    n = layout.num_image_tokens
+    order = jax.random.uniform(jax.random.key(0), (_MASKS // 2, n)).argsort(axis=1)
+    first = order < n // 2
+    halves = jnp.concatenate([first, ~first])
+
+    def one(half):
+        hidden = jnp.zeros(layout.length, bool).at[layout.image_slice].set(half)
+        seen = jnp.where(hidden, vocab.mask_id, tokens)
+        variables, match = {"params": params}, jnp.full(2, MATCHED)
+        states = module.apply(variables, seen, match)[:, layout.image_slice]
+        logits = module.apply(variables, states, method="image_logits")
+        wanted, now = jax.nn.log_softmax(logits)
+        return jnp.where(half, jnp.sum(jnp.exp(wanted) * (wanted - now), axis=-1), 0.0)
+
+    return jnp.sum(jax.lax.map(one, halves), axis=0) / jnp.sum(halves, axis=0)
+
+
 def saliency(
     editor: Editor,
     pixels: np.ndarray,
@@ -63,7 +91,8 @@ def saliency(
       text: what should be seen.
       source: what is seen now, or a neutral sentence.
       method: "occlusion" hides 3 x 3 tokens at a time, "gradient" takes the slope at
-        the token's embedding.
+        the token's embedding, both of the match; "likelihood" hides random halves and
+        asks how the two sentences disagree about what is there.
 
     Returns:
       float32 [h,w].
@@ -77,6 +106,9 @@ def saliency(
     ids = np.repeat(editor.image_ids(pixels), 2, axis=0)
     tokens = editor.tokens(ids, [text, source])
     module, params = editor.gptface.module, editor.params
+    if method == "likelihood":
+        found = _divergence(module, params, tokens)
+        return np.asarray(found).reshape(layout.grid)
     if method == "gradient":
         wanted, now = np.asarray(_slopes(module, params, tokens))[:, layout.image_slice]
     else:

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw
 import gptface_jax
 from gptface_jax.apps import evaluation, proposing
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import synthetic
+from gptface_jax.data import image, synthetic
 from gptface_jax.systems.gptface import decode
 
 
@@ -157,6 +158,34 @@ def test_a_region_is_proposed_where_the_picture_contradicts_the_text(model, face
     assert "proposed by the model" in edit.details["notes"][0]
     with pytest.raises(UserError, match="method 'magic' is none of"):
         model.propose(wide, "a hat", method="magic")
+
+
+def test_likelihood_saliency_is_how_two_texts_disagree_about_hidden_codes(model, faces):
+    import jax.numpy as jnp
+
+    editor = model.editor
+    small = image.fit(faces[0], editor.size)[None]
+    same = proposing.saliency(editor, small, "a hat", "a hat", "likelihood")
+    np.testing.assert_allclose(same, 0, atol=1e-6)
+    found = proposing.saliency(editor, small, "a hat", "a man", "likelihood")
+    module, params = editor.gptface.module, editor.params
+    layout = editor.gptface.config.layout
+    n, where = layout.num_image_tokens, layout.image_slice
+    tokens = editor.tokens(
+        np.repeat(editor.image_ids(small), 2, axis=0), ["a hat", "a man"]
+    )
+    order = np.asarray(jax.random.uniform(jax.random.key(0), (8, n))).argsort(1)
+    total = np.zeros(n)
+    for half in [*(order < n // 2), *(order >= n // 2)]:
+        hidden = np.zeros(layout.length, bool)
+        hidden[where] = half
+        seen = jnp.where(hidden, editor.tokenizer.mask_id, tokens)
+        states = module.apply({"params": params}, seen, jnp.ones(2, int))
+        logits = module.apply({"params": params}, states, method="image_logits")
+        p, q = np.asarray(jax.nn.softmax(logits[:, where]), np.float64)
+        total += half * (p * np.log(p / q)).sum(-1)
+    np.testing.assert_allclose(found.ravel(), total / 8, rtol=1e-3, atol=1e-6)
+    assert found.min() >= -1e-6 and found.max() > 0
 
 
 def test_saliency_is_what_hiding_a_piece_does_to_the_match(model, faces):
