@@ -539,18 +539,17 @@ def _divides(every: int, done: int) -> bool:
 
 
 @jax.jit
-def _finite(x: jax.Array) -> jax.Array:
-    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-    return jnp.isfinite(x).all() if inexact else jnp.bool_(True)
-
-
 def _finite_leaves(train_state: state.TrainState) -> Any:
     """{"params": ..., "state": ...} of bool: each inexact leaf all finite."""
+
+    def finite(x):
+        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+        return jnp.isfinite(x).all() if inexact else jnp.bool_(True)
+
     tree = {
         "params": train_state.params,
         "opt_state": train_state.opt_state,
         "state": train_state.state,
         "ema": train_state.ema,
     }
-    # Leaf by leaf: those of one shape share a program, which is compiled in no time.
-    return jax.tree.map(_finite, tree)
+    return jax.tree.map(finite, tree)
