@@ -317,7 +317,7 @@ class Model:
         text: str,
         *,
         source: str = proposing.NEUTRAL,
-        method: str = "occlusion",
+        method: str = "likelihood",
         area: float = 0.2,
         crop: Box | None = None,
     ) -> np.ndarray:

@@ -484,7 +484,7 @@ def proposals(
     attributes: Sequence[str],
     count: int,
     *,
-    method: str = "occlusion",
+    method: str = "likelihood",
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:

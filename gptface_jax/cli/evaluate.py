@@ -73,7 +73,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
     parser.add_argument("--judge", help="judge training run")
     parser.add_argument("--attributes", nargs="+", help="default: six of CelebA's")
-    parser.add_argument("--method", default="occlusion", help="of the proposals")
+    parser.add_argument("--method", default="likelihood", help="of the proposals")
     parser.add_argument("--max-phrases", type=int, default=10)
     parser.add_argument("--guidance", nargs="+", choices=_photo.GUIDANCE)
     parser.add_argument("--methods", metavar="FILE.py", help="instead (edits)")
