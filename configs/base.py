@@ -64,24 +64,23 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.total_steps = 4
     config.batch_size = 4
     config.log_every = 1
-    config.eval_every = 2
-    config.checkpoint_every = 4
+    config.eval_every = config.checkpoint_every = 2
     config.data.eval_records = 8
     return config
 
 
 def tiny_gptface(config: ConfigDict) -> ConfigDict:
-    """`tiny` for GPTFace: no token cache, no vocabulary file, a 4 x 4 grid."""
+    """`tiny` for GPTFace: no token cache, no vocabulary file, an 8 x 8 grid."""
     tiny(config)
     config.model.transformer.num_layers = config.model.transformer.unroll = 2
     config.model.transformer.width = 16
     config.model.transformer.num_heads = 2
     config.model.transformer.mlp_width = 24
-    config.model.layout.grid = (4, 4)
+    config.model.layout.grid = (8, 8)
     config.model.layout.max_text_tokens = 12
     config.model.layout.multiple_of = 8
     config.model.vocab.codebook_size = 27
-    config.model.max_positions = 32
+    config.model.max_positions = 80
     config.model.cross_modal_heads = min(1, config.model.get("cross_modal_heads", 0))
     # All losses from the first step on.
     config.objective.alignment_alone = config.objective.matching_alone = 0.0

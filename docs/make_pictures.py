@@ -6,15 +6,16 @@ uv run --with matplotlib python docs/make_pictures.py
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pathlib
 import shutil
 import tempfile
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from gptface_jax.apps import api, quickstart, reconstructing
+from gptface_jax.apps import api, pictures, quickstart, reconstructing
 from gptface_jax.data import image, synthetic
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
@@ -141,6 +142,44 @@ def edits() -> None:
         shutil.copy(sheet, IMAGES / "quickstart.png")
 
 
+def recipes() -> None:
+    """The recipes of docs/editing.md on drawn faces."""
+    model = api.load("demo")
+
+    def face(number: int) -> np.ndarray:
+        return synthetic.render(synthetic.sample_factors(2026, number), 192).image
+
+    def worn(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A face mask over a picture, and where it lies."""
+        side = len(photo)
+        cover = Image.new("L", (side, side))
+        shape = [(0.2, 0.56), (0.5, 0.5), (0.8, 0.56), (0.76, 0.82), (0.5, 0.95)]
+        corners = [(x * side, y * side) for x, y in [*shape, (0.24, 0.82)]]
+        ImageDraw.Draw(cover).polygon(corners, fill=255)
+        hidden = np.asarray(cover) > 0
+        return np.where(hidden[..., None], np.uint8([170, 196, 214]), photo), hidden
+
+    masked, hidden = worn(face(98))
+    edit = functools.partial(model.edit, seed=1, samples=8)
+    rows = [
+        edit(face(22), "a smiling woman", region="mouth"),
+        edit(face(98), "a woman with blond hair", region="hair"),
+        edit(face(111), "a man wearing a necktie", region="neck"),
+        edit(masked, "a smiling woman", hidden, grow=1),
+        model.inpaint(face(22), region="span:0.4", seed=1),
+        model.inpaint(face(22), region="random:0.4", seed=1),
+    ]
+    shown, captions = [], []
+    for row in rows:
+        before = np.asarray(row.before)
+        shown += [before, pictures.shade(before, row.mask), np.asarray(row.image)]
+        said = row.details["mask"].get("region", "--mask")
+        captions += ["before", said, f"“{row.text}”" if row.text else "inpainted"]
+    api.save_with_sidecar(
+        pictures.sheet(shown, 6, captions), IMAGES / "recipes.png", rows[0].details
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -154,3 +193,4 @@ if __name__ == "__main__":
     curves()
     tokenizer_curves()
     edits()
+    recipes()

@@ -47,7 +47,8 @@ def model(seed: int = 0, **changes):
     """(module, params)."""
     module = GPTFace(config(**changes))
     tokens = jnp.zeros((1, LAYOUT.length), jnp.int32)
-    params = module.init(jax.random.key(seed), tokens, method="init_all")["params"]
+    init = jax.jit(functools.partial(module.init, method="init_all"))
+    params = init(jax.random.key(seed), tokens)["params"]
     return module, nn.meta.unbox(params)
 
 

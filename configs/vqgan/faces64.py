@@ -66,8 +66,9 @@ def get_config(arg: str = ""):
         config.model.resolution = 32
         config.model.level_channels = (8, 8, 16)
         config.model.z_channels = config.model.embed_dim = 8
-        config.model.codebook_size = 32
-        config.objective.revive_every = 0 if arg.endswith("decoder") else 2
+        config.model.codebook_size = 27
+        config.objective.revive_every = 0 if arg.endswith("decoder") else 1
+        config.ema_decay = 0.9
         config.data.train = base.synthetic(64, 32)
         config.data.eval = base.synthetic(8, 32, seed=1)
     if arg in ("tiny_gan", "tiny_decoder"):

@@ -261,7 +261,8 @@ class Model:
           mask: picture of the photo's size, white = may change.
           box: (x0, y0, x1, y1) in pixels, instead of a mask.
           region: a name of `data.regions.REGIONS`, instead of a mask; needs a
-            face that fills `crop` upright.
+            face that fills `crop` upright. "span:0.4" and "random:0.4" hide 40 % of
+            `crop` by chance, in one piece or scattered.
           crop: square (x0, y0, x1, y1) that the model sees; default the central
             square, or for a small or distant mask a square around it.
           seed: of the random choices; the same seed gives the same edit.
@@ -301,7 +302,7 @@ class Model:
             crop = crop or framing.central(photo.shape[:2])
             mask = self.propose(photo, text, crop=crop, area=area)
             notes.append("the region was proposed by the model; look at the strip")
-        framed = self._framed(photo, mask, box, region, crop)
+        framed = self._framed(photo, mask, box, region, crop, seed)
         if proposed:
             framed[2]["proposed"] = area
         return (
@@ -363,7 +364,7 @@ class Model:
         """Fills a region without a text; arguments as for `edit`."""
         config = self._without_text(decode)
         photo = images.decode(image)
-        framed = self._framed(photo, mask, box, region, crop)
+        framed = self._framed(photo, mask, box, region, crop, seed)
         return (
             yield from self._run(
                 photo, "", framed, seed, 1, composite, feather, grow, config, []
@@ -609,9 +610,13 @@ class Model:
         """The photo's central square at the model's size, uint8 [1,S,S,3]."""
         return images.fit(images.decode(image), self.editor.size)[None]
 
-    def _framed(self, photo, mask, box, region, crop):
-        size = self.editor.size
-        return framing.frame(photo.shape[:2], mask, box, region, crop, size)
+    def _framed(self, photo, mask, box, region, crop, seed):
+        hidden = None
+        if region and ":" in region:
+            grid = self.editor.gptface.config.layout.grid
+            hidden = framing.hidden_tokens(region, grid, _key(seed))
+        size = photo.shape[:2]
+        return framing.frame(size, mask, box, region, crop, self.editor.size, hidden)
 
     def _run(
         self, photo, text, framed, seed, samples, composite, feather, grow, config,

@@ -7,12 +7,15 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import regions
+from gptface_jax.ops import masking
 
+SHAPES = ("span", "random")
 Box = tuple[int, int, int, int]
 
 
@@ -76,6 +79,39 @@ def checked_crop(crop: Box | None, size: tuple[int, int]) -> Box:
     return crop
 
 
+def hidden_tokens(region: str, grid: tuple[int, int], key: jax.Array) -> np.ndarray:
+    """Tokens hidden by chance, as in pre-training (SPEC A.6).
+
+    Args:
+      region: "span:0.4", one connected region of 40 % of the tokens, or "random:0.4".
+      grid: (h, w) in tokens.
+      key: the same one hides the same tokens.
+
+    Returns:
+      bool [h,w].
+
+    Raises:
+      UserError: another shape, or a share that hides nothing or everything.
+    """
+    shape, _, share = region.partition(":")
+    count = grid[0] * grid[1]
+    try:
+        budget = round(float(share) * count)
+    except (ValueError, OverflowError):
+        budget = 0
+    if shape not in SHAPES or not 0 < budget < count:
+        raise UserError(
+            f"region '{region}' hides nothing by chance; give span:0.4 or random:0.4, "
+            f"with a share that leaves some of {count} tokens and hides some"
+        )
+    budgets = np.array([budget])
+    if shape == "span":
+        hidden = masking.span_mask(grid, budgets, key)
+    else:
+        hidden = masking.random_mask((1, count), budgets, key)
+    return np.asarray(hidden).reshape(grid)
+
+
 def frame(
     size: tuple[int, int],
     mask: images.Source | None,
@@ -83,6 +119,7 @@ def frame(
     region: str | None,
     crop: Box | None,
     least: int,
+    hidden: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Box, dict[str, Any]]:
     """What may change, what the model sees, and how that was given.
 
@@ -92,6 +129,7 @@ def frame(
       crop: square that the model sees; default the central one for a region, else
         `around` the mask.
       least: smallest side of a square that is chosen here.
+      hidden: bool [h,w], the region where its name is not of `data.regions`.
 
     Returns:
       (mask bool [H,W], square, description for the sidecar).
@@ -108,7 +146,11 @@ def frame(
         x0, y0, x1, y1 = crop = checked_crop(crop, size)
     if region is not None:
         result = np.zeros(size, bool)
-        result[y0:y1, x0:x1] = regions.region_mask(region, x1 - x0)
+        if hidden is None:
+            inside = regions.region_mask(region, x1 - x0)
+        else:
+            inside = images.tokens_to_pixels(hidden, (y1 - y0, x1 - x0))
+        result[y0:y1, x0:x1] = inside
         said: dict[str, Any] = {"region": region}
     elif box is not None:
         box = _box(box, "box")

@@ -39,7 +39,8 @@ def add_place(parser: argparse.ArgumentParser, required: bool = True) -> None:
     where.add_argument("--box", metavar="x0,y0,x1,y1", help="rectangle in pixels")
     where.add_argument(
         "--region",
-        help="mouth, eyes, hair, hat, beard, lower-face, ... of an aligned face",
+        help="mouth, eyes, hair, hat, beard, lower-face, ... of an aligned face; or "
+        "span:0.4, random:0.4: two fifths, by chance",
     )
     parser.add_argument(
         "--crop",

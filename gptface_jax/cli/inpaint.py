@@ -1,6 +1,7 @@
 """Fill a region of a photo without a text.
 
 gptface inpaint --image photo.jpg --box 40,60,90,100 --out new.png
+gptface inpaint --image photo.jpg --region span:0.4 --out new.png
 gptface inpaint --jobs photos/ --region mouth --out filled/
 """
 

@@ -111,6 +111,24 @@ def test_inpaint_and_reconstruct(model, face):
     assert model.reconstruct(face).size == (model.editor.size,) * 2
 
 
+@pytest.mark.parametrize("shape", ["span", "random"])
+def test_a_share_is_hidden_by_chance(model, face, shape):
+    first, again, other = (
+        model.inpaint(face, region=f"{shape}:0.25", seed=seed) for seed in (3, 3, 4)
+    )
+    grid = model.editor.gptface.config.layout.grid
+    assert first.details["tokens"] == round(0.25 * grid[0] * grid[1])
+    assert first.details["mask"]["region"] == f"{shape}:0.25"
+    np.testing.assert_array_equal(first.mask, again.mask)
+    assert (first.mask != other.mask).any()
+
+
+@pytest.mark.parametrize("region", ["span:0", "random:1", "span:nan", "hole:0.4"])
+def test_a_share_that_hides_nothing_is_refused(model, face, region):
+    with pytest.raises(UserError, match=f"'{region}'.*give span:0.4 or random:0.4"):
+        model.inpaint(face, region=region)
+
+
 def test_saved_pictures_are_marked(model, face, tmp_path):
     edit = model.inpaint(face, region="nose")
     paths = edit.save(tmp_path / "x.jpg")

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from compiled import apply
 from PIL import Image, ImageDraw
 
 import gptface_jax
@@ -180,8 +181,8 @@ def test_likelihood_saliency_is_how_two_texts_disagree_about_hidden_codes(model,
         hidden = np.zeros(layout.length, bool)
         hidden[where] = half
         seen = jnp.where(hidden, editor.tokenizer.mask_id, tokens)
-        states = module.apply({"params": params}, seen, jnp.ones(2, int))
-        logits = module.apply({"params": params}, states, method="image_logits")
+        states = apply(module, {"params": params}, seen, jnp.ones(2, int))
+        logits = apply(module, {"params": params}, states, method="image_logits")
         p, q = np.asarray(jax.nn.softmax(logits[:, where]), np.float64)
         total += half * (p * np.log(p / q)).sum(-1)
     np.testing.assert_allclose(found.ravel(), total / 8, rtol=1e-3, atol=1e-6)

@@ -214,6 +214,7 @@ def test_two_jobs_of_one_name_are_refused(photos):
         batch.read_jobs(jobs_file(photos, ""), "inpaint")
 
 
+@pytest.mark.slow
 def test_eight_devices_share_a_batch(model, tiny, photos, tmp_path):
     defaults = {"text": "a man", "region": "mouth", "k": 16, "samples": 2}
     run(model, batch.read_jobs(photos, "edit", defaults), tmp_path / "one")

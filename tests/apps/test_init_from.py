@@ -9,9 +9,8 @@ from gptface_jax.core import trees
 from gptface_jax.core.config import load_config
 
 
-@pytest.mark.parametrize(
-    "source", [pytest.param("vqgan", marks=pytest.mark.slow), "model"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["vqgan", "model"])
 def test_a_decoder_is_trained_on_and_the_codes_stay(tiny, source, tmp_path):
     config = load_config("configs/vqgan/faces64.py:tiny_decoder")
     config.init_from, config.total_steps = str(tiny / source), 2

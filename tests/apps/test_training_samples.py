@@ -25,14 +25,12 @@ def config(tiny):
             "data.image_ids=cache",
             f"data.train={tokens}",
             f"data.eval={tokens}",
-            "model.layout.grid=(8, 8)",
-            "model.max_positions=80",
-            "model.vocab.codebook_size=32",
             "total_steps=2",
         ],
     )
 
 
+@pytest.mark.slow
 def test_a_gptface_shows_edits_by_own_and_other_texts(config, tiny, tmp_path):
     config.data.tokenizer = str(tiny / "model")
     training.train(config, tmp_path, progress=False)

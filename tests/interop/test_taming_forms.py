@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch_files
 import yaml
+from compiled import apply
 from flax import linen as nn
 from safetensors.numpy import save_file
 
@@ -171,13 +172,13 @@ def test_gumbel_codes_are_the_largest_logits(tmp_path, gumbel_state):
     assert config == GUMBEL
     module, variables = VQGAN(config), {"params": params}
     image = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 3)), "f4")
-    z = np.asarray(module.apply(variables, image, method="latents"))
+    z = np.asarray(apply(module, variables, image, method="latents"))
     weight = gumbel_state["quantize.proj.weight"][:, :, 0, 0]
     logits = np.einsum("bhwc,kc->bhwk", z, weight) + gumbel_state["quantize.proj.bias"]
-    codes = np.asarray(module.apply(variables, image, method="encode"))
+    codes = np.asarray(apply(module, variables, image, method="encode"))
     np.testing.assert_array_equal(codes, logits.argmax(-1))
     assert len(np.unique(codes)) > 1
-    z_q = module.apply(variables, image)[1]["z_q"]
+    z_q = apply(module, variables, image)[1]["z_q"]
     np.testing.assert_array_equal(z_q, gumbel_state["quantize.embed.weight"][codes])
 
 

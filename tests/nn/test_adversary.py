@@ -1,5 +1,7 @@
 """The discriminator: shapes, statistics of batches, and their purity."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,8 +50,10 @@ def test_batch_norm_by_hand():
 
 def test_training_mode_without_mutable_statistics_changes_nothing():
     module, variables, image = built(DiscriminatorConfig(channels=4, num_layers=2))
-    frozen = module.apply(variables, image, True)
-    logits, changed = module.apply(variables, image, True, mutable=["batch_stats"])
+    judge = functools.partial(module.apply, train=True)
+    frozen = jax.jit(judge)(variables, image)
+    mutable = jax.jit(functools.partial(judge, mutable=["batch_stats"]))
+    logits, changed = mutable(variables, image)
     np.testing.assert_array_equal(frozen, logits)
     before = trees.flatten(variables["batch_stats"])
     after = trees.flatten(changed["batch_stats"])
@@ -64,9 +68,9 @@ def test_training_mode_without_mutable_statistics_changes_nothing():
 def test_group_norm_judges_each_picture_alone():
     for norm, alone in (("batch", False), ("group", True)):
         module, variables, image = built(DiscriminatorConfig(channels=4, norm=norm))
-        together = module.apply(variables, image, True)[:1]
-        single = module.apply(variables, image[:1], True)
-        assert bool(jnp.allclose(together, single, atol=1e-5)) == alone
+        judged = jax.jit(functools.partial(module.apply, train=True))
+        together, single = judged(variables, image)[:1], judged(variables, image[:1])
+        assert bool(np.allclose(together, single, atol=1e-5)) == alone
     assert "batch_stats" not in variables
     with pytest.raises(ValueError, match="'layer' is unknown"):
         DiscriminatorConfig(norm="layer")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import apply
 from flax import linen as nn
 
 from gptface_jax.nn import attention as kernels
@@ -65,7 +66,7 @@ def test_equations(qk_norm, attention):
     config = dataclasses.replace(CONFIG, qk_norm=qk_norm, attention=attention)
     params = random_params(config)
     for name, mask in masks().items():
-        out = Attention(config).apply({"params": params}, X, mask)
+        out = apply(Attention(config), {"params": params}, X, mask)
         expected = reference(params, mask, qk_norm)
         np.testing.assert_allclose(out, expected, atol=1e-5, err_msg=name)
 
@@ -77,7 +78,7 @@ def test_folded_heads_have_the_same_gradients(qk_norm):
 
     def gradient(config, mask):
         def loss(params, x):
-            return jnp.mean(target * Attention(config).apply(params, x, mask))
+            return jnp.mean(target * apply(Attention(config), params, x, mask))
 
         return jax.grad(loss, (0, 1))({"params": params}, X)
 
@@ -97,7 +98,7 @@ def test_qk_norm_ignores_the_size_of_queries_and_keys():
         "query": jax.tree.map(lambda a: 50.0 * a, params["query"]),
         "key": jax.tree.map(lambda a: 7.0 * a, params["key"]),
     }
-    a, b = (Attention(config).apply({"params": p}, X, mask) for p in (params, larger))
+    a, b = (apply(Attention(config), {"params": p}, X, mask) for p in (params, larger))
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
@@ -108,7 +109,7 @@ def test_a_row_that_sees_nothing_stays_finite(attention):
     mask = masks()["by head"].at[0, :, 2].set(False)
 
     def total(x):
-        return Attention(config).apply({"params": params}, x, mask).sum()
+        return apply(Attention(config), {"params": params}, x, mask).sum()
 
     value, slope = jax.value_and_grad(total)(X)
     assert np.isfinite(value) and np.isfinite(slope).all()

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import apply
 from flax import linen as nn
 
 from gptface_jax.core import trees
@@ -73,7 +74,7 @@ def sigmoid(x):
 def test_equations_one_and_two(gate, act):
     config = dataclasses.replace(BASE, gate=gate)
     module, params, x, mask = build(config)
-    out = module.apply({"params": params}, x, mask)
+    out = apply(module, {"params": params}, x, mask)
     expected = reference(params, x, mask, 2, act)
     np.testing.assert_allclose(out, expected, atol=2e-5)
 
@@ -105,8 +106,8 @@ def test_padding_is_never_seen():
     module, params, x, mask = build(dataclasses.replace(BASE, qk_norm=True))
     hidden = ~np.asarray(mask)[:, 0, 0]
     other = jnp.where(hidden[..., None], 100.0, x)
-    a = np.asarray(module.apply({"params": params}, x, mask))
-    b = np.asarray(module.apply({"params": params}, other, mask))
+    a = np.asarray(apply(module, {"params": params}, x, mask))
+    b = np.asarray(apply(module, {"params": params}, other, mask))
     np.testing.assert_allclose(a[~hidden], b[~hidden], atol=1e-5)
     assert np.abs(a[hidden] - b[hidden]).max() > 0.1
 
@@ -114,9 +115,9 @@ def test_padding_is_never_seen():
 def test_bfloat16_keeps_float32_parameters():
     module, params, x, mask = build(dataclasses.replace(BASE, dtype="bfloat16"))
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))
-    out = module.apply({"params": params}, x, mask)
+    out = apply(module, {"params": params}, x, mask)
     assert out.dtype == jnp.bfloat16
-    exact = Transformer(BASE).apply({"params": params}, x, mask)
+    exact = apply(Transformer(BASE), {"params": params}, x, mask)
     np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.15)
 
 
@@ -190,7 +191,7 @@ def test_golden_prenorm_glu(shared):
     words = state["embedding.word.embedding.weight"][tokens]
     x = words + state["embedding.pos.embedding.weight"][: tokens.shape[1]]
     mask = (segments > 0)[:, None, None, :]
-    hidden = Transformer(config).apply({"params": params}, jnp.asarray(x), mask)
+    hidden = apply(Transformer(config), {"params": params}, jnp.asarray(x), mask)
     real = segments > 0
     np.testing.assert_allclose(
         np.asarray(hidden)[real], arrays["hidden"][real], atol=2e-4

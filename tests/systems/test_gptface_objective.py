@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from compiled import apply
 from flax import linen as nn
 
 from gptface_jax.ops import losses
@@ -22,6 +23,8 @@ PAPER = ObjectiveConfig(
 
 DEFAULT = ObjectiveConfig()
 _corrupt = jax.jit(O.corrupt, static_argnums=(0, 1))
+_layer_states = jax.jit(model.layer_states, static_argnums=0)
+_masked_metrics = jax.jit(O.masked_metrics, static_argnums=(0, 4))
 
 
 def corrupted(objective=DEFAULT, size=64, ratio=0.5, data=None, key=KEY):
@@ -57,7 +60,7 @@ def test_half_of_the_texts_are_replaced_and_labelled():
 
 def test_pairs_show_every_picture_with_both_texts():
     data = tiny.batch(6)
-    c = O.corrupt(CONFIG, ObjectiveConfig(paired=True), data, jnp.full((12,), 0.5), KEY)
+    c = _corrupt(CONFIG, ObjectiveConfig(paired=True), data, jnp.full((12,), 0.5), KEY)
     texts = np.asarray(c.targets)[:, 14:]
     np.testing.assert_array_equal(texts[:6], data["text_ids"])
     np.testing.assert_array_equal(texts[6:], data["negative_ids"])
@@ -104,9 +107,9 @@ def test_hidden_negatives_are_scored_only_if_asked():
         scored = np.ones(200, bool) if expected else ~swapped
         np.testing.assert_array_equal(c.scored, scored)
         module, params = tiny.model()
-        hidden = module.apply({"params": params}, c.tokens, c.match)
+        hidden = apply(module, {"params": params}, c.tokens, c.match)
         budget = O.budgets(CONFIG, objective)
-        metrics = O.masked_metrics(module, params, hidden, c, budget)
+        metrics = _masked_metrics(module, params, hidden, c, budget)
         for name, where in (("image", slice(1, 13)), ("text", slice(14, 19))):
             masked = np.asarray(c.masked)[scored][:, where]
             assert metrics[f"{name}_nll"][1] == masked.sum()
@@ -138,7 +141,7 @@ def test_match_rows_tell_the_truth_or_nothing():
     assert 0.45 < told.mean() < 0.55
     np.testing.assert_array_equal(match[told] == model.MATCHED, labels[told] == 1)
     without = tiny.config(match_token=False)
-    c = O.corrupt(without, PAPER, tiny.batch(50), jnp.full((50,), 0.3), KEY)
+    c = _corrupt(without, PAPER, tiny.batch(50), jnp.full((50,), 0.3), KEY)
     assert (c.match == model.UNKNOWN).all()
 
 
@@ -166,10 +169,10 @@ def test_ratios_follow_their_schedules():
 def test_the_gathered_loss_is_the_full_softmax():
     module, params = tiny.model()
     _, c = corrupted(size=8, ratio=0.6)
-    hidden = jax.jit(module.apply)({"params": params}, c.tokens, c.match)
+    hidden = apply(module, {"params": params}, c.tokens, c.match)
     budget = O.budgets(CONFIG, ObjectiveConfig())
-    metrics = O.masked_metrics(module, params, hidden, c, budget)
-    logits = module.apply({"params": params}, hidden, method="token_logits")
+    metrics = _masked_metrics(module, params, hidden, c, budget)
+    logits = apply(module, {"params": params}, hidden, method="token_logits")
     # One shared softmax; three rows of the table have no id.
     assert logits.shape[-1] == 24 and (np.asarray(logits)[..., 21:] < -1e29).all()
     nll = losses.cross_entropy(logits, c.targets)
@@ -309,12 +312,13 @@ def test_word_bag_by_hand():
     objective = ObjectiveConfig(word_bag_weight=0.5, alignment_alone=1.0)
     loss_fn = jax.jit(O.make_loss(module, objective, 10))
     loss, (_, metrics) = loss_fn(params, {}, data, KEY, jnp.int32(0))
-    tokens = jnp.concatenate(
-        [jnp.full((3, 1), tiny.VOCAB.cls_id), data["image_ids"] + 13], axis=1
+    tokens = np.concatenate(
+        [np.full((3, 1), tiny.VOCAB.cls_id), data["image_ids"] + 13], axis=1
     )
-    hidden = module.apply({"params": params}, tokens)[:, 0]
+    hidden = apply(module, {"params": params}, tokens)[:, 0]
     head = params["word_bag"]
-    p = np.asarray(jax.nn.sigmoid(hidden @ head["kernel"] + head["bias"]))[:, :13]
+    logits = np.asarray(hidden) @ np.asarray(head["kernel"]) + head["bias"]
+    p = 1 / (1 + np.exp(-np.asarray(logits)))[:, :13]
     there = np.zeros((3, 13), bool)
     there[0, [5, 7]] = there[2, 12] = True
     nll = -np.log(np.where(there, p, 1 - p)).sum(1)
@@ -327,33 +331,34 @@ def test_null_texts_are_empty_own_and_say_nothing_about_matching():
     batch = {k: jnp.asarray(v) for k, v in tiny.batch(200).items()}
     options = ObjectiveConfig(null_fraction=0.3)
     ratios = jnp.full(200, 0.4)
-    seen = O.corrupt(CONFIG, options, batch, ratios, jax.random.key(3))
+    seen = _corrupt(CONFIG, options, batch, ratios, jax.random.key(3))
     words = np.asarray(seen.targets[:, tiny.LAYOUT.text_slice]) != tiny.VOCAB.pad_id
     null = ~words.any(axis=1)
     assert 40 < null.sum() < 80
     assert (np.asarray(seen.itm_labels)[null] == 1).all()
-    plain = O.corrupt(CONFIG, ObjectiveConfig(), batch, ratios, jax.random.key(3))
+    plain = _corrupt(CONFIG, ObjectiveConfig(), batch, ratios, jax.random.key(3))
     np.testing.assert_array_equal(seen.tokens[~null], plain.tokens[~null])
 
 
 def test_states_of_every_layer_are_those_of_the_stack():
     module, params = tiny.model()
     for tokens in (tiny.tokens(2), tiny.tokens(2)[:, : tiny.LAYOUT.sep_index + 1]):
-        first, last = model.layer_states(module, params, tokens)
+        first, last = _layer_states(module, params, tokens)
+        last = np.asarray(last)
         variables = {"params": params}
-        whole = module.apply(variables, tokens, method="states")
+        whole = apply(module, variables, tokens, method="states")
         np.testing.assert_allclose(last, whole, atol=1e-6)
         norm = params["transformer"]["final_norm"]
         centred = last - last.mean(-1, keepdims=True)
-        scaled = centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
         np.testing.assert_allclose(
             scaled * norm["scale"] + norm["bias"],
-            module.apply(variables, tokens),
+            apply(module, variables, tokens),
             atol=1e-5,
         )
         half, share = model.some_layers(module, params, 0, 1)
         np.testing.assert_allclose(
-            first, half.apply({"params": share}, tokens, method="states"), atol=1e-6
+            first, apply(half, {"params": share}, tokens, method="states"), atol=1e-6
         )
 
 
@@ -364,17 +369,17 @@ def test_some_layers_are_a_part_of_the_stack():
     whole = model.some_layers(module, params, 0, CONFIG.transformer.num_layers)
     tokens = tiny.tokens(2)
     np.testing.assert_array_equal(
-        whole[0].apply({"params": whole[1]}, tokens),
-        module.apply({"params": params}, tokens),
+        apply(whole[0], {"params": whole[1]}, tokens),
+        apply(module, {"params": params}, tokens),
     )
     # The last layers go on where the first ones stop.
     first, share = model.some_layers(module, params, 0, 1)
     last, rest = model.some_layers(module, params, 1, 2)
     match = jnp.array([model.UNKNOWN, model.MATCHED])
-    states = first.apply({"params": share}, tokens, match, method="states")
+    states = apply(first, {"params": share}, tokens, match, method="states")
     np.testing.assert_allclose(
-        last.apply({"params": rest}, tokens, below=states),
-        module.apply({"params": params}, tokens, match),
+        apply(last, {"params": rest}, tokens, below=states),
+        apply(module, {"params": params}, tokens, match),
         atol=1e-6,
     )
     # A layer that does nothing may as well be left out.
@@ -394,8 +399,8 @@ def test_some_layers_are_a_part_of_the_stack():
     params = {**params, "transformer": {**stack, "layers": idle}}
     first, share = model.some_layers(module, params, 0, 1)
     np.testing.assert_allclose(
-        first.apply({"params": share}, tokens),
-        module.apply({"params": params}, tokens),
+        apply(first, {"params": share}, tokens),
+        apply(module, {"params": params}, tokens),
         atol=1e-6,
     )
 
@@ -416,7 +421,7 @@ def test_unimodal_features_have_not_seen_the_other_side():
     other = tokens.at[:, 1:13].set(tiny.tokens(4, seed=7)[:, 1:13])
 
     def features(t):
-        return module.apply({"params": params}, t, method="contrastive_features")
+        return apply(module, {"params": params}, t, method="contrastive_features")
 
     np.testing.assert_allclose(features(tokens)[1], features(other)[1], atol=1e-6)
     assert np.abs(features(tokens)[0] - features(other)[0]).max() > 1e-3
@@ -436,7 +441,7 @@ def test_cross_modal_heads_see_the_other_side_only():
             np.testing.assert_array_equal(
                 mask[b, h], np.broadcast_to(allowed, (19, 19))
             )
-    assert not np.isnan(module.apply({"params": params}, tokens)).any()
+    assert not np.isnan(apply(module, {"params": params}, tokens)).any()
     with pytest.raises(ValueError, match=f"cross_modal_heads is {heads}"):
         tiny.config(cross_modal_heads=heads)
 
@@ -485,8 +490,8 @@ def test_probe_by_attribute_by_hand():
 
     def log_odds(texts):
         tokens = model.assemble(data["image_ids"], texts, CONFIG)
-        hidden = module.apply({"params": params}, tokens)
-        logits = module.apply({"params": params}, hidden, method="itm_logits")
+        hidden = apply(module, {"params": params}, tokens)
+        logits = apply(module, {"params": params}, hidden, method="itm_logits")
         return np.asarray(logits[:, 1] - logits[:, 0])
 
     right = log_odds(data["text_ids"]) > log_odds(data["negative_ids"])
@@ -505,7 +510,7 @@ def test_a_small_batch_is_learnt(preset):
         "total_steps": 100,
     }
     system = make_system(config)
-    params = nn.meta.unbox(system.init(KEY))
+    params = nn.meta.unbox(jax.jit(system.init)(KEY))
     data = tiny.batch(8)
     tx = optax.adam(1e-2)
 
@@ -518,7 +523,7 @@ def test_a_small_batch_is_learnt(preset):
         updates, opt = tx.update(grads, opt)
         return optax.apply_updates(params, updates), opt, value
 
-    opt, values = tx.init(params), []
+    opt, values = jax.jit(tx.init)(params), []
     for i in range(60):
         params, opt, value = step(params, opt, jnp.int32(i))
         values.append(float(value))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiled import apply
 from flax import linen as nn
 
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
@@ -64,7 +65,7 @@ def test_hits_and_totals_by_hand(system, params):
     }
     # Says "left" and "not bright" of everything.
     always = saying(params, [1.0, -2.0])
-    metrics = system.eval_fns["eval"](always, {}, batch, KEY)
+    metrics = jax.jit(system.eval_fns["eval"])(always, {}, batch, KEY)
     counts = {name: (int(a), int(b)) for name, (a, b) in metrics.items()}
     del counts["loss"]
     assert counts == {
@@ -79,7 +80,8 @@ def test_hits_and_totals_by_hand(system, params):
     total, count = metrics["loss"]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     assert count == 6
-    loss, (_, metrics) = system.phases[0].loss(always, {}, batch, KEY, jnp.int32(0))
+    loss_fn = jax.jit(system.phases[0].loss)
+    loss, (_, metrics) = loss_fn(always, {}, batch, KEY, jnp.int32(0))
     np.testing.assert_allclose(loss, expected / 6, rtol=1e-5)
     assert [float(x) for x in metrics["accuracy"]] == [4.0, 6.0]
 
@@ -90,6 +92,7 @@ def test_unknown_labels_change_nothing(system, params):
     hidden = batch["label_mask"] == 0
     other = {**batch, "labels": jnp.where(hidden, 1 - batch["labels"], batch["labels"])}
 
+    @jax.jit
     def gradient(data):
         def loss(p):
             return system.phases[0].loss(p, {}, data, KEY, jnp.int32(0))[0]
@@ -105,8 +108,8 @@ def test_unknown_labels_change_nothing(system, params):
 
 def test_dropout_only_in_training(system, params):
     batch = pictures(4)
-    first = Classifier(CONFIG).apply({"params": params}, batch["image"])
-    again = Classifier(CONFIG).apply({"params": params}, batch["image"])
+    first = apply(Classifier(CONFIG), {"params": params}, batch["image"])
+    again = apply(Classifier(CONFIG), {"params": params}, batch["image"])
     assert first.shape == (4, 2) and first.dtype == jnp.float32
     np.testing.assert_array_equal(first, again)
     loss = jax.jit(system.phases[0].loss)

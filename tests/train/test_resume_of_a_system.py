@@ -9,20 +9,16 @@ from gptface_jax.apps import training
 from gptface_jax.core.config import load_config
 
 
-def test_vqgan_resumes_bit_for_bit(tmp_path):
-    def train(name):
-        config = load_config("configs/vqgan/faces64.py:tiny")
-        config.data.eval = None
-        config.model.level_channels = (8, 8)
-        config.checkpoint_every = 2
-        config.ema_decay = 0.9
-        config.objective.revive_every = 1  # the codebook depends on the state
-        return training.train(config, tmp_path / name, progress=False)
+def test_vqgan_resumes_bit_for_bit(tiny, tmp_path):
+    """The tiny tokenizer again from its second step; the codebook is state too."""
+    config = load_config("configs/vqgan/faces64.py:tiny")
 
-    whole = train("whole")
-    later = shutil.ignore_patterns("4")
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut", ignore=later)
-    resumed = train("cut")
+    def train(name, *left_out):
+        left_out = shutil.ignore_patterns(*left_out)
+        run = shutil.copytree(tiny / "vqgan", tmp_path / name, ignore=left_out)
+        return training.train(config, run, progress=False)
+
+    whole, resumed = train("whole"), train("cut", "4")
     assert int(whole.step) == int(resumed.step) == 4
     assert jax.tree.structure(whole) == jax.tree.structure(resumed)
     leaves = jax.tree.leaves((whole, resumed))
