@@ -14,6 +14,7 @@ import tempfile
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from gptface_jax.apps import api, pictures, quickstart, reconstructing
 from gptface_jax.data import image, synthetic
@@ -150,22 +151,23 @@ def recipes() -> None:
         return synthetic.render(synthetic.sample_factors(2026, number), 192).image
 
     def worn(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A face mask over a picture, and where it lies."""
+        """A face mask over a picture, and where somebody marks it, generously."""
         side = len(photo)
         cover = Image.new("L", (side, side))
         shape = [(0.2, 0.56), (0.5, 0.5), (0.8, 0.56), (0.76, 0.82), (0.5, 0.95)]
         corners = [(x * side, y * side) for x, y in [*shape, (0.24, 0.82)]]
         ImageDraw.Draw(cover).polygon(corners, fill=255)
         hidden = np.asarray(cover) > 0
-        return np.where(hidden[..., None], np.uint8([170, 196, 214]), photo), hidden
+        marked = ndimage.binary_dilation(hidden, iterations=side // 24)
+        return np.where(hidden[..., None], np.uint8([170, 196, 214]), photo), marked
 
-    masked, hidden = worn(face(98))
-    edit = functools.partial(model.edit, seed=1, samples=8)
+    masked, marked = worn(face(22))
+    edit = functools.partial(model.edit, samples=8)
     rows = [
-        edit(face(22), "a smiling woman", region="mouth"),
-        edit(face(98), "a woman with blond hair", region="hair"),
-        edit(face(111), "a man wearing a necktie", region="neck"),
-        edit(masked, "a smiling woman", hidden, grow=1),
+        edit(face(22), "a smiling woman", region="mouth", seed=2),
+        edit(face(98), "a woman with blond hair", region="hair", seed=2),
+        edit(face(111), "a man wearing a tie", region="neck", seed=1),
+        edit(masked, "a smiling woman", marked, grow=1, seed=5),
         model.inpaint(face(22), region="span:0.4", seed=1),
         model.inpaint(face(22), region="random:0.4", seed=1),
     ]
@@ -175,9 +177,9 @@ def recipes() -> None:
         shown += [before, pictures.shade(before, row.mask), np.asarray(row.image)]
         said = row.details["mask"].get("region", "--mask")
         captions += ["before", said, f"“{row.text}”" if row.text else "inpainted"]
-    api.save_with_sidecar(
-        pictures.sheet(shown, 6, captions), IMAGES / "recipes.png", rows[0].details
-    )
+    details = model.details(True, "", 0, model.decode)
+    details |= {"edits": [dict(row.details) for row in rows]}
+    pictures.save(pictures.sheet(shown, 6, captions), IMAGES / "recipes.png", details)
 
 
 if __name__ == "__main__":

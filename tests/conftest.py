@@ -111,3 +111,11 @@ def _make_tiny(folder, gptface_command):
     finally:
         os.chdir(here)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tiny):
+    """The tiny model, loaded and compiled once a worker; nobody changes it."""
+    import gptface_jax
+
+    return gptface_jax.load(tiny / "model")

@@ -65,9 +65,9 @@ def get_config(arg: str = ""):
         base.tiny(config)
         config.model.resolution = 32
         config.model.channels = 8
-        config.model.channel_multipliers = (1, 1, 2)
+        config.model.channel_multipliers = (1, 2)
         config.model.num_res_blocks = 1
-        config.model.attn_resolutions = (8,)
+        config.model.attn_resolutions = (16,)
         config.model.z_channels = config.model.embed_dim = 8
         config.model.codebook_size = 32
         config.model.groups = 4

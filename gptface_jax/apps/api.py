@@ -247,7 +247,7 @@ class Model:
         composite: bool = True,
         feather: int | None = None,
         grow: int = 0,
-        area: float = 0.2,
+        area: float | None = None,
         **decode: Any,
     ) -> Steps:
         """Changes a region of a photo so that a sentence fits it.
@@ -272,7 +272,7 @@ class Model:
           feather: soft edge inside the mask, in pixels; default 1/32 of the crop.
           grow: tokens by which the mask is enlarged for the model (not for the
             compositing).
-          area: share of the crop that a proposed region takes.
+          area: share of the crop that a proposed region takes, see `propose`.
           **decode: fields of `DecodeConfig`, e.g. step_size=0.02, k=4.
 
         Raises:
@@ -304,7 +304,7 @@ class Model:
             notes.append("the region was proposed by the model; look at the strip")
         framed = self._framed(photo, mask, box, region, crop, seed)
         if proposed:
-            framed[2]["proposed"] = area
+            framed[2]["proposed"] = area or "usual area"
         return (
             yield from self._run(
                 photo, text, framed, seed, samples, composite, feather, grow, config,
@@ -319,7 +319,8 @@ class Model:
         *,
         source: str = proposing.NEUTRAL,
         method: str = "likelihood",
-        area: float = 0.2,
+        area: float | None = None,
+        aligned: bool = True,
         crop: Box | None = None,
     ) -> np.ndarray:
         """Where a sentence wants a photo changed: a mask to correct, bool [H,W].
@@ -328,20 +329,25 @@ class Model:
           image, text: see `edit`.
           source: what is seen now, where it is known.
           method: see `proposing.saliency`.
-          area: share of the crop to take, above 0 and below 1.
+          area: share of the crop to take, above 0 and below 1; default what the
+            attributes that the sentence names usually take, else a fifth.
+          aligned: `crop` is filled by an upright face: where such attributes usually
+            show counts as well.
           crop: square that the model sees; default the central one.
 
         Raises:
           UserError: an argument that cannot be used.
         """
-        if not 0 < area < 1:
+        if area is not None and not 0 < area < 1:
             raise UserError(f"area is {area}; use a share between 0 and 1")
         photo = images.decode(image)
         crop = framing.checked_crop(crop, photo.shape[:2])
         x0, y0, x1, y1 = crop
         square = photo[y0:y1, x0:x1]
         small = images.resize(square, (self.editor.size,) * 2)
-        tokens = proposing.propose(self.editor, small, text, source, method, area)
+        tokens = proposing.propose(
+            self.editor, small, text, source, method, area, aligned
+        )
         mask = np.zeros(photo.shape[:2], bool)
         mask[y0:y1, x0:x1] = images.tokens_to_pixels(tokens, square.shape[:2])
         return mask

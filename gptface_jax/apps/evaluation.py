@@ -490,9 +490,10 @@ def proposals(
 ) -> dict[str, Any]:
     """How well proposed masks meet the pixels that an edit of a drawn face changes.
 
-    The truth is that of two drawings that differ in one attribute. Every mask takes the
-    share of tokens that the attribute changes on average in other faces; of those also
-    comes the average map.
+    The truth is that of two drawings that differ in one attribute. "proposed" is what
+    `proposing.propose` makes of the sentence alone. "saliency" knows the sentence that
+    is true now; like the others it takes the share of tokens that the attribute changes
+    on average in other faces, from which the average map comes too.
 
     Args:
       model: the networks.
@@ -504,7 +505,7 @@ def proposals(
 
     Returns:
       {"attributes": name -> {mask: mean IoU over tokens}, "mean": {mask: ...}} of the
-      masks proposed, proposed x average, average, centre, random.
+      masks proposed, saliency, saliency x average, average, centre, random.
     """
     grid = model.editor.gptface.config.layout.grid
     size = model.editor.size
@@ -515,19 +516,16 @@ def proposals(
     bar = tqdm.tqdm(total=len(attributes) * count, disable=not progress)
     table = {}
     for name in attributes:
-        pairs, number = [], 0
-        while len(pairs) < 2 * count:
-            before = faces.factors(number)
-            present = synthetic.labels(before)[name] < 0.5
-            after = synthetic.set_attribute(before, name, present)
-            changed = synthetic.edit_mask(before, after, size)
-            if changed.any():
-                pairs.append((number, present, image.pixels_to_tokens(changed, grid)))
-            number += 1
-        average = np.mean([truth for *_, truth in pairs[count:]], axis=0)
+        average = proposing.usual(name, grid)
         area = float(average.mean())
         found: dict[str, list[float]] = {}
-        for number, present, truth in pairs[:count]:
+        number = -1
+        for _ in range(count):
+            truth = np.zeros(grid, bool)
+            while not truth.any():
+                number += 1
+                before = faces.factors(number)
+                present, truth = proposing.changed_tokens(before, name, grid)
             record = faces[number]
             wanted, now = (
                 captions.edit_text(
@@ -539,8 +537,11 @@ def proposals(
                 model.editor, record.image[None], wanted, now, method
             )
             masks = {
-                "proposed": proposing.mask_tokens(salience, area),
-                "proposed x average": proposing.mask_tokens(salience, area, average),
+                "proposed": proposing.propose(
+                    model.editor, record.image, wanted, method=method
+                ),
+                "saliency": proposing.mask_tokens(salience, area),
+                "saliency x average": proposing.mask_tokens(salience, area, average),
                 "average": _highest(average, area),
                 "centre": _highest(centre, area),
                 "random": _highest(_from(rng.integers(grid), grid), area),

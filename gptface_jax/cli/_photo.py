@@ -73,7 +73,10 @@ def add_guidance(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=4, help="candidates; the best one is kept"
     )
     parser.add_argument(
-        "--area", type=float, default=0.2, help="share that a proposed region takes"
+        "--area",
+        type=float,
+        help="share that a proposed region takes; default what the attribute in the "
+        "sentence usually takes, else 0.2",
     )
 
 

@@ -8,6 +8,7 @@ something true, otherwise it has nothing to do with the picture.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -152,6 +153,10 @@ _NOUNS = {
     False: ("woman", "woman", "lady"),
     None: ("person", "someone"),
 }
+_FILLERS = frozenset(
+    "a an and in is looking no not of on over pair s some the under wearing with "
+    "without".split()
+)
 _AGES = {True: ("young",), False: ("older", "mature", "middle-aged")}
 _OPENERS = ("", "", "", "a photo of ", "a portrait of ", "this is ", "close-up of ")
 _TENS = "teens twenties thirties forties fifties sixties seventies eighties".split()
@@ -556,6 +561,29 @@ def edit_text(
             raise UserError(f"no words for the absence of '{attribute}'")
         claim = (other.get(attribute, "Black_Hair"), True)
     return describe([claim], rng, male=male)
+
+
+def named(text: str) -> list[str]:
+    """The attributes that a sentence asks for or rules out; sex and age are not said.
+
+    One is named where all words of one of its phrases occur.
+    """
+    said = set(_content(text))
+    wordings = {name: (*p.present, *p.absent) for name, p in PHRASES.items()}
+    for name, shapes in (HAIR_COLOURS | HAIR_SHAPES).items():
+        wordings[name] = tuple(f"{shape} hair" for shape in shapes)
+    for name, tags in TAGS.items():
+        wordings[name] += tuple(tag for tag in tags if tag)
+    return [
+        name
+        for name, phrases in wordings.items()
+        if any(said.issuperset(_content(phrase)) for phrase in phrases)
+    ]
+
+
+def _content(text: str) -> list[str]:
+    """The words of a phrase that could not be in any other."""
+    return [w for w in re.findall("[a-z]+", text.lower()) if w not in _FILLERS]
 
 
 class _First:

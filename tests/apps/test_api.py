@@ -13,11 +13,6 @@ from gptface_jax.systems.gptface.decode import DecodeConfig
 
 
 @pytest.fixture(scope="module")
-def model(tiny):
-    return gptface_jax.load(tiny / "model")
-
-
-@pytest.fixture(scope="module")
 def face():
     return SyntheticFaces(size=48, count=4, seed=3)[2].image
 

@@ -8,16 +8,10 @@ import pytest
 from compiled import apply
 from PIL import Image, ImageDraw
 
-import gptface_jax
 from gptface_jax.apps import evaluation, proposing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, synthetic
 from gptface_jax.systems.gptface import decode
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return gptface_jax.load(tiny / "model")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +145,11 @@ def test_a_region_is_proposed_where_the_picture_contradicts_the_text(model, face
     mask = model.propose(wide, "a man with a hat", area=0.25)
     assert mask.shape == (96, 192) and not mask[:, :48].any()
     assert 0 < mask.sum() <= 0.3 * 96 * 96
+    # Hats show at the top; of what is named as little as that takes.
+    assert mask[:32].mean() > 2 * mask[64:].mean()
+    assert model.propose(wide, "a man with a moustache").sum() < mask.sum() / 2
+    anywhere = model.propose(wide, "a man with a hat", area=0.25, aligned=False)
+    assert anywhere.any() and (anywhere != mask).any()
     slope = model.propose(wide, "a man with a hat", area=0.25, method="gradient")
     assert slope.any() and (slope != mask).any()
     edit = model.edit(wide, "a man with a hat", area=0.25, k=64, samples=1)
@@ -259,7 +258,7 @@ def test_proposals_are_measured_beside_what_knows_no_text(model):
     assert set(figures["attributes"]) == set(names)
     for row in (*figures["attributes"].values(), figures["mean"]):
         assert set(row) == {
-            "proposed", "proposed x average", "average", "centre", "random"
+            "proposed", "saliency", "saliency x average", "average", "centre", "random"
         }  # fmt: skip
         assert all(0 <= iou <= 1 for iou in row.values())
     # Drawn faces are aligned: where hats are is known before.

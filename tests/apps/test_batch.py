@@ -11,18 +11,12 @@ import pytest
 import simulated_devices
 from PIL import Image
 
-import gptface_jax
 from gptface_jax.apps import batch
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
 
 # A pass without guidance, committed at once: the decoder has tests of its own.
 QUICK = {"guidance": "none", "k": 64, "samples": 1}
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return gptface_jax.load(tiny / "model")
 
 
 @pytest.fixture

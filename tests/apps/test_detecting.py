@@ -6,18 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gptface_jax
 from gptface_jax.apps import detecting
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
 
 KEY = 2**40 + 77
 MARK = {"watermark": 30.0, "watermark_key": KEY, "guidance": "none", "k": 8}
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return gptface_jax.load(tiny / "model")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-import gptface_jax
 from gptface_jax.apps import networks, probing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import sources, synthetic
@@ -13,11 +12,6 @@ from gptface_jax.data.record import Record
 from gptface_jax.evaluate.few_shot import Training
 
 SPEC = {"kind": "synthetic", "size": 32, "count": 40, "seed": 5}
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return gptface_jax.load(tiny / "model")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gptface_jax
 from gptface_jax.apps import pictures, provenance
 from gptface_jax.data import synthetic
 
@@ -26,11 +25,6 @@ EDITED = (
     "compositeWithTrainedAlgorithmicMedia"
 )
 DRAWN = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return gptface_jax.load(tiny / "model")
 
 
 def chunk(data: bytes, ending: str) -> bytes:

@@ -7,17 +7,11 @@ import types
 import numpy as np
 import pytest
 
-import gptface_jax
 from gptface_jax.apps import tagging
 from gptface_jax.apps.api import Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
 from gptface_jax.data.record import Record
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return gptface_jax.load(tiny / "model")
 
 
 @pytest.fixture(scope="module")

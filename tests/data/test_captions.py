@@ -194,3 +194,17 @@ def test_every_phrase_reads_as_a_sentence():
         assert text.split()[0] in ("a", "an", "this", "close-up", "someone")
     old = captions.describe([], np.random.default_rng(3), male=True, young=False)
     assert " a older" not in f" {old}"
+
+
+def test_attributes_that_a_sentence_names():
+    for text, names in {
+        "A man with Glasses.": {"Eyeglasses"},
+        "a smiling woman with wavy blond hair": {"Smiling", "Blond_Hair", "Wavy_Hair"},
+        "someone without a beard, bareheaded": {"No_Beard", "Wearing_Hat"},
+        "a woman with an open mouth": {"Mouth_Slightly_Open"},
+        "a black coat": set(),
+        "an older woman": set(),
+    }.items():
+        assert set(captions.named(text)) == names, text
+    for name in (*captions.PHRASES, *captions.HAIR_COLOURS, *captions.HAIR_SHAPES):
+        assert name in captions.named(captions.edit_text(name, True)), name

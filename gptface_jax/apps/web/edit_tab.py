@@ -41,7 +41,12 @@ def build(desk: Desk) -> None:
                     elem_id="region",
                 )  # fmt: skip
                 area = gr.Slider(
-                    0.05, 0.6, 0.2, step=0.05, label="Share of the square to propose"
+                    0,
+                    0.6,
+                    0,
+                    step=0.05,
+                    label="Share of the square to propose",
+                    info="0: what the sentence usually takes",
                 )
                 propose = gr.Button("Propose from the sentence", size="sm")
                 given = gr.File(
@@ -143,7 +148,7 @@ def build(desk: Desk) -> None:
     def load_proposal(photos, text, area, progress=PROGRESS):
         pixels = current(photos)
         desk.wait(progress, "propose")(0, "looking for the region")
-        return canvas(photos, desk.model.propose(pixels, text, area=area))
+        return canvas(photos, desk.model.propose(pixels, text, area=area or None))
 
     @told()
     def save_mask(photos, value, base):

@@ -83,7 +83,7 @@ def _api(desk: Desk) -> None:
         k = gr.Number(desk.model.decode.k, precision=0, label="k")
         seed = gr.Number(desk.seed, precision=0, label="seed")
         samples = gr.Number(4, precision=0, label="samples")
-        area = gr.Number(0.2, label="area")
+        area = gr.Number(None, label="area")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
         edits, proposes = gr.Button(), gr.Button()
@@ -105,7 +105,7 @@ def _api(desk: Desk) -> None:
     @told()
     def propose(photo, text, area):
         """Where a sentence wants a photo changed: a mask of the photo's size."""
-        mask = desk.model.propose(desk.photo(photo), text, area=area)
+        mask = desk.model.propose(desk.photo(photo), text, area=area or None)
         return work.save_mask(mask, desk.folder())
 
     edits.click(
