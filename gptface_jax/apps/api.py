@@ -748,7 +748,7 @@ def load(
     Args:
       source: a bundled name, a model directory, the work folder of a GPTFace
         training run, or a hub id.
-      tokenizer: for a training run, the VQGAN's run or model directory.
+      tokenizer: for a training run, where its VQGAN is: a run, or as source.
       dtype: of the activations, see `Editor`.
 
     Raises:
@@ -771,7 +771,7 @@ def load(
             f"'{path}' is a training run of the transformer alone; give its VQGAN as "
             "tokenizer= (--tokenizer)"
         )
-    vqgan = networks.open_network(tokenizer, "vqgan")
+    vqgan = networks.open_network(locate(tokenizer), "vqgan")
     check_pair(vqgan, gptface, path)
     files = gptface.meta["extra_files"]
     text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())

@@ -206,6 +206,44 @@ def judge_edits(
     return figures
 
 
+# Figure of `judge_edits` -> column, digits.
+_COLUMNS = {
+    "asked": ("asked", 3),
+    "opposite": ("opposite", 3),
+    "gap": ("gap", 3),
+    "others_kept": ("others kept", 3),
+    "inside_psnr": ("inside, dB", 2),
+    "frechet": ("Frechet", 1),
+    "seconds": ("s/edit", 3),
+}
+
+
+def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: what `gptface evaluate edits` found, a line for each method.
+
+    Args:
+      rows: "method", "seed", "forwards" and the figures of `judge_edits`.
+
+    Returns:
+      Means over the seeds, of the gap with the lowest and the highest one.
+    """
+    flat = [{**row, **row["mean"]} for row in rows]
+    shown = {k: c for k, c in _COLUMNS.items() if any(k in row for row in flat)}
+    lines = [["method", "forwards", *(column for column, _ in shown.values())]]
+    lines.append(["---"] * len(lines[0]))
+    for method in dict.fromkeys(row["method"] for row in flat):
+        same = [row for row in flat if row["method"] == method]
+        line = [method, str(same[0]["forwards"])]
+        for name, (_, digits) in shown.items():
+            values = [row[name] for row in same if name in row]
+            text = f"{np.mean(values):.{digits}f}" if values else ""
+            if name == "gap" and len(values) > 1:
+                text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+            line.append(text)
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def forwards(config: DecodeConfig, told: bool, samples: int = 1) -> int:
     """What an iteration costs, in forward passes; a backward pass counts as two.
 

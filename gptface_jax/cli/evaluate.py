@@ -18,7 +18,9 @@ Each has its own help, such as: gptface evaluate probe --help
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import os
 import types
 from typing import Any
 
@@ -34,7 +36,8 @@ KINDS = {
 
 Every picture is edited twice an attribute, with a text that asks for it and one that
 rules it out; a classifier trained apart says what it sees. --methods names a file whose
-get_sweep() gives {name: options of the decoder and "samples"}.""",
+get_sweep() gives {name: options of the decoder and "samples"}; then comes a table, and
+what --out holds already is not measured again.""",
     "proposals": """How well proposed masks fit, as JSON.
 
 The masks that a sentence proposes against the pixels that two drawings differ in.""",
@@ -98,7 +101,10 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps import evaluation
 
     figures = globals()[f"_{options.what}"](options, evaluation)
-    print(json.dumps(figures, indent=2))
+    if options.what == "edits" and options.methods:
+        print(evaluation.edits_table(figures))
+    else:
+        print(json.dumps(figures, indent=2))
     if options.out:
         _write(figures, options.out)
 
@@ -174,11 +180,22 @@ def _edits(options, evaluation):
         more["truth"] = evaluation.counterfactuals(_source.spec(options))
     if options.features:
         more["features"] = evaluation.features_of(options.features)
-    rows = []
+    about = {
+        "model": model.digest,
+        "judge": options.judge,
+        "pictures": [options.images, options.split, options.limit, options.seed],
+        "attributes_asked": list(attributes),
+        "measured": sorted([*more, *([options.features] if options.features else [])]),
+    }
+    rows, examples = _earlier(options.out, about), None
     for name, (config, samples) in _methods(options, model).items():
         told = model.editor.gptface.config.match_token
         cost = evaluation.forwards(config, told, samples)
+        asked = {"decode": dataclasses.asdict(config), "samples": samples, **about}
         for seed in options.decode_seeds:
+            row = {"method": name, "seed": seed, "forwards": cost, **asked}
+            if any(row.items() <= earlier.items() for earlier in rows):
+                continue
             figures = evaluation.judge_edits(
                 model,
                 judge,
@@ -191,10 +208,10 @@ def _edits(options, evaluation):
                 **more,
             )
             examples = figures.pop("examples")
-            rows.append({"method": name, "seed": seed, "forwards": cost, **figures})
+            rows.append({**row, **figures})
             if options.out:
                 _write(rows, options.out)  # what there is, should it be stopped
-    if options.sheet:
+    if options.sheet and examples is not None:
         shown = [p for triple in examples for p in triple]
         said = [t for a in attributes for t in ("before", f"+ {a}", f"- {a}")]
         sheet = pictures.sheet(shown, 6, said, cell=128)
@@ -202,6 +219,23 @@ def _edits(options, evaluation):
         pictures.save(sheet, options.sheet, details)
     if options.plot:
         plotting.rates(rows, options.plot)
+    return rows
+
+
+def _earlier(path: str | None, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an evaluation that was stopped, or that other methods join."""
+    if path is None or not os.path.exists(path):
+        return []
+    with open(path) as file:
+        try:
+            rows = json.load(file)
+            same = all(row[k] == v for row in rows for k, v in about.items())
+        except (ValueError, TypeError, KeyError):
+            same = False
+    if not same:
+        raise UserError(
+            f"'{path}' holds figures of another evaluation; write to another --out"
+        )
     return rows
 
 

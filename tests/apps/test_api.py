@@ -1,5 +1,7 @@
 """The Python API on the tiny model, and edits judged by a judge."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,7 +37,7 @@ def test_load_from_runs_equals_the_export(tiny, model, face):
     with pytest.raises(UserError, match="tokenizer="):
         gptface_jax.load(tiny / "gptface")
     with pytest.raises(UserError, match="do not belong|was trained on"):
-        gptface_jax.load(tiny / "gptface", tokenizer="gptface_jax/models/demo")
+        gptface_jax.load(tiny / "gptface", tokenizer="demo")
 
 
 def test_a_hub_id_is_fetched(tiny, model, monkeypatch):
@@ -145,7 +147,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
     assert path.read_bytes() == b"precious"
 
 
-def test_edits_are_judged(tiny, model, tmp_path):
+def test_edits_are_judged(tiny, model, tmp_path, gptface_command, capsys):
     config = load_config("configs/judge/faces64.py:tiny")
     training.train(config, tmp_path / "judge", progress=False)
     judge = evaluation.Judge(networks.open_network(tmp_path / "judge", "judge"))
@@ -174,6 +176,28 @@ def test_edits_are_judged(tiny, model, tmp_path):
     np.testing.assert_array_equal(before, faces[0].image)
     with pytest.raises(UserError, match="does not know 'Bald'"):
         evaluation.judge_edits(model, judge, records, ("Bald",), config)
+    methods, out = tmp_path / "methods.py", tmp_path / "rows.json"
+    methods.write_text(
+        "def get_sweep():\n"
+        "    plain = {'guidance': 'none', 'k': 64}\n"
+        "    return {'plain': plain, 'best_of_2': {**plain, 'samples': 2}}\n"
+    )
+    command = (
+        "evaluate", "edits", "--quiet", "--model", tiny / "model", "--judge",
+        tmp_path / "judge", "--images", "synthetic", "--data", "size=32",
+        "--attributes", "Smiling", "--methods", methods, "--out", out, "--limit",
+    )  # fmt: skip
+    assert gptface_command(*command, 3, "--only", "plain") == 0
+    (first,) = json.loads(out.read_text())
+    capsys.readouterr()
+    assert gptface_command(*command, 3) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].startswith("| method | forwards | asked | opposite | gap | others")
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| plain", "| best_of_2"]
+    rows = json.loads(out.read_text())
+    assert rows[0] == first and rows[1]["samples"] == 2  # seconds too: not again
+    assert gptface_command(*command, 4) == 2
+    assert "of another evaluation; write to another --out" in capsys.readouterr().err
     judge.attributes = (*judge.attributes, "Young")
     with pytest.raises(UserError, match="where 'Young' shows"):
         evaluation.judge_edits(model, judge, records, ("Young",), config)
