@@ -74,7 +74,7 @@ def get_config(arg: str = ""):
     if arg in ("tiny_gan", "tiny_decoder"):
         config.objective.perceptual.weight = 0.0  # needs no files
         config.objective.adversary.update(start=0.5, ramp=0.25, warmup=0.25)
-        config.objective.adversary.discriminator.channels = 4
+        config.objective.adversary.discriminator.update(channels=4, num_layers=1)
     return config
 
 

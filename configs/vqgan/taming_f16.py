@@ -74,7 +74,7 @@ def get_config(arg: str = ""):
         config.objective.revive_every = 2
         config.objective.perceptual.weight = 0.0  # needs no files
         config.objective.adversary.update(start=0.5, warmup=0.25)
-        config.objective.adversary.discriminator.update(channels=4, num_layers=2)
+        config.objective.adversary.discriminator.update(channels=4, num_layers=1)
         config.data.workers = 0
         config.data.train = base.synthetic(64, 32)
         config.data.eval = base.synthetic(8, 32, seed=1)

@@ -213,7 +213,7 @@ _COLUMNS = {
     "gap": ("gap", 3),
     "others_kept": ("others kept", 3),
     "inside_psnr": ("inside, dB", 2),
-    "frechet": ("Frechet", 1),
+    "frechet": ("Frechet", 2),
     "seconds": ("s/edit", 3),
 }
 

@@ -85,6 +85,7 @@ def timed(folder, count):
     return time.monotonic() - start
 
 
+@pytest.mark.slow
 def test_kill_9_while_the_step_is_compiled_for_the_first_time(tmp_path, undisturbed):
     """Nothing is there yet; the next run starts anew in the same folder."""
     expected, _ = undisturbed(1)

@@ -49,8 +49,11 @@ def test_gradient_norms_of_every_class_of_parameters(path):
 
 @pytest.mark.parametrize(
     "rule",
-    ["literal", "ascent_layer"]
-    + [pytest.param(r, marks=pytest.mark.slow) for r in ("ascent", "ascent_norm")],
+    ["literal"]
+    + [
+        pytest.param(r, marks=pytest.mark.slow)
+        for r in ("ascent", "ascent_layer", "ascent_norm")
+    ],
 )
 def test_logits_of_both_sides_after_two_steps_and_a_trust_region(rule):
     module, params = tiny.model()
@@ -98,7 +101,9 @@ def test_no_weights_of_a_samples_own_are_formed():
     assert own in program("explicit") and own not in program("low_rank")
 
 
-@pytest.mark.parametrize("form", ["explicit", "low_rank"])
+@pytest.mark.parametrize(
+    "form", [pytest.param("explicit", marks=pytest.mark.slow), "low_rank"]
+)
 def test_activations_in_bfloat16_leave_guidance_in_float32(form):
     module, params = tiny.model()
     half = type(module)(tiny.config(transformer={"dtype": "bfloat16"}))
