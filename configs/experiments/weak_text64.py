@@ -2,7 +2,7 @@
 
 `configs/gptface/faces64.py` on drawn faces whose caption is about the picture with
 probability rho, and else a headline, a shop line or a name. One checkpoint serves every
-way of guidance: with match token, and 10 % of the examples without a text. Half an hour
+way of guidance: with match token, and 10 % of the examples without a text. An hour
 of one core a point; `launch/sweep.py` runs them.
 """
 

@@ -304,7 +304,7 @@ class Model:
             notes.append("the region was proposed by the model; look at the strip")
         framed = self._framed(photo, mask, box, region, crop, seed)
         if proposed:
-            framed[2]["proposed"] = area or "usual area"
+            framed[2]["proposed"] = area or "by the sentence"
         return (
             yield from self._run(
                 photo, text, framed, seed, samples, composite, feather, grow, config,
