@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 import types
 from typing import Any
 
@@ -211,7 +212,11 @@ def _edits(options, evaluation):
             rows.append({**row, **figures})
             if options.out:
                 _write(rows, options.out)  # what there is, should it be stopped
-    if options.sheet and examples is not None:
+    if options.sheet and examples is None:
+        print(
+            "no sheet: --out holds all of it already, and no pictures", file=sys.stderr
+        )
+    elif options.sheet:
         shown = [p for triple in examples for p in triple]
         said = [t for a in attributes for t in ("before", f"+ {a}", f"- {a}")]
         sheet = pictures.sheet(shown, 6, said, cell=128)
