@@ -168,6 +168,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU cores of both; default: all")
     parser.add_argument("--clock", choices=timing.CLOCKS, default="wall")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--plan", action="store_true", help="memory only: nothing runs")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     return parser.parse_args(arguments)
 
@@ -181,7 +182,8 @@ def main(arguments: list[str] | None = None) -> None:
     iterations = -(-opened // options.k)
     facts |= {"open": opened, "k": options.k, "iterations": iterations}
     print("  ".join(f"{name} {value}" for name, value in facts.items()))
-    print(f"guided scores differ by {check(size, opened, options.device):.2g} nats")
+    if not options.plan:
+        print(f"guided scores differ by {check(size, opened, options.device):.2g} nats")
     rows = [["batch, mode", "ms/iteration", "forwards", "edits/s", "x PyTorch", "MiB"]]
     record: dict[str, Any] = {**facts, "rows": []}
     alone = {}
@@ -192,6 +194,10 @@ def main(arguments: list[str] | None = None) -> None:
         for mode in options.modes:
             config = decode.DecodeConfig(k=options.k, match_token=False, **MODES[mode])
             sides[mode], memory[mode] = ours.decoder(config)
+            if options.plan:
+                print(f"{batch}, {mode}: {memory[mode] / 2**20:.0f} MiB", flush=True)
+        if options.plan:
+            continue
         sides["forward"] = ours.forward(decode.DecodeConfig(match_token=False))
         spent = timing.interleaved(sides, options.repeats, options.clock)
         for mode in options.modes:
@@ -214,6 +220,8 @@ def main(arguments: list[str] | None = None) -> None:
                 f"{rate:.2f}", f"{rate * alone[kind]:.2f}",
                 f"{memory[mode] / 2**20:.0f}",
             ])  # fmt: skip
+    if options.plan:
+        return
     print(aligned(rows))
     if options.json:
         options.json.write_text(json.dumps(record, indent=2) + "\n")

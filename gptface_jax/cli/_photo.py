@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from typing import Any
+
+import tqdm
 
 from gptface_jax.core.config import assignments
 from gptface_jax.core.errors import UserError
@@ -129,6 +134,26 @@ def load(options: argparse.Namespace):
     return gptface_jax.load(
         options.model, tokenizer=options.tokenizer, dtype=options.dtype
     )
+
+
+@contextlib.contextmanager
+def clock(what: str) -> Iterator[None]:
+    """Counts the seconds on a terminal while something works without a word."""
+    note = f"{what} (the first time it is compiled, up to a minute)"
+    done = threading.Event()
+    with tqdm.tqdm(desc=note, bar_format="{desc} {elapsed}", disable=None) as bar:
+
+        def tick() -> None:
+            while not done.wait(0.5):
+                bar.refresh()
+
+        ticking = threading.Thread(target=tick, daemon=True)
+        ticking.start()
+        try:
+            yield
+        finally:
+            done.set()
+            ticking.join()
 
 
 def check_out(options: argparse.Namespace, *read: str | None) -> None:

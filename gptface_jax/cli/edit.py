@@ -52,10 +52,12 @@ def run(options: argparse.Namespace) -> None:
         return _jobs.run(options, "edit", arguments)
     _jobs.need(options, "image", "text")
     _photo.check_out(options, options.image, options.mask)
-    model = _photo.load(options)
     given = {k: v for k, v in arguments.items() if v is not None}
-    edit = model.edit(options.image, **given)
-    for region, text in options.then:
+    with _photo.clock("editing"):
+        model = _photo.load(options)
+        edit = model.edit(options.image, **given)
+    for number, (region, text) in enumerate(options.then):
         given = {k: v for k, v in given.items() if k not in ("mask", "box", "crop")}
-        edit = model.edit(edit, **{**given, "region": region, "text": text})
+        with _photo.clock(f"edit {number + 2} of {len(options.then) + 1}"):
+            edit = model.edit(edit, **{**given, "region": region, "text": text})
     _photo.finish(edit, options.out)

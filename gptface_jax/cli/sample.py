@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     _photo.check_out(options)
-    drawn = _photo.load(options).sample(
-        options.count, options.text, seed=options.seed, **_photo.decode_options(options)
-    )
+    decode = _photo.decode_options(options)
+    with _photo.clock("drawing"):
+        drawn = _photo.load(options).sample(
+            options.count, options.text, seed=options.seed, **decode
+        )
     print("wrote " + ", ".join(str(p) for p in drawn.save(options.out)))

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
         return _jobs.run(options, "stitch", arguments)
     _jobs.need(options, "first", "second")
     _photo.check_out(options, options.first, options.second, options.seam)
-    model = _photo.load(options)
-    joined = model.stitch(options.first, options.second, **arguments)
+    with _photo.clock("stitching"):
+        model = _photo.load(options)
+        joined = model.stitch(options.first, options.second, **arguments)
     _photo.finish(joined, options.out)

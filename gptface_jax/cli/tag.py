@@ -45,19 +45,24 @@ def run(options: argparse.Namespace) -> None:
             raise UserError("--text scores one photo; leave it out with --jobs")
         return _jobs.run(options, verb, arguments)
     _jobs.need(options, "image")
-    model = _photo.load(options)
-    if options.text:
-        scores = model.match(options.image, options.text)
-        found = [{"text": t, "match": float(p)} for t, p in zip(options.text, scores)]
-    elif options.caption:
-        written = model.caption(options.image, **arguments)
-        found = [{"text": text, "match": match} for text, match in written]
-    else:
-        tags = model.tag(options.image, **arguments)
-        found = [dataclasses.asdict(tag) for tag in tags]
+    with _photo.clock("reading the photo"):
+        model = _photo.load(options)
+        found = list(_read(model, options, arguments))
     for row in found:
         label, *figures = row.values()
         print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
     if options.json:
         record = {"image": options.image, "model": model.digest, "found": found}
         pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _read(model, options: argparse.Namespace, arguments: dict):
+    """What was asked for, a row each."""
+    if options.text:
+        for text, match in zip(options.text, model.match(options.image, options.text)):
+            yield {"text": text, "match": float(match)}
+    elif options.caption:
+        for text, match in model.caption(options.image, **arguments):
+            yield {"text": text, "match": match}
+    else:
+        yield from map(dataclasses.asdict, model.tag(options.image, **arguments))

@@ -1,6 +1,7 @@
 """The command line: help without JAX, every verb, one clear line for bad input."""
 
 import functools
+import io
 import json
 import shutil
 import subprocess
@@ -286,3 +287,16 @@ def test_what_is_compiled_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/somebody")
     found = module._environment()
     assert found["JAX_COMPILATION_CACHE_DIR"] == "/home/somebody/.cache/gptface_jax"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_seconds_are_shown_on_terminals_only(terminal, monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return terminal
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with pytest.raises(KeyError), _photo.clock("editing"):
+        raise KeyError
+    assert ("editing" in screen.getvalue()) == terminal

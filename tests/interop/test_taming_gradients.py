@@ -13,6 +13,7 @@ from gptface_jax.ops import adversarial, quantize
 pytestmark = pytest.mark.shared
 
 
+@pytest.mark.slow
 def test_generator_gradients(golden_files, golden):
     """L1 + adaptive weight * adversarial + codebook loss in the published order.
 

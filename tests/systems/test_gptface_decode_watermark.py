@@ -73,7 +73,7 @@ def test_the_literal_form_reads_a_left_neighbour_that_is_known_by_then(known):
     assert green[~known[:, IMAGE]].all()
 
 
-@pytest.mark.parametrize("by_left", [False, True])
+@pytest.mark.parametrize("by_left", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_batch_mates_do_not_matter(known, by_left):
     config = dataclasses.replace(
         PLAIN, watermark=2.0, watermark_key=KEY, watermark_left=by_left

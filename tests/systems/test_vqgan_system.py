@@ -121,6 +121,7 @@ def test_revival_happens_in_its_window_only():
     assert moved == [6, 9, 12]
 
 
+@pytest.mark.slow
 def test_a_batch_is_learnt():
     system = build(l2=1.0)
     # A few flat pictures: what is left to learn is the colour of each.

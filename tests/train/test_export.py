@@ -19,7 +19,11 @@ PLATFORMS = ("tpu", "cuda")
 
 @pytest.mark.parametrize(
     "config",
-    ["vqgan/faces64.py:tiny_gan", "gptface/faces64.py:tiny", "judge/faces64.py:tiny"],
+    [
+        pytest.param("vqgan/faces64.py:tiny_gan", marks=pytest.mark.slow),
+        "gptface/faces64.py:tiny",
+        "judge/faces64.py:tiny",
+    ],
 )
 def test_the_training_step_is_lowered(config, tmp_path):
     config = load_config(f"configs/{config}")

@@ -185,7 +185,9 @@ def test_a_wrong_best_metric_fails_before_training(tmp_path):
     assert not lines(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, number):
     def batches_fn(start):
         for index, batch in enumerate(tiny.batches_fn(start), start):

@@ -4,11 +4,13 @@ import shutil
 
 import jax
 import numpy as np
+import pytest
 
 from gptface_jax.apps import training
 from gptface_jax.core.config import load_config
 
 
+@pytest.mark.slow
 def test_vqgan_resumes_bit_for_bit(tiny, tmp_path):
     """The tiny tokenizer again from its second step; the codebook is state too."""
     config = load_config("configs/vqgan/faces64.py:tiny")
