@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -9,6 +10,13 @@ import sys
 def flags(devices: int) -> str:
     """Value of XLA_FLAGS for that many simulated devices."""
     return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+
+
+def free_port() -> int:
+    """For a coordinator of processes on this machine."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def run(*command, path):

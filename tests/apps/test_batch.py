@@ -209,18 +209,31 @@ def test_two_jobs_of_one_name_are_refused(photos):
 
 
 @pytest.mark.slow
-def test_eight_devices_share_a_batch(model, tiny, photos, tmp_path):
+def test_devices_and_processes_share_the_jobs(model, tiny, photos, tmp_path):
     defaults = {"text": "a man", "region": "mouth", "k": 16, "samples": 2}
     run(model, batch.read_jobs(photos, "edit", defaults), tmp_path / "one")
     code = "import sys; from gptface_jax.cli.main import main; sys.exit(main())"
     command = ("edit", "--model", tiny / "model", "--jobs", photos, "--region", "mouth",
                "--text", "a man", "--k", 16, "--samples", 2, "--batch-size", 1,
-               "--quiet", "--out", tmp_path / "eight")  # fmt: skip
-    subprocess.run(
-        [sys.executable, "-c", code, *map(str, command)],
-        check=True,
-        env={**os.environ, "XLA_FLAGS": simulated_devices.flags(8)},
-    )
+               "--quiet")  # fmt: skip
+
+    def start(out, devices, *more):
+        arguments = map(str, (*command, "--out", tmp_path / out, *more))
+        environment = {**os.environ, "XLA_FLAGS": simulated_devices.flags(devices)}
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *arguments], env=environment
+        )
+
+    port = simulated_devices.free_port()
+    pair = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", 2)
+    started = [start("eight", 8)]
+    started += [start("pair", 2, *pair, "--process-id", i) for i in range(2)]
+    assert [process.wait(timeout=600) for process in started] == [0, 0, 0]
+    names = sorted(p.name for p in (tmp_path / "pair").glob("results*"))
+    assert names == ["results-0-of-2.jsonl", "results-1-of-2.jsonl"]
     for i in range(5):
-        one, eight = (edited(tmp_path / d, f"face{i}") for d in ("one", "eight"))
+        one, eight, two = (
+            edited(tmp_path / d, f"face{i}") for d in ("one", "eight", "pair")
+        )
         np.testing.assert_array_equal(one, eight)
+        np.testing.assert_array_equal(one, two)

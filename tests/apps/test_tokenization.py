@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 
@@ -118,9 +117,7 @@ def test_a_cache_holds_what_the_tokenizer_makes_of_the_photos(place, whole):
 
 
 def test_devices_processes_and_kills_change_nothing(place, whole, capsys):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = simulated_devices.free_port()
     hosts = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", 2)
     eight = start(place, place / "eight", devices=8)
     pair = [

@@ -5,6 +5,7 @@ import socket
 import threading
 
 import pytest
+from simulated_devices import free_port
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.train import hosts
@@ -24,12 +25,6 @@ JOBSET = {
     "JOB_COMPLETION_INDEX": "3",
 }
 GKE = {"TPU_WORKER_HOSTNAMES": "t-0,t-1", "TPU_WORKER_ID": "1"}
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_launchers_are_recognised():
