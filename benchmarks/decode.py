@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 from flax import linen as nn
+from sizes import SIZES
 from tables import aligned
 
 from gptface_jax.core import trees
@@ -158,7 +159,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=pretrain.SIZES, default="faces64")
+    parser.add_argument("--size", choices=SIZES, default="faces64")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--open", type=int, help="codes to fill; default 40 %%")
     parser.add_argument("--k", type=int, default=8)
@@ -175,7 +176,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = read_options(arguments)
-    size = pretrain.SIZES[options.size][0]
+    size = SIZES[options.size][0]
     facts = pretrain.prepare(argparse.Namespace(**vars(options), remat="none"))
     codes = int(np.prod(size["layout"]["grid"]))
     opened = options.open or round(0.4 * codes)

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import timing
+from sizes import SIZES
 from tables import aligned
 
 from gptface_jax.core import trees
@@ -60,30 +61,6 @@ OBJECTIVE = {
 }
 
 
-def _size(layers, width, heads, mlp_width, grid, words, codes, text_size, length):
-    return {
-        "transformer": {
-            "num_layers": layers,
-            "width": width,
-            "num_heads": heads,
-            "mlp_width": mlp_width,
-            "remat": "none",
-        },
-        "layout": {"grid": grid, "max_text_tokens": words, "multiple_of": length},
-        "vocab": {"text_size": text_size, "codebook_size": codes},
-        "max_positions": 512,
-    }
-
-
-# name -> (model, batch)
-SIZES: dict[str, tuple[dict[str, Any], int]] = {
-    "tiny": (_size(2, 16, 2, 24, (3, 3), 6, 27, 200, 1), 4),
-    # configs/gptface/faces64.py
-    "faces64": (_size(4, 128, 4, 344, (8, 8), 30, 1024, 1024, 1), 64),
-    "mini": (_size(6, 256, 4, 688, (16, 16), 32, 1024, 2048, 1), 8),
-    # configs/gptface/pretrain_base.py
-    "pretrain_base": (_size(12, 768, 12, 3072, (21, 21), 64, 8192, 30522, 128), 2),
-}
 # Of loss and gradient norm, relative, in float32.
 LIMIT = 1e-3
 
@@ -100,7 +77,7 @@ class Ours:
     """The training step of the engine.
 
     Args:
-      model: of `SIZES`.
+      model: of `sizes.SIZES`.
       batch, dtype, remat: as asked for.
       where: from `one_device`.
     """

@@ -147,7 +147,9 @@ def test_a_peer_that_differs_is_not_timed(load):
     pytest.importorskip("torch", reason=NEEDS_TORCH)
     pretrain = load("pretrain")
     with pretrain.one_device() as where:
-        ours = pretrain.Ours(pretrain.SIZES["tiny"][0], 4, "float32", "none", where)
+        ours = pretrain.Ours(
+            load("sizes").SIZES["tiny"][0], 4, "float32", "none", where
+        )
     flat = {k: np.array(v) for k, v in trees.flatten(ours.state.params).items()}
     flat["itm/kernel"] += np.random.default_rng(0).normal(size=(16, 2))
     corrupted = ours.corrupted()
@@ -159,3 +161,11 @@ def test_a_peer_that_differs_is_not_timed(load):
     with pytest.raises(ValueError, match="no place for extra"):
         model = pretrain.torch_gptface.GPTFace(ours.config, slots)
         pretrain.torch_gptface.load(model, {**flat, "extra": np.zeros(1)}, "cpu")
+
+
+def test_a_cache_changes_no_score(load, capsys):
+    load("autoregressive").main(["--size", "tiny", "--batch", "2", "--repeats", "1"])
+    out = capsys.readouterr().out
+    (cached,) = [line for line in out.splitlines() if line.startswith("causal")]
+    (masked,) = [line for line in out.splitlines() if line.startswith("masked ")]
+    assert cached.split()[2] == "10" and masked.split()[1] == "2"  # 9 codes, k = 8
