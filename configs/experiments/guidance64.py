@@ -22,6 +22,9 @@ def get_sweep():
         "embedding_1": {**GUIDED, "guidance": "embedding", "step_size": 1.0},
         "match_token_ascent_norm": {**GUIDED, "match_token": True},
         "cfg_2_ascent_norm": {**GUIDED, "cfg": 2.0, "cfg_end": 2.0},
+        # What an edit takes by default, and without the gradient.
+        "match_token_ascent_norm_x4": {**GUIDED, "match_token": True, "samples": 4},
+        "match_token_x16": {**PLAIN, "match_token": True, "samples": 16},
         # One sample of those without a gradient.
         "text": PLAIN,
         "match_token": {**PLAIN, "match_token": True},
