@@ -22,5 +22,4 @@ def get_config(arg: str = ""):
     config.mesh.update(data=1, fsdp=-1, tensor=2)
     if arg == "tiny":
         base.tiny_gptface(config)
-        config.mesh.update(data=-1, fsdp=1, tensor=1)
     return config
