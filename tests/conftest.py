@@ -103,7 +103,8 @@ def _make_tiny(folder, gptface_command):
          f"--config.data.train={{'kind': 'tokens', 'path': '{folder}/tokens'}}",
          f"--config.data.eval={{'kind': 'tokens', 'path': '{folder}/tokens'}}"),
         ("export", "--gptface", folder / "gptface", "--tokenizer", folder / "vqgan",
-         "--out", folder / "model", "--description", "A test."),
+         "--out", folder / "model", "--description", "A test.",
+         "--decode", "guidance=none"),
     )  # fmt: skip
     try:
         for arguments in steps:

@@ -16,7 +16,9 @@ from gptface_jax.train import settings
 FILES = sorted(str(p) for p in pathlib.Path("configs").rglob("*.py"))
 CONFIGS = [p for p in FILES if "def get_config" in pathlib.Path(p).read_text()]
 # Ways to decode, to be compared.
-METHODS = ["configs/experiments/decoding64.py", "configs/experiments/guidance64.py"]
+METHODS = [
+    f"configs/experiments/{name}64.py" for name in ("decoding", "defaults", "guidance")
+]
 
 
 def test_there_are_configs():

@@ -37,6 +37,7 @@ from gptface_jax.systems.gptface.decode import DecodeConfig
 
 BUNDLED = pathlib.Path(__file__).parents[1] / "models"
 Box = framing.Box
+_FORWARDS = 16  # an iteration, of all candidates of an edit
 SEAMS = ("vertical", "horizontal")
 # Asks for one picture after the other to be resampled, and ends with the Edit.
 Steps = Generator[Request, Batch, "Edit"]
@@ -243,7 +244,7 @@ class Model:
         region: str | None = None,
         crop: Box | None = None,
         seed: int = 0,
-        samples: int = 4,
+        samples: int | None = None,
         composite: bool = True,
         feather: int | None = None,
         grow: int = 0,
@@ -266,7 +267,8 @@ class Model:
           crop: square (x0, y0, x1, y1) that the model sees; default the central
             square, or for a small or distant mask a square around it.
           seed: of the random choices; the same seed gives the same edit.
-          samples: candidates; the one that fits the text best is returned.
+          samples: candidates; the one that fits the text best is returned. Default
+            what 16 forward passes an iteration pay for, see `usual_samples`.
           composite: paste the edit into the photo inside the mask only;
             otherwise the crop is the raw decode (the paper's way).
           feather: soft edge inside the mask, in pixels; default 1/32 of the crop.
@@ -290,6 +292,7 @@ class Model:
                 "English, e.g. 'a smiling woman with glasses'"
             )
         config = self.decode_config(decode)
+        samples = self.usual_samples(config) if samples is None else samples
         notes = []
         if len(words) > slots:
             notes.append(f"the text was cut to its first {slots} tokens")
@@ -311,6 +314,12 @@ class Model:
                 notes,
             )
         )  # fmt: skip
+
+    def usual_samples(self, config: DecodeConfig) -> int:
+        """Candidates of an edit that cost about as much whatever guides it: 16, or 3
+        where the gradient does."""
+        told = self.editor.gptface.config.match_token
+        return max(1, round(_FORWARDS / config.forwards(told)))
 
     def propose(
         self,

@@ -244,30 +244,6 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def forwards(config: DecodeConfig, told: bool, samples: int = 1) -> int:
-    """What an iteration costs, in forward passes; a backward pass counts as two.
-
-    Without the shorter step that a trust region may ask for.
-
-    Args:
-      config: of the decoder.
-      told: whether the model has the match token.
-      samples: candidates.
-    """
-    passes = 2 if config.uses_cfg else 1
-    if config.guidance == "none":
-        return passes * samples
-    cost = 3 * config.num_steps
-    moved = config.guidance != "embedding"
-    mixed = config.guidance != "literal" and (config.kl_max > 0 or config.fusion < 1)
-    if moved:
-        cost += passes
-    if mixed or not moved:  # the unguided scores; the gradient's pass may give them
-        same = not (config.eq6 or (told and config.match_token)) and config.restore
-        cost += passes - same
-    return cost * samples
-
-
 def features_of(judge: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
     """`features` of `judge_edits`: what a classifier sees before its last layer."""
     network = networks.open_network(judge, "judge")

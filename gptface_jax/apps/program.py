@@ -76,7 +76,7 @@ def write(
     out: str | os.PathLike,
     *,
     batch_size: int = 1,
-    samples: int = 4,
+    samples: int | None = None,
     decode_options: Mapping[str, Any] | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> int:
@@ -90,7 +90,8 @@ def write(
       source: bundled name, model directory or hub id.
       out: new folder.
       batch_size: pictures that the program edits at once.
-      samples: candidates of each, of which the program keeps the best.
+      samples: candidates of each, of which the program keeps the best; default
+        `Model.usual_samples`.
       decode_options: changed fields of the model's `DecodeConfig`.
       platforms: the program runs on.
 
@@ -100,7 +101,7 @@ def write(
     Raises:
       UserError: no model directory, options that make no sense, no `flatbuffers`.
     """
-    if batch_size < 1 or samples < 1:
+    if batch_size < 1 or (samples is not None and samples < 1):
         raise UserError(
             f"batch_size is {batch_size} and samples {samples}; use 1 or more"
         )
@@ -119,6 +120,7 @@ def write(
     folder = api.locate(source)
     model = api.load(folder)
     config = model.decode_config(decode_options or {})
+    samples = samples or model.usual_samples(config)
     editor, size = model.editor, model.editor.size
     words = editor.gptface.config.layout.max_text_tokens
     weights = {"vqgan": editor.vqgan.network.params, "gptface": editor.gptface.params}

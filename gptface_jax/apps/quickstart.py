@@ -89,7 +89,6 @@ def run(
             region=job.region,
             crop=job.crop,
             seed=seed,
-            samples=8,
         )
         edit.save(folder / f"{number}-{job.name}-{job.region}.png")
         made.append(edit.details)

@@ -75,7 +75,10 @@ def add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", choices=GUIDANCE, help="how the text steers")
     parser.add_argument("--step-size", type=float, help="strength of the guidance")
     parser.add_argument(
-        "--samples", type=int, default=4, help="candidates; the best one is kept"
+        "--samples",
+        type=int,
+        help="candidates; the best one is kept (default 16, or 3 where the matching "
+        "gradient guides, which take as long)",
     )
     parser.add_argument(
         "--area",

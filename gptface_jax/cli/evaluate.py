@@ -191,7 +191,7 @@ def _edits(options, evaluation):
     rows, examples = _earlier(options.out, about), None
     for name, (config, samples) in _methods(options, model).items():
         told = model.editor.gptface.config.match_token
-        cost = evaluation.forwards(config, told, samples)
+        cost = config.forwards(told) * samples
         asked = {"decode": dataclasses.asdict(config), "samples": samples, **about}
         for seed in options.decode_seeds:
             row = {"method": name, "seed": seed, "forwards": cost, **asked}

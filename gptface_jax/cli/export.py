@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("stablehlo")
     group.add_argument("--batch-size", type=int, default=1, help="edits at once")
-    group.add_argument("--samples", type=int, default=4, help="candidates; best kept")
+    group.add_argument("--samples", type=int, help="candidates; best kept")
     group.add_argument(
         "--platforms", default="cpu,cuda,tpu", help="comma-separated, of these three"
     )

@@ -65,8 +65,9 @@ def test_edit_is_reproducible_and_leaves_the_parameters(model, face):
     import jax
 
     before = jax.tree.map(np.copy, model.editor.gptface.params)
-    first = model.edit(face, "a woman smiling", region="mouth", seed=1)
-    again = model.edit(Image.fromarray(face), "a woman smiling", region="mouth", seed=1)
+    told = {"text": "a woman smiling", "region": "mouth", "guidance": "ascent_norm"}
+    first = model.edit(face, seed=1, **told)
+    again = model.edit(Image.fromarray(face), seed=1, **told)
     assert first.image.size == (48, 48)
     np.testing.assert_array_equal(np.asarray(first.image), np.asarray(again.image))
     np.testing.assert_array_equal(np.asarray(first.before), face)
@@ -80,11 +81,9 @@ def test_edit_is_reproducible_and_leaves_the_parameters(model, face):
 
 
 def test_options_reach_the_decoder(model, face):
-    one_shot = model.edit(face, "a man", region="hat", k=64, guidance="none", samples=1)
+    one_shot = model.edit(face, "a man", region="hat", k=64, samples=1)
     assert one_shot.details["iterations"] == 1 and one_shot.itm_log_prob == ()
-    raw = model.edit(
-        face, "a man", region="hat", composite=False, guidance="none", samples=1
-    )
+    raw = model.edit(face, "a man", region="hat", composite=False, samples=1)
     assert (np.asarray(raw.image)[~raw.mask] != face[~raw.mask]).any()
     with pytest.raises(UserError, match="did you mean 'step_size'"):
         model.edit(face, "a man", region="hat", step_sise=1.0)
@@ -235,11 +234,10 @@ def test_quickstart_on_a_photo(tiny, face, tmp_path):
 
 
 def test_forward_passes_by_hand():
-    def cost(told=False, samples=1, **changes):
-        return evaluation.forwards(DecodeConfig(**changes), told, samples)
+    def cost(told=False, **changes):
+        return DecodeConfig(**changes).forwards(told)
 
-    assert cost(guidance="none") == 1 and cost(guidance="none", samples=4) == 4
-    assert cost(guidance="none", cfg=2.0) == 2
+    assert cost(guidance="none") == 1 and cost(guidance="none", cfg=2.0) == 2
     # Forward and backward, the moved model; the unguided scores are the first pass's.
     assert cost() == 4 and cost(told=True) == 5 and cost(told=True, kl_max=0) == 5
     assert cost(kl_max=0, fusion=1) == 4 and cost(told=True, kl_max=0, fusion=1) == 4

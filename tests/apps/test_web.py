@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import pictures, provenance
+from gptface_jax.apps import api, pictures, provenance
 from gptface_jax.apps.web import server, work
 from gptface_jax.cli import serve
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
+from gptface_jax.systems.gptface.decode import DecodeConfig
 
 pytest.importorskip("gradio")
 import gradio_client  # noqa: E402
@@ -134,6 +135,22 @@ def test_curves_end_with_the_finished_picture(model, face):
     assert work.curves([unguided])["iteration"] == []
 
 
+def test_strength_0_is_without_the_gradient_and_still_tells_the_match(model, face):
+    assert work.strength(model) == 0.0
+    steering = work.steering(model, 0.0)
+    edit = model.edit(face, "a man", region="mouth", samples=1, **steering)
+    assert edit.details["decode"]["guidance"] == "none"
+    assert len(edit.itm_log_prob) == edit.details["iterations"] == 1
+    guided = work.steering(model, 0.02)
+    assert guided == {"guidance": "ascent_norm", "step_size": 0.02}
+    literal = api.Model(model.editor, "", DecodeConfig(guidance="literal"))
+    assert work.strength(literal) == literal.decode.step_size
+    assert work.steering(literal, 0.02)["guidance"] == "literal"
+    # Sixteen passes: a candidate costs one, or four with the gradient's.
+    assert model.usual_samples(model.decode) == 16
+    assert model.usual_samples(literal.decode) == 4
+
+
 def test_one_bad_file_never_stops_the_rest(model, face, tmp_path):
     names = ("a.png", "words.png", "a.jpg", "b.png")
     for name in names:
@@ -217,11 +234,11 @@ def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
     proposed = client.predict(photo, "a hat", area=0.3, api_name="/propose")
     mask = np.asarray(Image.open(proposed))[..., 0] == 255
     np.testing.assert_array_equal(mask, model.propose(face, "a hat", area=0.3))
-    options = {"step_size": 0.02, "k": 32, "seed": 7, "samples": 1}
+    options = {"k": 32, "seed": 7, "samples": 1}
     marked = gradio_client.handle_file(proposed)
     files = client.predict(photo, "a hat", marked, "", **options, api_name="/edit")
     pixels, sidecar = opened(files)
-    same = model.edit(face, "a hat", mask, **options)
+    same = model.edit(face, "a hat", mask, **options, trace=True)
     np.testing.assert_array_equal(pixels, np.asarray(same.image))
     expected = json.loads(json.dumps(same.details))
     assert sidecar | {"date": ""} == expected | {"date": ""}

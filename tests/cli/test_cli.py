@@ -114,6 +114,7 @@ def test_edit_writes_three_files_and_keeps_the_rest(tiny, photo, tmp_path, capsy
     arguments = (
         "edit", "--model", tiny / "model", "--image", photo, "--region", "mouth",
         "--text", "a person smiling", "--out", out, "--seed", 3, "--samples", 2,
+        "--decode", "trace=True",
     )  # fmt: skip
     assert run(*arguments) == 0
     assert "wrote" in capsys.readouterr().out

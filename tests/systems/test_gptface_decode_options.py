@@ -261,6 +261,26 @@ def test_rerank_keeps_the_candidate_that_matches_best():
     np.testing.assert_array_equal(again.tokens, best.tokens)
 
 
+def test_the_match_is_traced_as_guidance_that_moves_nothing_tells_it():
+    module, params = tiny.model()
+    tokens = tiny.tokens(2)
+    known = tiny.known_mask(2, range(12))
+    known[1, IMAGE.start : IMAGE.start + 5] = True  # two iterations, not three
+    known, keys = jnp.asarray(known), jax.random.split(KEY, 2)
+    still = DecodeConfig(k=4, guidance="ascent", step_size=0.0, kl_max=0.0, fusion=1.0)
+    told = decode(module, params, tokens, known, still, keys)
+    traced = dataclasses.replace(PLAIN, trace=True)
+    found = decode(module, params, tokens, known, traced, keys)
+    np.testing.assert_array_equal(found.tokens, told.tokens)
+    assert np.isfinite(found.itm_log_prob).sum(axis=1).tolist() == [3, 2]
+    np.testing.assert_allclose(found.itm_log_prob, told.itm_log_prob, rtol=1e-5)
+    plain, _ = D.rerank(module, params, tokens, known, PLAIN, keys, 2)
+    best, _ = D.rerank(module, params, tokens, known, traced, keys, 2)
+    np.testing.assert_array_equal(best.tokens, plain.tokens)
+    assert np.isnan(plain.itm_log_prob).all()
+    assert np.isfinite(best.itm_log_prob).sum(axis=1).tolist() == [3, 2]
+
+
 def test_a_trusted_sample_does_not_depend_on_one_that_went_too_far():
     module, params = tiny.model()
     tokens, is_open = half_open(2)

@@ -65,17 +65,20 @@ def build(desk: Desk) -> None:
                 seed = gr.Number(desk.seed, precision=0, label="Seed", min_width=90)
             with gr.Accordion("Options", open=False):
                 decode = desk.model.decode
-                step_size = gr.Slider(
-                    0, 0.05, decode.step_size, step=0.0025, label="Guidance strength",
-                    info="step_size; each new value is compiled first",
+                strength = gr.Slider(
+                    0, 0.05, work.strength(desk.model), step=0.0025,
+                    label="Guidance strength",
+                    info="how far the matching gradient moves the model's parameters; "
+                    "five times the work of a candidate. Each new value is compiled "
+                    "first",
                 )  # fmt: skip
                 k = gr.Slider(
                     1, 32, min(decode.k, 32), step=1, label="k",
                     info="tokens an iteration; fewer take longer and fit better",
                 )  # fmt: skip
                 samples = gr.Slider(
-                    1, 8, 4, step=1, label="Candidates of a variant",
-                    info="the best match is kept",
+                    1, 32, desk.model.usual_samples(decode), step=1,
+                    label="Candidates of a variant", info="the best match is kept",
                 )  # fmt: skip
             run = gr.Button("Edit", variant="primary", elem_id="edit")
             gallery = gr.Gallery(
@@ -157,11 +160,12 @@ def build(desk: Desk) -> None:
 
     @told()
     def edit(
-        photos, value, base, text, count, seed, step_size, k, samples, progress=PROGRESS
+        photos, value, base, text, count, seed, strength, k, samples, progress=PROGRESS
     ):
         mask = work.painted(value, base, current(photos).shape[:2])
-        say = desk.wait(progress, "edit", step_size, k, samples)
-        options = {"step_size": step_size, "k": int(k), "samples": int(samples)}
+        say = desk.wait(progress, "edit", strength, k, samples)
+        options = work.steering(desk.model, strength)
+        options |= {"k": int(k), "samples": int(samples)}
         edits = work.variants(
             desk.model, photos[-1], text, mask, int(count), int(seed), say, **options
         )
@@ -175,6 +179,11 @@ def build(desk: Desk) -> None:
         best = int(np.argmax([found.final_log_prob for found in edits]))
         picked = gr.Gallery(pictures, selected_index=best)
         return edits, picked, pd.DataFrame(work.curves(edits)), *shown(edits, best)
+
+    def as_costly(strength):
+        """Candidates that cost as much at another strength."""
+        config = desk.model.decode_config(work.steering(desk.model, strength))
+        return desk.model.usual_samples(config)
 
     def choose(edits, event: gr.SelectData):
         return shown(edits, event.index)
@@ -203,12 +212,13 @@ def build(desk: Desk) -> None:
     gr.on(
         [run.click, text.submit],
         edit,
-        [photos, *canvas_of, text, count, seed, step_size, k, samples],
+        [photos, *canvas_of, text, count, seed, strength, k, samples],
         [edits, gallery, chart, *results],
         show_progress_on=gallery,
         **private,
         **desk.busy,
     )
+    strength.release(as_costly, strength, samples, **private)
     gallery.select(choose, edits, results, **private)
     onward.click(take, [photos, edits, chosen], [photos, *canvas_of], **private)
     undo.click(step_back, photos, [photos, *canvas_of], **private)

@@ -79,24 +79,26 @@ def _api(desk: Desk) -> None:
     with gr.Group(visible=False):
         photo, mask = (gr.File(label=name, type="binary") for name in ("photo", "mask"))
         text, region = gr.Textbox(label="text"), gr.Textbox(label="region")
-        step_size = gr.Number(desk.model.decode.step_size, label="step_size")
+        strength = gr.Number(work.strength(desk.model), label="strength")
         k = gr.Number(desk.model.decode.k, precision=0, label="k")
         seed = gr.Number(desk.seed, precision=0, label="seed")
-        samples = gr.Number(4, precision=0, label="samples")
+        samples = gr.Number(None, precision=0, label="samples")
         area = gr.Number(None, label="area")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
         edits, proposes = gr.Button(), gr.Button()
 
     @told()
-    def edit(photo, text, mask, region, step_size, k, seed, samples):
+    def edit(photo, text, mask, region, strength, k, seed, samples):
         """Changes a region of a photo so that a sentence fits it.
 
         Give a mask (white or opaque = change) or the name of a region; without both
-        the model proposes one.
+        the model proposes one. With a strength above 0 the matching gradient guides:
+        it moves the model's parameters by that share of their norm.
         """
         pixels = desk.photo(photo)
-        options = {"step_size": step_size, "k": k, "seed": seed, "samples": samples}
+        options = work.steering(desk.model, strength)
+        options |= {"k": k, "seed": seed, "samples": samples}
         if mask is not None:
             options["mask"] = images.decode_mask(mask, pixels.shape[:2])
         edit = desk.model.edit(pixels, text, region=region or None, **options)
@@ -109,7 +111,7 @@ def _api(desk: Desk) -> None:
         return work.save_mask(mask, desk.folder())
 
     edits.click(
-        edit, [photo, text, mask, region, step_size, k, seed, samples], files,
+        edit, [photo, text, mask, region, strength, k, seed, samples], files,
         api_name="edit", **desk.busy,
     )  # fmt: skip
     proposes.click(

@@ -16,6 +16,7 @@ import numpy as np
 from gptface_jax.apps import api, framing, pictures
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
+from gptface_jax.systems.gptface.decode import DecodeConfig
 
 RED, BLUE = "#dc2828", "#2850dc"
 OPACITY = 0.6  # of what is painted, that the photo shows through
@@ -88,6 +89,20 @@ def painted(
 def region(size: tuple[int, int], name: str) -> np.ndarray:
     """A named region of the square in the middle of a photo (H, W); bool [H,W]."""
     return framing.frame(size, None, None, name, None, 1)[0]
+
+
+def strength(model: api.Model) -> float:
+    """How far the matching gradient moves the model's parameters; 0: it does not."""
+    return 0.0 if model.decode.guidance == "none" else model.decode.step_size
+
+
+def steering(model: api.Model, strength: float) -> dict[str, Any]:
+    """Options of the decoder for a `strength`; the match is told at every one."""
+    if not strength:
+        return {"guidance": "none", "trace": True}
+    own = model.decode.guidance
+    rule = DecodeConfig.guidance if own == "none" else own
+    return {"guidance": rule, "step_size": strength}
 
 
 def variants(

@@ -71,6 +71,8 @@ class DecodeConfig:
       confidence_noise: Gumbel noise on confidences, annealed to 0.
       raw_confidence: rank by logits (with fusion, by their mixture) instead of
         log-probabilities (literal).
+      trace: tell log p(q=1) before each iteration without guidance too, which takes one
+        more pass an iteration of what is returned.
       watermark: what a keyed half of the codes gains at open image positions, in nats;
         0 turns it off. See `ops.watermark`, `apps.detecting`.
       watermark_key: the secret, 0 to 2**64 - 1.
@@ -99,6 +101,7 @@ class DecodeConfig:
     temperature_end: float = 0.7
     confidence_noise: float = 1.0
     raw_confidence: bool = False
+    trace: bool = False
     watermark: float = 0.0
     watermark_key: int = 0
     watermark_left: bool = False
@@ -161,6 +164,32 @@ class DecodeConfig:
         """Whether classifier-free guidance does anything."""
         return (self.cfg, self.cfg_end) != (1.0, 1.0)
 
+    @property
+    def untold(self) -> bool:
+        """Whether log p(q=1) is asked for, and guidance does not tell it."""
+        return self.trace and self.guidance == "none"
+
+    def forwards(self, told: bool) -> int:
+        """What an iteration costs, in forward passes; a backward pass counts as two.
+
+        Without the shorter step that a trust region may ask for.
+
+        Args:
+          told: whether the model has the match token.
+        """
+        passes = 2 if self.uses_cfg else 1
+        if self.guidance == "none":
+            return passes
+        cost = 3 * self.num_steps
+        moved = self.guidance != "embedding"
+        mixed = self.guidance != "literal" and (self.kl_max > 0 or self.fusion < 1)
+        if moved:
+            cost += passes
+        if mixed or not moved:  # unguided scores; the gradient's pass may give them
+            same = not (self.eq6 or (told and self.match_token)) and self.restore
+            cost += passes - same
+        return cost
+
     def slices(self, layout: SequenceLayout) -> dict[str, slice]:
         """Decoded side -> its positions."""
         both = {"image": layout.image_slice, "text": layout.text_slice}
@@ -188,7 +217,7 @@ class DecodeResult:
     Attributes:
       tokens: int32 [B,L] joint ids, no [MASK] left on the decoded side.
       itm_log_prob: float32 [B,T] log p(q=1) before each iteration; NaN after
-        a sample is done, and everywhere with guidance "none".
+        a sample is done, and everywhere with guidance "none" unless it is traced.
       num_iterations: int32 [B], exactly ceil(open / k).
       committed_at: int32 [B,L] iteration that filled a position, -1 for known.
     """
@@ -537,12 +566,27 @@ def decode(
         repeated = jax.tree.map(lambda x: jnp.repeat(x[None], len(tokens), 0), own)
         carry = carry.replace(moved=repeated)
     end = jax.lax.while_loop(lambda c: jnp.any(c.is_open), body, carry)
-    return DecodeResult(
+    result = DecodeResult(
         tokens=end.tokens,
         itm_log_prob=end.itm_log_prob,
         num_iterations=end.iteration,
         committed_at=end.committed_at,
     )
+    return _traced(module, params, result) if config.untold else result
+
+
+def _traced(module, params, result: DecodeResult) -> DecodeResult:
+    """With log p(q=1) of what was known before each iteration."""
+
+    def before(i, match):
+        later = result.committed_at >= i
+        tokens = jnp.where(later, module.config.vocab.mask_id, result.tokens)
+        found = itm_log_prob(module, params, tokens)
+        return match.at[:, i].set(jnp.where(i < result.num_iterations, found, jnp.nan))
+
+    last = jnp.max(result.num_iterations)
+    match = jax.lax.fori_loop(0, last, before, result.itm_log_prob)
+    return result.replace(itm_log_prob=match)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config", "candidates"))
@@ -573,9 +617,10 @@ def rerank(
         params,
         jnp.repeat(tokens, candidates, axis=0),
         jnp.repeat(known, candidates, axis=0),
-        config,
+        dataclasses.replace(config, trace=False),
         keys,
     )
     scores = itm_log_prob(module, params, result.tokens).reshape(size, candidates)
     best = jnp.arange(size) * candidates + jnp.argmax(scores, axis=1)
-    return jax.tree.map(lambda x: x[best], result), scores
+    result = jax.tree.map(lambda x: x[best], result)
+    return _traced(module, params, result) if config.untold else result, scores
