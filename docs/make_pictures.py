@@ -6,7 +6,6 @@ uv run --with matplotlib python docs/make_pictures.py
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import pathlib
 import shutil
@@ -162,12 +161,11 @@ def recipes() -> None:
         return np.where(hidden[..., None], np.uint8([170, 196, 214]), photo), marked
 
     masked, marked = worn(face(22))
-    edit = functools.partial(model.edit, samples=8)
     rows = [
-        edit(face(22), "a smiling woman", region="mouth", seed=2),
-        edit(face(98), "a woman with blond hair", region="hair", seed=2),
-        edit(face(111), "a man wearing a tie", region="neck", seed=1),
-        edit(masked, "a smiling woman", marked, grow=1, seed=5),
+        model.edit(face(22), "a smiling woman", region="mouth", seed=2),
+        model.edit(face(98), "a woman with blond hair", region="hair", seed=2),
+        model.edit(face(111), "a man wearing a tie", region="neck", seed=1),
+        model.edit(masked, "a smiling woman", marked, grow=1, seed=5),
         model.inpaint(face(22), region="span:0.4", seed=1),
         model.inpaint(face(22), region="random:0.4", seed=1),
     ]

@@ -12,6 +12,9 @@ def get_sweep():
         "match_token_ascent_norm_x3": {
             "guidance": "ascent_norm", "match_token": True, "samples": 3,
         },
-        "match_token_cfg_2_x8": {**PLAIN, "cfg": 2.0, "cfg_end": 2.0, "samples": 8},
+        **{
+            f"match_token_cfg_{w}_x8": {**PLAIN, "cfg": float(w), "samples": 8}
+            for w in (2, 3, 4)
+        },
         "match_token_warm_x16": {**PLAIN, "temperature": 1.0, "temperature_end": 0.7},
     }  # fmt: skip

@@ -15,20 +15,20 @@ def get_sweep():
         # At equal cost.
         "text_x4": {**PLAIN, "samples": 4},
         "match_token_x4": {**PLAIN, "match_token": True, "samples": 4},
-        "cfg_2_x2": {**PLAIN, "cfg": 2.0, "cfg_end": 2.0, "samples": 2},
-        "cfg_4_x2": {**PLAIN, "cfg": 4.0, "cfg_end": 4.0, "samples": 2},
+        "cfg_2_x2": {**PLAIN, "cfg": 2.0, "samples": 2},
+        "cfg_4_x2": {**PLAIN, "cfg": 4.0, "samples": 2},
         "ascent_norm": GUIDED,
         "ascent_norm_no_text": {**GUIDED, "eq6": True},
         "embedding_1": {**GUIDED, "guidance": "embedding", "step_size": 1.0},
         "match_token_ascent_norm": {**GUIDED, "match_token": True},
-        "cfg_2_ascent_norm": {**GUIDED, "cfg": 2.0, "cfg_end": 2.0},
+        "cfg_2_ascent_norm": {**GUIDED, "cfg": 2.0},
         # What an edit takes by default, and without the gradient.
         "match_token_ascent_norm_x4": {**GUIDED, "match_token": True, "samples": 4},
         "match_token_x16": {**PLAIN, "match_token": True, "samples": 16},
         # One sample of those without a gradient.
         "text": PLAIN,
         "match_token": {**PLAIN, "match_token": True},
-        "cfg_2": {**PLAIN, "cfg": 2.0, "cfg_end": 2.0},
+        "cfg_2": {**PLAIN, "cfg": 2.0},
         # Rules and steps.
         "ascent_norm_3_steps": {**GUIDED, "num_steps": 3},
         "ascent_norm_free": free,

@@ -37,6 +37,7 @@ from gptface_jax.systems.gptface.decode import DecodeConfig
 
 BUNDLED = pathlib.Path(__file__).parents[1] / "models"
 Box = framing.Box
+_UNSTEERED = {"guidance": "none", "cfg": 1.0, "cfg_end": None}
 _FORWARDS = 16  # an iteration, of all candidates of an edit
 SEAMS = ("vertical", "horizontal")
 # Asks for one picture after the other to be resampled, and ends with the Edit.
@@ -609,17 +610,16 @@ class Model:
         }
 
     def _without_text(self, decode: Mapping[str, Any]) -> DecodeConfig:
-        asked = decode.get("guidance", "none")
-        if asked != "none":
-            raise UserError(
-                f"guidance '{asked}' needs a text to follow; use edit, or inpaint "
-                "without guidance"
-            )
-        return self.decode_config({**decode, "guidance": "none"})
+        for name, value in _UNSTEERED.items():
+            if decode.get(name, value) != value:
+                raise UserError(
+                    f"{name} '{decode[name]}' needs a text to follow; use edit, or "
+                    "inpaint without it"
+                )
+        return self.decode_config({**decode, **_UNSTEERED})
 
     def _text_side(self, decode: Mapping[str, Any]) -> DecodeConfig:
-        plain = {"guidance": "none", "cfg": 1.0, "cfg_end": 1.0, "k": 1, "side": "text"}
-        return self.decode_config({**plain, **decode})
+        return self.decode_config({**_UNSTEERED, "k": 1, "side": "text", **decode})
 
     def _square(self, image: images.Source) -> np.ndarray:
         """The photo's central square at the model's size, uint8 [1,S,S,3]."""

@@ -137,17 +137,19 @@ def test_curves_end_with_the_finished_picture(model, face):
 
 def test_strength_0_is_without_the_gradient_and_still_tells_the_match(model, face):
     assert work.strength(model) == 0.0
-    steering = work.steering(model, 0.0)
+    steering = work.steering(model, 1, 0.0)
     edit = model.edit(face, "a man", region="mouth", samples=1, **steering)
     assert edit.details["decode"]["guidance"] == "none"
     assert len(edit.itm_log_prob) == edit.details["iterations"] == 1
-    guided = work.steering(model, 0.02)
-    assert guided == {"guidance": "ascent_norm", "step_size": 0.02}
+    guided = work.steering(model, 2, 0.02)
+    ascent = {"guidance": "ascent_norm", "step_size": 0.02}
+    assert guided == {"cfg": 2.0, "cfg_end": None, **ascent}
     literal = api.Model(model.editor, "", DecodeConfig(guidance="literal"))
     assert work.strength(literal) == literal.decode.step_size
-    assert work.steering(literal, 0.02)["guidance"] == "literal"
-    # Sixteen passes: a candidate costs one, or four with the gradient's.
+    assert work.steering(literal, 1, 0.02)["guidance"] == "literal"
+    # Sixteen passes: a candidate costs one, two to weigh, four with the gradient's.
     assert model.usual_samples(model.decode) == 16
+    assert model.usual_samples(DecodeConfig(guidance="none", cfg=2.0)) == 8
     assert model.usual_samples(literal.decode) == 4
 
 

@@ -65,6 +65,11 @@ def build(desk: Desk) -> None:
                 seed = gr.Number(desk.seed, precision=0, label="Seed", min_width=90)
             with gr.Accordion("Options", open=False):
                 decode = desk.model.decode
+                weight = gr.Slider(
+                    1, 8, decode.cfg, step=0.5, label="Weight of the sentence",
+                    info="against what the model would draw without it; 1: as it is, "
+                    "at half the work",
+                )  # fmt: skip
                 strength = gr.Slider(
                     0, 0.05, work.strength(desk.model), step=0.0025,
                     label="Guidance strength",
@@ -160,11 +165,12 @@ def build(desk: Desk) -> None:
 
     @told()
     def edit(
-        photos, value, base, text, count, seed, strength, k, samples, progress=PROGRESS
-    ):
+        photos, value, base, text, count, seed, weight, strength, k, samples,
+        progress=PROGRESS,
+    ):  # fmt: skip
         mask = work.painted(value, base, current(photos).shape[:2])
-        say = desk.wait(progress, "edit", strength, k, samples)
-        options = work.steering(desk.model, strength)
+        say = desk.wait(progress, "edit", weight, strength, k, samples)
+        options = work.steering(desk.model, weight, strength)
         options |= {"k": int(k), "samples": int(samples)}
         edits = work.variants(
             desk.model, photos[-1], text, mask, int(count), int(seed), say, **options
@@ -180,9 +186,9 @@ def build(desk: Desk) -> None:
         picked = gr.Gallery(pictures, selected_index=best)
         return edits, picked, pd.DataFrame(work.curves(edits)), *shown(edits, best)
 
-    def as_costly(strength):
-        """Candidates that cost as much at another strength."""
-        config = desk.model.decode_config(work.steering(desk.model, strength))
+    def as_costly(weight, strength):
+        """Candidates that cost as much when steered in another way."""
+        config = desk.model.decode_config(work.steering(desk.model, weight, strength))
         return desk.model.usual_samples(config)
 
     def choose(edits, event: gr.SelectData):
@@ -212,13 +218,14 @@ def build(desk: Desk) -> None:
     gr.on(
         [run.click, text.submit],
         edit,
-        [photos, *canvas_of, text, count, seed, strength, k, samples],
+        [photos, *canvas_of, text, count, seed, weight, strength, k, samples],
         [edits, gallery, chart, *results],
         show_progress_on=gallery,
         **private,
         **desk.busy,
     )
-    strength.release(as_costly, strength, samples, **private)
+    for way in (weight, strength):
+        way.release(as_costly, [weight, strength], samples, **private)
     gallery.select(choose, edits, results, **private)
     onward.click(take, [photos, edits, chosen], [photos, *canvas_of], **private)
     undo.click(step_back, photos, [photos, *canvas_of], **private)

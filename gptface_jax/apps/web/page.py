@@ -79,26 +79,29 @@ def _api(desk: Desk) -> None:
     with gr.Group(visible=False):
         photo, mask = (gr.File(label=name, type="binary") for name in ("photo", "mask"))
         text, region = gr.Textbox(label="text"), gr.Textbox(label="region")
+        weight = gr.Number(desk.model.decode.cfg, label="weight")
         strength = gr.Number(work.strength(desk.model), label="strength")
         k = gr.Number(desk.model.decode.k, precision=0, label="k")
         seed = gr.Number(desk.seed, precision=0, label="seed")
-        samples = gr.Number(None, precision=0, label="samples")
+        samples = gr.Number(0, precision=0, label="samples")
         area = gr.Number(None, label="area")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
         edits, proposes = gr.Button(), gr.Button()
 
     @told()
-    def edit(photo, text, mask, region, strength, k, seed, samples):
+    def edit(photo, text, mask, region, weight, strength, k, seed, samples):
         """Changes a region of a photo so that a sentence fits it.
 
         Give a mask (white or opaque = change) or the name of a region; without both
-        the model proposes one. With a strength above 0 the matching gradient guides:
-        it moves the model's parameters by that share of their norm.
+        the model proposes one. A weight above 1 exaggerates what the sentence changes.
+        With a strength above 0 the matching gradient guides: it moves the model's
+        parameters by that share of their norm. With 0 samples there are as many
+        candidates as 16 passes of the model an iteration pay for.
         """
         pixels = desk.photo(photo)
-        options = work.steering(desk.model, strength)
-        options |= {"k": k, "seed": seed, "samples": samples}
+        options = work.steering(desk.model, weight, strength)
+        options |= {"k": k, "seed": seed, "samples": samples or None}
         if mask is not None:
             options["mask"] = images.decode_mask(mask, pixels.shape[:2])
         edit = desk.model.edit(pixels, text, region=region or None, **options)
@@ -111,7 +114,7 @@ def _api(desk: Desk) -> None:
         return work.save_mask(mask, desk.folder())
 
     edits.click(
-        edit, [photo, text, mask, region, strength, k, seed, samples], files,
+        edit, [photo, text, mask, region, weight, strength, k, seed, samples], files,
         api_name="edit", **desk.busy,
     )  # fmt: skip
     proposes.click(

@@ -96,13 +96,17 @@ def strength(model: api.Model) -> float:
     return 0.0 if model.decode.guidance == "none" else model.decode.step_size
 
 
-def steering(model: api.Model, strength: float) -> dict[str, Any]:
-    """Options of the decoder for a `strength`; the match is told at every one."""
+def steering(model: api.Model, weight: float, strength: float) -> dict[str, Any]:
+    """Options of the decoder for a weight of the text (`cfg`) and a `strength`.
+
+    The match is told at every one.
+    """
+    told = {"cfg": float(weight), "cfg_end": None}
     if not strength:
-        return {"guidance": "none", "trace": True}
+        return {**told, "guidance": "none", "trace": True}
     own = model.decode.guidance
     rule = DecodeConfig.guidance if own == "none" else own
-    return {"guidance": rule, "step_size": strength}
+    return {**told, "guidance": rule, "step_size": strength}
 
 
 def variants(

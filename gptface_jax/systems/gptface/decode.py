@@ -62,8 +62,9 @@ class DecodeConfig:
       eq6: hide the text while sampling (equation 6 as printed).
       match_token: sample with the match control row MATCHED, where trained.
       cfg, cfg_end: classifier-free guidance w of z_null + w (z_text - z_null), going
-        linearly from the first to the second; 1 turns it off. The model must have
-        seen pictures without texts (`objective.null_fraction`).
+        linearly from the first to the second, by default constant; 1 turns it off.
+        The model must have seen pictures without texts (`objective.null_fraction`,
+        or empty captions).
       side: which modality may hold open positions.
       select: "boundary" commits next to known tokens first, "global" by
         confidence alone.
@@ -94,7 +95,7 @@ class DecodeConfig:
     eq6: bool = False
     match_token: bool = True
     cfg: float = 1.0
-    cfg_end: float = 1.0
+    cfg_end: float | None = None
     side: str = "image"
     select: str = "boundary"
     temperature: float = 1.0
@@ -133,12 +134,14 @@ class DecodeConfig:
             "watermark",
         ):
             value = getattr(self, name)
+            if value is None and name == "cfg_end":
+                continue
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}; use a number from 0 on")
         if self.uses_cfg and (self.eq6 or self.side != "image"):
             raise ValueError(
                 "cfg compares codes with and without the text; it needs side 'image' "
-                "and no eq6"
+                "and no eq6. cfg=1 turns it off"
             )
         watermark.check_key(self.watermark_key)
         rule = self.guidance in ops_guidance.RULES
@@ -162,7 +165,12 @@ class DecodeConfig:
     @property
     def uses_cfg(self) -> bool:
         """Whether classifier-free guidance does anything."""
-        return (self.cfg, self.cfg_end) != (1.0, 1.0)
+        return (self.cfg, self.last_cfg) != (1.0, 1.0)
+
+    @property
+    def last_cfg(self) -> float:
+        """Weight of classifier-free guidance at the end."""
+        return self.cfg if self.cfg_end is None else self.cfg_end
 
     @property
     def untold(self) -> bool:
@@ -374,7 +382,7 @@ def _predict(
     shifts that the last iteration left, where nothing is restored.
     """
     layout = module.config.layout
-    without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=1.0)
+    without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=None)
     # One pass to sample, or one with and one without the text.
     passes = (config, without_text) if config.uses_cfg else (config,)
     start, belows = None, (None,) * len(passes)
@@ -388,7 +396,7 @@ def _predict(
         states = functools.partial(first.apply, {"params": share}, method="states")
         start = states(tokens)
         belows = tuple(states(*_seen(module, tokens, view)) for view in passes)
-    weight = config.cfg_end + remaining * (config.cfg - config.cfg_end)
+    weight = config.last_cfg + remaining * (config.cfg - config.last_cfg)
 
     def logits(variables, tokens, weight, belows, hidden=None):
         """One sample's."""
