@@ -32,10 +32,13 @@ TINY = {load_config(f"{path}:tiny").to_json(): path for path in reversed(CONFIGS
 
 
 @pytest.mark.parametrize("path", TINY.values())
-def test_tiny_trains_and_every_step_is_logged(path, tmp_path):
+def test_tiny_trains_and_every_step_is_logged(path, tmp_path, tiny):
     config = load_config(f"{path}:tiny")
-    state = training.train(config, tmp_path, progress=False)
-    assert int(state.step) == config.total_steps and not state.stopped
+    if path == "configs/vqgan/faces64.py":
+        tmp_path = tiny / "vqgan"  # this very run
+    else:
+        state = training.train(config, tmp_path, progress=False)
+        assert int(state.step) == config.total_steps and not state.stopped
     rows = [json.loads(r) for r in (tmp_path / "metrics.jsonl").open()]
     steps = [r["step"] for r in rows if "loss" in r]
     assert steps == list(range(1, config.total_steps + 1))

@@ -39,9 +39,8 @@ def check(results):
             assert not found["unexpected"], case
 
 
-def test_losses_gradients_tokens_and_collectives_of_one_and_eight_devices():
-    systems, meshes = ("gptface", "tokens"), ("1x1x1", "2x2x2")
-    check(report(*(f"{system}:{mesh}" for system in systems for mesh in meshes)))
+def test_losses_gradients_tokens_and_collectives_of_eight_devices():
+    check(report("gptface:2x2x2", "tokens:2x2x2"))
 
 
 @pytest.mark.slow
