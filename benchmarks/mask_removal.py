@@ -4,7 +4,8 @@
     python benchmarks/mask_removal.py --images ../shared/data/masks \\
         --judge runs/judge_masks
 
-Of photographs with a face mask a box over the lower face is drawn anew, without a text.
+Of photographs with a face mask a box over the lower face is drawn anew, without a text
+and with one.
 Of the aligned pairs (a mask drawn onto a photograph) the pixels that differ are: there
 the photograph without the mask is known, and PSNR within them and the cosine to it in
 the feature space of --features are given. A smooth fill also hides a mask: it is the
@@ -12,6 +13,8 @@ baseline. `seen before` is the share that the classifier recognises at all.
 """
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import photos
@@ -21,6 +24,7 @@ import gptface_jax
 from gptface_jax.apps import evaluation, networks, pictures
 from gptface_jax.data import image
 
+TEXT = "a smiling woman"
 BOX = (0.1, 0.42, 0.9, 1.0)
 
 
@@ -43,6 +47,9 @@ def main() -> None:
     parser = photos.parser(__doc__, limit=400)
     parser.add_argument("--judge", required=True)
     parser.add_argument("--features", help="judge run whose features compare faces")
+    parser.add_argument(
+        "--box", nargs=4, type=float, default=BOX, help="shares of the photograph"
+    )
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     judge = evaluation.Judge(networks.open_network(options.judge, "judge"))
@@ -53,17 +60,21 @@ def main() -> None:
         filled = image.prefill(image.to_unit_range(photo), mask)
         return image.from_unit_range(filled)
 
-    def drawn(photo, mask, **more):
-        marked = 255 * mask.astype(np.uint8)
-        crop = (0, 0, photo.shape[1], photo.shape[0])
-        filled = model.inpaint(photo, marked, crop=crop, seed=options.seed, **more)
-        return np.asarray(filled.image)
+    def drawn(photo, mask, text="", **more):
+        place = {
+            "mask": 255 * mask.astype(np.uint8),
+            "crop": (0, 0, photo.shape[1], photo.shape[0]),
+            "seed": options.seed,
+        }
+        draw = functools.partial(model.edit, text=text) if text else model.inpaint
+        return np.asarray(draw(photo, **place, **more).image)
 
     ways = {
         "as it is": lambda photo, mask: photo,
         "smooth fill": smooth,
         "model": drawn,
         "model, one token more": lambda photo, mask: drawn(photo, mask, grow=1),
+        f"model, “{TEXT}”": lambda photo, mask: drawn(photo, mask, TEXT),
     }
 
     def sees(results):
@@ -108,7 +119,7 @@ def main() -> None:
     for photo in source:
         height, width = photo.shape[:2]
         mask = np.zeros((height, width), bool)
-        x0, y0, x1, y1 = BOX
+        x0, y0, x1, y1 = options.box
         rows, columns = (
             slice(int(y0 * height), int(y1 * height)),
             slice(int(x0 * width), int(x1 * width)),
@@ -116,7 +127,7 @@ def main() -> None:
         mask[rows, columns] = True
         boxes.append(mask)
     seen, count, rows = measure(source, boxes)
-    print(f"{count} photographs with a mask, box {BOX}; seen before {seen:.3f}")
+    print(f"{count} photographs with a mask, box {options.box}; seen before {seen:.3f}")
     print(tables.aligned([["", "flipped"], *rows]))
     worn, bare = zip(*pairs(options.images, options.split))
     worn, bare = list(worn), list(bare)

@@ -111,26 +111,54 @@ def downloaded(page, where, number=0):
     return pathlib.Path(event.value.path())
 
 
+def answered(page, click):
+    """Clicks, and waits for the server's answer; the page may show it later."""
+
+    def of_an_answer(sent):
+        ended.extend(["/queue/data"] if "/queue/data" in sent.url else [])
+
+    ended, events = [], ("requestfinished", "requestfailed")  # the page hangs up
+    for event in events:
+        page.on(event, of_an_answer)
+    click()
+    for _ in range(1800):
+        if ended:
+            break
+        page.wait_for_timeout(_SECONDS / 10)
+    for event in events:
+        page.remove_listener(event, of_an_answer)
+    assert ended, "no answer in three minutes"
+
+
+def choose_region(page, name):
+    if not page.locator("#region input").is_visible():
+        page.get_by_role("button", name="Mask: a region").click()
+    page.click("#region input")
+    answered(page, page.get_by_role("option", name=name, exact=True).click)
+
+
+def renewed(page, where, button):
+    """Clicks, and waits for other files to download."""
+    links = page.locator(f"{where} a[download]")
+    before = links.first.get_attribute("href") if links.count() else ""
+    page.click(button)
+    page.wait_for_function(
+        "([where, old]) => ![null, old].includes(document.querySelector("
+        "`${where} a[download]`)?.getAttribute('href') ?? null)",
+        arg=[where, before],
+    )
+
+
 def mask_of(page):
     """What is marked, as the page hands it out."""
     page.wait_for_timeout(2 * _SECONDS)  # the canvas shows what it was given
-    links = page.locator("#kept a[download]")
-    before = links.first.get_attribute("href") if links.count() else ""
-    page.click("#keep")
-    page.wait_for_function(
-        "old => ![null, old].includes("
-        "document.querySelector('#kept a[download]')?.getAttribute('href') ?? null)",
-        arg=before,
-    )
+    renewed(page, "#kept", "#keep")
     return np.asarray(Image.open(downloaded(page, "#kept")).convert("L")) == 255
 
 
 def edited(page):
     """Edits, and gives the sidecar of the best variant."""
-    page.click("#edit")
-    page.wait_for_selector("#variants .progress-text")
-    page.wait_for_selector("#variants .progress-text", state="detached")
-    page.locator("#files a[download]").nth(2).wait_for()
+    renewed(page, "#files", "#edit")
     return json.loads(downloaded(page, "#files", 2).read_text())
 
 
@@ -157,16 +185,13 @@ def test_a_photo_is_painted_edited_and_downloaded(page, face, tmp_path):
 def test_edits_are_chained_and_undone(page, face):
     upload(page, "#photo", face)
     page.fill("#text textarea, #text input", "a man")
-    for number in (1, 2):
-        painted(page)
-        sidecar = edited(page)
-        assert len(sidecar.get("chain", ())) == number - 1
-        page.get_by_role("button", name="Use this result").click()
-        page.wait_for_timeout(2 * _SECONDS)
+    for number, region in enumerate(("mouth", "eyes")):
+        choose_region(page, region)
+        assert len(edited(page).get("chain", ())) == number
+        answered(page, page.get_by_role("button", name="Use this result").click)
     for _ in range(2):
-        page.click("#undo")
-        page.wait_for_timeout(2 * _SECONDS)
-    painted(page)
+        answered(page, page.locator("#undo").click)
+    choose_region(page, "hair")
     assert "chain" not in edited(page)
     page.click("#undo")
     page.wait_for_selector("text=there is nothing to undo")
@@ -174,9 +199,7 @@ def test_edits_are_chained_and_undone(page, face):
 
 def test_masks_come_from_regions_and_files_and_are_corrected(page, face, tmp_path):
     upload(page, "#photo", face)
-    page.get_by_role("button", name="Mask: a region").click()
-    page.click("#region input")
-    page.get_by_role("option", name="mouth", exact=True).click()
+    choose_region(page, "mouth")
     np.testing.assert_array_equal(mask_of(page), work.region((96, 96), "mouth"))
     mask = np.zeros((96, 96, 4), np.uint8)
     mask[40:56, 20:80, 3] = 255
