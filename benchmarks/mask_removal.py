@@ -25,7 +25,7 @@ from gptface_jax.apps import evaluation, networks, pictures
 from gptface_jax.data import image
 
 TEXT = "a smiling woman"
-BOX = (0.1, 0.42, 0.9, 1.0)
+BOX = (0.1, 0.28, 0.9, 1.0)
 
 
 def pairs(path: str, split: str):
