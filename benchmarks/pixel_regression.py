@@ -150,7 +150,7 @@ def main() -> None:
         return image.from_unit_range(pixels_of(np.asarray(drawn)))
 
     def tokens(**changes):
-        config = model.decode_config({"guidance": "none", **changes})
+        config = model.decode_config({"guidance": "none", "cfg": 1.0, **changes})
 
         def run(photo, mask, cell):
             keys = jax.random.split(jax.random.key(options.seed), len(photo))

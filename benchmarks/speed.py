@@ -98,6 +98,7 @@ def edit(model: str) -> list[tuple[str, str]]:
                 region="eyes",
                 crop=(140, 24, 308, 192),
                 guidance=g,
+                cfg=1.0,
             )
         )
         rows.append((f"edit, 4 samples, guidance {guidance}", f"{spent:.2f} s"))

@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--attributes", nargs="+", default=probe.ATTRIBUTES)
     parser.add_argument("--guidance", default="none")
+    parser.add_argument("--cfg", type=float, default=1.0)
     parser.add_argument("--sheet", help="picture of the first edits")
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
@@ -102,6 +103,7 @@ def main() -> None:
                         seed=i,
                         samples=1,
                         guidance=options.guidance,
+                        cfg=options.cfg,
                     ).image
                     for i, (photo, record) in enumerate(zip(photos, records))
                 ]  # fmt: skip

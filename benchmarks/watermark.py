@@ -78,7 +78,7 @@ class Bench:
     def sample(self, count: int, options: dict):
         """(codes [B,h,w], pictures, log-probability of every code [B,n])."""
         layout = self.config.layout
-        config = self.model.decode_config({"guidance": "none", **options})
+        config = self.model.decode_config({"guidance": "none", "cfg": 1.0, **options})
         tokens = self.editor.tokens(np.zeros((count, *self.grid), int), [""] * count)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = False

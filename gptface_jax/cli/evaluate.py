@@ -79,7 +79,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attributes", nargs="+", help="default: six of CelebA's")
     parser.add_argument("--method", default="likelihood", help="of the proposals")
     parser.add_argument("--max-phrases", type=int, default=10)
-    parser.add_argument("--guidance", nargs="+", choices=_photo.GUIDANCE)
+    parser.add_argument(
+        "--guidance",
+        nargs="+",
+        choices=_photo.GUIDANCE,
+        help="to be compared, without classifier-free guidance; default: what the "
+        "model takes by default (edits)",
+    )
     parser.add_argument("--methods", metavar="FILE.py", help="instead (edits)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of --methods")
     parser.add_argument(
@@ -252,11 +258,13 @@ def _methods(options, model) -> dict:
     changes = {k: v for k, v in changes.items() if v is not None}
     if options.no_match_token:
         changes["match_token"] = False
+    own, plain = {"default": {}}, {"cfg": 1.0, "cfg_end": None}
     if options.methods:
         methods = load_sweep(options.methods)
     else:
-        rules = options.guidance or [model.decode.guidance]
-        methods = {rule: {"guidance": rule} for rule in rules}
+        methods = {r: {"guidance": r} for r in options.guidance or ()} or own
+    if methods is not own:  # a way is what it says, whatever the model takes by default
+        methods = {name: {**plain, **method} for name, method in methods.items()}
     unknown = [name for name in options.only or () if name not in methods]
     if unknown:
         raise UserError(

@@ -195,6 +195,7 @@ def test_edits_are_judged(tiny, model, tmp_path, gptface_command, capsys):
     assert [line.split(" | ")[0] for line in table[2:]] == ["| plain", "| best_of_2"]
     rows = json.loads(out.read_text())
     assert rows[0] == first and rows[1]["samples"] == 2  # seconds too: not again
+    assert all(row["decode"]["cfg"] == 1.0 for row in rows)  # whatever the model's own
     assert gptface_command(*command, 4) == 2
     assert "of another evaluation; write to another --out" in capsys.readouterr().err
     judge.attributes = (*judge.attributes, "Young")
