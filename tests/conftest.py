@@ -104,7 +104,7 @@ def _make_tiny(folder, gptface_command):
          f"--config.data.eval={{'kind': 'tokens', 'path': '{folder}/tokens'}}"),
         ("export", "--gptface", folder / "gptface", "--tokenizer", folder / "vqgan",
          "--out", folder / "model", "--description", "A test.",
-         "--decode", "guidance=none"),
+         "--decode", "cfg=1"),
     )  # fmt: skip
     try:
         for arguments in steps:

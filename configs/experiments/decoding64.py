@@ -7,4 +7,9 @@
 def get_sweep():
     plain = {"guidance": "none", "match_token": True}
     sizes = {f"k_{k}": {**plain, "k": k} for k in (1, 2, 4, 8, 16, 64)}
-    return sizes | {"global_k_8": {**plain, "select": "global"}}
+    orders = {
+        "global_k_8": {**plain, "select": "global"},
+        # Noise that drowns the confidences.
+        "random_k_8": {**plain, "select": "global", "confidence_noise": 1e6},
+    }
+    return sizes | orders

@@ -784,10 +784,22 @@ def load(
     check_pair(vqgan, gptface, path)
     files = gptface.meta["extra_files"]
     text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())
-    match = gptface.config.match_token
     digest = f"{vqgan.digest}-{gptface.digest}"
     editor = Editor(vqgan, gptface, text, dtype=dtype)
-    return Model(editor, digest, DecodeConfig(match_token=match))
+    return Model(editor, digest, decode_options(learnt_options(gptface)))
+
+
+def learnt_options(gptface: networks.Network) -> dict[str, Any]:
+    """The decoder options that suit what a training run has learnt.
+
+    One that saw pictures without texts is steered by classifier-free guidance, which
+    beats the gradient at equal cost (docs/results.md); another by the gradient.
+    """
+    config = gptface.meta["config"]
+    captions = config["data"].get("captions", {})
+    without = captions.get("empty_fraction") or config["objective"].get("null_fraction")
+    steered = {"guidance": "none", "cfg": 2.0} if without else {}
+    return {"match_token": gptface.config.match_token, **steered}
 
 
 def check_pair(vqgan, gptface, path) -> None:

@@ -103,7 +103,8 @@ def export(
       out: new folder.
       description: first paragraph of the model card.
       card: a file that replaces the generated model card.
-      decode: recommended fields of `DecodeConfig`.
+      decode: recommended fields of `DecodeConfig`; the others are those that suit
+        what the transformer has learnt.
       dtype: of the weights, "bfloat16" or "float32".
       step: checkpoint of the transformer: "best", None = latest, or a number.
 
@@ -121,7 +122,7 @@ def export(
     text = TextTokenizer.from_vocab_text(
         model.meta["extra_files"]["vocab.txt"].decode()
     )
-    options = {"match_token": model.config.match_token, **(decode or {})}
+    options = {**api.learnt_options(model), **(decode or {})}
     options = dataclasses.asdict(api.decode_options(options))
     millions = {
         "vqgan": trees.count(vqgan.params) / 1e6,

@@ -1,5 +1,6 @@
 """The Python API on the tiny model, and edits judged by a judge."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import evaluation, networks, pictures, quickstart, training
+from gptface_jax.apps import api, evaluation, networks, pictures, quickstart, training
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
@@ -38,6 +39,19 @@ def test_load_from_runs_equals_the_export(tiny, model, face):
         gptface_jax.load(tiny / "gptface")
     with pytest.raises(UserError, match="do not belong|was trained on"):
         gptface_jax.load(tiny / "gptface", tokenizer="demo")
+
+
+def test_a_run_that_saw_empty_texts_is_steered_without_the_gradient(tiny, model):
+    run = gptface_jax.load(tiny / "gptface", tokenizer=tiny / "vqgan")
+    assert (run.decode.guidance, run.decode.cfg) == ("none", 2.0)
+    assert model.decode == dataclasses.replace(run.decode, cfg=1.0)  # as exported
+    network = run.editor.gptface
+    config = json.loads(json.dumps(network.meta["config"]))
+    config["data"]["captions"]["empty_fraction"] = 0.0
+    other = dataclasses.replace(network, meta={"config": config})
+    assert api.learnt_options(other) == {"match_token": True}
+    config["objective"]["null_fraction"] = 0.1
+    assert api.learnt_options(other) == api.learnt_options(network)
 
 
 def test_a_hub_id_is_fetched(tiny, model, monkeypatch):
