@@ -93,4 +93,4 @@ def test_training_with_a_distance_resumes_and_opens(classifier, tmp_path):
     image_ids = opened.module.apply(
         {"params": opened.params}, jnp.asarray(IMAGE), method="encode"
     )
-    assert image_ids.shape == (2, 8, 8)
+    assert image_ids.shape == (2, 16, 16)
