@@ -1,6 +1,6 @@
 """Several codes an iteration against one after another with a cache (G18).
 
-    python benchmarks/autoregressive.py --size faces64 mini
+    python benchmarks/autoregressive.py --size faces64 grid16
 
 Fills a whole grid of codes after a text. The masked decoder commits k codes an
 iteration and looks at everything each time, so that it needs ceil(M / k) passes; with

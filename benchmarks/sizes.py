@@ -25,7 +25,9 @@ SIZES: dict[str, tuple[dict[str, Any], int]] = {
     "tiny": (_size(2, 16, 2, 24, (3, 3), 6, 27, 200, 1), 4),
     # configs/gptface/faces64.py
     "faces64": (_size(4, 128, 4, 344, (8, 8), 30, 1024, 1024, 1), 64),
-    "mini": (_size(6, 256, 4, 688, (16, 16), 32, 1024, 2048, 1), 8),
+    # configs/gptface/mini.py
+    "mini": (_size(8, 384, 6, 1024, (8, 8), 34, 1024, 2048, 8), 32),
+    "grid16": (_size(6, 256, 4, 688, (16, 16), 32, 1024, 2048, 1), 8),
     # configs/gptface/pretrain_base.py
     "pretrain_base": (_size(12, 768, 12, 3072, (21, 21), 64, 8192, 30522, 128), 2),
 }

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from gptface_jax.apps import api, pictures, quickstart, reconstructing
+import gptface_jax
+from gptface_jax.apps import networks, pictures, quickstart, reconstructing
 from gptface_jax.data import image, synthetic
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
@@ -49,7 +50,7 @@ def curves() -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    log = (api.BUNDLED / "demo" / "training_log.jsonl").read_text().splitlines()
+    log = (networks.BUNDLED / "demo" / "training_log.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in log]
     panels = (
         ("vqgan", "psnr", "tokenizer: PSNR, dB"),
@@ -144,7 +145,7 @@ def edits() -> None:
 
 def recipes() -> None:
     """The recipes of docs/editing.md on drawn faces."""
-    model = api.load("demo")
+    model = gptface_jax.load("demo")
 
     def face(number: int) -> np.ndarray:
         return synthetic.render(synthetic.sample_factors(2026, number), 192).image

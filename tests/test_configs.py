@@ -17,7 +17,7 @@ FILES = sorted(str(p) for p in pathlib.Path("configs").rglob("*.py"))
 CONFIGS = [p for p in FILES if "def get_config" in pathlib.Path(p).read_text()]
 # Ways to decode, to be compared.
 METHODS = [
-    f"configs/experiments/{name}64.py" for name in ("decoding", "defaults", "guidance")
+    f"configs/experiments/{name}.py" for name in ("decoding", "defaults", "guidance")
 ]
 
 
@@ -105,9 +105,9 @@ def test_taming_is_literal():
     assert objective.revive_every == 0 and config.best_metric == ""
 
 
-@pytest.mark.parametrize("arg", ["f16", "pixels", "f16_pixels"])
+@pytest.mark.parametrize("arg", ["f16", "pixels", "f16_pixels", "mini"])
 def test_the_grid_is_what_the_name_says(arg):
     config = load_config(f"configs/vqgan/faces128.py:{arg}")
     model = VQGANConfig(**config.model.to_dict())
-    assert model.factor == (16 if "f16" in arg else 8)
+    assert model.factor == (8 if arg == "pixels" else 16)
     assert ("adversary" in config.objective) == ("pixels" not in arg)

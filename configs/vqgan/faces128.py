@@ -2,7 +2,9 @@
 
 A discriminator from a third of the run on, and a distance in the feature space of
 runs/features128 (`configs/judge/faces64.py:features`, model.resolution 128).
-":f16" has 8 x 8 tokens; ":pixels" only pixel losses, ":f16_pixels" both.
+":f16" has 8 x 8 tokens; ":pixels" only pixel losses, ":f16_pixels" both. ":mini" is
+":f16" with narrow first levels, for a few minutes of one GPU: the tokenizer of
+`configs/gptface/mini.py`. It reads drawn faces from pictures/synthetic_train.
 """
 
 from configs import base
@@ -10,11 +12,11 @@ from configs.vqgan import faces64
 
 
 def get_config(arg: str = ""):
-    base.check(arg, "f16", "pixels", "f16_pixels", "tiny")
+    base.check(arg, "f16", "pixels", "f16_pixels", "mini", "tiny")
     if arg == "tiny":
         return faces64.get_config("tiny_gan")
     config = base.base("vqgan")
-    deep = arg.startswith("f16")
+    deep = arg in ("f16", "f16_pixels", "mini")
     config.model = {
         "resolution": 128,
         "level_channels": (64, 128, 128, 256, 256) if deep else (64, 128, 128, 256),
@@ -52,4 +54,15 @@ def get_config(arg: str = ""):
         "threads": 2,
         "workers": 8,
     }
+    if arg == "mini":
+        config.model.update(level_channels=(32, 64, 128, 256, 256), embed_dim=32)
+        config.objective.perceptual.dtype = "bfloat16"
+        config.objective.adversary.discriminator.dtype = "bfloat16"
+        config.optim.peak_lr = 1e-3
+        config.total_steps = 3000
+        config.log_every = 100
+        config.ema_decay = 0.995
+        drawn = {"kind": "arrayrecord", "path": "pictures/synthetic_train"}
+        config.data.train.sources = (base.photos("train"), drawn)
+        config.data.workers = 14
     return config

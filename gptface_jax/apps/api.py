@@ -28,14 +28,13 @@ from gptface_jax.apps import (
 )
 from gptface_jax.apps.editing import Batch, Editor, Request
 from gptface_jax.core.config import from_mapping
-from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import damage as defects
 from gptface_jax.data import image as images
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.interop import directory
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
-BUNDLED = pathlib.Path(__file__).parents[1] / "models"
 Box = framing.Box
 _UNSTEERED = {"guidance": "none", "cfg": 1.0, "cfg_end": None}
 _FORWARDS = 16  # an iteration, of all candidates of an edit
@@ -713,39 +712,6 @@ def _keys(seed: int, count: int) -> jax.Array:
     return jax.vmap(lambda i: jax.random.fold_in(_key(seed), i))(np.arange(count))
 
 
-def bundled() -> list[str]:
-    """Names of the models that come with the package."""
-    if not BUNDLED.is_dir():
-        return []
-    return sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file())
-
-
-def locate(source: str | os.PathLike) -> pathlib.Path:
-    name = os.fspath(source)
-    if name in bundled():
-        return BUNDLED / name
-    path = pathlib.Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        try:
-            from huggingface_hub import snapshot_download
-
-            return pathlib.Path(snapshot_download(name))
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"'{name}' is no folder here, and as a hub id it cannot be fetched "
-                f"({reason}); check the name and the network"
-            ) from None
-    known = bundled()
-    raise UserError(
-        f"model '{name}' not found{nearest(name, known)}; bundled: "
-        f"{', '.join(known) or 'none'}; or give a model directory, a training run or a "
-        "hub id"
-    )
-
-
 def load(
     source: str | os.PathLike = "demo",
     *,
@@ -764,7 +730,7 @@ def load(
       UserError: nothing there, damaged files, or networks that do not belong
         together.
     """
-    path = locate(source)
+    path = networks.locate(source)
     gptface = networks.open_network(path, "gptface")
     if not networks.is_run(path):
         vqgan = networks.open_network(path, "vqgan")
@@ -780,7 +746,7 @@ def load(
             f"'{path}' is a training run of the transformer alone; give its VQGAN as "
             "tokenizer= (--tokenizer)"
         )
-    vqgan = networks.open_network(locate(tokenizer), "vqgan")
+    vqgan = networks.open_network(tokenizer, "vqgan")
     check_pair(vqgan, gptface, path)
     files = gptface.meta["extra_files"]
     text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.core.config import changes, from_mapping
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 from gptface_jax.nn.vqgan import DECODER, VQGAN, VQGANConfig
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
 from gptface_jax.train import checkpoint, sharding
+
+BUNDLED = pathlib.Path(__file__).parents[1] / "models"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,40 @@ class Network:
         return directory.digest(rounded, changes(self.config))
 
 
+def bundled() -> list[str]:
+    """Names of the models that come with the package."""
+    if not BUNDLED.is_dir():
+        return []
+    return sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file())
+
+
+def locate(source: str | os.PathLike) -> pathlib.Path:
+    """Folder of a bundled name, a model directory, a training run or a hub id."""
+    name = os.fspath(source)
+    if name in bundled():
+        return BUNDLED / name
+    path = pathlib.Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        try:
+            from huggingface_hub import snapshot_download
+
+            return pathlib.Path(snapshot_download(name))
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"'{name}' is no folder here, and as a hub id it cannot be fetched "
+                f"({reason}); check the name and the network"
+            ) from None
+    known = bundled()
+    raise UserError(
+        f"model '{name}' not found{nearest(name, known)}; bundled: "
+        f"{', '.join(known) or 'none'}; or give a model directory, a training run or a "
+        "hub id"
+    )
+
+
 def is_run(path: str | os.PathLike) -> bool:
     return (pathlib.Path(path) / "checkpoints").is_dir()
 
@@ -109,7 +145,7 @@ def open_network(
     """Opens network `name` ("vqgan", "gptface", "judge").
 
     Args:
-      path: work folder of a training run, or a model directory.
+      path: work folder of a training run, a model directory, a bundled name or hub id.
       name: which network.
       step: checkpoint of a run: "best", None = the latest, or a step.
 
@@ -117,12 +153,7 @@ def open_network(
       UserError: nothing there, or another system's run.
     """
     kind = _KINDS[name]
-    root = pathlib.Path(path).expanduser()
-    if not root.is_dir():
-        raise UserError(
-            f"'{path}' does not exist; give the --workdir of a training run or a model "
-            "directory"
-        )
+    root = locate(path)
     if is_run(root):
         params, meta = checkpoint.restore_params(root, step)
         if meta["system"] != name:

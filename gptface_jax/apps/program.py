@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from gptface_jax.apps import api
+from gptface_jax.apps import api, networks
 from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
@@ -117,7 +117,7 @@ def write(
             "StableHLO programs are stored by flatbuffers; pip install "
             "'gptface_jax[export]'"
         ) from None
-    folder = api.locate(source)
+    folder = networks.locate(source)
     model = api.load(folder)
     config = model.decode_config(decode_options or {})
     samples = samples or model.usual_samples(config)

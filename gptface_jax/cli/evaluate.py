@@ -1,13 +1,13 @@
 """Figures of a trained model.
 
 gptface evaluate likelihood --run runs/gptface64 --tokens tokens/lfw_test
-gptface evaluate masked --run runs/masks64/span runs/masks64/random
+gptface evaluate masked --run runs/masks/span runs/masks/random
 gptface evaluate matching --model demo --images synthetic --limit 512 --seed 77
 gptface evaluate judge --judge runs/judge --images synthetic --limit 1000 --seed 77
 gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
     --limit 256 --seed 77 --guidance ascent_norm none --decode-seeds 0 1 2
-gptface evaluate edits --model runs/weak_text64/rho_0.3 --tokenizer demo \\
-    --judge runs/judge --images synthetic --methods configs/experiments/guidance64.py
+gptface evaluate edits --model runs/weak_text/rho_0.3 --tokenizer demo \\
+    --judge runs/judge --images synthetic --methods configs/experiments/guidance.py
 gptface evaluate proposals --model demo --limit 64
 gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
 gptface evaluate tagging --model demo --images synthetic --limit 100

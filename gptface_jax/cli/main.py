@@ -18,6 +18,7 @@ from gptface_jax.core.errors import UserError
 VERBS = {
     "quickstart": "four text-guided edits with the bundled demo model, in a minute",
     "train": "train a tokenizer, a GPTFace or a judge from a config",
+    "prepare": "photos or drawn faces -> ArrayRecord shards, read or drawn once",
     "tokenize": "photos -> ArrayRecord cache of image ids, texts and labels",
     "reconstruct": "photos through VQGANs and back: a grid, and figures that compare",
     "edit": "edit a region of a photo with a sentence",

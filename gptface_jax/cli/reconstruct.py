@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         required=True,
         action="append",
-        help="VQGAN training run or model directory; several to compare them",
+        help="VQGAN training run, model directory or bundled name; several compare",
     )
     parser.add_argument("--judge", help="judge training run or model directory")
     parser.add_argument(

@@ -18,7 +18,9 @@ from gptface_jax.cli import _hosts, _source
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _source.add_arguments(parser)
     parser.add_argument(
-        "--tokenizer", required=True, help="VQGAN training run or model directory"
+        "--tokenizer",
+        required=True,
+        help="VQGAN training run, model directory or bundled name",
     )
     parser.add_argument("--out", required=True, help="folder of the cache")
     parser.add_argument(

@@ -323,12 +323,17 @@ class Tokens(Records):
       tokenizer_digest: of the VQGAN that will decode the ids.
 
     Raises:
-      UserError: no such cache, or it was made by another tokenizer.
+      UserError: no such cache, a set of pictures, or one of another tokenizer.
     """
 
     def __init__(self, path: str | os.PathLike, tokenizer_digest: str | None = None):
         manifest = read_manifest(path)
         made_by = manifest.get("tokenizer_digest")
+        if not made_by:
+            raise UserError(
+                f"'{path}' holds pictures, not image ids; run `gptface tokenize "
+                f"--images {path}` first, or read it as kind 'arrayrecord'"
+            )
         if tokenizer_digest and made_by != tokenizer_digest:
             raise UserError(
                 f"the ids in '{path}' were made by tokenizer {made_by}, not by "

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import api
+from gptface_jax.apps import networks
 from gptface_jax.cli.main import main
 from gptface_jax.core import trees
 from gptface_jax.data import synthetic
@@ -20,7 +20,7 @@ def demo():
 
 
 def test_it_is_small_and_documented(demo):
-    folder = api.BUNDLED / "demo"
+    folder = networks.BUNDLED / "demo"
     sizes = [f.stat().st_size for f in folder.glob("*.safetensors")]
     assert sum(sizes) <= 24 * 2**20
     count = trees.count(demo.editor.gptface.params)
@@ -30,6 +30,8 @@ def test_it_is_small_and_documented(demo):
         assert said in demo.card, said
     log = (folder / "training_log.jsonl").read_text().splitlines()
     assert {json.loads(line)["run"] for line in log} == {"vqgan", "decoder", "gptface"}
+    again = networks.open_network("demo", "vqgan")  # by name, as `tokenize` does
+    assert again.digest == demo.editor.vqgan.network.digest
     config = json.loads((folder / "config.json").read_text())
     assert config["training"]["gptface"]["total_steps"] > 1000
 
@@ -37,7 +39,7 @@ def test_it_is_small_and_documented(demo):
 def test_the_text_tokenizer_opens_with_transformers(demo):
     from transformers import AutoTokenizer
 
-    theirs = AutoTokenizer.from_pretrained(api.BUNDLED / "demo")
+    theirs = AutoTokenizer.from_pretrained(networks.BUNDLED / "demo")
     ids = theirs("a woman wearing glasses", add_special_tokens=False)["input_ids"]
     ours = demo.editor.tokenizer.encode(["a woman wearing glasses"], 16)[0]
     assert ids == ours[: len(ids)].tolist()

@@ -122,7 +122,7 @@ def test_what_taming_cannot_express_is_refused(tiny, tmp_path, capsys):
     out = ("--out", tmp_path / "x.ckpt")
     said = failing(capsys, *base, tiny / "vqgan", *out)
     assert "taming's GroupNorm has 32 groups, this VQGAN's 8" in said
-    assert "does not exist" in failing(capsys, *base, tmp_path / "none", *out)
+    assert "not found; bundled: demo" in failing(capsys, *base, tmp_path / "none", *out)
     for option in ("--card", "--description", "--gptface", "--decode"):
         said = failing(capsys, *base, tiny / "vqgan", *out, option, "x=1")
         assert f"{option} does not go with --format taming" in said

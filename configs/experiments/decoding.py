@@ -1,6 +1,6 @@
 """How many tokens an iteration commits, and which (claims G7, G8).
 
-`gptface evaluate edits --methods configs/experiments/decoding64.py`
+`gptface evaluate edits --methods configs/experiments/decoding.py`
 """
 
 

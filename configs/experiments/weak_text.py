@@ -3,17 +3,19 @@
 `configs/gptface/faces64.py` on drawn faces whose caption is about the picture with
 probability rho, and else a headline, a shop line or a name. One checkpoint serves every
 way of guidance: with match token, and 10 % of the examples without a text. An hour
-of one core a point; `launch/sweep.py` runs them.
+of one core a point; `launch/sweep.py` runs them. ":mini" is `configs/gptface/mini.py`,
+for a GPU.
 """
 
 from configs import base
-from configs.gptface import faces64
+from configs.gptface import faces64, mini
 
 
 def get_config(arg: str = ""):
-    arg = base.check(arg, "tiny")
-    config = faces64.get_config(arg)
-    if arg:
+    arg = base.check(arg, "tiny", "mini")
+    large = arg == "mini"
+    config = mini.get_config() if large else faces64.get_config(arg)
+    if arg == "tiny":
         return config
     config.objective.null_fraction = 0.1
     config.total_steps = 1500
@@ -23,9 +25,14 @@ def get_config(arg: str = ""):
     config.objective.matching_alone = 0.083
     config.eval_every = config.checkpoint_every = 250
     config.best_metric = ""  # the last: where texts mean nothing the loss only grows
-    config.data.train = faces64.tokens("synthetic_train")
-    config.data.eval = faces64.tokens("synthetic_validation")
+    tokens = mini.tokens if large else faces64.tokens
+    config.data.train = tokens("synthetic_train")
+    config.data.eval = tokens("synthetic_validation")
     config.data.threads = 1
+    if large:
+        config.batch_size = 128
+        config.eval_every = config.checkpoint_every = 500
+        config.data.workers = 1
     return config
 
 

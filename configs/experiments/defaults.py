@@ -1,5 +1,5 @@
 """What an edit of the bundled model may take by default, at 15 to 16 forward passes an
-iteration. `gptface evaluate edits --methods configs/experiments/defaults64.py`.
+iteration. `gptface evaluate edits --methods configs/experiments/defaults.py`.
 """
 
 PLAIN = {"guidance": "none", "match_token": True, "samples": 16}

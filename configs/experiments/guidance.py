@@ -1,6 +1,6 @@
-"""Ways to steer, as changes to the decoder of `weak_text64` models (claims G4-G8).
+"""Ways to steer, as changes to the decoder of `weak_text` models (claims G4-G8).
 
-`gptface evaluate edits --methods configs/experiments/guidance64.py`; "samples" are
+`gptface evaluate edits --methods configs/experiments/guidance.py`; "samples" are
 candidates of which the best match is kept. The first nine cost about as much as one
 another: four to six forward passes an iteration.
 """

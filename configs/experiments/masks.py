@@ -1,16 +1,17 @@
 """How much is masked, and in what shape (claims G1, G2).
 
 Masked modelling alone, on photographs and drawn faces at 64 px; a quarter of an hour of
-one core a point. `launch/sweep.py` runs them, `gptface evaluate likelihood` compares.
+one core a point. `launch/sweep.py` runs them, `gptface evaluate masked` compares.
+":mini" is `configs/gptface/mini.py`, for a GPU.
 """
 
 from configs import base
-from configs.gptface import faces64
+from configs.gptface import faces64, mini
 
 
 def get_config(arg: str = ""):
-    arg = base.check(arg, "tiny")
-    config = faces64.get_config(arg)
+    arg = base.check(arg, "tiny", "mini")
+    config = mini.get_config() if arg == "mini" else faces64.get_config(arg)
     config.model.match_token = False
     config.model.contrastive_width = 0
     config.model.word_bag = False
@@ -25,12 +26,15 @@ def get_config(arg: str = ""):
     }
     config.data.captions.hard_fraction = 0.0
     config.best_metric = ""  # all after equally many steps
-    if arg:
+    config.total_steps = 1200
+    config.eval_every = config.checkpoint_every = 300
+    config.data.threads = 1
+    if arg == "mini":
+        config.batch_size = 128
+        config.data.workers = 1
+    if arg == "tiny":
+        base.tiny(config)
         config.objective.text_fraction = 1.0  # some at every step
-    else:
-        config.total_steps = 1200
-        config.eval_every = config.checkpoint_every = 300
-        config.data.threads = 1
     return config
 
 
