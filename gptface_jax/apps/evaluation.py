@@ -28,7 +28,7 @@ from gptface_jax.data import (
     transforms,
 )
 from gptface_jax.data.record import Record
-from gptface_jax.evaluate import distributions, edits
+from gptface_jax.evaluate import agreement, distributions, edits
 from gptface_jax.systems.gptface.decode import DecodeConfig
 from gptface_jax.systems.gptface.objective import ObjectiveConfig, make_eval
 
@@ -88,6 +88,7 @@ def judge_edits(
     batch_size: int = 32,
     truth: Callable[[int, str, bool], np.ndarray] | None = None,
     features: Callable[[np.ndarray], np.ndarray] | None = None,
+    people: np.ndarray | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Edits every picture twice an attribute: text for it, text against it.
@@ -106,6 +107,7 @@ def judge_edits(
       truth: (number of the picture, attribute, present) -> the picture as it ought
         to look, uint8 [S,S,3].
       features: uint8 [B,S,S,3] -> [B,D] of a network trained apart.
+      people: [N], who is shown; only of drawn faces.
       progress: show a bar.
 
     Returns:
@@ -114,7 +116,10 @@ def judge_edits(
       [A,3,S,S,3] first picture before, asked, opposite,
       "others_kept": share of the judge's other verdicts that the edits leave alone,
       "seconds": an edit, without compilation; with `truth` "inside_psnr": dB within
-      the region; with `features` "frechet": distance of edits to unedited pictures}.
+      the region; with `features` "frechet": distance of edits to unedited pictures;
+      with `people` too "same_person": share of edits to which, of all other pictures
+      before, the nearest in features is one of the same person, and
+      "same_person_before": that of the pictures before}.
     """
     missing = [a for a in attributes if a not in judge.attributes]
     if missing:
@@ -200,9 +205,16 @@ def judge_edits(
         # A region that is as it ought to be counts as 60 dB.
         figures["inside_psnr"] = float(np.mean(np.minimum(np.concatenate(inside), 60)))
     if features:
+        originals = features(photos)
         figures["frechet"] = distributions.frechet_distance(
-            np.concatenate(drawn_features), features(photos)
+            np.concatenate(drawn_features), originals
         )
+        if people is not None:
+            parts = ("same_person", drawn_features), ("same_person_before", [originals])
+            for name, sets in parts:
+                sums = [agreement.identity_sums(x, originals, people) for x in sets]
+                hits, count = np.sum(sums, axis=0)
+                figures[name] = float(hits / count) if count else float("nan")
     return figures
 
 
@@ -212,6 +224,7 @@ _COLUMNS = {
     "opposite": ("opposite", 3),
     "gap": ("gap", 3),
     "others_kept": ("others kept", 3),
+    "same_person": ("same person", 3),
     "inside_psnr": ("inside, dB", 2),
     "frechet": ("Frechet", 2),
     "seconds": ("s/edit", 3),

@@ -1,4 +1,4 @@
-"""The curves of runs, from their metrics.jsonl, and those of few-shot probes."""
+"""The curves of runs, from their metrics.jsonl, and plots of what was evaluated."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def _pyplot():
         import matplotlib
     except ModuleNotFoundError:
         raise UserError(
-            "curves need matplotlib: pip install 'gptface-jax[plot]'"
+            "plots need matplotlib: pip install 'gptface-jax[plot]'"
         ) from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -239,14 +239,30 @@ def rates(rows: Sequence[Mapping[str, Any]], out: str | os.PathLike) -> None:
     plt.close(figure)
 
 
-def _pyplot():
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise UserError(
-            "plots need matplotlib: pip install 'gptface-jax[plot]'"
-        ) from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+def hidden_codes(
+    figures: Mapping[str, Mapping[str, float]], out: str | os.PathLike
+) -> None:
+    """Draws the likelihood of codes behind spans and random masks, a line a run.
 
-    return plt
+    Args:
+      figures: run -> {"span_40": nats, "random_40": nats, ...}, of `evaluate masked`.
+      out: the picture.
+
+    Raises:
+      UserError: matplotlib is missing.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(
+        1, 2, figsize=(9.2, 3.8), layout="constrained", sharey=True
+    )
+    for axis, kind in zip(axes, ("span", "random")):
+        for values in figures.values():
+            own = {k.split("_")[1]: v for k, v in values.items() if k.startswith(kind)}
+            axis.plot([int(k) for k in own], own.values(), marker="o", ms=4)
+        axis.set_title(f"behind {kind} masks", fontsize=10)
+        axis.set_xlabel("codes hidden, %")
+    axes[0].set_ylabel("nats a hidden code")
+    names = labels(list(figures))
+    figure.legend(names, loc="outside upper center", ncols=len(names), fontsize=8)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)

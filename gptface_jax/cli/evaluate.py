@@ -91,7 +91,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features", help="judge run whose features give Frechet distances (edits)"
     )
-    parser.add_argument("--plot", help="picture of the rates, with spread (edits)")
+    parser.add_argument("--plot", help="picture of the figures (edits, masked)")
     parser.add_argument("--step-size", type=float)
     parser.add_argument("--k", type=int)
     parser.add_argument("--no-match-token", action="store_true")
@@ -145,7 +145,14 @@ def _likelihood(options, evaluation):
 def _masked(options, evaluation):
     _need(options, "run")
     limit = options.limit or 512
-    return {r: evaluation.masked(r, options.ratios, records=limit) for r in options.run}
+    found = {
+        r: evaluation.masked(r, options.ratios, records=limit) for r in options.run
+    }
+    if options.plot:
+        from gptface_jax.apps import plotting
+
+        plotting.hidden_codes(found, options.plot)
+    return found
 
 
 def _matching(options, evaluation):
@@ -174,6 +181,8 @@ def _judge(options, evaluation):
 
 
 def _edits(options, evaluation):
+    import numpy as np
+
     import gptface_jax
     from gptface_jax.apps import pictures, plotting
     from gptface_jax.data import probe
@@ -185,6 +194,7 @@ def _edits(options, evaluation):
     more = {}
     if options.images == "synthetic":
         more["truth"] = evaluation.counterfactuals(_source.spec(options))
+        more["people"] = np.array([record.identity for record in records])
     if options.features:
         more["features"] = evaluation.features_of(options.features)
     about = {

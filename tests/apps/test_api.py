@@ -171,11 +171,17 @@ def test_edits_are_judged(tiny, model, tmp_path, gptface_command, capsys):
     names = ("Smiling", "Eyeglasses")
     config = model.decode_config({"guidance": "none"})
     spec = {"kind": "synthetic", "size": 32, "count": 10, "seed": 4}
+    features = evaluation.features_of(tmp_path / "judge")
+    people = np.array([0, 0, 1, 1, 2])
     figures = evaluation.judge_edits(
         model, judge, records, names, config, batch_size=4, progress=False,
-        truth=evaluation.counterfactuals(spec),
-        features=evaluation.features_of(tmp_path / "judge"),
+        truth=evaluation.counterfactuals(spec), features=features, people=people,
     )  # fmt: skip
+    seen = features(evaluation.pictures_of(records, 32)).astype(float)
+    apart = ((seen[:, None] - seen) ** 2).sum(-1) + np.diag([np.inf] * 5)
+    hits = people[apart.argmin(1)] == people  # number 4 has no other to find
+    assert figures["same_person_before"] == hits[:4].mean()
+    assert 0 <= figures["same_person"] <= 1
     assert set(figures["attributes"]) == set(names)
     assert figures["mean"]["count"] == 10
     assert np.isinf(figures["outside_psnr"])  # composited: bit-identical

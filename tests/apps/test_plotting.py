@@ -63,3 +63,25 @@ def test_the_command_draws_and_prints(runs, tmp_path, gptface_command, capsys):
     assert out.read_bytes().startswith(b"\x89PNG")
     assert gptface_command("plot", tmp_path / "empty", "--out", out) == 2
     assert gptface_command("plot", runs[0], "--smooth", "0") == 2
+
+
+def test_hidden_codes_have_a_line_a_run(tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    out = tmp_path / "m.png"
+    figures = {
+        f"runs/{name}": {"span_15": x, "span_40": x + 1, "random_15": x - 1}
+        for name, x in (("a", 2.0), ("b", 3.0))
+    }
+    plotting.hidden_codes(figures, out)
+    monkeypatch.undo()
+    spans, random = kept[0].axes
+    drawn = [line.get_xydata().tolist() for line in spans.lines]
+    assert drawn == [[[15, 2.0], [40, 3.0]], [[15, 3.0], [40, 4.0]]]
+    assert [line.get_ydata().tolist() for line in random.lines] == [[1.0], [2.0]]
+    (legend,) = kept[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert out.is_file()
+    plt.close(kept[0])
