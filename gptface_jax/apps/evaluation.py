@@ -178,7 +178,9 @@ def judge_edits(
             verdicts[present].append(said[:, column])
             others.append(np.delete(said == before, column, axis=1).mean())
             if truth:
-                wanted = [truth(i, name, present) for i in range(len(photos))]
+                wanted = [
+                    image.fit(truth(i, name, present), size) for i in range(len(photos))
+                ]
                 inside.append(edits.outside_psnr(pasted, np.stack(wanted), ~masks))
             if features:
                 drawn_features.append(features(pasted))

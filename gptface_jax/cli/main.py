@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import glob
 import importlib
 import keyword
 import os
@@ -59,16 +61,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _environment() -> dict[str, str]:
-    """Defaults of environment variables that JAX reads when it starts."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return {
-        # XLA's start-up lines tell a user nothing.
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        # What was compiled once is read the next time; an empty value turns it off.
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache, "gptface_jax"),
-        "JAX_COMPILATION_CACHE_MAX_SIZE": str(4 * 2**30),
-    }
+def _set_environment() -> None:
+    """Sets the variables that JAX reads when it starts, where the user has not.
+
+    What was compiled once is read the next time; an empty JAX_COMPILATION_CACHE_DIR
+    turns it off.
+    """
+    # XLA's start-up lines tell a user nothing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return  # the size of a folder of the user's is the user's
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = os.path.join(home, "gptface_jax")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(4 * 2**30))
+    # A process that was killed between the two files of an entry would keep all later
+    # ones from storing anything: the entry becomes the oldest.
+    for entry in glob.glob(os.path.join(glob.escape(cache), "*-cache")):
+        stamp = f"{entry.removesuffix('-cache')}-atime"
+        with contextlib.suppress(OSError):
+            if not os.path.exists(stamp):
+                with open(stamp, "xb") as file:
+                    file.write(bytes(8))
 
 
 def verb_module(verb: str) -> types.ModuleType:
@@ -100,8 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         wrong = foreign[0] if foreign else f"--config.{overrides[0]}"
         parser.error(f"unknown argument {wrong!r}; see --help")
     options.overrides = overrides
-    for name, value in _environment().items():
-        os.environ.setdefault(name, value)
+    _set_environment()
     try:
         verb.run(options)
     except UserError as error:

@@ -175,7 +175,8 @@ def test_edits_are_judged(tiny, model, tmp_path, gptface_command, capsys):
     people = np.array([0, 0, 1, 1, 2])
     figures = evaluation.judge_edits(
         model, judge, records, names, config, batch_size=4, progress=False,
-        truth=evaluation.counterfactuals(spec), features=features, people=people,
+        truth=evaluation.counterfactuals({**spec, "size": 48}),  # of any size
+        features=features, people=people,
     )  # fmt: skip
     seen = features(evaluation.pictures_of(records, 32)).astype(float)
     apart = ((seen[:, None] - seen) ** 2).sum(-1) + np.diag([np.inf] * 5)

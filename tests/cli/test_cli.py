@@ -280,14 +280,22 @@ def test_training_goes_on_where_it_stopped(tiny, tmp_path, capsys):
 def test_what_is_compiled_is_kept(monkeypatch, tmp_path):
     from gptface_jax.cli import main as module
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = module._environment()
-    assert found["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "gptface_jax")
-    assert int(found["JAX_COMPILATION_CACHE_MAX_SIZE"]) == 4 * 2**30
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    found = module._environment()
-    assert found["JAX_COMPILATION_CACHE_DIR"] == "/home/somebody/.cache/gptface_jax"
+    names = ("JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE")
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    monkeypatch.setattr(module.os, "environ", env)
+    cache = tmp_path / "gptface_jax"
+    cache.mkdir()
+    (cache / "whole-cache").touch()
+    (cache / "whole-atime").write_bytes(b"12345678")
+    (cache / "killed-cache").touch()
+    module._set_environment()
+    assert [env[name] for name in names] == [str(cache), str(4 * 2**30)]
+    assert (cache / "whole-atime").read_bytes() == b"12345678"
+    assert (cache / "killed-atime").read_bytes() == bytes(8)
+    env.clear()
+    env[names[0]] = "mine"  # which may grow as it likes
+    module._set_environment()
+    assert env[names[0]] == "mine" and names[1] not in env
 
 
 @pytest.mark.parametrize("terminal", [True, False])
