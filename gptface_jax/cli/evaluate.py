@@ -143,11 +143,12 @@ def _likelihood(options, evaluation):
 
 
 def _masked(options, evaluation):
+    import tqdm
+
     _need(options, "run")
     limit = options.limit or 512
-    found = {
-        r: evaluation.masked(r, options.ratios, records=limit) for r in options.run
-    }
+    runs = tqdm.tqdm(options.run, unit="run", disable=options.quiet)
+    found = {run: evaluation.masked(run, options.ratios, records=limit) for run in runs}
     if options.plot:
         from gptface_jax.apps import plotting
 
