@@ -41,7 +41,7 @@ def get_sweep():
             f"literal_{rate:g}": {
                 **PLAIN, "guidance": "literal", "step_size": rate, "eq6": True,
             }
-            for rate in (1e-3, 1e-2, 1e-1)
+            for rate in (1e-3, 1e-2, 1e-1, 1.0)
         },
         # Restored or not (G5).
         "free_restored": free,

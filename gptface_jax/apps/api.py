@@ -134,6 +134,7 @@ def save_with_sidecar(
 ) -> None:
     """Writes a picture that a model made, and FILE.json beside it."""
     # The sidecar first: whatever stops this, the rest may be written again.
+    details = {"file": path.name, **details}
     text = json.dumps(details, indent=2) + "\n"
     sidecar = provenance.sidecar(path)
     pictures.write(sidecar, lambda name: pathlib.Path(name).write_text(text))
@@ -144,9 +145,11 @@ def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
     """FILE.png -> FILE.png, FILE.strip.png, FILE.json, which `Edit.save` writes.
 
     Raises:
-      UserError: FILE.json is no sidecar of ours, or FILE exists without one.
+      UserError: FILE.json is no sidecar of ours, FILE exists without one, no folder
+        for it, or an ending that is no format.
     """
     path = pathlib.Path(path)
+    pictures.check(path)
     strip, sidecar = path.with_suffix(".strip.png"), provenance.sidecar(path)
     ours = provenance.read_sidecar(path) is not None
     for taken in (sidecar, path, strip):
@@ -519,6 +522,8 @@ class Model:
             theirs = images.decode_mask(seam, (height, width))
         if theirs.all():
             raise UserError("the seam leaves nothing of the first photo")
+        if band <= 0:
+            raise UserError(f"band is {band}; draw more than 0 tokens along the seam")
         cell = min(height, width) / max(self.editor.gptface.config.layout.grid)
         if colours:
             strip = images.near(theirs, 2 * cell)

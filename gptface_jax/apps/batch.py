@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import dataclasses
 import hashlib
@@ -25,6 +26,7 @@ VERBS = ("edit", "inpaint", "restore", "stitch", "tag", "caption")
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Arguments that name files, which a job gives relative to the file of jobs.
 _FILES = ("image", "mask", "damage", "first", "second", "seam")
+_PLACES = ("mask", "box", "region")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -75,11 +77,13 @@ def read_jobs(
     if path.is_dir():
         first = "first" if verb == "stitch" else "image"
         pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
-        lines = [json.dumps({"id": p.stem, first: p.name}) for p in pictures]
+        names = _names(pictures)
+        lines = [json.dumps({"id": n, first: p.name}) for n, p in zip(names, pictures)]
         base = path
     else:
         try:
-            lines = path.read_text("utf-8").splitlines()
+            # Not at every line end of Unicode's: a JSON text may hold some.
+            lines = path.read_text("utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(
@@ -102,6 +106,17 @@ def read_jobs(
     return jobs
 
 
+def _names(pictures: Sequence[pathlib.Path]) -> list[str]:
+    """Ids of a folder's pictures: their names, where one is taken with the ending."""
+    stems = collections.Counter(p.stem for p in pictures)
+    found: list[str] = []
+    for number, path in enumerate(pictures, 1):
+        name = path.stem if stems[path.stem] == 1 else path.name
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:190] or "picture"
+        found.append(f"{name}-{number}" if name in found else name)
+    return found
+
+
 def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> Job:
     name = f"{number:06d}"
     try:
@@ -118,6 +133,8 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
             straight = key == "seam" and values[key] in SEAMS
             if isinstance(values[key], str) and not straight:
                 values[key] = str(base / values[key])
+        if any(place in values for place in _PLACES):
+            defaults = {k: v for k, v in defaults.items() if k not in _PLACES}
         known, values = _arguments(verb), {**defaults, **values}
         for key in values:
             if key not in known:
@@ -193,7 +210,9 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(folder, jax.process_index(), jax.process_count())
     mine = jobs[jax.process_index() :: jax.process_count()]
-    todo = [job for job in mine if not results.has(job, model.digest)]
+    todo = [job for job in mine if not results.has(job, model.digest, ending, strips)]
+    given = {v for job in jobs for k, v in job.values.items() if k in _FILES}
+    given = {os.path.abspath(v) for v in given if isinstance(v, str)}
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
 
     def advance(job: Job, steps, answer):
@@ -201,6 +220,14 @@ def run(
         try:
             if job.error:
                 raise UserError(job.error)
+            if isinstance(answer, Exception):
+                raise answer
+            target = folder / f"{job.name}{ending}"
+            if os.path.abspath(target) in given:
+                raise UserError(
+                    f"'{target}' is a picture to work on and would be lost; write to "
+                    "another folder"
+                )
             if steps is None:
                 steps = _steps(model, verb, job)
             try:
@@ -243,13 +270,23 @@ def run(
                 group = waiting.pop(largest)
                 if group[size:]:
                     waiting[largest] = group[size:]
-                answers = model.editor.answer([r for *_, r in group[:size]], size)
+                answers = _answers(model.editor, [r for *_, r in group[:size]], size)
                 for (job, steps, _), answer in zip(group, answers):
                     pending.add(pool.submit(advance, job, steps, answer))
             else:
                 break
     results.sort(jobs)
     return counts
+
+
+def _answers(editor, requests: Sequence[Any], size: int) -> list[Any]:
+    """The answer to each request, or the exception that it raises by itself."""
+    try:
+        return editor.answer(requests, size)
+    except Exception as error:  # of one of them, or of their common options
+        if len(requests) == 1:
+            return [error]
+        return [_answers(editor, [request], size)[0] for request in requests]
 
 
 def _first(queue: Iterable[Job], count: int):
@@ -314,12 +351,17 @@ class Results:
     def __exit__(self, *_):
         self.file.close()
 
-    def has(self, job: Job, model: str) -> bool:
-        """Whether this very job was finished by this very model."""
+    def has(self, job: Job, model: str, ending: str, strips: bool) -> bool:
+        """Whether this very job was finished by this very model, files and all."""
         row = self.rows.get(job.name, {})
         same = row.get("job") == job.digest and row.get("model") == model
-        there = "file" not in row or (self.folder / row["file"]).is_file()
-        return same and there and "error" not in row
+        if not same or "error" in row:
+            return False
+        if "file" not in row:
+            return True
+        path = self.folder / f"{job.name}{ending}"
+        wanted = [path, *([path.with_suffix(".strip.png")] if strips else [])]
+        return row["file"] == path.name and all(p.is_file() for p in wanted)
 
     def add(self, job: Job, model: str, found: dict) -> None:
         row = {"id": job.name, "job": job.digest, "model": model, **found}

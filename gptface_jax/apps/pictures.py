@@ -15,6 +15,7 @@ from gptface_jax.apps import provenance
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.image import tokens_to_pixels
 
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
 
 
@@ -191,22 +192,30 @@ def save(
     Raises:
       UserError: an ending that is no picture format, no such folder, disk full.
     """
-    path = os.fspath(path)
-    ending = os.path.splitext(path)[1].lower()
-    formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-    if ending not in formats:
-        raise UserError(
-            f"'{path}' ends in '{ending}'; write a .png (exact), .jpg or .webp"
-        )
-    picture, options = Image.fromarray(image), {}
-    if details and formats[ending] == "PNG":
+    kind, picture, options = check(path), Image.fromarray(image), {}
+    if details and kind == "PNG":
         options["pnginfo"] = chunks = PngImagePlugin.PngInfo()
         chunks.add_text("Comment", _mark(details))
         chunks.add_text("gptface_jax", json.dumps(details))
         chunks.add_itxt("XML:com.adobe.xmp", provenance.packet(details).decode())
     elif details:
         options |= {**_metadata(details), "quality": 95}
-    write(path, lambda partial: picture.save(partial, formats[ending], **options))
+    write(path, lambda partial: picture.save(partial, kind, **options))
+
+
+def check(path: str | os.PathLike) -> str:
+    """Pillow's name of the format that a path's ending asks for.
+
+    Raises:
+      UserError: an ending that is no picture format.
+    """
+    path = os.fspath(path)
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in _FORMATS:
+        raise UserError(
+            f"'{path}' ends in '{ending}'; write a .png (exact), .jpg or .webp"
+        )
+    return _FORMATS[ending]
 
 
 def write(path: str | os.PathLike, writer: Callable[[str], Any]) -> None:

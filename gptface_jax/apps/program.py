@@ -148,6 +148,7 @@ def write(
     settings["program"] = {
         "file": NAME,
         "platforms": list(platforms),
+        "details": {**model.details(True, "", 0, config), "samples": samples},
         "batch_size": batch_size,
         "size": size,
         "max_text_tokens": words,

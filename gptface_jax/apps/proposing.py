@@ -143,7 +143,8 @@ def mask_tokens(
     if prior is not None:
         smooth = prior * (0.4 + 0.6 * smooth)
     count = max(1, round(area * smooth.size))
-    chosen = smooth >= np.sort(smooth.ravel())[-count]
+    # What never counts is not taken, even where fewer are left than asked for.
+    chosen = (smooth >= np.sort(smooth.ravel())[-count]) & (smooth > 0)
     labels, number = ndimage.label(chosen)
     sizes = ndimage.sum_labels(chosen, labels, np.arange(1, number + 1))
     return np.isin(labels, 1 + np.flatnonzero(sizes >= sizes.max() / 2))

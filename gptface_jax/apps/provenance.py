@@ -113,11 +113,18 @@ def sidecar(path: str | os.PathLike) -> pathlib.Path:
 
 
 def read_sidecar(path: str | os.PathLike) -> dict[str, Any] | None:
-    """The details beside a picture, None where FILE.json is absent or not ours."""
+    """The details beside a picture, None where FILE.json is absent or not its own.
+
+    That of FILE.png is none of FILE.jpg; both files may be given another name.
+    """
     try:
-        return _details(sidecar(path).read_text("utf-8"))
+        details = _details(sidecar(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
+    name = details and pathlib.Path(str(details.get("file")))
+    path = pathlib.Path(path)
+    other = name and name.stem == path.stem and name.suffix != path.suffix
+    return None if other else details
 
 
 def _details(text: str) -> dict[str, Any] | None:
@@ -126,7 +133,7 @@ def _details(text: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     ours = isinstance(details, dict) and isinstance(details.get("edited"), bool)
-    return details if ours else None
+    return details if ours and isinstance(details.get("chain", []), list) else None
 
 
 def _name(prefixed: str) -> str:

@@ -4,9 +4,11 @@ pip install jax numpy pillow safetensors tokenizers flatbuffers
 python edit.py --image photo.jpg --mask mask.png --text "a smiling woman" --out new.png
 
 The mask is a picture, white = may change. The program sees the photo's central square.
+How the picture was made is in its metadata and in new.json beside it.
 """
 
 import argparse
+import datetime
 import json
 import pathlib
 
@@ -75,6 +77,9 @@ def main():
     parser.add_argument("--text", default="")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    out = pathlib.Path(options.out)
+    if out.suffix.lower() != ".png":
+        parser.error(f"--out {out} must end in .png, which is exact")
     editor = Editor()
     count, size = editor.about["batch_size"], editor.about["size"]
     photo = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
@@ -93,10 +98,23 @@ def main():
     drawn = Image.fromarray(found["images"][0]).resize((side, side))
     # Outside the mask every pixel stays the photo's own.
     photo.paste(drawn, box, mask.crop(box).point(lambda level: 255 * (level > 127)))
+    details = {
+        "file": out.name,
+        **editor.about["details"],
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "text": options.text,
+        "seed": options.seed,
+        "mask": {"file": pathlib.Path(options.mask).name},
+        "size": list(photo.size),
+        "crop": list(box),
+        "final_log_prob": float(found["final_log_prob"][0]),
+    }
     info = PngImagePlugin.PngInfo()
+    info.add_text("gptface_jax", json.dumps(details))
     info.add_text("Comment", "Edited by a generative model (gptface_jax)")
     info.add_itxt("XML:com.adobe.xmp", XMP)
-    photo.save(options.out, pnginfo=info)
+    out.with_suffix(".json").write_text(json.dumps(details, indent=2) + "\n")
+    photo.save(out, pnginfo=info)
     print(f"p(text matches) {np.exp(found['final_log_prob'][0]):.3f} -> {options.out}")
 
 

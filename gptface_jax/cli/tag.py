@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     verb, arguments = "tag", {"count": options.count}
-    if options.caption:
+    if options.caption is not None:
         verb, arguments = "caption", {"words": options.caption}
     arguments |= {"seed": options.seed, **_photo.decode_options(options)}
     if options.jobs:
@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> None:
         label, *figures = row.values()
         print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
     if options.json:
-        record = {"image": options.image, "model": model.digest, "found": found}
+        record = {"image": options.image, "model": model.digest, "options": arguments}
+        record["found"] = found
         pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -61,7 +62,7 @@ def _read(model, options: argparse.Namespace, arguments: dict):
     if options.text:
         for text, match in zip(options.text, model.match(options.image, options.text)):
             yield {"text": text, "match": float(match)}
-    elif options.caption:
+    elif options.caption is not None:
         for text, match in model.caption(options.image, **arguments):
             yield {"text": text, "match": match}
     else:

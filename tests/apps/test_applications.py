@@ -217,7 +217,8 @@ def test_the_largest_pieces_of_what_stands_out():
     assert mask[2:4, 2:4].all() and mask.sum() <= 20
     prior = np.zeros((8, 8))
     prior[:, 4:] = 1.0
-    assert not proposing.mask_tokens(salience, 0.1, prior)[:, :4].any()
+    for area in (0.1, 0.6):  # more than there is, too
+        assert not proposing.mask_tokens(salience, area, prior)[:, :4].any()
 
 
 def test_the_commands(tiny, faces, tmp_path, capsys, gptface_command):

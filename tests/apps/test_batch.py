@@ -85,11 +85,13 @@ def test_bad_jobs_stop_no_other(model, photos, tmp_path):
         {**good, "id": "broken", "image": "broken.jpg"},
         {**good, "id": "strange", "image": 3},
         {**good, "id": "options", "k": 0},
+        {**good, "id": "grown", **QUICK, "grow": "1"},  # in a batch with "good"
+        {**good, "id": "depth", "guidance": "ascent_norm", "last_blocks": 99},
         {**good, "id": "other", **QUICK, "box": None, "region": "mouth"},
     )
     out = tmp_path / "out"
     counts = run(model, batch.read_jobs(path, "edit"), out)
-    assert counts == {"done": 12, "failed": 10, "skipped": 0}
+    assert counts == {"done": 14, "failed": 12, "skipped": 0}
     said = {name: row.get("error", "") for name, row in rows(out).items()}
     assert said.pop("good") == said.pop("other") == ""
     for name, part in (
@@ -103,6 +105,8 @@ def test_bad_jobs_stop_no_other(model, photos, tmp_path):
         ("broken", "broken.jpg"),
         ("strange", "TypeError"),
         ("options", "k is 0"),
+        ("grown", "TypeError"),
+        ("depth", "99"),
     ):
         assert part in said[name], (name, said[name])
     assert (
@@ -237,3 +241,42 @@ def test_devices_and_processes_share_the_jobs(model, tiny, photos, tmp_path):
         )
         np.testing.assert_array_equal(one, eight)
         np.testing.assert_array_equal(one, two)
+
+
+def test_any_names_of_a_folder_make_ids(photos):
+    for name in ("_DSC1", "IMG 1", "IMG-1", "j\u00fcrgen", "face1"):
+        (photos / f"{name}.jpg").touch()
+    names = [job.name for job in batch.read_jobs(photos, "edit", {"text": "x"})]
+    assert not any(job.error for job in batch.read_jobs(photos, "edit", {"text": "x"}))
+    assert sorted(names) == sorted([
+        "DSC1", "IMG-1", f"IMG-1-{names.index('IMG-1') + 2}", "j-rgen", "face0",
+        "face1.jpg", "face1.png", "face2", "face3", "face4",
+    ])  # fmt: skip
+
+
+def test_what_a_line_says_of_the_place_replaces_the_default(photos):
+    line = '{"image": "face0.png", "box": [0, 0, 9, 9], "text": "a\u2028man"}'
+    path = photos / "jobs.jsonl"
+    path.write_text("\ufeff" + line + "\n", "utf-8")
+    (job,) = batch.read_jobs(path, "edit", {"region": "hat", "seed": 3})
+    assert not job.error and "region" not in job.values
+    assert job.values["box"] == [0, 0, 9, 9] and job.values["seed"] == 3
+
+
+def test_a_picture_to_work_on_is_not_overwritten(model, photos):
+    before = (photos / "face0.png").read_bytes()
+    line = {"id": "face0", "image": "face0.png", "text": "a man", "region": "hat"}
+    jobs = batch.read_jobs(jobs_file(photos, {**line, **QUICK}), "edit")
+    assert run(model, jobs, photos) == {"done": 1, "failed": 1, "skipped": 0}
+    assert "would be lost" in rows(photos)["face0"]["error"]
+    assert (photos / "face0.png").read_bytes() == before
+
+
+def test_another_format_is_another_result(model, photos, tmp_path):
+    jobs = batch.read_jobs(photos, "edit", {"text": "a", "region": "hat", **QUICK})
+    run(model, jobs[:1], tmp_path / "out")
+    again = {"done": 0, "failed": 0, "skipped": 1}
+    assert run(model, jobs[:1], tmp_path / "out") == again
+    counts = run(model, jobs[:1], tmp_path / "out", strips=True)
+    assert counts["done"] == 1 and (tmp_path / "out" / "face0.strip.png").is_file()
+    assert run(model, jobs[:1], tmp_path / "out", strips=True) == again

@@ -59,7 +59,7 @@ def test_wrong_networks_are_named(tmp_path):
     for config, said in (
         (PerceptualConfig(1.0, "vgg", "x"), "network is 'vgg'; use one of lpips"),
         (PerceptualConfig(1.0, "classifier", ""), "path is empty"),
-        (PerceptualConfig(1.0, "classifier", str(tmp_path / "no")), "does not exist"),
+        (PerceptualConfig(1.0, "classifier", str(tmp_path / "no")), "not found"),
     ):
         with pytest.raises(UserError, match=said):
             perceptual.open_distance(config)

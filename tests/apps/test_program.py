@@ -1,5 +1,6 @@
 """The StableHLO program: the edits of the library, without its code."""
 
+import json
 import os
 import subprocess
 import sys
@@ -92,6 +93,12 @@ def test_its_script_edits_a_photo(folder, tmp_path):
     )
     edited = Image.open(tmp_path / "b.png")
     assert "generative" in edited.text["Comment"]
+    details = json.loads((tmp_path / "b.json").read_text())
+    assert details == json.loads(edited.text["gptface_jax"])
+    assert details["model"] == gptface_jax.load(folder).digest
+    assert details["decode"]["k"] == 24 and details["samples"] == 2
+    assert details["text"] == "a man" and details["mask"] == {"file": "m.png"}
+    assert provenance.read_sidecar(tmp_path / "b.png") == details
     assert provenance.read(edited)[0] == provenance.EDITED
     changed = (np.asarray(edited) != photo).any(-1)
     assert changed.any() and not changed[mask == 0].any()

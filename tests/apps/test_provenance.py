@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gptface_jax.apps import pictures, provenance
+from gptface_jax.apps import api, pictures, provenance
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
 
 DETAILS = {
@@ -135,3 +136,17 @@ def test_cells_are_where_the_sheet_has_its_pictures():
     for picture, (x0, y0, x1, y1) in zip(shown, pictures.cells(5, 2)):
         assert (page[y0:y1, x0:x1] == picture[0, 0]).all()
         assert (page[y0 - 1, x0:x1] == 255).all() and (page[y0:y1, x1] == 255).all()
+
+
+def test_a_sidecar_belongs_to_one_file(tmp_path):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    details = {"edited": True, "software": "x", "text": "a"}
+    api.save_with_sidecar(picture, tmp_path / "photo.png", details)
+    assert provenance.read_sidecar(tmp_path / "photo.png")["text"] == "a"
+    Image.fromarray(picture).save(tmp_path / "photo.jpg")  # what it was made of
+    assert provenance.details_of(tmp_path / "photo.jpg") is None
+    assert len(api.outputs(tmp_path / "photo.png")) == 3
+    with pytest.raises(UserError, match="is not of an earlier edit"):
+        api.outputs(tmp_path / "photo.jpg")
+    with pytest.raises(UserError, match="ends in '.bmp'"):
+        api.outputs(tmp_path / "photo.bmp")

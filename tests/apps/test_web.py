@@ -242,7 +242,7 @@ def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
     pixels, sidecar = opened(files)
     same = model.edit(face, "a hat", mask, **options, trace=True)
     np.testing.assert_array_equal(pixels, np.asarray(same.image))
-    expected = json.loads(json.dumps(same.details))
+    expected = json.loads(json.dumps({"file": "edited.png", **same.details}))
     assert sidecar | {"date": ""} == expected | {"date": ""}
     plain = {"k": 64, "samples": 1, "api_name": "/edit"}
     files = client.predict(photo, "a hat", None, "hair", **plain)
@@ -271,7 +271,7 @@ def test_errors_are_one_line(client, photo, tmp_path, capfd):
     words = gradio_client.handle_file(tmp_path / "words.png")
     large = tmp_path / "large.png"
     Image.new("1", (9000, 9000)).save(large)
-    rest = (None, "mouth", 0.01, 64, 0, 1)
+    rest = (None, "mouth", 1, 0, 64, 0, 1)
     for given, text, said in (
         (words, "a man", "not a picture that can be read"),
         (gradio_client.handle_file(large), "a man", "pixels"),
@@ -336,6 +336,28 @@ def test_uploads_have_a_limit(address):
     assert httpx.post(where, json={"data": ["x" * 200_000]}).status_code == 413
     parts = (b"x" for _ in range(3))  # of no stated length
     assert httpx.post(where, content=parts).status_code == 413
+
+
+def test_nothing_passes_the_queue_or_the_limit_by(address):
+    url = f"{address}gradio_api/run/edit"
+    assert httpx.post(url, json={"data": []}).status_code >= 400
+    for path in ("run/upload", "call/upload"):
+        answer = httpx.post(f"{address}gradio_api/{path}", content=bytes(200_000))
+        assert answer.status_code == 413
+
+
+def test_what_was_handed_out_goes_after_an_hour(tmp_path):
+    from gptface_jax.apps.web import desk
+
+    made = desk.Desk(None, 0, 1, 1, str(tmp_path))
+    old, new = pathlib.Path(made.folder()), pathlib.Path(made.folder())
+    (old / "x.png").touch()
+    os.utime(old, (0, 0))
+    other = tmp_path / "of-gradio"
+    other.mkdir()
+    os.utime(other, (0, 0))
+    made.folder()
+    assert not old.exists() and new.exists() and other.exists()
 
 
 def test_the_command_listens_here_and_leaves_nothing(

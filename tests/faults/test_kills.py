@@ -131,6 +131,7 @@ def test_a_full_disk_stops_and_the_run_goes_on_when_there_is_room(
     where, resize = small_disk
     expected, _ = undisturbed(1)
     options = {**OPTIONS, "config": {**CONFIG, "keep": 30}}
+    options["logs"] = tmp_path / "log"  # the disk may have no room for them
     ((status, _, errors),) = run(where / "run", **options)
     assert status == 1
     assert "No space left on device" in errors and "free some space" in errors

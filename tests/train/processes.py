@@ -14,17 +14,20 @@ from simulated_devices import free_port
 HERE = pathlib.Path(__file__).parent
 
 
-def run(workdir, count=1, *, kill_after=None, victim=0, seconds=240, **options):
+def run(
+    workdir, count=1, *, kill_after=None, victim=0, seconds=240, logs=None, **options
+):
     """Runs COUNT processes; when one ends in error the others are killed, as SLURM
     does.
 
     Args:
-      workdir: of the run; logs are written beside it.
+      workdir: of the run.
       count: processes, which share eight devices.
       kill_after: seconds after the first batch was asked for (when compiling begins)
         until process `victim` is killed.
       victim: see there.
       seconds: until all are killed.
+      logs: how their names begin; default beside the workdir.
       options: of the worker.
 
     Returns:
@@ -32,7 +35,8 @@ def run(workdir, count=1, *, kill_after=None, victim=0, seconds=240, **options):
     """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE)}
     port, options = free_port(), json.dumps(options)
-    logs = [(f"{workdir}.out.{i}", f"{workdir}.err.{i}") for i in range(count)]
+    logs = logs or workdir
+    logs = [(f"{logs}.out.{i}", f"{logs}.err.{i}") for i in range(count)]
     workers = []
     for i, (out, err) in enumerate(logs):
         arguments = [str(i), str(count), str(port), str(workdir), options]

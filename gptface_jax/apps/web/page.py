@@ -76,15 +76,19 @@ def build(desk: Desk, keep: int = 3600) -> gr.Blocks:
 
 def _api(desk: Desk) -> None:
     """Edit and propose without the page's state; the other verbs are their tabs'."""
+
+    def number(value, label, least, most, **options):
+        return gr.Number(value, label=label, minimum=least, maximum=most, **options)
+
     with gr.Group(visible=False):
         photo, mask = (gr.File(label=name, type="binary") for name in ("photo", "mask"))
         text, region = gr.Textbox(label="text"), gr.Textbox(label="region")
-        weight = gr.Number(desk.model.decode.cfg, label="weight")
-        strength = gr.Number(work.strength(desk.model), label="strength")
-        k = gr.Number(desk.model.decode.k, precision=0, label="k")
+        weight = number(desk.model.decode.cfg, "weight", 0, 16)
+        strength = number(work.strength(desk.model), "strength", 0, 1)
+        k = number(desk.model.decode.k, "k", 1, 64, precision=0)
         seed = gr.Number(desk.seed, precision=0, label="seed")
-        samples = gr.Number(0, precision=0, label="samples")
-        area = gr.Number(None, label="area")
+        samples = number(0, "samples", 0, 32, precision=0)
+        area = number(None, "area", 0, 1)
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
         edits, proposes = gr.Button(), gr.Button()

@@ -15,13 +15,15 @@ from gptface_jax.data import image as images
 
 _WAITING = 32  # requests in the queue; more are refused
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+_UPLOAD = "/gradio_api/upload"
+_TOGETHER = 16  # files of the largest size in one upload
 _SESSIONS = 64  # whose photos are kept; the oldest go first
 
 
 class Guard:
     """Refuses links, which gradio would fetch, and bodies larger than an upload.
 
-    Uploads themselves are counted file by file, by gradio.
+    Uploads, the only bodies of several files, are counted file by file by gradio too.
     """
 
     def __init__(self, app, most: int):
@@ -40,10 +42,11 @@ class Guard:
     def _refused(self, scope) -> tuple[int, str] | None:
         if "://" in scope["path"]:
             return 403, "no links"
-        if scope["method"] == "POST" and not scope["path"].endswith("/upload"):
+        if scope["method"] == "POST":
+            most = self.most * (_TOGETHER if scope["path"] == _UPLOAD else 1)
             length = dict(scope["headers"]).get(b"content-length", b"")
-            if not length.isdigit() or int(length) > self.most:
-                return 413, f"at most {self.most:,} bytes, of a length that is stated"
+            if not length.isdigit() or int(length) > most:
+                return 413, f"at most {most:,} bytes, of a length that is stated"
         return None
 
 
@@ -77,11 +80,13 @@ def serving(
     for name, value in (("concurrency", concurrency), ("max_mb", max_mb)):
         if value <= 0:
             raise UserError(f"{name} is {value}; use a number above 0")
+    if not 0 < max_pixels <= images.MAX_PIXELS:
+        raise UserError(f"max_pixels is {max_pixels}; use 1 to {images.MAX_PIXELS}")
     pixels = Image.MAX_IMAGE_PIXELS
     with tempfile.TemporaryDirectory(prefix="gptface-serve-") as folder:
         os.environ |= {**OFFLINE, "GRADIO_TEMP_DIR": folder}
         page = _page(model, seed, max_pixels, concurrency, folder)
-        page.queue(max_size=_WAITING)
+        page.queue(max_size=_WAITING, api_open=False)  # nothing passes the queue by
         _launch(page, folder, host, port, int(max_mb * 2**20))
         Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this
         try:

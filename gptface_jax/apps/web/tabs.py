@@ -14,6 +14,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import regions
 
 _PROPOSED = "proposed by the model"
+_SENTENCES = 32  # at once
 
 
 def restore(desk: Desk) -> None:
@@ -54,7 +55,7 @@ def stitch(desk: Desk) -> None:
             second = photo_input(desk, "Second", elem_id="second")
             seam = gr.Radio(api.SEAMS, value="vertical", label="Seam")
             at = gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Place of the seam")
-            band = gr.Slider(1, 4, 2, step=0.5, label="Tokens along it drawn anew")
+            band = gr.Slider(1, 4, 1, step=0.5, label="Tokens along it drawn anew")
             text = gr.Textbox(label="Sentence, if there is one to follow")
             seed = gr.Number(desk.seed, precision=0, label="Seed")
             run = gr.Button("Stitch", variant="primary", elem_id="stitch")
@@ -114,6 +115,8 @@ def describe(desk: Desk) -> None:
         lines = [line for line in lines if line.strip()]
         if not lines:
             raise UserError("there is no sentence; write one a line")
+        if len(lines) > _SENTENCES:
+            raise UserError(f"{len(lines)} sentences; give at most {_SENTENCES}")
         return _matches(zip(lines, desk.model.match(pixels, lines)))
 
     private = {"api_visibility": "private", **desk.busy}
