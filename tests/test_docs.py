@@ -98,13 +98,18 @@ def test_ci_and_the_guide_repeat_the_readme():
 _TINY_CACHE = ("--config.data.image_ids=cache",)
 _OUTPUTS = (
     "photos", "tokens/", "runs/", "edited.png", "reconstructions.png", "pixels.png",
-    "comparison.png", "again",
+    "comparison.png", "masks.png",
+    "again",
 )  # fmt: skip
 # What `launch/sweep.py` trains, and a run that stands for it.
 _SWEPT = {
     "runs/tokenizers64/f8_1024": "runs/vqgan64",
     "runs/tokenizers64/f16_1024": "runs/vqgan64",
     "runs/weak_text/rho_1": "runs/gptface64",
+    **{
+        f"runs/masks/{name}": "runs/gptface64"
+        for name in ("span", "random", "mixed", "span_40", "span_10_to_100")
+    },
 }
 
 
