@@ -536,11 +536,15 @@ class Model:
         config = self.decode_config(decode) if text else self._without_text(decode)
         said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}
         framed = shown, crop, {**said, "pixels": int(shown.sum())}
+        notes = []
+        if (mask & ~shown).any():
+            notes.append("outside the central square the seam is a plain cut")
         return (
             yield from self._run(
-                joined, text, framed, seed, samples, True, int(cell / 2), 0, config, []
+                joined, text, framed, seed, samples, True, int(cell / 2), 0, config,
+                notes,
             )
-        )
+        )  # fmt: skip
 
     def sample(
         self, count: int = 1, text: str = "", *, seed: int = 0, **decode: Any

@@ -85,6 +85,10 @@ def test_two_photos_are_joined_along_any_seam(model, faces):
     first, second = faces
     joined = model.stitch(first, second, colours=False)
     after, band = np.asarray(joined.image), joined.mask
+    assert joined.details["notes"] == []
+    tall = [np.pad(face, ((0, 40), (0, 0), (0, 0))) for face in faces]
+    (note,) = model.stitch(*tall, colours=False).details["notes"]
+    assert "outside the central square" in note
     assert band[:, 48].all() and not band[:, :30].any() and not band[:, 66:].any()
     np.testing.assert_array_equal(after[:, :30], first[:, :30])
     np.testing.assert_array_equal(after[:, 66:], second[:, 66:])
@@ -100,6 +104,7 @@ def test_two_photos_are_joined_along_any_seam(model, faces):
     assert inside.mask[40, 20] and not inside.mask[40, 40]
     for wrong, said in (
         ({"at": 1.0}, "at is 1.0"),
+        ({"band": 0}, "band is 0"),
         ({"seam": np.full((96, 96), 255, np.uint8)}, "nothing of the first"),
     ):
         with pytest.raises(UserError, match=said):
