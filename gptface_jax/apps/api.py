@@ -145,8 +145,8 @@ def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
     """FILE.png -> FILE.png, FILE.strip.png, FILE.json, which `Edit.save` writes.
 
     Raises:
-      UserError: FILE.json is no sidecar of ours, FILE exists without one, no folder
-        for it, or an ending that is no format.
+      UserError: FILE.json is no sidecar of ours, FILE exists without one, or an
+        ending that is no format.
     """
     path = pathlib.Path(path)
     pictures.check(path)

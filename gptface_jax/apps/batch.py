@@ -211,8 +211,8 @@ def run(
     results = Results(folder, jax.process_index(), jax.process_count())
     mine = jobs[jax.process_index() :: jax.process_count()]
     todo = [job for job in mine if not results.has(job, model.digest, ending, strips)]
-    given = {v for job in jobs for k, v in job.values.items() if k in _FILES}
-    given = {os.path.abspath(v) for v in given if isinstance(v, str)}
+    files = (job.values.get(key) for job in jobs for key in _FILES)
+    given = {os.path.abspath(file) for file in files if isinstance(file, str)}
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
 
     def advance(job: Job, steps, answer):
@@ -223,7 +223,8 @@ def run(
             if isinstance(answer, Exception):
                 raise answer
             target = folder / f"{job.name}{ending}"
-            if os.path.abspath(target) in given:
+            draws = hasattr(getattr(model, verb), "steps")
+            if draws and os.path.abspath(target) in given:
                 raise UserError(
                     f"'{target}' is a picture to work on and would be lost; write to "
                     "another folder"
