@@ -112,6 +112,11 @@ def shade(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], mixed, image)
 
 
+def of_mask(mask: np.ndarray) -> np.ndarray:
+    """A mask bool [H,W] as a picture, white = may change; uint8 [H,W,3]."""
+    return np.where(mask[..., None], np.uint8([255] * 3), np.uint8(0))
+
+
 def before_mask_after(
     before: np.ndarray, mask: np.ndarray, after: np.ndarray, text: str
 ) -> np.ndarray:

@@ -80,6 +80,10 @@ def main():
     out = pathlib.Path(options.out)
     if out.suffix.lower() != ".png":
         parser.error(f"--out {out} must end in .png, which is exact")
+    sidecar = out.with_suffix(".json")
+    for taken in (out, sidecar):
+        if taken.exists():
+            parser.error(f"{taken} exists; write to another name")
     editor = Editor()
     count, size = editor.about["batch_size"], editor.about["size"]
     photo = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
@@ -113,7 +117,7 @@ def main():
     info.add_text("gptface_jax", json.dumps(details))
     info.add_text("Comment", "Edited by a generative model (gptface_jax)")
     info.add_itxt("XML:com.adobe.xmp", XMP)
-    out.with_suffix(".json").write_text(json.dumps(details, indent=2) + "\n")
+    sidecar.write_text(json.dumps(details, indent=2) + "\n")
     photo.save(out, pnginfo=info)
     print(f"p(text matches) {np.exp(found['final_log_prob'][0]):.3f} -> {options.out}")
 

@@ -2,7 +2,8 @@
 
 gptface edit --image photo.jpg --region mouth --text "a smiling woman" --out new.png
 
-Without --mask, --box or --region the model proposes a region by itself. Edits follow
+Without --mask, --box or --region the model proposes a region by itself; --propose
+writes that as a mask to correct in a paint program and to give as --mask. Edits follow
 one another by --then hair "a woman with black hair" --then hat "a woman wearing a hat".
 
 Beside FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask,
@@ -34,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("REGION", "TEXT"),
         help="a further edit of the result; repeatable",
     )
+    parser.add_argument(
+        "--propose",
+        action="store_true",
+        help="edit nothing: --out gets the proposed mask, white = change, and "
+        "FILE.strip.png shows it on the photo",
+    )
     _jobs.add_arguments(parser)
 
 
@@ -46,6 +53,8 @@ def run(options: argparse.Namespace) -> None:
         "step_size": options.step_size,
         **_photo.arguments(options),
     }
+    if options.propose:
+        return _propose(options)
     if options.jobs:
         if options.then:
             raise UserError("--then goes on from one photo; leave it out with --jobs")
@@ -61,3 +70,29 @@ def run(options: argparse.Namespace) -> None:
         with _photo.clock(f"edit {number + 2} of {len(options.then) + 1}"):
             edit = model.edit(edit, **{**given, "region": region, "text": text})
     _photo.finish(edit, options.out)
+
+
+def _propose(options: argparse.Namespace) -> None:
+    given = {"--then": options.then, "--jobs": options.jobs, "--mask": options.mask}
+    given |= {"--box": options.box, "--region": options.region}
+    for flag, value in given.items():
+        if value:
+            raise UserError(f"{flag} does not go with --propose, which finds a region")
+    _jobs.need(options, "image", "text")
+    _photo.check_out(options, options.image)
+
+    from gptface_jax.apps import api, pictures
+    from gptface_jax.data import image
+
+    crop = _photo.box(options.crop, "--crop")
+    with _photo.clock("looking for the region"):
+        photo = image.decode(options.image)
+        mask = _photo.load(options).propose(
+            photo, options.text, area=options.area, crop=crop
+        )
+    path, strip, _ = api.outputs(options.out)
+    pictures.save(pictures.of_mask(mask), path)
+    shown = [photo, pictures.shade(photo, mask)]
+    captions = ["photo", f"may change: {options.text}"]
+    pictures.save(pictures.sheet(shown, 2, captions, cell=256), strip)
+    print(f"wrote {path}, {strip}; correct the mask and go on with --mask {path}")

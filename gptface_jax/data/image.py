@@ -223,14 +223,6 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(filtered)
 
 
-def crop_square(image: np.ndarray) -> np.ndarray:
-    """Largest central square."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
-
-
 def crop_to(image: np.ndarray, ratio: float) -> np.ndarray:
     """The largest central part of an image [H,W,3] of a width-to-height ratio."""
     height, width = image.shape[:2]
@@ -241,7 +233,7 @@ def crop_to(image: np.ndarray, ratio: float) -> np.ndarray:
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """Central square, resized: uint8 [H,W,3] -> uint8 [size,size,3]."""
-    return resize(crop_square(image), (size, size))
+    return resize(crop_to(image, 1), (size, size))
 
 
 def shrink_hidden(

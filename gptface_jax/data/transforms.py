@@ -254,7 +254,7 @@ class PaletteIds:
         """The record with `image_ids` uint16 [h,w]."""
         h, w = self.grid
         cell = 8
-        picture = image.crop_square(decode_picture(record))
+        picture = image.crop_to(decode_picture(record), 1)
         small = image.resize(picture, (h * cell, w * cell)).astype(np.float32)
         mean = small.reshape(h, cell, w, cell, 3).mean(axis=(1, 3))
         steps = np.minimum((mean / 256 * self.levels).astype(int), self.levels - 1)

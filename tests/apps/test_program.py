@@ -88,9 +88,10 @@ def test_its_script_edits_a_photo(folder, tmp_path):
         "--out",
         "b.png",
     ]
-    subprocess.run(
-        [sys.executable, folder / "edit.py", *command], check=True, cwd=tmp_path
-    )
+    command = [sys.executable, folder / "edit.py", *command]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 2 and "b.png exists" in again.stderr
     edited = Image.open(tmp_path / "b.png")
     assert "generative" in edited.text["Comment"]
     details = json.loads((tmp_path / "b.json").read_text())

@@ -247,6 +247,10 @@ def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
     plain = {"k": 64, "samples": 1, "api_name": "/edit"}
     files = client.predict(photo, "a hat", None, "hair", **plain)
     assert opened(files)[1]["mask"]["region"] == "hair"
+    # What an uploaded photo says of itself goes on.
+    again = gradio_client.handle_file(files[0])
+    files = client.predict(again, "a man", None, "mouth", **plain)
+    assert [step["text"] for step in opened(files)[1]["chain"]] == ["a hat"]
 
 
 def test_restoring_stitching_and_tagging(client, model, face, photo, tmp_path):

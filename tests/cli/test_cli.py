@@ -151,6 +151,26 @@ def test_inpaint_with_box_and_mask_file(tiny, photo, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(a)), np.asarray(Image.open(b)))
 
 
+def test_a_proposal_is_a_mask_to_go_on_with(tiny, photo, tmp_path, capsys):
+    out = tmp_path / "mask.png"
+    propose = (
+        "edit", "--propose", "--model", tiny / "model", "--image", photo,
+        "--text", "a man with glasses", "--out", out,
+    )  # fmt: skip
+    assert run(*propose, "--area", 0.2) == 0
+    mask = np.asarray(Image.open(out).convert("L"))
+    assert mask.shape == (91, 120) and set(np.unique(mask)) == {0, 255}
+    assert Image.open(tmp_path / "mask.strip.png").width > 2 * 256
+    assert not out.with_suffix(".json").exists()
+    # It may have been corrected since.
+    assert "exists and is not of an earlier edit" in failing(capsys, *propose)
+    other = (*propose[:-1], tmp_path / "b.png")
+    assert "--region does not go" in failing(capsys, *other, "--region", "mouth")
+    model = gptface_jax.load(tiny / "model")
+    same = model.propose(str(photo), "a man with glasses", area=0.2)
+    np.testing.assert_array_equal(mask == 255, same)
+
+
 def test_bad_edits(tiny, photo, tmp_path, capsys, monkeypatch):
     # Opened once, not thirty times.
     monkeypatch.setattr(gptface_jax, "load", functools.cache(gptface_jax.load))

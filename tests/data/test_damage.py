@@ -63,6 +63,11 @@ def test_thin_gaps_are_closed_as_scikit_image_closes_them():
     ramp = np.tile(np.arange(40, dtype=np.uint8)[None, :, None] * 4, (48, 1, 3))
     away = mask & (np.arange(40) > 3) & (np.arange(48) > 3)[:, None]
     assert np.abs(damage.fill(ramp, away).astype(int) - ramp).max() <= 1
+    # What lies far away does not matter.
+    larger = np.pad(photo, ((9, 9), (9, 9), (0, 0)), "edge")
+    around = np.pad(away, 9)
+    again = damage.fill(larger, around)[9:-9, 9:-9]
+    np.testing.assert_array_equal(again, damage.fill(photo, away))
     assert (damage.fill(photo, np.ones_like(mask)) == 128).all()
     np.testing.assert_array_equal(damage.fill(photo, np.zeros_like(mask)), photo)
 

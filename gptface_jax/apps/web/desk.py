@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 import gradio as gr
-import numpy as np
+from PIL import Image
 
-from gptface_jax.apps import api
+from gptface_jax.apps import api, provenance
 from gptface_jax.apps.web import work
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
@@ -47,15 +47,18 @@ class Desk:
         """Options of an event that needs the model."""
         return {"concurrency_id": "model", "concurrency_limit": self.concurrency}
 
-    def photo(self, data: bytes | None, name: str = "photo") -> np.ndarray:
-        """An upload as uint8 [H,W,3].
+    def photo(self, data: bytes | None, name: str = "photo") -> Image.Image:
+        """An upload, RGB and upright; it still says how it was edited before.
 
         Raises:
           UserError: nothing was uploaded, or no picture.
         """
         if data is None:
             raise UserError(f"there is no {name} yet; upload one")
-        return images.decode(data, self.max_pixels)
+        photo = Image.fromarray(images.decode(data, self.max_pixels))
+        if earlier := provenance.details_of(data):
+            photo.info["xmp"] = provenance.packet(earlier)
+        return photo
 
     def folder(self) -> str:
         """A new folder among the files; those older than an hour go."""
@@ -99,7 +102,7 @@ def photo_input(desk: Desk, label: str, **options: Any) -> gr.File:
 
     @told()
     def show(data):
-        return gr.Image(work.thumbnail(desk.photo(data)), visible=True)
+        return gr.Image(work.thumbnail(work.pixels(desk.photo(data))), visible=True)
 
     upload.upload(show, upload, seen, api_visibility="private")
     upload.clear(

@@ -128,7 +128,7 @@ def build(desk: Desk) -> None:
         return gr.ImageEditor(drawn, visible=True), mask
 
     def current(photos):
-        return work.pixels(photos[-1]) if photos else desk.photo(None)
+        return work.pixels(photos[-1] if photos else desk.photo(None))
 
     @told()
     def load(data):

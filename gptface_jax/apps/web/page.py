@@ -103,12 +103,12 @@ def _api(desk: Desk) -> None:
         parameters by that share of their norm. With 0 samples there are as many
         candidates as 16 passes of the model an iteration pay for.
         """
-        pixels = desk.photo(photo)
+        photo = desk.photo(photo)
         options = work.steering(desk.model, weight, strength)
         options |= {"k": k, "seed": seed, "samples": samples or None}
         if mask is not None:
-            options["mask"] = images.decode_mask(mask, pixels.shape[:2])
-        edit = desk.model.edit(pixels, text, region=region or None, **options)
+            options["mask"] = images.decode_mask(mask, photo.size[::-1])
+        edit = desk.model.edit(photo, text, region=region or None, **options)
         return work.files(edit, desk.folder(), "edited")
 
     @told()

@@ -36,9 +36,9 @@ def restore(desk: Desk) -> None:
 
     @told()
     def restore(photo, damage, kind, paint, seed, progress=PROGRESS):
-        pixels = desk.photo(photo)
+        photo = desk.photo(photo)
         desk.wait(progress, "restore")(0, "restoring")
-        edit = desk.model.restore(pixels, damage, kind=kind, paint=paint, seed=seed)
+        edit = desk.model.restore(photo, damage, kind=kind, paint=paint, seed=seed)
         return _handed_out(desk, edit, "restored")
 
     run.click(
@@ -97,27 +97,27 @@ def describe(desk: Desk) -> None:
 
     @told()
     def tag(photo, count, seed, progress=PROGRESS):
-        pixels = desk.photo(photo)
+        photo = desk.photo(photo)
         desk.wait(progress, "tag")(0, "looking for words")
-        found = desk.model.tag(pixels, int(count), seed=seed)
+        found = desk.model.tag(photo, int(count), seed=seed)
         names = [field.name for field in dataclasses.fields(found[0])]
         return {"headers": names, "data": [_row(dataclasses.astuple(t)) for t in found]}
 
     @told()
     def caption(photo, seed, progress=PROGRESS):
-        pixels = desk.photo(photo)
+        photo = desk.photo(photo)
         desk.wait(progress, "caption")(0, "writing sentences")
-        return _matches(desk.model.caption(pixels, seed=seed))
+        return _matches(desk.model.caption(photo, seed=seed))
 
     @told()
     def fits(photo, sentences):
-        pixels, lines = desk.photo(photo), sentences.splitlines()
+        photo, lines = desk.photo(photo), sentences.splitlines()
         lines = [line for line in lines if line.strip()]
         if not lines:
             raise UserError("there is no sentence; write one a line")
         if len(lines) > _SENTENCES:
             raise UserError(f"{len(lines)} sentences; give at most {_SENTENCES}")
-        return _matches(zip(lines, desk.model.match(pixels, lines)))
+        return _matches(zip(lines, desk.model.match(photo, lines)))
 
     private = {"api_visibility": "private", **desk.busy}
     tags.click(tag, [photo, count, seed], table, api_name="tag", **desk.busy)

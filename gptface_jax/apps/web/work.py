@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from gptface_jax.apps import api, framing, pictures
 from gptface_jax.core.errors import UserError
@@ -26,13 +27,13 @@ _STEPS_SIDE = 256  # of the animation, in pixels
 Say = Callable[[float, str], None]
 
 
-# What is edited next: a photo uint8 [H,W,3], or the last edit of it.
-Photo = np.ndarray | api.Edit
+# What is edited next: a photo, or the last edit of it.
+Photo = Image.Image | api.Edit
 
 
 def pixels(photo: Photo) -> np.ndarray:
     """uint8 [H,W,3]."""
-    return np.asarray(photo.image) if isinstance(photo, api.Edit) else photo
+    return np.asarray(photo.image if isinstance(photo, api.Edit) else photo)
 
 
 def thumbnail(photo: np.ndarray) -> np.ndarray:
@@ -148,7 +149,7 @@ def curves(edits: Sequence[api.Edit]) -> dict[str, list[Any]]:
 def save_mask(mask: np.ndarray, folder: str | os.PathLike) -> str:
     """Writes a mask bool [H,W] as a picture, white = change; the path."""
     path = pathlib.Path(folder, "mask.png")
-    pictures.save(np.where(mask[..., None], np.uint8([255] * 3), np.uint8(0)), path)
+    pictures.save(pictures.of_mask(mask), path)
     return str(path)
 
 
