@@ -210,7 +210,8 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(folder, jax.process_index(), jax.process_count())
     mine = jobs[jax.process_index() :: jax.process_count()]
-    todo = [job for job in mine if not results.has(job, model.digest, ending, strips)]
+    maker = "-".join(filter(None, (model.digest, model.editor.dtype)))
+    todo = [job for job in mine if not results.has(job, maker, ending, strips)]
     files = (job.values.get(key) for job in jobs for key in _FILES)
     given = {os.path.abspath(file) for file in files if isinstance(file, str)}
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
@@ -262,7 +263,7 @@ def run(
                     if steps is not None:
                         waiting.setdefault(found.bucket, []).append((job, steps, found))
                         continue
-                    results.add(job, model.digest, found)
+                    results.add(job, maker, found)
                     counts["done"] += 1
                     counts["failed"] += "error" in found
                     bar.set_postfix(failed=counts["failed"], refresh=False)

@@ -11,6 +11,7 @@ import pytest
 import simulated_devices
 from PIL import Image
 
+import gptface_jax
 from gptface_jax.apps import batch
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
@@ -280,3 +281,12 @@ def test_another_format_is_another_result(model, photos, tmp_path):
     counts = run(model, jobs[:1], tmp_path / "out", strips=True)
     assert counts["done"] == 1 and (tmp_path / "out" / "face0.strip.png").is_file()
     assert run(model, jobs[:1], tmp_path / "out", strips=True) == again
+
+
+def test_another_precision_is_another_result(model, tiny, photos, tmp_path):
+    jobs = batch.read_jobs(photos, "edit", {"text": "a", "region": "hat", **QUICK})
+    run(model, jobs[:1], tmp_path / "out")
+    rough = gptface_jax.load(tiny / "model", dtype="bfloat16")
+    again = {"done": 0, "failed": 0, "skipped": 1}
+    assert run(rough, jobs[:1], tmp_path / "out")["done"] == 1
+    assert run(rough, jobs[:1], tmp_path / "out") == again
