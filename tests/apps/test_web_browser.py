@@ -203,7 +203,7 @@ def test_masks_come_from_regions_and_files_and_are_corrected(page, face, tmp_pat
     choose_region(page, "mouth")
     np.testing.assert_array_equal(mask_of(page), work.region((96, 96), "mouth"))
     mask = np.zeros((96, 96, 4), np.uint8)
-    mask[40:56, 20:80, 3] = 255
+    mask[40:56, 2:94, 3] = 255  # wider than the line that is drawn
     Image.fromarray(mask).save(tmp_path / "mask.png")
     upload(page, "#mask", tmp_path / "mask.png")
     found = mask_of(page)
