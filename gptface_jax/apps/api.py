@@ -530,7 +530,7 @@ class Model:
             other = images.match_colours(other, strip, base, strip)
         joined = np.where(theirs[..., None], other, base)
         mask = images.near(theirs, band * cell / 2)
-        x0, y0, x1, y1 = crop = framing.central((height, width))
+        x0, y0, x1, y1 = crop = framing.holding(mask)
         shown = np.zeros_like(mask)
         shown[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
         config = self.decode_config(decode) if text else self._without_text(decode)
@@ -538,7 +538,7 @@ class Model:
         framed = shown, crop, {**said, "pixels": int(shown.sum())}
         notes = []
         if (mask & ~shown).any():
-            notes.append("outside the central square the seam is a plain cut")
+            notes.append("outside the square the seam is a plain cut")
         return (
             yield from self._run(
                 joined, text, framed, seed, samples, True, int(cell / 2), 0, config,

@@ -27,6 +27,23 @@ def central(size: tuple[int, int]) -> Box:
     return x0, y0, x0 + side, y0 + side
 
 
+def holding(mask: np.ndarray) -> Box:
+    """Of the largest squares of a photo the one that holds most of a mask.
+
+    Among equals the one nearest the middle.
+
+    Args:
+      mask: bool [H,W].
+    """
+    side, wide = min(mask.shape), mask.shape[1] >= mask.shape[0]
+    sums = np.concatenate([[0], np.cumsum(mask.sum(0 if wide else 1))])
+    held = sums[side:] - sums[:-side]  # by where the square starts
+    best = np.flatnonzero(held == held.max())
+    start = int(min(best, key=lambda i: abs(i - (len(held) - 1) // 2)))
+    x0, y0 = (start, 0) if wide else (0, start)
+    return x0, y0, x0 + side, y0 + side
+
+
 def around(mask: np.ndarray, least: int) -> Box:
     """A square with context around what may change.
 

@@ -49,7 +49,8 @@ def attend(
     "flash" something else that is finite.
 
     Args:
-      query, key, value: [B,L,N,H].
+      query: [B,Q,N,H].
+      key, value: [B,K,N,H].
       mask: bool, broadcastable to [B,N,Q,K], True = may attend.
       implementation: "xla"; "folded" (batch and heads as one axis, about twice as fast
         on CPUs); "cudnn" (NVIDIA GPUs, 16-bit numbers); "flash" (TPUs, never holds
@@ -58,7 +59,7 @@ def attend(
       heads_split: whether a mesh splits the heads ("folded" would gather them).
 
     Returns:
-      [B,L,N,H] in the dtype of `value`.
+      [B,Q,N,H] in the dtype of `value`.
 
     Raises:
       ValueError: an implementation that does not exist, or cannot do it.
@@ -97,12 +98,12 @@ def attend(
 def choose(
     query: jax.Array, mask: jax.Array, platform: str, heads_split: bool = False
 ) -> str:
-    """What "auto" means for queries [B,L,N,H] and a mask on "cpu", "gpu" or "tpu"."""
+    """What "auto" means for queries [B,Q,N,H] and a mask on "cpu", "gpu" or "tpu"."""
     if platform == "tpu" and _flash_can(query, mask):
         return "flash"
-    width = query.shape[-1]
-    small = query.dtype in (jnp.bfloat16, jnp.float16)
-    if platform == "gpu" and small and width % 8 == 0 and width <= _HEAD_WIDTH:
+    width, square = query.shape[-1], query.shape[1] == mask.shape[-1]
+    small = query.dtype in (jnp.bfloat16, jnp.float16) and width <= _HEAD_WIDTH
+    if platform == "gpu" and square and small and width % 8 == 0:
         return "cudnn"
     return "folded" if platform == "cpu" and not heads_split else "xla"
 
@@ -111,7 +112,7 @@ def _folded(query, key, value, mask):
     b, length, heads, width = query.shape
 
     def fold(x):
-        return x.transpose(0, 2, 1, 3).reshape(b * heads, length, width)
+        return x.transpose(0, 2, 1, 3).reshape(b * heads, -1, width)
 
     bias = jnp.where(mask, 0.0, -1e30).astype(jnp.float32)
     bias = jnp.broadcast_to(bias, (b, heads, *bias.shape[2:]))

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
@@ -148,18 +149,34 @@ class Attention(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, attn_mask: jax.Array) -> jax.Array:
-        """x [B,L,D]; attn_mask bool, broadcastable to [B,N,Q,K], True = may attend."""
+    def __call__(
+        self, x: jax.Array, attn_mask: jax.Array, rows: int | None = None
+    ) -> jax.Array:
+        """What the first `rows` positions (default all) read from all of them.
+
+        Args:
+          x: [B,L,D].
+          attn_mask: bool, broadcastable to [B,N,Q,K], True = may attend.
+          rows: R.
+
+        Returns:
+          [B,R,D].
+        """
         c = self.config
-        shape = (*x.shape[:2], c.num_heads, c.width // c.num_heads)
+        head = (c.num_heads, c.width // c.num_heads)
+        attn_mask = attn_mask[:, :, :rows]
+        inputs = {"query": x[:, :rows], "key": x, "value": x}
         query, key, value = (
             nn.with_logical_constraint(
                 checkpoint_name(
-                    dense(c, c.width, ("embed", "heads"), name)(x).reshape(shape), name
+                    dense(c, c.width, ("embed", "heads"), name)(y).reshape(
+                        *y.shape[:2], *head
+                    ),
+                    name,
                 ),
                 ("batch", None, "heads", "head_dim"),
             )  # [B,L,N,H]
-            for name in ("query", "key", "value")
+            for name, y in inputs.items()
         )
         if c.qk_norm:
             query, key = (
@@ -172,10 +189,9 @@ class Attention(nn.Module):
                 )(array)
                 for name, array in (("query_norm", query), ("key_norm", key))
             )
-        out = attention.attend(
-            query, key, value, attn_mask, c.attention, is_split("heads")
-        )
-        out = checkpoint_name(out.reshape(x.shape), "attended")
+        kernel = c.attention if rows is None else "auto"  # some want Q = K
+        out = attention.attend(query, key, value, attn_mask, kernel, is_split("heads"))
+        out = checkpoint_name(out.reshape(*out.shape[:2], c.width), "attended")
         out = dense(c, c.width, ("heads", "embed"), "out", residual=True)(out)
         return nn.with_logical_constraint(out, ("batch", None, "embed_act"))
 
@@ -196,19 +212,26 @@ class GatedFeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer; returns (x, None) as `nn.scan` wants it."""
+    """One layer; returns (x, None) as `nn.scan` wants it.
+
+    With `rows` it computes the first so many positions only; the others stay as they
+    came.
+    """
 
     config: TransformerConfig
     deterministic: bool = True
+    rows: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, attn_mask: jax.Array):
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=self.deterministic)
         h = layer_norm(c, "attention_norm")(x)
-        x = x + drop(Attention(c, name="attention")(h, attn_mask))
-        h = layer_norm(c, "mlp_norm")(x)
-        x = x + drop(GatedFeedForward(c, name="mlp")(h))
+        attended = Attention(c, name="attention")(h, attn_mask, self.rows)
+        y = x[:, : self.rows] + drop(attended)
+        h = layer_norm(c, "mlp_norm")(y)
+        y = y + drop(GatedFeedForward(c, name="mlp")(h))
+        x = y if self.rows is None else jnp.concatenate([y, x[:, self.rows :]], 1)
         return nn.with_logical_constraint(x, ("batch", "length", "embed_act")), None
 
 
@@ -224,6 +247,7 @@ class Transformer(nn.Module):
         attn_mask: jax.Array,
         deterministic: bool = True,
         normalise: bool = True,
+        rows: int | None = None,
     ) -> jax.Array:
         """Runs all layers.
 
@@ -232,11 +256,17 @@ class Transformer(nn.Module):
           attn_mask: bool [B,1|N,1|Q,K], True = may attend.
           deterministic: no dropout; else a "dropout" rng is needed.
           normalise: False leaves out the final norm.
+          rows: R, of a single layer: the only positions that it computes.
 
         Returns:
-          [B,L,D].
+          [B,L,D], or [B,R,D].
+
+        Raises:
+          ValueError: `rows` of several layers, each of which needs all of the last.
         """
         c = self.config
+        if rows is not None and c.num_layers > 1:
+            raise ValueError(f"rows={rows} needs one layer; here are {c.num_layers}")
         block, policy = Block, REMAT[c.remat]
         if policy:
             block = nn.remat(Block, prevent_cse=False, policy=policy)
@@ -249,5 +279,6 @@ class Transformer(nn.Module):
             unroll=min(c.unroll, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, _ = stack(c, deterministic, name="layers")(x, attn_mask)
+        x, _ = stack(c, deterministic, rows, name="layers")(x, attn_mask)
+        x = x[:, :rows]
         return layer_norm(c, "final_norm")(x) if normalise else x

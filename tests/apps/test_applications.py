@@ -88,7 +88,13 @@ def test_two_photos_are_joined_along_any_seam(model, faces):
     assert joined.details["notes"] == []
     tall = [np.pad(face, ((0, 40), (0, 0), (0, 0))) for face in faces]
     (note,) = model.stitch(*tall, colours=False).details["notes"]
-    assert "outside the central square" in note
+    assert "outside the square" in note
+    # The square goes where the seam is.
+    wide = [np.pad(face, ((0, 0), (0, 96), (0, 0))) for face in faces]
+    for at in (0.25, 0.5, 0.9):
+        result = model.stitch(*wide, at=at, colours=False)
+        assert result.details["notes"] == []
+        assert result.mask[:, int(at * 192)].all()
     assert band[:, 48].all() and not band[:, :30].any() and not band[:, 66:].any()
     np.testing.assert_array_equal(after[:, :30], first[:, :30])
     np.testing.assert_array_equal(after[:, 66:], second[:, 66:])

@@ -27,6 +27,21 @@ def test_a_portrait_keeps_its_centre_and_a_far_mask_gets_its_surroundings():
         framing.around(masked(size, (10, 20, 130, 40)), 32)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_square_that_holds_most_of_a_mask(turned):
+    for box, expected in (
+        ((10, 0, 12, 60), (10, 0, 70, 60)),
+        ((95, 0, 97, 60), (37, 0, 97, 60)),
+        ((45, 0, 47, 60), framing.central((60, 100))),
+        ((0, 30, 100, 32), framing.central((60, 100))),
+    ):
+        mask = masked((60, 100), box)
+        if turned:
+            mask = mask.T
+            expected = tuple(expected[i] for i in (1, 0, 3, 2))
+        assert framing.holding(mask) == expected
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_square_holds_the_mask_and_lies_in_the_photo(data):

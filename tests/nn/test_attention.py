@@ -69,6 +69,8 @@ def test_equations(qk_norm, attention):
         out = apply(Attention(config), {"params": params}, X, mask)
         expected = reference(params, mask, qk_norm)
         np.testing.assert_allclose(out, expected, atol=1e-5, err_msg=name)
+        some = apply(Attention(config), {"params": params}, X, mask, rows=2)
+        np.testing.assert_allclose(some, expected[:, :2], atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
@@ -166,6 +168,7 @@ def test_the_kernel_follows_device_and_shapes():
     assert choose(query, mask, "cpu", heads_split=True) == "xla"
     assert choose(query, mask, "gpu") == "xla"
     assert choose(half, mask, "gpu") == "cudnn"
+    assert choose(half[:, :1], mask, "gpu") == "xla"
     assert choose(query, mask, "tpu") == "flash"
     assert choose(short, short_mask, "tpu") == "xla"
     by_head = jnp.broadcast_to(mask, (2, 2, 128, 128))

@@ -112,6 +112,16 @@ def test_padding_is_never_seen():
     assert np.abs(a[hidden] - b[hidden]).max() > 0.1
 
 
+def test_one_layer_computes_the_positions_that_are_asked_for():
+    module, params, x, mask = build(dataclasses.replace(BASE, num_layers=1))
+    whole = apply(module, {"params": params}, x, mask)
+    some = apply(module, {"params": params}, x, mask, rows=2)
+    np.testing.assert_allclose(some, whole[:, :2], atol=1e-5)
+    module, params, x, mask = build(BASE)
+    with pytest.raises(ValueError, match="rows=2 needs one layer; here are 3"):
+        module.apply({"params": params}, x, mask, rows=2)
+
+
 def test_bfloat16_keeps_float32_parameters():
     module, params, x, mask = build(dataclasses.replace(BASE, dtype="bfloat16"))
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
+from gptface_jax.core import trees
 from gptface_jax.systems.gptface import decode as D
-from gptface_jax.systems.gptface import guidance
+from gptface_jax.systems.gptface import guidance, model
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 # What contributes to p(q=1): all but the output layers.
@@ -45,6 +46,30 @@ def test_gradient_norms_of_every_class_of_parameters(path):
     assert formed.shape == ((3, 2) if "/layers/" in path else (3,))
     assert (formed > 0).all()
     np.testing.assert_allclose(low_rank, formed, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_gradient_is_that_of_the_whole_network(layers):
+    module, params = tiny.model()
+    module, params = model.some_layers(module, params, 0, layers)
+    row = tiny.tokens(1)[0]
+    shift = guidance.begin(params, ".*", low_rank=False)
+
+    @jax.jit
+    def ours(shift):
+        return guidance.value_and_gradient(module, params, shift, row)
+
+    value, hidden, gradient = ours(shift)
+    expected, slopes = jax.jit(
+        jax.value_and_grad(lambda p: D.itm_log_prob(module, p, row[None])[0])
+    )(params)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    whole = module.apply({"params": params}, row[None])[0]
+    np.testing.assert_allclose(hidden, whole, atol=1e-5)
+    for path, slope in trees.flatten(slopes).items():
+        np.testing.assert_allclose(
+            gradient.formed[path], slope, rtol=1e-4, atol=1e-6, err_msg=path
+        )
 
 
 @pytest.mark.parametrize(

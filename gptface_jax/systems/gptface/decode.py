@@ -396,6 +396,8 @@ def _predict(
         states = functools.partial(first.apply, {"params": share}, method="states")
         start = states(tokens)
         belows = tuple(states(*_seen(module, tokens, view)) for view in passes)
+    if config.guidance != "none":
+        module = guidance.unrolled(module)
     weight = config.last_cfg + remaining * (config.cfg - config.last_cfg)
 
     def logits(variables, tokens, weight, belows, hidden=None):

@@ -13,6 +13,7 @@ are small and formed. With `low_rank=False` everything is formed: the same shift
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -26,12 +27,13 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import Params
 from gptface_jax.nn.tokens import JointEmbedding
 from gptface_jax.ops import guidance as ops_guidance
+from gptface_jax.systems.gptface import model as gptface_model
 
 # Collections of variables beside "params", by module as these.
 READS, TAPS, SEEN = "reads", "taps", "seen"
 TABLE = "tokens/embedding"
 # Maps of the same inputs as another one, whose keys they share.
-SHARED = {"key": "query", "value": "query", "up": "gate"}
+SHARED = {"value": "key", "up": "gate"}
 _UNROLLED = 12  # layers; more take long to compile
 
 
@@ -98,6 +100,20 @@ def apply(module: nn.Module, variables: dict[str, Any], *args, **kwargs):
         return module.apply(variables, *args, **kwargs)
 
 
+def unrolled(module):
+    """The model with no loop over its layers, unless they are many.
+
+    A loop stacks what it reads and gives, which takes as long as a forward pass on a
+    CPU. Nor is anything computed twice: one sequence has few activations.
+    """
+    transformer = module.config.transformer
+    depth = transformer.num_layers
+    unroll = depth if depth <= _UNROLLED else transformer.unroll
+    transformer = dataclasses.replace(transformer, remat="none", unroll=unroll)
+    config = dataclasses.replace(module.config, transformer=transformer)
+    return module.clone(config=config)
+
+
 def begin(params: Params, pattern: str, low_rank: bool) -> Shift:
     """No shift yet of the parameters that a regex chooses.
 
@@ -130,38 +146,53 @@ def value_and_gradient(
       (log p(q=1), last hidden states [L,D], Gradient).
     """
     below = None if below is None else below[None]
-    transformer = module.config.transformer
-    # Nothing is computed twice, one sequence has few activations; and nothing is
-    # stacked by a loop, which takes as long as a forward pass on a CPU.
-    depth = transformer.num_layers
-    unroll = depth if depth <= _UNROLLED else transformer.unroll
-    transformer = dataclasses.replace(transformer, remat="none", unroll=unroll)
-    config = dataclasses.replace(module.config, transformer=transformer)
-    module = module.clone(config=config)
+    module, depth = unrolled(module), module.config.transformer.num_layers
     flat = trees.flatten(params)
     variables = shift.variables(params)
+    # Of the last layer the score needs the first position only.
+    first, last = (
+        functools.partial(_layers, module, start=start, stop=stop)
+        for start, stop in ((0, depth - 1), (depth - 1, depth))
+    )
 
     def score(formed, taps):
         merged = trees.merge(trees.flatten(variables["params"]), formed)
-        given = {**variables, "params": merged, TAPS: _by_module(taps, "tap")}
-        (logits, hidden), seen = apply(
-            module, given, tokens[None], below, method=_match_logits, mutable=[SEEN]
-        )
-        return jax.nn.log_softmax(logits[0])[1], (hidden[0], trees.flatten(seen))
+        given = {**variables, "params": merged}
+        states, seen = below, [{}, {}]
+        if depth > 1:
+            states, seen[0] = first(given, taps[0], tokens, below, "states")
+        logits, seen[1] = last(given, taps[1], tokens, states, "match_logits")
+        return jax.nn.log_softmax(logits[0])[1], (states, seen)
 
-    _, (_, seen) = jax.eval_shape(score, shift.formed, {})
-    keys = {p: f"{SEEN}/{_source(p)}/inputs" for p in shift.maps}
-    keys = {p: name for p, name in keys.items() if name in seen}
-    taps, dtype = {}, module.config.transformer.dtype
-    for path, name in keys.items():
-        rows = seen[name].shape if path == TABLE else seen[name].shape[:-1]
-        taps[path] = jnp.zeros((*rows, flat[path].shape[-1]), dtype)
-    (value, (hidden, seen)), (formed, values) = jax.value_and_grad(
+    # A zero added to what a map gives has D for its gradient.
+    maps = (*shift.maps, *(p for p in shift.formed if p.endswith("/kernel")))
+    names = {p: f"{SEEN}/{_source(p)}/inputs" for p in maps}
+
+    def zeros(seen):
+        found = {}
+        for path, name in names.items():
+            if name in seen:
+                shape = seen[name].shape if path == TABLE else seen[name].shape[:-1]
+                found[path] = jnp.zeros((*shape, flat[path].shape[-1]), dtype)
+        return found
+
+    dtype = module.config.transformer.dtype
+    _, (_, seen) = jax.eval_shape(score, shift.formed, [{}, {}])
+    taps = [zeros(part) for part in seen]
+    others = {p: x for p, x in shift.formed.items() if p not in taps[0] | taps[1]}
+    (value, (states, seen)), (formed, values) = jax.value_and_grad(
         score, argnums=(0, 1), has_aux=True
-    )(shift.formed, taps)
+    )(others, taps)
+    hidden, _ = last(variables, {}, tokens, states, "__call__")
+    keys = [{p: part[names[p]] for p in d} for part, d in zip(seen, values)]
+    for path in shift.formed.keys() - others.keys():
+        formed[path] = _products(path, keys, values).reshape(flat[path].shape)
+    keys, values = (
+        {p: _joined(p, parts) for p in shift.maps if p in parts[0] | parts[1]}
+        for parts in (keys, values)
+    )
     formed, values = jax.tree.map(lambda g: g.astype(jnp.float32), (formed, values))
-    keys = {p: seen[name] for p, name in keys.items()}
-    return value, hidden, Gradient(formed, keys, values)
+    return value, hidden[0], Gradient(formed, keys, values)
 
 
 def embedding_slopes(module, params: Params, tokens: jax.Array):
@@ -229,9 +260,41 @@ def step(
     return shift.replace(formed=formed, reads=reads)
 
 
-def _match_logits(model, tokens, below):
-    hidden = model(tokens, below=below)
-    return model.itm_logits(hidden), hidden
+def _layers(module, variables, taps, tokens, below, method, *, start, stop):
+    """Layers [start, stop) of one sequence: what `method` gives, what its maps saw."""
+    part, _ = gptface_model.some_layers(module, {}, start, stop)
+    share = {
+        c: gptface_model.share_of_layers(tree, start, stop)
+        for c, tree in variables.items()
+    }
+    share[TAPS] = _by_module(taps, "tap")
+    result, seen = apply(
+        part, share, tokens[None], below=below, method=method, mutable=[SEEN]
+    )
+    return result, trees.flatten(seen)
+
+
+def _products(path: str, keys: list[dict], values: list[dict]) -> jax.Array:
+    """X^T D of all layers, float32 [layers,d_in,d_out].
+
+    One by one: joined first, or left to JAX, they are copied on a CPU.
+    """
+    pairs = [(x[path], d[path]) for x, d in zip(keys, values) if path in x]
+    by_layer = [
+        jnp.einsum("nd,ne->de", *pair, preferred_element_type=jnp.float32)
+        for x, d in pairs
+        for pair in zip(*(y.reshape(-1, *y.shape[-2:]) for y in (x, d)))
+    ]
+    return jnp.stack(by_layer)
+
+
+def _joined(path: str, parts: list[dict]) -> jax.Array:
+    """Of all layers [layers,1,L,d]; zeros where the last has one position only."""
+    found = [part[path] for part in parts if path in part]
+    if len(found) == 2:
+        short = found[0].shape[-2] - found[1].shape[-2]
+        found[1] = jnp.pad(found[1], [(0, 0), (0, 0), (0, short), (0, 0)])
+    return jnp.concatenate(found)
 
 
 def _source(path: str) -> str:

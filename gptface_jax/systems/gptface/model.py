@@ -253,6 +253,22 @@ class GPTFace(nn.Module):
         """[B,L,D] -> float32 [B,2] from the last [CLS] state; index 1 = matched."""
         return self.itm(hidden[:, :1])[:, 0].astype(jnp.float32)
 
+    def match_logits(
+        self, tokens: jax.Array, below: jax.Array | None = None
+    ) -> jax.Array:
+        """`itm_logits`, match bit unknown, of one layer that computes [CLS] only.
+
+        Args:
+          tokens: int32 [B,L].
+          below: [B,L,D], see `__call__`.
+
+        Returns:
+          float32 [B,2].
+        """
+        mask = joint_mask(tokens, self.config)
+        x = self._embed(tokens, None) if below is None else below
+        return self.itm_logits(self.transformer(x, mask, rows=1))
+
     def contrastive_features(self, tokens: jax.Array, deterministic: bool = True):
         """Image and text features that have not seen each other.
 
@@ -320,10 +336,16 @@ def some_layers(
         )
     transformer = dataclasses.replace(transformer, num_layers=stop - start)
     config = dataclasses.replace(module.config, transformer=transformer)
-    stack = params["transformer"]
+    return GPTFace(config), share_of_layers(params, start, stop)
+
+
+def share_of_layers(params: Params, start: int, stop: int) -> Params:
+    """The tree with layers [start, stop) of the stack, where it has a stack."""
+    stack = params.get("transformer", {})
+    if "layers" not in stack:
+        return params
     layers = jax.tree.map(lambda x: x[start:stop], stack["layers"])
-    stack = {**stack, "layers": layers}
-    return GPTFace(config), {**params, "transformer": stack}
+    return {**params, "transformer": {**stack, "layers": layers}}
 
 
 def layer_states(module: GPTFace, params: Params, tokens: jax.Array) -> list[jax.Array]:
