@@ -43,8 +43,11 @@ def spec(options: argparse.Namespace) -> dict[str, Any]:
     """Arguments -> a spec for `data.sources.open_source`.
 
     Raises:
-      UserError: --split for a kind without splits, or --data without a key.
+      UserError: --split for a kind without splits, --data without a key, or a
+        --limit that leaves nothing.
     """
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit {options.limit} uses no photo; give 1 or more")
     kind = options.kind or _guess(options.images)
     result: dict[str, Any] = {"kind": kind, "limit": options.limit}
     if kind == "synthetic":

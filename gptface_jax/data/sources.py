@@ -396,4 +396,8 @@ def open_source(spec: Mapping[str, Any]) -> Sequence[Record]:
         source: Sequence[Record] = kinds[kind](**options)
     except TypeError as error:
         raise UserError(f"data source '{kind}': {error}") from None
-    return Subset(source, 0, limit) if limit else source
+    if limit is None:
+        return source
+    if limit < 1:
+        raise UserError(f"limit is {limit}; use 1 record or more, or leave it out")
+    return Subset(source, 0, limit)

@@ -31,6 +31,14 @@ def test_data_reaches_any_argument():
         sources.open_source(spec("synthetic", "--data", "sise=3"))
 
 
+def test_no_photo_at_all_is_refused():
+    for number in ("0", "-1"):
+        with pytest.raises(UserError, match=f"--limit {number} uses no photo"):
+            spec("synthetic", "--limit", number)
+    with pytest.raises(UserError, match="limit is 0; use 1 record or more"):
+        sources.open_source({"kind": "synthetic", "limit": 0})
+
+
 def test_split_is_passed_on_or_refused(tmp_path):
     for kind in ("folder", "parquet", "celeba", "tfds"):
         assert spec("x", "--kind", kind, "--split", "test")["split"] == "test"
