@@ -165,6 +165,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--open", type=int, help="codes to fill; default 40 %%")
     parser.add_argument("--k", type=int, default=8)
+    parser.add_argument("--at-once", type=int, default=0, help="guided; default all")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -195,7 +196,9 @@ def main(arguments: list[str] | None = None) -> None:
         sides: dict[str, Any] = {}
         memory = {}
         for mode in options.modes:
-            config = decode.DecodeConfig(k=options.k, match_token=False, **MODES[mode])
+            config = decode.DecodeConfig(
+                k=options.k, match_token=False, at_once=options.at_once, **MODES[mode]
+            )
             sides[mode], memory[mode] = ours.decoder(config)
             if options.plan:
                 print(f"{batch}, {mode}: {memory[mode] / 2**20:.0f} MiB", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.systems.gptface import decode as gptface_decode
-from gptface_jax.systems.gptface.model import assemble
+from gptface_jax.systems.gptface import guidance
+from gptface_jax.systems.gptface.model import GPTFaceConfig, assemble
 
 
 @flax.struct.dataclass
@@ -73,6 +75,24 @@ class Request:
     def bucket(self) -> tuple[gptface_decode.DecodeConfig, int]:
         """What requests have in common that are answered together."""
         return self.config, self.samples
+
+
+def at_once(memory: int, model: GPTFaceConfig) -> int:
+    """Samples that are guided at a time in half of `memory` bytes, a power of two."""
+    fit = memory // 2 // guidance.bytes_of_one(model)
+    return 1 << max(0, fit.bit_length() - 1)
+
+
+def _memory(device: jax.Device) -> int:
+    """Bytes of a device, or its share of the machine's."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told by every system
+        machine = 8 << 30
+    return machine // jax.local_device_count()
 
 
 class Editor:
@@ -130,6 +150,7 @@ class Editor:
         )
         score = functools.partial(gptface_decode.itm_log_prob, gptface.module)
         self._score = jax.jit(score)
+        self._at_once = at_once(_memory(devices[0]), gptface.config) * len(devices)
 
     def on(self, devices: Sequence[jax.Device]) -> Editor:
         """The same networks on these devices."""
@@ -207,8 +228,9 @@ class Editor:
         given = jax.device_put((tokens, known, key), self._split)
         tokens, known, key = given
         result, scores = gptface_decode.rerank(
-            self.gptface.module, self.params, tokens, known, config, key, samples
-        )
+            self.gptface.module, self.params, tokens, known, self._fitting(config), key,
+            samples,
+        )  # fmt: skip
         return Batch(
             images=self._pictures(result.tokens),
             itm_log_prob=np.asarray(result.itm_log_prob),
@@ -252,9 +274,14 @@ class Editor:
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = False
         result = gptface_decode.decode(
-            self.gptface.module, self.params, tokens, jnp.asarray(known), config, key
-        )
+            self.gptface.module, self.params, tokens, jnp.asarray(known),
+            self._fitting(config), key,
+        )  # fmt: skip
         return self._pictures(result.tokens)
+
+    def _fitting(self, config: gptface_decode.DecodeConfig):
+        """Guides no more at a time than memory holds, unless a number is given."""
+        return dataclasses.replace(config, at_once=config.at_once or self._at_once)
 
     def _pictures(self, tokens: jax.Array) -> np.ndarray:
         layout = self.gptface.config.layout

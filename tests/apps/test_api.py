@@ -6,12 +6,22 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import config as tiny_config
 
 import gptface_jax
-from gptface_jax.apps import api, evaluation, networks, pictures, quickstart, training
+from gptface_jax.apps import (
+    api,
+    editing,
+    evaluation,
+    networks,
+    pictures,
+    quickstart,
+    training,
+)
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 
@@ -253,6 +263,17 @@ def test_quickstart_on_a_photo(tiny, face, tmp_path):
     assert sheet.is_file()
     assert len(list((tmp_path / "out").glob("*.json"))) >= 4
     assert len(quickstart.bundled_jobs()) >= 4
+
+
+def test_how_many_are_guided_at_once():
+    """A power of two in half of the memory; at least one."""
+    config = tiny_config()
+    # 2 layers of 3 x 16 x (4 x 16 + 3 x 24) weights and 19 x (8 x 16 + 3 x 24 + 2 x 2
+    # x 19) activations, float32.
+    one = guidance.bytes_of_one(config)
+    assert one == 4 * 2 * (3 * 2176 + 19 * 276)
+    for memory, expected in ((0, 1), (2 * one, 1), (11 * one, 4), (16 * one, 8)):
+        assert editing.at_once(memory, config) == expected
 
 
 def test_forward_passes_by_hand():

@@ -56,6 +56,8 @@ class DecodeConfig:
       kl_max: trust region, mean over all open positions in nats; 0 turns it off.
       fusion: gamma of p_shifted^gamma * p^(1-gamma); 1 turns it off. Neither is
         applied to "literal".
+      at_once: samples of a batch that are guided at a time, which bounds the memory;
+        0 for all.
       eta_growth: scale the step by sqrt(1 - open / image tokens).
       restore: start every iteration from the model's own parameters, as the paper does;
         otherwise the shifts add up (claim G5).
@@ -88,6 +90,7 @@ class DecodeConfig:
     form: str = "auto"
     update_set: str = UPDATE_SET
     last_blocks: int = 0
+    at_once: int = 0
     kl_max: float = 0.5
     fusion: float = 0.9
     eta_growth: bool = False
@@ -131,6 +134,7 @@ class DecodeConfig:
             "cfg",
             "cfg_end",
             "last_blocks",
+            "at_once",
             "watermark",
         ):
             value = getattr(self, name)
@@ -373,13 +377,12 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
 
 
 def _predict(
-    module, params, tokens, is_open, remaining, config: DecodeConfig, words=None,
-    before=None,
-):  # fmt: skip
+    module, params, config: DecodeConfig, words, tokens, is_open, remaining, before=None
+):
     """Scores side -> [B,P,V] of the guided model, log p(q=1) [B], the shifts [B,...].
 
     Scores are log-probabilities, or logits with `raw_confidence`. `before` are the
-    shifts that the last iteration left, where nothing is restored.
+    shifts that the last iteration left, and they are told, where nothing is restored.
     """
     layout = module.config.layout
     without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=None)
@@ -452,7 +455,7 @@ def _predict(
 
     scores = moved()
     if config.guidance == "literal":
-        return scores, match, change
+        return scores, match, None if config.restore else change
     if config.kl_max > 0:
         opened = {s: is_open[:, w] for s, w in config.slices(layout).items()}
         kl = jax.vmap(ops_guidance.kl_divergence)(
@@ -471,7 +474,7 @@ def _predict(
     if config.fusion < 1:
         mix = functools.partial(ops_guidance.fuse, gamma=config.fusion)
         scores = _scores(jax.tree.map(mix, scores, _scores(plain, config)), config)
-    return scores, match, change
+    return scores, match, None if config.restore else change
 
 
 def _embedding_gain(module, params, tokens, config: DecodeConfig, below):
@@ -503,6 +506,26 @@ def _normalised(logits):
 
 def _scores(logits, config: DecodeConfig):
     return logits if config.raw_confidence else _normalised(logits)
+
+
+def _in_turns(function, size: int, *arrays):
+    """`function` of batches, `size` samples at a time.
+
+    Every turn takes some from all over the batch: devices that share it all have work.
+    """
+    batch = len(arrays[0])
+    turns = -(-batch // size)
+
+    def split(x):
+        x = jnp.concatenate([x, jnp.repeat(x[-1:], turns * size - batch, axis=0)])
+        return jnp.swapaxes(x.reshape(size, turns, *x.shape[1:]), 0, 1)
+
+    def join(x):
+        x = jnp.swapaxes(x, 0, 1)
+        return x.reshape(size * turns, *x.shape[2:])[:batch]
+
+    result = jax.lax.map(lambda turn: function(*turn), jax.tree.map(split, arrays))
+    return jax.tree.map(join, result)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config"))
@@ -548,12 +571,15 @@ def decode(
     bound = -(-int(decoded.sum()) // config.k)
     commit = functools.partial(_commit, model=module.config, config=config)
 
+    predict = functools.partial(_predict, module, params, config, words)
+    if config.guidance != "none" and 0 < config.at_once < len(tokens):
+        predict = functools.partial(_in_turns, predict, config.at_once)
+
     def body(carry: _Carry) -> _Carry:
         remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(total, 1)  # 1 -> 0
-        scores, match, change = _predict(
-            module, params, carry.tokens, carry.is_open, remaining, config, words,
-            carry.moved,
-        )  # fmt: skip
+        scores, match, change = predict(
+            carry.tokens, carry.is_open, remaining, carry.moved
+        )
         after = jax.vmap(commit)(carry, scores, match, remaining, key)
         if not config.restore:
             after = after.replace(moved=change)

@@ -100,6 +100,18 @@ def apply(module: nn.Module, variables: dict[str, Any], *args, **kwargs):
         return module.apply(variables, *args, **kwargs)
 
 
+def bytes_of_one(model: gptface_model.GPTFaceConfig) -> int:
+    """About what guiding one sample takes.
+
+    Weights three times (its own, their gradient, and moved), and of every layer what
+    the backward pass reads.
+    """
+    t, length = model.transformer, model.layout.length
+    weights = t.width * (4 * t.width + 3 * t.mlp_width)
+    kept = length * (8 * t.width + 3 * t.mlp_width + 2 * t.num_heads * length)
+    return 4 * t.num_layers * (3 * weights + kept)
+
+
 def unrolled(module):
     """The model with no loop over its layers, unless they are many.
 
