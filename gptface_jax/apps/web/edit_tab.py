@@ -109,7 +109,7 @@ def build(desk: Desk) -> None:
                 interactive=False, buttons=[], elem_id="steps",
             )  # fmt: skip
             chart = gr.LinePlot(
-                x="iteration", y="log p(q=1)", color="variant", height=330,
+                x="iteration", y="log p(q=1)", color="variant",
                 label="How well the sentence matches, by iteration", elem_id="chart",
             )  # fmt: skip
     chosen = gr.State(0)

@@ -27,6 +27,7 @@ _TABS = {
 }
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
+#variants .grid-wrap { min-height: 0 !important }
 @media (max-width: 600px) {
   .gradio-container main { padding: 12px !important }
   #variants .grid-container { grid-template-columns: repeat(2, 1fr) !important }
