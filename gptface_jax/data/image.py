@@ -385,17 +385,62 @@ def continue_colours(
     Returns:
       uint8 [H,W,3].
     """
-    size = mask.shape
-    known = ~mask[..., None]
-    difference = known * (original.astype(np.int16) - edited)
+    offset = _carried(original.astype(np.int16) - edited, ~mask, cells)
+    return np.clip(edited + offset, 0, 255).astype(np.uint8)
+
+
+def meet_borders(
+    original: np.ndarray,
+    edited: np.ndarray,
+    mask: np.ndarray,
+    cells: int = 16,
+    most: int = 60,
+) -> np.ndarray:
+    """Shifts the colours within a mask so that it begins as what is around it ends.
+
+    Along the border the step between the mean colours of both sides is what is too much
+    inside; from there it fades into the mask as smoothly as `prefill` does.
+
+    Args:
+      original, edited: uint8 [H,W,3].
+      mask: bool [H,W].
+      cells: the step is known as means over a grid of so many rows and columns.
+      most: of the step, in levels; what is more is an edge that was drawn.
+
+    Returns:
+      uint8 [H,W,3], outside the mask as `edited`.
+    """
+    from scipy import ndimage
+
+    if mask.all() or not mask.any():
+        return edited
+    width = 1 + 2 * max(2, min(mask.shape) // 32)
+
+    def mean(pixels, where):
+        parts = [pixels * where[..., None], where[..., None]]
+        total, share = (
+            ndimage.uniform_filter(np.float32(x), (width, width, 1)) for x in parts
+        )
+        return total / np.maximum(share, 1e-6)
+
+    border = mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)
+    step = np.clip(mean(original, ~mask) - mean(edited, mask), -most, most)
+    moved = edited + _carried(step, border, cells)
+    moved = np.clip(moved, 0, 255).astype(np.uint8)
+    return np.where(mask[..., None], moved, edited)
+
+
+def _carried(difference: np.ndarray, known: np.ndarray, cells: int) -> np.ndarray:
+    """Where a difference [H,W,3] is not known, its smooth continuation; int16."""
+    size, weight = known.shape, known[..., None]
+    total = weight * difference
     for axis in (0, 1):
         starts = np.unique(np.arange(cells) * size[axis] // cells)
-        difference = np.add.reduceat(difference, starts, axis, np.int64)
-        known = np.add.reduceat(known, starts, axis, np.int64)
-    smooth = _pull_push(difference.astype(np.float32), known.astype(np.float32))
-    offset = resize(np.clip(np.round(smooth + 128), 0, 255).astype(np.uint8), size)
-    moved = edited.astype(np.int16) + offset - 128
-    return np.clip(moved, 0, 255).astype(np.uint8)
+        total = np.add.reduceat(total, starts, axis, np.float64)
+        weight = np.add.reduceat(weight, starts, axis, np.int64)
+    smooth = _pull_push(total.astype(np.float32), weight.astype(np.float32))
+    offset = np.clip(np.round(smooth + 128), 0, 255).astype(np.uint8)
+    return resize(offset, size).astype(np.int16) - 128
 
 
 def match_colours(

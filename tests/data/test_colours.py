@@ -46,3 +46,30 @@ def test_the_largest_part_of_a_shape():
     assert image.crop_to(picture, 1.0).shape == (40, 40, 3)
     assert image.crop_to(picture, 2.0).shape == (20, 40, 3)
     np.testing.assert_array_equal(image.crop_to(picture, 0.5)[:, 0], picture[:, 5])
+
+
+def test_a_region_begins_as_its_surroundings_end():
+    """Of another colour altogether: it meets them, and keeps what it shows."""
+    original = np.full((128, 128, 3), 90, np.uint8)
+    mask = np.zeros((128, 128), bool)
+    mask[40:80, 32:104] = True
+    edited = np.where(mask[..., None], np.uint8(130), original)
+    edited[58:62, 60:70] = 50  # an eye
+    moved = image.meet_borders(original, edited, mask).astype(int)
+    np.testing.assert_array_equal(moved[~mask], edited[~mask])
+    np.testing.assert_allclose(moved[41:79, 34:102][:10], 90, atol=2)
+    assert np.abs(moved[60, 65] - 90 + 80).max() <= 2  # as dark beside its skin
+    # What is more than `most` was drawn.
+    dark = np.where(mask[..., None], np.uint8(230), original)
+    kept = image.meet_borders(original, dark, mask, most=60)
+    np.testing.assert_allclose(kept[60, 65], 170, atol=1)
+
+
+def test_borders_that_meet_stay_as_they_are():
+    ramp = np.tile(np.arange(64, dtype=np.uint8)[:, None, None], (1, 64, 3))
+    mask = np.zeros((64, 64), bool)
+    mask[20:40, 20:40] = True
+    moved = image.meet_borders(ramp, ramp, mask).astype(int)
+    np.testing.assert_allclose(moved, ramp, atol=4)
+    for nothing in (np.zeros_like(mask), np.ones_like(mask)):
+        assert image.meet_borders(ramp, ramp, nothing) is ramp
