@@ -136,7 +136,7 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
                     words.append(f"--config.data.{part}={tokens}")
             words += _TINY_CACHE
     elif command[0] in ("tokenize", "reconstruct", "evaluate"):
-        words += ["--quiet", "--limit", "12"]
+        words += ["--quiet", "--limit", "200" if "expressions" in command else "12"]
         if "--methods" in words:
             methods = load_sweep(command[command.index("--methods") + 1])
             words += ["--only", next(iter(methods)), "--decode-seeds", "0"]

@@ -643,7 +643,7 @@ class Model:
 
     def _run(
         self, photo, text, framed, seed, samples, composite, feather, grow, config,
-        notes, paint="damage",
+        notes, paint="",
     ) -> Steps:  # fmt: skip
         if samples < 1:
             raise UserError(f"samples is {samples}; use 1 or more")
@@ -674,7 +674,7 @@ class Model:
                 mask = mask.copy()
                 mask[y0:y1, x0:x1] |= drawn
             patch = images.continue_colours(square, patch, drawn | inside)
-            patch = images.meet_borders(square, patch, inside)
+            patch = images.meet_borders(square, patch, inside, damaged=bool(paint))
             patch = images.composite(square, patch, inside, feather)
         edited[y0:y1, x0:x1] = patch
         scores = batch.itm_log_prob

@@ -393,17 +393,21 @@ def meet_borders(
     original: np.ndarray,
     edited: np.ndarray,
     mask: np.ndarray,
+    damaged: bool = False,
     cells: int = 16,
     most: int = 60,
 ) -> np.ndarray:
     """Shifts the colours within a mask so that it begins as what is around it ends.
 
-    Along the border the step between the mean colours of both sides is what is too much
-    inside; from there it fades into the mask as smoothly as `prefill` does.
+    Along the border the mean colours inside should be those outside, or those that were
+    inside before, whichever is the smaller step: a chin above a white collar stays a
+    chin, a face mask does not come back. From there the step fades into the mask as
+    smoothly as `prefill` does.
 
     Args:
       original, edited: uint8 [H,W,3].
       mask: bool [H,W].
+      damaged: what was inside says nothing.
       cells: the step is known as means over a grid of so many rows and columns.
       most: of the step, in levels; what is more is an edge that was drawn.
 
@@ -424,8 +428,11 @@ def meet_borders(
         return total / np.maximum(share, 1e-6)
 
     border = mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)
-    step = np.clip(mean(original, ~mask) - mean(edited, mask), -most, most)
-    moved = edited + _carried(step, border, cells)
+    inside = mean(edited, mask)
+    outer, inner = mean(original, ~mask) - inside, mean(original, mask) - inside
+    nearer = damaged | (np.abs(outer).sum(-1) < np.abs(inner).sum(-1))
+    step = np.where(nearer[..., None], outer, inner)
+    moved = edited + _carried(np.clip(step, -most, most), border, cells)
     moved = np.clip(moved, 0, 255).astype(np.uint8)
     return np.where(mask[..., None], moved, edited)
 

@@ -73,3 +73,21 @@ def test_borders_that_meet_stay_as_they_are():
     np.testing.assert_allclose(moved, ramp, atol=4)
     for nothing in (np.zeros_like(mask), np.ones_like(mask)):
         assert image.meet_borders(ramp, ramp, nothing) is ramp
+
+
+def test_an_edge_that_was_on_the_border_stays_there():
+    """A chin above a white collar, drawn a little darker, does not turn white."""
+    original = np.full((64, 64, 3), 120, np.uint8)
+    original[40:] = 250
+    mask = np.zeros((64, 64), bool)
+    mask[16:40, 16:48] = True
+    edited = np.where(mask[..., None], np.uint8(100), original)
+    moved = image.meet_borders(original, edited, mask).astype(int)
+    np.testing.assert_allclose(moved[mask], 120, atol=2)
+    damaged = image.meet_borders(original, edited, mask, damaged=True)
+    assert (damaged[38, 30:34] > 135).all()  # told that the chin says nothing
+    # What is hidden does not come back where the surroundings are nearer.
+    covered = np.where(mask[..., None], np.uint8(20), np.uint8(120))
+    covered = np.broadcast_to(covered, original.shape).astype(np.uint8)
+    moved = image.meet_borders(covered, edited, mask).astype(int)
+    np.testing.assert_allclose(moved[20:36, 20:44], 120, atol=2)
