@@ -395,7 +395,7 @@ def meet_borders(
     mask: np.ndarray,
     damaged: bool = False,
     cells: int = 16,
-    most: int = 60,
+    most: int = 30,
 ) -> np.ndarray:
     """Shifts the colours within a mask so that it begins as what is around it ends.
 

@@ -53,16 +53,16 @@ def test_a_region_begins_as_its_surroundings_end():
     original = np.full((128, 128, 3), 90, np.uint8)
     mask = np.zeros((128, 128), bool)
     mask[40:80, 32:104] = True
-    edited = np.where(mask[..., None], np.uint8(130), original)
+    edited = np.where(mask[..., None], np.uint8(110), original)
     edited[58:62, 60:70] = 50  # an eye
     moved = image.meet_borders(original, edited, mask).astype(int)
     np.testing.assert_array_equal(moved[~mask], edited[~mask])
     np.testing.assert_allclose(moved[41:79, 34:102][:10], 90, atol=2)
-    assert np.abs(moved[60, 65] - 90 + 80).max() <= 2  # as dark beside its skin
+    assert np.abs(moved[60, 65] - 90 + 60).max() <= 2  # as dark beside its skin
     # What is more than `most` was drawn.
     dark = np.where(mask[..., None], np.uint8(230), original)
-    kept = image.meet_borders(original, dark, mask, most=60)
-    np.testing.assert_allclose(kept[60, 65], 170, atol=1)
+    kept = image.meet_borders(original, dark, mask, most=30)
+    np.testing.assert_allclose(kept[60, 65], 200, atol=1)
 
 
 def test_borders_that_meet_stay_as_they_are():
@@ -85,7 +85,7 @@ def test_an_edge_that_was_on_the_border_stays_there():
     moved = image.meet_borders(original, edited, mask).astype(int)
     np.testing.assert_allclose(moved[mask], 120, atol=2)
     damaged = image.meet_borders(original, edited, mask, damaged=True)
-    assert (damaged[38, 30:34] > 135).all()  # told that the chin says nothing
+    assert (damaged[38, 30:34] > 125).all()  # told that the chin says nothing
     # What is hidden does not come back where the surroundings are nearer.
     covered = np.where(mask[..., None], np.uint8(20), np.uint8(120))
     covered = np.broadcast_to(covered, original.shape).astype(np.uint8)
