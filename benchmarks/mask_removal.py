@@ -21,7 +21,7 @@ import photos
 import tables
 
 import gptface_jax
-from gptface_jax.apps import evaluation, networks, pictures
+from gptface_jax.apps import api, evaluation, networks, pictures
 from gptface_jax.data import image
 
 TEXT = "a smiling woman"
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--box", nargs=4, type=float, default=BOX, help="shares of the photograph"
     )
+    parser.add_argument("--borders", type=int, default=api.BORDERS, help="levels")
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     judge = evaluation.Judge(networks.open_network(options.judge, "judge"))
@@ -65,6 +66,7 @@ def main() -> None:
             "mask": 255 * mask.astype(np.uint8),
             "crop": (0, 0, photo.shape[1], photo.shape[0]),
             "seed": options.seed,
+            "borders": options.borders,
         }
         draw = functools.partial(model.edit, text=text) if text else model.inpaint
         return np.asarray(draw(photo, **place, **more).image)

@@ -39,6 +39,7 @@ Box = framing.Box
 _UNSTEERED = {"guidance": "none", "cfg": 1.0, "cfg_end": None}
 _FORWARDS = 16  # an iteration, of all candidates of an edit
 SEAMS = ("vertical", "horizontal")
+BORDERS = 30  # levels; more of it makes edits less of what was asked for
 # Asks for one picture after the other to be resampled, and ends with the Edit.
 Steps = Generator[Request, Batch, "Edit"]
 
@@ -250,6 +251,7 @@ class Model:
         samples: int | None = None,
         composite: bool = True,
         feather: int | None = None,
+        borders: int = BORDERS,
         grow: int = 0,
         area: float | None = None,
         **decode: Any,
@@ -275,6 +277,8 @@ class Model:
           composite: paste the edit into the photo inside the mask only;
             otherwise the crop is the raw decode (the paper's way).
           feather: soft edge inside the mask, in pixels; default 1/32 of the crop.
+          borders: levels of 255 by which colours within the mask are shifted at most to
+            meet those around it; 0 where the mask leaves a rim of what is to go.
           grow: tokens by which the mask is enlarged for the model (not for the
             compositing).
           area: share of the crop that a proposed region takes, see `propose`.
@@ -314,7 +318,7 @@ class Model:
         return (
             yield from self._run(
                 photo, text, framed, seed, samples, composite, feather, grow, config,
-                notes,
+                notes, borders=borders,
             )
         )  # fmt: skip
 
@@ -376,6 +380,7 @@ class Model:
         seed: int = 0,
         composite: bool = True,
         feather: int | None = None,
+        borders: int = BORDERS,
         grow: int = 0,
         **decode: Any,
     ) -> Steps:
@@ -385,9 +390,10 @@ class Model:
         framed = self._framed(photo, mask, box, region, crop, seed)
         return (
             yield from self._run(
-                photo, "", framed, seed, 1, composite, feather, grow, config, []
+                photo, "", framed, seed, 1, composite, feather, grow, config, [],
+                borders=borders,
             )
-        )
+        )  # fmt: skip
 
     @_at_once
     def restore(
@@ -459,8 +465,9 @@ class Model:
             x0, y0 = (0, int(start)) if height > width else (int(start), 0)
             framed = part, (x0, y0, x0 + side, y0 + side), said
             edit = yield from self._run(
-                restored, "", framed, seed, 1, True, 0, 0, config, [], paint
-            )
+                restored, "", framed, seed, 1, True, 0, 0, config, [], paint,
+                2 * BORDERS,
+            )  # fmt: skip
             edits.append(edit)
             restored = np.asarray(edits[-1].image)
         tokens = sum(e.details["tokens"] for e in edits)
@@ -643,10 +650,12 @@ class Model:
 
     def _run(
         self, photo, text, framed, seed, samples, composite, feather, grow, config,
-        notes, paint="",
+        notes, paint="", borders=BORDERS,
     ) -> Steps:  # fmt: skip
         if samples < 1:
             raise UserError(f"samples is {samples}; use 1 or more")
+        if not 0 <= borders <= 255:
+            raise UserError(f"borders is {borders}; use 0 to 255 levels")
         if config.side != "image":
             raise UserError(f"side is '{config.side}'; a picture's edit has 'image'")
         mask, (x0, y0, x1, y1), said = framed
@@ -674,9 +683,7 @@ class Model:
                 mask = mask.copy()
                 mask[y0:y1, x0:x1] |= drawn
             patch = images.continue_colours(square, patch, drawn | inside)
-            # More makes restorations better, and edits less of what was asked for.
-            most = 60 if paint else 30
-            patch = images.meet_borders(square, patch, inside, bool(paint), most=most)
+            patch = images.meet_borders(square, patch, inside, borders, bool(paint))
             patch = images.composite(square, patch, inside, feather)
         edited[y0:y1, x0:x1] = patch
         scores = batch.itm_log_prob
@@ -695,6 +702,7 @@ class Model:
             "itm_log_prob": list(scores),
             "final_log_prob": round(final, 6),
             "composite": composite,
+            "borders": borders,
             "notes": notes,
         }
         return Edit(

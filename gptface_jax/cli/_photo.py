@@ -64,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--feather", type=int, help="soft edge inside the mask, px")
     parser.add_argument(
+        "--borders",
+        type=int,
+        help="levels by which colours are shifted at most to meet those around the "
+        "mask; default 30, 0 where the mask leaves a rim of what is to go",
+    )
+    parser.add_argument(
         "--grow", type=int, default=0, help="enlarge the mask by so many tokens"
     )
     parser.add_argument("--k", type=int, help="tokens committed per iteration")
@@ -118,7 +124,9 @@ def place(options: argparse.Namespace) -> dict[str, Any]:
 
 def arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What `Model.edit` and `Model.inpaint` have in common."""
-    changes = {"k": options.k, "select": options.select}
+    changes = {
+        "k": options.k, "select": options.select, "borders": options.borders
+    }  # fmt: skip
     return {
         **place(options),
         "seed": options.seed,

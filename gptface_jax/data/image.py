@@ -393,9 +393,9 @@ def meet_borders(
     original: np.ndarray,
     edited: np.ndarray,
     mask: np.ndarray,
+    most: int = 30,
     damaged: bool = False,
     cells: int = 16,
-    most: int = 30,
 ) -> np.ndarray:
     """Shifts the colours within a mask so that it begins as what is around it ends.
 
@@ -407,16 +407,16 @@ def meet_borders(
     Args:
       original, edited: uint8 [H,W,3].
       mask: bool [H,W].
+      most: of the step, in levels; what is more is an edge that was drawn.
       damaged: what was inside says nothing.
       cells: the step is known as means over a grid of so many rows and columns.
-      most: of the step, in levels; what is more is an edge that was drawn.
 
     Returns:
       uint8 [H,W,3], outside the mask as `edited`.
     """
     from scipy import ndimage
 
-    if mask.all() or not mask.any():
+    if not most or mask.all() or not mask.any():
         return edited
     width = 1 + 2 * max(2, min(mask.shape) // 32)
 

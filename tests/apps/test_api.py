@@ -109,12 +109,20 @@ def test_options_reach_the_decoder(model, face):
     assert one_shot.details["iterations"] == 1 and one_shot.itm_log_prob == ()
     raw = model.edit(face, "a man", region="hat", composite=False, samples=1)
     assert (np.asarray(raw.image)[~raw.mask] != face[~raw.mask]).any()
+    met, unmet = (
+        model.edit(face, "a man", region="hat", k=64, samples=1, borders=levels)
+        for levels in (30, 0)
+    )
+    assert (np.asarray(met.image) == np.asarray(one_shot.image)).all()
+    assert (np.asarray(met.image) != np.asarray(unmet.image))[met.mask].any()
+    assert met.details["borders"] == 30
     with pytest.raises(UserError, match="did you mean 'step_size'"):
         model.edit(face, "a man", region="hat", step_sise=1.0)
     for wrong, said in (
         ({"guidance": "strong"}, "guidance 'strong'"),
         ({"side": "text"}, "side is 'text'"),
         ({"seed": 2**70}, "seed is"),
+        ({"borders": 256}, "borders is 256; use 0 to 255"),
         ({"crop": (0, 0, 9.5, 9.5)}, "whole numbers"),
     ):
         with pytest.raises(UserError, match=said):
