@@ -683,7 +683,9 @@ class Model:
                 mask = mask.copy()
                 mask[y0:y1, x0:x1] |= drawn
             patch = images.continue_colours(square, patch, drawn | inside)
-            patch = images.meet_borders(square, patch, inside, borders, bool(paint))
+            patch = images.meet_borders(
+                square, patch, inside, borders, damaged=bool(paint)
+            )
             patch = images.composite(square, patch, inside, feather)
         edited[y0:y1, x0:x1] = patch
         scores = batch.itm_log_prob

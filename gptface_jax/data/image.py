@@ -419,20 +419,25 @@ def meet_borders(
     if not most or mask.all() or not mask.any():
         return edited
     width = 1 + 2 * max(2, min(mask.shape) // 32)
+    # Around the mask only: a photo may be large.
+    (held,) = ndimage.find_objects(mask.astype(np.uint8))
+    around = tuple(slice(max(0, s.start - width), s.stop + width) for s in held)
+    there = mask[around]
 
-    def mean(pixels, where):
-        parts = [pixels * where[..., None], where[..., None]]
+    def mean(picture, where):
+        parts = [picture[around] * where[..., None], where[..., None]]
         total, share = (
             ndimage.uniform_filter(np.float32(x), (width, width, 1)) for x in parts
         )
         return total / np.maximum(share, 1e-6)
 
     border = mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)
-    inside = mean(edited, mask)
-    outer, inner = mean(original, ~mask) - inside, mean(original, mask) - inside
+    inside = mean(edited, there)
+    outer, inner = mean(original, ~there) - inside, mean(original, there) - inside
     nearer = damaged | (np.abs(outer).sum(-1) < np.abs(inner).sum(-1))
-    step = np.where(nearer[..., None], outer, inner)
-    moved = edited + _carried(np.clip(step, -most, most), border, cells)
+    step = np.zeros(mask.shape + (3,), np.float32)
+    step[around] = np.clip(np.where(nearer[..., None], outer, inner), -most, most)
+    moved = edited + _carried(step, border, cells)
     moved = np.clip(moved, 0, 255).astype(np.uint8)
     return np.where(mask[..., None], moved, edited)
 
