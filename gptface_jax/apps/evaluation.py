@@ -85,6 +85,7 @@ def judge_edits(
     seed: int = 0,
     *,
     samples: int = 1,
+    borders: int = 0,
     batch_size: int = 32,
     truth: Callable[[int, str, bool], np.ndarray] | None = None,
     features: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -103,6 +104,7 @@ def judge_edits(
       config: of the decoder.
       seed: of the decoding.
       samples: candidates an edit; the best by the model's own match is judged.
+      borders: levels, see `Model.edit`; by default what the model drew is judged.
       batch_size: edits decoded at once.
       truth: (number of the picture, attribute, present) -> the picture as it ought
         to look, uint8 [S,S,3].
@@ -159,17 +161,12 @@ def judge_edits(
                 model, photos, region, texts, config, key, samples, batch_size, bar
             )
             seconds += spent
-            pasted = np.stack(
-                [
-                    image.composite(
-                        a,
-                        image.continue_colours(a, b, drawn),
-                        region,
-                        max(1, size // 32),
-                    )
-                    for a, b in zip(photos, decoded)
-                ]
-            )
+            pasted = []
+            for a, b in zip(photos, decoded):
+                b = image.continue_colours(a, b, drawn)
+                b = image.meet_borders(a, b, region, borders)
+                pasted.append(image.composite(a, b, region, max(1, size // 32)))
+            pasted = np.stack(pasted)
             masks = np.broadcast_to(region, photos.shape[:3])
             kept.append(edits.outside_psnr(pasted, photos, masks))
             raw.append(edits.outside_psnr(decoded, photos, masks))

@@ -96,6 +96,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int)
     parser.add_argument("--no-match-token", action="store_true")
     parser.add_argument("--samples", type=int, default=1)
+    parser.add_argument(
+        "--borders", type=int, default=0, help="levels, as of `edit` (edits)"
+    )
     parser.add_argument("--decode-seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--sheet", help="picture of examples (edits)")
     parser.add_argument("--out", help="also write the JSON here")
@@ -203,6 +206,7 @@ def _edits(options, evaluation):
         "judge": options.judge,
         "pictures": [options.images, options.split, options.limit, options.seed],
         "attributes_asked": list(attributes),
+        "borders": options.borders,
         "measured": sorted([*more, *([options.features] if options.features else [])]),
     }
     rows, examples = _earlier(options.out, about), None
@@ -222,6 +226,7 @@ def _edits(options, evaluation):
                 config,
                 seed,
                 samples=samples,
+                borders=options.borders,
                 progress=not options.quiet,
                 **more,
             )
