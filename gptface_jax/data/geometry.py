@@ -47,6 +47,10 @@ class Similarity:
         dx, dy = -back.points([self.dx, self.dy])
         return dataclasses.replace(back, dx=dx, dy=dy)
 
+    def scaled(self, factor: float) -> Similarity:
+        """The same into a picture `factor` times as large."""
+        return self.then(Similarity(factor))
+
     def then(self, other: Similarity) -> Similarity:
         """This transform followed by another."""
         a = other.a * self.a - other.b * self.b
@@ -78,9 +82,9 @@ class Similarity:
         cells = np.ceil((held.max(0) + 3 * step - low) / step).astype(int)
         high = low + step * cells
         limit = np.array(image.shape[1::-1])
-        near, far = np.clip([low, high], 0, limit - 1)
-        (x0, y0), (x1, y1) = near, far + 1
-        before, after = np.maximum(near - low, 0), np.maximum(high - far - 1, 0)
+        x0, y0 = near = np.clip(low, 0, limit - 1)
+        x1, y1 = far = np.clip(high, near + 1, limit)
+        before, after = np.maximum(near - low, 0), np.maximum(high - far, 0)
         around = [(before[1], after[1]), (before[0], after[0]), (0, 0)]
         pixels = np.pad(image[y0:y1, x0:x1], around, mode="edge")
         pixels = pixels[: step * cells[1], : step * cells[0]]
@@ -95,6 +99,24 @@ class Similarity:
         )
         return np.asarray(moved)
 
+    def lookup(self, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The mask's value at the place from which each pixel comes.
+
+        Args:
+          mask: bool [H,W], False beyond.
+          size: (h, w) of the result.
+
+        Returns:
+          bool [h,w].
+        """
+        back, (height, width) = self.inverse, size
+        rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
+        x = np.floor(back.a * columns - back.b * rows + back.dx).astype(np.int32)
+        y = np.floor(back.b * columns + back.a * rows + back.dy).astype(np.int32)
+        held = (0 <= x) & (x < mask.shape[1]) & (0 <= y) & (y < mask.shape[0])
+        last = np.array(mask.shape) - 1
+        return held & mask[np.clip(y, 0, last[0]), np.clip(x, 0, last[1])]
+
     def mask(self, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The mask as the transform shows it: no marked pixel is lost.
 
@@ -105,8 +127,7 @@ class Similarity:
         Returns:
           bool [h,w], True where a marked pixel lies or comes from.
         """
-        back = np.floor(self.inverse.points(_centres(size))).astype(int)
-        result = _at(mask, back).reshape(size)
+        result = self.lookup(mask, size)
         marked = np.argwhere(mask)[:, ::-1] + 0.5
         x, y = np.floor(self.points(marked)).astype(int).T
         held = (0 <= x) & (x < size[1]) & (0 <= y) & (y < size[0])
@@ -131,18 +152,3 @@ def fitted(source: np.ndarray, target: np.ndarray) -> Similarity:
 def _corners(size: tuple[int, int]) -> np.ndarray:
     height, width = size
     return np.array([[0, 0], [width, 0], [width, height], [0, height]])
-
-
-def _centres(size: tuple[int, int]) -> np.ndarray:
-    """Middles of the pixels of a picture (h, w), raster order; [h*w,2]."""
-    y, x = np.mgrid[: size[0], : size[1]] + 0.5
-    return np.stack([x.ravel(), y.ravel()], -1)
-
-
-def _at(mask: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """A mask's value at whole (x, y) [N,2]; False beyond."""
-    x, y = places.T
-    held = (0 <= x) & (x < mask.shape[1]) & (0 <= y) & (y < mask.shape[0])
-    found = np.zeros(len(places), bool)
-    found[held] = mask[y[held], x[held]]
-    return found

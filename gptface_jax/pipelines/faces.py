@@ -27,7 +27,7 @@ SCORE, SECOND_SCORE = 0.6, 0.3
 OVERLAP = 0.3  # intersection over union from which two boxes are one face
 _SMALLEST = 25  # pixels of a face that BlazeFace still sees
 _MOST = 64  # faces in a photo
-_BATCH = 16  # pictures or faces at a time
+_BATCHES = (1, 2, 4, 16)  # pictures or faces at a time: few shapes are compiled
 _EYE_CORNERS = (33, 263)  # rows of the mesh: outer corners of right and left eye
 # Rows of the mesh in the order of the 68 points of iBUG 300-W.
 LANDMARKS_68 = np.array(
@@ -72,14 +72,31 @@ class Face:
 
     @property
     def area(self) -> float:
+        """Of the box, in square pixels."""
         x0, y0, x1, y1 = self.box
         return (x1 - x0) * (y1 - y0)
+
+    def described(self) -> dict[str, Any]:
+        """All of it as JSON types, pixels to a hundredth."""
+        arrays = {"points": self.points, "landmarks": self.landmarks, "mesh": self.mesh}
+        return {
+            "box": [round(v, 2) for v in self.box],
+            "score": round(self.score, 4),
+            "presence": round(self.presence, 4),
+            "roll": round(self.roll, 2),
+            **{k: np.round(v.astype(float), 2).tolist() for k, v in arrays.items()},
+        }
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
     """Eyes, nose and mouth corners [..., 5, 2] of 68 landmarks [..., 68, 2]."""
     eyes = landmarks[..., 36:42, :].mean(-2), landmarks[..., 42:48, :].mean(-2)
     return np.stack([*eyes, *(landmarks[..., i, :] for i in (30, 48, 54))], -2)
+
+
+def largest(faces: Sequence[Face]) -> Face | None:
+    """The face with the largest box, or None."""
+    return max(faces, key=lambda face: face.area, default=None)
 
 
 @jax.jit
@@ -106,12 +123,12 @@ def _params(name: str) -> Any:
 def _in_batches(function, name: str, items: Sequence[np.ndarray]) -> list[tuple]:
     """function(parameters of a network, items), a row an item.
 
-    Sizes of batches are powers of two, so that few are compiled.
+    Batches are filled up to one of a few sizes.
     """
     rows = []
-    for start in range(0, len(items), _BATCH):
-        part = list(items[start : start + _BATCH])
-        size = 1 << (len(part) - 1).bit_length()
+    for start in range(0, len(items), _BATCHES[-1]):
+        part = list(items[start : start + _BATCHES[-1]])
+        size = next(size for size in _BATCHES if size >= len(part))
         stacked = np.stack(part + part[-1:] * (size - len(part)))
         answer = function(_params(name), stacked)
         rows += zip(*(np.asarray(x)[: len(part)] for x in answer))
