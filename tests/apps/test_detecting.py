@@ -159,7 +159,7 @@ def test_restored_squares_are_counted_together(model, face):
     damage[30:34, 20:60] = damage[50:54, 120:150] = 255
     restored = model.restore(wide, damage, thin=0, **MARK)
     squares = detecting._squares(restored.details, wide.shape[:2], (8, 8))
-    assert [box for box, _ in squares] == [(0, 0, 96, 96), (96, 0, 192, 96)]
+    assert [view.box for view, _ in squares] == [(0, 0, 96, 96), (96, 0, 192, 96)]
     opened = sum(int(is_open.sum()) for _, is_open in squares)
     assert opened == restored.details["tokens"]
 
