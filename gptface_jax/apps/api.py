@@ -773,6 +773,8 @@ class Model:
         mask, view, inside = framed.mask, framed.view, framed.inside
         size, side = self.editor.size, view.side
         small_mask = images.pixels_to_tokens(inside, (size, size))
+        if framed.hidden is not None:  # pixels that lie on two cells hide no third one
+            small_mask = images.tokens_to_pixels(framed.hidden, (size, size))
         square, beyond = view.picture(photo), view.beyond(photo.shape[:2])
         batch = yield Request(
             images.shrink_hidden(square, inside | beyond, (size, size)),

@@ -307,10 +307,12 @@ _STAGES = (
     _Stage(False, _COARSE, 0.1),
     _Stage(False, ((512, 1.0),), 0.5),
     _Stage(False, ((768, 1.0),), 0.5),
-    _Stage(True, _COARSE, 0.5),
-    _Stage(True, ((512, 1.0),), 0.5),
+    _Stage(True, _COARSE, 0.9),
+    _Stage(True, ((512, 1.0),), 0.9),
 )
+_UPRIGHT = 3  # the first so many of them
 _SECOND_PRESENCE = 0.05
+_SURE = 0.95  # presence below which a face may be seen the wrong way round
 
 
 def find(image: np.ndarray, **options: Any) -> list[Face]:
@@ -345,9 +347,11 @@ def find_all(
     photos = [np.asarray(image) for image in images]
     found: list[list[Face]] = [[] for _ in photos]
     first: list[np.ndarray] = []
-    left = list(range(len(photos)))
+    everyone = left = list(range(len(photos)))
     for stage in _STAGES:
-        active = list(range(len(photos))) if any_roll and stage.turned else left
+        if stage is _STAGES[_UPRIGHT]:
+            left = [i for i in everyone if not _surely(found[i])]
+        active = everyone if any_roll and stage.turned else left
         chosen = [photos[i] for i in active]
         rows = _look(chosen, stage, min(score, second_score))
         first = first or rows
@@ -356,8 +360,6 @@ def find_all(
             found[i] = _distinct([*found[i], *faces])
         finest = stage.levels[-1][0]
         left = [i for i in left if not _settled(found[i], photos[i], finest)]
-        if stage is _STAGES[2]:
-            left = [i for i in left if not found[i]]
     none = [i for i in range(len(photos)) if not found[i]]
     rows = [first[i][first[i][:, 0] >= second_score] for i in none]
     faint = _faces([photos[i] for i in none], rows, _SECOND_PRESENCE)
@@ -395,13 +397,16 @@ def _settled(faces: Sequence[Face], image: np.ndarray, level: int) -> bool:
     return min(face.area for face in faces) ** 0.5 > 1.5 * seen
 
 
+def _surely(faces: Sequence[Face]) -> bool:
+    return any(face.presence >= _SURE for face in faces)
+
+
 def _distinct(faces: Sequence[Face]) -> list[Face]:
-    """Without those whose points are a better one's; best first."""
+    """Without those whose middle lies close to that of a surer one; surest first."""
     kept: list[Face] = []
-    for face in sorted(faces, key=lambda face: -face.score):
-        size = np.ptp(face.mesh, axis=0).max()
-        apart = [np.abs(face.five - other.five).mean() for other in kept]
-        if all(distance > size / 4 for distance in apart):
+    for face in sorted(faces, key=lambda face: -face.score * face.presence):
+        middle, near = face.mesh.mean(0), np.ptp(face.mesh, axis=0).max() / 2
+        if all(np.hypot(*(middle - other.mesh.mean(0))) > near for other in kept):
             kept.append(face)
     return kept[:_MOST]
 

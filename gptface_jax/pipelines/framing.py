@@ -140,10 +140,12 @@ def view_of(details: Mapping[str, Any], scale: float = 1.0) -> View:
         raise ValueError(f"crop {details['crop']} is no box")
     if "upright" not in details:
         return View.crop(box)
-    given = dict(details["upright"])
+    given, extent = dict(details["upright"]), max(box[2] - box[0], box[3] - box[1])
     before = given.pop("side")
     side = max(1, round(scale * before))
-    way = Similarity(**{k: float(v) for k, v in given.items()})
+    way = Similarity(*(float(given[k]) for k in ("a", "b", "dx", "dy")))
+    if not (0.5 < way.scale < 2 and side <= 8 * extent):
+        raise ValueError(f"{details['upright']} is no face of the photo")
     way = Similarity(1 / scale).then(way).scaled(side / before)
     return View(way, side, box, True)
 

@@ -1,0 +1,77 @@
+"""Pictures brought into a frame for training."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import prepare, shards
+from gptface_jax.data.record import Record
+from gptface_jax.pipelines import upright
+
+GREY = np.full((64, 64, 3), 128, np.uint8)
+
+
+def test_a_face_comes_to_its_frame_with_its_points(astronaut):
+    turned = np.asarray(Image.fromarray(astronaut).rotate(30, Image.BICUBIC))
+    (found,) = upright.Upright(96)([Record(image=turned, text="an astronaut")])
+    assert found.image.shape == (96, 96, 3) and found.text == "an astronaut"
+    points = found.landmarks + 0.5  # pixel centres at integers
+    eyes = points[36:42].mean(0), points[42:48].mean(0)
+    np.testing.assert_allclose(eyes, 96 * np.array(upright.FRAME[:2]), atol=4)
+    (again,) = upright._searched([Record(image=found.image)])
+    np.testing.assert_allclose(again[2].landmarks, points, atol=3)
+
+
+def test_why_pictures_are_dropped(astronaut, face):
+    x0, y0, x1, y1 = (round(v) for v in face.box)
+    tight = astronaut[y0 - 10 : y1 + 8, x0:x1]
+    records = [Record(image=image) for image in (GREY, astronaut, tight)]
+    assert list(upright.Upright(64)(records))[0] == upright.NO_FACE
+    assert list(upright.Upright(512)(records))[1] == upright.TOO_SMALL
+    assert list(upright.Upright(64)(records))[2] == upright.CUT_OFF
+
+
+def test_landmarks_beside_a_picture_as_it_is(astronaut):
+    found, none = upright.WithLandmarks()([Record(image=astronaut), Record(image=GREY)])
+    assert found.image is astronaut and found.landmarks.shape == (68, 2)
+    assert none.landmarks is None
+
+
+def test_the_frame_of_pictures(astronaut, face):
+    wide = np.pad(astronaut, ((0, 0), (100, 100), (0, 0)))
+    found = upright.measure_frame(
+        [Record(image=i) for i in (astronaut, GREY, wide)], progress=False
+    )
+    np.testing.assert_allclose(found["frame"], face.five / 512, atol=0.01)
+    assert found["pictures"] == 3 and found["faces"] == 2
+    with pytest.raises(UserError, match="no face was found in 1 pictures"):
+        upright.measure_frame([Record(image=GREY)], progress=False)
+
+
+def test_prepare_counts_what_it_drops(tmp_path, astronaut):
+    for name, image in (("a", astronaut), ("b", GREY), ("c", astronaut[:, ::-1])):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    spec = {"kind": "folder", "path": str(tmp_path)}
+    out = tmp_path / "out"
+    select = upright.Upright(64)
+    manifest = prepare.prepare(
+        spec, out, workers=1, shard_size=2, select=select, progress=False
+    )
+    assert manifest["num_records"] == 2 and manifest["counts"] == [1, 1]
+    assert manifest["dropped"] == {"no face": 1} and manifest["upright"] == 64
+    records = shards.Records(out)
+    assert len(records) == 2 and records[1].landmarks.shape == (68, 2)
+    assert sorted(p.name for p in out.iterdir()) == [
+        "manifest.json", "part-00000.arrayrecord", "part-00001.arrayrecord"
+    ]  # fmt: skip
+
+
+def test_nothing_left_is_said(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    spec = {"kind": "folder", "path": str(tmp_path)}
+    with pytest.raises(UserError, match="no picture is left.*'no face': 1"):
+        prepare.prepare(
+            spec, tmp_path / "out", workers=1, select=upright.Upright(64),
+            progress=False,
+        )  # fmt: skip
