@@ -149,7 +149,9 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
     system = bare_system(config)
     size = system.batch_spec["image"].shape[0]
-    eval_source, transform = _eval_source(data), transforms.ImageTransform(size, False)
+    points = "landmarks" in system.batch_spec
+    eval_source = _eval_source(data)
+    transform = transforms.ImageTransform(size, False, points)
     samples = None
     if eval_source is not None:
         model = from_mapping(VQGANConfig, settings.plain(config)["model"], "model.")
@@ -161,7 +163,7 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         data,
         system,
         sources.open_source(data.train),
-        transforms.ImageTransform(size, data.flip),
+        transforms.ImageTransform(size, data.flip, points),
         eval_source,
         transform,
         samples=samples,

@@ -232,8 +232,18 @@ class VQGAN(nn.Module):
         """image_ids int [B,h,w] -> float32 [B,h*f,w*f,3], about [-1,1]."""
         return self.decode_latents(jnp.take(self.codebook, image_ids, axis=0))
 
-    def __call__(self, image: jax.Array, deterministic: bool = True):
+    def __call__(
+        self,
+        image: jax.Array,
+        deterministic: bool = True,
+        code_gradient: str = "straight_through",
+    ):
         """Reconstruction with everything the losses need.
+
+        Args:
+          image: float32 [B,H,W,3] in [-1,1].
+          deterministic: no dropout.
+          code_gradient: how gradients pass the codes, of `ops.quantize.GRADIENTS`.
 
         Returns:
           (reconstruction [B,H,W,3], {"z_e" [B,h,w,C], "z_q" [B,h,w,C]
@@ -242,6 +252,6 @@ class VQGAN(nn.Module):
         z_e = self.latents(image, deterministic).astype(jnp.float32)
         image_ids = self.quantize(z_e)
         z_q = jnp.take(self.codebook, image_ids, axis=0)
-        passed = quantize.straight_through(z_e, z_q)
+        passed = quantize.GRADIENTS[code_gradient](z_e, z_q)
         reconstruction = self.decode_latents(passed, deterministic)
         return reconstruction, {"z_e": z_e, "z_q": z_q, "image_ids": image_ids}

@@ -6,25 +6,45 @@ import jax
 import jax.numpy as jnp
 
 
-def gradient_loss(image: jax.Array, target: jax.Array, scales: int) -> jax.Array:
+def gradient_loss(
+    image: jax.Array,
+    target: jax.Array,
+    scales: int,
+    weight: jax.Array | None = None,
+) -> jax.Array:
     """Mean L1 of horizontal and vertical differences over a pyramid.
 
     Args:
       image, target: float [B,H,W,C].
       scales: levels; level s is averaged over 2^s x 2^s pixels.
+      weight: float [B,H,W], how much each pixel counts, 1 on average; by default all
+        do alike.
 
     Returns:
       float32 scalar.
     """
+
+    def halved(x):
+        b, h, w, c = x.shape
+        return jnp.mean(x.reshape(b, h // 2, 2, w // 2, 2, c), axis=(2, 4))
+
     difference = (image - target).astype(jnp.float32)
+    weight = None if weight is None else weight[..., None]
     total = 0.0
     for scale in range(scales):
         if scale:
-            b, h, w, c = difference.shape
-            halves = difference.reshape(b, h // 2, 2, w // 2, 2, c)
-            difference = jnp.mean(halves, axis=(2, 4))
-        total += jnp.mean(jnp.abs(jnp.diff(difference, axis=1)))
-        total += jnp.mean(jnp.abs(jnp.diff(difference, axis=2)))
+            difference = halved(difference)
+            weight = None if weight is None else halved(weight)
+        for axis in (1, 2):
+            steps = jnp.abs(jnp.diff(difference, axis=axis))
+            if weight is not None:  # between two pixels, their mean
+                n = weight.shape[axis]
+                pair = (
+                    jax.lax.slice_in_dim(weight, i, n - 1 + i, axis=axis)
+                    for i in (0, 1)
+                )
+                steps *= sum(pair) / 2
+            total += jnp.mean(steps)
     return total / (2 * scales)
 
 

@@ -65,6 +65,34 @@ def straight_through(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
     return z_e + jax.lax.stop_gradient(z_q - z_e)
 
 
+def rotate(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
+    """Forward value z_q, gradient of the rotation and scaling that z_e -> z_q is.
+
+    Angles between the slopes at codes and the codes thus become those between the
+    slopes at latents and the latents (Fifty et al. 2024, arXiv 2410.06424, equation 4):
+    with unit vectors e of z_e and q of z_q and r of e + q,
+    |z_q| / |z_e| (I - 2 r r^T + 2 q e^T) z_e, all but the last factor constant.
+
+    Args:
+      z_e, z_q: [...,C].
+    """
+
+    def length(x):
+        return jnp.sqrt(jnp.sum(jnp.square(x), -1, keepdims=True) + 1e-12)
+
+    def dot(a, b):
+        return jnp.sum(a * b, -1, keepdims=True)
+
+    latent, code = jax.lax.stop_gradient((z_e, z_q))
+    e, q = latent / length(latent), code / length(code)
+    r = (e + q) / length(e + q)
+    turned = z_e - 2 * r * dot(r, z_e) + 2 * q * dot(e, z_e)
+    return length(code) / length(latent) * turned
+
+
+GRADIENTS = {"straight_through": straight_through, "rotation": rotate}
+
+
 def codebook_loss(
     z_e: jax.Array, z_q: jax.Array, beta: float = 0.25, beta_on_codebook: bool = False
 ) -> jax.Array:
