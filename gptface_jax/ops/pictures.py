@@ -1,4 +1,4 @@
-"""Pictures compared pixel by pixel: float [B,H,W,C] in [-1,1]."""
+"""Pictures compared pixel by pixel, and cut into patches: float [B,H,W,C] in [-1,1]."""
 
 from __future__ import annotations
 
@@ -58,3 +58,17 @@ def psnr(image: jax.Array, target: jax.Array) -> jax.Array:
     )
     error = jnp.mean(jnp.square(image - target), axis=(1, 2, 3)) / 4.0
     return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
+
+
+def to_patches(image: jax.Array, side: int) -> jax.Array:
+    """Squares of pixels as channels: [B,H,W,C] -> [B,H/side,W/side,side*side*C]."""
+    b, h, w, c = image.shape
+    cut = image.reshape(b, h // side, side, w // side, side, c).swapaxes(2, 3)
+    return cut.reshape(b, h // side, w // side, side * side * c)
+
+
+def from_patches(patches: jax.Array, side: int) -> jax.Array:
+    """The inverse of `to_patches`: [B,h,w,side*side*C] -> [B,h*side,w*side,C]."""
+    b, h, w, _ = patches.shape
+    cut = patches.reshape(b, h, w, side, side, -1).swapaxes(2, 3)
+    return cut.reshape(b, h * side, w * side, -1)

@@ -152,6 +152,35 @@ def revive(
     return jnp.where(dead[:, None], fresh, codebook), dead
 
 
+def split(
+    codebook: jax.Array, usage: jax.Array, size: int, noise: float, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A larger codebook, in which codes that are used often have children beside them.
+
+    One after another the code whose share is the largest gets a child and shares with
+    it (and with those it has) in equal parts, so that all end up with about the same.
+    Codes keep their numbers and values; of equal ones the lowest number is taken, so
+    that without noise every latent gets the code that it had (`nearest`).
+
+    Args:
+      codebook: [K,C].
+      usage: float [K], how often each is used.
+      size: of the larger codebook, K or more.
+      noise: standard deviation of what is added to a child, in those of the codebook.
+      key: random key.
+
+    Returns:
+      (codebook [size,C], parents int32 [size], k < K its own).
+    """
+    known, more = len(codebook), size - len(codebook)
+    shares = usage[:, None] / jnp.arange(1, more + 1)  # before the next split
+    _, best = jax.lax.top_k(shares.reshape(-1), more)
+    parents = jnp.concatenate([jnp.arange(known), best // max(more, 1)])
+    spread = noise * jnp.std(codebook) * (jnp.arange(size) >= known)[:, None]
+    moved = spread * jax.random.normal(key, (size, codebook.shape[1]))
+    return codebook[parents] + moved, parents.astype(jnp.int32)
+
+
 def entropy_loss(z_e: jax.Array, codebook: jax.Array, temperature: float) -> jax.Array:
     """Small when every latent is sure of its code and all codes are in use.
 

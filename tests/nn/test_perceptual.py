@@ -30,7 +30,7 @@ def test_places_and_depths_count_by_hand():
     run = perceptual.feature_distance
     np.testing.assert_allclose(run(a, b), [(2 + 4) / 2], rtol=1e-5)
     weight = jnp.broadcast_to(jnp.repeat(jnp.array([1.5, 0.5]), 2), (1, 4, 4))
-    # Made half as large by a triangle over 4 columns: (3/4, 3/4, 1/4) of (1.5, 1.5, 0.5).
+    # Made half as large by a triangle: 3/4, 3/4 and 1/4 of (1.5, 1.5, 0.5).
     left = (2 * 0.75 * 1.5 + 0.25 * 0.5) / 1.75
     np.testing.assert_allclose(run(a, b, weight), [(2 * left + 4) / 2], rtol=1e-5)
     np.testing.assert_allclose(run(a, b, depths=(3.0, 1.0)), [(6 + 4) / 4], rtol=1e-5)

@@ -19,6 +19,18 @@ def test_psnr_and_gradient_loss_by_hand():
     np.testing.assert_allclose(pictures.gradient_loss(step, image, 2), expected)
 
 
+def test_patches_by_hand():
+    image = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    patches = pictures.to_patches(image, 2)
+    assert patches[0, 0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    np.testing.assert_array_equal(pictures.from_patches(patches, 2), image)
+    colours = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    cut = pictures.to_patches(colours, 2)
+    assert cut.shape == (2, 2, 3, 12)
+    assert cut[1, 1, 2].tolist() == colours[1, 2:, 4:].reshape(-1).tolist()
+    np.testing.assert_array_equal(pictures.from_patches(cut, 2), colours)
+
+
 def test_weighted_gradients_by_hand():
     """A step between two columns counts as much as both of its pixels do on average."""
     step = jnp.zeros((1, 4, 4, 1)).at[:, :, 2:].set(1.0)

@@ -190,6 +190,38 @@ def test_revival_moves_dead_codes_only():
     assert len(set(gap.argmin(-1))) > 1
 
 
+def test_the_most_used_codes_are_split():
+    usage = jnp.array([12.0, 1.0, 5.0])
+    larger, parents = quantize.split(CODES, usage, 7, 0.1, jax.random.key(0))
+    # 12, 5, 1 -> 6 + 6, 5, 1 -> 4 x 3, 5, 1 -> 4 x 3, 2.5 x 2, 1 -> 3 x 4, 2.5 x 2, 1
+    assert parents[:3].tolist() == [0, 1, 2]
+    assert sorted(parents[3:].tolist()) == [0, 0, 0, 2]
+    np.testing.assert_array_equal(larger[:3], CODES)
+    apart = np.abs(larger[3:] - CODES[parents[3:]])
+    assert 0 < apart.min() and apart.max() < 0.1 * 4 * float(jnp.std(CODES))
+    same, parents = quantize.split(CODES, usage, 3, 0.1, jax.random.key(0))
+    np.testing.assert_array_equal(same, CODES)
+
+
+def test_children_without_noise_change_no_code():
+    rng = np.random.default_rng(0)
+    codebook = jnp.float32(rng.normal(size=(20, 3)))
+    z = jnp.float32(rng.normal(size=(300, 3)))
+    before = quantize.nearest(z, codebook)
+    usage = quantize.counts(before, 20)
+    larger, parents = quantize.split(codebook, usage, 80, 0.0, jax.random.key(0))
+    np.testing.assert_array_equal(larger, codebook[parents])
+    np.testing.assert_array_equal(quantize.nearest(z, larger), before)
+    assert np.bincount(parents)[np.argmax(usage)] == np.bincount(parents).max()
+    # With a little noise a latent stays with the family of its code, mostly.
+    near, parents = quantize.split(codebook, usage, 80, 0.01, jax.random.key(1))
+    after = quantize.nearest(z, near)
+    assert np.mean(parents[after] == before) > 0.95
+    assert quantize.perplexity(quantize.counts(after, 80)) > 1.8 * quantize.perplexity(
+        usage
+    )
+
+
 def test_revival_of_nothing():
     revived, dead = quantize.revive(
         CODES, jnp.ones(3), jnp.ones((2, 2)), 0.5, jax.random.key(1)

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Phase, System
-from gptface_jax.nn import conv as nn_conv
 from gptface_jax.nn import vqgan as nn_vqgan
 from gptface_jax.ops import pictures, quantize
 from gptface_jax.ops.face_map import face_map
@@ -110,11 +109,12 @@ class _Trainer:
         """slope at the reconstruction -> gradient of the last kernel."""
         output = params["decoder"]["conv_out"]
         model, last = self.model, jax.lax.stop_gradient(last)
-        conv = nn_conv.conv(model.out_channels, 3, None, model.dtype)
+        conv = nn_vqgan.last_conv(model)
 
         def run(kernel):
             variables = {"params": {**output, "kernel": kernel}}
-            return conv.apply(variables, last).astype(jnp.float32)
+            patches = conv.apply(variables, last).astype(jnp.float32)
+            return pictures.from_patches(patches, model.patch)
 
         _, pull_back = jax.vjp(run, jax.lax.stop_gradient(output["kernel"]))
         return lambda slope: pull_back(slope)[0]
