@@ -374,6 +374,8 @@ def load(module: nn.Module, arrays: Mapping[str, Any], device: str) -> nn.Module
     """
     stored = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
     for name, tensor in stored.items():
+        if tensor.ndim == 3:  # of each channel alone
+            tensor = tensor[:, :, None]
         if tensor.ndim == 4:
             stored[name] = tensor.permute(3, 2, 0, 1)
     statistics = dict(module.named_buffers())

@@ -63,10 +63,12 @@ def load(path: str | os.PathLike = "") -> dict[str, Any]:
 
 
 def _folded(state: Mapping[str, np.ndarray], conv: str, norm: str):
-    """(kernel [h,w,C,D], bias [D]) of a convolution and the norm behind it."""
+    """(kernel [h,w,C,D] or [h,w,D], bias [D]) of a convolution and its norm."""
     weight, bias, mean, variance = (state[f"{norm}.{part}"] for part in _NORM)
     gain = weight / np.sqrt(variance + np.float32(_EPSILON))
     kernel = state[f"{conv}.weight"].transpose(2, 3, 1, 0)
+    if "_depthwise" in conv:
+        kernel = kernel[:, :, 0]
     return np.ascontiguousarray(kernel * gain), bias - mean * gain
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gptface_jax.ops.convolution import convolve, depthwise
+from gptface_jax.ops.convolution import convolve, depthwise, same_padding
 
 # (blocks, side of the window, stride of the first block, expansion, width), by stage.
 STAGES = (
@@ -27,12 +27,6 @@ STEM, HEAD = 32, 1280  # widths
 DEPTHS = (0, 1, 2, 4, 6)
 
 
-def _padding(shape: tuple[int, int], window: int, stride: int):
-    """TensorFlow's "same": ceil(side / stride) positions, the odd zero behind."""
-    total = [max((-(-n // stride) - 1) * stride + window - n, 0) for n in shape]
-    return tuple((n // 2, n - n // 2) for n in total)
-
-
 class _Conv(nn.Module):
     """A convolution with its folded norm; 1 x 1, full, or of each channel alone."""
 
@@ -43,15 +37,17 @@ class _Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        window, inputs = (self.window, self.window), x.shape[-1]
-        shape = (*window, 1 if self.each else inputs, self.features)
+        shape = (self.window, self.window, x.shape[-1])
+        shape += () if self.each else (self.features,)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
+        if self.each:
+            return depthwise(x, kernel, self.stride) + bias
         if self.window == 1:
             return x @ kernel[0, 0] + bias
-        how = (self.stride,) * 2, _padding(x.shape[1:3], self.window, self.stride)
-        return (depthwise if self.each else convolve)(x, kernel, *how) + bias
+        padding = same_padding(x.shape[1:3], self.window, self.stride)
+        return convolve(x, kernel, (self.stride,) * 2, padding) + bias
 
 
 class _Block(nn.Module):

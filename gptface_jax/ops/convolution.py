@@ -109,71 +109,77 @@ def _backward(strides, padding, of_x, of_kernel, residuals, slope):
 _convolve.defvjp(_forward, _backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def depthwise(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    padding: tuple[tuple[int, int], tuple[int, int]],
-) -> jax.Array:
-    """A convolution of every channel with a window of its own: [B,H',W',C].
+def same_padding(
+    size: Sequence[int], window: int, stride: int
+) -> tuple[tuple[int, int], ...]:
+    """Zeros (before, after) of each axis for ceil(side / stride) positions.
+
+    As TensorFlow pads: of an odd number more are behind.
+    """
+    total = [max((-(-n // stride) - 1) * stride + window - n, 0) for n in size]
+    return tuple((n // 2, n - n // 2) for n in total)
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Every channel convolved with its own window, padded by `same_padding`.
 
     On a CPU a sum of shifted products: 25 times as fast as XLA's (0.10) grouped
     convolution, 36 times with the gradients. Differentiable backwards.
 
     Args:
       x: [B,H,W,C].
-      kernel: [h,w,1,C].
-      strides: of the two axes.
-      padding: zeros (before, after) of each axis.
-    """
+      kernel: [k,k,C].
+      stride: of both axes.
 
+    Returns:
+      [B,ceil(H/stride),ceil(W/stride),C].
+    """
+    padding = same_padding(x.shape[1:3], len(kernel), stride)
+    return _depthwise(x, kernel, stride, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x, kernel, stride, padding):
     def grouped(x, kernel):
+        how = (stride, stride), padding
         groups = x.shape[-1]
-        return _plain(x, kernel, strides, padding, feature_group_count=groups)
+        return _plain(x, kernel[:, :, None], *how, feature_group_count=groups)
 
     def shifted(x, kernel):
-        size = kernel.shape[:2]
-        parts = _windows(x, size, strides, padding)
-        return sum(
-            part * kernel[i, j, 0]
-            for (i, j), part in zip(itertools.product(*map(range, size)), parts)
-        )
+        parts = _windows(x, len(kernel), stride, padding)
+        rows = kernel.reshape(-1, x.shape[-1])
+        return sum(part * row for part, row in zip(parts, rows))
 
     return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
 
 
-def _windows(x, size, strides, padding):
-    """What each entry of a window of `size` meets, row by row: [B,H',W',C] each."""
+def _windows(x, window, stride, padding):
+    """What each entry of a window meets, row by row: [B,H',W',C] each."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    last = [
-        (length - window) // stride * stride
-        for length, window, stride in zip(x.shape[1:3], size, strides)
-    ]
-    for i, j in itertools.product(*map(range, size)):
+    last = [(n - window) // stride * stride for n in x.shape[1:3]]
+    for i, j in itertools.product(range(window), repeat=2):
         stop = (len(x), i + last[0] + 1, j + last[1] + 1, x.shape[3])
-        yield lax.slice(x, (0, i, j, 0), stop, (1, *strides, 1))
+        yield lax.slice(x, (0, i, j, 0), stop, (1, stride, stride, 1))
 
 
-def _depthwise_forward(x, kernel, strides, padding):
-    return depthwise(x, kernel, strides, padding), (x, kernel)
+def _depthwise_forward(x, kernel, stride, padding):
+    return _depthwise(x, kernel, stride, padding), (x, kernel)
 
 
-def _depthwise_backward(strides, padding, residuals, slope):
+def _depthwise_backward(stride, padding, residuals, slope):
     x, kernel = residuals
-    size = kernel.shape[:2]
+    window = len(kernel)
     # What was a stride now lies between the entries of the slope, as zeros.
-    axes = zip(x.shape[1:3], size, slope.shape[1:3], strides, padding)
     between = [
-        (window - 1 - low, length + low - 1 - (n - 1) * stride, stride - 1)
-        for length, window, n, stride, (low, _) in axes
+        (window - 1 - low, n + low - 1 - (m - 1) * stride, stride - 1)
+        for n, m, (low, _) in zip(x.shape[1:3], slope.shape[1:3], padding)
     ]
-    same = ((0, 0, 0), *between, (0, 0, 0))
-    spread = lax.pad(slope, jnp.zeros((), slope.dtype), same)
-    dx = depthwise(spread, kernel[::-1, ::-1], (1, 1), ((0, 0), (0, 0)))
-    parts = _windows(x, size, strides, padding)
+    none = (0, 0, 0)
+    spread = lax.pad(slope, jnp.zeros((), slope.dtype), (none, *between, none))
+    dx = _depthwise(spread, kernel[::-1, ::-1], 1, ((0, 0), (0, 0)))
+    parts = _windows(x, window, stride, padding)
     dk = jnp.stack([jnp.sum(part * slope, (0, 1, 2)) for part in parts])
     return dx, dk.reshape(kernel.shape).astype(kernel.dtype)
 
 
-depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
