@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,6 @@ from PIL import Image
 
 from gptface_jax import __version__
 from gptface_jax.apps import (
-    framing,
     networks,
     pictures,
     proposing,
@@ -33,6 +33,9 @@ from gptface_jax.data import damage as defects
 from gptface_jax.data import image as images
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.interop import directory
+from gptface_jax.pipelines import faces as face_finding
+from gptface_jax.pipelines import framing
+from gptface_jax.pipelines.faces import Face
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 Box = framing.Box
@@ -216,7 +219,17 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
 
 
 class Model:
-    """A VQGAN and a GPTFace that belong together."""
+    """A VQGAN and a GPTFace that belong together.
+
+    Args:
+      editor: both, joined.
+      digest: of their weights.
+      decode: the options by which an edit decodes where nothing else is said.
+      card: the model card.
+      frame: where the training pictures show eyes, nose and mouth corners, [5,2] as
+        shares of the side (`faces.Face.five`): faces are found and brought there. None:
+        the model takes the middle square of a photo for an upright face.
+    """
 
     def __init__(
         self,
@@ -224,12 +237,29 @@ class Model:
         digest: str,
         decode: DecodeConfig,
         card: str = "",
+        frame: Sequence[Sequence[float]] | None = None,
     ):
         self.editor, self.digest = editor, digest
         self.decode, self.card = decode, card
+        self.frame = checked_frame(frame)
+
+    def on(self, devices: Sequence[jax.Device]) -> Model:
+        """The same model on these devices."""
+        editor = self.editor.on(devices)
+        return Model(editor, self.digest, self.decode, self.card, self.frame)
 
     def __repr__(self) -> str:
         return f"<gptface_jax.Model {self.digest}, {self.editor.size} px>"
+
+    def faces(self, image: images.Source, *, any_roll: bool = False) -> list[Face]:
+        """The faces of a photo from left to right, see `faces.find`.
+
+        Args:
+          image: see `edit`.
+          any_roll: look for faces at every right angle too.
+        """
+        pixels = images.decode(image.image if isinstance(image, Edit) else image)
+        return face_finding.find(pixels, any_roll=any_roll)
 
     def reconstruct(self, image: images.Source) -> Image.Image:
         """The photo's central square through the VQGAN; [S,S] PIL image."""
@@ -254,11 +284,14 @@ class Model:
         borders: int = BORDERS,
         grow: int = 0,
         area: float | None = None,
+        face: int | str | None = None,
+        align: bool = True,
         **decode: Any,
     ) -> Steps:
         """Changes a region of a photo so that a sentence fits it.
 
-        Without a mask, box or region the model proposes one, see `propose`.
+        The face is found, brought upright, edited and carried back. Without a mask, box
+        or region the model proposes one, see `propose`.
 
         Args:
           image: path, encoded bytes, PIL image, uint8 array [H,W,3], or an Edit to go
@@ -266,11 +299,12 @@ class Model:
           text: the sentence.
           mask: picture of the photo's size, white = may change.
           box: (x0, y0, x1, y1) in pixels, instead of a mask.
-          region: a name of `data.regions.REGIONS`, instead of a mask; needs a
-            face that fills `crop` upright. "span:0.4" and "random:0.4" hide 40 % of
-            `crop` by chance, in one piece or scattered.
-          crop: square (x0, y0, x1, y1) that the model sees; default the central
-            square, or for a small or distant mask a square around it.
+          region: a name of `data.regions.REGIONS`, instead of a mask. "span:0.4" and
+            "random:0.4" hide 40 % of what the model sees by chance, in one piece or
+            scattered.
+          crop: square (x0, y0, x1, y1) that the model sees, filled by an upright face;
+            default the face that is found, brought upright, or for a mask or box that
+            lies on none the central square or one around it.
           seed: of the random choices; the same seed gives the same edit.
           samples: candidates; the one that fits the text best is returned. Default
             what 16 forward passes an iteration pay for, see `usual_samples`.
@@ -282,6 +316,10 @@ class Model:
           grow: tokens by which the mask is enlarged for the model (not for the
             compositing).
           area: share of the crop that a proposed region takes, see `propose`.
+          face: which one where there are several, from 1 on by their left edge, or
+            "all", one after the other; default the largest.
+          align: find the face and bring it upright; otherwise the central square is
+            taken for an upright face.
           **decode: fields of `DecodeConfig`, e.g. step_size=0.02, k=4.
 
         Raises:
@@ -306,21 +344,25 @@ class Model:
         unknown = int((words == self.editor.tokenizer.unk_id).sum())
         if unknown:
             notes.append(f"{unknown} words of the text are unknown to the model")
-        photo = images.decode(image)
         proposed = mask is None and box is None and region is None
         if proposed:
-            crop = crop or framing.central(photo.shape[:2])
-            mask = self.propose(photo, text, crop=crop, area=area)
             notes.append("the region was proposed by the model; look at the strip")
-        framed = self._framed(photo, mask, box, region, crop, seed)
-        if proposed:
-            framed[2]["proposed"] = area or "by the sentence"
-        return (
-            yield from self._run(
-                photo, text, framed, seed, samples, composite, feather, grow, config,
-                notes, borders=borders,
-            )
-        )  # fmt: skip
+
+        def work(photo: np.ndarray, face: int | Face | None) -> Steps:
+            if proposed:
+                seen, told = self._seen(photo, face, align, crop)
+                framed = self._proposed(photo, text, area, seen)
+            else:
+                place = mask, box, region, crop
+                framed, told = self._framed(photo, place, seed, face, align)
+            return (
+                yield from self._run(
+                    photo, text, framed, seed, samples, composite, feather, grow,
+                    config, [*notes, *told], borders=borders,
+                )
+            )  # fmt: skip
+
+        return (yield from self._each(images.decode(image), face, work))
 
     def usual_samples(self, config: DecodeConfig) -> int:
         """Candidates of an edit that cost about as much whatever guides it: 16, or 3
@@ -338,6 +380,8 @@ class Model:
         area: float | None = None,
         aligned: bool = True,
         crop: Box | None = None,
+        face: int | None = None,
+        align: bool = True,
     ) -> np.ndarray:
         """Where a sentence wants a photo changed: a mask to correct, bool [H,W].
 
@@ -345,28 +389,34 @@ class Model:
           image, text: see `edit`.
           source: what is seen now, where it is known.
           method: see `proposing.saliency`.
-          area: share of the crop to take, above 0 and below 1; default what the
+          area: share of the square to take, above 0 and below 1; default what the
             attributes that the sentence names usually take, else a fifth.
-          aligned: `crop` is filled by an upright face: where such attributes usually
-            show counts as well.
-          crop: square that the model sees; default the central one.
+          aligned: the square is filled by an upright face: where such attributes
+            usually show counts as well.
+          crop, face, align: see `edit`.
 
         Raises:
           UserError: an argument that cannot be used.
         """
+        photo = images.decode(image)
+        seen, _ = self._seen(photo, face, align, crop)
+        return self._proposed(photo, text, area, seen, source, method, aligned).mask
+
+    def _proposed(
+        self, photo, text, area, seen, source=proposing.NEUTRAL, method="likelihood",
+        aligned=True,
+    ) -> framing.Framed:  # fmt: skip
         if area is not None and not 0 < area < 1:
             raise UserError(f"area is {area}; use a share between 0 and 1")
-        photo = images.decode(image)
-        crop = framing.checked_crop(crop, photo.shape[:2])
-        x0, y0, x1, y1 = crop
-        square = photo[y0:y1, x0:x1]
-        small = images.resize(square, (self.editor.size,) * 2)
+        _, view = seen
+        small = images.resize(view.picture(photo), (self.editor.size,) * 2)
         tokens = proposing.propose(
             self.editor, small, text, source, method, area, aligned
         )
-        mask = np.zeros(photo.shape[:2], bool)
-        mask[y0:y1, x0:x1] = images.tokens_to_pixels(tokens, square.shape[:2])
-        return mask
+        size = photo.shape[:2]
+        mask = view.mask_back(images.tokens_to_pixels(tokens, (view.side,) * 2), size)
+        said = {"proposed": area or "by the sentence", "pixels": int(mask.sum())}
+        return framing.Framed(mask, view, said, tokens)
 
     @_at_once
     def inpaint(
@@ -382,18 +432,24 @@ class Model:
         feather: int | None = None,
         borders: int = BORDERS,
         grow: int = 0,
+        face: int | str | None = None,
+        align: bool = True,
         **decode: Any,
     ) -> Steps:
         """Fills a region without a text; arguments as for `edit`."""
         config = self._without_text(decode)
-        photo = images.decode(image)
-        framed = self._framed(photo, mask, box, region, crop, seed)
-        return (
-            yield from self._run(
-                photo, "", framed, seed, 1, composite, feather, grow, config, [],
-                borders=borders,
-            )
-        )  # fmt: skip
+        place = mask, box, region, crop
+
+        def work(photo: np.ndarray, face: int | Face | None) -> Steps:
+            framed, notes = self._framed(photo, place, seed, face, align)
+            return (
+                yield from self._run(
+                    photo, "", framed, seed, 1, composite, feather, grow, config,
+                    notes, borders=borders,
+                )
+            )  # fmt: skip
+
+        return (yield from self._each(images.decode(image), face, work))
 
     @_at_once
     def restore(
@@ -463,23 +519,15 @@ class Model:
             if not part.any() and (wide.any() or i):
                 continue  # but something has to be said of a photo without wide ones
             x0, y0 = (0, int(start)) if height > width else (int(start), 0)
-            framed = part, (x0, y0, x0 + side, y0 + side), said
+            view = framing.View.crop((x0, y0, x0 + side, y0 + side))
+            framed = framing.Framed(part, view, said)
             edit = yield from self._run(
                 restored, "", framed, seed, 1, True, 0, 0, config, [], paint,
                 2 * BORDERS,
             )  # fmt: skip
             edits.append(edit)
             restored = np.asarray(edits[-1].image)
-        tokens = sum(e.details["tokens"] for e in edits)
-        mask = np.logical_or.reduce([closed, *(e.mask for e in edits)])
-        details = {**edits[-1].details, "mask": {**said, "pixels": int(mask.sum())}}
-        details |= {
-            "tokens": tokens,
-            "squares": [e.details["squares"][0] for e in edits],
-        }
-        return dataclasses.replace(
-            edits[-1], before=Image.fromarray(photo), mask=mask, details=details
-        )
+        return _joined(edits, photo, said, closed)
 
     @_at_once
     def stitch(
@@ -537,12 +585,12 @@ class Model:
             other = images.match_colours(other, strip, base, strip)
         joined = np.where(theirs[..., None], other, base)
         mask = images.near(theirs, band * cell / 2)
-        x0, y0, x1, y1 = crop = framing.holding(mask)
+        view = framing.View.crop(framing.holding(mask))
         shown = np.zeros_like(mask)
-        shown[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+        shown[view.slices] = mask[view.slices]
         config = self.decode_config(decode) if text else self._without_text(decode)
         said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}
-        framed = shown, crop, {**said, "pixels": int(shown.sum())}
+        framed = framing.Framed(shown, view, {**said, "pixels": int(shown.sum())})
         notes = []
         if (mask & ~shown).any():
             notes.append("outside the square the seam is a plain cut")
@@ -570,32 +618,36 @@ class Model:
         details |= {"mask": {"whole": True}, "grid": grid}
         return Samples([Image.fromarray(x) for x in drawn], details)
 
-    def match(self, image: images.Source, sentences: Sequence[str]) -> np.ndarray:
+    def match(
+        self, image: images.Source, sentences: Sequence[str], *,
+        face: int | None = None, align: bool = True,
+    ) -> np.ndarray:  # fmt: skip
         """p(q=1), how likely each sentence belongs to the photo; float32 [N].
 
-        The model sees the photo's central square.
+        Args:
+          image, face, align: see `edit`; notes are told as warnings.
+          sentences: N of them.
         """
-        pixels = self._square(image)
+        pixels = self._square(image, face, align)
         repeated = np.repeat(pixels, len(sentences), axis=0)
         return np.exp(self.editor.match_log_prob(repeated, sentences))
 
     def tag(
         self, image: images.Source, count: int = 10, *, seed: int = 0,
-        among: Sequence[str] | None = None, **decode: Any,
+        among: Sequence[str] | None = None, face: int | None = None,
+        align: bool = True, **decode: Any,
     ) -> list[texts.Tag]:  # fmt: skip
-        """The words that fit a photo best, see `texts.tags`."""
-        config, pixels = self._text_side(decode), self._square(image)
+        """The words that fit a photo best, see `texts.tags` and `match`."""
+        config, pixels = self._text_side(decode), self._square(image, face, align)
         return texts.tags(self.editor, pixels, count, config, _key(seed), among)
 
     def caption(
         self, image: images.Source, words: int = 8, *, samples: int = 8, seed: int = 0,
-        **decode: Any,
+        face: int | None = None, align: bool = True, **decode: Any,
     ) -> list[tuple[str, float]]:  # fmt: skip
-        """Sentences for a photo and p(q=1) of each, see `texts.captions`."""
-        config = self._text_side(decode)
-        return texts.captions(
-            self.editor, self._square(image), words, samples, config, _key(seed)
-        )
+        """Sentences for a photo and p(q=1) of each, see `texts.captions`, `match`."""
+        config, pixels = self._text_side(decode), self._square(image, face, align)
+        return texts.captions(self.editor, pixels, words, samples, config, _key(seed))
 
     def decode_config(self, changes: Mapping[str, Any]) -> DecodeConfig:
         """The model's decoder options with changes.
@@ -636,17 +688,77 @@ class Model:
     def _text_side(self, decode: Mapping[str, Any]) -> DecodeConfig:
         return self.decode_config({**_UNSTEERED, "k": 1, "side": "text", **decode})
 
-    def _square(self, image: images.Source) -> np.ndarray:
-        """The photo's central square at the model's size, uint8 [1,S,S,3]."""
-        return images.fit(images.decode(image), self.editor.size)[None]
+    def _square(self, image: images.Source, face, align) -> np.ndarray:
+        """What the model sees of a photo at its own size, uint8 [1,S,S,3]."""
+        photo = images.decode(image)
+        (_, view), notes = self._seen(photo, face, align, None)
+        for note in notes:
+            warnings.warn(note, stacklevel=3)
+        return images.resize(view.picture(photo), (self.editor.size,) * 2)[None]
 
-    def _framed(self, photo, mask, box, region, crop, seed):
-        hidden = None
+    def _found(self, photo, face, align, crop) -> list[Face] | None:
+        """The faces of a photo; None where none is to be looked for."""
+        if not align or crop is not None or self.frame is None:
+            if face is not None:
+                why = "crop" if crop is not None else "align=False (--no-align)"
+                if align and crop is None:
+                    why = "a model without a frame"
+                raise UserError(f"face {face} does not go with {why}; give one of them")
+            return None
+        return [face] if isinstance(face, Face) else face_finding.find(photo)
+
+    def _view(self, face: Face, photo: np.ndarray) -> framing.View:
+        return framing.View.upright(face.five, self.frame, photo.shape[:2])
+
+    def _seen(
+        self, photo, face, align, crop
+    ) -> tuple[tuple[Face | None, framing.View], list[str]]:
+        """The face to work on with the square that the model sees, and notes."""
+        found, size = self._found(photo, face, align, crop), photo.shape[:2]
+        notes: list[str] = []
+        if found is not None:
+            number = None if isinstance(face, Face) else face
+            best, notes = framing.chosen_face(found, number, size)
+            if best is not None:
+                return (best, self._view(best, photo)), notes
+        return (None, framing.View.crop(framing.checked_crop(crop, size))), notes
+
+    def _framed(self, photo, place, seed, face, align):
+        """What may change of a photo, and notes."""
+        mask, box, region, crop = place
+        hidden, notes, faces = None, [], []
         if region and ":" in region:
             grid = self.editor.gptface.config.layout.grid
             hidden = framing.hidden_tokens(region, grid, _key(seed))
-        size = photo.shape[:2]
-        return framing.frame(size, mask, box, region, crop, self.editor.size, hidden)
+        if region or face is not None:
+            seen, notes = self._seen(photo, face, align, crop)
+            faces = [seen] if seen[0] else []
+        else:
+            found = self._found(photo, face, align, crop) or ()
+            largest = sorted(found, key=lambda f: -f.area)
+            faces = [(f, self._view(f, photo)) for f in largest]
+        framed = framing.frame(
+            photo.shape[:2], mask, box, region, crop, self.editor.size, hidden, faces
+        )
+        return framed, notes
+
+    def framed(
+        self, photo: np.ndarray, mask=None, box=None, region=None, crop=None, *,
+        seed: int = 0, face: int | None = None, align: bool = True,
+    ) -> tuple[framing.Framed, list[str]]:  # fmt: skip
+        """What `edit` would change of a photo uint8 [H,W,3], and notes."""
+        return self._framed(photo, (mask, box, region, crop), seed, face, align)
+
+    def _each(self, photo: np.ndarray, face: Any, work: Callable[..., Steps]) -> Steps:
+        """work(photo, face), or for "all" of every face after the other as one Edit."""
+        if face != "all":
+            return (yield from work(photo, face))
+        found = self._found(photo, None, True, None) or [None]
+        edits, current = [], photo
+        for one in found:
+            edits.append((yield from work(current, one)))
+            current = np.asarray(edits[-1].image)
+        return _joined(edits, photo, edits[-1].details["mask"])
 
     def _run(
         self, photo, text, framed, seed, samples, composite, feather, grow, config,
@@ -658,13 +770,12 @@ class Model:
             raise UserError(f"borders is {borders}; use 0 to 255 levels")
         if config.side != "image":
             raise UserError(f"side is '{config.side}'; a picture's edit has 'image'")
-        mask, (x0, y0, x1, y1), said = framed
-        size = self.editor.size
-        inside = mask[y0:y1, x0:x1]
+        mask, view, inside = framed.mask, framed.view, framed.inside
+        size, side = self.editor.size, view.side
         small_mask = images.pixels_to_tokens(inside, (size, size))
-        square = photo[y0:y1, x0:x1]
+        square, beyond = view.picture(photo), view.beyond(photo.shape[:2])
         batch = yield Request(
-            images.shrink_hidden(square, inside, (size, size)),
+            images.shrink_hidden(square, inside | beyond, (size, size)),
             small_mask,
             text,
             config,
@@ -672,33 +783,38 @@ class Model:
             samples,
             grow,
         )
-        side = x1 - x0
         patch = images.resize(batch.images, (side, side))
-        edited = photo.copy()
+        there, changed = photo[view.slices], mask[view.slices]
         if composite:
             feather = max(1, side // 32) if feather is None else feather
             drawn = images.tokens_to_pixels(batch.open_tokens, (side, side))
             if paint == "tokens":
                 inside = drawn
-                mask = mask.copy()
-                mask[y0:y1, x0:x1] |= drawn
-            patch = images.continue_colours(square, patch, drawn | inside)
+                mask = mask | view.mask_back(drawn, mask.shape)
+                changed = mask[view.slices]
+            patch = images.continue_colours(square, patch, drawn | inside | beyond)
             patch = images.meet_borders(
                 square, patch, inside, borders, damaged=bool(paint)
             )
-            patch = images.composite(square, patch, inside, feather)
-        edited[y0:y1, x0:x1] = patch
+            # Blended in the photo's own pixels: what is not drawn is not resampled.
+            patch = images.composite(there, view.back(patch), changed, feather)
+        else:
+            whole = view.mask_back(np.ones((side, side), bool), mask.shape)
+            whole = whole[view.slices][..., None]
+            patch = np.where(whole, view.back(patch), there)
+        edited = photo.copy()
+        edited[view.slices] = patch
         scores = batch.itm_log_prob
         scores = tuple(round(float(s), 6) for s in scores[~np.isnan(scores)])
         final = float(batch.final_log_prob)
-        crop = [x0, y0, x1, y1]
+        shown = view.described()
         details = {
             **self.details(True, text, seed, config),
             "samples": samples,
-            "mask": said,
+            "mask": dict(framed.said),
             "size": list(photo.shape[1::-1]),
-            "crop": crop,
-            "squares": [{"crop": crop, "open": _rows(batch.open_tokens)}],
+            **shown,
+            "squares": [{**shown, "open": _rows(batch.open_tokens)}],
             "tokens": int(batch.open_tokens.sum()),
             "iterations": int(batch.num_iterations),
             "itm_log_prob": list(scores),
@@ -717,6 +833,49 @@ class Model:
             final_log_prob=final,
             details=details,
         )
+
+
+def _joined(
+    edits: Sequence[Edit],
+    photo: np.ndarray,
+    said: Mapping[str, Any],
+    also: np.ndarray | None = None,
+) -> Edit:
+    """Edits that followed one another on one photo, as one.
+
+    Args:
+      edits: at least one.
+      photo: uint8 [H,W,3] before the first.
+      said: how the mask was given.
+      also: bool [H,W], what was changed besides.
+    """
+    masks = [e.mask for e in edits] + ([] if also is None else [also])
+    mask = np.logical_or.reduce(masks)
+    details = {**edits[-1].details, "mask": {**said, "pixels": int(mask.sum())}}
+    details["tokens"] = sum(e.details["tokens"] for e in edits)
+    details["squares"] = [s for e in edits for s in e.details["squares"]]
+    before = Image.fromarray(photo)
+    return dataclasses.replace(edits[-1], before=before, mask=mask, details=details)
+
+
+def checked_frame(frame: Any) -> np.ndarray | None:
+    """A model frame as float32 [5,2], or None.
+
+    Raises:
+      UserError: other than five points (x, y), shares of the side.
+    """
+    if frame is None:
+        return None
+    try:
+        points = np.asarray(frame, np.float32)
+    except (TypeError, ValueError):
+        points = np.zeros(0)
+    if points.shape != (5, 2) or not (np.abs(points - 0.5) < 1).all():
+        raise UserError(
+            f"frame is {frame!r}; give five points (x, y) as shares of the side: right "
+            "eye, left eye, nose, right and left corner of the mouth"
+        )
+    return points
 
 
 def _rows(open_tokens: np.ndarray) -> list[str]:
@@ -762,7 +921,7 @@ def load(
         described = card.read_text("utf-8") if card.is_file() else ""
         digest = f"{vqgan.digest}-{gptface.digest}"
         editor = Editor(vqgan, gptface, text, dtype=dtype)
-        return Model(editor, digest, decode, described)
+        return Model(editor, digest, decode, described, gptface.meta.get("frame"))
     if tokenizer is None:
         raise UserError(
             f"'{path}' is a training run of the transformer alone; give its VQGAN as "
@@ -774,7 +933,14 @@ def load(
     text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())
     digest = f"{vqgan.digest}-{gptface.digest}"
     editor = Editor(vqgan, gptface, text, dtype=dtype)
-    return Model(editor, digest, decode_options(learnt_options(gptface)))
+    decode = decode_options(learnt_options(gptface))
+    return Model(editor, digest, decode, frame=learnt_frame(gptface))
+
+
+def learnt_frame(gptface: networks.Network) -> Any:
+    """The frame of the pictures of a run's token cache, or None."""
+    manifest = gptface.meta["extra_files"].get("manifest.json")
+    return json.loads(manifest).get("frame") if manifest else None
 
 
 def learnt_options(gptface: networks.Network) -> dict[str, Any]:

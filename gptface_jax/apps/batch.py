@@ -204,8 +204,7 @@ def run(
         )
     devices = list(devices or jax.local_devices())
     if devices != list(jax.local_devices()[:1]):
-        editor = model.editor.on(devices)
-        model = Model(editor, model.digest, model.decode, model.card)
+        model = model.on(devices)
     folder = pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(folder, jax.process_index(), jax.process_count())

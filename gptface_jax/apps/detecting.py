@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gptface_jax.apps import framing, provenance
+from gptface_jax.apps import provenance
 from gptface_jax.apps.api import Box, Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.ops import watermark
+from gptface_jax.pipelines import framing
+from gptface_jax.pipelines.framing import View
 
 FALSE_POSITIVES = 1e-3
 
@@ -111,6 +113,8 @@ def detect(
     box: Box | None = None,
     region: str | None = None,
     crop: Box | None = None,
+    face: int | None = None,
+    align: bool = True,
     by_left: bool = False,
 ) -> Report:
     """Looks for the marks that this package leaves.
@@ -119,8 +123,8 @@ def detect(
       model: the one that edited; the picture is encoded again by its VQGAN.
       image: path, encoded bytes, PIL image or uint8 array [H,W,3].
       key: the watermark's secret.
-      mask, box, region, crop: what was edited, as for `Model.edit`; default what the
-        sidecar or the XMP says, else the whole central square.
+      mask, box, region, crop, face, align: what was edited, as for `Model.edit`;
+        default what the sidecar or the XMP says, else the whole central square.
       by_left: see `DecodeConfig.watermark_left`; the sidecar's word counts more.
 
     Raises:
@@ -135,16 +139,14 @@ def detect(
     grid = model.editor.gptface.config.layout.grid
     squares = _squares(details, photo.shape[:2], grid)
     if mask is not None or box is not None or region is not None:
-        size = model.editor.size
-        shown, square, _ = framing.frame(photo.shape[:2], mask, box, region, crop, size)
-        x0, y0, x1, y1 = square
-        opened = images.pixels_to_tokens(shown[y0:y1, x0:x1], grid)
-        squares, where = [(square, opened)], "of the mask"
+        framed, _ = model.framed(photo, mask, box, region, crop, face=face, align=align)
+        opened = images.pixels_to_tokens(framed.inside, grid)
+        squares, where = [(framed.view, opened)], "of the mask"
     elif squares and crop is None:
         where = f"that the {details_in} names"
     else:
-        square = framing.checked_crop(crop, photo.shape[:2])
-        squares, where = [(square, np.ones(grid, bool))], "of the whole square"
+        view = View.crop(framing.checked_crop(crop, photo.shape[:2]))
+        squares, where = [(view, np.ones(grid, bool))], "of the whole square"
     decode = (details or {}).get("decode")
     decode = decode if isinstance(decode, dict) else {}
     digest = decode.get("watermark_key_digest")
@@ -161,10 +163,10 @@ def detect(
     )
 
 
-def _codes(model: Model, photo: np.ndarray, squares: list[Box]) -> np.ndarray:
+def _codes(model: Model, photo: np.ndarray, views: list[View]) -> np.ndarray:
     """int [B,h,w] of B squares of a photo."""
     size = (model.editor.size,) * 2
-    parts = [images.resize(photo[y0:y1, x0:x1], size) for x0, y0, x1, y1 in squares]
+    parts = [images.resize(view.picture(photo), size) for view in views]
     return np.asarray(model.editor.image_ids(np.stack(parts)))
 
 
@@ -187,7 +189,7 @@ def _metadata(image: images.Source):
 
 def _squares(
     details: Mapping[str, Any] | None, size: tuple[int, int], grid: tuple[int, int]
-) -> list[tuple[Box, np.ndarray]]:
+) -> list[tuple[View, np.ndarray]]:
     """Squares of a photo (H, W) and their open tokens, scaled as the photo was.
 
     Empty where the details name none that fit.
@@ -199,14 +201,14 @@ def _squares(
             return []
         found = []
         for square in details["squares"]:
-            box = tuple(round(scale * v) for v in square["crop"])
+            view = framing.view_of(square, scale)
             opened = np.array([[c == "1" for c in row] for row in square["open"]])
             if opened.shape != tuple(grid) or not opened.any():
                 return []
-            x0, y0, x1, y1 = box
+            x0, y0, x1, y1 = view.box
             if not (0 <= x0 < x1 <= size[1] and 0 <= y0 < y1 <= size[0]):
                 return []
-            found.append((box, opened))
+            found.append((view, opened))
         return found
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         return []  # metadata are anybody's

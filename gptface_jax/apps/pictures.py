@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from gptface_jax.apps import provenance
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.image import tokens_to_pixels
+from gptface_jax.pipelines.faces import Face
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
+_FACE = (40, 120, 240)
 
 
 def _font(size: int = 12):
@@ -110,6 +112,28 @@ def shade(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     red = np.array([220, 40, 40], np.float32)
     mixed = (0.45 * image + 0.55 * red).astype(np.uint8)
     return np.where(mask[..., None], mixed, image)
+
+
+def faces(photo: np.ndarray, found: Sequence[Face]) -> np.ndarray:
+    """The photo with boxes, numbers from 1 on, and points; uint8 [H,W,3]."""
+    page = Image.fromarray(photo)
+    draw = ImageDraw.Draw(page)
+    width = max(1, max(page.size) // 400)
+    for number, face in enumerate(found, 1):
+        draw.rectangle(face.box, outline=_FACE, width=width)
+        size = max(10.0, (face.box[3] - face.box[1]) / 8)
+        x, y = face.box[0], face.box[1] - 1.25 * size
+        label = str(number)
+        right = x + size * (0.4 + 0.6 * len(label))
+        draw.rectangle((x, max(y, 0), right, max(y, 0) + 1.25 * size), fill=_FACE)
+        draw.text((x + 0.2 * size, max(y, 0)), label, _PAPER, font=_font(size))
+        for px, py in face.mesh:
+            draw.point((px, py), fill=(250, 220, 60))
+        radius = width + (face.box[3] - face.box[1]) / 120
+        for px, py in face.landmarks:
+            box = (px - radius, py - radius, px + radius, py + radius)
+            draw.ellipse(box, fill=(60, 220, 90))
+    return np.asarray(page)
 
 
 def of_mask(mask: np.ndarray) -> np.ndarray:

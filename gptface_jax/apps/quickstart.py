@@ -13,6 +13,7 @@ from gptface_jax.apps import api, pictures
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import synthetic
+from gptface_jax.pipelines import framing
 
 ASTRONAUT = pathlib.Path(__file__).parents[1] / "assets" / "astronaut.jpg"
 # Square around the astronaut's head: left, top, right, bottom.
@@ -92,10 +93,10 @@ def run(
         )
         edit.save(folder / f"{number}-{job.name}-{job.region}.png")
         made.append(edit.details)
-        x0, y0, x1, y1 = edit.details["crop"]
-        before = np.asarray(edit.before)[y0:y1, x0:x1]
-        after = np.asarray(edit.image)[y0:y1, x0:x1]
-        shown += [before, pictures.shade(before, edit.mask[y0:y1, x0:x1]), after]
+        view = framing.view_of(edit.details)
+        before = view.picture(np.asarray(edit.before))
+        after = view.picture(np.asarray(edit.image))
+        shown += [before, pictures.shade(before, view.mask(edit.mask)), after]
         captions += ["before", f"may change: {job.region}", f"“{job.text}”"]
     details = opened.details(True, "", seed, opened.decode) | {"edits": made}
     api.save_with_sidecar(pictures.sheet(shown, 6, captions), sheet, details)

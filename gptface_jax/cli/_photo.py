@@ -44,15 +44,48 @@ def add_place(parser: argparse.ArgumentParser, required: bool = True) -> None:
     where.add_argument("--box", metavar="x0,y0,x1,y1", help="rectangle in pixels")
     where.add_argument(
         "--region",
-        help="mouth, eyes, hair, hat, beard, lower-face, ... of an aligned face; or "
-        "span:0.4, random:0.4: two fifths, by chance",
+        help="mouth, eyes, glasses, nose, cheeks, hair, hat, beard, lower-face, ... of "
+        "the face; or span:0.4, random:0.4: two fifths of what the model sees, by "
+        "chance",
     )
+    add_face(parser, "number by the left edge, or 'all', one after the other")
     parser.add_argument(
         "--crop",
         metavar="x0,y0,x1,y1",
-        help="square that the model sees; default the central one, or one around a "
-        "small or distant mask",
+        help="square that the model sees, filled by an upright face; default the face "
+        "that is found, or for a mask that lies on none a square around it",
     )
+
+
+def add_face(parser: argparse.ArgumentParser, which: str) -> None:
+    group = parser.add_argument_group("which face")
+    group.add_argument(
+        "--face",
+        metavar="N",
+        help=f"{which}; default the largest. `gptface faces` shows the numbers",
+    )
+    group.add_argument(
+        "--no-align",
+        action="store_true",
+        help="look for no face: the middle square is taken for an upright one",
+    )
+
+
+def face(options: argparse.Namespace, every: bool = True) -> dict[str, Any]:
+    """The arguments of `add_face` that were given; every: "all" may be said."""
+    number: int | str | None = options.face
+    if number is not None and not (every and number == "all"):
+        try:
+            number = int(number)
+        except ValueError:
+            number = 0
+        if number < 1:
+            also = " or all" if every else ""
+            raise UserError(
+                f"--face is '{options.face}'; give a number from 1 on{also}"
+            )
+    align = {"align": False} if options.no_align else {}
+    return ({} if number is None else {"face": number}) | align
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +152,7 @@ def place(options: argparse.Namespace) -> dict[str, Any]:
         "box": box(options.box, "--box"),
         "region": options.region,
         "crop": box(options.crop, "--crop"),
+        **face(options),
     }
 
 

@@ -2,9 +2,11 @@
 
 gptface edit --image photo.jpg --region mouth --text "a smiling woman" --out new.png
 
-Without --mask, --box or --region the model proposes a region by itself; --propose
-writes that as a mask to correct in a paint program and to give as --mask. Edits follow
-one another by --then hair "a woman with black hair" --then hat "a woman wearing a hat".
+The face is found wherever it is, brought upright, edited, and carried back; of several
+the largest, or --face 2, or --face all (`gptface faces` shows their numbers). Without
+--mask, --box or --region the model proposes a region by itself; --propose writes that
+as a mask to correct in a paint program and to give as --mask. Edits follow one another
+by --then hair "a woman with black hair" --then hat "a woman wearing a hat".
 
 Beside FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask,
 after) and FILE.json (seed, text, mask, model, match score per iteration).
@@ -88,7 +90,11 @@ def _propose(options: argparse.Namespace) -> None:
     with _photo.clock("looking for the region"):
         photo = image.decode(options.image)
         mask = _photo.load(options).propose(
-            photo, options.text, area=options.area, crop=crop
+            photo,
+            options.text,
+            area=options.area,
+            crop=crop,
+            **_photo.face(options, every=False),
         )
     path, strip, _ = api.outputs(options.out)
     pictures.save(pictures.of_mask(mask), path)

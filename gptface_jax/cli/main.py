@@ -23,6 +23,7 @@ VERBS = {
     "prepare": "photos or drawn faces -> ArrayRecord shards, read or drawn once",
     "tokenize": "photos -> ArrayRecord cache of image ids, texts and labels",
     "reconstruct": "photos through VQGANs and back: a grid, and figures that compare",
+    "faces": "find the faces of a photo: boxes, points, and a picture of them",
     "edit": "edit a region of a photo with a sentence",
     "inpaint": "fill a region of a photo without a text",
     "restore": "paint over the scratches of an old photo",

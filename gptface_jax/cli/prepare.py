@@ -2,11 +2,16 @@
 
   gptface prepare --images synthetic --limit 12000 --data size=128 --out pictures/drawn
   gptface prepare --images ../photos --out pictures/photos --workers 16
+  gptface prepare --images ../photos --upright --size 128 --out pictures/upright
 
 For what is slow to read again and again: drawn faces take a core 30 ms each. The
 shards hold all that is known of a picture and are a source of kind "arrayrecord", for
 `train` and for --images of the other verbs. If it is broken off, the same command goes
 on with the shards that are missing.
+
+--upright finds the largest face of each picture and brings it into the model frame:
+what has none, or too small a one, or one that is cut off, is dropped and counted by
+reason. --landmarks keeps pictures as they are and adds 68 points of the face.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import argparse
 
 from gptface_jax.cli import _source
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, help="processes; default: one a CPU core"
     )
     parser.add_argument("--shard-size", type=int, default=512, help="records in a file")
+    faces = parser.add_mutually_exclusive_group()
+    faces.add_argument(
+        "--upright", action="store_true", help="faces brought upright, and their points"
+    )
+    faces.add_argument(
+        "--landmarks", action="store_true", help="points of the face beside the picture"
+    )
+    parser.add_argument(
+        "--size", type=int, default=128, help="side of --upright pictures in pixels"
+    )
+    parser.add_argument(
+        "--frame",
+        metavar="FILE.json",
+        help="of --upright, by `gptface faces --measure`; default the bundled model's",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -34,6 +55,41 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         workers=options.workers,
         shard_size=options.shard_size,
+        select=_select(options),
         progress=not options.quiet,
     )
-    print(f"{manifest['num_records']} records -> {options.out}")
+    dropped = manifest.get("dropped", {})
+    told = "".join(f", {count} dropped: {why}" for why, count in dropped.items())
+    print(f"{manifest['num_records']} records{told} -> {options.out}")
+
+
+def _select(options: argparse.Namespace):
+    if options.frame and not options.upright:
+        raise UserError("--frame says where --upright brings a face; give both")
+    if options.landmarks:
+        from gptface_jax.pipelines import upright
+
+        return upright.WithLandmarks()
+    return _upright(options, options.size) if options.upright else None
+
+
+def _upright(options: argparse.Namespace, size: int):
+    """What brings faces into the frame of --frame."""
+    import json
+    import pathlib
+
+    from gptface_jax.apps import api
+    from gptface_jax.pipelines import upright
+
+    if size < 16:
+        raise UserError(f"--size is {size}; use 16 pixels or more")
+    if options.frame is None:
+        return upright.Upright(size)
+    try:
+        frame = json.loads(pathlib.Path(options.frame).read_text())["frame"]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(
+            f"'{options.frame}' holds no frame; make it by `gptface faces --measure`"
+        ) from None
+    frame = api.checked_frame(frame)
+    return upright.Upright(size, tuple(map(tuple, frame.tolist())))

@@ -5,8 +5,8 @@ gptface tag --image photo.jpg --text "a smiling woman" --text "a man with a bear
 gptface tag --image photo.jpg --caption 8
 gptface tag --jobs photos/ --out tags/
 
-The model sees the photo's central square, which a face should fill. It describes what
-is seen; it knows no names. The demo model has few words and is often wrong.
+The model sees the face of the photo, brought upright. It describes what is seen; it
+knows no names. The demo model has few words and is often wrong.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import warnings
 
 from gptface_jax.cli import _jobs, _photo
 from gptface_jax.core.errors import UserError
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="the same figures as JSON")
     parser.add_argument("--out", help="folder for the results.jsonl of --jobs")
+    _photo.add_face(parser, "number by the left edge")
     _photo.add_model(parser)
     _jobs.add_arguments(parser)
 
@@ -39,7 +41,8 @@ def run(options: argparse.Namespace) -> None:
     verb, arguments = "tag", {"count": options.count}
     if options.caption is not None:
         verb, arguments = "caption", {"words": options.caption}
-    arguments |= {"seed": options.seed, **_photo.decode_options(options)}
+    face = _photo.face(options, every=False)
+    arguments |= {"seed": options.seed, **face, **_photo.decode_options(options)}
     if options.jobs:
         if options.text:
             raise UserError("--text scores one photo; leave it out with --jobs")
@@ -47,7 +50,11 @@ def run(options: argparse.Namespace) -> None:
     _jobs.need(options, "image")
     with _photo.clock("reading the photo"):
         model = _photo.load(options)
-        found = list(_read(model, options, arguments))
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", UserWarning)
+            found = list(_read(model, options, arguments, face))
+    for note in notes:
+        print(f"note: {note.message}")
     for row in found:
         label, *figures = row.values()
         print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
@@ -57,10 +64,11 @@ def run(options: argparse.Namespace) -> None:
         pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _read(model, options: argparse.Namespace, arguments: dict):
+def _read(model, options: argparse.Namespace, arguments: dict, face: dict):
     """What was asked for, a row each."""
     if options.text:
-        for text, match in zip(options.text, model.match(options.image, options.text)):
+        matches = model.match(options.image, options.text, **face)
+        for text, match in zip(options.text, matches):
             yield {"text": text, "match": float(match)}
     elif options.caption is not None:
         for text, match in model.caption(options.image, **arguments):

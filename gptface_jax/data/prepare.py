@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import Any
+from typing import Any, Protocol
 
 import tqdm
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import shards, sources
+from gptface_jax.data.record import Record
+
+
+class Select(Protocol):
+    """What is done to records on their way; goes to other processes by pickle."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
+        """For each record one to write, or why it is dropped."""
+
+    def described(self) -> dict[str, Any]:
+        """What the manifest says of it: all that decides the content."""
 
 
 def prepare(
@@ -20,9 +31,10 @@ def prepare(
     *,
     workers: int | None = None,
     shard_size: int = 512,
+    select: Select | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Writes every record of a source, with all that is known of it, into shards.
+    """Writes the records of a source, with all that is known of them, into shards.
 
     The content does not depend on the number of processes. What was broken off, the
     same call goes on with.
@@ -32,6 +44,8 @@ def prepare(
       out: folder of the shards; a source of kind "arrayrecord" reads it.
       workers: processes; one a CPU core by default.
       shard_size: records in a file.
+      select: changes records and drops some, such as `pipelines.upright.Upright`; the
+        manifest counts what was "dropped" by reason.
       progress: show a bar.
 
     Returns:
@@ -45,14 +59,15 @@ def prepare(
     if workers < 1:
         raise UserError(f"{workers} workers cannot prepare pictures; use 1 or more")
     manifest = {"source": {k: v for k, v in spec.items() if v is not None}}
+    manifest |= select.described() if select else {}
     count = len(sources.open_source(spec))
-    writer = shards.Writer(out, manifest, count, shard_size)
+    writer = shards.Writer(out, manifest, count, shard_size, drops=select is not None)
     left = sum(len(writer.records(i)) for i in writer.missing)
     bar = tqdm.tqdm(total=left, unit="image", disable=not progress)
     # Started afresh: a copy of a process that runs threads may hang.
     context = multiprocessing.get_context("spawn")
     with bar, futures.ProcessPoolExecutor(workers, context) as pool:
-        parts = [pool.submit(_write, spec, writer, i) for i in writer.missing]
+        parts = [pool.submit(_write, spec, writer, i, select) for i in writer.missing]
         try:
             for part in futures.as_completed(parts):
                 bar.update(part.result())
@@ -62,8 +77,11 @@ def prepare(
     return writer.finish()
 
 
-def _write(spec: Mapping[str, Any], writer: shards.Writer, index: int) -> int:
+def _write(
+    spec: Mapping[str, Any], writer: shards.Writer, index: int, select: Select | None
+) -> int:
     source = sources.open_source(spec)
     numbers = writer.records(index)
-    writer.write(index, (source[i] for i in numbers))
+    records = (source[i] for i in numbers)
+    writer.write(index, select(records) if select else records)
     return len(numbers)

@@ -1,17 +1,23 @@
-"""Named regions of an aligned face: upright, centred, head about 3/4 of the width."""
+"""Named regions of a face, by its mesh or, of an aligned picture, by boxes."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from gptface_jax.core.errors import UserError, nearest
 
-# Boxes (left, top, right, bottom) in fractions of the picture; several are joined.
+# Boxes (left, top, right, bottom) in fractions of a picture of an upright centred face,
+# head about 3/4 of the width; several are joined.
 _BOXES: dict[str, tuple[tuple[float, float, float, float], ...]] = {
     "mouth": ((0.28, 0.62, 0.72, 0.84),),
     "eyes": ((0.16, 0.34, 0.84, 0.56),),
+    "left-eye": ((0.5, 0.34, 0.84, 0.56),),
+    "right-eye": ((0.16, 0.34, 0.5, 0.56),),
+    "glasses": ((0.1, 0.34, 0.9, 0.6),),
     "eyebrows": ((0.18, 0.28, 0.82, 0.42),),
     "nose": ((0.36, 0.42, 0.64, 0.66),),
+    "cheeks": ((0.16, 0.5, 0.38, 0.72), (0.62, 0.5, 0.84, 0.72)),
     "beard": ((0.2, 0.6, 0.8, 0.95),),
     "lower-face": ((0.18, 0.55, 0.82, 0.95),),
     "upper-face": ((0.12, 0.25, 0.88, 0.56),),
@@ -20,11 +26,56 @@ _BOXES: dict[str, tuple[tuple[float, float, float, float], ...]] = {
     "hat": ((0.05, 0.0, 0.95, 0.36),),
     "ears": ((0.05, 0.4, 0.22, 0.7), (0.78, 0.4, 0.95, 0.7)),
     "neck": ((0.15, 0.86, 0.85, 1.0),),
+    "clothes": ((0.0, 0.9, 1.0, 1.0),),
     "face": ((0.14, 0.2, 0.86, 0.95),),
     "left": ((0.0, 0.0, 0.5, 1.0),),
     "right": ((0.5, 0.0, 1.0, 1.0),),
 }
 REGIONS = tuple(_BOXES)
+
+# Rows of the face mesh. The subject's right is on the left of the picture.
+_RIGHT_EYE = (33, 160, 159, 158, 133, 153, 145, 144)
+_LEFT_EYE = (263, 387, 386, 385, 362, 380, 374, 373)
+_RIGHT_BROW, _LEFT_BROW = (70, 63, 105, 66, 107, 55), (300, 293, 334, 296, 336, 285)
+_RIGHT_EAR, _LEFT_EAR = (127, 234, 93, 132), (356, 454, 323, 361)
+_FOREHEAD = (21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251)
+_JAW = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288)
+_SIDES = (162, 127, 234, 93, 132, 361, 323, 454, 356, 389)
+_HEAD = _FOREHEAD + _SIDES + _JAW
+_BELOW_HAIR = (21, 68, 108, 337, 298, 251, *_SIDES, *_JAW)
+# Regions as convex hulls of such rows, grown by a share of the distance of the eyes.
+_HULLS: dict[str, tuple[tuple[tuple[int, ...], float], ...]] = {
+    "mouth": (((61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91), 0.28),),
+    "eyes": ((_RIGHT_EYE, 0.25), (_LEFT_EYE, 0.25)),
+    "left-eye": ((_LEFT_EYE, 0.25),),
+    "right-eye": ((_RIGHT_EYE, 0.25),),
+    "glasses": (((*_RIGHT_EYE, *_LEFT_EYE, *_RIGHT_BROW, *_LEFT_BROW, 118, 347), 0.2),),
+    "eyebrows": ((_RIGHT_BROW, 0.15), (_LEFT_BROW, 0.15)),
+    "nose": (((168, 49, 64, 98, 2, 327, 294, 279), 0.12),),
+    "cheeks": (
+        ((116, 118, 142, 206, 216, 192, 147, 123), 0.05),
+        ((345, 347, 371, 426, 436, 416, 376, 352), 0.05),
+    ),
+    "beard": (((164, 186, 410, *_JAW), 0.2),),
+    "lower-face": (((2, 123, 352, 132, 361, *_JAW), 0.1),),
+    "upper-face": (((2, 123, 352, *_FOREHEAD, *_SIDES), 0.05),),
+    "forehead": (((*_FOREHEAD, *_RIGHT_BROW[:5], *_LEFT_BROW[:5]), 0.1),),
+    "face": ((_HEAD, 0.05),),
+}
+# The others as polygons along the face's own axes: from the middle between the eyes,
+# right and down, in distances of the eyes. Of most the face itself is left out.
+_POLYGONS: dict[str, tuple[tuple[float, float], ...]] = {
+    "hair": ((-1.5, 1.3), (-1.75, 0.2), (-1.5, -1.3), (-0.7, -1.9),
+             (0.7, -1.9), (1.5, -1.3), (1.75, 0.2), (1.5, 1.3)),
+    "hat": ((-1.5, -0.55), (-1.6, -1.4), (-0.9, -2.2), (0.9, -2.2), (1.6, -1.4),
+            (1.5, -0.55)),
+    "neck": ((-0.8, 1.2), (0.8, 1.2), (1.1, 2.6), (-1.1, 2.6)),
+    "clothes": ((-4, 2), (-0.7, 1.7), (0.7, 1.7), (4, 2), (4, 5), (-4, 5)),
+    "left": ((-9, -9), (0, -9), (0, 9), (-9, 9)),
+    "right": ((9, -9), (0, -9), (0, 9), (9, 9)),
+}  # fmt: skip
+_WHOLE = ("hat", "left", "right")
+_EAR = 0.4  # how far ears stand out, in distances of the eyes
 
 # The region in which each attribute shows, for editing by attribute.
 OF_ATTRIBUTE = {
@@ -68,16 +119,77 @@ def region_mask(name: str, size: int) -> np.ndarray:
     Raises:
       UserError: an unknown name, with the nearest one.
     """
-    if name not in _BOXES:
-        raise UserError(
-            f"unknown region '{name}'{nearest(name, REGIONS)}; known: "
-            + ", ".join(REGIONS)
-        )
+    _check(name)
     mask = np.zeros((size, size), bool)
     for box in _BOXES[name]:
         left, top, right, bottom = (round(f * size) for f in box)
         mask[top:bottom, left:right] = True
     return mask
+
+
+def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The region of a face in a photo; what lies beyond the photo is cut off.
+
+    Args:
+      name: one of `REGIONS`; left-eye and right-eye are the subject's, left and right
+        halves the picture's.
+      mesh: float [468,2], the face mesh in the photo's pixels.
+      size: (H, W) of the photo.
+
+    Returns:
+      bool [H,W].
+
+    Raises:
+      UserError: an unknown name, with the nearest one.
+    """
+    _check(name)
+    right, left = (mesh[list(eye)].mean(0) for eye in (_RIGHT_EYE, _LEFT_EYE))
+    across = left - right
+    axes = np.stack([across, [-across[1], across[0]]])  # right and down
+    if name in _HULLS:
+        hulls = [(mesh[list(rows)], margin) for rows, margin in _HULLS[name]]
+    elif name == "ears":
+        hulls = [
+            (np.concatenate([near, near + sign * _EAR * axes[0]]), 0.05)
+            for sign, rows in ((-1, _RIGHT_EAR), (1, _LEFT_EAR))
+            for near in [mesh[list(rows)]]
+        ]
+    else:
+        hulls = [((left + right) / 2 + np.array(_POLYGONS[name]) @ axes, 0.0)]
+    unit = np.hypot(*across)
+    mask = _painted([_grown(points, unit * margin) for points, margin in hulls], size)
+    if name in _POLYGONS and name not in _WHOLE:
+        # Hair may hang over the rim of a face.
+        rows = _BELOW_HAIR if name == "hair" else _HEAD
+        mask &= ~_painted([_grown(mesh[list(rows)], 0.0)], size)
+    return mask
+
+
+def _grown(points: np.ndarray, margin: float) -> np.ndarray:
+    """Corners of the convex hull of points [N,2], grown on all sides."""
+    from scipy.spatial import ConvexHull
+
+    angles = np.arange(8) * np.pi / 4
+    around = margin * np.stack([np.cos(angles), np.sin(angles)], -1)
+    spread = (points[:, None] + around).reshape(-1, 2) if margin else points
+    return spread[ConvexHull(spread).vertices]
+
+
+def _painted(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """bool [H,W] of polygons whose corners are in pixels."""
+    canvas = Image.new("L", size[::-1])
+    draw = ImageDraw.Draw(canvas)
+    for corners in polygons:  # Pillow counts from the middle of a pixel
+        draw.polygon([tuple(p) for p in corners - 0.5], fill=1)
+    return np.asarray(canvas).astype(bool)
+
+
+def _check(name: str) -> None:
+    if name not in _BOXES:
+        raise UserError(
+            f"unknown region '{name}'{nearest(name, REGIONS)}; known: "
+            + ", ".join(REGIONS)
+        )
 
 
 def box_mask(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:

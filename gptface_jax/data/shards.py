@@ -6,6 +6,7 @@ one msgpack map of the fields of `Record`.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import io
@@ -77,6 +78,8 @@ class Writer:
         the content belongs here: a set with other entries is not gone on with.
       num_records: in all.
       shard_size: records in one file.
+      drops: records may be dropped on the way: then the manifest's "counts" say how
+        many each shard holds and "dropped" why others are missing.
 
     Attributes:
       manifest: all of it.
@@ -93,6 +96,7 @@ class Writer:
         manifest: Mapping[str, Any],
         num_records: int,
         shard_size: int = 8192,
+        drops: bool = False,
     ):
         if shard_size < 1:
             raise UserError(f"shards of {shard_size} records; use 1 or more")
@@ -106,6 +110,7 @@ class Writer:
             "shards": [f"part-{i:05d}.arrayrecord" for i in range(count)],
         }
         self.manifest = json.loads(json.dumps(entries))  # as it will be read again
+        self.drops = drops
         self._prepare()
         self.missing = [i for i in range(count) if not self._holds(i)]
 
@@ -162,30 +167,47 @@ class Writer:
             reader.close()
         except (RuntimeError, ValueError):
             found = -1
-        if found != len(self.records(index)):
+        if found != self._kept(index).get("kept"):
             raise UserError(
                 f"'{path}' is no complete shard of this set; delete it and run again"
             )
         return True
 
-    def write(self, index: int, records: Iterable[Record]) -> None:
-        """Writes shard `index`: exactly the records that belong there."""
+    def _kept(self, index: int) -> dict[str, Any]:
+        """How many records shard `index` holds, and how many were dropped and why."""
+        if not self.drops:
+            return {"kept": len(self.records(index)), "dropped": {}}
+        path = self._path(index).with_suffix(".json")
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def write(self, index: int, records: Iterable[Record | str]) -> None:
+        """Writes shard `index`: for every record that belongs there, it or, where the
+        set `drops` some, the reason why it is missing."""
         from array_record.python import array_record_module
 
         path = self._path(index)
         partial = path.with_suffix(".partial")  # which no reader takes for a shard
         name, count = os.fspath(partial), 0
+        dropped: collections.Counter[str] = collections.Counter()
         with _reported(self.folder):
             file = array_record_module.ArrayRecordWriter(name, "group_size:1")
         try:
             for record in records:
+                if isinstance(record, str):
+                    dropped[record] += 1
+                    continue
                 with _reported(self.folder):
                     file.write(pack(record))
                 count += 1
         finally:
             with _reported(self.folder):
                 file.close()
-        assert count == len(self.records(index)), (count, self.records(index))
+        given = count + dropped.total()
+        assert given == len(self.records(index)), (given, self.records(index))
+        assert self.drops or not dropped, dropped
+        if self.drops:
+            told = {"kept": count, "dropped": dropped}
+            path.with_suffix(".json").write_text(json.dumps(told))
         partial.rename(path)
 
     def finish(self) -> dict[str, Any]:
@@ -196,8 +218,30 @@ class Writer:
                     f"'{self._path(index)}' is still missing; run the same command "
                     "again"
                 )
+        if self.drops:
+            self._count()
         (self.folder / UNFINISHED).rename(self.folder / MANIFEST)
+        for path in self.folder.glob("part-*.json"):
+            path.unlink()
         return self.manifest
+
+    def _count(self) -> None:
+        """Puts what was kept and dropped into the coming manifest."""
+        told = [self._kept(i) for i in range(len(self.manifest["shards"]))]
+        counts = [part["kept"] for part in told]
+        dropped = sum(
+            (collections.Counter(p["dropped"]) for p in told),
+            start=collections.Counter(),
+        )
+        if not any(counts):
+            raise UserError(
+                f"no picture is left for '{self.folder}': dropped {dict(dropped)}"
+            )
+        self.manifest |= {
+            "num_records": sum(counts), "counts": counts, "dropped": dict(dropped)
+        }  # fmt: skip
+        text = json.dumps(self.manifest, indent=2) + "\n"
+        (self.folder / UNFINISHED).write_text(text)
 
 
 @contextlib.contextmanager
@@ -273,8 +317,10 @@ class Records(Sequence):
             except (RuntimeError, ValueError):
                 count = -1
             size = self.manifest.get("shard_size", 0)
-            left = self.manifest.get("num_records", 0) - number * size
-            if count < 0 or (self.manifest and count != min(size, left)):
+            wanted = min(size, self.manifest.get("num_records", 0) - number * size)
+            if "counts" in self.manifest:
+                wanted = self.manifest["counts"][number]
+            if count < 0 or (self.manifest and count != wanted):
                 wrong = file
                 break
         return UserError(

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gptface_jax.apps import api, framing, pictures
+from gptface_jax.apps import api, pictures
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
+from gptface_jax.pipelines import framing
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 RED, BLUE = "#dc2828", "#2850dc"
@@ -160,8 +161,7 @@ def files(edit: api.Edit, folder: str | os.PathLike, name: str) -> list[str]:
 
 def animation(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
     """Writes how the tokens of an edit were committed; the path."""
-    x0, y0, x1, y1 = edit.details["crop"]
-    square = np.asarray(edit.image)[y0:y1, x0:x1]
+    square = framing.view_of(edit.details).picture(np.asarray(edit.image))
     frames = pictures.steps(
         images.resize(square, (_STEPS_SIDE,) * 2), edit.committed_at
     )

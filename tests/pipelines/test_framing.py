@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptface_jax.apps import framing
+from gptface_jax.pipelines import framing
 from gptface_jax.core.errors import UserError
 
 

@@ -1,0 +1,87 @@
+"""Find the faces of a photo.
+
+gptface faces --image photo.jpg --out faces.png
+gptface faces --measure --images ../photos --limit 2000 --out frame.json
+
+FILE.png is the photo with boxes, numbers from the left, and points; FILE.json holds
+them: box, score, six points, 68 landmarks and the mesh of 468 points in pixels. It is
+about where a face is, never about whose it is.
+
+--measure writes the mean place of eyes, nose and mouth corners over many pictures of
+one face each: the "frame" of the config of a model that is trained on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+from gptface_jax.cli import _photo, _source
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", help="the photo")
+    parser.add_argument("--out", required=True, help="FILE.png, or FILE.json")
+    parser.add_argument(
+        "--any-roll", action="store_true", help="look at every right angle too"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="of --images, where faces usually are"
+    )
+    _source.add_arguments(parser, required=False)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.measure:
+        return _measure(options)
+    if options.image is None or options.images is not None:
+        raise UserError("give one photo as --image, or --measure with --images")
+    from gptface_jax.apps import pictures
+    from gptface_jax.data import image
+    from gptface_jax.pipelines import faces
+
+    path = pathlib.Path(options.out)
+    if path.suffix != ".json":
+        pictures.check(path)
+    if path.resolve() == pathlib.Path(options.image).resolve():
+        raise UserError(f"--out is '{options.image}' itself; write to another file")
+    with _photo.clock("looking for faces"):
+        photo = image.decode(options.image)
+        found = faces.find(photo, any_roll=options.any_roll)
+    for number, face in enumerate(found, 1):
+        x0, y0, x1, y1 = (round(v) for v in face.box)
+        print(
+            f"{number}: {x0},{y0},{x1},{y1}, score {face.score:.2f}, turned by "
+            f"{face.roll:.0f} degrees"
+        )
+    if not found:
+        print("no face was found")
+    size = list(photo.shape[1::-1])
+    told = {"size": size, "faces": [face.described() for face in found]}
+    beside = path.with_suffix(".json")
+    pictures.write(
+        beside, lambda name: pathlib.Path(name).write_text(json.dumps(told) + "\n")
+    )
+    written = [beside]
+    if path.suffix != ".json":
+        pictures.save(pictures.faces(photo, found), path)
+        written.insert(0, path)
+    print("wrote " + ", ".join(map(str, written)))
+
+
+def _measure(options: argparse.Namespace) -> None:
+    if options.images is None or options.image is not None:
+        raise UserError("--measure takes many pictures: give them as --images")
+    from gptface_jax.data import sources
+    from gptface_jax.pipelines import upright
+
+    found = upright.measure_frame(
+        sources.open_source(_source.spec(options)), progress=not options.quiet
+    )
+    pathlib.Path(options.out).write_text(json.dumps(found, indent=2) + "\n")
+    print(
+        f"a face in {found['faces']} of {found['pictures']} pictures -> {options.out}"
+    )

@@ -1,0 +1,1 @@
+"""Trained networks at work on arrays and pictures."""

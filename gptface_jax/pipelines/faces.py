@@ -1,0 +1,417 @@
+"""Faces in any photograph: boxes, points, and the way upright (SPEC E.11).
+
+BlazeFace looks at a pyramid of sizes of the whole picture, coarse to fine; what it
+finds is turned upright by the line of the eyes and given to the mesh, which says
+whether it is a face at all. Finding a face is not knowing whose it is: nothing here
+compares faces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from gptface_jax.data.geometry import Similarity
+from gptface_jax.interop import mediapipe
+from gptface_jax.nn import face_finder
+
+SCORE, SECOND_SCORE = 0.6, 0.3
+OVERLAP = 0.3  # intersection over union from which two boxes are one face
+_SMALLEST = 25  # pixels of a face that BlazeFace still sees
+_MOST = 64  # faces in a photo
+_BATCHES = (1, 2, 4, 16)  # pictures or faces at a time: few shapes are compiled
+_EYE_CORNERS = (33, 263)  # rows of the mesh: outer corners of right and left eye
+# Rows of the mesh in the order of the 68 points of iBUG 300-W.
+LANDMARKS_68 = np.array(
+    "162 234 93 58 172 136 149 148 152 377 378 365 397 288 323 454 389 71 63 105 66 "
+    "107 336 296 334 293 301 168 197 5 4 75 97 2 326 305 33 160 158 133 153 144 362 "
+    "385 387 263 373 380 61 39 37 0 267 269 291 405 314 17 84 181 78 82 13 312 308 317 "
+    "14 87".split(),
+    int,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """A face in a photo; coordinates are the photo's pixels.
+
+    Attributes:
+      box: (x0, y0, x1, y1), from the brows to the chin; may leave the photo.
+      score: how sure the detector is, 0 to 1.
+      presence: how sure the mesh is, 0 to 1; little of a face under a face mask.
+      points: float32 [6,2], right eye, left eye, nose, mouth, right ear, left ear (the
+        subject's sides).
+      mesh: float32 [468,2], the points of the face mesh.
+      roll: degrees by which the face is turned clockwise in the picture.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    presence: float
+    points: np.ndarray
+    mesh: np.ndarray
+    roll: float
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """The 68 points of iBUG 300-W; float32 [68,2]."""
+        return self.mesh[LANDMARKS_68]
+
+    @property
+    def five(self) -> np.ndarray:
+        """Right and left eye, tip of the nose, corners of the mouth; float32 [5,2]."""
+        return five_points(self.landmarks)
+
+    @property
+    def area(self) -> float:
+        """Of the box, in square pixels."""
+        x0, y0, x1, y1 = self.box
+        return (x1 - x0) * (y1 - y0)
+
+    def described(self) -> dict[str, Any]:
+        """All of it as JSON types, pixels to a hundredth."""
+        arrays = {"points": self.points, "landmarks": self.landmarks, "mesh": self.mesh}
+        return {
+            "box": [round(v, 2) for v in self.box],
+            "score": round(self.score, 4),
+            "presence": round(self.presence, 4),
+            "roll": round(self.roll, 2),
+            **{k: np.round(v.astype(float), 2).tolist() for k, v in arrays.items()},
+        }
+
+
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """Eyes, nose and mouth corners [..., 5, 2] of 68 landmarks [..., 68, 2]."""
+    eyes = landmarks[..., 36:42, :].mean(-2), landmarks[..., 42:48, :].mean(-2)
+    return np.stack([*eyes, *(landmarks[..., i, :] for i in (30, 48, 54))], -2)
+
+
+def largest(faces: Sequence[Face]) -> Face | None:
+    """The face with the largest box, or None."""
+    return max(faces, key=lambda face: face.area, default=None)
+
+
+@jax.jit
+def _detect(params, images):
+    """uint8 [B,H,W,3] -> (regressors [B,A,16], scores [B,A])."""
+    pixels = images.astype(jnp.float32) / 127.5 - 1
+    boxes, logits = face_finder.BlazeFace().apply({"params": params}, pixels)
+    return boxes, jax.nn.sigmoid(logits)
+
+
+@jax.jit
+def _mesh(params, images):
+    """uint8 [B,192,192,3] -> (points [B,468,3], presence [B])."""
+    pixels = images.astype(jnp.float32) / 255
+    points, logits = face_finder.FaceMesh().apply({"params": params}, pixels)
+    return points, jax.nn.sigmoid(logits)
+
+
+@functools.cache
+def _params(name: str) -> Any:
+    return mediapipe.read(name)
+
+
+def _in_batches(function, name: str, items: Sequence[np.ndarray]) -> list[tuple]:
+    """function(parameters of a network, items), a row an item.
+
+    Batches are filled up to one of a few sizes.
+    """
+    rows = []
+    for start in range(0, len(items), _BATCHES[-1]):
+        part = list(items[start : start + _BATCHES[-1]])
+        size = next(size for size in _BATCHES if size >= len(part))
+        stacked = np.stack(part + part[-1:] * (size - len(part)))
+        answer = function(_params(name), stacked)
+        rows += zip(*(np.asarray(x)[: len(part)] for x in answer))
+    return rows
+
+
+def _canvas(
+    image: np.ndarray, level: int, share: float
+) -> tuple[np.ndarray, Similarity]:
+    """The picture on black, its longer side `share * level`, and the way there.
+
+    The canvas's shorter side is a quarter, half, three quarters or the whole of the
+    level: few shapes have to be compiled.
+    """
+    height, width = image.shape[:2]
+    scale = share * level / max(height, width)
+    w, h = (max(1, round(scale * n)) for n in (width, height))
+    quarter = level // 4
+    rows, columns = (-(-round(n / share) // quarter) * quarter for n in (h, w))
+    step = max(1, int(0.5 / scale))
+    small = Image.fromarray(image).reduce(step) if step > 1 else Image.fromarray(image)
+    # What the last cells of `reduce` hold beyond the picture is not part of it.
+    box = (0, 0, width / step, height / step)
+    small = small.resize((w, h), Image.Resampling.BILINEAR, box)
+    top, left = (rows - h) // 2, (columns - w) // 2
+    canvas = np.zeros((rows, columns, 3), np.uint8)
+    canvas[top : top + h, left : left + w] = small
+    return canvas, Similarity(scale, 0, left, top)
+
+
+def _candidates(boxes, scores, size, least: float, way: Similarity) -> np.ndarray:
+    """What the anchors of a canvas say, in the photo's pixels.
+
+    Args:
+      boxes, scores: of `_detect`, one picture's.
+      size: (h, w) of the canvas.
+      least: score from which an anchor counts.
+      way: from the photo to the canvas.
+
+    Returns:
+      float [N,17], rows of score, box (x0, y0, x1, y1) and six points.
+    """
+    kept = scores >= least
+    found = boxes[kept].astype(np.float64)
+    points = np.concatenate([found[:, :2], found[:, 4:]], 1).reshape(-1, 7, 2)
+    points = points + face_finder.anchors(*size)[kept, None]
+    half = found[:, None, 2:4] / 2
+    points = np.concatenate(
+        [points[:, :1] - half, points[:, :1] + half, points[:, 1:]], 1
+    )
+    points = way.inverse.points(points)
+    corners = np.concatenate([points[:, :2].min(1), points[:, :2].max(1)], 1)
+    return np.concatenate(
+        [scores[kept, None], corners, points[:, 2:].reshape(-1, 12)], 1
+    )
+
+
+def merged(rows: np.ndarray) -> np.ndarray:
+    """One row a face: means over rows whose boxes overlap, weighed by their scores.
+
+    As BlazeFace does within a pass; here across passes as well. A box that lies almost
+    wholly within a better one is a part of the same face.
+
+    Args:
+      rows: float [N,17], score, box, six points.
+
+    Returns:
+      float [M,17], best first; the score is the best one's.
+    """
+    rows, found = rows[np.argsort(-rows[:, 0], kind="stable")], []
+    while len(rows):
+        (x0, y0, x1, y1), boxes = rows[0, 1:5], rows[:, 1:5].T
+        width = np.minimum(x1, boxes[2]) - np.maximum(x0, boxes[0])
+        height = np.minimum(y1, boxes[3]) - np.maximum(y0, boxes[1])
+        common = np.maximum(width, 0) * np.maximum(height, 0)
+        area = (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
+        same = common > OVERLAP * (area + area[0] - common)
+        same[0] = True
+        part = common > 0.7 * np.minimum(area, area[0])
+        mean = np.average(rows[same, 1:], axis=0, weights=rows[same, 0])
+        found.append(np.concatenate([rows[:1, 0], mean]))
+        rows = rows[~(same | part)]
+    return np.array(found).reshape(-1, 17)
+
+
+def _square(centre, extent: float, along) -> Similarity:
+    """To the square that the mesh reads; `along` points from right to left eye."""
+    along = np.asarray(along) / max(np.hypot(*along), 1e-9)
+    size = face_finder.MESH_SIZE
+    scale = size / (1.5 * max(extent, 1e-9))
+    turn = Similarity(scale * along[0], -scale * along[1])
+    dx, dy = size / 2 - turn.points(centre)
+    return dataclasses.replace(turn, dx=dx, dy=dy)
+
+
+def _around_row(row: np.ndarray) -> Similarity:
+    """To the mesh's square, by what the detector says."""
+    low, high, right, left = row[1:9].reshape(4, 2)
+    return _square((low + high) / 2, max(high - low), left - right)
+
+
+def _around_mesh(points: np.ndarray) -> Similarity:
+    """The same by what the mesh itself said before."""
+    along = points[_EYE_CORNERS[1]] - points[_EYE_CORNERS[0]]
+    upright = Similarity(along[0], -along[1])  # and scaled
+    turned = upright.points(points)
+    low, high = turned.min(0), turned.max(0)
+    centre = upright.inverse.points((low + high) / 2)
+    return _square(centre, max(high - low) / upright.scale, along)
+
+
+def _meshes(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple]:
+    """(photo, row of the detector) -> (points [468,2] in the photo, presence) each.
+
+    Twice: the second time around what was found the first time.
+    """
+    ways = [_around_row(row) for _, row in found]
+    size = (face_finder.MESH_SIZE,) * 2
+    for _ in range(2):
+        squares = [way.image(image, size) for way, (image, _) in zip(ways, found)]
+        answers = _in_batches(_mesh, "face_mesh", squares)
+        points = [w.inverse.points(p[:, :2]) for w, (p, _) in zip(ways, answers)]
+        ways = [_around_mesh(p) for p in points]
+    return [(p, float(presence)) for p, (_, presence) in zip(points, answers)]
+
+
+def _faces(
+    images: Sequence[np.ndarray], rows: Sequence[np.ndarray], least: float
+) -> list[list[Face]]:
+    """Candidates of each photo that the mesh takes for faces.
+
+    Args:
+      images: uint8 [H,W,3] each.
+      rows: of each photo, see `_candidates`.
+      least: presence from which one is a face.
+    """
+    found = [(i, row) for i, own in enumerate(rows) for row in merged(own)]
+    meshes = _meshes([(images[i], row) for i, row in found])
+    faces: list[list[Face]] = [[] for _ in images]
+    for (i, row), (mesh, presence) in zip(found, meshes):
+        if presence < least:
+            continue
+        along = mesh[_EYE_CORNERS[1]] - mesh[_EYE_CORNERS[0]]
+        face = Face(
+            box=tuple(float(v) for v in row[1:5]),
+            score=float(row[0]),
+            presence=presence,
+            points=row[5:].reshape(6, 2).astype(np.float32),
+            mesh=mesh.astype(np.float32),
+            roll=math.degrees(math.atan2(along[1], along[0])),
+        )
+        faces[i].append(face)
+    return faces
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+    """What is looked at together, and how sure the mesh must be of what is found.
+
+    Attributes:
+      turned: at the right angles but the upright one.
+      levels: (pixels of a canvas's longer side, share of it that the picture takes:
+        less than all of it for faces that fill the picture).
+      presence: least presence.
+    """
+
+    turned: bool
+    levels: tuple[tuple[int, float], ...]
+    presence: float
+
+
+_COARSE = ((128, 0.75), (128, 1.0), (256, 1.0))
+# The mesh is little sure of a face under a face mask, which the detector sees well. A
+# fine level has many places where something may look like a face.
+_STAGES = (
+    _Stage(False, _COARSE, 0.1),
+    _Stage(False, ((512, 1.0),), 0.5),
+    _Stage(False, ((768, 1.0),), 0.5),
+    _Stage(True, _COARSE, 0.5),
+    _Stage(True, ((512, 1.0),), 0.5),
+)
+_SECOND_PRESENCE = 0.05
+
+
+def find(image: np.ndarray, **options: Any) -> list[Face]:
+    """The faces of a photo, sorted by their left edge; see `find_all`.
+
+    Args:
+      image: uint8 [H,W,3].
+      **options: of `find_all`.
+    """
+    return find_all([image], **options)[0]
+
+
+def find_all(
+    images: Sequence[np.ndarray],
+    *,
+    any_roll: bool = False,
+    score: float = SCORE,
+    second_score: float = SECOND_SCORE,
+) -> list[list[Face]]:
+    """The faces of each of many photos, sorted by their left edge.
+
+    From a thirtieth of a photo's longer side up to one that fills it, turned by up to
+    45 degrees; where none is found so, at the right angles too, and then of less score.
+    Photos are looked at together where they have one shape.
+
+    Args:
+      images: uint8 [H,W,3] each.
+      any_roll: look at every right angle even where faces are found upright.
+      score: least score of a face.
+      second_score: least score in a photo that has none of that score.
+    """
+    photos = [np.asarray(image) for image in images]
+    found: list[list[Face]] = [[] for _ in photos]
+    first: list[np.ndarray] = []
+    left = list(range(len(photos)))
+    for stage in _STAGES:
+        active = list(range(len(photos))) if any_roll and stage.turned else left
+        chosen = [photos[i] for i in active]
+        rows = _look(chosen, stage, min(score, second_score))
+        first = first or rows
+        sure = [r[r[:, 0] >= score] for r in rows]
+        for i, faces in zip(active, _faces(chosen, sure, stage.presence)):
+            found[i] = _distinct([*found[i], *faces])
+        finest = stage.levels[-1][0]
+        left = [i for i in left if not _settled(found[i], photos[i], finest)]
+        if stage is _STAGES[2]:
+            left = [i for i in left if not found[i]]
+    none = [i for i in range(len(photos)) if not found[i]]
+    rows = [first[i][first[i][:, 0] >= second_score] for i in none]
+    faint = _faces([photos[i] for i in none], rows, _SECOND_PRESENCE)
+    for i, faces in zip(none, faint):
+        found[i] = _distinct(faces)
+    return [sorted(faces, key=lambda face: face.box[0]) for faces in found]
+
+
+def _look(images, stage: _Stage, least: float) -> list[np.ndarray]:
+    """What the detector sees of each photo at a stage, see `_candidates`."""
+    looks: dict[tuple, list] = {}
+    for i, image in enumerate(images):
+        for turn in (1, 3, 2) if stage.turned else (0,):
+            for level, share in stage.levels:
+                canvas, way = _canvas(np.rot90(image, turn), level, share)
+                way = _turned(image.shape, turn).then(way)
+                looks.setdefault(canvas.shape, []).append((i, canvas, way))
+    rows: list[list] = [[np.zeros((0, 17))] for _ in images]
+    for shape, same in looks.items():
+        answers = _in_batches(_detect, "blazeface", [canvas for _, canvas, _ in same])
+        for (i, _, way), (boxes, scores) in zip(same, answers):
+            rows[i].append(_candidates(boxes, scores, shape[:2], least, way))
+    return [np.concatenate(r) for r in rows]
+
+
+def _settled(faces: Sequence[Face], image: np.ndarray, level: int) -> bool:
+    """Whether finer levels need not be looked at.
+
+    Where a face is hardly larger than what the level just sees, they may show its
+    smaller neighbours.
+    """
+    if not faces:
+        return False
+    seen = _SMALLEST / level * max(image.shape)
+    return min(face.area for face in faces) ** 0.5 > 1.5 * seen
+
+
+def _distinct(faces: Sequence[Face]) -> list[Face]:
+    """Without those whose points are a better one's; best first."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        size = np.ptp(face.mesh, axis=0).max()
+        apart = [np.abs(face.five - other.five).mean() for other in kept]
+        if all(distance > size / 4 for distance in apart):
+            kept.append(face)
+    return kept[:_MOST]
+
+
+def _turned(shape, turn: int) -> Similarity:
+    """From a picture's pixels to those of `np.rot90` by so many right angles."""
+    height, width = shape[:2]
+    return (
+        Similarity(),
+        Similarity(0, -1, 0, width),
+        Similarity(-1, 0, width, height),
+        Similarity(0, 1, height, 0),
+    )[turn]

@@ -1,0 +1,136 @@
+"""Pictures brought into a model frame for training, and the frame measured (E.11)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import transforms
+from gptface_jax.data.record import Record
+from gptface_jax.pipelines import faces
+from gptface_jax.pipelines.framing import View
+
+# Mean places of right eye, left eye, nose and the corners of the mouth, as shares of
+# the side, over lfw_attributes train (docs/results.md): what the bundled model sees.
+FRAME = (
+    (0.3674, 0.4451),
+    (0.6369, 0.4401),
+    (0.5042, 0.5840),
+    (0.3915, 0.7331),
+    (0.6253, 0.7270),
+)
+NO_FACE, TOO_SMALL, CUT_OFF = "no face", "too small", "cut off"
+_TOGETHER = 32  # pictures that are searched at a time
+
+
+def _searched(records: Iterable[Record]) -> Iterator[tuple[Record, np.ndarray, Any]]:
+    """(record, picture, its largest face or None) of all records in order."""
+    records = iter(records)
+    while batch := list(itertools.islice(records, _TOGETHER)):
+        pictures = [transforms.decode_picture(record) for record in batch]
+        found = map(faces.largest, faces.find_all(pictures))
+        yield from zip(batch, pictures, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Upright:
+    """Records -> records of their largest faces, brought upright into a frame.
+
+    Calling it yields a Record with `image` uint8 [size,size,3] and `landmarks`, or the
+    reason for which a picture is dropped.
+
+    Attributes:
+      size: side of the pictures in pixels.
+      frame: five points as shares of the side.
+      enlarged: times that a face may be enlarged; what is smaller is dropped.
+      missing: share of the square that may lie beyond the picture.
+    """
+
+    size: int
+    frame: Sequence[Sequence[float]] = FRAME
+    enlarged: float = 2.0
+    missing: float = 0.25
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
+        for record, picture, face in _searched(records):
+            if face is None:
+                yield NO_FACE
+                continue
+            frame = np.asarray(self.frame, np.float32)
+            view = View.upright(face.five, frame, picture.shape[:2])
+            if view.side * self.enlarged < self.size:
+                yield TOO_SMALL
+            elif view.beyond(picture.shape[:2]).mean() > self.missing:
+                yield CUT_OFF
+            else:
+                way = view.way.scaled(self.size / view.side)
+                yield dataclasses.replace(
+                    record,
+                    image=way.image(picture, (self.size, self.size)),
+                    # `Record` counts from the middle of the first pixel.
+                    landmarks=np.float32(way.points(face.landmarks) - 0.5),
+                    parsing=None,
+                )
+
+    def described(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        frame = [[float(v) for v in point] for point in self.frame]
+        return {"upright": self.size, "frame": frame}
+
+
+@dataclasses.dataclass(frozen=True)
+class WithLandmarks:
+    """Records -> the same with the 68 landmarks of the largest face, where one is."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
+        for record, _, face in _searched(records):
+            points = None if face is None else np.float32(face.landmarks - 0.5)
+            yield dataclasses.replace(record, landmarks=points)
+
+    def described(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {"landmarks": "found"}
+
+
+def measure_frame(records: Sequence[Record], progress: bool = True) -> dict[str, Any]:
+    """Where pictures of one face each show eyes, nose and mouth corners.
+
+    Args:
+      records: with pictures; what is no square counts by its central one.
+      progress: show a bar.
+
+    Returns:
+      {"frame": five points (x, y) as shares of the side, means over the pictures;
+      "deviation": theirs; "pictures" and "faces": how many}.
+
+    Raises:
+      UserError: no face in any picture.
+    """
+    found, count = [], 0
+    bar = tqdm.tqdm(total=len(records), unit="image", disable=not progress)
+    items = (records[i] for i in range(len(records)))
+    with bar:
+        for _, picture, face in _searched(items):
+            count += 1
+            bar.update(1)
+            if face is None:
+                continue
+            size = np.array(picture.shape[1::-1])
+            found.append((face.five - (size - size.min()) / 2) / size.min())
+    if not found:
+        raise UserError(
+            f"no face was found in {count} pictures; give pictures of faces"
+        )
+    mean, deviation = np.mean(found, axis=0), np.std(found, axis=0)
+    return {
+        "frame": np.round(mean.astype(float), 4).tolist(),
+        "deviation": np.round(deviation.astype(float), 4).tolist(),
+        "pictures": count,
+        "faces": len(found),
+    }
