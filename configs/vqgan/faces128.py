@@ -8,13 +8,16 @@ runs/features128 (`configs/judge/faces64.py:features`, model.resolution 128).
 
 ":cpu" is for one core: the narrow network of `configs/vqgan/faces64.py` goes on from
 the bundled weights at 128 px. Pixels and features of EfficientNet-lite0 (extra
-`features`), in which eyes, mouth and brows count more. Photographs as they are and
-upright, and drawn faces, all of which but the first are written once:
+`features`), in which eyes, mouth and brows count more. Photographs upright and as they
+are, with the points of their faces, and drawn faces, all written once (the colour
+photographs of `faces` are cropped too tightly for the frame):
 
-  for set in lfw_attributes masks; do gptface prepare --images ../shared/data/$set \\
-      --split train --upright --out runs/data/${set}_upright; done
+  for how in upright landmarks; do for set in lfw_attributes masks; do
+    gptface prepare --images ../shared/data/$set --split train --$how \\
+        --out runs/data/${set}_$how
+  done; done
   gptface prepare --images ../shared/data/faces --split train --data colour=True \\
-      --upright --out runs/data/faces_upright
+      --landmarks --out runs/data/faces_landmarks
   gptface prepare --images synthetic --limit 4000 --data size=128 --out runs/data/drawn
 
 ":cpu_gan" goes on from runs/tokenizer128 with a discriminator as well.
@@ -108,15 +111,16 @@ def for_one_core(arg: str):
     config.ema_decay = 0.995
     config.total_steps = 8000
     config.batch_size = 16
-    config.data.train.sources = (
-        base.photos("train"),
-        photographs("masks"),
-        {**photographs("faces"), "colour": True},
-        *(
-            {"kind": "arrayrecord", "path": f"runs/data/{name}"}
-            for name in ("lfw_attributes_upright", "masks_upright", "faces_upright")
-        ),
-        {"kind": "arrayrecord", "path": "runs/data/drawn"},
+    config.data.train.sources = tuple(
+        {"kind": "arrayrecord", "path": f"runs/data/{name}"}
+        for name in (
+            "lfw_attributes_upright",
+            "lfw_attributes_landmarks",
+            "masks_upright",
+            "masks_landmarks",
+            "faces_landmarks",
+            "drawn",
+        )
     )
     config.data.threads = 1
     if arg == "cpu_gan":
@@ -128,7 +132,3 @@ def for_one_core(arg: str):
         config.optim.peak_lr = 5e-4
         config.total_steps = 4000
     return config
-
-
-def photographs(name: str) -> dict:
-    return {"kind": "parquet", "path": f"../shared/data/{name}", "split": "train"}

@@ -22,6 +22,7 @@ from gptface_jax.data.record import Record
 from gptface_jax.evaluate import reconstruction
 from gptface_jax.nn.efficientnet import EfficientNetLite0
 from gptface_jax.nn.perceptual import feature_distance
+from gptface_jax.pipelines import faces
 from gptface_jax.systems.vqgan import PerceptualConfig
 
 _psnr, _ssim = jax.jit(reconstruction.psnr), jax.jit(reconstruction.ssim)
@@ -106,6 +107,16 @@ def lpips_by(path: str) -> Callable:
     """LPIPS as (picture, target) -> [B], its weights as `interop.lpips.load` says."""
     opened = perceptual.open_distance(PerceptualConfig(1.0, "lpips", path))
     return functools.partial(jax.jit(opened.distance), jax.device_put(opened.params))
+
+
+def mesh_landmarks(photos: np.ndarray) -> np.ndarray:
+    """The 68 points of the largest face: uint8 [B,H,W,3] -> float32 [B,68,2], or NaN.
+
+    `landmarks` of `evaluate.reconstruction.evaluate`, by the face mesh.
+    """
+    found = [faces.largest(x) for x in faces.find_all(list(photos))]
+    nothing = np.full((68, 2), np.nan, np.float32)
+    return np.stack([nothing if f is None else f.landmarks for f in found])
 
 
 def efficientnet_space() -> dict[str, Any]:

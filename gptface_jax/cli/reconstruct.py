@@ -13,7 +13,8 @@ PSNR, SSIM and the use of the codes; with a judge also whether it sees the same
 attributes in photo and reconstruction, and distances in its feature space. A judge
 whose features the VQGAN was trained with cannot judge it. --efficientnet adds the
 distance and the Frechet distance in the features of EfficientNet-lite0 (extra
-`features`); compare values of pictures of one size, which --resolution sets for all.
+`features`), --landmarks how far the points of the face mesh move; compare values of
+pictures of one size, which --resolution sets for all.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also distances in the features of EfficientNet-lite0",
     )
     parser.add_argument(
+        "--landmarks",
+        action="store_true",
+        help="also how far the points of the face mesh move, between the eyes = 1",
+    )
+    parser.add_argument(
         "--resolution", type=int, help="of the photos; default: each tokenizer's own"
     )
     parser.add_argument("--out", help="picture of originals above reconstructions")
@@ -81,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
             attributes=tuple(filter(None, (options.attributes or "").split(","))),
             lpips=options.lpips,
             efficientnet=options.efficientnet,
+            landmarks=reconstructing.mesh_landmarks if options.landmarks else None,
             resolution=options.resolution,
             progress=not options.quiet,
         )
@@ -98,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
 def _at_own_size(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from gptface_jax.apps import reconstructing
 
-    others = ("judge", "lpips", "efficientnet", "resolution")
+    others = ("judge", "lpips", "efficientnet", "landmarks", "resolution")
     asked = [f"--{name}" for name in others if getattr(options, name)]
     if len(options.tokenizer) > 1 or asked or not options.out:
         raise UserError(

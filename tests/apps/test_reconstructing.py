@@ -13,6 +13,7 @@ from gptface_jax.apps import networks, reconstructing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.evaluate.landmarks import landmark_errors
 from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 
@@ -127,6 +128,17 @@ def test_any_resolution_and_the_features_of_efficientnet(demos):
     assert found["frechet/efficientnet_lite0"] > 0
     with pytest.raises(UserError, match="resolution 100 .* 8 pixels a token; use 96"):
         reconstructing.reconstruct(spec, demos[:1], resolution=100, progress=False)
+
+
+def test_points_of_the_mesh():
+    """Of drawn faces they lie where they were drawn; of nothing there are none."""
+    drawn = list(SyntheticFaces(size=128, count=2))
+    photos = np.stack([*(f.image for f in drawn), np.zeros((128, 128, 3), np.uint8)])
+    *found, none = reconstructing.mesh_landmarks(photos)
+    assert none.shape == (68, 2) and np.isnan(none).all()
+    truth = np.stack([face.landmarks for face in drawn])
+    errors = landmark_errors(truth, np.stack(found))
+    assert (errors["eyes"] < 0.08).all() and (errors["mouth"] < 0.12).all()
 
 
 def test_photographs_of_people_are_not_told_apart(demos, judge, tmp_path):
