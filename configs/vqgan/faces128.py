@@ -108,6 +108,7 @@ def for_one_core(arg: str):
     config.optim.peak_lr = 1e-3
     config.optim.start_lr = 1e-4
     config.optim.end_lr = 2e-5
+    config.optim.warmup_fraction = 0.05  # the weights are good already
     config.ema_decay = 0.995
     config.total_steps = 8000
     config.batch_size = 16
