@@ -116,14 +116,33 @@ class Middle(nn.Module):
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
+def to_patches(x, side: int):
+    """[B,C,H,W] -> [B,side*side*C,H/side,W/side]; pixels first, unlike PyTorch's."""
+    if side == 1:
+        return x
+    b, c, h, w = x.shape
+    x = x.reshape(b, c, h // side, side, w // side, side).permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(b, -1, h // side, w // side)
+
+
+def from_patches(x, side: int):
+    """The inverse of `to_patches`."""
+    if side == 1:
+        return x
+    b, _, h, w = x.shape
+    x = x.reshape(b, side, side, -1, h, w).permute(0, 3, 4, 1, 5, 2)
+    return x.reshape(b, -1, h * side, w * side)
+
+
 class Encoder(nn.Module):
     def __init__(self, c):
         super().__init__()
         last, width_in = len(c.widths) - 1, c.first_width
-        self.conv_in = nn.Conv2d(c.in_channels, width_in, 3, padding=1)
+        self.patch = c.patch
+        self.conv_in = nn.Conv2d(c.in_channels * c.patch**2, width_in, 3, padding=1)
         self.down = nn.ModuleList()
         for i, width in enumerate(c.widths):
-            attention = (c.resolution >> i) in c.attn_resolutions
+            attention = (c.first_side >> i) in c.attn_resolutions
             resample = {"downsample": Downsample} if i < last else {}
             self.down.append(
                 Level(
@@ -136,7 +155,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(width_in, c.z_channels, 3, padding=1)
 
     def forward(self, x):
-        x = self.conv_in(x)
+        x = self.conv_in(to_patches(x, self.patch))
         for level in self.down:
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
@@ -145,11 +164,11 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, c):
         super().__init__()
-        width_in, levels = c.widths[-1], []
+        width_in, levels, self.patch = c.widths[-1], [], c.patch
         self.conv_in = nn.Conv2d(c.z_channels, width_in, 3, padding=1)
         self.mid = Middle(width_in, c.groups)
         for i, width in reversed(list(enumerate(c.widths))):
-            attention = (c.resolution >> i) in c.attn_resolutions
+            attention = (c.first_side >> i) in c.attn_resolutions
             resample = {"upsample": Upsample} if i else {}
             count = c.num_res_blocks + 1
             levels.append(
@@ -158,7 +177,7 @@ class Decoder(nn.Module):
             width_in = width
         self.up = nn.ModuleList(reversed(levels))
         self.norm_out = group_norm(width_in, c.groups)
-        self.conv_out = nn.Conv2d(width_in, c.out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(width_in, c.out_channels * c.patch**2, 3, padding=1)
 
     def features(self, z):
         """What the last convolution reads."""
@@ -167,8 +186,12 @@ class Decoder(nn.Module):
             x = level(x)
         return F.silu(self.norm_out(x))
 
+    def pixels(self, features):
+        """[B,C,h,w] -> [B,3,h*patch,w*patch]."""
+        return from_patches(self.conv_out(features), self.patch)
+
     def forward(self, z):
-        return self.conv_out(self.features(z))
+        return self.pixels(self.features(z))
 
 
 class VQGAN(nn.Module):
@@ -240,6 +263,72 @@ class Discriminator(nn.Module):
         return last(x).float()
 
 
+class Conv(nn.Conv2d):
+    """A convolution, padded as TensorFlow does: the odd zero is behind."""
+
+    def forward(self, x):
+        shape, window, stride = x.shape[2:], self.kernel_size[0], self.stride[0]
+        total = [max((-(-n // stride) - 1) * stride + window - n, 0) for n in shape]
+        (top, left), (bottom, right) = ([(t + i) // 2 for t in total] for i in (0, 1))
+        return super().forward(F.pad(x, (left, right, top, bottom)))
+
+
+class Bottleneck(nn.Module):
+    """A block of EfficientNet-lite0, its norms folded in."""
+
+    def __init__(self, width_in, width, window, stride, expansion):
+        super().__init__()
+        wide = width_in * expansion
+        if expansion > 1:
+            self.expand = Conv(width_in, wide, 1)
+        self.depthwise = Conv(wide, wide, window, stride, groups=wide)
+        self.project = Conv(wide, width, 1)
+
+    def forward(self, x):
+        y = F.relu6(self.expand(x)) if hasattr(self, "expand") else x
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if x.shape == y.shape else y
+
+
+class EfficientNetLite0(nn.Module):
+    """Two pictures in [-1,1] -> the distance [B] of their features.
+
+    Args:
+      stages, stem, head, depths: those of `gptface_jax.nn.efficientnet`.
+    """
+
+    def __init__(self, stages, stem: int, head: int, depths):
+        super().__init__()
+        self.depths, self.stem = depths, Conv(3, stem, 3, 2)
+        self.stages = nn.ModuleList()
+        width_in = stem
+        for blocks, window, stride, expansion, width in stages:
+            stage = nn.ModuleList()
+            for i in range(blocks):
+                step = 1 if i else stride
+                stage.append(Bottleneck(width_in, width, window, step, expansion))
+                width_in = width
+            self.stages.append(stage)
+        self.head = Conv(width_in, head, 1)  # of what distances do not need
+
+    def features(self, image):
+        x, taps = F.relu6(self.stem((127.5 * image + 0.5) / 128)), []
+        for number, stage in enumerate(self.stages):
+            for block in stage:
+                x = block(x)
+            if number in self.depths:
+                taps.append(x)
+        return taps
+
+    def forward(self, image, other):
+        total = 0.0
+        pairs = zip(self.features(image), self.features(other))
+        for a, b in pairs:
+            a, b = (F.normalize(x.float(), dim=1, eps=1e-10) for x in (a, b))
+            total = total + (a - b).square().sum(1).mean((1, 2))
+        return total / len(self.depths)
+
+
 class LPIPS(nn.Module):
     """Zhang et al. 2018 on VGG-16: two pictures in [-1,1] -> distance [B]."""
 
@@ -285,6 +374,8 @@ def load(module: nn.Module, arrays: Mapping[str, Any], device: str) -> nn.Module
     """
     stored = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
     for name, tensor in stored.items():
+        if tensor.ndim == 3:  # of each channel alone
+            tensor = tensor[:, :, None]
         if tensor.ndim == 4:
             stored[name] = tensor.permute(3, 2, 0, 1)
     statistics = dict(module.named_buffers())

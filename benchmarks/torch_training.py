@@ -12,7 +12,7 @@ class VQGANTraining:
     Args:
       model: `VQGAN`.
       judge: `discriminator()`, or None: no adversarial term.
-      perceptual: `LPIPS`, or None: no perceptual term.
+      perceptual: a distance of pictures, or None: no perceptual term.
       rate: learning rate of both Adams.
       weight: of the adversarial term, before the adaptive factor.
       compiled: through `torch.compile`. The last convolution stays outside, so that
@@ -40,7 +40,7 @@ class VQGANTraining:
         """[B,3,H,W] -> (reconstruction [B,3,H,W], codebook loss)."""
         features, z_e, z_q = self.run(image)
         codes = F.mse_loss(z_q, z_e.detach()) + 0.25 * F.mse_loss(z_e, z_q.detach())
-        return self.model.decoder.conv_out(features).float(), codes
+        return self.model.decoder.pixels(features).float(), codes
 
     def generator_step(self, image) -> dict[str, torch.Tensor]:
         for parameter in self.judged:
@@ -49,8 +49,8 @@ class VQGANTraining:
         parts = {"l1": F.l1_loss(fake, image), "codebook": codes}
         nll = parts["l1"]
         if self.perceptual is not None:
-            parts["lpips"] = self.perceptual(fake, image).mean()
-            nll = nll + parts["lpips"]
+            parts["perceptual"] = self.perceptual(fake, image).mean()
+            nll = nll + parts["perceptual"]
         loss = nll + codes
         if self.judge is not None:
             parts["adversarial"] = -self.judge(fake).mean()

@@ -2,6 +2,7 @@
 
     python benchmarks/vqgan.py                              # this machine's CPU
     python benchmarks/vqgan.py --size taming128 --batch 2 --repeats 5
+    python benchmarks/vqgan.py --size faces128 --losses features --threads 1
     python benchmarks/vqgan.py --size taming336 --device cuda --dtype bfloat16
 
 Needs torch (extra `bench`). Both libraries get the same weights, batch, cores and
@@ -66,6 +67,34 @@ SIZES: dict[str, tuple[VQGANConfig, int]] = {
             groups=8,
         ),
         32,
+    ),
+    # configs/vqgan/faces128.py:cpu, and the wide network of its comparisons
+    "faces128": (
+        VQGANConfig(
+            resolution=128,
+            level_channels=(16, 16, 64, 128),
+            num_res_blocks=1,
+            attn_resolutions=(),
+            z_channels=128,
+            embed_dim=16,
+            codebook_size=1024,
+            groups=8,
+        ),
+        16,
+    ),
+    "patches128": (
+        VQGANConfig(
+            resolution=128,
+            patch=4,
+            level_channels=(128, 256),
+            num_res_blocks=1,
+            attn_resolutions=(),
+            z_channels=256,
+            embed_dim=16,
+            codebook_size=1024,
+            groups=8,
+        ),
+        16,
     ),
     # taming's widths at f = 8
     "taming128": (

@@ -18,13 +18,18 @@ import torch_training
 
 from gptface_jax.core import trees
 from gptface_jax.interop.taming import their_name
-from gptface_jax.nn import perceptual
+from gptface_jax.nn import efficientnet, perceptual
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.systems import vqgan as system_vqgan
 from gptface_jax.train import program, sharding
 
-# name -> (weight of the adversarial term, weight of the perceptual term)
-LOSSES = {"l1": (0.0, 0.0), "adversarial": (0.8, 0.0), "full": (0.8, 1.0)}
+# name -> (weight of the adversarial term, the network whose features are compared)
+LOSSES = {
+    "l1": (0.0, ""),
+    "adversarial": (0.8, ""),
+    "full": (0.8, "lpips"),
+    "features": (0.0, "efficientnet_lite0"),
+}
 TOTAL_STEPS = 1000
 OPTIM = {
     "peak_lr": 1e-4,
@@ -56,7 +61,7 @@ class Ours:
 
     def __init__(self, config: VQGANConfig, batch: int, losses: str):
         self.config, self.jitted = config, jitted(config)
-        self.perceptual = _lpips(config.dtype) if LOSSES[losses][1] else None
+        self.perceptual = _perceptual(LOSSES[losses][1], config.dtype)
         experiment = _experiment(config, batch, losses)
         system = system_vqgan.make_system(experiment, self.perceptual)
         # From here on as `gptface_jax.train.loop` does it.
@@ -103,10 +108,10 @@ class Ours:
 
 
 def _experiment(config: VQGANConfig, batch: int, losses: str) -> dict[str, Any]:
-    adversarial, perceptual_weight = LOSSES[losses]
+    adversarial, network = LOSSES[losses]
     objective = {
         "gradient": 0.0,
-        "perceptual": {"weight": perceptual_weight, "network": "lpips"},
+        "perceptual": {"weight": float(bool(network)), "network": network},
         "adversary": {
             "weight": adversarial,
             "start": 0.0,
@@ -124,16 +129,26 @@ def _experiment(config: VQGANConfig, batch: int, losses: str) -> dict[str, Any]:
     }
 
 
-def _lpips(dtype: str) -> system_vqgan.Perceptual:
-    """LPIPS with random weights: as fast as with the real ones."""
-    module = perceptual.LPIPS(dtype)
+def _perceptual(network: str, dtype: str) -> system_vqgan.Perceptual | None:
+    """A distance by random weights: as fast as with the real ones."""
     dummy = jnp.zeros((1, 32, 32, 3))
-    params = jax.jit(module.init)(jax.random.key(0), dummy, dummy)["params"]
+    if network == "lpips":
+        module, pictures = perceptual.LPIPS(dtype), (dummy, dummy)
 
-    def distance(params, image, target):
-        return module.apply({"params": params}, image, target)
+        def distance(params, image, target):
+            return module.apply({"params": params}, image, target)
 
-    return system_vqgan.Perceptual("lpips", params, distance)
+    elif network:
+        module, pictures = efficientnet.EfficientNetLite0(dtype), (dummy,)
+
+        def distance(params, *images):
+            run = functools.partial(module.apply, {"params": params}, method="features")
+            return perceptual.feature_distance(*map(run, images))
+
+    else:
+        return None
+    params = jax.jit(module.init)(jax.random.key(0), *pictures)["params"]
+    return system_vqgan.Perceptual("perceptual", params, distance)
 
 
 def _roughened(params):
@@ -155,6 +170,11 @@ def listed_name(path: str) -> str:
     return their_name(re.sub(r"_(\d+)", r".\1", path))
 
 
+def _efficientnet() -> torch_peer.EfficientNetLite0:
+    names = ("STAGES", "STEM", "HEAD", "DEPTHS")
+    return torch_peer.EfficientNetLite0(*(getattr(efficientnet, n) for n in names))
+
+
 class Theirs:
     """The PyTorch side, with our weights."""
 
@@ -169,11 +189,13 @@ class Theirs:
         self.model = filled(torch_peer.VQGAN(config), params, their_name)
         if judge is not None:
             judge = filled(torch_peer.Discriminator(), judge, listed_name)
-        lpips = ours.perceptual
-        if lpips is not None:
-            lpips = filled(torch_peer.LPIPS(), lpips.params, listed_name)
+        compare = ours.perceptual
+        if compare is not None:
+            lpips = "lin_0" in compare.params
+            peer = torch_peer.LPIPS() if lpips else _efficientnet()
+            compare = filled(peer, compare.params, listed_name)
         self.training = torch_training.VQGANTraining(
-            self.model, judge, lpips, rate=OPTIM["peak_lr"], compiled=compiled
+            self.model, judge, compare, rate=OPTIM["peak_lr"], compiled=compiled
         )
         wrap = torch.compile if compiled else lambda function: function
         self.encode, self.decode = wrap(self.model.encode), wrap(self.model.decode)

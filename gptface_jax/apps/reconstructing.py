@@ -20,7 +20,9 @@ from gptface_jax.core.types import Batch
 from gptface_jax.data import image, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import reconstruction
+from gptface_jax.nn.efficientnet import EfficientNetLite0
 from gptface_jax.nn.perceptual import feature_distance
+from gptface_jax.pipelines import faces
 from gptface_jax.systems.vqgan import PerceptualConfig
 
 _psnr, _ssim = jax.jit(reconstruction.psnr), jax.jit(reconstruction.ssim)
@@ -107,6 +109,35 @@ def lpips_by(path: str) -> Callable:
     return functools.partial(jax.jit(opened.distance), jax.device_put(opened.params))
 
 
+def mesh_landmarks(photos: np.ndarray) -> np.ndarray:
+    """The 68 points of the largest face: uint8 [B,H,W,3] -> float32 [B,68,2], or NaN.
+
+    `landmarks` of `evaluate.reconstruction.evaluate`, by the face mesh.
+    """
+    found = [faces.largest(x) for x in faces.find_all(list(photos))]
+    nothing = np.full((68, 2), np.nan, np.float32)
+    return np.stack([nothing if f is None else f.landmarks for f in found])
+
+
+def efficientnet_space() -> dict[str, Any]:
+    """What EfficientNet-lite0 adds to `evaluate.reconstruction.evaluate`.
+
+    Returns:
+      Its arguments distances and features, of pictures in the size that they have.
+
+    Raises:
+      UserError: its weights are not installed (extra `features`).
+    """
+    name = perceptual.EFFICIENTNET
+    opened = perceptual.open_distance(PerceptualConfig(1.0, name))
+    params = jax.device_put(opened.params)
+    embed = jax.jit(lambda params, x: EfficientNetLite0().apply({"params": params}, x))
+    return {
+        "distances": {name: functools.partial(jax.jit(opened.distance), params)},
+        "features": {name: functools.partial(embed, params)},
+    }
+
+
 def _batches(
     source: Sequence[Record],
     size: int,
@@ -165,6 +196,17 @@ def figure(
     return np.asarray(page)
 
 
+def _size(network: networks.Network, resolution: int | None) -> int:
+    """The side of the pictures that a tokenizer is measured with."""
+    size, f = resolution or network.config.resolution, network.config.factor
+    if size < f or size % f:
+        raise UserError(
+            f"resolution {size} is no multiple of the tokenizer's {f} pixels a token; "
+            f"use {max(f, size // f * f)}"
+        )
+    return size
+
+
 def reconstruct(
     spec: Mapping[str, Any],
     tokenizers: Paths,
@@ -173,6 +215,9 @@ def reconstruct(
     judge: str | os.PathLike | None = None,
     attributes: Sequence[str] = (),
     lpips: str | None = None,
+    efficientnet: bool = False,
+    landmarks: Callable[[np.ndarray], np.ndarray] | None = None,
+    resolution: int | None = None,
     shown: int = 16,
     batch_size: int = 64,
     progress: bool = True,
@@ -181,19 +226,26 @@ def reconstruct(
 
     Args:
       spec: the photos.
-      tokenizers: VQGAN training runs or model directories; each is measured at its
-        own resolution.
+      tokenizers: VQGAN training runs or model directories.
       out: file for a picture of the originals above a row for each tokenizer.
       judge: training run or model directory of a classifier that says what the
         pictures show, and whose features compare them.
       attributes: which of the judge's verdicts are reported; all, if none.
       lpips: weights of LPIPS, see `interop.lpips.load`.
+      efficientnet: also the distance and the Frechet distance in the features of
+        EfficientNet-lite0. They depend on the size of the pictures.
+      landmarks: finds the 68 points of a face, see `evaluate.reconstruction.evaluate`.
+      resolution: of the pictures in all tokenizers; by default each one's own.
       shown: photos in that picture.
       batch_size: pictures at once.
       progress: show a bar.
 
     Returns:
       Folder's name of each tokenizer -> figures of `evaluate.reconstruction`.
+
+    Raises:
+      UserError: a resolution that a tokenizer cannot have, or pictures, tokenizers or
+        weights that cannot be read.
     """
     source = sources.open_source(spec)
     picks = [
@@ -201,27 +253,32 @@ def reconstruct(
     ]
     # Only of drawn people it may be asked who they are.
     with_identity = spec["kind"] == "synthetic"
-    measures: dict[str, Any] = (
-        judged_by(judge, attributes) if judge else {"distances": {}}
-    )
+    measures: dict[str, Any] = {"distances": {}, "features": {}}
+    if judge:
+        measures |= judged_by(judge, attributes)
+    if efficientnet:
+        for kind, more in efficientnet_space().items():
+            measures[kind] |= more
     if lpips:
         measures["distances"]["lpips"] = lpips_by(lpips)
     opened = [networks.open_network(path, "vqgan") for path in tokenizers]
+    sizes = [_size(network, resolution) for network in opened]
     figures, rows = {}, {}
-    for name, network in zip(names_of(tokenizers), opened):
-        vqgan, size = ImageTokenizer(network), network.config.resolution
+    for name, network, size in zip(names_of(tokenizers), opened, sizes):
+        vqgan = ImageTokenizer(network)
         figures[name] = reconstruction.evaluate(
             _batches(source, size, batch_size, with_identity, progress),
             vqgan.encode,
             vqgan.decode,
             vqgan.config.codebook_size,
+            landmarks=landmarks,
             **measures,
         )
         photos = np.stack([image.fit(p, size) for p in picks])
         again = vqgan.decode(vqgan.encode(image.to_unit_range(photos)))
         rows[name] = image.from_unit_range(again)
     if out:
-        largest = max(network.config.resolution for network in opened)
+        largest = max(sizes)
         originals = [image.fit(p, largest) for p in picks]
         page = figure({"original": originals, **rows}, max(96, largest))
         pictures.save(page, out)

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.apps import networks, perceptual, sampling
+from gptface_jax.apps.image_tokenizer import ImageTokenizer
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import System
@@ -24,6 +26,7 @@ from gptface_jax.data import captions, pipeline, probe, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
+from gptface_jax.ops import quantize
 from gptface_jax.systems import gptface, judge, vqgan
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.train import loop, settings, sharding
@@ -149,7 +152,9 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
     system = bare_system(config)
     size = system.batch_spec["image"].shape[0]
-    eval_source, transform = _eval_source(data), transforms.ImageTransform(size, False)
+    points = "landmarks" in system.batch_spec
+    eval_source = _eval_source(data)
+    transform = transforms.ImageTransform(size, False, points)
     samples = None
     if eval_source is not None:
         model = from_mapping(VQGANConfig, settings.plain(config)["model"], "model.")
@@ -161,7 +166,7 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         data,
         system,
         sources.open_source(data.train),
-        transforms.ImageTransform(size, data.flip),
+        transforms.ImageTransform(size, data.flip, points),
         eval_source,
         transform,
         samples=samples,
@@ -411,6 +416,55 @@ def bare_system(config: Any) -> System:
         return vqgan.make_system(values, compare)
 
 
+def with_more_codes(
+    network: networks.Network,
+    model: VQGANConfig,
+    spec: Mapping[str, Any],
+    *,
+    records: int = 512,
+    noise: float = 0.01,
+) -> Mapping[str, Any]:
+    """Parameters of a VQGAN as another one begins with them.
+
+    If that has more codes, those that are used most become several.
+
+    Args:
+      network: the VQGAN.
+      model: of the other one.
+      spec: of the pictures whose codes are counted, see `data.sources.open_source`.
+      records: how many of them, spread over the whole source.
+      noise: see `ops.quantize.split`.
+    """
+    params, size = network.params, model.codebook_size
+    known = network.config.codebook_size
+    if size <= known:
+        return params
+    source = sources.open_source(spec)
+    transform = transforms.ImageTransform(model.resolution, flip=False)
+    picks = np.linspace(0, len(source) - 1, min(len(source), records)).astype(int)
+    encode = ImageTokenizer(network).encode
+    usage, rng = np.zeros(known), np.random.default_rng(0)
+    for part in np.array_split(picks, -(-len(picks) // 32)):
+        images = [transform(source[int(i)], rng)["image"] for i in part]
+        ids = encode(np.stack(images))
+        usage += np.bincount(ids.ravel(), minlength=known)
+    codebook, parents = quantize.split(
+        jnp.asarray(params["codebook"]),
+        jnp.asarray(usage, jnp.float32),
+        size,
+        noise,
+        jax.random.key(0),
+    )
+    log.info(
+        "%d of %d codes became several, %d in all, by their use in %d pictures",
+        len(np.unique(np.asarray(parents)[known:])),
+        known,
+        size,
+        len(picks),
+    )
+    return {**params, "codebook": np.asarray(codebook)}
+
+
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
     """Trains what the config describes, resuming what `workdir` holds."""
     experiment = build(config, workdir)
@@ -418,7 +472,11 @@ def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> Tra
     if config.get("init_from"):
 
         def start():
-            return networks.open_network(config["init_from"], config["system"]).params
+            network = networks.open_network(config["init_from"], config["system"])
+            if config["system"] != "vqgan":
+                return network.params
+            model = from_mapping(VQGANConfig, settings.plain(config)["model"])
+            return with_more_codes(network, model, config["data"]["train"])
 
     return loop.train(
         experiment.config,

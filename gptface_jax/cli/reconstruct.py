@@ -11,7 +11,10 @@ gptface reconstruct --images large --tokenizer runs/vqgan --own-size --out again
 
 PSNR, SSIM and the use of the codes; with a judge also whether it sees the same
 attributes in photo and reconstruction, and distances in its feature space. A judge
-whose features the VQGAN was trained with cannot judge it.
+whose features the VQGAN was trained with cannot judge it. --efficientnet adds the
+distance and the Frechet distance in the features of EfficientNet-lite0 (extra
+`features`), --landmarks how far the points of the face mesh move; compare values of
+pictures of one size, which --resolution sets for all.
 """
 
 from __future__ import annotations
@@ -43,6 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WEIGHTS",
         help="also LPIPS: files of VGG-16 and of its heads, joined by a comma",
     )
+    parser.add_argument(
+        "--efficientnet",
+        action="store_true",
+        help="also distances in the features of EfficientNet-lite0",
+    )
+    parser.add_argument(
+        "--landmarks",
+        action="store_true",
+        help="also how far the points of the face mesh move, between the eyes = 1",
+    )
+    parser.add_argument(
+        "--resolution", type=int, help="of the photos; default: each tokenizer's own"
+    )
     parser.add_argument("--out", help="picture of originals above reconstructions")
     parser.add_argument(
         "--own-size", action="store_true", help="photos are not made smaller"
@@ -70,6 +86,9 @@ def run(options: argparse.Namespace) -> None:
             judge=options.judge,
             attributes=tuple(filter(None, (options.attributes or "").split(","))),
             lpips=options.lpips,
+            efficientnet=options.efficientnet,
+            landmarks=reconstructing.mesh_landmarks if options.landmarks else None,
+            resolution=options.resolution,
             progress=not options.quiet,
         )
     )
@@ -86,10 +105,12 @@ def run(options: argparse.Namespace) -> None:
 def _at_own_size(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from gptface_jax.apps import reconstructing
 
-    if len(options.tokenizer) > 1 or options.judge or options.lpips or not options.out:
+    others = ("judge", "lpips", "efficientnet", "landmarks", "resolution")
+    asked = [f"--{name}" for name in others if getattr(options, name)]
+    if len(options.tokenizer) > 1 or asked or not options.out:
         raise UserError(
-            "--own-size takes one --tokenizer and a folder as --out, and neither "
-            "--judge nor --lpips"
+            "--own-size takes one --tokenizer and a folder as --out, and none of "
+            + ", ".join(f"--{name}" for name in others)
         )
     figures = reconstructing.reconstruct_at_own_size(
         _source.spec(options),

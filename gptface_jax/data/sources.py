@@ -115,6 +115,7 @@ class Parquet(Sequence):
       image_column, text_column: names; the text defaults to text or caption.
       classes: further labels from cells that hold one of several words, as
         {"Wearing_Mask": "label=mask"}: 1 where column "label" holds "mask", else 0.
+      colour: only the pictures that are stored with colours.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Parquet(Sequence):
         image_column: str = "image",
         text_column: str | None = None,
         classes: Mapping[str, str] | None = None,
+        colour: bool = False,
     ):
         root = _must_exist(path, "Parquet path")
         pattern = f"{split}-*.parquet" if split else "*.parquet"
@@ -142,6 +144,23 @@ class Parquet(Sequence):
                     f"'{self.files[0]}' has no column '{column}'"
                     f"{nearest(column, columns)}; set {argument} {_WHERE}"
                 )
+        self.rows = self._coloured() if colour else range(self._table.num_rows)
+        if colour and not len(self.rows):
+            raise UserError(f"'{path}' holds no picture with colours; leave out colour")
+
+    def _coloured(self) -> np.ndarray:
+        """Numbers of the rows whose picture has more than one channel."""
+        import io
+
+        from PIL import Image
+
+        def bands(cell):
+            data = cell["bytes"] if isinstance(cell, dict) else cell
+            with Image.open(io.BytesIO(data)) as picture:  # reads the header alone
+                return len(picture.getbands())
+
+        cells = self._table.column(self.image_column)
+        return np.array([i for i, c in enumerate(cells) if bands(c.as_py()) > 1], int)
 
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k != "_table"}
@@ -159,12 +178,12 @@ class Parquet(Sequence):
             ) from None
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Record:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        row = self._table.slice(index % len(self), 1).to_pylist()[0]
+        row = self._table.slice(int(self.rows[index]), 1).to_pylist()[0]
         image = row.pop(self.image_column)
         return Record(
             image=image["bytes"] if isinstance(image, dict) else image,

@@ -37,16 +37,38 @@ def _picture(record: Record, size: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ImageTransform:
-    """{"image": float32 [S,S,3] in [-1,1]}, mirrored at random if asked."""
+    """{"image": float32 [S,S,3] in [-1,1]}, mirrored at random if asked.
+
+    With `landmarks` also {"landmarks": float32 [68,2] (x, y)} as shares of the side,
+    where the points of the record are in this picture; NaN where it has none.
+    """
 
     size: int
     flip: bool = True
+    landmarks: bool = False
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict:
-        picture = _picture(record, self.size)
+        picture = decode_picture(record)
+        points = _landmarks(record, picture.shape[:2]) if self.landmarks else None
+        picture = image.fit(picture, self.size)
         if self.flip and rng.random() < 0.5:
             picture = picture[:, ::-1]
-        return {"image": image.to_unit_range(picture)}
+            points = None if points is None else image.mirror_points(points)
+        example = {"image": image.to_unit_range(picture)}
+        return example if points is None else {**example, "landmarks": points}
+
+
+def _landmarks(record: Record, size: tuple[int, int]) -> np.ndarray:
+    """The record's 68 points as `image.fit_points` gives them, NaN without any."""
+    if record.landmarks is None:
+        return np.full((68, 2), np.nan, np.float32)
+    if record.landmarks.shape != (68, 2):
+        raise UserError(
+            f"record '{record.source}' has landmarks {list(record.landmarks.shape)}; "
+            "the map of the face needs the 68 iBUG points, [68, 2]: leave the column "
+            "out, or set objective.face_map to 1 times"
+        )
+    return image.fit_points(record.landmarks, size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import Batch
 from gptface_jax.evaluate import agreement, distributions
+from gptface_jax.evaluate.landmarks import landmark_figures
 from gptface_jax.ops import losses, pictures, quantize
 
 _SIGMA, _RADIUS = 1.5, 5
@@ -163,6 +164,7 @@ def evaluate(
     features: Mapping[str, Callable[[Any], Any]] | None = None,
     judge: Callable[[Any], Any] | None = None,
     attributes: Sequence[str] = (),
+    landmarks: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Figures of reconstructions.
 
@@ -180,6 +182,8 @@ def evaluate(
       features: name of the feature space -> image -> [B,D].
       judge: image -> logits [B,A], one an attribute.
       attributes: names of the judge's outputs.
+      landmarks: uint8 [B,H,W,3] -> float32 [B,68,2] iBUG points in pixels, NaN where
+        there is no face.
 
     Returns:
       psnr (dB), ssim, distance/NAME: means over the pictures; codes_used,
@@ -187,7 +191,8 @@ def evaluate(
       `agreement.attribute_figures`; frechet/NAME of the photographs and their
       reconstructions, num_images of each; identity_before/NAME and
       identity_after/NAME: share of the pictures, before and after reconstruction,
-      whose nearest other photograph shows the same person; num_images.
+      whose nearest other photograph shows the same person; landmark_error/PART,
+      faces_before and faces_after: see `landmarks.landmark_figures`; num_images.
 
     Raises:
       UserError: no pictures, or fewer than 2 where features are asked for.
@@ -195,6 +200,7 @@ def evaluate(
     spaces = {name: _Space(f) for name, f in (features or {}).items()}
     per_picture = _PIXELS | {f"distance/{n}": d for n, d in (distances or {}).items()}
     totals, people = None, []
+    points: tuple[list, list] = [], []
     for batch in batches:
         image = batch["image"]
         weight = batch.get("weight", np.ones(len(image), np.float32))
@@ -209,6 +215,11 @@ def evaluate(
         real, keep = _host(weight) > 0, "identity" in batch
         for space in spaces.values():
             space.add(image, again, real, keep)
+        if landmarks:
+            for picture, found in zip((image, again), points):
+                shown = np.nan_to_num(_host(picture)).clip(-1, 1)
+                shown = np.round((shown + 1) * 127.5).astype(np.uint8)
+                found.append(landmarks(shown)[real])
         if keep:
             people.append(_host(batch["identity"])[real])
     count = int(totals["psnr"][1]) if totals else 0
@@ -218,6 +229,8 @@ def evaluate(
     result |= code_figures(totals["codes"])
     if judge:
         result |= agreement.attribute_figures(totals["judge"], attributes)
+    if landmarks:
+        result |= landmark_figures(*map(np.concatenate, points))
     identity = np.concatenate(people) if people else None
     for name, space in spaces.items():
         result |= space.figures(name, identity)

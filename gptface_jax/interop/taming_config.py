@@ -152,6 +152,11 @@ def write(config: VQGANConfig, discriminator: DiscriminatorConfig | None) -> str
 
 def check(config: VQGANConfig) -> None:
     """Raises a UserError for a network that taming cannot build."""
+    if config.patch > 1:
+        raise UserError(
+            f"taming's VQGAN begins with single pixels, not with patches of "
+            f"{config.patch} x {config.patch}; export with --format directory"
+        )
     for width in (config.first_width, *config.widths):
         if width % GROUPS:
             raise UserError(

@@ -2,7 +2,8 @@
 
 `LPIPS` is the learned distance of Zhang et al. 2018 on VGG-16, and needs their
 weights (`interop.lpips`). `feature_distance` compares in the space of any other
-network, and is named after that network, never LPIPS.
+network, and is named after that network, never LPIPS. Either may count some places of
+the picture more than others.
 """
 
 from __future__ import annotations
@@ -28,20 +29,44 @@ def unit_vectors(x: jax.Array) -> jax.Array:
     return x / jnp.sqrt(jnp.sum(jnp.square(x), -1, keepdims=True) + 1e-20)
 
 
-def feature_distance(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
+def _mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """Over the positions of [B,h,w], each counted by weight [B,H,W]: [B]."""
+    if weight is None:
+        return jnp.mean(values, axis=(1, 2))
+    weight = jax.image.resize(weight, values.shape, "linear")
+    return jnp.sum(values * weight, (1, 2)) / jnp.sum(weight, (1, 2))
+
+
+def feature_distance(
+    a: Sequence[jax.Array],
+    b: Sequence[jax.Array],
+    weight: jax.Array | None = None,
+    depths: Sequence[float] = (),
+) -> jax.Array:
     """Squared distance of unit feature vectors, averaged over positions and maps.
 
     Args:
       a, b: maps [B,h,w,C] of the two pictures, each list from the same network.
+      weight: [B,H,W], how much each place of the picture counts; by default all do
+        alike.
+      depths: how much each map counts; by default all do alike.
 
     Returns:
       float32 [B], 0 to 4.
+
+    Raises:
+      ValueError: as many depths as there are not maps.
     """
+    depths = depths or (1.0,) * len(a)
+    if len(depths) != len(a):
+        raise ValueError(f"{len(depths)} depths {tuple(depths)} for {len(a)} maps")
     parts = [
-        jnp.mean(jnp.sum(jnp.square(unit_vectors(x) - unit_vectors(y)), -1), (1, 2))
-        for x, y in zip(a, b, strict=True)
+        share
+        * _mean(jnp.sum(jnp.square(unit_vectors(x) - unit_vectors(y)), -1), weight)
+        for share, x, y in zip(depths, a, b, strict=True)
+        if share
     ]
-    return sum(parts) / len(parts)
+    return sum(parts) / sum(depths)
 
 
 class LPIPS(nn.Module):
@@ -79,13 +104,15 @@ class LPIPS(nn.Module):
             maps.append(x)
         return maps
 
-    def __call__(self, image: jax.Array, target: jax.Array) -> jax.Array:
+    def __call__(
+        self, image: jax.Array, target: jax.Array, weight: jax.Array | None = None
+    ) -> jax.Array:
         if min(image.shape[1:3]) < MIN_SIDE:
             raise ValueError(
                 f"LPIPS needs pictures of {MIN_SIDE} px or more, not {image.shape[1:3]}"
             )
         total = 0.0
-        for a, b, weight in zip(self.features(image), self.features(target), self.lin):
+        for a, b, head in zip(self.features(image), self.features(target), self.lin):
             squares = jnp.square(unit_vectors(a) - unit_vectors(b))
-            total += jnp.mean(squares @ weight, axis=(1, 2))
+            total += _mean(squares @ head, weight)
         return total

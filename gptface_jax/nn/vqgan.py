@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptface_jax.nn import conv as nn_conv
-from gptface_jax.ops import quantize
+from gptface_jax.ops import pictures, quantize
 
 QUANTIZERS = ("nearest", "gumbel")
 # Parameters that have no part in the codes of a picture.
@@ -25,9 +25,11 @@ class VQGANConfig:
         where `attn_resolutions` are met; the network runs at any multiple of f.
       channels, channel_multipliers: width of level i is their product.
       level_channels: explicit widths instead, one a level.
+      patch: side in pixels of the squares that the network begins and ends with, as
+        channels. 4 leaves out the two widest levels, so that the others can be wide.
       num_res_blocks: per level of the encoder; the decoder has one more.
       attn_resolutions: nominal sides at which attention follows each block, out
-        of resolution, resolution / 2, ...; one that is never met is refused. (A
+        of resolution / patch, half of that, ...; one that is never met is refused. (A
         model declared at 336 visits 336, 168, 84, 42, 21 and never 16.)
       z_channels: width of the encoder output.
       embed_dim: width of the codes.
@@ -45,6 +47,7 @@ class VQGANConfig:
     channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     level_channels: tuple[int, ...] = ()
+    patch: int = 1
     num_res_blocks: int = 2
     attn_resolutions: tuple[int, ...] = (16,)
     z_channels: int = 256
@@ -62,7 +65,7 @@ class VQGANConfig:
             raise ValueError(
                 f"resolution {self.resolution} is no multiple of f = {self.factor}"
             )
-        sides = [self.resolution >> i for i in range(len(self.widths))]
+        sides = [self.first_side >> i for i in range(len(self.widths))]
         for side in self.attn_resolutions:
             if side not in sides:
                 raise ValueError(
@@ -87,7 +90,12 @@ class VQGANConfig:
     @property
     def factor(self) -> int:
         """f: pixels per token side."""
-        return 2 ** (len(self.widths) - 1)
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    @property
+    def first_side(self) -> int:
+        """Of the level next to the pixels, at `resolution`."""
+        return self.resolution // self.patch
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -125,8 +133,9 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         c = self.config
+        x = pictures.to_patches(x, c.patch)
         x = nn_conv.conv(c.first_width, 3, "conv_in", jnp.float32)(x)
-        side = c.resolution
+        side = c.first_side
         for i, width in enumerate(c.widths):
             for j in range(c.num_res_blocks):
                 name = f"down_{i}_block_{j}"
@@ -144,6 +153,12 @@ class Encoder(nn.Module):
         return nn_conv.conv(c.z_channels, 3, "conv_out", jnp.float32)(
             nn.swish(norm_out(x))
         )
+
+
+def last_conv(config: VQGANConfig, name: str | None = None) -> nn.Conv:
+    """The decoder's last convolution: -> [B,h,w,patch*patch*out_channels]."""
+    channels = config.out_channels * config.patch**2
+    return nn_conv.conv(channels, 3, name, config.dtype)
 
 
 class Decoder(nn.Module):
@@ -172,7 +187,7 @@ class Decoder(nn.Module):
         # What the last convolution reads: the adaptive weight of the adversarial
         # loss is measured there. Kept only if "intermediates" is mutable.
         self.sow("intermediates", "last", x)
-        return nn_conv.conv(c.out_channels, 3, "conv_out", c.dtype)(x)
+        return pictures.from_patches(last_conv(c, "conv_out")(x), c.patch)
 
 
 class VQGAN(nn.Module):
@@ -232,8 +247,18 @@ class VQGAN(nn.Module):
         """image_ids int [B,h,w] -> float32 [B,h*f,w*f,3], about [-1,1]."""
         return self.decode_latents(jnp.take(self.codebook, image_ids, axis=0))
 
-    def __call__(self, image: jax.Array, deterministic: bool = True):
+    def __call__(
+        self,
+        image: jax.Array,
+        deterministic: bool = True,
+        code_gradient: str = "straight_through",
+    ):
         """Reconstruction with everything the losses need.
+
+        Args:
+          image: float32 [B,H,W,3] in [-1,1].
+          deterministic: no dropout.
+          code_gradient: how gradients pass the codes, of `ops.quantize.GRADIENTS`.
 
         Returns:
           (reconstruction [B,H,W,3], {"z_e" [B,h,w,C], "z_q" [B,h,w,C]
@@ -242,6 +267,6 @@ class VQGAN(nn.Module):
         z_e = self.latents(image, deterministic).astype(jnp.float32)
         image_ids = self.quantize(z_e)
         z_q = jnp.take(self.codebook, image_ids, axis=0)
-        passed = quantize.straight_through(z_e, z_q)
+        passed = quantize.GRADIENTS[code_gradient](z_e, z_q)
         reconstruction = self.decode_latents(passed, deterministic)
         return reconstruction, {"z_e": z_e, "z_q": z_q, "image_ids": image_ids}

@@ -1,4 +1,4 @@
-"""Pictures compared pixel by pixel: float [B,H,W,C] in [-1,1]."""
+"""Pictures compared pixel by pixel, and cut into patches: float [B,H,W,C] in [-1,1]."""
 
 from __future__ import annotations
 
@@ -6,25 +6,45 @@ import jax
 import jax.numpy as jnp
 
 
-def gradient_loss(image: jax.Array, target: jax.Array, scales: int) -> jax.Array:
+def gradient_loss(
+    image: jax.Array,
+    target: jax.Array,
+    scales: int,
+    weight: jax.Array | None = None,
+) -> jax.Array:
     """Mean L1 of horizontal and vertical differences over a pyramid.
 
     Args:
       image, target: float [B,H,W,C].
       scales: levels; level s is averaged over 2^s x 2^s pixels.
+      weight: float [B,H,W], how much each pixel counts, 1 on average; by default all
+        do alike.
 
     Returns:
       float32 scalar.
     """
+
+    def halved(x):
+        b, h, w, c = x.shape
+        return jnp.mean(x.reshape(b, h // 2, 2, w // 2, 2, c), axis=(2, 4))
+
     difference = (image - target).astype(jnp.float32)
+    weight = None if weight is None else weight[..., None]
     total = 0.0
     for scale in range(scales):
         if scale:
-            b, h, w, c = difference.shape
-            halves = difference.reshape(b, h // 2, 2, w // 2, 2, c)
-            difference = jnp.mean(halves, axis=(2, 4))
-        total += jnp.mean(jnp.abs(jnp.diff(difference, axis=1)))
-        total += jnp.mean(jnp.abs(jnp.diff(difference, axis=2)))
+            difference = halved(difference)
+            weight = None if weight is None else halved(weight)
+        for axis in (1, 2):
+            steps = jnp.abs(jnp.diff(difference, axis=axis))
+            if weight is not None:  # between two pixels, their mean
+                n = weight.shape[axis]
+                pair = (
+                    jax.lax.slice_in_dim(weight, i, n - 1 + i, axis=axis)
+                    for i in (0, 1)
+                )
+                steps *= sum(pair) / 2
+            total += jnp.mean(steps)
     return total / (2 * scales)
 
 
@@ -38,3 +58,17 @@ def psnr(image: jax.Array, target: jax.Array) -> jax.Array:
     )
     error = jnp.mean(jnp.square(image - target), axis=(1, 2, 3)) / 4.0
     return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
+
+
+def to_patches(image: jax.Array, side: int) -> jax.Array:
+    """Squares of pixels as channels: [B,H,W,C] -> [B,H/side,W/side,side*side*C]."""
+    b, h, w, c = image.shape
+    cut = image.reshape(b, h // side, side, w // side, side, c).swapaxes(2, 3)
+    return cut.reshape(b, h // side, w // side, side * side * c)
+
+
+def from_patches(patches: jax.Array, side: int) -> jax.Array:
+    """The inverse of `to_patches`: [B,h,w,side*side*C] -> [B,h*side,w*side,C]."""
+    b, h, w, _ = patches.shape
+    cut = patches.reshape(b, h, w, side, side, -1).swapaxes(2, 3)
+    return cut.reshape(b, h * side, w * side, -1)

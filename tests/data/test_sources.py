@@ -187,6 +187,23 @@ def test_tfds_rows_with_several_captions(monkeypatch):
     assert source[2].labels == {"Smiling": 1.0}
 
 
+def test_parquet_of_colour_alone(tmp_path):
+    def stored(mode, value):
+        file = io.BytesIO()
+        Image.new(mode, (8, 8), value).save(file, "JPEG")
+        return {"bytes": file.getvalue(), "path": ""}
+
+    cells = [stored("L", 1), stored("RGB", (2, 2, 2)), stored("L", 3)]
+    path = tmp_path / "faces.parquet"
+    pq.write_table(pa.table({"image": cells, "person": list("abc")}), path)
+    spec = {"kind": "parquet", "path": path}
+    (only,) = sources.open_source({**spec, "colour": True})
+    assert only.identity == "b" and len(sources.open_source(spec)) == 3
+    pq.write_table(pa.table({"image": cells[::2]}), path)
+    with pytest.raises(UserError, match="no picture with colours; leave out colour"):
+        sources.open_source({**spec, "colour": True})
+
+
 def test_parquet(tmp_path):
     table = pa.table(
         {

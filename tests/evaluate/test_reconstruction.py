@@ -13,6 +13,7 @@ import pytest
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.evaluate import reconstruction
+from gptface_jax.evaluate.landmarks import landmark_figures
 
 HERE = os.path.dirname(__file__)
 ssim, psnr = jax.jit(reconstruction.ssim), jax.jit(reconstruction.psnr)
@@ -163,6 +164,50 @@ def test_figures_by_hand():
         "perplexity": 1.0,
         "num_images": 2,
     }
+
+
+def test_points_of_a_face_move():
+    """A finder that reads its points off the picture's first pixels."""
+
+    def landmarks(pictures):
+        assert pictures.dtype == np.uint8
+        points = np.zeros((len(pictures), 68, 2), np.float32)
+        points[:, 42:48, 0] = 10.0  # 10 pixels between the eyes
+        points[:, 36:48, 1] = pictures[:, :1, 0, 0]
+        points[:, 48:, 1] = 20.0
+        points[pictures[:, 1, 0, 0] > 127] = np.nan
+        return points
+
+    def picture(value, lost=False):
+        levels = np.zeros((16, 16, 3), np.float32)
+        levels[0], levels[1] = value, 255 * lost
+        return levels / 127.5 - 1
+
+    image = np.stack([picture(v) for v in (0, 10, 0, 0)] + [picture(0, True)])
+    again = np.stack([picture(v) for v in (5, 10, 1)] + [picture(0, True), picture(0)])
+    batch = {"image": np.pad(image, [(0, 2)] + [(0, 0)] * 3, constant_values=np.nan)}
+    batch["weight"] = np.repeat([1.0, 0.0], [5, 2])
+    figures = reconstruction.evaluate(
+        [batch],
+        lambda x: np.zeros((7, 1, 2), int),
+        lambda ids: np.pad(again, [(0, 2)] + [(0, 0)] * 3),
+        4,
+        landmarks=landmarks,
+    )
+    # Three have a face twice: eyes move by 5, 0 and 1 of 10; 12 of 68 points do.
+    found = {k: v for k, v in figures.items() if "face" in k or "landmark" in k}
+    assert found == pytest.approx(
+        {
+            "faces_before": 0.8,
+            "faces_after": 0.8,
+            "landmark_error/eyes": 0.2,
+            "landmark_error/mouth": 0.0,
+            "landmark_error/brows": 0.0,
+            "landmark_error/all": 0.2 * 12 / 68,
+        }
+    )
+    nobody = landmark_figures(*[np.full((2, 68, 2), np.nan)] * 2)
+    assert nobody == {"faces_before": 0.0, "faces_after": 0.0}
 
 
 def test_every_split_gives_the_same_figures():

@@ -23,6 +23,22 @@ def test_feature_distance_by_hand():
         perceptual.feature_distance(a, b[:1])
 
 
+def test_places_and_depths_count_by_hand():
+    # The left half differs in the first map, everything in the second.
+    a = [jnp.ones((1, 2, 2, 1)), jnp.ones((1, 1, 1, 1))]
+    b = [jnp.ones((1, 2, 2, 1)).at[:, :, 0].set(-1.0), -a[1]]
+    run = perceptual.feature_distance
+    np.testing.assert_allclose(run(a, b), [(2 + 4) / 2], rtol=1e-5)
+    weight = jnp.broadcast_to(jnp.repeat(jnp.array([1.5, 0.5]), 2), (1, 4, 4))
+    # Made half as large by a triangle: 3/4, 3/4 and 1/4 of (1.5, 1.5, 0.5).
+    left = (2 * 0.75 * 1.5 + 0.25 * 0.5) / 1.75
+    np.testing.assert_allclose(run(a, b, weight), [(2 * left + 4) / 2], rtol=1e-5)
+    np.testing.assert_allclose(run(a, b, depths=(3.0, 1.0)), [(6 + 4) / 4], rtol=1e-5)
+    np.testing.assert_allclose(run(a, b, weight, (1.0, 0.0)), [2 * left], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"1 depths \(1.0,\) for 2 maps"):
+        run(a, b, depths=(1.0,))
+
+
 def test_a_zero_feature_has_a_finite_slope():
     slope = jax.grad(lambda x: jnp.sum(perceptual.unit_vectors(x)))(jnp.zeros((2, 3)))
     assert np.isfinite(slope).all()

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -53,6 +54,21 @@ def test_shapes_and_consistency(small):
     np.testing.assert_allclose(decoded, again, atol=1e-4)
     larger = jnp.zeros((1, 32, 24, 3))
     assert encode(variables, larger).shape == (1, 16, 12)
+
+
+def test_patches_are_a_first_level():
+    """4 x 4 pixels as 48 channels: tokens of 8 pixels by two levels."""
+    config = dataclasses.replace(SMALL, resolution=32, patch=4, attn_resolutions=(4,))
+    assert (config.factor, config.grid) == (8, (4, 4))
+    module, made = VQGAN(config), trees.flatten(shapes(config))
+    assert made["encoder/conv_in/kernel"].shape == (3, 3, 48, 8)
+    assert made["decoder/conv_out/kernel"].shape == (3, 3, 8, 48)
+    image = jax.random.uniform(KEY, (1, 32, 48, 3), minval=-1, maxval=1)
+    params = jax.jit(lambda k: nn.meta.unbox(module.init(k, image)["params"]))(KEY)
+    again, aux = jax.jit(module.apply)({"params": params}, image)
+    assert again.shape == image.shape and aux["image_ids"].shape == (1, 4, 6)
+    with pytest.raises(ValueError, match=r"has 32, but .* visits \[8, 4\]"):
+        dataclasses.replace(config, attn_resolutions=(32,))
 
 
 def test_parameter_counts_of_the_face_configuration():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from gptface_jax.ops.convolution import convolve
+from gptface_jax.ops.convolution import convolve, depthwise
 
 
 def plain(x, kernel, strides, padding, *dilations):
@@ -64,3 +64,39 @@ def test_elsewhere_it_is_the_usual_gradient(platform):
         )
 
     assert slopes(convolve) == slopes(plain)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    window=st.sampled_from((1, 2, 3, 5)),
+    stride=st.integers(1, 3),
+)
+def test_depthwise_is_the_grouped_convolution(size, window, stride):
+    rng = np.random.default_rng(0)
+    x = jnp.float32(rng.normal(size=(2, *size, 3)))
+    kernel = jnp.float32(rng.normal(size=(window, window, 3)))
+
+    def grouped(x, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel[:, :, None], (stride,) * 2, "SAME", dimension_numbers=layout,
+            feature_group_count=3,
+        )  # fmt: skip
+
+    def results(run):
+        value, pull_back = jax.vjp(run, x, kernel)
+        return value, *pull_back(jnp.cos(value))
+
+    ours = jax.jit(lambda: results(lambda x, k: depthwise(x, k, stride)))()
+    for found, expected in zip(ours, jax.jit(lambda: results(grouped))()):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_depthwise_by_hand():
+    x = jnp.arange(8.0).reshape(1, 2, 2, 2)  # channels 0 2 / 4 6 and 1 3 / 5 7
+    kernel = jnp.array([[1.0, 10.0], [100.0, 1000.0]])[..., None] * jnp.array([1.0, -1])
+    # Of an even window the one row and column of zeros are behind.
+    expected = [[[6420, -7531], [602, -703]], [[64, -75], [6, -7]]]
+    np.testing.assert_allclose(depthwise(x, kernel)[0], expected)
+    np.testing.assert_allclose(depthwise(x, kernel, 2)[0], [[expected[0][0]]])

@@ -108,6 +108,46 @@ def test_straight_through_has_the_value_of_codes_and_the_slope_of_latents():
     assert not codes.any()
 
 
+def rotation(a, b):
+    """The matrix that turns a to the direction of b in their plane, and scales."""
+    e, q = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    r = (e + q) / np.linalg.norm(e + q)
+    turn = np.eye(len(a)) - 2 * np.outer(r, r) + 2 * np.outer(q, e)
+    return np.linalg.norm(b) / np.linalg.norm(a) * turn
+
+
+def test_the_rotation_trick_is_the_papers_formula():
+    rng = np.random.default_rng(0)
+    z_e, z_q, slope = np.float32(rng.normal(size=(3, 5, 4)))
+    value, pull_back = jax.vjp(quantize.rotate, z_e, z_q)
+    np.testing.assert_allclose(value, z_q, atol=1e-5)
+    latents, codes = pull_back(slope)
+    matrices = [rotation(a, b) for a, b in zip(z_e, z_q)]
+    expected = [matrix.T @ g for matrix, g in zip(matrices, slope)]
+    np.testing.assert_allclose(latents, expected, rtol=1e-3, atol=1e-5)
+    assert not codes.any()
+    # The slope lies to the latent as it lay to the code.
+    for latent, code, before, after in zip(z_e, z_q, slope, latents):
+        there = before @ code / np.linalg.norm(before) / np.linalg.norm(code)
+        here = after @ latent / np.linalg.norm(after) / np.linalg.norm(latent)
+        assert here == pytest.approx(there, abs=1e-4)
+
+
+def test_the_rotation_trick_by_hand():
+    z_e, z_q = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 1.0]])
+    value, pull_back = jax.vjp(lambda z: quantize.rotate(z, z_q), z_e)
+    np.testing.assert_allclose(value, z_q, atol=1e-6)
+    # A quarter turn and half the length: a slope along the code becomes one along z_e.
+    np.testing.assert_allclose(
+        pull_back(jnp.array([[0.0, 1.0]]))[0], [[0.5, 0]], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        pull_back(jnp.array([[1.0, 0.0]]))[0], [[0, -0.5]], atol=1e-6
+    )
+    opposite = quantize.rotate(z_e, -z_e)
+    np.testing.assert_allclose(opposite, -z_e, atol=1e-5)
+
+
 @pytest.mark.parametrize("on_codebook", [False, True])
 def test_codebook_loss_by_hand(on_codebook):
     z_e, z_q = jnp.array([[1.0, 0.0]]), jnp.array([[3.0, 1.0]])
@@ -148,6 +188,38 @@ def test_revival_moves_dead_codes_only():
     gap = np.abs(moved[:, None] - np.asarray(candidates)[None]).max(-1)
     assert gap.min(-1).max() < 0.01 * 6 * float(jnp.std(candidates))
     assert len(set(gap.argmin(-1))) > 1
+
+
+def test_the_most_used_codes_are_split():
+    usage = jnp.array([12.0, 1.0, 5.0])
+    larger, parents = quantize.split(CODES, usage, 7, 0.1, jax.random.key(0))
+    # 12, 5, 1 -> 6 + 6, 5, 1 -> 4 x 3, 5, 1 -> 4 x 3, 2.5 x 2, 1 -> 3 x 4, 2.5 x 2, 1
+    assert parents[:3].tolist() == [0, 1, 2]
+    assert sorted(parents[3:].tolist()) == [0, 0, 0, 2]
+    np.testing.assert_array_equal(larger[:3], CODES)
+    apart = np.abs(larger[3:] - CODES[parents[3:]])
+    assert 0 < apart.min() and apart.max() < 0.1 * 4 * float(jnp.std(CODES))
+    same, parents = quantize.split(CODES, usage, 3, 0.1, jax.random.key(0))
+    np.testing.assert_array_equal(same, CODES)
+
+
+def test_children_without_noise_change_no_code():
+    rng = np.random.default_rng(0)
+    codebook = jnp.float32(rng.normal(size=(20, 3)))
+    z = jnp.float32(rng.normal(size=(300, 3)))
+    before = quantize.nearest(z, codebook)
+    usage = quantize.counts(before, 20)
+    larger, parents = quantize.split(codebook, usage, 80, 0.0, jax.random.key(0))
+    np.testing.assert_array_equal(larger, codebook[parents])
+    np.testing.assert_array_equal(quantize.nearest(z, larger), before)
+    assert np.bincount(parents)[np.argmax(usage)] == np.bincount(parents).max()
+    # With a little noise a latent stays with the family of its code, mostly.
+    near, parents = quantize.split(codebook, usage, 80, 0.01, jax.random.key(1))
+    after = quantize.nearest(z, near)
+    assert np.mean(parents[after] == before) > 0.95
+    assert quantize.perplexity(quantize.counts(after, 80)) > 1.8 * quantize.perplexity(
+        usage
+    )
 
 
 def test_revival_of_nothing():

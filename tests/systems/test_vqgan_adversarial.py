@@ -184,6 +184,30 @@ def test_balance_equals_the_definition():
             np.testing.assert_allclose(value, expected, atol=atol, err_msg=name)
 
 
+def test_the_slope_at_the_last_weights_is_that_of_the_network():
+    """With patches too, whose pixels are channels of the last convolution."""
+    for patch in (1, 2):
+        model = {**MODEL, "patch": patch, "attn_resolutions": ()}
+        objective = vqgan.VQGANObjective()
+        trainer = vqgan._Trainer(
+            vqgan.nn_vqgan.VQGANConfig(**model), objective, 3, 9, None
+        )
+        params = nn.meta.unbox(jax.jit(trainer.init)(KEY))
+        slope = jnp.sin(jnp.arange(IMAGE.size, dtype=jnp.float32)).reshape(IMAGE.shape)
+
+        @jax.jit
+        def both(params, trainer=trainer, slope=slope):
+            *_, last = trainer.reconstruct(params, IMAGE, sow=True)
+            whole = jax.grad(
+                lambda p: jnp.sum(trainer.reconstruct(p, IMAGE)[0] * slope)
+            )(params)
+            short = trainer.at_last_weights(params, last)(slope)
+            return short, whole["decoder"]["conv_out"]["kernel"]
+
+        short, whole = both(params)
+        np.testing.assert_allclose(short, whole, rtol=1e-3, atol=1e-4)
+
+
 def test_a_plain_weight_is_taken_as_it_is():
     system = build(adversary={**ADVERSARY, "adaptive": False})
     *_, means = phase_results(system.phases[0], initial(), system.init_state(), FULL)

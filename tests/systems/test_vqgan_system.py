@@ -73,6 +73,27 @@ def test_eval_by_hand():
     assert means["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_face_counts_more_by_hand():
+    """One pixel of 64 counts 3 times, where there are points."""
+    options = {"eyes": 3.0, "mouth": 3.0, "brows": 3.0}
+    system = build(l1=1.0, l2=0.0, gradient=0.0, codebook=0.0, face_map=options)
+    assert set(system.batch_spec) == {"image", "landmarks"}
+    assert set(build().batch_spec) == {"image"}
+    # All points one: the radius is nothing, and only the pixel that holds it counts.
+    points = jnp.full((3, 68, 2), 0.5 / 8).at[2].set(jnp.nan)
+    image = jnp.full((3, 8, 8, 3), 0.1).at[:, 0, 0].set(0.0).at[0].set(0.1)
+    batch = {"image": image, "landmarks": points}
+    evaluate = jax.jit(system.eval_fns["eval"])
+    metrics = evaluate(constant(0.1), system.init_state(), batch, KEY)
+    # Picture 0 is right. In 1 a pixel is off by 0.1 and counts 3 of 66; in 2 1 of 64.
+    expected = (0.1 * 3 / 66 + 0.1 / 64) / 3
+    assert metrics["l1"][0] / 3 == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="eyes, mouth and brows count 1 time or more"):
+        build(face_map={"eyes": 0.5})
+    with pytest.raises(ValueError, match="code_gradient is 'rotate'; use one of"):
+        build(code_gradient="rotate")
+
+
 def test_psnr_sees_the_picture_as_it_is_saved():
     """Beyond white is white, and a perfect picture has 100 dB."""
     batch = {"image": jnp.ones((3, 8, 8, 3))}

