@@ -19,6 +19,7 @@ import jax
 import tqdm
 
 from gptface_jax.apps.api import SEAMS, Edit, Model
+from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
@@ -194,7 +195,8 @@ def run(
       {"done": jobs run, "failed": of these, "skipped": finished before}.
 
     Raises:
-      UserError: the folder cannot be written, or an option that makes no sense.
+      UserError: the folder cannot be written, another process runs jobs there, or an
+        option that makes no sense.
     """
     if verb not in VERBS:
         raise UserError(f"verb '{verb}' is unknown; use {', '.join(VERBS)}")
@@ -207,13 +209,25 @@ def run(
         editor = model.editor.on(devices)
         model = Model(editor, model.digest, model.decode, model.card)
     folder = pathlib.Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    name = Results.name(jax.process_index(), jax.process_count())
+    lock = (folder / name).with_suffix(".lock")
+    with locks.held(lock, f"runs jobs ({verb})", "write to another folder"):
+        return _run(
+            model, jobs, folder, verb, batch_size, ending, strips, threads, devices,
+            progress,
+        )  # fmt: skip
+
+
+def _run(
+    model, jobs, folder, verb, batch_size, ending, strips, threads, devices, progress
+) -> dict[str, int]:
+    """`run` of a folder that is this process's."""
     results = Results(folder, jax.process_index(), jax.process_count())
     mine = jobs[jax.process_index() :: jax.process_count()]
     maker = "-".join(filter(None, (model.digest, model.editor.dtype)))
     todo = [job for job in mine if not results.has(job, maker, ending, strips)]
-    files = (job.values.get(key) for job in jobs for key in _FILES)
-    given = {os.path.abspath(file) for file in files if isinstance(file, str)}
+    named = (job.values.get(key) for job in jobs for key in _FILES)
+    given = {os.path.abspath(file) for file in named if isinstance(file, str)}
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
 
     def advance(job: Job, steps, answer):
@@ -329,8 +343,7 @@ class Results:
     """
 
     def __init__(self, folder: pathlib.Path, host: int = 0, hosts: int = 1):
-        name = "results.jsonl" if hosts == 1 else f"results-{host}-of-{hosts}.jsonl"
-        self.folder, self.path = folder, folder / name
+        self.folder, self.path = folder, folder / self.name(host, hosts)
         self.rows: dict[str, dict] = {}
         self.ours: dict[str, dict] = {}  # of this host
         for path in sorted(folder.glob("results*.jsonl")):
@@ -342,6 +355,11 @@ class Results:
                     continue
                 if path == self.path:
                     self.ours[row["id"]] = row
+
+    @staticmethod
+    def name(host: int, hosts: int) -> str:
+        """Of the file that a host writes."""
+        return "results.jsonl" if hosts == 1 else f"results-{host}-of-{hosts}.jsonl"
 
     def __enter__(self):
         torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
@@ -375,6 +393,4 @@ class Results:
         """Rewrites the file: a line a job, in their order; other jobs come first."""
         place = {job.name: i for i, job in enumerate(jobs)}
         rows = sorted(self.ours.values(), key=lambda row: place.get(row["id"], -1))
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        partial.replace(self.path)
+        files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from gptface_jax.apps import networks, perceptual, sampling
+from gptface_jax.core import files
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import System
@@ -26,7 +27,7 @@ from gptface_jax.data.text import TextTokenizer
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.systems import gptface, judge, vqgan
 from gptface_jax.systems.gptface import model as gptface_model
-from gptface_jax.train import loop, settings, sharding
+from gptface_jax.train import loop, settings, sharding, work_folder
 from gptface_jax.train.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -218,8 +219,9 @@ def text_tokenizer(
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
     else:
         tokenizer = TextTokenizer.train(corpus(source, data.captions), data.vocab_size)
-    saved.parent.mkdir(parents=True, exist_ok=True)
-    saved.write_text(tokenizer.vocab_text(), "utf-8")
+    if jax.process_index() == 0:
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(saved, tokenizer.vocab_text())
     return tokenizer
 
 
@@ -413,21 +415,24 @@ def bare_system(config: Any) -> System:
 
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
     """Trains what the config describes, resuming what `workdir` holds."""
-    experiment = build(config, workdir)
-    start = None
-    if config.get("init_from"):
+    with work_folder.held(workdir) as lock:  # the vocabulary is written there
+        experiment = build(config, workdir)
+        start = None
+        if config.get("init_from"):
 
-        def start():
-            return networks.open_network(config["init_from"], config["system"]).params
+            def start():
+                name = config["system"]
+                return networks.open_network(config["init_from"], name).params
 
-    return loop.train(
-        experiment.config,
-        experiment.system,
-        experiment.batches_fn,
-        workdir,
-        eval_batches=experiment.eval_batches,
-        extra_files=experiment.extra_files,
-        initial_params=start,
-        samples=experiment.samples,
-        progress=progress,
-    )
+        return loop.train(
+            experiment.config,
+            experiment.system,
+            experiment.batches_fn,
+            workdir,
+            eval_batches=experiment.eval_batches,
+            extra_files=experiment.extra_files,
+            initial_params=start,
+            samples=experiment.samples,
+            lock=lock,
+            progress=progress,
+        )

@@ -18,6 +18,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 
@@ -68,7 +69,8 @@ class Writer:
 
     Shard i holds records i * shard_size up to (i + 1) * shard_size. It is written
     under another name and renamed when complete, so that a set that was broken off
-    goes on where it stopped. Processes may share a folder and the shards. The
+    goes on where it stopped. Processes of one run may share a folder and the shards;
+    its caller keeps others out, by a lock in the folder (`core.locks`). The
     manifest comes last: a folder without one is known to be unfinished.
 
     Args:
@@ -120,12 +122,13 @@ class Writer:
         plan = self.folder / UNFINISHED
         if plan.exists():
             self._compare(plan)
-        elif any(self.folder.iterdir()):
+            files.remove_partial(self.folder)
+        elif any(not p.name.startswith(locks.NAME) for p in self.folder.iterdir()):
             raise UserError(
                 f"'{self.folder}' holds other files; choose a new or an empty folder"
             )
         else:
-            plan.write_text(json.dumps(self.manifest, indent=2) + "\n")
+            files.write_text(plan, json.dumps(self.manifest, indent=2) + "\n")
 
     def _compare(self, plan: pathlib.Path) -> None:
         try:
@@ -172,21 +175,20 @@ class Writer:
         """Writes shard `index`: exactly the records that belong there."""
         from array_record.python import array_record_module
 
-        path = self._path(index)
-        partial = path.with_suffix(".partial")  # which no reader takes for a shard
-        name, count = os.fspath(partial), 0
-        with _reported(self.folder):
-            file = array_record_module.ArrayRecordWriter(name, "group_size:1")
-        try:
-            for record in records:
-                with _reported(self.folder):
-                    file.write(pack(record))
-                count += 1
-        finally:
+        count = 0
+        with files.replacing(self._path(index)) as partial:
+            name = os.fspath(partial)
             with _reported(self.folder):
-                file.close()
-        assert count == len(self.records(index)), (count, self.records(index))
-        partial.rename(path)
+                file = array_record_module.ArrayRecordWriter(name, "group_size:1")
+            try:
+                for record in records:
+                    with _reported(self.folder):
+                        file.write(pack(record))
+                    count += 1
+            finally:
+                with _reported(self.folder):
+                    file.close()
+            assert count == len(self.records(index)), (count, self.records(index))
 
     def finish(self) -> dict[str, Any]:
         """Puts the manifest in its place and returns it."""
@@ -228,19 +230,19 @@ class Records(Sequence):
         self.manifest: dict[str, Any] = {}
         if (root / MANIFEST).is_file():
             self.manifest = read_manifest(root)
-            files = [root / name for name in self.manifest["shards"]]
+            found = [root / name for name in self.manifest["shards"]]
         elif (root / UNFINISHED).is_file():
             raise UserError(
                 f"'{path}' is an unfinished set; run the command that makes it again"
             )
         else:
-            files = [root] if root.is_file() else sorted(root.glob("*.array*record*"))
-        if not files:
+            found = [root] if root.is_file() else sorted(root.glob("*.array*record*"))
+        if not found:
             raise UserError(f"'{path}' holds no ArrayRecord shard")
-        missing = [f for f in files if not f.is_file()]
+        missing = [f for f in found if not f.is_file()]
         if missing:
             raise UserError(f"shard '{missing[0]}' of the manifest is missing")
-        self.files = [os.fspath(f) for f in files]
+        self.files = [os.fspath(f) for f in found]
         self._reader = None
 
     def __getstate__(self):

@@ -1,5 +1,6 @@
 """Many edits at once: the same as alone, resumable, whatever the jobs beside."""
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ import simulated_devices
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import batch
+from gptface_jax.apps import batch, pictures
+from gptface_jax.core import locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
 
@@ -290,3 +292,26 @@ def test_another_precision_is_another_result(model, tiny, photos, tmp_path):
     again = {"done": 0, "failed": 0, "skipped": 1}
     assert run(rough, jobs[:1], tmp_path / "out")["done"] == 1
     assert run(rough, jobs[:1], tmp_path / "out") == again
+
+
+def test_two_commands_into_one_folder(model, photos, tmp_path):
+    jobs = batch.read_jobs(photos, "edit", {"text": "a", "region": "hat", **QUICK})
+    out = tmp_path / "out"
+    with locks.held(out / "results.lock", "runs jobs", "wait"):
+        with pytest.raises(UserError, match="in use: process .*to another folder"):
+            run(model, jobs[:1], out)
+        names = {p.name for p in out.iterdir()}
+        assert names == {"results.lock", "results.lock.json"}
+    assert run(model, jobs[:1], out)["done"] == 1
+    assert {p.suffix for p in out.iterdir()} == {".png", ".json", ".jsonl"}
+
+
+def test_two_writers_of_one_picture_do_not_meet(tmp_path):
+    """The name of the unfinished file was the same for both."""
+    path = tmp_path / "a.png"
+    images = [np.full((300, 300, 3), value, np.uint8) for value in (0, 255)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: pictures.save(images[i % 2], path), range(64)))
+    found = np.asarray(Image.open(path))
+    assert any((found == image).all() for image in images)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
