@@ -134,7 +134,7 @@ def tokenize(
             f"shard_size is {shard_size}; make it even, since a photo and its mirror "
             "image go into one shard"
         )
-    source = sources.open_source(spec)
+    source = sources.open_source(spec, tell=jax.process_index() == 0)
     network, devices = open_network(tokenizer, "vqgan"), jax.local_devices()
     batch_size = min(batch_size, max(1, len(source)))
     vqgan = ImageTokenizer(network, batch_size, dtype=dtype, devices=devices)

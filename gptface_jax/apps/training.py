@@ -97,7 +97,11 @@ def _data_config(config: Any) -> DataConfig:
 
 
 def _eval_source(data: DataConfig) -> Sequence[Record] | None:
-    return sources.open_source(data.eval) if data.eval else None
+    return _open(data.eval, tell=data.eval != data.train) if data.eval else None
+
+
+def _open(spec: Mapping[str, Any], tell: bool = True) -> Sequence[Record]:
+    return sources.open_source(spec, tell=tell and jax.process_index() == 0)
 
 
 def _finish(
@@ -161,7 +165,7 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         config,
         data,
         system,
-        sources.open_source(data.train),
+        _open(data.train),
         transforms.ImageTransform(size, data.flip),
         eval_source,
         transform,
@@ -184,7 +188,7 @@ def _judge(config, data: DataConfig, workdir) -> Experiment:
         config,
         data,
         system,
-        sources.open_source(data.train),
+        _open(data.train),
         transforms.LabelTransform(size, attributes),
         _eval_source(data),
         transforms.LabelTransform(size, attributes, augment=False),
@@ -226,7 +230,7 @@ def text_tokenizer(
 
 
 def _gptface(config, data: DataConfig, workdir) -> Experiment:
-    source = sources.open_source(data.train)
+    source = _open(data.train)
     tokenizer = text_tokenizer(data, source, workdir)
     extra = {"vocab.txt": tokenizer.vocab_text().encode()}
     grid = tuple(config["model"]["layout"]["grid"])

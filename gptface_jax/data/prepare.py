@@ -47,7 +47,7 @@ def prepare(
     if workers < 1:
         raise UserError(f"{workers} workers cannot prepare pictures; use 1 or more")
     manifest = {"source": {k: v for k, v in spec.items() if v is not None}}
-    count = len(sources.open_source(spec))
+    count = len(sources.open_source(spec, tell=True))
     lock = pathlib.Path(out) / locks.NAME
     with locks.held(lock, "prepares pictures", "choose another --out"):
         writer = shards.Writer(out, manifest, count, shard_size)

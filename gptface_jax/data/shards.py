@@ -34,7 +34,7 @@ def pack(record: Record) -> bytes:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        if value is None or (isinstance(value, str) and not value):
+        if value is None or (isinstance(value, (str, tuple)) and not value):
             continue
         if field.name == "image" and isinstance(value, np.ndarray):
             value = _png(value)
@@ -61,6 +61,8 @@ def unpack(data: bytes) -> Record:
         if isinstance(value, dict) and set(value) == {"d", "s", "b"}:
             array = np.frombuffer(value["b"], np.dtype(value["d"]))
             fields[name] = array.reshape(value["s"])
+        elif name == "texts":
+            fields[name] = tuple(value)
     return Record(**fields)
 
 
