@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from gptface_jax.apps.image_tokenizer import ImageTokenizer
 from gptface_jax.apps.networks import open_network
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, shards, sources, transforms
+from gptface_jax.data import fingerprint, image, shards, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.train import work_folder
 
@@ -139,6 +139,7 @@ def tokenize(
     batch_size = min(batch_size, max(1, len(source)))
     vqgan = ImageTokenizer(network, batch_size, dtype=dtype, devices=devices)
     manifest, count = _manifest(vqgan, spec, mirror), len(source) * views
+    manifest[shards.FINGERPRINT] = fingerprint.of(source)
     with work_folder.held(out, "tokenizes", "choose another --out"):
         writer = _in_turn(lambda: shards.Writer(out, manifest, count, shard_size))
         return _write(writer, vqgan, source, mirror, threads, progress)

@@ -21,13 +21,21 @@ from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import System
 from gptface_jax.core.vocab import SequenceLayout
-from gptface_jax.data import captions, pipeline, probe, sources, transforms
+from gptface_jax.data import (
+    captions,
+    fingerprint,
+    pipeline,
+    probe,
+    sources,
+    transforms,
+)
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.interop import directory
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.systems import gptface, judge, vqgan
 from gptface_jax.systems.gptface import model as gptface_model
-from gptface_jax.train import loop, settings, sharding, work_folder
+from gptface_jax.train import checkpoint, loop, settings, sharding, work_folder
 from gptface_jax.train.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -113,10 +121,15 @@ def _finish(
     eval_source,
     eval_transform,
     extra_files=None,
+    contents=None,
     questions=None,
     samples=None,
 ) -> Experiment:
-    """Joins data and system; `questions`: held-out records -> more batch entries."""
+    """Joins data and system.
+
+    `contents`: fingerprints of what else the run reads, by name; `questions`: held-out
+    records -> more batch entries.
+    """
     processes = jax.process_count()
     if config["batch_size"] % processes:
         raise UserError(
@@ -124,6 +137,10 @@ def _finish(
             "processes; change batch_size"
         )
     local = config["batch_size"] // processes
+    contents = {"data.train": fingerprint.of(train_source), **(contents or {})}
+    if eval_source is not None:
+        contents["data.eval"] = fingerprint.of(eval_source)
+    known = {checkpoint.CONTENTS: json.dumps(contents).encode()}
     feed = pipeline.Pipeline(
         train_source,
         transform,
@@ -146,13 +163,14 @@ def _finish(
             for part, batch in zip(rows, eval_batches):
                 batch |= {name: value[list(part)] for name, value in entries.items()}
     return Experiment(
-        config, system, feed.batches, eval_batches, extra_files or {}, samples
+        config, system, feed.batches, eval_batches, known | (extra_files or {}), samples
     )
 
 
 def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
-    system = bare_system(config)
+    compare = _distance(config)
+    system = vqgan.make_system(settings.plain(config), compare)
     size = system.batch_spec["image"].shape[0]
     eval_source, transform = _eval_source(data), transforms.ImageTransform(size, False)
     samples = None
@@ -169,6 +187,8 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         transforms.ImageTransform(size, data.flip),
         eval_source,
         transform,
+        contents=compare
+        and {"objective.perceptual": directory.digest(compare.params, {})},
         samples=samples,
     )
 
@@ -218,7 +238,9 @@ def text_tokenizer(
     """The vocabulary of a run that has checkpoints, else as the config says."""
     saved = pathlib.Path(workdir) / "vocab.txt"
     if saved.is_file() and any(saved.parent.glob("checkpoints/[0-9]*")):
-        return TextTokenizer.from_pretrained(saved)
+        # One that the config names and that is there must be the same, and is compared.
+        named = data.vocab and pathlib.Path(data.vocab).expanduser().exists()
+        return TextTokenizer.from_pretrained(data.vocab if named else saved)
     if data.vocab:
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
     else:
@@ -408,13 +430,14 @@ def bare_system(config: Any) -> System:
         if name != "vqgan":
             makers = {"gptface": gptface.make_system, "judge": judge.make_system}
             return makers[name](values)
-        objective = from_mapping(
-            vqgan.VQGANObjective, values["objective"], "objective."
-        )
-        compare = None
-        if objective.perceptual.weight:
-            compare = perceptual.open_distance(objective.perceptual)
-        return vqgan.make_system(values, compare)
+        return vqgan.make_system(values, _distance(config))
+
+
+def _distance(config: Any) -> vqgan.Perceptual | None:
+    """The perceptual distance that a VQGAN's config names, with its weights."""
+    values = settings.plain(config)["objective"]
+    wanted = from_mapping(vqgan.VQGANObjective, values, "objective.").perceptual
+    return perceptual.open_distance(wanted) if wanted.weight else None
 
 
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:

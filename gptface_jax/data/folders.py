@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data import tables
+from gptface_jax.data import fingerprint, tables
 from gptface_jax.data.record import Record
 
 ENDINGS = tuple(
@@ -137,7 +137,7 @@ class Folder(Sequence):
             )
         reader = _Reader(self.root, split, text_column)
         self.rows = reader.rows()
-        self._summary = reader.summary(self.rows)
+        self._summary, self._tables = reader.summary(self.rows), reader.tables()
         if not self.rows:
             skipped = reader.found.skipped_words()
             raise UserError(
@@ -148,6 +148,12 @@ class Folder(Sequence):
     def summary(self) -> str:
         """One line: how many pictures, and what of the folder is not used."""
         return self._summary
+
+    def fingerprint(self) -> str:
+        """16 hex digits that stay the same wherever the folder lies."""
+        captions = {row.caption for row in self.rows if row.caption}
+        names = [*(row.name for row in self.rows), *sorted(captions)]
+        return fingerprint.many_files(self.root, names, self._tables)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -189,11 +195,11 @@ class _Reader:
         self.within = f"{split}/" if split else ""
         self.names = {normal(name): name for name in self.found.pictures}
         self.columns: set[str] = set()
-        self.unused: list[str] = []  # tables beside others
+        self.unused: list[str] = []  # tables beside those that count
         self.without_row = 0
 
     def rows(self) -> list[Row]:
-        rows = [row for table in self._tables() for row in self._of(table)]
+        rows = [row for table in self.tables() for row in self._of(table)]
         if self.text_column and self.text_column not in self.columns:
             raise UserError(
                 f"no table in '{self.root}' has a column '{self.text_column}'"
@@ -211,9 +217,10 @@ class _Reader:
                 self.without_row += 1
         return rows
 
-    def _tables(self) -> list[str]:
+    def tables(self) -> list[str]:
         """One a folder, of the split or in the root."""
         chosen: dict[str, str] = {}
+        self.unused = []
         for name in _TABLES:
             for path in self.found.others:
                 place, base = posixpath.split(path)

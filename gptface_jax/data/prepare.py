@@ -13,7 +13,7 @@ import tqdm
 
 from gptface_jax.core import locks
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import shards, sources
+from gptface_jax.data import fingerprint, shards, sources
 
 
 def prepare(
@@ -47,10 +47,11 @@ def prepare(
     if workers < 1:
         raise UserError(f"{workers} workers cannot prepare pictures; use 1 or more")
     manifest = {"source": {k: v for k, v in spec.items() if v is not None}}
-    count = len(sources.open_source(spec, tell=True))
+    source = sources.open_source(spec, tell=True)
+    manifest |= {shards.FINGERPRINT: fingerprint.of(source)}
     lock = pathlib.Path(out) / locks.NAME
     with locks.held(lock, "prepares pictures", "choose another --out"):
-        writer = shards.Writer(out, manifest, count, shard_size)
+        writer = shards.Writer(out, manifest, len(source), shard_size)
         return _prepare(spec, writer, workers, progress)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import fingerprint
 from gptface_jax.data.record import Record
 
 FORMAT = "gptface-tokens/1"
@@ -27,6 +28,8 @@ MANIFEST = "manifest.json"
 # The coming manifest: in the folder from the first moment until it is finished.
 UNFINISHED = MANIFEST + ".partial"
 CODEBOOK = "codebook.npy"
+FINGERPRINT = "fingerprint"  # of the pictures, in a manifest: `data.fingerprint`
+PLACES = ("photos", "source")  # entries of manifests that hold the spec of the pictures
 
 
 def pack(record: Record) -> bytes:
@@ -117,8 +120,7 @@ class Writer:
         """Leaves the coming manifest in the folder, or finds it there."""
         if (self.folder / MANIFEST).exists():
             raise UserError(
-                f"'{self.folder}' already holds a finished set; choose another folder "
-                "or delete it"
+                f"'{self.folder}' already holds a finished set; choose another folder"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         plan = self.folder / UNFINISHED
@@ -138,13 +140,19 @@ class Writer:
         except (ValueError, TypeError):
             theirs = {}
         ours = self.manifest
+        if FINGERPRINT in theirs:  # else the pictures are known by their place only
+            places = {k: theirs[k] for k in PLACES if k in theirs}
+            bare = fingerprint.without_locations
+            same = {k: bare(v) == bare(ours.get(k)) for k, v in places.items()}
+            theirs |= {k: ours[k] for k in places if same[k]}
         odd = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+        if odd == [FINGERPRINT] and FINGERPRINT not in theirs:
+            odd = []  # begun by a version that took none
         if odd:
             raise UserError(
                 f"'{self.folder}' holds an unfinished set with {odd[0]} "
                 f"{theirs.get(odd[0])}, not {ours.get(odd[0])}; run it to its end with "
-                "the same tokenizer, photos and options, delete it, or choose another "
-                "folder"
+                "the same tokenizer, photos and options, or choose another folder"
             )
 
     def records(self, index: int) -> range:
@@ -169,7 +177,7 @@ class Writer:
             found = -1
         if found != len(self.records(index)):
             raise UserError(
-                f"'{path}' is no complete shard of this set; delete it and run again"
+                f"'{path}' is no complete shard of this set; move it away and run again"
             )
         return True
 
@@ -250,6 +258,10 @@ class Records(Sequence):
     def __getstate__(self):
         return {**self.__dict__, "_reader": None}
 
+    def fingerprint(self) -> str:
+        about = fingerprint.without_locations(self.manifest)
+        return fingerprint.large_files(self.files, about)
+
     def _open(self):
         if self._reader is None:
             from array_record.python import array_record_data_source
@@ -282,7 +294,7 @@ class Records(Sequence):
                 wrong = file
                 break
         return UserError(
-            f"shard '{wrong}' is damaged or cut off; delete it and run the command "
+            f"shard '{wrong}' is damaged or cut off; move it away and run the command "
             "that made it again"
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data import folders, tables
+from gptface_jax.data import fingerprint, folders, tables
 from gptface_jax.data.folders import Folder
 from gptface_jax.data.record import Record
 
@@ -76,6 +76,9 @@ class Parquet(Sequence):
 
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k != "_table"}
+
+    def fingerprint(self) -> str:
+        return fingerprint.large_files(self.files)
 
     def _with_pictures(self) -> np.ndarray:
         """Numbers of the rows whose picture is there: as bytes, or as a file."""
@@ -200,7 +203,7 @@ class CelebA(Sequence):
     ):
         root = _must_exist(path, "CelebA folder")
         table = _must_exist(root / "list_attr_celeba.txt", "attribute table")
-        self.root = root / images
+        self.root, self.tables = root / images, [table]
         _, names, *lines = [*table.read_text().splitlines(), "", ""]
         self.names = names.split()
         rows = [line.split() for line in lines if line.strip()]
@@ -214,8 +217,15 @@ class CelebA(Sequence):
             rows = self._of_split(root, rows, split)
         self.rows = rows
         people = root / "identity_CelebA.txt"
+        self.tables += [people] * people.is_file()
         pairs = people.read_text().splitlines() if people.is_file() else []
         self.identity = dict(p.split() for p in pairs if p.strip())
+
+    def fingerprint(self) -> str:
+        names = [row[0] for row in self.rows]
+        return fingerprint.many_files(
+            self.root, names, [table.absolute() for table in self.tables]
+        )
 
     @staticmethod
     def _of_split(root, rows, split):
@@ -286,6 +296,10 @@ class Tfds(Sequence):
                 "it as array_record, with the extra tfds-build where TensorFlow is "
                 f"needed, and set data_dir {_WHERE}"
             ) from None
+
+    def fingerprint(self) -> str:
+        info = getattr(self._source, "dataset_info", None)
+        return fingerprint.few_words(getattr(info, "full_name", ""), len(self))
 
     def __len__(self) -> int:
         return len(self._source)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import logging
 import pathlib
 import shutil
@@ -31,6 +32,9 @@ from gptface_jax.train.state import TrainState
 log = logging.getLogger(__name__)
 
 FORMAT = "gptface-train/1"
+# An extra file: JSON of fingerprints of what the run reads, by name. Where it is the
+# same, files may lie elsewhere; checkpoints of older versions have none.
+CONTENTS = "contents.json"
 _BEST = "best"  # the one metric stored with a checkpoint
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -209,7 +213,7 @@ class Checkpoints:
         except Exception as error:
             raise UserError(
                 f"checkpoint '{self.directory / str(step)}' cannot be read: "
-                f"{_reason(error)}; delete that folder to resume from an earlier one"
+                f"{_reason(error)}; move that folder away to resume from an earlier one"
             ) from error
         return TrainState(
             step=jax.device_put(np.int32(step), template.step.sharding),
@@ -391,17 +395,28 @@ def check_same_run(
     Raises:
       UserError: names the first key or the first file that differs.
     """
-    difference = first_difference(meta["config"], config)
-    saved = meta["extra_files"]
+    saved = dict(meta["extra_files"])
+    known = CONTENTS in saved
+    if not known and CONTENTS in extra:
+        saved[CONTENTS] = extra[CONTENTS]
+    difference = first_difference(meta["config"], config, moved=known)
     odd = [n for n in sorted({*saved, *extra}) if saved.get(n) != extra.get(n)]
-    if odd and not difference:
+    if not difference and CONTENTS in odd and CONTENTS in extra:
+        there, here = (json.loads(files[CONTENTS]) for files in (saved, extra))
+        name = next(n for n in {**there, **here} if there.get(n) != here.get(n))
+        difference = (
+            f"{name} holds other files now (fingerprint {there.get(name)} there and "
+            f"{here.get(name)} here)"
+        )
+    elif odd and not difference:
         difference = f"its {odd[0]} is not the one of this run"
     if meta["system"] != system:
         difference = f"system is {meta['system']!r} there and {system!r} here"
     if difference:
         raise UserError(
             f"'{where}' holds a checkpoint (step {meta['step']}) of another run: "
-            f"{difference}; use another --workdir or delete that one"
+            f"{difference}; use another --workdir, where "
+            f"--config.init_from='{where}' starts with the weights of this one"
         )
 
 

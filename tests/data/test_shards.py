@@ -110,7 +110,7 @@ def test_an_unfinished_set_of_another_kind_is_refused(tmp_path):
     assert names(tmp_path) == before
     damaged = tmp_path / first.manifest["shards"][0]
     damaged.write_bytes(damaged.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="no complete shard of this set; delete it"):
+    with pytest.raises(UserError, match="no complete shard of this set; move it"):
         shards.Writer(tmp_path, {"tokenizer_digest": "abc"}, 4, 2)
     (tmp_path / shards.UNFINISHED).write_text("{}\n")
     with pytest.raises(UserError, match="unfinished set with format None"):
