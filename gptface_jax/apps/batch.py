@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import pathlib
-import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,14 +21,14 @@ import tqdm
 from gptface_jax.apps.api import SEAMS, Edit, Model
 from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.data import folders
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 VERBS = ("edit", "inpaint", "restore", "stitch", "tag", "caption")
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Arguments that name files, which a job gives relative to the file of jobs.
 _FILES = ("image", "mask", "damage", "first", "second", "seam")
 _PLACES = ("mask", "box", "region")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_LONGEST = 200  # bytes of an id; its files have endings as well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,13 @@ class Job:
       name: its id, by which its files are called and its random numbers drawn.
       values: the arguments of the verb's method, and options of the decoder.
       error: why it cannot be run, or "".
+      source: the files that it names, as they were given: argument -> name.
     """
 
     name: str
     values: Mapping[str, Any]
     error: str = ""
+    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -67,7 +69,8 @@ def read_jobs(
     that makes no sense is a Job with an error.
 
     Args:
-      source: FILE.jsonl or a folder; its pictures' ids are their names.
+      source: FILE.jsonl or a folder; its pictures' ids are their names. What is passed
+        over there `data.folders.listing` says.
       verb: of VERBS.
       defaults: arguments of jobs that do not give them.
 
@@ -77,9 +80,9 @@ def read_jobs(
     path, defaults = pathlib.Path(source), dict(defaults or {})
     if path.is_dir():
         first = "first" if verb == "stitch" else "image"
-        pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
+        pictures = folders.listing(path, deep=False).pictures
         names = _names(pictures)
-        lines = [json.dumps({"id": n, first: p.name}) for n, p in zip(names, pictures)]
+        lines = [json.dumps({"id": n, first: p}) for n, p in zip(names, pictures)]
         base = path
     else:
         try:
@@ -107,33 +110,57 @@ def read_jobs(
     return jobs
 
 
-def _names(pictures: Sequence[pathlib.Path]) -> list[str]:
+def _names(pictures: Sequence[str]) -> list[str]:
     """Ids of a folder's pictures: their names, where one is taken with the ending."""
-    stems = collections.Counter(p.stem for p in pictures)
-    found: list[str] = []
-    for number, path in enumerate(pictures, 1):
+    paths = [pathlib.PurePath(folders.normal(name)) for name in pictures]
+    stems = collections.Counter(path.stem for path in paths)
+    found: dict[str, None] = {}
+    for number, path in enumerate(paths, 1):
         name = path.stem if stems[path.stem] == 1 else path.name
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:190] or "picture"
-        found.append(f"{name}-{number}" if name in found else name)
-    return found
+        name = "".join(c if _fits(c) else "-" for c in name).lstrip("._-")
+        name = _cut(name, _LONGEST - 10) or "picture"
+        while name in found:
+            name += f"-{number}"
+        found[name] = None
+    return list(found)
+
+
+def _fits(character: str) -> bool:
+    """Whether an id may hold it: a letter or digit of any script, or ". _ -"."""
+    # Marks are parts of letters: vowels in Hindi, accents that have no composed form.
+    mark = unicodedata.category(character).startswith("M")
+    return character.isalnum() or mark or character in "._-"
+
+
+def _cut(name: str, most: int) -> str:
+    """At most so many bytes of it, and whole letters."""
+    return name.encode()[:most].decode("utf-8", "ignore")
+
+
+def _id(given: Any) -> str:
+    """An id as it is compared and written."""
+    name = folders.normal(str(given))
+    fits = name[:1].isalnum() and all(map(_fits, name))
+    if not fits or len(name.encode()) > _LONGEST:
+        raise UserError(
+            f"id {given!r} names no file; use letters, digits, '.', '_' and '-', the "
+            f"first a letter or digit, {_LONGEST} bytes at most"
+        )
+    return name
 
 
 def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> Job:
-    name = f"{number:06d}"
+    name, source = f"{number:06d}", {}
     try:
         values = json.loads(line)
         if not isinstance(values, dict):
             raise UserError(f"line {number} is no JSON object")
-        given = str(values.pop("id", name))
-        if not _ID.fullmatch(given):
-            raise UserError(
-                f"id {given!r} names no file; use letters, digits, '.', '_' and '-'"
-            )
-        name = given
+        name = _id(values.pop("id", name))
         for key in set(_FILES) & set(values):
             straight = key == "seam" and values[key] in SEAMS
             if isinstance(values[key], str) and not straight:
-                values[key] = str(base / values[key])
+                source[key] = values[key]
+                values[key] = str(folders.resolve(base, values[key]))
         if any(place in values for place in _PLACES):
             defaults = {k: v for k, v in defaults.items() if k not in _PLACES}
         known, values = _arguments(verb), {**defaults, **values}
@@ -145,8 +172,8 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
             raise UserError(f"'{missing[0]}' is missing")
     except ValueError as error:
         said = error if isinstance(error, UserError) else f"no JSON: {error}"
-        return Job(name, {"line": line}, str(said))
-    return Job(name, values)
+        return Job(name, {"line": line}, str(said), source)
+    return Job(name, values, source=source)
 
 
 def _arguments(verb: str) -> dict[str, bool]:
@@ -329,7 +356,7 @@ def _found(method, values):
 def _written(result: Any, folder: pathlib.Path, job: Job, ending, strips) -> dict:
     if not isinstance(result, Edit):
         return {"found": result}
-    details = {**result.details, "job": job.name}
+    details = {**result.details, "job": job.name, "source": dict(job.source)}
     result = dataclasses.replace(result, details=details)
     path, *_ = result.save(folder / f"{job.name}{ending}", strip=strips)
     kept = ("text", "tokens", "iterations", "final_log_prob", "notes")
@@ -384,7 +411,8 @@ class Results:
         return row["file"] == path.name and all(p.is_file() for p in wanted)
 
     def add(self, job: Job, model: str, found: dict) -> None:
-        row = {"id": job.name, "job": job.digest, "model": model, **found}
+        row = {"id": job.name, "job": job.digest, "model": model}
+        row |= {"source": dict(job.source), **found}
         self.ours[job.name] = row
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()

@@ -121,9 +121,9 @@ def _finish(
     eval_source,
     eval_transform,
     extra_files=None,
-    contents=None,
     questions=None,
     samples=None,
+    contents=None,
 ) -> Experiment:
     """Joins data and system.
 

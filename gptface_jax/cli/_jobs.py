@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,10 +47,14 @@ def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> 
     _hosts.join(options)
     from gptface_jax.apps import batch
     from gptface_jax.cli import _photo
+    from gptface_jax.data import folders
 
     if options.out is None:
         raise UserError("--out is missing; give a folder for the results")
     given = {k: v for k, v in defaults.items() if v is not None}
+    if os.path.isdir(options.jobs):
+        if skipped := folders.listing(options.jobs, deep=False).skipped_words():
+            print(f"'{options.jobs}': skipped: {skipped}", file=sys.stderr)
     jobs = batch.read_jobs(options.jobs, verb, given)
     counts = batch.run(
         _photo.load(options),

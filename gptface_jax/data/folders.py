@@ -80,6 +80,27 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def resolve(base: pathlib.Path, name: str) -> pathlib.Path:
+    """The file below `base` that a name means, which may be of another normal form.
+
+    One with "\\" between folders is found too. What is not there comes back as it is.
+    """
+    for given in (name, name.replace("\\", "/")):
+        path = base / given
+        if path.exists():
+            return path
+        found = base
+        for part in pathlib.PurePath(given).parts:
+            there = found / part
+            if not there.exists() and found.is_dir():
+                same = (n for n in os.listdir(found) if normal(n) == normal(part))
+                there = found / next(same, part)
+            found = there
+        if found.exists():
+            return found
+    return base / name
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
     """What is known of one picture.

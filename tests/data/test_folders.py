@@ -262,3 +262,17 @@ def test_a_torn_celeba_table(tmp_path):
         sources.CelebA(tmp_path)
     table.write_text("")
     assert len(sources.CelebA(tmp_path)) == 0
+
+
+def test_files_that_a_name_means(tmp_path):
+    (tmp_path / "Ju\u0308" / "sub").mkdir(parents=True)
+    path = tmp_path / "Ju\u0308" / "sub" / "e\u0301.png"
+    path.touch()
+    for name in (
+        "Ju\u0308/sub/e\u0301.png",
+        "J\u00fc/sub/\u00e9.png",
+        "J\u00fc\\sub\\\u00e9.png",
+    ):
+        assert folders.resolve(tmp_path, name) == path
+    assert folders.resolve(tmp_path, str(path)) == path
+    assert folders.resolve(tmp_path, "sub/none.png") == tmp_path / "sub/none.png"
