@@ -139,21 +139,22 @@ class Writer:
             theirs = dict(json.loads(plan.read_text()))
         except (ValueError, TypeError):
             theirs = {}
-        ours = self.manifest
-        if FINGERPRINT in theirs:  # else the pictures are known by their place only
-            places = {k: theirs[k] for k in PLACES if k in theirs}
+        ours, known = self.manifest, theirs.get(FINGERPRINT)
+        # The same pictures may lie elsewhere; where they lay, one may have been mended.
+        skipped = {FINGERPRINT}
+        if known and known == ours.get(FINGERPRINT):
             bare = fingerprint.without_locations
-            same = {k: bare(v) == bare(ours.get(k)) for k, v in places.items()}
-            theirs |= {k: ours[k] for k in places if same[k]}
-        odd = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
-        if odd == [FINGERPRINT] and FINGERPRINT not in theirs:
-            odd = []  # begun by a version that took none
+            skipped |= {k for k in PLACES if bare(theirs.get(k)) == bare(ours.get(k))}
+        keys = [k for k in {**ours, **theirs} if k not in skipped]
+        odd = [k for k in keys if ours.get(k) != theirs.get(k)]
         if odd:
             raise UserError(
                 f"'{self.folder}' holds an unfinished set with {odd[0]} "
                 f"{theirs.get(odd[0])}, not {ours.get(odd[0])}; run it to its end with "
                 "the same tokenizer, photos and options, or choose another folder"
             )
+        if theirs != ours:
+            files.write_text(plan, json.dumps(ours, indent=2) + "\n")
 
     def records(self, index: int) -> range:
         """Which records of the set shard `index` holds."""

@@ -391,7 +391,8 @@ def _kinds() -> dict[str, Any]:
 def summaries(source: Sequence[Record]) -> list[str]:
     """A line for each folder or table in a source: what is in it, and not used."""
     if isinstance(source, Mixture):
-        return [line for part in source.sources for line in summaries(part)]
+        lines = [line for part in source.sources for line in summaries(part)]
+        return list(dict.fromkeys(lines))
     if isinstance(source, Subset):
         return summaries(source.source)
     return [source.summary()] if hasattr(source, "summary") else []

@@ -392,24 +392,27 @@ def check_same_run(
 ) -> None:
     """Refuses to resume a checkpoint of another model, config or extra file.
 
+    What the run reads may lie elsewhere, if it is the same (`CONTENTS`). Where it lies
+    as before it may have changed, which is told: a picture that could not be read was
+    mended, say.
+
     Raises:
       UserError: names the first key or the first file that differs.
     """
-    saved = dict(meta["extra_files"])
-    known = CONTENTS in saved
-    if not known and CONTENTS in extra:
-        saved[CONTENTS] = extra[CONTENTS]
-    difference = first_difference(meta["config"], config, moved=known)
-    odd = [n for n in sorted({*saved, *extra}) if saved.get(n) != extra.get(n)]
-    if not difference and CONTENTS in odd and CONTENTS in extra:
-        there, here = (json.loads(files[CONTENTS]) for files in (saved, extra))
-        name = next(n for n in {**there, **here} if there.get(n) != here.get(n))
-        difference = (
-            f"{name} holds other files now (fingerprint {there.get(name)} there and "
-            f"{here.get(name)} here)"
-        )
-    elif odd and not difference:
+    saved, files = dict(meta["extra_files"]), dict(extra)
+    there, here = (json.loads(f.pop(CONTENTS, b"null")) for f in (saved, files))
+    same = there is not None and there == here
+    difference = first_difference(meta["config"], config, moved=same)
+    odd = [n for n in sorted({*saved, *files}) if saved.get(n) != files.get(n)]
+    if odd and not difference:
         difference = f"its {odd[0]} is not the one of this run"
+    if there and here and not same:
+        names = [n for n in {**there, **here} if there.get(n) != here.get(n)]
+        found = f"{', '.join(names)}: files were added, removed or altered"
+        if difference and not first_difference(meta["config"], config, moved=True):
+            difference += f", and not only moved ({found})"
+        elif not difference and jax.process_index() == 0:
+            log.warning("%s since step %d; going on", found, meta["step"])
     if meta["system"] != system:
         difference = f"system is {meta['system']!r} there and {system!r} here"
     if difference:

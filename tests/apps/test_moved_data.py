@@ -49,16 +49,33 @@ def test_other_photos(first, tmp_path):
     changed = shutil.copytree(photos, tmp_path / "photos")
     (changed / "7.png").unlink()
     again = shutil.copytree(run, tmp_path / "run")
-    before = sorted(p for p in again.rglob("*"))
+    before = sorted(again.rglob("*"))
     with pytest.raises(UserError) as caught:
         training.train(config(changed, 2), again, progress=False)
-    assert "another run: data.train holds other files now" in str(caught.value)
+    assert "of another run: data.train.sources is " in str(caught.value)
+    said = (
+        "not only moved (data.train, data.eval: files were added, removed or altered)"
+    )
+    assert said in str(caught.value)
     assert f"--config.init_from='{again}'" in str(caught.value)
     assert "delete" not in str(caught.value)
-    assert sorted(p for p in again.rglob("*")) == before
+    assert sorted(again.rglob("*")) == before
     # Anything else of the spec is compared as before.
     other = config(photos, 2)
     with other.unlocked():
         other.data.eval.limit = 3
     with pytest.raises(UserError, match="data.eval.limit is 'not set' there and 3"):
         training.train(other, again, progress=False)
+
+
+def test_a_photo_that_was_mended(first, tmp_path, caplog):
+    photos, run = first
+    again = shutil.copytree(run, tmp_path / "run")
+    kept = (photos / "7.png").read_bytes()
+    (photos / "7.png").write_bytes(kept + b"mended")
+    try:
+        assert int(training.train(config(photos, 2), again, progress=False).step) == 2
+    finally:
+        (photos / "7.png").write_bytes(kept)
+    (said,) = [r.getMessage() for r in caplog.records if "altered" in r.getMessage()]
+    assert said.endswith("added, removed or altered since step 2; going on")

@@ -92,8 +92,11 @@ def test_an_unfinished_set_goes_on_with_pictures_that_were_moved(tmp_path):
 
     begin("here", "abc").write(0, [small])
     assert begin("/there", "abc").missing == [1]
+    manifest = json.loads((tmp_path / "set" / shards.UNFINISHED).read_text())
+    assert manifest["photos"]["path"] == "/there"
     with pytest.raises(
-        UserError, match="fingerprint abc, not xyz.*another folder"
-    ) as e:
+        UserError, match="unfinished set with photos .*/there"
+    ) as caught:
         begin("here", "xyz")
-    assert "delete" not in str(e.value)
+    assert "delete" not in str(caught.value)
+    assert begin("/there", "xyz").missing == [1]  # a picture was mended

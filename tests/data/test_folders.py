@@ -155,7 +155,7 @@ def test_a_folder_without_faults_is_told_in_a_word(photos, capsys):
     sources.open_source(part, tell=True)
     assert capsys.readouterr().err == f"'{photos}': 6 photos\n"
     sources.open_source({"kind": "mixture", "sources": [part, part]}, tell=True)
-    assert capsys.readouterr().err == f"'{photos}': 6 photos\n" * 2
+    assert capsys.readouterr().err == f"'{photos}': 6 photos\n"
 
 
 def test_texts_beside_pictures(photos):
