@@ -18,7 +18,7 @@ import numpy as np
 from gptface_jax.apps import networks, perceptual, sampling
 from gptface_jax.core import files
 from gptface_jax.core.config import from_mapping
-from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.core.errors import Missing, UserError, nearest
 from gptface_jax.core.types import System
 from gptface_jax.core.vocab import SequenceLayout
 from gptface_jax.data import (
@@ -51,7 +51,7 @@ class DataConfig:
       workers, threads: of the input pipeline.
       flip: mirror pictures at random (vqgan).
       image_ids: "cache" (a source of kind "tokens") or "palette" (mean colours,
-        no tokenizer needed; for tests and probes).
+        no tokenizer needed; for tests and probes; a cache is used as it is).
       codebook_init: start the code embeddings from the tokenizer's codebook.
       vocab: of the text: a vocab.txt, a folder, a hub id, or "" to learn one of
         `vocab_size` pieces from the captions of the training data.
@@ -104,12 +104,36 @@ def _data_config(config: Any) -> DataConfig:
     return from_mapping(DataConfig, values, "data.")
 
 
-def _eval_source(data: DataConfig) -> Sequence[Record] | None:
-    return _open(data.eval, tell=data.eval != data.train) if data.eval else None
+def _train_source(config, data: DataConfig) -> Sequence[Record]:
+    return _open(config, "data.train", data.train)
 
 
-def _open(spec: Mapping[str, Any], tell: bool = True) -> Sequence[Record]:
-    return sources.open_source(spec, tell=tell and jax.process_index() == 0)
+def _eval_source(config, data: DataConfig) -> Sequence[Record] | None:
+    tell = data.eval != data.train
+    return _open(config, "data.eval", data.eval, tell) if data.eval else None
+
+
+def _open(config, key: str, spec, tell: bool = True) -> Sequence[Record]:
+    """Opens what a key of the config says.
+
+    Raises:
+      UserError: as `sources.open_source`; of data that are not there, which the config
+        may name without anybody having typed it, with the key and what to set it to.
+    """
+    try:
+        return sources.open_source(spec, tell=tell and jax.process_index() == 0)
+    except Missing as error:
+        size = config["model"].get("resolution", 64)
+        examples = {
+            "photographs of yours": {"kind": "folder", "path": "photos"},
+            "drawn faces": {"kind": "synthetic", "count": 4000, "size": size},
+        }
+        if config["system"] == "gptface":
+            cache = {"kind": "tokens", "path": "tokens/photos"}
+            examples = {"a cache that `gptface tokenize` wrote": cache}
+        ways = (f'--config.{key}="{example}" for {what}'
+                for what, example in examples.items())  # fmt: skip
+        raise UserError(f"{key}: {error}; or set {', or '.join(ways)}") from None
 
 
 def _finish(
@@ -172,7 +196,8 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     compare = _distance(config)
     system = vqgan.make_system(settings.plain(config), compare)
     size = system.batch_spec["image"].shape[0]
-    eval_source, transform = _eval_source(data), transforms.ImageTransform(size, False)
+    source, eval_source = _train_source(config, data), _eval_source(config, data)
+    transform = transforms.ImageTransform(size, False)
     samples = None
     if eval_source is not None:
         model = from_mapping(VQGANConfig, settings.plain(config)["model"], "model.")
@@ -183,7 +208,7 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         config,
         data,
         system,
-        _open(data.train),
+        source,
         transforms.ImageTransform(size, data.flip),
         eval_source,
         transform,
@@ -208,9 +233,9 @@ def _judge(config, data: DataConfig, workdir) -> Experiment:
         config,
         data,
         system,
-        _open(data.train),
+        _train_source(config, data),
         transforms.LabelTransform(size, attributes),
-        _eval_source(data),
+        _eval_source(config, data),
         transforms.LabelTransform(size, attributes, augment=False),
     )
 
@@ -252,21 +277,22 @@ def text_tokenizer(
 
 
 def _gptface(config, data: DataConfig, workdir) -> Experiment:
-    source = _open(data.train)
+    source = _train_source(config, data)
     tokenizer = text_tokenizer(data, source, workdir)
     extra = {"vocab.txt": tokenizer.vocab_text().encode()}
     grid = tuple(config["model"]["layout"]["grid"])
     codes = config["model"]["vocab"]["codebook_size"]
-    eval_source = _eval_source(data)
+    eval_source = _eval_source(config, data)
     eval_pool = source if eval_source is None else eval_source
     palette = codebook = None
-    if data.image_ids == "palette":
+    if data.image_ids == "palette" and not any(map(_is_cache, _caches(source))):
         levels = transforms.palette_levels(codes)
         palette = transforms.PaletteIds((), grid, levels)
-    elif data.image_ids == "cache":
+    elif data.image_ids in ("cache", "palette"):
         caches = _caches(source)
-        for cache in [*caches, *_caches(eval_pool)]:
-            _check_cache(cache, grid, codes, caches[0])
+        for key, pool in (("data.train", source), ("data.eval", eval_pool)):
+            for cache in _caches(pool):
+                _check_cache(key, cache, grid, codes, caches[0])
         digest = {"tokenizer_digest": caches[0].manifest["tokenizer_digest"]}
         extra["manifest.json"] = json.dumps(digest).encode()
         codebook = caches[0].codebook if data.codebook_init else None
@@ -354,13 +380,17 @@ def _caches(source) -> list[Any]:
     return _caches(source.source) if isinstance(source, sources.Subset) else [source]
 
 
-def _check_cache(source, grid, codes, first) -> None:
-    manifest = getattr(source, "manifest", None)
-    if not manifest:
+def _is_cache(source) -> bool:
+    return "tokenizer_digest" in (getattr(source, "manifest", None) or ())
+
+
+def _check_cache(key: str, source, grid, codes, first) -> None:
+    if not (_is_cache(source) and _is_cache(first)):
         raise UserError(
-            "data.train or data.eval is no token cache; run `gptface tokenize` and use "
-            "kind 'tokens'"
+            f"{key} is no token cache; run `gptface tokenize` and set "
+            f"--config.{key}=\"{{'kind': 'tokens', 'path': OUT}}\""
         )
+    manifest = source.manifest
     if manifest["tokenizer_digest"] != first.manifest["tokenizer_digest"]:
         raise UserError(
             f"two token caches are of different tokenizers, "
@@ -437,7 +467,18 @@ def _distance(config: Any) -> vqgan.Perceptual | None:
     """The perceptual distance that a VQGAN's config names, with its weights."""
     values = settings.plain(config)["objective"]
     wanted = from_mapping(vqgan.VQGANObjective, values, "objective.").perceptual
-    return perceptual.open_distance(wanted) if wanted.weight else None
+    if not wanted.weight:
+        return None
+    try:
+        return perceptual.open_distance(wanted)
+    except UserError as error:
+        if wanted.network != "classifier" or pathlib.Path(wanted.path).is_dir():
+            raise
+        raise UserError(
+            f"objective.perceptual.path: {error}; or train it first: `gptface train "
+            f"--config configs/judge/faces64.py:features --workdir {wanted.path}` (for "
+            "64 px); or go without: --config.objective.perceptual.weight=0"
+        ) from None
 
 
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
@@ -448,8 +489,14 @@ def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> Tra
         if config.get("init_from"):
 
             def start():
-                name = config["system"]
-                return networks.open_network(config["init_from"], name).params
+                where, name = config["init_from"], config["system"]
+                try:
+                    return networks.open_network(where, name).params
+                except UserError as error:
+                    raise UserError(
+                        f"init_from: {error}; or set --config.init_from to a run or "
+                        "model directory of yours"
+                    ) from None
 
         return loop.train(
             experiment.config,

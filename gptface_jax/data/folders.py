@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.core.errors import Missing, UserError, nearest
 from gptface_jax.data import fingerprint, tables
 from gptface_jax.data.record import Record
 
@@ -147,7 +147,7 @@ class Folder(Sequence):
     ):
         self.root, self.text_column = pathlib.Path(path).expanduser(), text_column
         if not self.root.exists():
-            raise UserError(f"folder '{path}' does not exist; check the path")
+            raise Missing(f"folder '{path}' does not exist; check the path")
         if not self.root.is_dir():
             raise UserError(f"'{path}' is a file; give the folder that holds pictures")
         parts = sorted(f.name for f in self.root.iterdir() if f.is_dir())

@@ -19,7 +19,7 @@ import msgpack
 import numpy as np
 
 from gptface_jax.core import files, locks
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import Missing, UserError
 from gptface_jax.data import fingerprint
 from gptface_jax.data.record import Record
 
@@ -237,7 +237,7 @@ class Records(Sequence):
     def __init__(self, path: str | os.PathLike):
         root = pathlib.Path(path).expanduser()
         if not root.exists():
-            raise UserError(f"shards '{path}' do not exist; check the path")
+            raise Missing(f"shards '{path}' do not exist; check the path")
         self.manifest: dict[str, Any] = {}
         if (root / MANIFEST).is_file():
             self.manifest = read_manifest(root)
@@ -319,7 +319,7 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = pathlib.Path(folder) / MANIFEST
     if not path.is_file():
-        raise UserError(
+        raise Missing(
             f"'{folder}' has no {MANIFEST}; it is no finished set, run `gptface "
             "tokenize` (again)"
         )

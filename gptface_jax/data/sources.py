@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.core.errors import Missing, UserError, nearest
 from gptface_jax.data import fingerprint, folders, tables
 from gptface_jax.data.folders import Folder
 from gptface_jax.data.record import Record
@@ -27,7 +27,7 @@ _WHERE = "(in data.train or data.eval of a config; as --data KEY=VALUE of a comm
 def _must_exist(path: str | os.PathLike, what: str) -> pathlib.Path:
     found = pathlib.Path(path).expanduser()
     if not found.exists():
-        raise UserError(f"{what} '{path}' does not exist; check the path")
+        raise Missing(f"{what} '{path}' does not exist; check the path")
     return found
 
 
@@ -57,7 +57,7 @@ class Parquet(Sequence):
         pattern = f"{split}-*.parquet" if split else "*.parquet"
         self.files = [root] if root.is_file() else sorted(root.glob(pattern))
         if not self.files:
-            raise UserError(f"no '{pattern}' in '{path}'; check path and split")
+            raise Missing(f"no '{pattern}' in '{path}'; check path and split")
         self.image_column, self.text_column = image_column, text_column
         self.name = root.stem if root.is_file() else root.name
         columns = self._table.column_names

@@ -52,7 +52,7 @@ def test_other_photos(first, tmp_path):
     before = sorted(again.rglob("*"))
     with pytest.raises(UserError) as caught:
         training.train(config(changed, 2), again, progress=False)
-    assert "of another run: data.train.sources is " in str(caught.value)
+    assert "of another run: data.eval.path is " in str(caught.value)
     said = (
         "not only moved (data.train, data.eval: files were added, removed or altered)"
     )
