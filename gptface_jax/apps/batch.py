@@ -60,7 +60,10 @@ class Job:
 
 
 def read_jobs(
-    source: str | os.PathLike, verb: str, defaults: Mapping[str, Any] | None = None
+    source: str | os.PathLike,
+    verb: str,
+    defaults: Mapping[str, Any] | None = None,
+    base: str | os.PathLike | None = None,
 ) -> list[Job]:
     """Jobs of a JSON-lines file, or one for each picture of a folder.
 
@@ -73,6 +76,7 @@ def read_jobs(
         over there `data.folders.listing` says.
       verb: of VERBS.
       defaults: arguments of jobs that do not give them.
+      base: what their files are relative to; default the folder of the jobs' file.
 
     Raises:
       UserError: nothing to read, or two jobs of one id.
@@ -83,7 +87,7 @@ def read_jobs(
         pictures = folders.listing(path, deep=False).pictures
         names = _names(pictures)
         lines = [json.dumps({"id": n, first: p}) for n, p in zip(names, pictures)]
-        base = path
+        folder = path
     else:
         try:
             # Not at every line end of Unicode's: a JSON text may hold some.
@@ -94,9 +98,9 @@ def read_jobs(
                 f"cannot read jobs from '{source}': {reason}; give a file of JSON "
                 "lines or a folder of pictures"
             ) from None
-        base = path.parent
+        folder = pathlib.Path(path.parent if base is None else base)
     jobs = [
-        _parse(line, number, verb, defaults, base)
+        _parse(line, number, verb, defaults, folder)
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         metavar="FILE.jsonl|FOLDER",
         help='one JSON object a line, e.g. {"id": "a", "image": "a.jpg", "seed": 1}, '
-        "or a folder of pictures; what a line does not say, the other options do. "
-        "--out is then a folder; run it again to go on",
+        "- for a pipe, or a folder of pictures; what a line does not say, the other "
+        "options do. --out is then a folder; run it again to go on",
     )
     group.add_argument("--batch-size", type=int, default=8, help="for each device")
     group.add_argument("--format", choices=("png", "jpg", "webp"), default="png")
@@ -55,7 +55,8 @@ def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> 
     if os.path.isdir(options.jobs):
         if skipped := folders.listing(options.jobs, deep=False).skipped_words():
             print(f"'{options.jobs}': skipped: {skipped}", file=sys.stderr)
-    jobs = batch.read_jobs(options.jobs, verb, given)
+    base = "." if "jobs" in options.piped else None
+    jobs = batch.read_jobs(options.jobs, verb, given, base)
     counts = batch.run(
         _photo.load(options),
         jobs,

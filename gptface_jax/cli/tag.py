@@ -48,13 +48,13 @@ def run(options: argparse.Namespace) -> None:
     with _photo.clock("reading the photo"):
         model = _photo.load(options)
         found = list(_read(model, options, arguments))
-    for row in found:
-        label, *figures = row.values()
-        print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
     if options.json:
         record = {"image": options.image, "model": model.digest, "options": arguments}
         record["found"] = found
         pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
+    for row in found:
+        label, *figures = row.values()
+        print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
 
 
 def _read(model, options: argparse.Namespace, arguments: dict):

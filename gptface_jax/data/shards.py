@@ -46,7 +46,8 @@ def pack(record: Record) -> bytes:
         elif field.name == "labels":
             value = {k: float(v) for k, v in value.items()}
         fields[field.name] = value
-    return msgpack.packb(fields)
+    # A file's name may be no UTF-8, which Python spells in surrogates.
+    return msgpack.packb(fields, unicode_errors="surrogatepass")
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -59,7 +60,7 @@ def _png(image: np.ndarray) -> bytes:
 
 def unpack(data: bytes) -> Record:
     """The inverse of `pack`."""
-    fields = msgpack.unpackb(data)
+    fields = msgpack.unpackb(data, unicode_errors="surrogatepass")
     for name, value in fields.items():
         if isinstance(value, dict) and set(value) == {"d", "s", "b"}:
             array = np.frombuffer(value["b"], np.dtype(value["d"]))

@@ -204,7 +204,7 @@ class CelebA(Sequence):
         root = _must_exist(path, "CelebA folder")
         table = _must_exist(root / "list_attr_celeba.txt", "attribute table")
         self.root, self.tables = root / images, [table]
-        _, names, *lines = [*table.read_text().splitlines(), "", ""]
+        _, names, *lines = [*table.read_text("utf-8-sig").splitlines(), "", ""]
         self.names = names.split()
         rows = [line.split() for line in lines if line.strip()]
         for row in rows:
@@ -218,7 +218,7 @@ class CelebA(Sequence):
         self.rows = rows
         people = root / "identity_CelebA.txt"
         self.tables += [people] * people.is_file()
-        pairs = people.read_text().splitlines() if people.is_file() else []
+        pairs = people.read_text("utf-8-sig").splitlines() if people.is_file() else []
         self.identity = dict(p.split() for p in pairs if p.strip())
 
     def fingerprint(self) -> str:
@@ -233,7 +233,9 @@ class CelebA(Sequence):
         if code is None:
             raise UserError(f"CelebA split '{split}': use train, validation or test")
         table = _must_exist(root / "list_eval_partition.txt", "partition table")
-        part = dict(line.split() for line in table.read_text().splitlines() if line)
+        part = dict(
+            line.split() for line in table.read_text("utf-8-sig").splitlines() if line
+        )
         return [r for r in rows if part.get(r[0]) == code]
 
     def __len__(self) -> int:
