@@ -9,7 +9,6 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import sources
 
 SET = "or set --config.data.{}=\"{{'kind': '{}', "
-PHOTOS = "--config.data.train={'kind': 'synthetic', 'count': 4, 'size': 64}"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +35,7 @@ def test_a_key_that_nobody_typed_is_named(root, tmp_path, monkeypatch, name, sai
 
 def test_the_value_that_is_named_can_be_set(root, tmp_path, monkeypatch):
     config = load_config(str(root / "configs/judge/faces64.py:features"))
+    config.data.eval_records = 4
     monkeypatch.chdir(tmp_path)
     for key in ("data.train", "data.eval"):
         with pytest.raises(UserError, match=f"^{key}: ") as caught:

@@ -12,8 +12,8 @@ import regression_system as tiny
 from gptface_jax.core.errors import UserError
 from gptface_jax.train.loop import train
 
-CONFIG = {"total_steps": 40, "checkpoint_every": 2, "log_every": 1}
-OPTIONS = {"config": CONFIG, "devices": 1, "pause": 0.05}
+CONFIG = {"total_steps": 20, "checkpoint_every": 2, "log_every": 1}
+OPTIONS = {"config": CONFIG, "devices": 1, "pause": 0.1}
 
 
 def begin(workdir, **options):
@@ -43,22 +43,22 @@ def test_the_second_run_stops_and_the_first_goes_on(tmp_path):
             progress=False,
         )
     out, err = first.communicate(timeout=120)
-    assert out == "RESULT 40 False\n", err
+    assert out == "RESULT 20 False\n", err
     steps = [
         json.loads(x)["step"]
         for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
-    assert steps == sorted(steps) and set(steps) == set(range(1, 41))
+    assert steps == sorted(steps) and set(steps) == set(range(1, 21))
     assert not list((tmp_path / "run").glob("running.lock*"))
 
 
 def test_of_two_runs_started_at_once_one_trains(tmp_path):
     runs = [begin(tmp_path / "run", pause=0.2) for _ in range(2)]
     said = [run.communicate(timeout=240) for run in runs]
-    assert sorted(out for out, _ in said) == ["", "RESULT 40 False\n"]
+    assert sorted(out for out, _ in said) == ["", "RESULT 20 False\n"]
     (loser,) = [err for out, err in said if not out]
     assert "is in use: process" in loser and "choose another --workdir" in loser
-    assert list(processes.lines(tmp_path / "run")) == list(range(1, 41))
+    assert list(processes.lines(tmp_path / "run")) == list(range(1, 21))
 
 
 def test_all_processes_of_a_refused_run_end(tmp_path):
