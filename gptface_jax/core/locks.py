@@ -115,7 +115,8 @@ def _acquire(lease: Any, path: pathlib.Path) -> None:
     first = _renewed(path)
 
     def lives() -> bool:
-        return _renewed(path) != first or _is_here(lease, path)
+        # None: given back just now, and ours at the next attempt.
+        return _renewed(path) not in (None, first) or _is_here(lease, path)
 
     lease.acquire(timeout=EXPIRES + HEARTBEAT, poll_interval=0.5, cancel_check=lives)
 
