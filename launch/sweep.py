@@ -30,6 +30,7 @@ import time
 from tqdm import tqdm
 
 from gptface_jax.apps import plotting
+from gptface_jax.core import files, locks
 from gptface_jax.core.config import load_config, load_sweep, override, split_overrides
 from gptface_jax.core.errors import UserError
 
@@ -191,7 +192,7 @@ def results(points, failed, options) -> None:
         row["step"] = int(max((steps[-1] for steps, _ in log.values()), default=0))
         row |= {m: float(log[m][1][-1]) for m in options.metric if m in log}
         table.append(row)
-    (options.out / "results.json").write_text(json.dumps(table, indent=2) + "\n")
+    files.write_text(options.out / "results.json", json.dumps(table, indent=2) + "\n")
     head = ["name", "step", *options.metric, "state"]
     lines = [head, ["---"] * len(head)]
     for row in table:
@@ -199,7 +200,7 @@ def results(points, failed, options) -> None:
         shown = [f"{x:.4g}" if isinstance(x, float) else x for x in shown]
         lines.append([row["name"], str(row["step"]), *shown, row["state"]])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-    (options.out / "results.md").write_text(text)
+    files.write_text(options.out / "results.md", text)
     print(text)
     if logs:
         plotting.plot(logs, options.out / "results.png", options.metric)
@@ -241,8 +242,10 @@ def main() -> int:
             for command in points.values():
                 print(subprocess.list2cmdline(command))
             return 0
-        failed = run(points, options)
-        results(points, failed, options)
+        lock = options.out / "sweep.lock"
+        with locks.held(lock, "runs a sweep", "choose another --out"):
+            failed = run(points, options)
+            results(points, failed, options)
     except UserError as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import pathlib
-import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,15 +19,16 @@ import jax
 import tqdm
 
 from gptface_jax.apps.api import SEAMS, Edit, Model
+from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.data import folders
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 VERBS = ("edit", "inpaint", "restore", "stitch", "tag", "caption")
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Arguments that name files, which a job gives relative to the file of jobs.
 _FILES = ("image", "mask", "damage", "first", "second", "seam")
 _PLACES = ("mask", "box", "region")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_LONGEST = 200  # bytes of an id; its files have endings as well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Job:
       name: its id, by which its files are called and its random numbers drawn.
       values: the arguments of the verb's method, and options of the decoder.
       error: why it cannot be run, or "".
+      source: the files that it names, as they were given: argument -> name.
     """
 
     name: str
     values: Mapping[str, Any]
     error: str = ""
+    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -57,7 +60,10 @@ class Job:
 
 
 def read_jobs(
-    source: str | os.PathLike, verb: str, defaults: Mapping[str, Any] | None = None
+    source: str | os.PathLike,
+    verb: str,
+    defaults: Mapping[str, Any] | None = None,
+    base: str | os.PathLike | None = None,
 ) -> list[Job]:
     """Jobs of a JSON-lines file, or one for each picture of a folder.
 
@@ -66,9 +72,11 @@ def read_jobs(
     that makes no sense is a Job with an error.
 
     Args:
-      source: FILE.jsonl or a folder; its pictures' ids are their names.
+      source: FILE.jsonl or a folder; its pictures' ids are their names. What is passed
+        over there `data.folders.listing` says.
       verb: of VERBS.
       defaults: arguments of jobs that do not give them.
+      base: what their files are relative to; default the folder of the jobs' file.
 
     Raises:
       UserError: nothing to read, or two jobs of one id.
@@ -76,10 +84,10 @@ def read_jobs(
     path, defaults = pathlib.Path(source), dict(defaults or {})
     if path.is_dir():
         first = "first" if verb == "stitch" else "image"
-        pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
+        pictures = folders.listing(path, deep=False).pictures
         names = _names(pictures)
-        lines = [json.dumps({"id": n, first: p.name}) for n, p in zip(names, pictures)]
-        base = path
+        lines = [json.dumps({"id": n, first: p}) for n, p in zip(names, pictures)]
+        folder = path
     else:
         try:
             # Not at every line end of Unicode's: a JSON text may hold some.
@@ -90,9 +98,9 @@ def read_jobs(
                 f"cannot read jobs from '{source}': {reason}; give a file of JSON "
                 "lines or a folder of pictures"
             ) from None
-        base = path.parent
+        folder = pathlib.Path(path.parent if base is None else base)
     jobs = [
-        _parse(line, number, verb, defaults, base)
+        _parse(line, number, verb, defaults, folder)
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
@@ -106,33 +114,57 @@ def read_jobs(
     return jobs
 
 
-def _names(pictures: Sequence[pathlib.Path]) -> list[str]:
+def _names(pictures: Sequence[str]) -> list[str]:
     """Ids of a folder's pictures: their names, where one is taken with the ending."""
-    stems = collections.Counter(p.stem for p in pictures)
-    found: list[str] = []
-    for number, path in enumerate(pictures, 1):
+    paths = [pathlib.PurePath(folders.normal(name)) for name in pictures]
+    stems = collections.Counter(path.stem for path in paths)
+    found: dict[str, None] = {}
+    for number, path in enumerate(paths, 1):
         name = path.stem if stems[path.stem] == 1 else path.name
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:190] or "picture"
-        found.append(f"{name}-{number}" if name in found else name)
-    return found
+        name = "".join(c if _fits(c) else "-" for c in name).lstrip("._-")
+        name = _cut(name, _LONGEST - 10) or "picture"
+        while name in found:
+            name += f"-{number}"
+        found[name] = None
+    return list(found)
+
+
+def _fits(character: str) -> bool:
+    """Whether an id may hold it: a letter or digit of any script, or ". _ -"."""
+    # Marks are parts of letters: vowels in Hindi, accents that have no composed form.
+    mark = unicodedata.category(character).startswith("M")
+    return character.isalnum() or mark or character in "._-"
+
+
+def _cut(name: str, most: int) -> str:
+    """At most so many bytes of it, and whole letters."""
+    return name.encode()[:most].decode("utf-8", "ignore")
+
+
+def _id(given: Any) -> str:
+    """An id as it is compared and written."""
+    name = folders.normal(str(given))
+    fits = name[:1].isalnum() and all(map(_fits, name))
+    if not fits or len(name.encode()) > _LONGEST:
+        raise UserError(
+            f"id {given!r} names no file; use letters, digits, '.', '_' and '-', the "
+            f"first a letter or digit, {_LONGEST} bytes at most"
+        )
+    return name
 
 
 def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> Job:
-    name = f"{number:06d}"
+    name, source = f"{number:06d}", {}
     try:
         values = json.loads(line)
         if not isinstance(values, dict):
             raise UserError(f"line {number} is no JSON object")
-        given = str(values.pop("id", name))
-        if not _ID.fullmatch(given):
-            raise UserError(
-                f"id {given!r} names no file; use letters, digits, '.', '_' and '-'"
-            )
-        name = given
+        name = _id(values.pop("id", name))
         for key in set(_FILES) & set(values):
             straight = key == "seam" and values[key] in SEAMS
             if isinstance(values[key], str) and not straight:
-                values[key] = str(base / values[key])
+                source[key] = values[key]
+                values[key] = str(folders.resolve(base, values[key]))
         if any(place in values for place in _PLACES):
             defaults = {k: v for k, v in defaults.items() if k not in _PLACES}
         known, values = _arguments(verb), {**defaults, **values}
@@ -144,8 +176,8 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
             raise UserError(f"'{missing[0]}' is missing")
     except ValueError as error:
         said = error if isinstance(error, UserError) else f"no JSON: {error}"
-        return Job(name, {"line": line}, str(said))
-    return Job(name, values)
+        return Job(name, {"line": line}, str(said), source)
+    return Job(name, values, source=source)
 
 
 def _arguments(verb: str) -> dict[str, bool]:
@@ -194,7 +226,8 @@ def run(
       {"done": jobs run, "failed": of these, "skipped": finished before}.
 
     Raises:
-      UserError: the folder cannot be written, or an option that makes no sense.
+      UserError: the folder cannot be written, another process runs jobs there, or an
+        option that makes no sense.
     """
     if verb not in VERBS:
         raise UserError(f"verb '{verb}' is unknown; use {', '.join(VERBS)}")
@@ -206,13 +239,25 @@ def run(
     if devices != list(jax.local_devices()[:1]):
         model = model.on(devices)
     folder = pathlib.Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    name = Results.name(jax.process_index(), jax.process_count())
+    lock = (folder / name).with_suffix(".lock")
+    with locks.held(lock, f"runs jobs ({verb})", "write to another folder"):
+        return _run(
+            model, jobs, folder, verb, batch_size, ending, strips, threads, devices,
+            progress,
+        )  # fmt: skip
+
+
+def _run(
+    model, jobs, folder, verb, batch_size, ending, strips, threads, devices, progress
+) -> dict[str, int]:
+    """`run` of a folder that is this process's."""
     results = Results(folder, jax.process_index(), jax.process_count())
     mine = jobs[jax.process_index() :: jax.process_count()]
     maker = "-".join(filter(None, (model.digest, model.editor.dtype)))
     todo = [job for job in mine if not results.has(job, maker, ending, strips)]
-    files = (job.values.get(key) for job in jobs for key in _FILES)
-    given = {os.path.abspath(file) for file in files if isinstance(file, str)}
+    named = (job.values.get(key) for job in jobs for key in _FILES)
+    given = {os.path.abspath(file) for file in named if isinstance(file, str)}
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
 
     def advance(job: Job, steps, answer):
@@ -314,7 +359,7 @@ def _found(method, values):
 def _written(result: Any, folder: pathlib.Path, job: Job, ending, strips) -> dict:
     if not isinstance(result, Edit):
         return {"found": result}
-    details = {**result.details, "job": job.name}
+    details = {**result.details, "job": job.name, "source": dict(job.source)}
     result = dataclasses.replace(result, details=details)
     path, *_ = result.save(folder / f"{job.name}{ending}", strip=strips)
     kept = ("text", "tokens", "iterations", "final_log_prob", "notes")
@@ -328,8 +373,7 @@ class Results:
     """
 
     def __init__(self, folder: pathlib.Path, host: int = 0, hosts: int = 1):
-        name = "results.jsonl" if hosts == 1 else f"results-{host}-of-{hosts}.jsonl"
-        self.folder, self.path = folder, folder / name
+        self.folder, self.path = folder, folder / self.name(host, hosts)
         self.rows: dict[str, dict] = {}
         self.ours: dict[str, dict] = {}  # of this host
         for path in sorted(folder.glob("results*.jsonl")):
@@ -341,6 +385,11 @@ class Results:
                     continue
                 if path == self.path:
                     self.ours[row["id"]] = row
+
+    @staticmethod
+    def name(host: int, hosts: int) -> str:
+        """Of the file that a host writes."""
+        return "results.jsonl" if hosts == 1 else f"results-{host}-of-{hosts}.jsonl"
 
     def __enter__(self):
         torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
@@ -365,7 +414,8 @@ class Results:
         return row["file"] == path.name and all(p.is_file() for p in wanted)
 
     def add(self, job: Job, model: str, found: dict) -> None:
-        row = {"id": job.name, "job": job.digest, "model": model, **found}
+        row = {"id": job.name, "job": job.digest, "model": model}
+        row |= {"source": dict(job.source), **found}
         self.ours[job.name] = row
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
@@ -374,6 +424,4 @@ class Results:
         """Rewrites the file: a line a job, in their order; other jobs come first."""
         place = {job.name: i for i, job in enumerate(jobs)}
         rows = sorted(self.ours.values(), key=lambda row: place.get(row["id"], -1))
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        partial.replace(self.path)
+        files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -501,7 +501,7 @@ def _scores(model: Model, photos, texts, batch_size: int = 64) -> np.ndarray:
 
 def open_records(spec: Mapping[str, Any], limit: int) -> list[Record]:
     """The first `limit` records of a source."""
-    source = sources.open_source(spec)
+    source = sources.open_source(spec, tell=True)
     return [source[i] for i in range(min(limit, len(source)))]
 
 

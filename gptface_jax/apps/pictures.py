@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from gptface_jax.apps import provenance
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.image import tokens_to_pixels
 from gptface_jax.pipelines.faces import Face
@@ -257,13 +258,10 @@ def write(path: str | os.PathLike, writer: Callable[[str], Any]) -> None:
     Raises:
       UserError: no such folder, disk full, or what the format cannot hold.
     """
-    partial = f"{os.fspath(path)}.partial"
     try:
-        writer(partial)
-        os.replace(partial, path)
+        with files.replacing(path) as partial:
+            writer(os.fspath(partial))
     except (OSError, ValueError) as error:
-        if os.path.exists(partial):
-            os.unlink(partial)
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"cannot write '{path}': {reason}; check the folder, the free space and "

@@ -247,7 +247,7 @@ def reconstruct(
       UserError: a resolution that a tokenizer cannot have, or pictures, tokenizers or
         weights that cannot be read.
     """
-    source = sources.open_source(spec)
+    source = sources.open_source(spec, tell=True)
     picks = [
         transforms.decode_picture(source[i]) for i in range(min(shown, len(source)))
     ]
@@ -312,7 +312,7 @@ def reconstruct_at_own_size(
     Raises:
       UserError: a folder with other files in it, or a photo that cannot be read.
     """
-    source = sources.open_source(spec)
+    source = sources.open_source(spec, tell=True)
     folder = pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):

@@ -21,8 +21,9 @@ from jax.experimental import multihost_utils
 from gptface_jax.apps.image_tokenizer import ImageTokenizer
 from gptface_jax.apps.networks import open_network
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, shards, sources, transforms
+from gptface_jax.data import fingerprint, image, shards, sources, transforms
 from gptface_jax.data.record import Record
+from gptface_jax.train import work_folder
 
 _IN_FLIGHT = 2  # batches given to the devices whose result is not yet there
 
@@ -124,7 +125,8 @@ def tokenize(
       The manifest.
 
     Raises:
-      UserError: a folder with anything else in it, or a picture that cannot be read.
+      UserError: a folder with anything else in it or in which another run writes, or
+        a picture that cannot be read.
     """
     views = 2 if mirror else 1
     if shard_size % views:
@@ -132,13 +134,27 @@ def tokenize(
             f"shard_size is {shard_size}; make it even, since a photo and its mirror "
             "image go into one shard"
         )
-    source = sources.open_source(spec)
+    source = sources.open_source(spec, tell=jax.process_index() == 0)
     network, devices = open_network(tokenizer, "vqgan"), jax.local_devices()
     batch_size = min(batch_size, max(1, len(source)))
     vqgan = ImageTokenizer(network, batch_size, dtype=dtype, devices=devices)
     manifest, count = _manifest(vqgan, spec, mirror), len(source) * views
-    writer = _in_turn(lambda: shards.Writer(out, manifest, count, shard_size))
-    first = jax.process_index() == 0
+    manifest[shards.FINGERPRINT] = fingerprint.of(source)
+    with work_folder.held(out, "tokenizes", "choose another --out"):
+        writer = _in_turn(lambda: shards.Writer(out, manifest, count, shard_size))
+        return _write(writer, vqgan, source, mirror, threads, progress)
+
+
+def _write(
+    writer: shards.Writer,
+    vqgan: ImageTokenizer,
+    source: Sequence[Record],
+    mirror: bool,
+    threads: int | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """Writes this process's share of the missing shards; returns the manifest."""
+    first, views = jax.process_index() == 0, 2 if mirror else 1
     total = len(writer.manifest["shards"])
     if first and len(writer.missing) < total:
         found = total - len(writer.missing)

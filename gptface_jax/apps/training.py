@@ -18,18 +18,27 @@ import numpy as np
 
 from gptface_jax.apps import networks, perceptual, sampling
 from gptface_jax.apps.image_tokenizer import ImageTokenizer
+from gptface_jax.core import files
 from gptface_jax.core.config import from_mapping
-from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.core.errors import Missing, UserError, nearest
 from gptface_jax.core.types import System
 from gptface_jax.core.vocab import SequenceLayout
-from gptface_jax.data import captions, pipeline, probe, sources, transforms
+from gptface_jax.data import (
+    captions,
+    fingerprint,
+    pipeline,
+    probe,
+    sources,
+    transforms,
+)
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.interop import directory
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.ops import quantize
 from gptface_jax.systems import gptface, judge, vqgan
 from gptface_jax.systems.gptface import model as gptface_model
-from gptface_jax.train import loop, settings, sharding
+from gptface_jax.train import checkpoint, loop, settings, sharding, work_folder
 from gptface_jax.train.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -45,7 +54,7 @@ class DataConfig:
       workers, threads: of the input pipeline.
       flip: mirror pictures at random (vqgan).
       image_ids: "cache" (a source of kind "tokens") or "palette" (mean colours,
-        no tokenizer needed; for tests and probes).
+        no tokenizer needed; for tests and probes; a cache is used as it is).
       codebook_init: start the code embeddings from the tokenizer's codebook.
       vocab: of the text: a vocab.txt, a folder, a hub id, or "" to learn one of
         `vocab_size` pieces from the captions of the training data.
@@ -98,8 +107,36 @@ def _data_config(config: Any) -> DataConfig:
     return from_mapping(DataConfig, values, "data.")
 
 
-def _eval_source(data: DataConfig) -> Sequence[Record] | None:
-    return sources.open_source(data.eval) if data.eval else None
+def _train_source(config, data: DataConfig) -> Sequence[Record]:
+    return _open(config, "data.train", data.train)
+
+
+def _eval_source(config, data: DataConfig) -> Sequence[Record] | None:
+    tell = data.eval != data.train
+    return _open(config, "data.eval", data.eval, tell) if data.eval else None
+
+
+def _open(config, key: str, spec, tell: bool = True) -> Sequence[Record]:
+    """Opens what a key of the config says.
+
+    Raises:
+      UserError: as `sources.open_source`; of data that are not there, which the config
+        may name without anybody having typed it, with the key and what to set it to.
+    """
+    try:
+        return sources.open_source(spec, tell=tell and jax.process_index() == 0)
+    except Missing as error:
+        size = config["model"].get("resolution", 64)
+        examples = {
+            "photographs of yours": {"kind": "folder", "path": "photos"},
+            "drawn faces": {"kind": "synthetic", "count": 4000, "size": size},
+        }
+        if config["system"] == "gptface":
+            cache = {"kind": "tokens", "path": "tokens/photos"}
+            examples = {"a cache that `gptface tokenize` wrote": cache}
+        ways = (f'--config.{key}="{example}" for {what}'
+                for what, example in examples.items())  # fmt: skip
+        raise UserError(f"{key}: {error}; or set {', or '.join(ways)}") from None
 
 
 def _finish(
@@ -113,8 +150,13 @@ def _finish(
     extra_files=None,
     questions=None,
     samples=None,
+    contents=None,
 ) -> Experiment:
-    """Joins data and system; `questions`: held-out records -> more batch entries."""
+    """Joins data and system.
+
+    `contents`: fingerprints of what else the run reads, by name; `questions`: held-out
+    records -> more batch entries.
+    """
     processes = jax.process_count()
     if config["batch_size"] % processes:
         raise UserError(
@@ -122,6 +164,10 @@ def _finish(
             "processes; change batch_size"
         )
     local = config["batch_size"] // processes
+    contents = {"data.train": fingerprint.of(train_source), **(contents or {})}
+    if eval_source is not None:
+        contents["data.eval"] = fingerprint.of(eval_source)
+    known = {checkpoint.CONTENTS: json.dumps(contents).encode()}
     feed = pipeline.Pipeline(
         train_source,
         transform,
@@ -144,16 +190,17 @@ def _finish(
             for part, batch in zip(rows, eval_batches):
                 batch |= {name: value[list(part)] for name, value in entries.items()}
     return Experiment(
-        config, system, feed.batches, eval_batches, extra_files or {}, samples
+        config, system, feed.batches, eval_batches, known | (extra_files or {}), samples
     )
 
 
 def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
-    system = bare_system(config)
+    compare = _distance(config)
+    system = vqgan.make_system(settings.plain(config), compare)
     size = system.batch_spec["image"].shape[0]
     points = "landmarks" in system.batch_spec
-    eval_source = _eval_source(data)
+    source, eval_source = _train_source(config, data), _eval_source(config, data)
     transform = transforms.ImageTransform(size, False, points)
     samples = None
     if eval_source is not None:
@@ -165,10 +212,12 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         config,
         data,
         system,
-        sources.open_source(data.train),
+        source,
         transforms.ImageTransform(size, data.flip, points),
         eval_source,
         transform,
+        contents=compare
+        and {"objective.perceptual": directory.digest(compare.params, {})},
         samples=samples,
     )
 
@@ -188,9 +237,9 @@ def _judge(config, data: DataConfig, workdir) -> Experiment:
         config,
         data,
         system,
-        sources.open_source(data.train),
+        _train_source(config, data),
         transforms.LabelTransform(size, attributes),
-        _eval_source(data),
+        _eval_source(config, data),
         transforms.LabelTransform(size, attributes, augment=False),
     )
 
@@ -218,32 +267,36 @@ def text_tokenizer(
     """The vocabulary of a run that has checkpoints, else as the config says."""
     saved = pathlib.Path(workdir) / "vocab.txt"
     if saved.is_file() and any(saved.parent.glob("checkpoints/[0-9]*")):
-        return TextTokenizer.from_pretrained(saved)
+        # One that the config names and that is there must be the same, and is compared.
+        named = data.vocab and pathlib.Path(data.vocab).expanduser().exists()
+        return TextTokenizer.from_pretrained(data.vocab if named else saved)
     if data.vocab:
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
     else:
         tokenizer = TextTokenizer.train(corpus(source, data.captions), data.vocab_size)
-    saved.parent.mkdir(parents=True, exist_ok=True)
-    saved.write_text(tokenizer.vocab_text(), "utf-8")
+    if jax.process_index() == 0:
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(saved, tokenizer.vocab_text())
     return tokenizer
 
 
 def _gptface(config, data: DataConfig, workdir) -> Experiment:
-    source = sources.open_source(data.train)
+    source = _train_source(config, data)
     tokenizer = text_tokenizer(data, source, workdir)
     extra = {"vocab.txt": tokenizer.vocab_text().encode()}
     grid = tuple(config["model"]["layout"]["grid"])
     codes = config["model"]["vocab"]["codebook_size"]
-    eval_source = _eval_source(data)
+    eval_source = _eval_source(config, data)
     eval_pool = source if eval_source is None else eval_source
     palette = codebook = None
-    if data.image_ids == "palette":
+    if data.image_ids == "palette" and not any(map(_is_cache, _caches(source))):
         levels = transforms.palette_levels(codes)
         palette = transforms.PaletteIds((), grid, levels)
-    elif data.image_ids == "cache":
+    elif data.image_ids in ("cache", "palette"):
         caches = _caches(source)
-        for cache in [*caches, *_caches(eval_pool)]:
-            _check_cache(cache, grid, codes, caches[0])
+        for key, pool in (("data.train", source), ("data.eval", eval_pool)):
+            for cache in _caches(pool):
+                _check_cache(key, cache, grid, codes, caches[0])
         digest = {"tokenizer_digest": caches[0].manifest["tokenizer_digest"]}
         extra["manifest.json"] = json.dumps(digest).encode()
         codebook = caches[0].codebook if data.codebook_init else None
@@ -331,13 +384,17 @@ def _caches(source) -> list[Any]:
     return _caches(source.source) if isinstance(source, sources.Subset) else [source]
 
 
-def _check_cache(source, grid, codes, first) -> None:
-    manifest = getattr(source, "manifest", None)
-    if not manifest:
+def _is_cache(source) -> bool:
+    return "tokenizer_digest" in (getattr(source, "manifest", None) or ())
+
+
+def _check_cache(key: str, source, grid, codes, first) -> None:
+    if not (_is_cache(source) and _is_cache(first)):
         raise UserError(
-            "data.train or data.eval is no token cache; run `gptface tokenize` and use "
-            "kind 'tokens'"
+            f"{key} is no token cache; run `gptface tokenize` and set "
+            f"--config.{key}=\"{{'kind': 'tokens', 'path': OUT}}\""
         )
+    manifest = source.manifest
     if manifest["tokenizer_digest"] != first.manifest["tokenizer_digest"]:
         raise UserError(
             f"two token caches are of different tokenizers, "
@@ -407,13 +464,25 @@ def bare_system(config: Any) -> System:
         if name != "vqgan":
             makers = {"gptface": gptface.make_system, "judge": judge.make_system}
             return makers[name](values)
-        objective = from_mapping(
-            vqgan.VQGANObjective, values["objective"], "objective."
-        )
-        compare = None
-        if objective.perceptual.weight:
-            compare = perceptual.open_distance(objective.perceptual)
-        return vqgan.make_system(values, compare)
+        return vqgan.make_system(values, _distance(config))
+
+
+def _distance(config: Any) -> vqgan.Perceptual | None:
+    """The perceptual distance that a VQGAN's config names, with its weights."""
+    values = settings.plain(config)["objective"]
+    wanted = from_mapping(vqgan.VQGANObjective, values, "objective.").perceptual
+    if not wanted.weight:
+        return None
+    try:
+        return perceptual.open_distance(wanted)
+    except UserError as error:
+        if wanted.network != "classifier" or pathlib.Path(wanted.path).is_dir():
+            raise
+        raise UserError(
+            f"objective.perceptual.path: {error}; or train it first: `gptface train "
+            f"--config configs/judge/faces64.py:features --workdir {wanted.path}` (for "
+            "64 px); or go without: --config.objective.perceptual.weight=0"
+        ) from None
 
 
 def with_more_codes(
@@ -467,25 +536,34 @@ def with_more_codes(
 
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
     """Trains what the config describes, resuming what `workdir` holds."""
-    experiment = build(config, workdir)
-    start = None
-    if config.get("init_from"):
+    with work_folder.held(workdir) as lock:  # the vocabulary is written there
+        experiment = build(config, workdir)
+        start = None
+        if config.get("init_from"):
 
-        def start():
-            network = networks.open_network(config["init_from"], config["system"])
-            if config["system"] != "vqgan":
-                return network.params
-            model = from_mapping(VQGANConfig, settings.plain(config)["model"])
-            return with_more_codes(network, model, config["data"]["train"])
+            def start():
+                where, name = config["init_from"], config["system"]
+                try:
+                    network = networks.open_network(where, name)
+                except UserError as error:
+                    raise UserError(
+                        f"init_from: {error}; or set --config.init_from to a run or "
+                        "model directory of yours"
+                    ) from None
+                if name != "vqgan":
+                    return network.params
+                model = from_mapping(VQGANConfig, settings.plain(config)["model"])
+                return with_more_codes(network, model, config["data"]["train"])
 
-    return loop.train(
-        experiment.config,
-        experiment.system,
-        experiment.batches_fn,
-        workdir,
-        eval_batches=experiment.eval_batches,
-        extra_files=experiment.extra_files,
-        initial_params=start,
-        samples=experiment.samples,
-        progress=progress,
-    )
+        return loop.train(
+            experiment.config,
+            experiment.system,
+            experiment.batches_fn,
+            workdir,
+            eval_batches=experiment.eval_batches,
+            extra_files=experiment.extra_files,
+            initial_params=start,
+            samples=experiment.samples,
+            lock=lock,
+            progress=progress,
+        )

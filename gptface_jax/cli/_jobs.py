@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         metavar="FILE.jsonl|FOLDER",
         help='one JSON object a line, e.g. {"id": "a", "image": "a.jpg", "seed": 1}, '
-        "or a folder of pictures; what a line does not say, the other options do. "
-        "--out is then a folder; run it again to go on",
+        "- for a pipe, or a folder of pictures; what a line does not say, the other "
+        "options do. --out is then a folder; run it again to go on",
     )
     group.add_argument("--batch-size", type=int, default=8, help="for each device")
     group.add_argument("--format", choices=("png", "jpg", "webp"), default="png")
@@ -45,11 +47,16 @@ def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> 
     _hosts.join(options)
     from gptface_jax.apps import batch
     from gptface_jax.cli import _photo
+    from gptface_jax.data import folders
 
     if options.out is None:
         raise UserError("--out is missing; give a folder for the results")
     given = {k: v for k, v in defaults.items() if v is not None}
-    jobs = batch.read_jobs(options.jobs, verb, given)
+    if os.path.isdir(options.jobs):
+        if skipped := folders.listing(options.jobs, deep=False).skipped_words():
+            print(f"'{options.jobs}': skipped: {skipped}", file=sys.stderr)
+    base = "." if "jobs" in options.piped else None
+    jobs = batch.read_jobs(options.jobs, verb, given, base)
     counts = batch.run(
         _photo.load(options),
         jobs,

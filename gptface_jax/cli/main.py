@@ -13,9 +13,12 @@ import types
 from collections.abc import Sequence
 
 from gptface_jax import __version__
+from gptface_jax.cli import _pipes
 from gptface_jax.core.config import split_overrides
 from gptface_jax.core.errors import UserError
 
+# Of a verb whose output nobody reads any more: as of one that SIGPIPE ends.
+CLOSED = 141
 # verb -> what it does; see `verb_module`.
 VERBS = {
     "quickstart": "four text-guided edits with the bundled demo model, in a minute",
@@ -97,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       0; 2 for bad input, whose one line goes to stderr; 75 for a run that was asked
-      to end and has saved; 130 after Ctrl-C.
+      to end and has saved; 130 after Ctrl-C; 141 where the output is a pipe that
+      nobody reads any more (`| head`).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     known, rest = _parser().parse_known_args(arguments)
@@ -116,14 +120,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {wrong!r}; see --help")
     options.overrides = overrides
     _set_environment()
+    _pipes.prepare_output()
+    status = _run(verb, options, known)
+    return CLOSED if _pipes.is_closed() and not status else status
+
+
+def _run(verb: types.ModuleType, options, known: argparse.Namespace) -> int:
     try:
-        verb.run(options)
+        with _pipes.as_files(options):
+            verb.run(options)
     except UserError as error:
         if known.debug:
             raise
         print(f"gptface {known.verb}: {error}", file=sys.stderr)
         return error.status
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _pipes.is_closed():
+            return CLOSED
         if known.debug:
             raise
         where = f" '{error.filename}'" if error.filename else ""

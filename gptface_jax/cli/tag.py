@@ -55,13 +55,13 @@ def run(options: argparse.Namespace) -> None:
             found = list(_read(model, options, arguments, face))
     for note in notes:
         print(f"note: {note.message}")
-    for row in found:
-        label, *figures = row.values()
-        print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
     if options.json:
         record = {"image": options.image, "model": model.digest, "options": arguments}
         record["found"] = found
         pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
+    for row in found:
+        label, *figures = row.values()
+        print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
 
 
 def _read(model, options: argparse.Namespace, arguments: dict, face: dict):

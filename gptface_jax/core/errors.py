@@ -15,6 +15,10 @@ class UserError(ValueError):
     status = 2
 
 
+class Missing(UserError):
+    """Data are not where they should be; who knows which key says so adds it."""
+
+
 class Stopped(UserError):
     """A run was asked to end early, and has saved.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, Protocol
 
 import tqdm
 
+from gptface_jax.core import locks
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import shards, sources
+from gptface_jax.data import fingerprint, shards, sources
 from gptface_jax.data.record import Record
 
 
@@ -52,16 +54,30 @@ def prepare(
       The manifest.
 
     Raises:
-      UserError: a folder with anything else in it, no processes, or a record that
-        cannot be read.
+      UserError: a folder with anything else in it or in which another process
+        writes, no processes, or a record that cannot be read.
     """
     workers = os.cpu_count() or 1 if workers is None else workers
     if workers < 1:
         raise UserError(f"{workers} workers cannot prepare pictures; use 1 or more")
     manifest = {"source": {k: v for k, v in spec.items() if v is not None}}
     manifest |= select.described() if select else {}
-    count = len(sources.open_source(spec))
-    writer = shards.Writer(out, manifest, count, shard_size, drops=select is not None)
+    source = sources.open_source(spec, tell=True)
+    manifest |= {shards.FINGERPRINT: fingerprint.of(source)}
+    lock = pathlib.Path(out) / locks.NAME
+    with locks.held(lock, "prepares pictures", "choose another --out"):
+        drops = select is not None
+        writer = shards.Writer(out, manifest, len(source), shard_size, drops=drops)
+        return _prepare(spec, writer, workers, select, progress)
+
+
+def _prepare(
+    spec: Mapping[str, Any],
+    writer: shards.Writer,
+    workers: int,
+    select: Select | None,
+    progress: bool,
+) -> dict[str, Any]:
     left = sum(len(writer.records(i)) for i in writer.missing)
     bar = tqdm.tqdm(total=left, unit="image", disable=not progress)
     # Started afresh: a copy of a process that runs threads may hang.

@@ -15,6 +15,7 @@ class Record:
     Attributes:
       image: encoded file bytes, or uint8 [H,W,3] sRGB; None in token shards.
       text: a caption or any line of text; "" where there is none.
+      texts: all of them, where there are several; `text` is the first.
       labels: attribute name (as in CelebA) -> score in 0..1, or None. Scores
         between 0.1 and 0.9 are not confident. May also hold "Age" in years.
       expression: one word ("happiness"), or "".
@@ -35,3 +36,4 @@ class Record:
     identity: int | str | None = None
     source: str = ""
     image_ids: np.ndarray | None = None
+    texts: tuple[str, ...] = ()

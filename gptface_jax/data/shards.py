@@ -19,7 +19,9 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from gptface_jax.core.errors import UserError
+from gptface_jax.core import files, locks
+from gptface_jax.core.errors import Missing, UserError
+from gptface_jax.data import fingerprint
 from gptface_jax.data.record import Record
 
 FORMAT = "gptface-tokens/1"
@@ -27,6 +29,8 @@ MANIFEST = "manifest.json"
 # The coming manifest: in the folder from the first moment until it is finished.
 UNFINISHED = MANIFEST + ".partial"
 CODEBOOK = "codebook.npy"
+FINGERPRINT = "fingerprint"  # of the pictures, in a manifest: `data.fingerprint`
+PLACES = ("photos", "source")  # entries of manifests that hold the spec of the pictures
 
 
 def pack(record: Record) -> bytes:
@@ -34,7 +38,7 @@ def pack(record: Record) -> bytes:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        if value is None or (isinstance(value, str) and not value):
+        if value is None or (isinstance(value, (str, tuple)) and not value):
             continue
         if field.name == "image" and isinstance(value, np.ndarray):
             value = _png(value)
@@ -43,7 +47,8 @@ def pack(record: Record) -> bytes:
         elif field.name == "labels":
             value = {k: float(v) for k, v in value.items()}
         fields[field.name] = value
-    return msgpack.packb(fields)
+    # A file's name may be no UTF-8, which Python spells in surrogates.
+    return msgpack.packb(fields, unicode_errors="surrogatepass")
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -56,11 +61,13 @@ def _png(image: np.ndarray) -> bytes:
 
 def unpack(data: bytes) -> Record:
     """The inverse of `pack`."""
-    fields = msgpack.unpackb(data)
+    fields = msgpack.unpackb(data, unicode_errors="surrogatepass")
     for name, value in fields.items():
         if isinstance(value, dict) and set(value) == {"d", "s", "b"}:
             array = np.frombuffer(value["b"], np.dtype(value["d"]))
             fields[name] = array.reshape(value["s"])
+        elif name == "texts":
+            fields[name] = tuple(value)
     return Record(**fields)
 
 
@@ -69,7 +76,8 @@ class Writer:
 
     Shard i holds records i * shard_size up to (i + 1) * shard_size. It is written
     under another name and renamed when complete, so that a set that was broken off
-    goes on where it stopped. Processes may share a folder and the shards. The
+    goes on where it stopped. Processes of one run may share a folder and the shards;
+    its caller keeps others out, by a lock in the folder (`core.locks`). The
     manifest comes last: a folder without one is known to be unfinished.
 
     Args:
@@ -118,34 +126,41 @@ class Writer:
         """Leaves the coming manifest in the folder, or finds it there."""
         if (self.folder / MANIFEST).exists():
             raise UserError(
-                f"'{self.folder}' already holds a finished set; choose another folder "
-                "or delete it"
+                f"'{self.folder}' already holds a finished set; choose another folder"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         plan = self.folder / UNFINISHED
         if plan.exists():
             self._compare(plan)
-        elif any(self.folder.iterdir()):
+            files.remove_partial(self.folder)
+        elif any(not p.name.startswith(locks.NAME) for p in self.folder.iterdir()):
             raise UserError(
                 f"'{self.folder}' holds other files; choose a new or an empty folder"
             )
         else:
-            plan.write_text(json.dumps(self.manifest, indent=2) + "\n")
+            files.write_text(plan, json.dumps(self.manifest, indent=2) + "\n")
 
     def _compare(self, plan: pathlib.Path) -> None:
         try:
             theirs = dict(json.loads(plan.read_text()))
         except (ValueError, TypeError):
             theirs = {}
-        ours = self.manifest
-        odd = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+        ours, known = self.manifest, theirs.get(FINGERPRINT)
+        # The same pictures may lie elsewhere; where they lay, one may have been mended.
+        skipped = {FINGERPRINT}
+        if known and known == ours.get(FINGERPRINT):
+            bare = fingerprint.without_locations
+            skipped |= {k for k in PLACES if bare(theirs.get(k)) == bare(ours.get(k))}
+        keys = [k for k in {**ours, **theirs} if k not in skipped]
+        odd = [k for k in keys if ours.get(k) != theirs.get(k)]
         if odd:
             raise UserError(
                 f"'{self.folder}' holds an unfinished set with {odd[0]} "
                 f"{theirs.get(odd[0])}, not {ours.get(odd[0])}; run it to its end with "
-                "the same tokenizer, photos and options, delete it, or choose another "
-                "folder"
+                "the same tokenizer, photos and options, or choose another folder"
             )
+        if theirs != ours:
+            files.write_text(plan, json.dumps(ours, indent=2) + "\n")
 
     def records(self, index: int) -> range:
         """Which records of the set shard `index` holds."""
@@ -169,7 +184,7 @@ class Writer:
             found = -1
         if found != self._kept(index).get("kept"):
             raise UserError(
-                f"'{path}' is no complete shard of this set; delete it and run again"
+                f"'{path}' is no complete shard of this set; move it away and run again"
             )
         return True
 
@@ -185,30 +200,29 @@ class Writer:
         set `drops` some, the reason why it is missing."""
         from array_record.python import array_record_module
 
-        path = self._path(index)
-        partial = path.with_suffix(".partial")  # which no reader takes for a shard
-        name, count = os.fspath(partial), 0
+        count, path = 0, self._path(index)
         dropped: collections.Counter[str] = collections.Counter()
-        with _reported(self.folder):
-            file = array_record_module.ArrayRecordWriter(name, "group_size:1")
-        try:
-            for record in records:
-                if isinstance(record, str):
-                    dropped[record] += 1
-                    continue
-                with _reported(self.folder):
-                    file.write(pack(record))
-                count += 1
-        finally:
+        with files.replacing(path) as partial:
+            name = os.fspath(partial)
             with _reported(self.folder):
-                file.close()
-        given = count + dropped.total()
-        assert given == len(self.records(index)), (given, self.records(index))
-        assert self.drops or not dropped, dropped
-        if self.drops:
-            told = {"kept": count, "dropped": dropped}
-            path.with_suffix(".json").write_text(json.dumps(told))
-        partial.rename(path)
+                file = array_record_module.ArrayRecordWriter(name, "group_size:1")
+            try:
+                for record in records:
+                    if isinstance(record, str):
+                        dropped[record] += 1
+                        continue
+                    with _reported(self.folder):
+                        file.write(pack(record))
+                    count += 1
+            finally:
+                with _reported(self.folder):
+                    file.close()
+            given = count + dropped.total()
+            assert given == len(self.records(index)), (given, self.records(index))
+            assert self.drops or not dropped, dropped
+            if self.drops:
+                told = json.dumps({"kept": count, "dropped": dropped})
+                files.write_text(path.with_suffix(".json"), told)
 
     def finish(self) -> dict[str, Any]:
         """Puts the manifest in its place and returns it."""
@@ -241,7 +255,7 @@ class Writer:
             "num_records": sum(counts), "counts": counts, "dropped": dict(dropped)
         }  # fmt: skip
         text = json.dumps(self.manifest, indent=2) + "\n"
-        (self.folder / UNFINISHED).write_text(text)
+        files.write_text(self.folder / UNFINISHED, text)
 
 
 @contextlib.contextmanager
@@ -268,27 +282,31 @@ class Records(Sequence):
     def __init__(self, path: str | os.PathLike):
         root = pathlib.Path(path).expanduser()
         if not root.exists():
-            raise UserError(f"shards '{path}' do not exist; check the path")
+            raise Missing(f"shards '{path}' do not exist; check the path")
         self.manifest: dict[str, Any] = {}
         if (root / MANIFEST).is_file():
             self.manifest = read_manifest(root)
-            files = [root / name for name in self.manifest["shards"]]
+            found = [root / name for name in self.manifest["shards"]]
         elif (root / UNFINISHED).is_file():
             raise UserError(
                 f"'{path}' is an unfinished set; run the command that makes it again"
             )
         else:
-            files = [root] if root.is_file() else sorted(root.glob("*.array*record*"))
-        if not files:
+            found = [root] if root.is_file() else sorted(root.glob("*.array*record*"))
+        if not found:
             raise UserError(f"'{path}' holds no ArrayRecord shard")
-        missing = [f for f in files if not f.is_file()]
+        missing = [f for f in found if not f.is_file()]
         if missing:
             raise UserError(f"shard '{missing[0]}' of the manifest is missing")
-        self.files = [os.fspath(f) for f in files]
+        self.files = [os.fspath(f) for f in found]
         self._reader = None
 
     def __getstate__(self):
         return {**self.__dict__, "_reader": None}
+
+    def fingerprint(self) -> str:
+        about = fingerprint.without_locations(self.manifest)
+        return fingerprint.large_files(self.files, about)
 
     def _open(self):
         if self._reader is None:
@@ -324,7 +342,7 @@ class Records(Sequence):
                 wrong = file
                 break
         return UserError(
-            f"shard '{wrong}' is damaged or cut off; delete it and run the command "
+            f"shard '{wrong}' is damaged or cut off; move it away and run the command "
             "that made it again"
         )
 
@@ -348,7 +366,7 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = pathlib.Path(folder) / MANIFEST
     if not path.is_file():
-        raise UserError(
+        raise Missing(
             f"'{folder}' has no {MANIFEST}; it is no finished set, run `gptface "
             "tokenize` (again)"
         )

@@ -9,16 +9,17 @@ import functools
 import inspect
 import os
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data import tables
+from gptface_jax.core.errors import Missing, UserError, nearest
+from gptface_jax.data import fingerprint, folders, tables
+from gptface_jax.data.folders import Folder
 from gptface_jax.data.record import Record
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Both ways to give a source its arguments.
 _WHERE = "(in data.train or data.eval of a config; as --data KEY=VALUE of a command)"
 
@@ -26,88 +27,15 @@ _WHERE = "(in data.train or data.eval of a config; as --data KEY=VALUE of a comm
 def _must_exist(path: str | os.PathLike, what: str) -> pathlib.Path:
     found = pathlib.Path(path).expanduser()
     if not found.exists():
-        raise UserError(f"{what} '{path}' does not exist; check the path")
+        raise Missing(f"{what} '{path}' does not exist; check the path")
     return found
-
-
-class Folder(Sequence):
-    """A folder of pictures, with metadata.jsonl or metadata.csv if there is one.
-
-    The Hugging Face imagefolder convention: every row names its picture in
-    `file_name`, as seen from the metadata's own folder; `text` (or `caption`) and
-    CelebA-named columns are read too. Metadata may lie in subfolders instead.
-    Without any, all pictures below the folder, text = "".
-
-    Args:
-      path: the folder.
-      split: name of a subfolder, to use that alone.
-      text_column: name; the text defaults to text or caption.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        split: str | None = None,
-        text_column: str | None = None,
-    ):
-        self.root, self.text_column = _must_exist(path, "folder"), text_column
-        if not self.root.is_dir():
-            raise UserError(f"'{path}' is a file; give the folder that holds pictures")
-        parts = sorted(f.name for f in self.root.iterdir() if f.is_dir())
-        if split and split not in parts:
-            raise UserError(
-                f"folder '{path}' has no subfolder '{split}' that could be the split; "
-                "it has: " + (", ".join(parts[:20]) or "none")
-            )
-        folder = self.root / (split or "")
-        self.rows = self._read_rows(folder)
-        if not self.rows:
-            raise UserError(f"folder '{folder}' holds no picture ({IMAGE_ENDINGS})")
-
-    def _read_rows(self, folder: pathlib.Path) -> list[dict[str, Any]]:
-        """The rows of pictures below `folder`, `file_name` as seen from the root."""
-        found = {}  # of two in one folder the second kind counts
-        for name in ("metadata.csv", "metadata.jsonl"):
-            files = (*folder.rglob(name), *self.root.glob(name))
-            found |= {f.parent: f for f in files}
-        if not found:
-            files = sorted(folder.rglob("*"))
-            pictures = [f for f in files if f.suffix.lower() in IMAGE_ENDINGS]
-            return [{"file_name": str(f.relative_to(self.root))} for f in pictures]
-        rows = []
-        for place, table in sorted(found.items()):
-            for number, row in tables.read_rows(table):
-                name = row.get("file_name")
-                if not (name and isinstance(name, str)):
-                    raise UserError(
-                        f"'{table}' row {number} has no 'file_name'; add it"
-                    )
-                if place in folder.parents and folder not in (place / name).parents:
-                    continue  # of another split
-                name = str(place.relative_to(self.root) / name)
-                rows.append({**row, "file_name": name})
-        return rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Record:
-        row = self.rows[index]
-        path = self.root / row["file_name"]
-        if not path.is_file():
-            raise UserError(f"picture '{path}' of the metadata does not exist")
-        return Record(
-            image=path.read_bytes(),
-            text=tables.text_from(row, self.text_column),
-            labels=tables.labels_from(row),
-            expression=row.get("expression") or "",
-            identity=row.get("identity") or row.get("person"),
-            source=f"{self.root.name}/{row['file_name']}",
-        )
 
 
 class Parquet(Sequence):
     """Parquet files with an image struct {bytes, path} (Hugging Face datasets).
+
+    Where bytes are missing, `path` names a file, as seen from the Parquet's folder;
+    rows without either are left out.
 
     Args:
       path: a file, or a folder of `<split>-*.parquet`.
@@ -131,7 +59,7 @@ class Parquet(Sequence):
         pattern = f"{split}-*.parquet" if split else "*.parquet"
         self.files = [root] if root.is_file() else sorted(root.glob(pattern))
         if not self.files:
-            raise UserError(f"no '{pattern}' in '{path}'; check path and split")
+            raise Missing(f"no '{pattern}' in '{path}'; check path and split")
         self.image_column, self.text_column = image_column, text_column
         self.name = root.stem if root.is_file() else root.name
         columns = self._table.column_names
@@ -144,26 +72,64 @@ class Parquet(Sequence):
                     f"'{self.files[0]}' has no column '{column}'"
                     f"{nearest(column, columns)}; set {argument} {_WHERE}"
                 )
-        self.rows = self._coloured() if colour else range(self._table.num_rows)
-        if colour and not len(self.rows):
+        self.rows = self._with_pictures()
+        if not len(self.rows):
+            raise UserError(f"'{path}' holds no picture in column '{image_column}'")
+        if colour:
+            self.rows = self._coloured()
+        if not len(self.rows):
             raise UserError(f"'{path}' holds no picture with colours; leave out colour")
 
     def _coloured(self) -> np.ndarray:
-        """Numbers of the rows whose picture has more than one channel."""
+        """Numbers of those rows whose picture has more than one channel."""
         import io
 
         from PIL import Image
 
         def bands(cell):
-            data = cell["bytes"] if isinstance(cell, dict) else cell
+            data = self._picture(cell) if isinstance(cell, dict) else cell
             with Image.open(io.BytesIO(data)) as picture:  # reads the header alone
                 return len(picture.getbands())
 
         cells = self._table.column(self.image_column)
-        return np.array([i for i, c in enumerate(cells) if bands(c.as_py()) > 1], int)
+        return np.array([i for i in self.rows if bands(cells[int(i)].as_py()) > 1], int)
 
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k != "_table"}
+
+    def fingerprint(self) -> str:
+        return fingerprint.large_files(self.files)
+
+    def _with_pictures(self) -> np.ndarray:
+        """Numbers of the rows whose picture is there: as bytes, or as a file."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = self._table[self.image_column]
+        if not pa.types.is_struct(column.type):
+            return np.flatnonzero(pc.is_valid(column))
+        there = np.array(pc.is_valid(pc.struct_field(column, "bytes")))
+        for number in np.flatnonzero(~there):
+            image = column[int(number)].as_py() or {}
+            there[number] = bool(image.get("path")) and self._beside(image).is_file()
+        return np.flatnonzero(there)
+
+    def summary(self) -> str:
+        """One line: how many pictures, and what of the table is not used."""
+        used = {self.image_column, self.text_column, "landmarks"}
+        used |= {column for column, _ in self.classes.values()}
+        names = self._table.column_names
+        unused = tables.ignored(names, *used)
+        told = [self.text_column] if self.text_column else tables.TEXT_COLUMNS
+        told = [*told, *tables.CELEBA_ATTRIBUTES, "Age"]
+        known = np.full(self._table.num_rows, bool(self.classes))
+        for name in set(told) & set(names):
+            known |= _filled(self._table[name])
+        counts = {
+            "rows without a picture, left out": self._table.num_rows - len(self.rows),
+            folders.BARE: int((~known[self.rows]).sum()),
+        }
+        return folders.told(self.name, len(self.rows), counts, unused)
 
     @functools.cached_property
     def _table(self):
@@ -183,23 +149,55 @@ class Parquet(Sequence):
     def __getitem__(self, index: int) -> Record:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        row = self._table.slice(int(self.rows[index]), 1).to_pylist()[0]
+        number = int(self.rows[index])
+        row = self._table.slice(number, 1).to_pylist()[0]
         image = row.pop(self.image_column)
+        try:
+            texts, labels = tables.texts_from(row, self.text_column), self._labels(row)
+        except UserError as error:
+            raise UserError(f"'{self.name}' row {number + 1}: {error}") from None
+        identity = tables.given(row.get("person"))
+        if identity is None:
+            identity = tables.given(row.get("identity"))
         return Record(
-            image=image["bytes"] if isinstance(image, dict) else image,
-            text=tables.text_from(row, self.text_column),
-            labels=self._labels(row),
-            expression=row.get("expression") or "",
+            image=self._picture(image) if isinstance(image, dict) else image,
+            text=next(iter(texts), ""),
+            texts=texts if len(texts) > 1 else (),
+            labels=labels,
+            expression=tables.given(row.get("expression")) or "",
             landmarks=_points(row.get("landmarks")),
-            identity=row.get("person") or row.get("identity"),
+            identity=identity,
             source=self.name,
         )
+
+    def _picture(self, image: Mapping[str, Any]) -> bytes:
+        held = image.get("bytes")
+        return self._beside(image).read_bytes() if held is None else held
+
+    def _beside(self, image: Mapping[str, Any]) -> pathlib.Path:
+        """The file of a picture whose bytes are not in the table."""
+        return self.files[0].parent / image["path"]
 
     def _labels(self, row) -> dict[str, float] | None:
         labels = tables.labels_from(row)
         for name, (column, value) in self.classes.items():
             labels = {**(labels or {}), name: float(str(row[column]) == value)}
         return labels
+
+
+def _filled(column) -> np.ndarray:
+    """bool [rows]: whether a cell holds anything; NaN, "" and [] are nothing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, there = column.type, pc.is_valid(column)
+    if pa.types.is_floating(kind):
+        there = pc.and_(there, pc.invert(pc.is_nan(column)))
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        there = pc.and_(there, pc.greater(pc.utf8_length(column), 0))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        there = pc.and_(there, pc.greater(pc.list_value_length(column), 0))
+    return np.array(pc.fill_null(there, False))
 
 
 def _points(flat) -> np.ndarray | None:
@@ -225,16 +223,29 @@ class CelebA(Sequence):
     ):
         root = _must_exist(path, "CelebA folder")
         table = _must_exist(root / "list_attr_celeba.txt", "attribute table")
-        self.root = root / images
-        _, names, *lines = table.read_text().splitlines()
+        self.root, self.tables = root / images, [table]
+        _, names, *lines = [*table.read_text("utf-8-sig").splitlines(), "", ""]
         self.names = names.split()
         rows = [line.split() for line in lines if line.strip()]
+        for row in rows:
+            if len(row) != len(self.names) + 1:
+                raise UserError(
+                    f"'{table}': the line of '{row[0]}' has {len(row) - 1} values and "
+                    f"the second line {len(self.names)} names; get the file again"
+                )
         if split:
             rows = self._of_split(root, rows, split)
         self.rows = rows
         people = root / "identity_CelebA.txt"
-        pairs = people.read_text().splitlines() if people.is_file() else []
+        self.tables += [people] * people.is_file()
+        pairs = people.read_text("utf-8-sig").splitlines() if people.is_file() else []
         self.identity = dict(p.split() for p in pairs if p.strip())
+
+    def fingerprint(self) -> str:
+        names = [row[0] for row in self.rows]
+        return fingerprint.many_files(
+            self.root, names, [table.absolute() for table in self.tables]
+        )
 
     @staticmethod
     def _of_split(root, rows, split):
@@ -242,7 +253,9 @@ class CelebA(Sequence):
         if code is None:
             raise UserError(f"CelebA split '{split}': use train, validation or test")
         table = _must_exist(root / "list_eval_partition.txt", "partition table")
-        part = dict(line.split() for line in table.read_text().splitlines() if line)
+        part = dict(
+            line.split() for line in table.read_text("utf-8-sig").splitlines() if line
+        )
         return [r for r in rows if part.get(r[0]) == code]
 
     def __len__(self) -> int:
@@ -277,6 +290,15 @@ class Tfds(Sequence):
         self.image_column, self.text_column = image_column, text_column
         if len(self) == 0:
             raise UserError(f"TFDS '{name}' has nothing in split '{split}'")
+        first = self._source[0]
+        columns = {**first, **first.get("attributes", {})}
+        named = {"image_column": image_column, "text_column": text_column}
+        for argument, column in named.items():
+            if column and column not in columns:
+                raise UserError(
+                    f"TFDS '{name}' has no feature '{column}'"
+                    f"{nearest(column, columns)}; set {argument} {_WHERE}"
+                )
 
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k != "_source"}
@@ -297,6 +319,10 @@ class Tfds(Sequence):
                 f"needed, and set data_dir {_WHERE}"
             ) from None
 
+    def fingerprint(self) -> str:
+        info = getattr(self._source, "dataset_info", None)
+        return fingerprint.few_words(getattr(info, "full_name", ""), len(self))
+
     def __len__(self) -> int:
         return len(self._source)
 
@@ -305,9 +331,11 @@ class Tfds(Sequence):
             raise IndexError(index)
         row = self._source[index]
         flat = {**row, **row.get("attributes", {})}
+        texts = tables.texts_from(flat, self.text_column)
         return Record(
             image=row[self.image_column],
-            text=tables.text_from(flat, self.text_column),
+            text=next(iter(texts), ""),
+            texts=texts if len(texts) > 1 else (),
             labels=tables.labels_from(flat),
             source=self.args[0],
         )
@@ -382,7 +410,17 @@ def _kinds() -> dict[str, Any]:
     }
 
 
-def open_source(spec: Mapping[str, Any]) -> Sequence[Record]:
+def summaries(source: Sequence[Record]) -> list[str]:
+    """A line for each folder or table in a source: what is in it, and not used."""
+    if isinstance(source, Mixture):
+        lines = [line for part in source.sources for line in summaries(part)]
+        return list(dict.fromkeys(lines))
+    if isinstance(source, Subset):
+        return summaries(source.source)
+    return [source.summary()] if hasattr(source, "summary") else []
+
+
+def open_source(spec: Mapping[str, Any], tell: bool = False) -> Sequence[Record]:
     """Opens a source from its config.
 
     Args:
@@ -390,6 +428,7 @@ def open_source(spec: Mapping[str, Any]) -> Sequence[Record]:
         "tokens", "synthetic", "textures" or "mixture") and the arguments of that
         class; a mixture takes `sources` (a list of specs), `weights` and `length`.
         Any spec may hold `limit`, the number of records to use.
+      tell: write `summaries` to stderr.
 
     Raises:
       UserError: an unknown kind or argument, or a source that cannot be opened.
@@ -415,6 +454,9 @@ def open_source(spec: Mapping[str, Any]) -> Sequence[Record]:
         source: Sequence[Record] = kinds[kind](**options)
     except TypeError as error:
         raise UserError(f"data source '{kind}': {error}") from None
+    if tell:
+        for line in summaries(source):
+            print(line, file=sys.stderr)
     if limit is None:
         return source
     if limit < 1:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,23 +24,73 @@ CELEBA_ATTRIBUTES = tuple(
     "Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace "
     "Wearing_Necktie Young".split()
 )
-_TEXT_COLUMNS = ("text", "caption", "captions", "sentence")
+TEXT_COLUMNS = ("text", "caption", "captions", "sentence")
+_OTHER_COLUMNS = ("Age", "expression", "identity", "person")
+UNDERSTOOD = (
+    "file_name, text (or caption, captions, sentence, or any by text_column=NAME), "
+    "CelebA's names such as Smiling, Age, expression, identity or person"
+)
+# What pandas writes or reads as nothing.
+_NOTHING = ("nan", "NaN", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>")
 
 
 def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) of a JSON-lines or CSV file.
+    """(line number, row) of a JSON-lines, CSV or Parquet file.
 
     Raises:
-      UserError: not UTF-8, or a line that is no JSON object.
+      UserError: a file or line that cannot be read without guessing: not UTF-8, no
+        JSON object, a quote left open, more or fewer cells than columns.
     """
+    if path.suffix == ".parquet":
+        yield from enumerate(_parquet_rows(path), 1)
+        return
     try:
-        text = path.read_text("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"'{path}' is not UTF-8 text; save it as UTF-8") from None
-    if path.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        yield from ((reader.line_num, row) for row in reader)
-        return
+    yield from (_csv_rows if path.suffix == ".csv" else _json_rows)(path, text)
+
+
+def _parquet_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"'{path}' is no readable Parquet: {error}") from None
+
+
+def _csv_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] = []
+    while True:
+        line = reader.line_num + 1  # where the row begins; it may have several
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"'{path}' line {line}: {error}; is a quote left open? Put a text with "
+                'commas or quotes between two quotes, and write a quote in it as ""'
+            ) from None
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if not header:
+            header = [name.strip() for name in cells]
+            continue
+        if len(cells) != len(header):
+            raise UserError(
+                f"'{path}' line {line} has {len(cells)} cells and the first line "
+                f"{len(header)}; put a text with commas between two quotes"
+            )
+        nothing = (None if cell in _NOTHING else cell for cell in cells)
+        yield line, dict(zip(header, nothing))
+
+
+def _json_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Not at every line end of Unicode's: a JSON text may hold some.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -48,14 +98,31 @@ def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(
-                f"'{path}' row {number} is not JSON ({error.msg} at column "
+                f"'{path}' line {number} is not JSON ({error.msg} at column "
                 f"{error.colno}); give one object a line"
             ) from None
         if not isinstance(row, dict):
             raise UserError(
-                f"'{path}' row {number} is no JSON object; give one object a line"
+                f"'{path}' line {number} is no JSON object; give one object a line"
             )
         yield number, row
+
+
+def ignored(columns: Iterable[str], *used: str | None) -> list[str]:
+    """Those of a table's columns that nothing is taken from, in order.
+
+    Args:
+      columns: all.
+      used: further names that are read.
+    """
+    known = {*TEXT_COLUMNS, *_OTHER_COLUMNS, *CELEBA_ATTRIBUTES, *used}
+    return sorted(name for name in columns if name and name not in known)
+
+
+def given(value: Any) -> Any:
+    """A cell's value, None for an empty one and for NaN."""
+    empty = value is None or (isinstance(value, float) and math.isnan(value))
+    return None if empty or (isinstance(value, str) and not value.strip()) else value
 
 
 def labels_from(row: Mapping[str, Any]) -> dict[str, float] | None:
@@ -67,7 +134,8 @@ def labels_from(row: Mapping[str, Any]) -> dict[str, float] | None:
     Raises:
       UserError: any other value.
     """
-    labels = {name: _score(name, row.get(name)) for name in (*CELEBA_ATTRIBUTES, "Age")}
+    names = [name for name in (*CELEBA_ATTRIBUTES, "Age") if name in row]
+    labels = {name: _score(name, row[name]) for name in names}
     return {name: s for name, s in labels.items() if s is not None} or None
 
 
@@ -93,26 +161,46 @@ def _score(name: str, value: Any) -> float | None:
 
 
 def text_from(row: Mapping[str, Any], column: str | None = None) -> str:
-    """The text of a row, of several the first; "" where there is none.
+    """The first text of a row; "" where there is none. See `texts_from`."""
+    return next(iter(texts_from(row, column)), "")
+
+
+def texts_from(row: Mapping[str, Any], column: str | None = None) -> tuple[str, ...]:
+    """All texts of a row: of the first column that has one.
+
+    None, NaN and what is empty are no text; a list holds several, and so does
+    {"text": a list}, as data sets of several captions have it.
 
     Args:
       row: its cells.
       column: where the text is; by default text, caption, captions or sentence.
+
+    Raises:
+      UserError: a value that is no text.
     """
-    for name in (column,) if column else _TEXT_COLUMNS:
-        if text := _first_text(row.get(name)):
-            return text
-    return ""
+    for name in (column,) if column else TEXT_COLUMNS:
+        try:
+            if texts := tuple(_texts(row.get(name))):
+                return texts
+        except TypeError as error:
+            raise UserError(
+                f"column '{name}' holds {error}; give a text, a list of texts, or "
+                "nothing"
+            ) from None
+    return ()
 
 
-def _first_text(value: Any) -> str:
-    """Of a text, a sequence of texts, or {"text": either}."""
-    if isinstance(value, Mapping):
-        return _first_text(value.get("text"))
-    if isinstance(value, np.ndarray):
-        return _first_text(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return _first_text(value[0]) if value else ""
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return "" if value is None else str(value)
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, (np.ndarray, np.generic)):
+        yield from _texts(value.tolist())
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, Mapping) and "text" in value:
+        yield from _texts(value["text"])
+    elif isinstance(value, (Mapping, bool)):
+        raise TypeError(repr(value))
+    elif given(value) is not None:
+        yield str(value).strip()

@@ -127,7 +127,7 @@ class CaptionOptions:
 
     Attributes:
       from_labels: build texts from the labels, anew at every visit; otherwise
-        (or without labels) the record's own text is used.
+        (or without labels) the record's own text is used, of several any one.
       style, rho, max_phrases, tags: of the caption.
       attributes: what may be mentioned besides sex, age group, expression and age;
         empty for all.
@@ -146,7 +146,10 @@ class CaptionOptions:
 
     def text(self, record: Record, rng: np.random.Generator) -> str:
         if not (self.from_labels and record.labels):
-            return record.text or captions.unrelated(rng)
+            text, several = record.text, record.texts
+            if len(several) > 1:
+                text = several[int(rng.integers(len(several)))]
+            return text or captions.unrelated(rng)
         return captions.caption(
             record.labels,
             rng,
@@ -161,7 +164,7 @@ class CaptionOptions:
     def words(self, record: Record) -> str:
         """What the bag-of-words term asks for: of the labels, or of the own text."""
         if not (self.from_labels and record.labels):
-            return record.text
+            return " ".join(record.texts) or record.text
         return captions.word_bag(
             record.labels,
             expression=record.expression,

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptface_jax.core import trees
+from gptface_jax.core import locks, trees
 from gptface_jax.core.errors import UserError
 from gptface_jax.interop import state_dict, taming_config
 from gptface_jax.nn.adversary import Discriminator, DiscriminatorConfig
@@ -218,11 +218,14 @@ def save(
 def _write_both(path: pathlib.Path, state: dict[str, Any], text: str) -> pathlib.Path:
     """Checkpoint and YAML, complete or not at all."""
     targets = path, path.with_suffix(".yaml")
-    for target in targets:
-        if target.exists():
-            raise UserError(f"'{target}' already exists; choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as room:
+    lock = locks.held(f"{path}.lock", "exports", "choose another name")
+    with (
+        lock,
+        tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as room,
+    ):
+        for target in targets:
+            if target.exists():
+                raise UserError(f"'{target}' already exists; choose another name")
         partial = [pathlib.Path(room) / target.name for target in targets]
         state_dict.write(partial[0], state)
         partial[1].write_text(text)

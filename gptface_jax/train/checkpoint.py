@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import logging
 import pathlib
 import shutil
@@ -31,6 +32,9 @@ from gptface_jax.train.state import TrainState
 log = logging.getLogger(__name__)
 
 FORMAT = "gptface-train/1"
+# An extra file: JSON of fingerprints of what the run reads, by name. Where it is the
+# same, files may lie elsewhere; checkpoints of older versions have none.
+CONTENTS = "contents.json"
 _BEST = "best"  # the one metric stored with a checkpoint
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -209,7 +213,7 @@ class Checkpoints:
         except Exception as error:
             raise UserError(
                 f"checkpoint '{self.directory / str(step)}' cannot be read: "
-                f"{_reason(error)}; delete that folder to resume from an earlier one"
+                f"{_reason(error)}; move that folder away to resume from an earlier one"
             ) from error
         return TrainState(
             step=jax.device_put(np.int32(step), template.step.sharding),
@@ -388,20 +392,34 @@ def check_same_run(
 ) -> None:
     """Refuses to resume a checkpoint of another model, config or extra file.
 
+    What the run reads may lie elsewhere, if it is the same (`CONTENTS`). Where it lies
+    as before it may have changed, which is told: a picture that could not be read was
+    mended, say.
+
     Raises:
       UserError: names the first key or the first file that differs.
     """
-    difference = first_difference(meta["config"], config)
-    saved = meta["extra_files"]
-    odd = [n for n in sorted({*saved, *extra}) if saved.get(n) != extra.get(n)]
+    saved, files = dict(meta["extra_files"]), dict(extra)
+    there, here = (json.loads(f.pop(CONTENTS, b"null")) for f in (saved, files))
+    same = there is not None and there == here
+    difference = first_difference(meta["config"], config, moved=same)
+    odd = [n for n in sorted({*saved, *files}) if saved.get(n) != files.get(n)]
     if odd and not difference:
         difference = f"its {odd[0]} is not the one of this run"
+    if there and here and not same:
+        names = [n for n in {**there, **here} if there.get(n) != here.get(n)]
+        found = f"{', '.join(names)}: files were added, removed or altered"
+        if difference and not first_difference(meta["config"], config, moved=True):
+            difference += f", and not only moved ({found})"
+        elif not difference and jax.process_index() == 0:
+            log.warning("%s since step %d; going on", found, meta["step"])
     if meta["system"] != system:
         difference = f"system is {meta['system']!r} there and {system!r} here"
     if difference:
         raise UserError(
             f"'{where}' holds a checkpoint (step {meta['step']}) of another run: "
-            f"{difference}; use another --workdir or delete that one"
+            f"{difference}; use another --workdir, where "
+            f"--config.init_from='{where}' starts with the weights of this one"
         )
 
 

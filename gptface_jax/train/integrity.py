@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import zlib
+
+from gptface_jax.core import files
 
 FILE = "checksums.json"
 _CHUNK = 1 << 22
 # Orbax's own, which changes when a checkpoint gets its final name.
-_LEFT_OUT = (FILE, FILE + ".tmp", "_CHECKPOINT_METADATA")
+_LEFT_OUT = (FILE, "_CHECKPOINT_METADATA")
 
 
 def write(folder: pathlib.Path) -> None:
@@ -22,9 +23,7 @@ def write(folder: pathlib.Path) -> None:
     sums = {
         name: [path.stat().st_size, _crc(path)] for name, path in _files(folder).items()
     }
-    draft = folder / (FILE + ".tmp")
-    draft.write_text(json.dumps(sums))
-    os.replace(draft, folder / FILE)
+    files.write_text(folder / FILE, json.dumps(sums))
 
 
 def problem(folder: pathlib.Path) -> str | None:
@@ -39,15 +38,15 @@ def problem(folder: pathlib.Path) -> str | None:
         sums = json.loads(path.read_text())
     except (OSError, ValueError):
         return f"{FILE} cannot be read"
-    files = _files(folder)
+    present = _files(folder)
     for name, (expected, crc) in sums.items():
-        if name not in files:
+        if name not in present:
             return f"{name} is missing"
-        found = files[name].stat().st_size
+        found = present[name].stat().st_size
         if found != expected:
             return f"{name} has {found} of {expected} bytes"
         try:
-            if _crc(files[name]) != crc:
+            if _crc(present[name]) != crc:
                 return f"{name} has another checksum"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
@@ -57,7 +56,11 @@ def problem(folder: pathlib.Path) -> str | None:
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     found = (p for p in folder.rglob("*") if p.is_file())
     named = {p.relative_to(folder).as_posix(): p for p in sorted(found)}
-    return {n: p for n, p in named.items() if n not in _LEFT_OUT}
+    return {
+        n: p
+        for n, p in named.items()
+        if n not in _LEFT_OUT and not n.endswith(files.PARTIAL)
+    }
 
 
 def _crc(path: pathlib.Path) -> str:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from gptface_jax.core import trees, types
+from gptface_jax.core import files, locks, trees, types
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.train import (
     checkpoint,
@@ -25,6 +25,7 @@ from gptface_jax.train import (
     sharding,
     state,
     step,
+    work_folder,
 )
 from gptface_jax.train.host import Prefetch, Profile, StopSignal
 from gptface_jax.train.settings import plain, read_settings
@@ -45,6 +46,7 @@ def train(
     extra_files: Mapping[str, bytes] | None = None,
     initial_params: Callable[[], Mapping[str, Any]] | None = None,
     samples: Samples | None = None,
+    lock: locks.Lock | None = None,
     progress: bool = True,
 ) -> state.TrainState:
     """Trains `system` to `config.total_steps`, resuming what `workdir` holds.
@@ -65,6 +67,7 @@ def train(
         `state.start_from`.
       samples: (params, state) -> pictures uint8 [H,W,3] by name, of what the model does
         with held-out examples; called by all processes, kept by process 0.
+      lock: of the work folder, where the caller holds it (`work_folder.held`).
       progress: whether process 0 shows a bar.
 
     Returns:
@@ -72,14 +75,15 @@ def train(
       early (after its step, with a checkpoint).
 
     Raises:
-      UserError: a wrong config, a work folder of another run or that cannot be
-        written, data that ends early, or a metric that is not finite: one of
-        training (the update is not applied) or a held-out one (nothing is saved
-        for that step).
+      UserError: a wrong config, a work folder of another run, in which another
+        process trains or that cannot be written, data that ends early, or a metric
+        that is not finite: one of training (the update is not applied) or a held-out
+        one (nothing is saved for that step).
     """
     settings = read_settings(config)
     mesh, rules = sharding.open_mesh(settings.mesh)
     with sharding.in_force(mesh, rules), contextlib.ExitStack() as resources:
+        lock = lock or resources.enter_context(work_folder.held(workdir))
         run = _Run(
             config,
             system,
@@ -90,6 +94,7 @@ def train(
             extra_files or {},
             initial_params,
             samples,
+            lock,
             resources,
         )
         with StopSignal() as stop:
@@ -111,13 +116,14 @@ class _Run:
         extra_files,
         initial_params,
         samples,
+        lock,
         resources,
     ):
         self.config = plain(config)
         self.program = program.Program(config, system, mesh, rules)
         self.settings = settings = self.program.settings
         self.system, self.mesh, self.rules = system, mesh, rules
-        self.workdir = pathlib.Path(workdir)
+        self.workdir, self.lock = pathlib.Path(workdir), lock
         self.eval_batches = eval_batches if system.eval_fns else None
         self.extra_files, self.samples = extra_files, samples
         checkpoint.repair(workdir)
@@ -168,7 +174,7 @@ class _Run:
     def _open_writers(self, resources) -> None:
         try:
             text = json.dumps(self.config, indent=2)
-            (self.workdir / "config.json").write_text(text + "\n")
+            files.write_text(self.workdir / "config.json", text + "\n")
         except OSError as error:
             raise UserError(
                 f"cannot write in '{self.workdir}': {error.strerror or error}; choose "
@@ -516,6 +522,7 @@ class _Run:
 
     def _save(self, done: int, values: Mapping[str, float]) -> None:
         """Saves, unless something in the state is not finite."""
+        self.lock.check()
         finite = trees.flatten(jax.device_get(_finite_leaves(self.state)))
         bad = [name for name, ok in finite.items() if not ok]
         if bad:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from gptface_jax.core import types
+from gptface_jax.core import files, types
 from gptface_jax.core.errors import UserError
 
 
@@ -118,9 +118,7 @@ class JsonLines:
             self.close()
         try:
             if self.path.exists():
-                kept = self.path.with_name(self.path.name + ".tmp")
-                kept.write_text("".join(_lines_up_to(self.path, step)))
-                os.replace(kept, self.path)
+                files.write_text(self.path, "".join(_lines_up_to(self.path, step)))
             self.file = open(self.path, "a", encoding="utf-8")
         except OSError as error:
             raise _unwritable(self.path, error) from error

@@ -30,12 +30,17 @@ RESUMABLE = (
     "early_stop",
     "profile_steps",
     "mesh",
+    "init_from",  # read by a new run only
     "bad_batch",
     "spike",
     "data.workers",
     "data.tokenizer",
     "model.layout.multiple_of",
 )
+# Where something lies, below these: it may be moved, if what it holds is known to be
+# the same (`checkpoint.CONTENTS`).
+_LOCATED = ("data.", "objective.perceptual.")
+_LOCATIONS = ("path", "data_dir", "vocab")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,16 +230,32 @@ def flat_config(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def first_difference(saved: Any, current: Any) -> str | None:
+def _anywhere(key: str, value: Any) -> Any:
+    """A value without what it says of places."""
+    if isinstance(value, Mapping):
+        return {k: _anywhere(f"{key}.{k}", v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_anywhere(key, part) for part in value]
+    located = key.startswith(_LOCATED) and key.rpartition(".")[2] in _LOCATIONS
+    return "" if located else value
+
+
+def first_difference(saved: Any, current: Any, moved: bool = False) -> str | None:
     """ "key: saved value -> current value" of the first difference, else None.
 
     Keys in `RESUMABLE` are not compared.
+
+    Args:
+      saved, current: two configs.
+      moved: whether files may lie elsewhere.
     """
     old, new = flat_config(saved), flat_config(current)
     for key in [*old, *(k for k in new if k not in old)]:
         if any(key == name or key.startswith(f"{name}.") for name in RESUMABLE):
             continue
         before, after = old.get(key, "not set"), new.get(key, "not set")
+        if moved and _anywhere(key, before) == _anywhere(key, after):
+            continue
         if before != after:
             return f"{key} is {before!r} there and {after!r} here"
     return None

@@ -1,5 +1,6 @@
 """Many edits at once: the same as alone, resumable, whatever the jobs beside."""
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ import simulated_devices
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import batch
+from gptface_jax.apps import batch, pictures
+from gptface_jax.core import locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
 
@@ -193,8 +195,11 @@ def test_the_command_line(tiny, photos, tmp_path, gptface_command, capsys):
     assert "1 jobs failed" in capsys.readouterr().err
     assert len(list(out.glob("*.jpg"))) == 4
     (photos / "face4.png").unlink()
+    (photos / "face5.heic").touch()
     assert gptface_command(*command, "--out", out) == 0
-    assert "0 done, 0 failed, 4 finished before" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "0 done, 0 failed, 4 finished before" in said.out
+    assert f"'{photos}': skipped: 1 .heic" in said.err
     for wrong, said in (
         (("--out", out, "--jobs", photos / "none.jsonl"), "No such file"),
         (("--out", out, "--batch-size", 0), "batch_size is 0"),
@@ -250,7 +255,7 @@ def test_any_names_of_a_folder_make_ids(photos):
     names = [job.name for job in batch.read_jobs(photos, "edit", {"text": "x"})]
     assert not any(job.error for job in batch.read_jobs(photos, "edit", {"text": "x"}))
     assert sorted(names) == sorted([
-        "DSC1", "IMG-1", f"IMG-1-{names.index('IMG-1') + 2}", "j-rgen", "face0",
+        "DSC1", "IMG-1", f"IMG-1-{names.index('IMG-1') + 2}", "j\u00fcrgen", "face0",
         "face1.jpg", "face1.png", "face2", "face3", "face4",
     ])  # fmt: skip
 
@@ -290,3 +295,64 @@ def test_another_precision_is_another_result(model, tiny, photos, tmp_path):
     again = {"done": 0, "failed": 0, "skipped": 1}
     assert run(rough, jobs[:1], tmp_path / "out")["done"] == 1
     assert run(rough, jobs[:1], tmp_path / "out") == again
+
+
+def test_two_commands_into_one_folder(model, photos, tmp_path):
+    jobs = batch.read_jobs(photos, "edit", {"text": "a", "region": "hat", **QUICK})
+    out = tmp_path / "out"
+    with locks.held(out / "results.lock", "runs jobs", "wait"):
+        with pytest.raises(UserError, match="in use: process .*to another folder"):
+            run(model, jobs[:1], out)
+        names = {p.name for p in out.iterdir()}
+        assert names == {"results.lock", "results.lock.json"}
+    assert run(model, jobs[:1], out)["done"] == 1
+    assert {p.suffix for p in out.iterdir()} == {".png", ".json", ".jsonl"}
+
+
+def test_two_writers_of_one_picture_do_not_meet(tmp_path):
+    """The name of the unfinished file was the same for both."""
+    path = tmp_path / "a.png"
+    images = [np.full((300, 300, 3), value, np.uint8) for value in (0, 255)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: pictures.save(images[i % 2], path), range(64)))
+    found = np.asarray(Image.open(path))
+    assert any((found == image).all() for image in images)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_names_of_any_script_stay_and_the_source_is_named(model, photos, tmp_path):
+    for i, name in enumerate(("\u5f20\u4e09", "\u674e\u56db", "\u0939\u093f\u0928")):
+        (photos / f"face{i}.png").rename(photos / f"{name}.png")
+    (photos / "face3.png").rename(photos / f"{'x' * 80}{chr(0x5F20) * 50}.png")
+    (photos / "face4.png").rename(photos / "Ju\u0308rgen.png")  # as macOS stores it
+    jobs = batch.read_jobs(photos, "edit", {"text": "a", "region": "hat", **QUICK})
+    names = [job.name for job in jobs]
+    assert names[0] == "J\u00fcrgen" and len(set(names)) == 5
+    assert {"\u5f20\u4e09", "\u674e\u56db", "\u0939\u093f\u0928"} < set(names)
+    assert not any(job.error for job in jobs)
+    assert max(len(name.encode()) for name in names) <= 190
+    out = tmp_path / "out"
+    assert run(model, jobs[:3], out) == {"done": 3, "failed": 0, "skipped": 0}
+    source = {"image": "Ju\u0308rgen.png"}
+    assert rows(out)["J\u00fcrgen"]["source"] == source
+    assert json.loads((out / "J\u00fcrgen.json").read_text())["source"] == source
+    assert run(model, jobs[:3], out)["skipped"] == 3
+    # The same id and the same file in either form.
+    line = {"text": "a", "region": "hat", "image": "J\u00fcrgen.png"}
+    first, second = {**line, "id": "J\u00fcrgen"}, {**line, "id": "Ju\u0308rgen"}
+    (job,) = batch.read_jobs(jobs_file(photos, first), "edit")
+    assert os.path.isfile(job.values["image"])
+    with pytest.raises(UserError, match="two jobs of .* have the id"):
+        batch.read_jobs(jobs_file(photos, first, second), "edit")
+    for wrong in ("-a", "a/b", "a b", "\u5f20" * 70, ""):
+        (job,) = batch.read_jobs(jobs_file(photos, {**line, "id": wrong}), "edit")
+        assert "names no file" in job.error, wrong
+
+
+def test_a_folder_of_more_than_photos(photos):
+    for name in ("._face0.png", ".DS_Store", "notes.txt", "new.heic"):
+        (photos / name).touch()
+    for name in ("__MACOSX", "album.jpg"):
+        (photos / name).mkdir()
+    jobs = batch.read_jobs(photos, "edit", {"text": "a"})
+    assert [job.name for job in jobs] == [f"face{i}" for i in range(5)]

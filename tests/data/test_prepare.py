@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from gptface_jax.cli.main import main
+from gptface_jax.core import locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import prepare, sources, transforms
 
@@ -40,6 +41,14 @@ def test_it_goes_on_with_the_shards_that_are_missing(prepared, tmp_path):
     manifest = prepare.prepare(SPEC, tmp_path, workers=1, shard_size=2, progress=False)
     assert manifest["num_records"] == 5
     assert (tmp_path / done.name).stat().st_mtime_ns == before
+
+
+def test_two_in_one_folder(tmp_path):
+    with locks.held(tmp_path / "out" / locks.NAME, "prepares", "wait"):
+        before = sorted(p.name for p in (tmp_path / "out").iterdir())
+        with pytest.raises(UserError, match="in use: process .* choose another --out"):
+            prepare.prepare(SPEC, tmp_path / "out", workers=1, progress=False)
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == before
 
 
 def test_refusals(prepared, tmp_path):

@@ -60,7 +60,9 @@ def test_folder_with_csv(photos):
     source = sources.open_source({"kind": "folder", "path": photos})
     assert grey(source[0]) == 40 and source[0].labels == {"Eyeglasses": 1.0}
     (photos / "metadata.csv").write_text("name,text\n4.png,four\n")
-    with pytest.raises(UserError, match="metadata.csv' row 2 has no 'file_name'"):
+    with pytest.raises(
+        UserError, match="metadata.csv' line 2: there is no 'file_name'"
+    ):
         sources.open_source({"kind": "folder", "path": photos})
 
 
@@ -99,10 +101,10 @@ def test_split_of_a_folder_with_one_table_or_none(photos):
 def test_faulty_metadata_is_named_with_its_row(photos):
     table = photos / "metadata.jsonl"
     for line, said in (
-        ("{'file_name': '1.png'}", "row 2 is not JSON"),
-        ("[1]", "row 2 is no JSON object"),
-        ('{"text": "x"}', "row 2 has no 'file_name'"),
-        ('{"file_name": null}', "row 2 has no 'file_name'"),
+        ("{'file_name': '1.png'}", "line 2 is not JSON"),
+        ("[1]", "line 2 is no JSON object"),
+        ('{"text": "x"}', "line 2: there is no 'file_name'"),
+        ('{"file_name": null}', "line 2: there is no 'file_name'"),
     ):
         table.write_text('{"file_name": "0.png"}\n' + line + "\n")
         with pytest.raises(UserError, match=f"metadata.jsonl' {said}") as caught:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from gptface_jax.core import locks
+
 pytest.importorskip("submitit")
 JUDGE = "configs/judge/faces64.py:tiny"
 # Narrow enough for the tiny form: the points' own widths are those of 64 px.
@@ -75,6 +77,13 @@ def test_bad_sweeps_are_explained(root, tmp_path):
     assert "defines no get_sweep" in done.stderr
     done = sweep(root, tmp_path / "out", "--config.total_step=1", status=2)
     assert "total_step" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_sweeps_into_one_folder(root, tmp_path):
+    with locks.held(tmp_path / "out" / "sweep.lock", "sweeps", "wait"):
+        done = sweep(root, tmp_path / "out", *SMALL, status=2)
+    assert "in use: process" in done.stderr and "another --out" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,350 @@
+"""A folder of pictures: which files count, and what is known of each."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+import posixpath
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gptface_jax.core.errors import Missing, UserError, nearest
+from gptface_jax.data import fingerprint, tables
+from gptface_jax.data.record import Record
+
+ENDINGS = tuple(
+    ".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif".split()
+)  # fmt: skip
+# Pictures that are counted where they are passed over.
+_UNREADABLE = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2")
+# Of several in one folder the last one counts.
+_TABLES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What lies in a folder; names are as seen from it, with "/".
+
+    Attributes:
+      pictures: in order of their parts.
+      others: all further files but hidden ones.
+      skipped: what looks like pictures and is none, or cannot be read: kind -> count.
+    """
+
+    pictures: tuple[str, ...]
+    others: frozenset[str]
+    skipped: Mapping[str, int]
+
+    def skipped_words(self) -> str:
+        """ "3 .heic, 2 hidden", or ""."""
+        return ", ".join(f"{n} {kind}" for kind, n in sorted(self.skipped.items()))
+
+
+def listing(folder: str | os.PathLike, deep: bool = True) -> Listing:
+    """The files of a folder.
+
+    Left out is what begins with "." or "__", as file or as folder above it: other
+    programs put such copies and thumbnails beside pictures (._a.jpg, __MACOSX,
+    .ipynb_checkpoints). So are folders and devices that are called like pictures.
+
+    Args:
+      folder: it exists.
+      deep: also all folders below.
+    """
+    root = pathlib.Path(folder)
+    pictures, others, skipped = [], set(), collections.Counter()
+    for place, below, names in os.walk(root):
+        below[:] = [n for n in below if deep and not n.startswith((".", "__"))]
+        for name in names:
+            path = pathlib.Path(place, name)
+            ending, shown = path.suffix.lower(), path.relative_to(root).as_posix()
+            if name.startswith((".", "__")):
+                skipped["hidden"] += ending in ENDINGS
+            elif ending in ENDINGS and path.is_file():
+                pictures.append(shown)
+            elif ending in (*ENDINGS, *_UNREADABLE):
+                skipped["no files" if ending in ENDINGS else ending] += 1
+            else:
+                others.add(shown)
+        if not deep:
+            break
+    pictures.sort(key=lambda name: name.split("/"))
+    return Listing(tuple(pictures), frozenset(others), +skipped)
+
+
+def normal(name: str) -> str:
+    """A name as it compares: composed letters, whichever way a system stores them."""
+    return unicodedata.normalize("NFC", name)
+
+
+def resolve(base: pathlib.Path, name: str) -> pathlib.Path:
+    """The file below `base` that a name means, which may be of another normal form.
+
+    One with "\\" between folders is found too. What is not there comes back as it is.
+    """
+    for given in (name, name.replace("\\", "/")):
+        path = base / given
+        if path.exists():
+            return path
+        found = base
+        for part in pathlib.PurePath(given).parts:
+            there = found / part
+            if not there.exists() and found.is_dir():
+                same = (n for n in os.listdir(found) if normal(n) == normal(part))
+                there = found / next(same, part)
+            found = there
+        if found.exists():
+            return found
+    return base / name
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of one picture.
+
+    Attributes:
+      name: of its file, as seen from the root.
+      texts, labels, expression, identity: as in `Record`.
+      caption: a file of texts, one a line, as seen from the root; "" for none.
+    """
+
+    name: str
+    texts: tuple[str, ...] = ()
+    labels: Mapping[str, float] | None = None
+    expression: str = ""
+    identity: Any = None
+    caption: str = ""
+
+
+class Folder(Sequence):
+    """A folder of pictures, with a table or texts beside them if there are any.
+
+    The table is metadata.jsonl, metadata.csv or metadata.parquet, by the Hugging Face
+    imagefolder convention: every row names its picture in `file_name`, as seen from the
+    table's own folder; `text` (or `caption`) and CelebA-named columns are read too.
+    Tables may lie in subfolders instead. Beside 0.jpg a file 0.txt, as trainers of
+    diffusion models have it, holds a text a line; it counts where the row has none, or
+    where there is no row. With a table, pictures with neither are left out; without
+    one and without texts, text = "".
+
+    Args:
+      path: the folder.
+      split: name of a subfolder, to use that alone.
+      text_column: name; the text defaults to text or caption.
+
+    Raises:
+      UserError: no pictures, or a table with a fault; the line is named.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        split: str | None = None,
+        text_column: str | None = None,
+    ):
+        self.root, self.text_column = pathlib.Path(path).expanduser(), text_column
+        if not self.root.exists():
+            raise Missing(f"folder '{path}' does not exist; check the path")
+        if not self.root.is_dir():
+            raise UserError(f"'{path}' is a file; give the folder that holds pictures")
+        parts = sorted(f.name for f in self.root.iterdir() if f.is_dir())
+        if split and split not in parts:
+            raise UserError(
+                f"folder '{path}' has no subfolder '{split}' that could be the split; "
+                "it has: " + (", ".join(parts[:20]) or "none")
+            )
+        reader = _Reader(self.root, split, text_column)
+        self.rows = reader.rows()
+        self._summary, self._tables = reader.summary(self.rows), reader.tables()
+        if not self.rows:
+            skipped = reader.found.skipped_words()
+            raise UserError(
+                f"folder '{self.root / (split or '')}' holds no picture ({ENDINGS})"
+                + (f"; skipped: {skipped}" if skipped else "")
+            )
+
+    def summary(self) -> str:
+        """One line: how many pictures, and what of the folder is not used."""
+        return self._summary
+
+    def fingerprint(self) -> str:
+        """16 hex digits that stay the same wherever the folder lies."""
+        captions = {row.caption for row in self.rows if row.caption}
+        names = [*(row.name for row in self.rows), *sorted(captions)]
+        return fingerprint.many_files(self.root, names, self._tables)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Record:
+        row = self.rows[index]
+        path = self.root / row.name
+        if not path.is_file():
+            raise UserError(f"picture '{path}' does not exist any more")
+        texts = row.texts
+        if row.caption and not texts:
+            texts = _lines(self.root / row.caption)
+        return Record(
+            image=path.read_bytes(),
+            text=next(iter(texts), ""),
+            texts=texts if len(texts) > 1 else (),
+            labels=row.labels,
+            expression=row.expression,
+            identity=row.identity,
+            source=f"{self.root.name}/{row.name}",
+        )
+
+
+def _lines(path: pathlib.Path) -> tuple[str, ...]:
+    """The texts of a caption file, one a line."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"'{path}' is not UTF-8 text; save it as UTF-8") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+class _Reader:
+    """Reads a folder once, and counts what it does not use."""
+
+    def __init__(self, root: pathlib.Path, split: str | None, text_column: str | None):
+        self.root, self.text_column = root, text_column
+        self.found = listing(root)
+        self.within = f"{split}/" if split else ""
+        self.names = {normal(name): name for name in self.found.pictures}
+        self.columns: set[str] = set()
+        self.unused: list[str] = []  # tables beside those that count
+        self.without_row = 0
+
+    def rows(self) -> list[Row]:
+        rows = [row for table in self.tables() for row in self._of(table)]
+        if self.text_column and self.text_column not in self.columns:
+            raise UserError(
+                f"no table in '{self.root}' has a column '{self.text_column}'"
+                f"{nearest(self.text_column, self.columns)}; set text_column to one of "
+                + (", ".join(sorted(self.columns)) or "those of a metadata.jsonl")
+            )
+        seen = {row.name for row in rows}
+        for name in self.found.pictures:
+            if not name.startswith(self.within) or name in seen:
+                continue
+            caption = self._caption(name)
+            if caption or not self.columns:
+                rows.append(Row(name, caption=caption))
+            else:
+                self.without_row += 1
+        return rows
+
+    def tables(self) -> list[str]:
+        """One a folder, of the split or in the root."""
+        chosen: dict[str, str] = {}
+        self.unused = []
+        for name in _TABLES:
+            for path in self.found.others:
+                place, base = posixpath.split(path)
+                if base == name and (not place or f"{path}".startswith(self.within)):
+                    if place in chosen:
+                        self.unused.append(chosen[place])
+                    chosen[place] = path
+        return [chosen[place] for place in sorted(chosen, key=lambda p: p.split("/"))]
+
+    def _of(self, table: str) -> list[Row]:
+        rows, path = [], self.root / table
+        for line, cells in tables.read_rows(path):
+            self.columns |= set(cells)
+            try:
+                name = self._picture(posixpath.dirname(table), cells.get("file_name"))
+                if not name.startswith(self.within):
+                    continue  # of another split
+                texts = tables.texts_from(cells, self.text_column)
+                identity = tables.given(cells.get("identity"))
+                if identity is None:
+                    identity = tables.given(cells.get("person"))
+                row = Row(
+                    name,
+                    texts,
+                    tables.labels_from(cells),
+                    str(tables.given(cells.get("expression")) or ""),
+                    identity,
+                    "" if texts else self._caption(name),
+                )
+            except UserError as error:
+                raise UserError(f"'{path}' line {line}: {error}") from None
+            rows.append(row)
+        self.columns.add("file_name")  # also of an empty table
+        return rows
+
+    def _picture(self, place: str, given: Any) -> str:
+        """The name of a row's picture, as it is on the disk."""
+        if not (given and isinstance(given, str)):
+            raise UserError("there is no 'file_name'; add it")
+        for name in (given, given.replace("\\", "/")):
+            path = posixpath.normpath(posixpath.join(place, name))
+            if normal(path) in self.names:
+                return self.names[normal(path)]
+            if not path.startswith(self.within) or (self.root / path).is_file():
+                return path
+        raise UserError(f"there is no picture '{given}'; correct file_name")
+
+    def _caption(self, picture: str) -> str:
+        """The file of texts beside a picture, or ""."""
+        path = os.path.splitext(picture)[0] + ".txt"
+        held = path in self.found.others and (self.root / path).stat().st_size
+        return path if held else ""
+
+    def summary(self, rows: Sequence[Row]) -> str:
+        pictures = len({row.name for row in rows}) + self.without_row
+        bare = sum(not (row.texts or row.labels or row.caption) for row in rows)
+        return told(
+            self.root / self.within,
+            pictures,
+            {"without a row, left out": self.without_row, BARE: bare},
+            tables.ignored(self.columns, "file_name", self.text_column),
+            self.unused,
+            self.found.skipped_words(),
+        )
+
+
+BARE = "without text or labels"
+
+
+def _hinted(column: str) -> str:
+    """A column's name, with that of CelebA where only capital letters differ."""
+    names = {name.lower(): name for name in tables.CELEBA_ATTRIBUTES}
+    known = names.get(column.lower().replace(" ", "_"))
+    return f"{column} (did you mean {known!r}?)" if known else column
+
+
+def told(
+    place: Any,
+    pictures: int,
+    counts: Mapping[str, int],
+    ignored: Sequence[str],
+    unused: Sequence[str] = (),
+    skipped: str = "",
+) -> str:
+    """One line on what was found and what is not used.
+
+    Args:
+      place: where.
+      pictures: how many.
+      counts: words -> how many of them are so.
+      ignored: columns of which nothing is taken.
+      unused: files of which nothing is taken.
+      skipped: words.
+    """
+    facts = [f"{pictures} photos"]
+    facts += [f"{count} {words}" for words, count in counts.items() if count]
+    said = ", ".join(facts)
+    if ignored:
+        said += "; columns ignored: " + ", ".join(map(_hinted, ignored))
+    if unused:
+        said += "; tables ignored: " + ", ".join(unused)
+    if skipped:
+        said += f"; skipped: {skipped}"
+    if ignored or any(counts.values()):
+        said += f" (understood: {tables.UNDERSTOOD}; texts in 0.txt beside 0.jpg)"
+    return f"'{place}': {said}"
