@@ -4,7 +4,8 @@
 ":lfw_all" from these all forty attributes. ":features" learns forty attributes of
 both kinds of faces; its feature maps compare pictures when a VQGAN is trained
 (`configs/vqgan/faces64.py:gan`), so it must not judge that VQGAN. ":masks" tells faces
-with a face mask from those without.
+with a face mask from those without, ":happiness" happy ones from others by the labels
+that people gave to `faces`; its photographs are grey and cropped tightly.
 """
 
 from configs import base
@@ -38,6 +39,7 @@ ATTRIBUTES = {
     "lfw_all": ALL,
     "features": ALL,
     "masks": ("Wearing_Mask",),
+    "happiness": ("Smiling",),
     "tiny": SYNTHETIC,
 }
 
@@ -48,6 +50,15 @@ def masks(split):
         "path": "../shared/data/masks",
         "split": split,
         "classes": {"Wearing_Mask": "label=mask"},
+    }
+
+
+def happiness(split):
+    return {
+        "kind": "parquet",
+        "path": "../shared/data/faces",
+        "split": split,
+        "classes": {"Smiling": "expression=happiness"},
     }
 
 
@@ -87,6 +98,13 @@ def get_config(arg: str = "synthetic"):
         config.total_steps = 400
         config.eval_every = config.checkpoint_every = 100
         config.data.train, config.data.eval = masks("train"), masks("validation")
+    if arg == "happiness":
+        config.total_steps = 600
+        config.eval_every = config.checkpoint_every = 100
+        config.data.train, config.data.eval = (
+            happiness("train"),
+            happiness("validation"),
+        )
     if arg == "tiny":
         base.tiny(config)
         config.model.resolution = 32
