@@ -1,60 +1,67 @@
-"""The same edits of drawn faces upright and turned, shifted, shrunk (G17).
+"""The same edit of photographs as they are and turned, shifted, shrunk (G17).
 
-    python benchmarks/unaligned.py --judge runs/judge_synthetic --limit 64
+    gptface train --config configs/judge/faces64.py:happiness \\
+        --workdir runs/judge_happiness
+    python benchmarks/unaligned.py --judge runs/judge_happiness \\
+        --images ../shared/data/portraits --sheet portraits.png
+    python benchmarks/unaligned.py --judge runs/judge_happiness \\
+        --images ../shared/data/lfw_attributes --limit 64
 
-Faces are drawn at 128 px and moved about the middle; the region moves with them. After
-the edit the picture is moved back, for the judge knows upright faces only. Upright ones
-are resampled as often. Shares of edits in which the judge sees the attribute.
+`gptface edit --region mouth` with the sentence that asks for a smile and with its
+opposite, nothing else said: the face is found, or (align=False) the middle square is
+taken for one. Pictures are moved about their middle on a canvas of their own size. The
+judge sees each result in grey, with the face where its own pictures (--like) show it:
+that place is found in the picture before anything is done to it, never in the result.
+Shares of edits in which the judge sees a smile; p of asked against opposite.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import pathlib
 
 import numpy as np
 import tables
-from PIL import Image
+import tqdm
 
 import gptface_jax
 from gptface_jax.apps import evaluation, networks, pictures
-from gptface_jax.data import captions, image, probe, regions
-from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions, image, sources
+from gptface_jax.data.geometry import Similarity
 from gptface_jax.evaluate import edits
+from gptface_jax.pipelines import faces, upright
+from gptface_jax.pipelines.framing import View
 
-SIDE = 128
-# Name -> (degrees, shift right and down as shares of the side, scale).
+# Name -> (degrees clockwise, shift right and down as shares of the side, scale).
 MOVES = {
-    "upright": (0, 0, 0, 1.0),
+    "as it is": (0, 0, 0, 1.0),
     "turned 10 degrees": (10, 0, 0, 1.0),
     "turned 25 degrees": (25, 0, 0, 1.0),
-    "shifted 8 %": (0, 0.08, 0.06, 1.0),
+    "turned 45 degrees": (-45, 0, 0, 1.0),
+    "shifted 8 % and 6 %": (0, 0.08, 0.06, 1.0),
     "four fifths the size": (0, 0, 0, 0.8),
-    "all of it": (12, 0.06, -0.05, 0.85),
+    "two fifths the size": (0, 0, 0, 0.4),
+    "12 degrees, shifted, 85 %": (12, 0.06, -0.05, 0.85),
 }
+ARMS = {"face found": True, "middle square": False}
 
 
-def moved(picture: np.ndarray, move, back: bool = False) -> np.ndarray:
-    """Resampled about the middle; borders repeat."""
+def way_of(move: tuple[float, ...], size: tuple[int, int]) -> Similarity:
+    """The move of a picture (H, W) about its middle."""
     degrees, right, down, scale = move
-    angle = np.deg2rad(degrees)
-    turn = scale * np.array(
-        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    )
-    middle, shift = np.full(2, SIDE / 2), SIDE * np.array([right, down])
-    # Pillow asks where each pixel of the result comes from.
-    source = turn if back else np.linalg.inv(turn)
-    offset = (
-        middle + shift - turn @ middle if back else middle - source @ (middle + shift)
-    )
-    pad = SIDE // 2
-    padded = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
-    offset = offset + pad
-    coefficients = (*source[0], offset[0], *source[1], offset[1])
-    return np.asarray(
-        Image.fromarray(padded).transform(
-            (SIDE, SIDE), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-        )
-    )
+    angle = np.radians(degrees)
+    turn = Similarity(scale * np.cos(angle), scale * np.sin(angle))
+    middle = np.array(size[::-1]) / 2
+    target = middle + max(size) * np.array([right, down])
+    return Similarity(turn.a, turn.b, *(target - turn.points(middle)))
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+    """Luma in all three channels."""
+    luma = picture.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+    return np.repeat(np.round(luma).astype(np.uint8)[..., None], 3, 2)
 
 
 def main() -> None:
@@ -64,63 +71,81 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
     parser.add_argument("--judge", required=True)
-    parser.add_argument("--limit", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=77)
-    parser.add_argument("--attributes", nargs="+", default=probe.ATTRIBUTES)
-    parser.add_argument("--guidance", default="none")
-    parser.add_argument("--cfg", type=float, default=1.0)
-    parser.add_argument("--sheet", help="picture of the first edits")
+    parser.add_argument("--images", required=True, help="Parquet folder, split test")
+    parser.add_argument("--like", default="../shared/data/faces")
+    parser.add_argument("--limit", type=int, default=80)
+    parser.add_argument("--seed", type=int, default=0, help="of the first edit")
+    parser.add_argument("--moves", nargs="+", choices=tuple(MOVES), default=list(MOVES))
+    parser.add_argument("--sheet", help="the edits of the first move as a picture")
+    parser.add_argument("--out", help="the figures as JSON")
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     judge = evaluation.Judge(networks.open_network(options.judge, "judge"))
-    faces = SyntheticFaces(size=SIDE, count=options.limit, seed=options.seed)
-    records = [faces[i] for i in range(options.limit)]
-    rows, shown, said = [["", "asked", "opposite", "gap", "p"]], [], []
+    like = sources.Parquet(options.like, split="validation")
+    known = [like[i] for i in range(min(256, len(like)))]
+    frame = np.array(upright.measure_frame(known)["frame"])
+    male = {"Male": "sex=male"} if "portraits" in options.images else None
+    records = sources.Parquet(options.images, split="test", classes=male)
+    photos, places, texts = [], [], []
+    for record in (records[i] for i in range(min(options.limit, len(records)))):
+        photo = image.decode(record.image)
+        face = faces.largest(faces.find(photo))
+        if face is None:
+            continue
+        view = View.upright(face.five, frame, photo.shape[:2])
+        photos.append(photo)
+        places.append(view.way.scaled(judge.size / view.side))
+        told = captions.edit_text, "Smiling", record.labels
+        texts.append({p: told[0](told[1], p, told[2]) for p in (True, False)})
 
-    def judged(results, move, column):
-        back = [moved(r, move, back=True) for r in results]
-        small = np.stack([image.resize(b, (judge.size,) * 2) for b in back])
-        return judge(small)[:, column]
+    def judged(shots, moves):
+        small = [
+            grey(move.inverse.then(place).image(shot, (judge.size,) * 2))
+            for shot, move, place in zip(shots, moves, places)
+        ]
+        return judge(np.stack(small))[:, judge.attributes.index("Smiling")]
 
-    for name, move in MOVES.items():
-        photos = [moved(r.image, move) for r in records]
-        verdicts = {True: [], False: []}
-        for place, attribute in enumerate(options.attributes):
-            column = judge.attributes.index(attribute)
-            mask = regions.region_mask(regions.OF_ATTRIBUTE[attribute], SIDE)
-            white = np.repeat(255 * mask[..., None].astype(np.uint8), 3, 2)
-            mask = moved(white, move)[..., 0] > 127
+    still = [Similarity()] * len(photos)
+    print(f"{len(photos)} pictures, smiling before: {judged(photos, still).mean():.3f}")
+    rows, shown = [["", "", "asked", "opposite", "gap", "p"]], []
+    for name in options.moves:
+        moves = [way_of(MOVES[name], photo.shape[:2]) for photo in photos]
+        moved = [
+            photo if name == "as it is" else move.image(photo, photo.shape[:2])
+            for photo, move in zip(photos, moves)
+        ]
+        for arm, align in ARMS.items():
+            verdicts = {}
             for present in (True, False):
-                results = [
-                    model.edit(
-                        photo,
-                        captions.edit_text(
-                            attribute, present, record.labels,
-                            np.random.default_rng([options.seed, i, place]),
-                        ),
-                        mask=255 * mask.astype(np.uint8),
-                        crop=(0, 0, SIDE, SIDE),
-                        seed=i,
-                        samples=1,
-                        guidance=options.guidance,
-                        cfg=options.cfg,
-                    ).image
-                    for i, (photo, record) in enumerate(zip(photos, records))
-                ]  # fmt: skip
-                results = [np.asarray(r) for r in results]
-                verdicts[present].append(judged(results, move, column))
-                shown.append(results[place])
-                said.append(f"{name}: {'+' if present else '-'} {attribute}")
-        asked, opposite = (np.concatenate(verdicts[p]) for p in (True, False))
-        rates = edits.rates(asked, opposite, asked)
-        figures = rates.asked, rates.opposite, rates.gap
-        rows.append([name, *(f"{x:.3f}" for x in figures), f"{rates.p_value:.0e}"])
-        print(rows[-1], flush=True)
-    count = len(options.attributes)
-    print(f"{options.limit} faces x {count} attributes, guidance {options.guidance}")
+                bar = tqdm.tqdm(moved, desc=f"{name}, {arm}", unit="edit")
+                results, failed = [], 0
+                for i, photo in enumerate(bar):
+                    try:
+                        edit = model.edit(
+                            photo, texts[i][present], region="mouth", align=align,
+                            seed=options.seed + i,
+                        )  # fmt: skip
+                        results.append(np.asarray(edit.image))
+                    except UserError:  # no face was found
+                        results.append(photo)
+                        failed += 1
+                verdicts[present] = judged(results, moves)
+                if name == options.moves[0]:
+                    shown.append(results)
+                if failed:
+                    print(f"{failed} without a face: {name}")
+            rates = edits.rates(verdicts[True], verdicts[False], verdicts[True])
+            figures = (f"{x:.3f}" for x in (rates.asked, rates.opposite, rates.gap))
+            rows.append([name, arm, *figures, f"{rates.p_value:.0e}"])
+            print("  ".join(rows[-1]), flush=True)
+            if options.out:
+                pathlib.Path(options.out).write_text(json.dumps(rows, indent=1) + "\n")
     print(tables.aligned(rows))
     if options.sheet:
-        sheet = pictures.sheet(shown, 2 * count, said, cell=96)
+        columns = [photos, *shown]
+        said = ["before", *(f"{a}: {w}" for a in ARMS for w in ("smile", "opposite"))]
+        cells = [column[i] for i in range(len(photos)) for column in columns]
+        sheet = pictures.sheet(cells, len(columns), said * len(photos), cell=160)
         pictures.save(sheet, options.sheet)
 
 

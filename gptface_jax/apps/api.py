@@ -241,7 +241,7 @@ class Model:
     ):
         self.editor, self.digest = editor, digest
         self.decode, self.card = decode, card
-        self.frame = checked_frame(frame)
+        self.frame = framing.checked_frame(frame)
 
     def on(self, devices: Sequence[jax.Device]) -> Model:
         """The same model on these devices."""
@@ -858,26 +858,6 @@ def _joined(
     details["squares"] = [s for e in edits for s in e.details["squares"]]
     before = Image.fromarray(photo)
     return dataclasses.replace(edits[-1], before=before, mask=mask, details=details)
-
-
-def checked_frame(frame: Any) -> np.ndarray | None:
-    """A model frame as float32 [5,2], or None.
-
-    Raises:
-      UserError: other than five points (x, y), shares of the side.
-    """
-    if frame is None:
-        return None
-    try:
-        points = np.asarray(frame, np.float32)
-    except (TypeError, ValueError):
-        points = np.zeros(0)
-    if points.shape != (5, 2) or not (np.abs(points - 0.5) < 1).all():
-        raise UserError(
-            f"frame is {frame!r}; give five points (x, y) as shares of the side: right "
-            "eye, left eye, nose, right and left corner of the mouth"
-        )
-    return points
 
 
 def _rows(open_tokens: np.ndarray) -> list[str]:

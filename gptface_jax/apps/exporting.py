@@ -6,8 +6,10 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from gptface_jax import __version__
 from gptface_jax.apps import api, networks
@@ -17,6 +19,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.interop import directory, taming
 from gptface_jax.nn.vqgan import VQGANConfig
+from gptface_jax.pipelines import framing
 
 _CARD = """\
 ---
@@ -90,6 +93,7 @@ def export(
     description: str = "",
     card: str | os.PathLike | None = None,
     decode: Mapping[str, Any] | None = None,
+    frame: Sequence[Sequence[float]] | None = None,
     dtype: str = "bfloat16",
     step: str | int | None = "best",
 ) -> dict[str, float]:
@@ -105,6 +109,8 @@ def export(
       card: a file that replaces the generated model card.
       decode: recommended fields of `DecodeConfig`; the others are those that suit
         what the transformer has learnt.
+      frame: where its pictures show a face, see `Model`; default what its token cache
+        or model directory says.
       dtype: of the weights, "bfloat16" or "float32".
       step: checkpoint of the transformer: "best", None = latest, or a number.
 
@@ -122,6 +128,8 @@ def export(
     text = TextTokenizer.from_vocab_text(
         model.meta["extra_files"]["vocab.txt"].decode()
     )
+    frame = api.learnt_frame(model) if frame is None else frame
+    frame = framing.checked_frame(frame)
     options = {**api.learnt_options(model), **(decode or {})}
     options = dataclasses.asdict(api.decode_options(options))
     millions = {
@@ -144,6 +152,7 @@ def export(
             "vqgan": to_mapping(vqgan.config),
             "gptface": to_mapping(model.config),
             "decode": options,
+            **({} if frame is None else {"frame": _plain(frame)}),
             "training": {
                 "vqgan": vqgan.meta["config"],
                 "gptface": model.meta["config"],
@@ -160,11 +169,17 @@ def export(
     return millions
 
 
+def _plain(frame: np.ndarray) -> list[list[float]]:
+    return [[round(float(v), 4) for v in point] for point in frame]
+
+
 def _as_of_a_run(network: networks.Network, folder) -> networks.Network:
     """A transformer of a model directory, with the meta of the run it came from."""
     vqgan = networks.open_network(folder, "vqgan")
     config = network.meta["training"]["gptface"]
-    manifest = {"tokenizer_digest": vqgan.codes_digest}
+    manifest = {
+        "tokenizer_digest": vqgan.codes_digest, "frame": network.meta.get("frame")
+    }  # fmt: skip
     files = {
         "vocab.txt": directory.read_vocab(folder).encode(),
         "manifest.json": json.dumps(manifest).encode(),

@@ -16,6 +16,7 @@ from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.image import tokens_to_pixels
 from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.framing import View
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
@@ -134,6 +135,18 @@ def faces(photo: np.ndarray, found: Sequence[Face]) -> np.ndarray:
         for px, py in face.landmarks:
             box = (px - radius, py - radius, px + radius, py + radius)
             draw.ellipse(box, fill=(60, 220, 90))
+    return np.asarray(page)
+
+
+def outlined(photo: np.ndarray, views: Sequence[View]) -> np.ndarray:
+    """The photo with the squares that a model sees; uint8 [H,W,3]."""
+    page = Image.fromarray(photo)
+    draw = ImageDraw.Draw(page)
+    for view in views:
+        side = view.side
+        square = np.array([[0, 0], [side, 0], [side, side], [0, side], [0, 0]])
+        corners = [tuple(p) for p in view.way.inverse.points(square)]
+        draw.line(corners, fill=_FACE, width=max(1, max(page.size) // 120))
     return np.asarray(page)
 
 

@@ -8,6 +8,7 @@ import pathlib
 
 import numpy as np
 import tqdm
+from PIL import Image
 
 from gptface_jax.apps import api, pictures
 from gptface_jax.core.errors import UserError
@@ -16,47 +17,59 @@ from gptface_jax.data import synthetic
 from gptface_jax.pipelines import framing
 
 ASTRONAUT = pathlib.Path(__file__).parents[1] / "assets" / "astronaut.jpg"
-# Square around the astronaut's head: left, top, right, bottom.
-HEAD = (140, 24, 308, 192)
+TILT = 25  # degrees, clockwise
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One edit: a picture, the square the model sees, where, and the sentence."""
+    """One edit.
+
+    Attributes:
+      name: of its files.
+      image: the picture.
+      region: where it is edited.
+      text: the sentence.
+      align: find the face; drawn ones fill their square as the model knows it.
+      crop: square that an upright face fills, where none is to be found.
+    """
 
     name: str
     image: images.Source
-    crop: api.Box | None
     region: str
     text: str
+    align: bool = True
+    crop: api.Box | None = None
 
 
 def bundled_jobs() -> list[Job]:
-    """The public-domain portrait and three synthetic ones, edited six ways."""
+    """A public-domain photograph, as it is and tilted, and drawn faces, six edits."""
 
     def portrait(index: int) -> np.ndarray:
         return synthetic.render(synthetic.sample_factors(2026, index), 256).image
 
-    photo = os.fspath(ASTRONAUT)
+    photo = Image.open(ASTRONAUT)
+    tilted = photo.rotate(-TILT, Image.Resampling.BICUBIC, fillcolor=(90, 90, 90))
     return [
-        Job("astronaut", photo, HEAD, "mouth", "a woman with a serious face"),
-        Job("astronaut", photo, HEAD, "hair", "a woman with black hair"),
-        Job("astronaut", photo, HEAD, "hat", "a woman wearing a hat"),
-        Job("portrait1", portrait(22), None, "hat", "a woman wearing a hat"),
-        Job("portrait2", portrait(98), None, "mouth", "a woman smiling"),
-        Job("portrait3", portrait(111), None, "lower-face", "a man with a beard"),
+        Job("astronaut", photo, "mouth", "a woman with a serious face"),
+        Job("astronaut", photo, "hair", "a woman with black hair"),
+        Job("tilted", tilted, "hat", "a woman wearing a hat"),
+        Job("portrait1", portrait(22), "hat", "a woman wearing a hat", align=False),
+        Job("portrait2", portrait(98), "mouth", "a woman smiling", align=False),
+        Job(
+            "portrait3", portrait(111), "lower-face", "a man with a beard", align=False
+        ),
     ]
 
 
 def photo_jobs(image: images.Source, crop: api.Box | None) -> list[Job]:
-    """Four edits of one's own photo of an upright, centred face."""
+    """Four edits of one's own photo."""
     texts = {
         "hair": "a person with black hair",
         "mouth": "a person smiling",
         "hat": "a person wearing a hat",
         "lower-face": "a man with a beard",
     }
-    return [Job("photo", image, crop, r, t) for r, t in texts.items()]
+    return [Job("photo", image, r, t, crop=crop) for r, t in texts.items()]
 
 
 def run(
@@ -89,15 +102,18 @@ def run(
             job.text,
             region=job.region,
             crop=job.crop,
+            align=job.align,
             seed=seed,
         )
         edit.save(folder / f"{number}-{job.name}-{job.region}.png")
         made.append(edit.details)
         view = framing.view_of(edit.details)
-        before = view.picture(np.asarray(edit.before))
-        after = view.picture(np.asarray(edit.image))
-        shown += [before, pictures.shade(before, view.mask(edit.mask)), after]
-        captions += ["before", f"may change: {job.region}", f"“{job.text}”"]
+        photo = np.asarray(edit.before)
+        before, after = view.picture(photo), view.picture(np.asarray(edit.image))
+        first = pictures.outlined(photo, [view]) if view.face else before
+        shown += [first, pictures.shade(before, view.mask(edit.mask)), after]
+        found = "the face is found" if view.face else "before"
+        captions += [found, f"may change: {job.region}", f"“{job.text}”"]
     details = opened.details(True, "", seed, opened.decode) | {"edits": made}
     api.save_with_sidecar(pictures.sheet(shown, 6, captions), sheet, details)
     return sheet

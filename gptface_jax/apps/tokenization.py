@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -21,7 +22,7 @@ from jax.experimental import multihost_utils
 from gptface_jax.apps.image_tokenizer import ImageTokenizer
 from gptface_jax.apps.networks import open_network
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import fingerprint, image, shards, sources, transforms
+from gptface_jax.data import fingerprint, image, prepare, shards, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.train import work_folder
 
@@ -102,6 +103,7 @@ def tokenize(
     batch_size: int = 64,
     threads: int | None = None,
     shard_size: int = 8192,
+    upright: prepare.Select | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Writes the cache of image ids that GPTFace trains on.
@@ -119,10 +121,12 @@ def tokenize(
       batch_size: pictures that each device encodes at once.
       threads: that read pictures; one a CPU core by default.
       shard_size: records in a file.
+      upright: brings faces upright first, see `data.prepare`; their pictures stay in
+        a folder beside, OUT-upright.
       progress: show a bar.
 
     Returns:
-      The manifest.
+      The manifest; with the "frame" of pictures that were brought upright.
 
     Raises:
       UserError: a folder with anything else in it or in which another run writes, or
@@ -134,15 +138,36 @@ def tokenize(
             f"shard_size is {shard_size}; make it even, since a photo and its mirror "
             "image go into one shard"
         )
+    if upright:
+        spec = _in_turn(lambda: _prepared(spec, out, upright, progress))
     source = sources.open_source(spec, tell=jax.process_index() == 0)
     network, devices = open_network(tokenizer, "vqgan"), jax.local_devices()
     batch_size = min(batch_size, max(1, len(source)))
     vqgan = ImageTokenizer(network, batch_size, dtype=dtype, devices=devices)
     manifest, count = _manifest(vqgan, spec, mirror), len(source) * views
     manifest[shards.FINGERPRINT] = fingerprint.of(source)
+    if "frame" in (brought := getattr(source, "manifest", {})):
+        manifest["frame"] = brought["frame"]
     with work_folder.held(out, "tokenizes", "choose another --out"):
         writer = _in_turn(lambda: shards.Writer(out, manifest, count, shard_size))
         return _write(writer, vqgan, source, mirror, threads, progress)
+
+
+def _prepared(spec, out, upright: prepare.Select, progress: bool) -> dict[str, Any]:
+    """The spec of the pictures with their faces upright, which are made if missing."""
+    folder = pathlib.Path(out).expanduser()
+    folder = folder.with_name(f"{folder.name}-upright")
+    if not (folder / shards.MANIFEST).is_file():
+        prepare.prepare(spec, folder, select=upright, progress=progress)
+    manifest, wanted = shards.read_manifest(folder), upright.described()
+    asked = json.loads(json.dumps({"source": spec, **wanted}, default=os.fspath))
+    asked["source"] = {k: v for k, v in asked["source"].items() if v is not None}
+    if any(manifest.get(k) != v for k, v in asked.items()):
+        raise UserError(
+            f"'{folder}' holds other pictures, or in another frame; move it away or "
+            "choose another --out"
+        )
+    return {"kind": "arrayrecord", "path": os.fspath(folder)}
 
 
 def _write(

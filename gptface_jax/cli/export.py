@@ -23,11 +23,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gptface_jax.cli import _upright
 from gptface_jax.core.config import assignments
 from gptface_jax.core.errors import UserError
 
 # Options of a directory that a taming checkpoint has no place for.
-_DIRECTORY_ONLY = ("gptface", "description", "card", "decode", "dtype")
+_DIRECTORY_ONLY = ("gptface", "description", "card", "decode", "frame", "dtype")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="KEY=VALUE",
         help="recommended decoder option, e.g. step_size=0.02; repeatable",
+    )
+    parser.add_argument(
+        "--frame",
+        metavar="FILE.json",
+        help="where the training pictures show a face, by `gptface faces --measure`; "
+        "default what the token cache says",
     )
     parser.add_argument(
         "--dtype",
@@ -103,10 +110,12 @@ def run(options: argparse.Namespace) -> None:
                 options.tokenizer,
                 options.out,
                 decode=assignments("--decode", options.decode or ()),
+                frame=options.frame and _upright.read_frame(options.frame),
                 **card,
             )
-        elif options.decode:
-            raise UserError("--decode is for a transformer; give --gptface")
+        elif options.decode or options.frame:
+            given = "--decode" if options.decode else "--frame"
+            raise UserError(f"{given} is for a transformer; give --gptface")
         else:
             millions = exporting.export_tokenizer(
                 options.tokenizer, options.out, **card
@@ -118,7 +127,7 @@ def run(options: argparse.Namespace) -> None:
 def _program(options: argparse.Namespace) -> None:
     from gptface_jax.apps import program
 
-    for name in ("gptface", "tokenizer", "description", "card", "dtype", "step"):
+    for name in sorted({*_DIRECTORY_ONLY, "tokenizer", "step"} - {"decode"}):
         if getattr(options, name) is not None:
             raise UserError(
                 f"--{name} does not go with --format stablehlo; export a directory "

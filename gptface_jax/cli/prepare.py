@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 
-from gptface_jax.cli import _source
+from gptface_jax.cli import _source, _upright
 from gptface_jax.core.errors import UserError
 
 
@@ -29,20 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, help="processes; default: one a CPU core"
     )
     parser.add_argument("--shard-size", type=int, default=512, help="records in a file")
-    faces = parser.add_mutually_exclusive_group()
-    faces.add_argument(
-        "--upright", action="store_true", help="faces brought upright, and their points"
-    )
-    faces.add_argument(
-        "--landmarks", action="store_true", help="points of the face beside the picture"
-    )
+    _upright.add_arguments(parser)
     parser.add_argument(
         "--size", type=int, default=128, help="side of --upright pictures in pixels"
     )
     parser.add_argument(
-        "--frame",
-        metavar="FILE.json",
-        help="of --upright, by `gptface faces --measure`; default the bundled model's",
+        "--landmarks", action="store_true", help="points of the face beside the picture"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -64,32 +56,11 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _select(options: argparse.Namespace):
-    if options.frame and not options.upright:
-        raise UserError("--frame says where --upright brings a face; give both")
-    if options.landmarks:
-        from gptface_jax.pipelines import upright
+    select = _upright.upright(options, options.size)
+    if not options.landmarks:
+        return select
+    if select:
+        raise UserError("--upright writes landmarks too; leave out --landmarks")
+    from gptface_jax.pipelines.upright import WithLandmarks
 
-        return upright.WithLandmarks()
-    return _upright(options, options.size) if options.upright else None
-
-
-def _upright(options: argparse.Namespace, size: int):
-    """What brings faces into the frame of --frame."""
-    import json
-    import pathlib
-
-    from gptface_jax.apps import api
-    from gptface_jax.pipelines import upright
-
-    if size < 16:
-        raise UserError(f"--size is {size}; use 16 pixels or more")
-    if options.frame is None:
-        return upright.Upright(size)
-    try:
-        frame = json.loads(pathlib.Path(options.frame).read_text())["frame"]
-    except (OSError, ValueError, TypeError, KeyError):
-        raise UserError(
-            f"'{options.frame}' holds no frame; make it by `gptface faces --measure`"
-        ) from None
-    frame = api.checked_frame(frame)
-    return upright.Upright(size, tuple(map(tuple, frame.tolist())))
+    return WithLandmarks()

@@ -6,13 +6,16 @@ Works on all devices, and on all hosts that run the same command and share the f
 of --out. If it is broken off, the same command goes on with the shards that are
 missing. The manifest comes last and holds the tokenizer's digest; training refuses a
 cache that another tokenizer made.
+
+With --upright the faces of the photos are brought upright first, into OUT-upright, and
+a model trained on the cache finds faces and brings them into the same frame.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from gptface_jax.cli import _hosts, _source
+from gptface_jax.cli import _hosts, _source, _upright
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="VQGAN training run, model directory or bundled name",
     )
     parser.add_argument("--out", required=True, help="folder of the cache")
+    _upright.add_arguments(parser)
     parser.add_argument(
         "--mirror", action="store_true", help="also store every photo mirrored"
     )
@@ -50,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     _hosts.join(options)
-    from gptface_jax.apps import tokenization
+    from gptface_jax.apps import networks, tokenization
 
+    size = networks.open_network(options.tokenizer, "vqgan").config.resolution
     manifest = tokenization.tokenize(
         _source.spec(options),
         options.tokenizer,
@@ -61,6 +66,7 @@ def run(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         threads=options.threads,
         shard_size=options.shard_size,
+        upright=_upright.upright(options, size),
         progress=not options.quiet,
     )
     print(

@@ -150,6 +150,26 @@ def view_of(details: Mapping[str, Any], scale: float = 1.0) -> View:
     return View(way, side, box, True)
 
 
+def checked_frame(frame: Any) -> np.ndarray | None:
+    """A model frame as float32 [5,2], or None.
+
+    Raises:
+      UserError: other than five points (x, y), shares of the side.
+    """
+    if frame is None:
+        return None
+    try:
+        points = np.asarray(frame, np.float32)
+    except (TypeError, ValueError):
+        points = np.zeros(0)
+    if points.shape != (5, 2) or not (np.abs(points - 0.5) < 1).all():
+        raise UserError(
+            f"frame is {frame!r}; give five points (x, y) as shares of the side: right "
+            "eye, left eye, nose, right and left corner of the mouth"
+        )
+    return points
+
+
 def chosen_face(
     found: Sequence[Face], face: int | None, size: tuple[int, int]
 ) -> tuple[Face | None, list[str]]:

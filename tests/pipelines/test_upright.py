@@ -75,3 +75,27 @@ def test_nothing_left_is_said(tmp_path):
             spec, tmp_path / "out", workers=1, select=upright.Upright(64),
             progress=False,
         )  # fmt: skip
+
+
+def test_a_cache_of_upright_faces_tells_its_frame(tmp_path, astronaut):
+    from gptface_jax.apps import tokenization
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(astronaut).save(photos / "a.png")
+    Image.fromarray(GREY).save(photos / "b.png")
+    spec = {"kind": "folder", "path": str(photos)}
+    frame = ((0.4, 0.45), (0.6, 0.45), (0.5, 0.58), (0.42, 0.7), (0.58, 0.7))
+
+    def tokenize(frame):
+        return tokenization.tokenize(
+            spec, "demo", tmp_path / "tokens", upright=upright.Upright(64, frame),
+            progress=False,
+        )  # fmt: skip
+
+    manifest = tokenize(frame)
+    assert manifest["num_records"] == 1
+    assert manifest["frame"] == [list(point) for point in frame]
+    assert (tmp_path / "tokens-upright" / "manifest.json").is_file()
+    with pytest.raises(UserError, match="holds other pictures, or in another frame"):
+        tokenize(upright.FRAME)

@@ -1,0 +1,58 @@
+"""Arguments of the verbs that bring faces upright before they go on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--upright",
+        action="store_true",
+        help="find the largest face of each picture and bring it into the model frame; "
+        "what has none, too small a one, or one that is cut off is dropped and counted",
+    )
+    parser.add_argument(
+        "--frame",
+        metavar="FILE.json",
+        help="of --upright, by `gptface faces --measure`; default the bundled model's",
+    )
+
+
+def upright(options: argparse.Namespace, size: int):
+    """What brings faces into the frame of --frame; None without --upright.
+
+    Raises:
+      UserError: a frame without --upright or that is none, or a size below 16.
+    """
+    if not options.upright:
+        if options.frame:
+            raise UserError("--frame says where --upright brings a face; give both")
+        return None
+    from gptface_jax.pipelines.upright import FRAME, Upright
+
+    if size < 16:
+        raise UserError(f"--size is {size}; use 16 pixels or more")
+    frame = read_frame(options.frame) if options.frame else FRAME
+    return Upright(size, tuple(map(tuple, frame)))
+
+
+def read_frame(path: str) -> list[list[float]]:
+    """The frame in a file that `gptface faces --measure` wrote.
+
+    Raises:
+      UserError: there is none.
+    """
+    from gptface_jax.pipelines.framing import checked_frame
+
+    try:
+        frame = json.loads(pathlib.Path(path).read_text())["frame"]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(
+            f"'{path}' holds no frame; make it by `gptface faces --measure`"
+        ) from None
+    return [[round(float(v), 4) for v in point] for point in checked_frame(frame)]
