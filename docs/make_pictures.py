@@ -18,6 +18,7 @@ from scipy import ndimage
 import gptface_jax
 from gptface_jax.apps import networks, pictures, quickstart, reconstructing
 from gptface_jax.data import image, synthetic
+from gptface_jax.pipelines import framing
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
 IMAGES = pathlib.Path(__file__).parent / "images"
@@ -163,12 +164,16 @@ def recipes() -> None:
 
     masked, marked = worn(face(22))
     rows = [
-        model.edit(face(22), "a smiling woman", region="mouth", seed=2),
-        model.edit(face(98), "a woman with blond hair", region="hair", seed=2),
-        model.edit(face(111), "a man wearing a tie", region="neck", seed=1),
-        model.edit(masked, "a smiling woman", marked, grow=1, seed=5),
-        model.inpaint(face(22), region="span:0.4", seed=1),
-        model.inpaint(face(22), region="random:0.4", seed=1),
+        model.edit(face(22), "a smiling woman", region="mouth", seed=2, align=False),
+        model.edit(
+            face(98), "a woman with blond hair", region="hair", seed=2, align=False
+        ),
+        model.edit(
+            face(111), "a man wearing a tie", region="neck", seed=1, align=False
+        ),
+        model.edit(masked, "a smiling woman", marked, grow=1, seed=5, align=False),
+        model.inpaint(face(22), region="span:0.4", seed=1, align=False),
+        model.inpaint(face(22), region="random:0.4", seed=1, align=False),
     ]
     shown, captions = [], []
     for row in rows:
@@ -179,6 +184,29 @@ def recipes() -> None:
     details = model.details(True, "", 0, model.decode)
     details |= {"edits": [dict(row.details) for row in rows]}
     pictures.save(pictures.sheet(shown, 6, captions), IMAGES / "recipes.png", details)
+
+
+def found() -> None:
+    """Edits of a face that is small, off the centre or tilted (public domain)."""
+    model = gptface_jax.load("demo")
+    photo = Image.open(quickstart.ASTRONAUT)
+    corner = Image.new("RGB", (900, 600), (120, 130, 140))
+    corner.paste(photo.resize((330, 330)), (540, 250))
+    tilted = photo.rotate(-37, Image.Resampling.BICUBIC, fillcolor=(120, 130, 140))
+    rows = [
+        model.edit(corner, "a woman wearing a hat", region="hat", seed=2),
+        model.edit(tilted, "a woman with a serious face", region="mouth", seed=1),
+    ]
+    shown, captions, places = [], [], ("small, off the centre", "tilted")
+    for row, place in zip(rows, places):
+        before, after = np.asarray(row.before), np.asarray(row.image)
+        view = framing.view_of(row.details)
+        shown += [pictures.outlined(before, [view]), after, view.picture(after)]
+        captions += [f"{place}: the face is found", f"“{row.text}”", "upright"]
+    details = model.details(True, "", 0, model.decode)
+    details |= {"edits": [dict(row.details) for row in rows]}
+    sheet = pictures.sheet(shown, 3, captions, cell=260)
+    pictures.save(sheet, IMAGES / "faces.png", details)
 
 
 if __name__ == "__main__":
@@ -195,3 +223,4 @@ if __name__ == "__main__":
     tokenizer_curves()
     edits()
     recipes()
+    found()

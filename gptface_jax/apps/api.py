@@ -353,7 +353,6 @@ class Model:
                 seen, told = self._seen(photo, face, align, crop)
                 framed = self._proposed(photo, text, area, seen)
             else:
-                place = mask, box, region, crop
                 framed, told = self._framed(photo, place, seed, face, align)
             return (
                 yield from self._run(
@@ -362,7 +361,8 @@ class Model:
                 )
             )  # fmt: skip
 
-        return (yield from self._each(images.decode(image), face, work))
+        place = mask, box, region, crop
+        return (yield from self._each(images.decode(image), face, align, place, work))
 
     def usual_samples(self, config: DecodeConfig) -> int:
         """Candidates of an edit that cost about as much whatever guides it: 16, or 3
@@ -449,7 +449,7 @@ class Model:
                 )
             )  # fmt: skip
 
-        return (yield from self._each(images.decode(image), face, work))
+        return (yield from self._each(images.decode(image), face, align, place, work))
 
     @_at_once
     def restore(
@@ -740,6 +740,8 @@ class Model:
         framed = framing.frame(
             photo.shape[:2], mask, box, region, crop, self.editor.size, hidden, faces
         )
+        if face is not None and not region and not framed.view.face:
+            notes.append("the mask does not lie on that face, and is seen without it")
         return framed, notes
 
     def framed(
@@ -749,11 +751,17 @@ class Model:
         """What `edit` would change of a photo uint8 [H,W,3], and notes."""
         return self._framed(photo, (mask, box, region, crop), seed, face, align)
 
-    def _each(self, photo: np.ndarray, face: Any, work: Callable[..., Steps]) -> Steps:
+    def _each(self, photo, face, align, place, work: Callable[..., Steps]) -> Steps:
         """work(photo, face), or for "all" of every face after the other as one Edit."""
         if face != "all":
             return (yield from work(photo, face))
-        found = self._found(photo, None, True, None) or [None]
+        mask, box, _, crop = place
+        if mask is not None or box is not None:
+            raise UserError(
+                "face 'all' edits a region of every face, but a mask or box lies in one "
+                "place; give a region, or leave out face"
+            )
+        found = self._found(photo, face, align, crop) or [None]
         edits, current = [], photo
         for one in found:
             edits.append((yield from work(current, one)))

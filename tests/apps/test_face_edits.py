@@ -83,6 +83,10 @@ def test_of_several_faces_one_or_all(framed, two):
     )
     with pytest.raises(UserError, match="face 3 is asked for, but 2 were found"):
         framed.edit(two, "a woman", region="mouth", face=3)
+    with pytest.raises(UserError, match="face 'all' edits a region of every face"):
+        framed.edit(two, "a woman", box=(0, 0, 9, 9), face="all")
+    with pytest.raises(UserError, match="face all does not go with align=False"):
+        framed.edit(two, "a woman", region="mouth", face="all", align=False)
 
 
 def test_a_mask_on_a_face_is_seen_in_its_frame(framed, two):
@@ -94,6 +98,8 @@ def test_a_mask_on_a_face_is_seen_in_its_frame(framed, two):
     assert not on_face.details["notes"]
     beside = framed.inpaint(two, box=(10, 450, 60, 500), k=64)
     assert "upright" not in beside.details
+    named = framed.inpaint(two, box=(10, 450, 60, 500), face=2, k=64)
+    assert "does not lie on that face" in named.details["notes"][0]
 
 
 def test_tokens_hidden_by_chance_lie_in_the_frame(framed, astronaut):
