@@ -758,8 +758,8 @@ class Model:
         mask, box, _, crop = place
         if mask is not None or box is not None:
             raise UserError(
-                "face 'all' edits a region of every face, but a mask or box lies in one "
-                "place; give a region, or leave out face"
+                "face 'all' edits a region of every face, but a mask or box lies in "
+                "one place; give a region, or leave out face"
             )
         found = self._found(photo, face, align, crop) or [None]
         edits, current = [], photo
