@@ -43,24 +43,30 @@ _JAW = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288
 _SIDES = (162, 127, 234, 93, 132, 361, 323, 454, 356, 389)
 _HEAD = _FOREHEAD + _SIDES + _JAW
 _BELOW_HAIR = (21, 68, 108, 337, 298, 251, *_SIDES, *_JAW)
-# Regions as convex hulls of such rows, grown by a share of the distance of the eyes.
-_HULLS: dict[str, tuple[tuple[tuple[int, ...], float], ...]] = {
-    "mouth": (((61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91), 0.28),),
-    "eyes": ((_RIGHT_EYE, 0.25), (_LEFT_EYE, 0.25)),
-    "left-eye": ((_LEFT_EYE, 0.25),),
-    "right-eye": ((_RIGHT_EYE, 0.25),),
-    "glasses": (((*_RIGHT_EYE, *_LEFT_EYE, *_RIGHT_BROW, *_LEFT_BROW, 118, 347), 0.2),),
-    "eyebrows": ((_RIGHT_BROW, 0.15), (_LEFT_BROW, 0.15)),
-    "nose": (((168, 49, 64, 98, 2, 327, 294, 279), 0.12),),
-    "cheeks": (
-        ((116, 118, 142, 206, 216, 192, 147, 123), 0.05),
-        ((345, 347, 371, 426, 436, 416, 376, 352), 0.05),
+# Regions as convex hulls of such rows, grown to the sides and up and down by shares of
+# the distance of the eyes: wide, for a token that is hidden in part changes little.
+_HULLS: dict[str, tuple[tuple[tuple[int, ...], tuple[float, float]], ...]] = {
+    "mouth": (((61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91), (0.38, 0.25)),),
+    "eyes": ((_RIGHT_EYE, (0.3, 0.25)), (_LEFT_EYE, (0.3, 0.25))),
+    "left-eye": ((_LEFT_EYE, (0.3, 0.25)),),
+    "right-eye": ((_RIGHT_EYE, (0.3, 0.25)),),
+    "glasses": (
+        (
+            (*_RIGHT_EYE, *_LEFT_EYE, *_RIGHT_BROW, *_LEFT_BROW, 118, 347),
+            (0.3, 0.15),
+        ),
     ),
-    "beard": (((164, 186, 410, *_JAW), 0.2),),
-    "lower-face": (((2, 123, 352, 132, 361, *_JAW), 0.1),),
-    "upper-face": (((2, 123, 352, *_FOREHEAD, *_SIDES), 0.05),),
-    "forehead": (((*_FOREHEAD, *_RIGHT_BROW[:5], *_LEFT_BROW[:5]), 0.1),),
-    "face": ((_HEAD, 0.05),),
+    "eyebrows": ((_RIGHT_BROW, (0.15, 0.15)), (_LEFT_BROW, (0.15, 0.15))),
+    "nose": (((168, 49, 64, 98, 2, 327, 294, 279), (0.15, 0.1)),),
+    "cheeks": (
+        ((116, 118, 142, 206, 216, 192, 147, 123), (0.05, 0.05)),
+        ((345, 347, 371, 426, 436, 416, 376, 352), (0.05, 0.05)),
+    ),
+    "beard": (((164, 186, 410, *_JAW), (0.15, 0.2)),),
+    "lower-face": (((2, 123, 352, 132, 361, *_JAW), (0.1, 0.1)),),
+    "upper-face": (((2, 123, 352, *_FOREHEAD, *_SIDES), (0.05, 0.05)),),
+    "forehead": (((*_FOREHEAD, *_RIGHT_BROW[:5], *_LEFT_BROW[:5]), (0.1, 0.1)),),
+    "face": ((_HEAD, (0.05, 0.05)),),
 }
 # The others as polygons along the face's own axes: from the middle between the eyes,
 # right and down, in distances of the eyes. Of most the face itself is left out.
@@ -147,32 +153,38 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
     across = left - right
     axes = np.stack([across, [-across[1], across[0]]])  # right and down
     if name in _HULLS:
-        hulls = [(mesh[list(rows)], margin) for rows, margin in _HULLS[name]]
+        hulls = [
+            _grown(mesh[list(rows)], margin, axes) for rows, margin in _HULLS[name]
+        ]
     elif name == "ears":
         hulls = [
-            (np.concatenate([near, near + sign * _EAR * axes[0]]), 0.05)
+            _grown(
+                np.concatenate([near, near + sign * _EAR * axes[0]]), (0.05, 0.05), axes
+            )
             for sign, rows in ((-1, _RIGHT_EAR), (1, _LEFT_EAR))
             for near in [mesh[list(rows)]]
         ]
     else:
-        hulls = [((left + right) / 2 + np.array(_POLYGONS[name]) @ axes, 0.0)]
-    unit = np.hypot(*across)
-    mask = _painted([_grown(points, unit * margin) for points, margin in hulls], size)
+        hulls = [(left + right) / 2 + np.array(_POLYGONS[name]) @ axes]
+    mask = _painted(hulls, size)
     if name in _POLYGONS and name not in _WHOLE:
         # Hair may hang over the rim of a face.
         rows = _BELOW_HAIR if name == "hair" else _HEAD
-        mask &= ~_painted([_grown(mesh[list(rows)], 0.0)], size)
+        mask &= ~_painted([_grown(mesh[list(rows)])], size)
     return mask
 
 
-def _grown(points: np.ndarray, margin: float) -> np.ndarray:
-    """Corners of the convex hull of points [N,2], grown on all sides."""
+def _grown(
+    points: np.ndarray, margin: tuple[float, float] = (0.0, 0.0), axes=None
+) -> np.ndarray:
+    """Corners of the convex hull of points [N,2], grown along the axes of a face."""
     from scipy.spatial import ConvexHull
 
-    angles = np.arange(8) * np.pi / 4
-    around = margin * np.stack([np.cos(angles), np.sin(angles)], -1)
-    spread = (points[:, None] + around).reshape(-1, 2) if margin else points
-    return spread[ConvexHull(spread).vertices]
+    if any(margin):
+        signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        around = signs * margin @ axes
+        points = (points[:, None] + around).reshape(-1, 2)
+    return points[ConvexHull(points).vertices]
 
 
 def _painted(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
