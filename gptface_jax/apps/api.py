@@ -27,6 +27,7 @@ from gptface_jax.apps import (
     texts,
 )
 from gptface_jax.apps.editing import Batch, Editor, Request
+from gptface_jax.core import arguments
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import damage as defects
@@ -195,7 +196,9 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
             given.arguments[first], earlier = source.image, source.details
         else:
             earlier = provenance.details_of(source)
-        edit = yield from steps(*given.args, **given.kwargs)
+        edit = yield from arguments.call_checked(
+            steps, given.args, given.kwargs, DecodeConfig
+        )
         if earlier:
             own = {k: v for k, v in earlier.items() if k != "chain"}
             chain = [*earlier.get("chain", ()), own]
@@ -216,6 +219,16 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
     method.steps = chained
     method.__signature__ = signature.replace(return_annotation=Edit)
     return method
+
+
+def _checked(method: Callable) -> Callable:
+    """The method, which refuses arguments of another type than it says."""
+
+    @functools.wraps(method)
+    def checked(*args, **kwargs):
+        return arguments.call_checked(method, args, kwargs, DecodeConfig)
+
+    return checked
 
 
 class Model:
@@ -251,7 +264,10 @@ class Model:
     def __repr__(self) -> str:
         return f"<gptface_jax.Model {self.digest}, {self.editor.size} px>"
 
-    def faces(self, image: images.Source, *, any_roll: bool = False) -> list[Face]:
+    @_checked
+    def faces(
+        self, image: images.Source | Edit, *, any_roll: bool = False
+    ) -> list[Face]:
         """The faces of a photo from left to right, see `faces.find`.
 
         Args:
@@ -261,6 +277,7 @@ class Model:
         pixels = images.decode(image.image if isinstance(image, Edit) else image)
         return face_finding.find(pixels, any_roll=any_roll)
 
+    @_checked
     def reconstruct(self, image: images.Source) -> Image.Image:
         """The photo's central square through the VQGAN; [S,S] PIL image."""
         pixels = images.fit(images.decode(image), self.editor.size)[None]
@@ -370,6 +387,7 @@ class Model:
         told = self.editor.gptface.config.match_token
         return max(1, round(_FORWARDS / config.forwards(told)))
 
+    @_checked
     def propose(
         self,
         image: images.Source,
@@ -601,6 +619,7 @@ class Model:
             )
         )  # fmt: skip
 
+    @_checked
     def sample(
         self, count: int = 1, text: str = "", *, seed: int = 0, **decode: Any
     ) -> Samples:
@@ -618,6 +637,7 @@ class Model:
         details |= {"mask": {"whole": True}, "grid": grid}
         return Samples([Image.fromarray(x) for x in drawn], details)
 
+    @_checked
     def match(
         self, image: images.Source, sentences: Sequence[str], *,
         face: int | None = None, align: bool = True,
@@ -632,6 +652,7 @@ class Model:
         repeated = np.repeat(pixels, len(sentences), axis=0)
         return np.exp(self.editor.match_log_prob(repeated, sentences))
 
+    @_checked
     def tag(
         self, image: images.Source, count: int = 10, *, seed: int = 0,
         among: Sequence[str] | None = None, face: int | None = None,
@@ -641,6 +662,7 @@ class Model:
         config, pixels = self._text_side(decode), self._square(image, face, align)
         return texts.tags(self.editor, pixels, count, config, _key(seed), among)
 
+    @_checked
     def caption(
         self, image: images.Source, words: int = 8, *, samples: int = 8, seed: int = 0,
         face: int | None = None, align: bool = True, **decode: Any,
@@ -693,7 +715,7 @@ class Model:
         photo = images.decode(image)
         (_, view), notes = self._seen(photo, face, align, None)
         for note in notes:
-            warnings.warn(note, stacklevel=3)
+            warnings.warn(note, stacklevel=5)
         return images.resize(view.picture(photo), (self.editor.size,) * 2)[None]
 
     def _found(self, photo, face, align, crop) -> list[Face] | None:

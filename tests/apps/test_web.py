@@ -285,9 +285,25 @@ def test_errors_are_one_line(client, photo, tmp_path, capfd):
         with pytest.raises(Exception, match=said) as caught:
             client.predict(given, text, *rest, api_name="/edit")
         assert "Traceback" not in str(caught.value) and "/" not in str(caught.value)
-    with pytest.raises(Exception) as caught:
-        client.predict(photo, "a man", None, "mouth", "x", 8, 0, 1, api_name="/edit")
-    assert "Traceback" not in str(caught.value)
+    for place, value, said in (
+        (0, ["a woman", "blond"], r"text is \['a woman', 'blond'\]; give a text"),
+        (0, None, "'text' is missing; give a text"),
+        (2, 3, "region is 3; give a text"),
+        (3, "x", "weight is 'x'; give a number"),
+        (5, 2.5, "k is 2.5; give a whole number"),
+        (7, True, "samples is True; give a whole number"),
+    ):
+        given = ["a man", *rest]
+        given[place] = value
+        with pytest.raises(Exception, match=said) as caught:
+            client.predict(photo, *given, api_name="/edit")
+        assert "Traceback" not in str(caught.value)
+    # What is not given is what the page begins with.
+    files = client.predict(
+        photo, "a man", None, "mouth", None, None, None, None, 1, api_name="/edit"
+    )
+    details = opened(files)[1]
+    assert (details["seed"], details["decode"]["k"]) == (0, 64)
 
 
 def posted(address, photo) -> str:
