@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -345,22 +345,9 @@ class Model:
         text = " ".join(str(text).split())
         if not text:
             raise UserError("the text is empty; say what to see, or use inpaint")
-        slots = self.editor.gptface.config.layout.max_text_tokens
-        ids = self.editor.tokenizer.encode([text], slots + 1)[0]
-        words = ids[ids != self.editor.tokenizer.pad_id]
-        if len(words) == 0 or (words == self.editor.tokenizer.unk_id).all():
-            raise UserError(
-                f"no word of the text '{text[:60]}' is known to this model; use plain "
-                "English, e.g. 'a smiling woman with glasses'"
-            )
+        notes = self._read(text)
         config = self.decode_config(decode)
         samples = self.usual_samples(config) if samples is None else samples
-        notes = []
-        if len(words) > slots:
-            notes.append(f"the text was cut to its first {slots} tokens")
-        unknown = int((words == self.editor.tokenizer.unk_id).sum())
-        if unknown:
-            notes.append(f"{unknown} words of the text are unknown to the model")
         proposed = mask is None and box is None and region is None
         if proposed:
             notes.append("the region was proposed by the model; look at the strip")
@@ -380,6 +367,35 @@ class Model:
             )  # fmt: skip
 
         return (yield from self._each(images.decode(image), face, work))
+
+    def _read(self, text: str) -> list[str]:
+        """What should be told of how the model reads a text.
+
+        Raises:
+          UserError: it knows nothing of it.
+        """
+        tokenizer = self.editor.tokenizer
+        slots = self.editor.gptface.config.layout.max_text_tokens
+        ids = tokenizer.encode([text], slots + 1)[0]
+        ids = ids[ids != tokenizer.pad_id]
+        words = tokenizer.understood(text)
+        if not words or (ids == tokenizer.unk_id).all():
+            raise UserError(
+                f"no word of the text '{text[:60]}' is known to this model; use plain "
+                "English, e.g. 'a smiling woman with glasses'"
+            )
+        notes = []
+        if len(ids) > slots:
+            notes.append(f"the text was cut to its first {slots} tokens")
+        unknown = [word for word, known in words.items() if not known]
+        if unknown:
+            named = ", ".join(word[:30] for word in unknown[:5])
+            notes.append(
+                f"the model understands {len(words) - len(unknown)} of the "
+                f"{len(words)} words of '{text[:60]}', not: {named}"
+                f"{', ...' if unknown[5:] else ''}; plain English works best"
+            )
+        return notes
 
     def usual_samples(self, config: DecodeConfig) -> int:
         """Candidates of an edit that cost about as much whatever guides it: 16, or 3
@@ -417,7 +433,8 @@ class Model:
           UserError: an argument that cannot be used.
         """
         photo = images.decode(image)
-        seen, _ = self._seen(photo, face, align, crop)
+        seen, notes = self._seen(photo, face, align, crop)
+        _warn([*notes, *self._read(text)])
         return self._proposed(photo, text, area, seen, source, method, aligned).mask
 
     def _proposed(
@@ -609,7 +626,7 @@ class Model:
         config = self.decode_config(decode) if text else self._without_text(decode)
         said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}
         framed = framing.Framed(shown, view, {**said, "pixels": int(shown.sum())})
-        notes = []
+        notes = self._read(text) if text else []
         if (mask & ~shown).any():
             notes.append("outside the square the seam is a plain cut")
         return (
@@ -631,6 +648,7 @@ class Model:
         if count < 1:
             raise UserError(f"count is {count}; use 1 or more")
         config = self.decode_config(decode) if text else self._without_text(decode)
+        _warn(self._read(text) if text else [])
         drawn = self.editor.sample([text] * count, config, _keys(seed, count))
         grid = list(self.editor.gptface.config.layout.grid)
         details = self.details(False, text, seed, config)
@@ -649,6 +667,7 @@ class Model:
           sentences: N of them.
         """
         pixels = self._square(image, face, align)
+        _warn(note for text in sentences if text for note in self._read(text))
         repeated = np.repeat(pixels, len(sentences), axis=0)
         return np.exp(self.editor.match_log_prob(repeated, sentences))
 
@@ -714,8 +733,7 @@ class Model:
         """What the model sees of a photo at its own size, uint8 [1,S,S,3]."""
         photo = images.decode(image)
         (_, view), notes = self._seen(photo, face, align, None)
-        for note in notes:
-            warnings.warn(note, stacklevel=5)
+        _warn(notes, 6)
         return images.resize(view.picture(photo), (self.editor.size,) * 2)[None]
 
     def _found(self, photo, face, align, crop) -> list[Face] | None:
@@ -857,6 +875,12 @@ class Model:
             final_log_prob=final,
             details=details,
         )
+
+
+def _warn(notes: Iterable[str], level: int = 5) -> None:
+    """Tells notes where no Edit holds them, as of who called the `_checked` method."""
+    for note in notes:
+        warnings.warn(note, stacklevel=level)
 
 
 def _joined(

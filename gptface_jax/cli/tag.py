@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import warnings
 
 from gptface_jax.cli import _jobs, _photo
 from gptface_jax.core.errors import UserError
@@ -48,13 +47,9 @@ def run(options: argparse.Namespace) -> None:
             raise UserError("--text scores one photo; leave it out with --jobs")
         return _jobs.run(options, verb, arguments)
     _jobs.need(options, "image")
-    with _photo.clock("reading the photo"):
+    with _photo.notes(), _photo.clock("reading the photo"):
         model = _photo.load(options)
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", UserWarning)
-            found = list(_read(model, options, arguments, face))
-    for note in notes:
-        print(f"note: {note.message}")
+        found = list(_read(model, options, arguments, face))
     if options.json:
         record = {"image": options.image, "model": model.digest, "options": arguments}
         record["found"] = found
