@@ -27,7 +27,7 @@ from gptface_jax.apps import (
     texts,
 )
 from gptface_jax.apps.editing import Batch, Editor, Request
-from gptface_jax.core import arguments
+from gptface_jax.core import arguments, files
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import damage as defects
@@ -93,11 +93,12 @@ class Edit:
         """
         path, beside, sidecar = outputs(path)
         after, before = np.asarray(self.image), np.asarray(self.before)
-        save_with_sidecar(after, path, self.details)
         if not strip:
+            save_with_sidecar(after, path, self.details)
             return [path, sidecar]
         shown = pictures.before_mask_after(before, self.mask, after, self.text)
-        pictures.save(shown, beside, self.details)
+        also = {beside: pictures.saver(shown, beside, self.details)}
+        save_with_sidecar(after, path, self.details, also)
         return [path, beside, sidecar]
 
 
@@ -135,33 +136,52 @@ class Samples(list):
 
 
 def save_with_sidecar(
-    image: np.ndarray, path: pathlib.Path, details: Mapping[str, Any]
+    image: np.ndarray,
+    path: pathlib.Path,
+    details: Mapping[str, Any],
+    also: Mapping[pathlib.Path, Callable[[str], Any]] | None = None,
 ) -> None:
-    """Writes a picture that a model made, and FILE.json beside it."""
-    # The sidecar first: whatever stops this, the rest may be written again.
+    """Writes a picture that a model made, its sidecar beside it, and what `also` says:
+    see `pictures.write_together`."""
     details = {"file": path.name, **details}
     text = json.dumps(details, indent=2) + "\n"
-    sidecar = provenance.sidecar(path)
-    pictures.write(sidecar, lambda name: pathlib.Path(name).write_text(text))
-    pictures.save(image, path, details)
+    # The sidecar first: whatever stops this, the rest may be written again.
+    pictures.write_together(
+        {
+            provenance.beside(path)[1]: lambda name: pathlib.Path(name).write_text(
+                text
+            ),
+            path: pictures.saver(image, path, details),
+            **(also or {}),
+        }
+    )
 
 
 def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
     """FILE.png -> FILE.png, FILE.strip.png, FILE.json, which `Edit.save` writes.
 
+    The two have FILE.png for FILE where FILE.json is of FILE.jpg.
+
     Raises:
-      UserError: FILE.json is no sidecar of ours, FILE exists without one, or an
-        ending that is no format.
+      UserError: FILE.json is no sidecar of ours, FILE exists without one, an ending
+        that is no format, or a folder that cannot be written.
     """
     path = pathlib.Path(path)
     pictures.check(path)
-    strip, sidecar = path.with_suffix(".strip.png"), provenance.sidecar(path)
+    strip, sidecar = provenance.beside(path)
     ours = provenance.read_sidecar(path) is not None
     for taken in (sidecar, path, strip):
         if taken.exists() and not ours:
             raise UserError(
                 f"'{taken}' exists and is not of an earlier edit; write to another name"
             )
+    try:
+        files.check_place(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write '{path}': {error.strerror} ('{error.filename}'); write to "
+            "another folder"
+        ) from None
     return path, strip, sidecar
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import tqdm
 
+from gptface_jax.apps import provenance
 from gptface_jax.apps.api import SEAMS, Edit, Model
 from gptface_jax.core import arguments, files, locks
 from gptface_jax.core.errors import UserError, nearest
@@ -413,7 +414,7 @@ class Results:
         if "file" not in row:
             return True
         path = self.folder / f"{job.name}{ending}"
-        wanted = [path, *([path.with_suffix(".strip.png")] if strips else [])]
+        wanted = [path, *([provenance.beside(path)[0]] if strips else [])]
         return row["file"] == path.name and all(p.is_file() for p in wanted)
 
     def add(self, job: Job, model: str, found: dict) -> None:

@@ -41,8 +41,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_place(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--image", required=required, help="the photo")
     where = parser.add_argument_group("what may change (one of)")
-    where.add_argument("--mask", help="picture of the photo's size, white = change; or the photo with a "
-        "transparent hole")
+    where.add_argument(
+        "--mask",
+        help="picture of the photo's size, white = change; or the photo with a "
+        "transparent hole",
+    )
     where.add_argument("--box", metavar="x0,y0,x1,y1", help="rectangle in pixels")
     where.add_argument(
         "--region",

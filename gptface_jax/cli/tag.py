@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import pathlib
 
 from gptface_jax.cli import _jobs, _photo
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         record = {"image": options.image, "model": model.digest, "options": arguments}
         record["found"] = found
-        pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
+        files.write_text(options.json, json.dumps(record, indent=2) + "\n")
     for row in found:
         label, *figures = row.values()
         print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))

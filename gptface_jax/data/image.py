@@ -168,7 +168,9 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 # than a quarter of it, or colours on more than a hundredth, are a picture's.
 _MOST_GREY, _MOST_COLOURED, _COLOURED = 0.25, 0.01, 48
 _FEW_COLOURS = 32  # at 5 bits a channel; photographs have hundreds
-_PAINT = "paint what may change in white (255) on black in a picture of the photo's size"
+_PAINT = (
+    "paint what may change in white (255) on black in a picture of the photo's size"
+)
 
 
 def decode_mask(source: Source, size: tuple[int, int] | None = None) -> np.ndarray:

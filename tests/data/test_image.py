@@ -209,12 +209,12 @@ def test_a_photo_is_no_mask_but_its_hole_is_one():
     np.testing.assert_array_equal(image.decode_mask(strokes), hole)
     grey = np.asarray(Image.fromarray(photo).convert("L"))
     red = np.where(hole[..., None], np.uint8([255, 0, 0]), np.uint8(0))
-    for given, said in (
+    for wrong, said in (
         (photo, "coloured"), (red, "coloured"), (grey, "of many tones"),
         (np.where(hole[..., None], np.uint8([255, 0, 0]), photo), "coloured"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=f"picture that is {said}.*white"):
-            image.decode_mask(given)
+            image.decode_mask(wrong)
 
 
 def test_masks_with_soft_edges_and_of_jpeg_stay_masks():
@@ -222,8 +222,8 @@ def test_masks_with_soft_edges_and_of_jpeg_stay_masks():
     mask[40:90, 30:100] = 255
     soft = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(4)))
     rough = encoded(Image.fromarray(np.dstack([mask] * 3)), "JPEG", quality=30)
-    for given in (soft, rough, np.dstack([soft] * 3)):
-        assert (image.decode_mask(given) != (mask > 0)).mean() < 0.005
+    for one in (soft, rough, np.dstack([soft] * 3)):
+        assert (image.decode_mask(one) != (mask > 0)).mean() < 0.005
 
 
 def test_masks_of_0_and_1_say_how_to_become_one():

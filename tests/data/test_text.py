@@ -45,7 +45,9 @@ def test_words_of_up_to_200_characters_are_read(tokenizer):
     assert saved["model"]["max_input_chars_per_word"] == 200
 
 
-PIECES = "a hat woman smil ##ing smiling mou ##s ##n u ##ne bri ##l ##le ! [ mask".split()
+PIECES = (
+    "a hat woman smil ##ing smiling mou ##s ##n u ##ne bri ##l ##le ! [ mask".split()
+)
 
 
 @pytest.mark.parametrize(
