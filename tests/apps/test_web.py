@@ -366,18 +366,21 @@ def test_nothing_passes_the_queue_or_the_limit_by(address):
         assert answer.status_code == 413
 
 
-def test_what_was_handed_out_goes_after_an_hour(tmp_path):
-    from gptface_jax.apps.web import desk
-
-    made = desk.Desk(None, 0, 1, 1, str(tmp_path))
-    old, new = pathlib.Path(made.folder()), pathlib.Path(made.folder())
-    (old / "x.png").touch()
-    os.utime(old, (0, 0))
-    other = tmp_path / "of-gradio"
-    other.mkdir()
-    os.utime(other, (0, 0))
-    made.folder()
-    assert not old.exists() and new.exists() and other.exists()
+def test_files_go_after_an_hour(tmp_path):
+    names = ("old/deep/a.png", "old/new.png", "new/a.png", "empty/")
+    for name in names:
+        path = tmp_path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.touch()
+    for name in ("old/deep/a.png", "old/deep", "old", "empty"):
+        os.utime(tmp_path / name, (0, 0))
+    server.sweep(tmp_path, 3600)
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
+    assert left == {"old", "old/deep", "old/new.png", "new", "new/a.png"}
+    server.sweep(tmp_path, -1)  # all that is there, and then the folders
+    server.sweep(tmp_path, -1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_listens_here_and_leaves_nothing(

@@ -77,16 +77,9 @@ def refuse_links(value: Any) -> None:
             refuse_links(part)
 
 
-def build(desk: Desk, keep: int = 3600) -> gr.Blocks:
-    """The whole page.
-
-    Args:
-      desk: the model and its limits.
-      keep: seconds for which files are kept.
-    """
-    page = Page(
-        title="GPTFace", analytics_enabled=False, delete_cache=(max(1, keep // 6), keep)
-    )
+def build(desk: Desk) -> gr.Blocks:
+    """The whole page, for a model and its limits."""
+    page = Page(title="GPTFace", analytics_enabled=False)
     with page:
         _api(desk)  # first, for of two events of a name the first one keeps it
         gr.Markdown(_HEAD)
