@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from gptface_jax.apps import (
     texts,
 )
 from gptface_jax.apps.editing import Batch, Editor, Request
+from gptface_jax.core import arguments, files
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import damage as defects
@@ -92,11 +93,12 @@ class Edit:
         """
         path, beside, sidecar = outputs(path)
         after, before = np.asarray(self.image), np.asarray(self.before)
-        save_with_sidecar(after, path, self.details)
         if not strip:
+            save_with_sidecar(after, path, self.details)
             return [path, sidecar]
         shown = pictures.before_mask_after(before, self.mask, after, self.text)
-        pictures.save(shown, beside, self.details)
+        also = {beside: pictures.saver(shown, beside, self.details)}
+        save_with_sidecar(after, path, self.details, also)
         return [path, beside, sidecar]
 
 
@@ -134,33 +136,52 @@ class Samples(list):
 
 
 def save_with_sidecar(
-    image: np.ndarray, path: pathlib.Path, details: Mapping[str, Any]
+    image: np.ndarray,
+    path: pathlib.Path,
+    details: Mapping[str, Any],
+    also: Mapping[pathlib.Path, Callable[[str], Any]] | None = None,
 ) -> None:
-    """Writes a picture that a model made, and FILE.json beside it."""
-    # The sidecar first: whatever stops this, the rest may be written again.
+    """Writes a picture that a model made, its sidecar beside it, and what `also` says:
+    see `pictures.write_together`."""
     details = {"file": path.name, **details}
     text = json.dumps(details, indent=2) + "\n"
-    sidecar = provenance.sidecar(path)
-    pictures.write(sidecar, lambda name: pathlib.Path(name).write_text(text))
-    pictures.save(image, path, details)
+    # The sidecar first: whatever stops this, the rest may be written again.
+    pictures.write_together(
+        {
+            provenance.beside(path)[1]: lambda name: pathlib.Path(name).write_text(
+                text
+            ),
+            path: pictures.saver(image, path, details),
+            **(also or {}),
+        }
+    )
 
 
 def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
     """FILE.png -> FILE.png, FILE.strip.png, FILE.json, which `Edit.save` writes.
 
+    The two have FILE.png for FILE where FILE.json is of FILE.jpg.
+
     Raises:
-      UserError: FILE.json is no sidecar of ours, FILE exists without one, or an
-        ending that is no format.
+      UserError: FILE.json is no sidecar of ours, FILE exists without one, an ending
+        that is no format, or a folder that cannot be written.
     """
     path = pathlib.Path(path)
     pictures.check(path)
-    strip, sidecar = path.with_suffix(".strip.png"), provenance.sidecar(path)
+    strip, sidecar = provenance.beside(path)
     ours = provenance.read_sidecar(path) is not None
     for taken in (sidecar, path, strip):
         if taken.exists() and not ours:
             raise UserError(
                 f"'{taken}' exists and is not of an earlier edit; write to another name"
             )
+    try:
+        files.check_place(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write '{path}': {error.strerror} ('{error.filename}'); write to "
+            "another folder"
+        ) from None
     return path, strip, sidecar
 
 
@@ -195,7 +216,9 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
             given.arguments[first], earlier = source.image, source.details
         else:
             earlier = provenance.details_of(source)
-        edit = yield from steps(*given.args, **given.kwargs)
+        edit = yield from arguments.call_checked(
+            steps, given.args, given.kwargs, DecodeConfig
+        )
         if earlier:
             own = {k: v for k, v in earlier.items() if k != "chain"}
             chain = [*earlier.get("chain", ()), own]
@@ -216,6 +239,16 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
     method.steps = chained
     method.__signature__ = signature.replace(return_annotation=Edit)
     return method
+
+
+def _checked(method: Callable) -> Callable:
+    """The method, which refuses arguments of another type than it says."""
+
+    @functools.wraps(method)
+    def checked(*args, **kwargs):
+        return arguments.call_checked(method, args, kwargs, DecodeConfig)
+
+    return checked
 
 
 class Model:
@@ -251,7 +284,10 @@ class Model:
     def __repr__(self) -> str:
         return f"<gptface_jax.Model {self.digest}, {self.editor.size} px>"
 
-    def faces(self, image: images.Source, *, any_roll: bool = False) -> list[Face]:
+    @_checked
+    def faces(
+        self, image: images.Source | Edit, *, any_roll: bool = False
+    ) -> list[Face]:
         """The faces of a photo from left to right, see `faces.find`.
 
         Args:
@@ -261,6 +297,7 @@ class Model:
         pixels = images.decode(image.image if isinstance(image, Edit) else image)
         return face_finding.find(pixels, any_roll=any_roll)
 
+    @_checked
     def reconstruct(self, image: images.Source) -> Image.Image:
         """The photo's central square through the VQGAN; [S,S] PIL image."""
         pixels = images.fit(images.decode(image), self.editor.size)[None]
@@ -328,22 +365,9 @@ class Model:
         text = " ".join(str(text).split())
         if not text:
             raise UserError("the text is empty; say what to see, or use inpaint")
-        slots = self.editor.gptface.config.layout.max_text_tokens
-        ids = self.editor.tokenizer.encode([text], slots + 1)[0]
-        words = ids[ids != self.editor.tokenizer.pad_id]
-        if len(words) == 0 or (words == self.editor.tokenizer.unk_id).all():
-            raise UserError(
-                f"no word of the text '{text[:60]}' is known to this model; use plain "
-                "English, e.g. 'a smiling woman with glasses'"
-            )
+        notes = self._read(text)
         config = self.decode_config(decode)
         samples = self.usual_samples(config) if samples is None else samples
-        notes = []
-        if len(words) > slots:
-            notes.append(f"the text was cut to its first {slots} tokens")
-        unknown = int((words == self.editor.tokenizer.unk_id).sum())
-        if unknown:
-            notes.append(f"{unknown} words of the text are unknown to the model")
         proposed = mask is None and box is None and region is None
         if proposed:
             notes.append("the region was proposed by the model; look at the strip")
@@ -364,12 +388,42 @@ class Model:
         place = mask, box, region, crop
         return (yield from self._each(images.decode(image), face, align, place, work))
 
+    def _read(self, text: str) -> list[str]:
+        """What should be told of how the model reads a text.
+
+        Raises:
+          UserError: it knows nothing of it.
+        """
+        tokenizer = self.editor.tokenizer
+        slots = self.editor.gptface.config.layout.max_text_tokens
+        ids = tokenizer.encode([text], slots + 1)[0]
+        ids = ids[ids != tokenizer.pad_id]
+        words = tokenizer.understood(text)
+        if not words or (ids == tokenizer.unk_id).all():
+            raise UserError(
+                f"no word of the text '{text[:60]}' is known to this model; use plain "
+                "English, e.g. 'a smiling woman with glasses'"
+            )
+        notes = []
+        if len(ids) > slots:
+            notes.append(f"the text was cut to its first {slots} tokens")
+        unknown = [word for word, known in words.items() if not known]
+        if unknown:
+            named = ", ".join(word[:30] for word in unknown[:5])
+            notes.append(
+                f"the model understands {len(words) - len(unknown)} of the "
+                f"{len(words)} words of '{text[:60]}', not: {named}"
+                f"{', ...' if unknown[5:] else ''}; plain English works best"
+            )
+        return notes
+
     def usual_samples(self, config: DecodeConfig) -> int:
         """Candidates of an edit that cost about as much whatever guides it: 16, or 3
         where the gradient does."""
         told = self.editor.gptface.config.match_token
         return max(1, round(_FORWARDS / config.forwards(told)))
 
+    @_checked
     def propose(
         self,
         image: images.Source,
@@ -399,7 +453,8 @@ class Model:
           UserError: an argument that cannot be used.
         """
         photo = images.decode(image)
-        seen, _ = self._seen(photo, face, align, crop)
+        seen, notes = self._seen(photo, face, align, crop)
+        _warn([*notes, *self._read(text)])
         return self._proposed(photo, text, area, seen, source, method, aligned).mask
 
     def _proposed(
@@ -591,7 +646,7 @@ class Model:
         config = self.decode_config(decode) if text else self._without_text(decode)
         said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}
         framed = framing.Framed(shown, view, {**said, "pixels": int(shown.sum())})
-        notes = []
+        notes = self._read(text) if text else []
         if (mask & ~shown).any():
             notes.append("outside the square the seam is a plain cut")
         return (
@@ -601,6 +656,7 @@ class Model:
             )
         )  # fmt: skip
 
+    @_checked
     def sample(
         self, count: int = 1, text: str = "", *, seed: int = 0, **decode: Any
     ) -> Samples:
@@ -612,12 +668,14 @@ class Model:
         if count < 1:
             raise UserError(f"count is {count}; use 1 or more")
         config = self.decode_config(decode) if text else self._without_text(decode)
+        _warn(self._read(text) if text else [])
         drawn = self.editor.sample([text] * count, config, _keys(seed, count))
         grid = list(self.editor.gptface.config.layout.grid)
         details = self.details(False, text, seed, config)
         details |= {"mask": {"whole": True}, "grid": grid}
         return Samples([Image.fromarray(x) for x in drawn], details)
 
+    @_checked
     def match(
         self, image: images.Source, sentences: Sequence[str], *,
         face: int | None = None, align: bool = True,
@@ -629,9 +687,11 @@ class Model:
           sentences: N of them.
         """
         pixels = self._square(image, face, align)
+        _warn(note for text in sentences if text for note in self._read(text))
         repeated = np.repeat(pixels, len(sentences), axis=0)
         return np.exp(self.editor.match_log_prob(repeated, sentences))
 
+    @_checked
     def tag(
         self, image: images.Source, count: int = 10, *, seed: int = 0,
         among: Sequence[str] | None = None, face: int | None = None,
@@ -641,6 +701,7 @@ class Model:
         config, pixels = self._text_side(decode), self._square(image, face, align)
         return texts.tags(self.editor, pixels, count, config, _key(seed), among)
 
+    @_checked
     def caption(
         self, image: images.Source, words: int = 8, *, samples: int = 8, seed: int = 0,
         face: int | None = None, align: bool = True, **decode: Any,
@@ -692,8 +753,7 @@ class Model:
         """What the model sees of a photo at its own size, uint8 [1,S,S,3]."""
         photo = images.decode(image)
         (_, view), notes = self._seen(photo, face, align, None)
-        for note in notes:
-            warnings.warn(note, stacklevel=3)
+        _warn(notes, 6)
         return images.resize(view.picture(photo), (self.editor.size,) * 2)[None]
 
     def _found(self, photo, face, align, crop) -> list[Face] | None:
@@ -843,6 +903,12 @@ class Model:
             final_log_prob=final,
             details=details,
         )
+
+
+def _warn(notes: Iterable[str], level: int = 5) -> None:
+    """Tells notes where no Edit holds them, as of who called the `_checked` method."""
+    for note in notes:
+        warnings.warn(note, stacklevel=level)
 
 
 def _joined(

@@ -18,8 +18,9 @@ from typing import Any
 import jax
 import tqdm
 
+from gptface_jax.apps import provenance
 from gptface_jax.apps.api import SEAMS, Edit, Model
-from gptface_jax.core import files, locks
+from gptface_jax.core import arguments, files, locks
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import folders
 from gptface_jax.systems.gptface.decode import DecodeConfig
@@ -159,6 +160,8 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
         values = json.loads(line)
         if not isinstance(values, dict):
             raise UserError(f"line {number} is no JSON object")
+        # What a table leaves empty is not given.
+        values = {k: v for k, v in values.items() if v is not None and v == v}
         name = _id(values.pop("id", name))
         for key in set(_FILES) & set(values):
             straight = key == "seam" and values[key] in SEAMS
@@ -171,6 +174,7 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
         for key in values:
             if key not in known:
                 raise UserError(f"'{key}' is no option of {verb}{nearest(key, known)}")
+        values = arguments.checked(getattr(Model, verb), values, DecodeConfig)
         missing = [k for k, needed in known.items() if needed and k not in values]
         if missing:
             raise UserError(f"'{missing[0]}' is missing")
@@ -410,7 +414,7 @@ class Results:
         if "file" not in row:
             return True
         path = self.folder / f"{job.name}{ending}"
-        wanted = [path, *([path.with_suffix(".strip.png")] if strips else [])]
+        wanted = [path, *([provenance.beside(path)[0]] if strips else [])]
         return row["file"] == path.name and all(p.is_file() for p in wanted)
 
     def add(self, job: Job, model: str, found: dict) -> None:

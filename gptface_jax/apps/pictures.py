@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -194,12 +195,12 @@ def save_animation(
 
     Args:
       frames: uint8 [H,W,3] of one size; the last one stays three times as long.
-      path: its folder must exist.
+      path: its folder is made.
       details: see `save`.
       seconds: that each is shown.
 
     Raises:
-      UserError: no such folder, disk full.
+      UserError: a folder that cannot be written, disk full.
     """
     first, *others = [Image.fromarray(frame) for frame in frames]
     shown = [round(1000 * seconds)] * len(others) + [round(3000 * seconds)]
@@ -228,13 +229,23 @@ def save(
 
     Args:
       image: uint8 [H,W,3].
-      path: its folder must exist.
+      path: its folder is made.
       details: how a model made it; marks the picture in its XMP, see
         `provenance.packet`, and in the text of a PNG or the EXIF description.
 
     Raises:
-      UserError: an ending that is no picture format, no such folder, disk full.
+      UserError: an ending that is no picture format, a folder that cannot be
+        written, disk full.
     """
+    write_together({path: saver(image, path, details)})
+
+
+def saver(
+    image: np.ndarray,
+    path: str | os.PathLike,
+    details: Mapping[str, Any] | None = None,
+) -> Callable[[str], None]:
+    """What writes the picture for `path`, see `save`, to a name that it is given."""
     kind, picture, options = check(path), Image.fromarray(image), {}
     if details and kind == "PNG":
         options["pnginfo"] = chunks = PngImagePlugin.PngInfo()
@@ -243,7 +254,7 @@ def save(
         chunks.add_itxt("XML:com.adobe.xmp", provenance.packet(details).decode())
     elif details:
         options |= {**_metadata(details), "quality": 95}
-    write(path, lambda partial: picture.save(partial, kind, **options))
+    return lambda name: picture.save(name, kind, **options)
 
 
 def check(path: str | os.PathLike) -> str:
@@ -262,18 +273,30 @@ def check(path: str | os.PathLike) -> str:
 
 
 def write(path: str | os.PathLike, writer: Callable[[str], Any]) -> None:
-    """Writes a file, complete or not at all.
+    """Writes one file, see `write_together`."""
+    write_together({path: writer})
+
+
+def write_together(
+    writers: Mapping[str | os.PathLike, Callable[[str], Any]],
+) -> None:
+    """Writes files, all of them or none; folders that are missing are made.
 
     Args:
-      path: its folder must exist.
-      writer: writes the file of the name it is given.
+      writers: path -> what writes the file to the name that it is given. The first
+        path is there first.
 
     Raises:
-      UserError: no such folder, disk full, or what the format cannot hold.
+      UserError: a folder that cannot be written, disk full, or what the format cannot
+        hold.
     """
     try:
-        with files.replacing(path) as partial:
-            writer(os.fspath(partial))
+        with contextlib.ExitStack() as stack:
+            partial = {}
+            for path in reversed(writers):  # the last one takes its place first
+                partial[path] = stack.enter_context(files.replacing(path))
+            for path, writer in writers.items():
+                writer(os.fspath(partial[path]))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(

@@ -107,24 +107,31 @@ def details_of(source: Any) -> dict[str, Any] | None:
         return None
 
 
-def sidecar(path: str | os.PathLike) -> pathlib.Path:
-    """FILE.png -> FILE.json."""
-    return pathlib.Path(path).with_suffix(".json")
+def beside(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+    """FILE.png -> FILE.strip.png, FILE.json; these may be given another name with it.
+
+    FILE.png.strip.png and FILE.png.json where FILE.json is of FILE.jpg.
+    """
+    path = pathlib.Path(path)
+    own = path.with_suffix(".json")
+    with_ending = path.with_name(f"{path.name}.json")
+    name = pathlib.Path(str((_read(own) or {}).get("file", "")))
+    other = name.stem == path.stem and name.suffix != path.suffix
+    if other or (_read(with_ending) or {}).get("file") == path.name:
+        return path.with_name(f"{path.name}.strip.png"), with_ending
+    return path.with_suffix(".strip.png"), own
 
 
 def read_sidecar(path: str | os.PathLike) -> dict[str, Any] | None:
-    """The details beside a picture, None where FILE.json is absent or not its own.
+    """The details beside a picture, None where there are none."""
+    return _read(beside(path)[1])
 
-    That of FILE.png is none of FILE.jpg; both files may be given another name.
-    """
+
+def _read(sidecar: pathlib.Path) -> dict[str, Any] | None:
     try:
-        details = _details(sidecar(path).read_text("utf-8"))
+        return _details(sidecar.read_text("utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
-    name = details and pathlib.Path(str(details.get("file")))
-    path = pathlib.Path(path)
-    other = name and name.stem == path.stem and name.suffix != path.suffix
-    return None if other else details
 
 
 def _details(text: str) -> dict[str, Any] | None:

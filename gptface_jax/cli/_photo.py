@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_place(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--image", required=required, help="the photo")
     where = parser.add_argument_group("what may change (one of)")
-    where.add_argument("--mask", help="picture of the photo's size, white = change")
+    where.add_argument(
+        "--mask",
+        help="picture of the photo's size, white = change; or the photo with a "
+        "transparent hole",
+    )
     where.add_argument("--box", metavar="x0,y0,x1,y1", help="rectangle in pixels")
     where.add_argument(
         "--region",
@@ -199,6 +204,16 @@ def clock(what: str) -> Iterator[None]:
         finally:
             done.set()
             ticking.join()
+
+
+@contextlib.contextmanager
+def notes() -> Iterator[None]:
+    """Prints what is told as warnings as notes, at the end."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for note in found:
+        print(f"note: {note.message}")
 
 
 def check_out(options: argparse.Namespace, *read: str | None) -> None:

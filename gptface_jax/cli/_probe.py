@@ -27,6 +27,7 @@ import json
 import os
 
 from gptface_jax.cli import _source
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
@@ -134,8 +135,8 @@ def run(options: argparse.Namespace) -> None:
     if options.out:
         about = {"models": {n: [paths[n], m.digest] for n, m in models.items()}}
         about |= {"images": spec, "seeds": options.seeds, "layers": options.layers}
-        with open(options.out, "w") as file:
-            file.write(json.dumps({**about, **found}, indent=2) + "\n")
+        text = json.dumps({**about, **found}, indent=2) + "\n"
+        files.write_text(options.out, text)
     if options.plot:
         metrics = ("accuracy", "balanced_accuracy")
         plotting.plot_fractions(found["rows"], metrics, options.plot)

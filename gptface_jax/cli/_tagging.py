@@ -25,6 +25,7 @@ import argparse
 import json
 
 from gptface_jax.cli import _photo, _source
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
@@ -102,8 +103,7 @@ def run(options: argparse.Namespace) -> None:
         about = {"model": model.digest, "images": spec, "vocabulary": words}
         if retrieval:
             about["retrieval"] = retrieval.digest
-        with open(options.out, "w") as file:
-            told = {**about, "figures": found, "rankings": rankings, "truth": truth}
-            file.write(json.dumps(told, indent=1) + "\n")
+        told = {**about, "figures": found, "rankings": rankings, "truth": truth}
+        files.write_text(options.out, json.dumps(told, indent=1) + "\n")
     if options.sheet:
         pictures.save(tagging.sheet(records, rankings, truth), options.sheet)

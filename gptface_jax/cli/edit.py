@@ -87,7 +87,7 @@ def _propose(options: argparse.Namespace) -> None:
     from gptface_jax.data import image
 
     crop = _photo.box(options.crop, "--crop")
-    with _photo.clock("looking for the region"):
+    with _photo.notes(), _photo.clock("looking for the region"):
         photo = image.decode(options.image)
         mask = _photo.load(options).propose(
             photo,

@@ -26,6 +26,7 @@ import types
 from typing import Any
 
 from gptface_jax.cli import _photo, _probe, _source, _tagging
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError, nearest
 
 KINDS = {
@@ -120,8 +121,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _write(figures: Any, path: str) -> None:
-    with open(path, "w") as file:
-        file.write(json.dumps(figures, indent=2) + "\n")
+    files.write_text(path, json.dumps(figures, indent=2) + "\n")
 
 
 def _need(options: argparse.Namespace, *names: str) -> None:

@@ -18,6 +18,7 @@ import json
 import pathlib
 
 from gptface_jax.cli import _photo, _source
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
@@ -81,7 +82,7 @@ def _measure(options: argparse.Namespace) -> None:
     found = upright.measure_frame(
         sources.open_source(_source.spec(options)), progress=not options.quiet
     )
-    pathlib.Path(options.out).write_text(json.dumps(found, indent=2) + "\n")
+    files.write_text(options.out, json.dumps(found, indent=2) + "\n")
     print(
         f"a face in {found['faces']} of {found['pictures']} pictures -> {options.out}"
     )

@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
 
 from gptface_jax.cli import _source
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.json:
         text = json.dumps(_plain(figures), indent=2) + "\n"
-        pathlib.Path(options.json).write_text(text)
+        files.write_text(options.json, text)
     rounded = {
         name: {k: round(v, 4) for k, v in values.items()}
         for name, values in figures.items()

@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import pathlib
-import warnings
 
 from gptface_jax.cli import _jobs, _photo
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
@@ -48,17 +47,13 @@ def run(options: argparse.Namespace) -> None:
             raise UserError("--text scores one photo; leave it out with --jobs")
         return _jobs.run(options, verb, arguments)
     _jobs.need(options, "image")
-    with _photo.clock("reading the photo"):
+    with _photo.notes(), _photo.clock("reading the photo"):
         model = _photo.load(options)
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", UserWarning)
-            found = list(_read(model, options, arguments, face))
-    for note in notes:
-        print(f"note: {note.message}")
+        found = list(_read(model, options, arguments, face))
     if options.json:
         record = {"image": options.image, "model": model.digest, "options": arguments}
         record["found"] = found
-        pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
+        files.write_text(options.json, json.dumps(record, indent=2) + "\n")
     for row in found:
         label, *figures = row.values()
         print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))

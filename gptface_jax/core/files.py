@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import secrets
@@ -20,15 +21,35 @@ def partial_name(path: str | os.PathLike) -> pathlib.Path:
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{PARTIAL}")
 
 
+def check_place(path: str | os.PathLike) -> None:
+    """Refuses a path that cannot be written, before work is done for it.
+
+    Raises:
+      OSError: a folder on its way is a file, or may not be written to.
+    """
+    path = pathlib.Path(os.path.abspath(path))
+    folder = next(p for p in path.parents if os.path.lexists(p))
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK) and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields the name to write to, which becomes `path` at the end of the block.
 
-    After an error `path` is what it was, and nothing else is left.
+    Its folder is made. After an error `path` is what it was, and nothing else is left.
+    What is no file, such as /dev/stdout, is written to as it is.
 
     Raises:
       OSError: what is written cannot take its place.
     """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)
     try:
         yield partial

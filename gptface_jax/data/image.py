@@ -164,11 +164,22 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+# A mask's edges may be soft and JPEG may have blurred them; tones of 32 to 223 on more
+# than a quarter of it, or colours on more than a hundredth, are a picture's.
+_MOST_GREY, _MOST_COLOURED, _COLOURED = 0.25, 0.01, 48
+_FEW_COLOURS = 32  # at 5 bits a channel; photographs have hundreds
+_PAINT = (
+    "paint what may change in white (255) on black in a picture of the photo's size"
+)
+
+
 def decode_mask(source: Source, size: tuple[int, int] | None = None) -> np.ndarray:
     """Opens a mask: white = change.
 
-    Of a picture with transparency a pixel must be white and opaque. Where all opaque
-    pixels have one colour, that colour says nothing, and opaque = change.
+    Of a picture with transparency a pixel must be white and opaque. Where the opaque
+    pixels say nothing, the transparency does: of a few colours painted on a transparent
+    sheet opaque = change; of a photograph, or of one colour all along the border, the
+    hole in it = change, as other editors mark it.
 
     Args:
       source: as for `decode`; bool arrays are taken as they are.
@@ -178,29 +189,59 @@ def decode_mask(source: Source, size: tuple[int, int] | None = None) -> np.ndarr
       bool [H,W].
 
     Raises:
-      UserError: unreadable, of another size, or with nothing masked.
+      UserError: unreadable, of another size, with nothing masked, or a picture that is
+        no mask: opaque and coloured, or of many tones.
     """
     if isinstance(source, np.ndarray) and source.dtype == bool:
-        mask = source
+        mask, brightest = source, 255
     else:
+        if isinstance(source, np.ndarray) and source.dtype != np.uint8:
+            raise UserError(
+                f"the mask is an array {source.dtype}{list(source.shape)}; give bool "
+                "[H,W], True = change: mask > 0.5 of one that holds 0 and 1"
+            )
         image = _to_eight_bit(_load(_open(source, MAX_PIXELS), source))
-        opaque = np.ones(image.size[::-1], bool)
-        if _has_alpha(image):
-            image = image.convert("RGBA")
-            opaque = np.asarray(image)[..., 3] >= 128
-        grey = np.asarray(image.convert("L"))
-        plain = not opaque.all() and len(np.unique(grey[opaque])) == 1
-        mask = opaque if plain else opaque & (grey >= 128)
+        mask, brightest = _marked(np.asarray(image.convert("RGBA")), _name(source))
     if size is not None and mask.shape != tuple(size):
         raise UserError(
             f"mask {_name(source)} is {mask.shape[1]} x {mask.shape[0]} and the photo "
             f"{size[1]} x {size[0]}; give a mask of the photo's size"
         )
     if not mask.any():
-        raise UserError(
-            f"mask {_name(source)} marks nothing; paint what may change in white"
-        )
+        dark = f": its brightest value is {brightest}" if 0 < brightest < 128 else ""
+        ones = "; if it holds 0 and 1, multiply it by 255" if brightest == 1 else ""
+        raise UserError(f"mask {_name(source)} marks nothing{dark}; {_PAINT}{ones}")
     return mask
+
+
+def _marked(pixels: np.ndarray, name: str) -> tuple[np.ndarray, int]:
+    """What a mask uint8 [H,W,4] marks, bool [H,W], and its brightest opaque value."""
+    opaque, colours = pixels[..., 3] >= 128, pixels[..., :3]
+    grey = np.asarray(Image.fromarray(colours).convert("L"))
+    seen = colours[opaque]
+    if not len(seen):
+        return opaque, 0
+    tones = grey[opaque]
+    coloured = (seen.max(1) - seen.min(1) > _COLOURED).mean()
+    toned = ((tones >= 32) & (tones < 224)).mean() > _MOST_GREY
+    toned = toned and len(np.unique(tones)) > _FEW_COLOURS
+    plain_mask = coloured <= _MOST_COLOURED and not toned
+    marked, brightest = opaque & (grey >= 128), int(tones.max())
+    if opaque.all():
+        if not plain_mask:
+            what = "coloured" if coloured > _MOST_COLOURED else "of many tones"
+            raise UserError(
+                f"mask {name} is a picture that is {what}, and does not say what may "
+                f"change; {_PAINT}, or make it transparent there"
+            )
+        return marked, brightest
+    if np.ptp(seen, 0).max() == 0:
+        border = (opaque[0], opaque[-1], opaque[:, 0], opaque[:, -1])
+        return ~opaque if all(map(np.all, border)) else opaque, 255
+    if plain_mask:
+        return marked, brightest
+    few = len(np.unique(seen >> 3, axis=0)) <= _FEW_COLOURS
+    return opaque if few else ~opaque, 255
 
 
 def to_unit_range(image: np.ndarray) -> np.ndarray:

@@ -165,6 +165,23 @@ class TextTokenizer:
         """Ids -> text, specials left out."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
+    def understood(self, text: str) -> dict[str, bool]:
+        """The words of a text -> whether the vocabulary holds them.
+
+        Punctuation is no word. A word is held whole, or by a first piece of three
+        letters or more that makes up most of it ("smiling" of "smilingly"): what is
+        spelt out of shorter pieces means nothing to a model.
+        """
+        plain = self._backend.normalizer.normalize_str(text[:MAX_CHARACTERS])
+        parts = [w for w, _ in self._backend.pre_tokenizer.pre_tokenize_str(plain)]
+        words = [word for word in parts if any(map(str.isalnum, word))]
+        encoded = self._backend.encode_batch(words, add_special_tokens=False)
+        firsts = [e.tokens[0] if e.ids[0] != self.unk_id else "" for e in encoded]
+        return {
+            word: first == word or (len(first) >= 3 and 2 * len(first) > len(word))
+            for word, first in zip(words, firsts)
+        }
+
     def words(self) -> np.ndarray:
         """bool [size]: entries that are whole words, of letters only."""
         return np.array([word.isalpha() for word in self._vocab])

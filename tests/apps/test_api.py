@@ -297,3 +297,29 @@ def test_forward_passes_by_hand():
     assert (
         cost(guidance="embedding") == 3 and cost(guidance="embedding", told=True) == 4
     )
+
+
+def test_how_much_of_a_text_the_model_understands(tiny):
+    model = gptface_jax.load(tiny / "model")
+    photo = np.zeros((40, 40, 3), np.uint8)
+    quick = {"region": "hat", "guidance": "none", "k": 64, "samples": 1}
+    plain = model.edit(photo, "a man!!!", **quick)
+    assert not any("words" in note for note in plain.details["notes"])
+    foreign = "un homme souriant, man"
+    said = "understands 1 of the 4 words of 'un homme souriant, man', not: un, homme"
+    for edit in (
+        model.edit(photo, foreign, **quick),
+        model.stitch(photo, photo, text=foreign, guidance="none", k=64),
+    ):
+        assert any(said in note for note in edit.details["notes"])
+    for call in (
+        lambda: model.match(photo, ["a man", foreign]),
+        lambda: model.propose(photo, foreign),
+        lambda: model.sample(1, foreign, k=64),
+    ):
+        with pytest.warns(UserWarning, match="understands 1 of the 4 words") as found:
+            call()
+        assert found[-1].filename == __file__
+    for nothing in ("!!!", ", -", "\u5973\u4eba"):
+        with pytest.raises(UserError, match="no word of the text"):
+            model.edit(photo, nothing, **quick)

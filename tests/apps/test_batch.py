@@ -88,7 +88,7 @@ def test_bad_jobs_stop_no_other(model, photos, tmp_path):
         {**good, "id": "broken", "image": "broken.jpg"},
         {**good, "id": "strange", "image": 3},
         {**good, "id": "options", "k": 0},
-        {**good, "id": "grown", **QUICK, "grow": "1"},  # in a batch with "good"
+        {**good, "id": "grown", **QUICK, "grow": "1"},
         {**good, "id": "depth", "guidance": "ascent_norm", "last_blocks": 99},
         {**good, "id": "other", **QUICK, "box": None, "region": "mouth"},
     )
@@ -106,9 +106,9 @@ def test_bad_jobs_stop_no_other(model, photos, tmp_path):
         ("no_image", "'image' is missing"),
         ("absent", "none.png"),
         ("broken", "broken.jpg"),
-        ("strange", "TypeError"),
+        ("strange", "image is 3; give a picture or its file"),
         ("options", "k is 0"),
-        ("grown", "TypeError"),
+        ("grown", "grow is '1'; give a whole number"),
         ("depth", "99"),
     ):
         assert part in said[name], (name, said[name])
@@ -266,7 +266,43 @@ def test_what_a_line_says_of_the_place_replaces_the_default(photos):
     path.write_text("\ufeff" + line + "\n", "utf-8")
     (job,) = batch.read_jobs(path, "edit", {"region": "hat", "seed": 3})
     assert not job.error and "region" not in job.values
-    assert job.values["box"] == [0, 0, 9, 9] and job.values["seed"] == 3
+    assert job.values["box"] == (0, 0, 9, 9) and job.values["seed"] == 3
+
+
+def test_null_and_nan_are_not_given_and_types_are_checked_first(photos):
+    """A sentence was "None" or "nan", and "false" was true."""
+    defaults = {"text": "a hat", "region": "hat", "seed": 3}
+    good = {"image": "face0.png"}
+    null = {"id": None, "text": None, "mask": None, "samples": float("nan")}
+    jobs = batch.read_jobs(
+        jobs_file(
+            photos,
+            {**good, **null},
+            {**good, "samples": 4.0, "k": 2.0, "box": [0, 0, 9.0, 9], "cfg": 2},
+            *({**good, k: v} for k, v in WRONG),
+            {"image": None},
+        ),
+        "edit",
+        defaults,
+    )
+    plain, whole, *wrong, absent = jobs
+    path = str(photos / "face0.png")
+    assert (plain.name, plain.values) == ("000001", {**defaults, "image": path})
+    numbers = {"samples": 4, "k": 2, "box": (0, 0, 9, 9), "cfg": 2}
+    assert not whole.error and numbers.items() <= whole.values.items()
+    assert {type(whole.values[k]) for k in ("samples", "k")} == {int}
+    for (name, _), job in zip(WRONG, wrong, strict=True):
+        assert job.error.startswith(f"{name} is "), job.error
+    assert "'image' is missing" in absent.error
+
+
+WRONG = (
+    ("text", ["a woman", "blond"]), ("text", 3), ("text", True), ("text", {}),
+    ("region", 1), ("samples", 4.5), ("samples", "4"), ("samples", True), ("grow", "1"),
+    ("composite", "false"), ("composite", 1), ("mask", 3), ("image", ["face0.png"]),
+    ("box", [0, 0, 9]), ("box", "0,0,9,9"), ("seed", "x"), ("k", [1]), ("cfg", "2"),
+    ("face", [1]), ("align", "no"), ("area", "0.2"), ("guidance", 1), ("trace", 0),
+)  # fmt: skip
 
 
 def test_a_picture_to_work_on_is_not_overwritten(model, photos):

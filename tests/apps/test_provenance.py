@@ -1,6 +1,8 @@
 """What tells that a picture is a model's work, as other programs read it."""
 
+import errno
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -136,6 +138,75 @@ def test_cells_are_where_the_sheet_has_its_pictures():
     for picture, (x0, y0, x1, y1) in zip(shown, pictures.cells(5, 2)):
         assert (page[y0:y1, x0:x1] == picture[0, 0]).all()
         assert (page[y0 - 1, x0:x1] == 255).all() and (page[y0:y1, x1] == 255).all()
+
+
+def test_a_result_in_another_format_has_a_sidecar_of_its_own(tmp_path):
+    """It was refused: "s1.json is not of an earlier edit"."""
+    picture = np.zeros((4, 4, 3), np.uint8)
+    for text, name in (("a", "s.png"), ("b", "s.jpg"), ("c", "s.jpg"), ("d", "s.webp")):
+        path, strip, sidecar = api.outputs(tmp_path / name)
+        details = {"edited": True, "software": "x", "text": text}
+        api.save_with_sidecar(picture, path, details)
+        assert json.loads(sidecar.read_text())["text"] == text
+        assert strip.name == sidecar.name.replace(".json", ".strip.png")
+    names = {"s.png", "s.json", "s.jpg", "s.jpg.json", "s.webp", "s.webp.json"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    (tmp_path / "s.json").unlink()
+    for name, text in (("s.png", None), ("s.jpg", "c"), ("s.webp", "d")):
+        found = provenance.read_sidecar(tmp_path / name)
+        assert (found and found["text"]) == text
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    details = {"edited": True, "software": "x", "text": "a"}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for earlier in (False, True):
+        if earlier:
+            api.save_with_sidecar(picture, tmp_path / "a.png", details)
+        before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "save", full)
+            with pytest.raises(UserError, match="cannot write '.*a.png': No space"):
+                changed = {**details, "text": "b"}
+                api.save_with_sidecar(picture, tmp_path / "a.png", changed)
+        assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write .*Not a directory"):
+        api.outputs(tmp_path / "file" / "a.png")
+    # A folder that is missing is made, when there is something to put into it.
+    path = tmp_path / "new" / "folder" / "a.png"
+    api.outputs(path)
+    assert not path.parent.exists()
+    details = {"edited": True, "software": "x"}
+    api.save_with_sidecar(np.zeros((4, 4, 3), np.uint8), path, details)
+    assert path.is_file() and path.with_suffix(".json").is_file()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("edit", "--image", "a.png", "--text", "a", "--out"),
+        ("edit", "--jobs", "jobs", "--text", "a", "--out"),
+        ("sample", "--out"),
+        ("tag", "--image", "a.png", "--json"),
+        ("faces", "--image", "a.png", "--out"),
+        ("evaluate", "edits", "--sheet"),
+        ("quickstart", "--out"),
+    ],
+)
+def test_every_verb_looks_where_it_writes_first(
+    command, tmp_path, gptface_command, capsys
+):
+    (tmp_path / "file").write_text("")
+    assert gptface_command(*command, tmp_path / "file" / "b.png") == 2
+    assert "Not a directory" in capsys.readouterr().err
 
 
 def test_a_sidecar_belongs_to_one_file(tmp_path):

@@ -285,9 +285,25 @@ def test_errors_are_one_line(client, photo, tmp_path, capfd):
         with pytest.raises(Exception, match=said) as caught:
             client.predict(given, text, *rest, api_name="/edit")
         assert "Traceback" not in str(caught.value) and "/" not in str(caught.value)
-    with pytest.raises(Exception) as caught:
-        client.predict(photo, "a man", None, "mouth", "x", 8, 0, 1, api_name="/edit")
-    assert "Traceback" not in str(caught.value)
+    for place, value, said in (
+        (0, ["a woman", "blond"], r"text is \['a woman', 'blond'\]; give a text"),
+        (0, None, "'text' is missing; give a text"),
+        (2, 3, "region is 3; give a text"),
+        (3, "x", "weight is 'x'; give a number"),
+        (5, 2.5, "k is 2.5; give a whole number"),
+        (7, True, "samples is True; give a whole number"),
+    ):
+        given = ["a man", *rest]
+        given[place] = value
+        with pytest.raises(Exception, match=said) as caught:
+            client.predict(photo, *given, api_name="/edit")
+        assert "Traceback" not in str(caught.value)
+    # What is not given is what the page begins with.
+    files = client.predict(
+        photo, "a man", None, "mouth", None, None, None, None, 1, api_name="/edit"
+    )
+    details = opened(files)[1]
+    assert (details["seed"], details["decode"]["k"]) == (0, 64)
 
 
 def posted(address, photo) -> str:
@@ -350,18 +366,21 @@ def test_nothing_passes_the_queue_or_the_limit_by(address):
         assert answer.status_code == 413
 
 
-def test_what_was_handed_out_goes_after_an_hour(tmp_path):
-    from gptface_jax.apps.web import desk
-
-    made = desk.Desk(None, 0, 1, 1, str(tmp_path))
-    old, new = pathlib.Path(made.folder()), pathlib.Path(made.folder())
-    (old / "x.png").touch()
-    os.utime(old, (0, 0))
-    other = tmp_path / "of-gradio"
-    other.mkdir()
-    os.utime(other, (0, 0))
-    made.folder()
-    assert not old.exists() and new.exists() and other.exists()
+def test_files_go_after_an_hour(tmp_path):
+    names = ("old/deep/a.png", "old/new.png", "new/a.png", "empty/")
+    for name in names:
+        path = tmp_path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.touch()
+    for name in ("old/deep/a.png", "old/deep", "old", "empty"):
+        os.utime(tmp_path / name, (0, 0))
+    server.sweep(tmp_path, 3600)
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
+    assert left == {"old", "old/deep", "old/new.png", "new", "new/a.png"}
+    server.sweep(tmp_path, -1)  # all that is there, and then the folders
+    server.sweep(tmp_path, -1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_listens_here_and_leaves_nothing(

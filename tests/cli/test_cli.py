@@ -225,8 +225,10 @@ def test_bad_edits(tiny, photo, tmp_path, capsys, monkeypatch):
     new = tmp_path / "long.png"
     assert run(*long, new, "--text", "a smiling man " * 3000) == 0
     assert "cut to its first" in capsys.readouterr().out
-    said = failing(capsys, *long, tmp_path / "no" / "x.png", "--text", "a man")
-    assert "cannot write" in said
+    # A folder that is missing is made.
+    made = tmp_path / "no" / "x.png"
+    assert run(*long, made, "--text", "a man") == 0 and made.is_file()
+    assert "Not a directory" in failing(capsys, *long, photo / "x.png")
     assert "write a .png" in failing(
         capsys, *long, tmp_path / "x.txt", "--text", "a man"
     )

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFilter
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, regions
+from gptface_jax.data.synthetic import SyntheticFaces
 
 
 def encoded(picture: Image.Image, form: str, **options) -> bytes:
@@ -189,6 +190,52 @@ def test_masks_with_transparency():
     assert image.decode_mask(paint(everything, everything)).all()
     with pytest.raises(UserError, match="marks nothing"):
         image.decode_mask(paint(nothing, everything))
+
+
+def test_a_photo_is_no_mask_but_its_hole_is_one():
+    photo = SyntheticFaces(size=64, count=1, seed=3)[0].image
+    hole = np.zeros((64, 64), bool)
+    hole[20:40, 10:50] = True
+    alpha = np.where(hole, 0, 255).astype(np.uint8)
+    for colours in (photo, np.zeros_like(photo), np.full_like(photo, 255)):
+        with_hole = np.dstack([colours, alpha])
+        np.testing.assert_array_equal(image.decode_mask(with_hole), hole)
+    webp = encoded(Image.fromarray(np.dstack([photo, alpha])), "WEBP", exact=True)
+    np.testing.assert_array_equal(image.decode_mask(webp), hole)
+    # Strokes of two colours on a transparent sheet are no photograph.
+    strokes = np.zeros((64, 64, 4), np.uint8)
+    strokes[hole] = (255, 0, 0, 255)
+    strokes[20:25, 10:50] = (0, 0, 255, 255)
+    np.testing.assert_array_equal(image.decode_mask(strokes), hole)
+    grey = np.asarray(Image.fromarray(photo).convert("L"))
+    red = np.where(hole[..., None], np.uint8([255, 0, 0]), np.uint8(0))
+    for wrong, said in (
+        (photo, "coloured"), (red, "coloured"), (grey, "of many tones"),
+        (np.where(hole[..., None], np.uint8([255, 0, 0]), photo), "coloured"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"picture that is {said}.*white"):
+            image.decode_mask(wrong)
+
+
+def test_masks_with_soft_edges_and_of_jpeg_stay_masks():
+    mask = np.zeros((128, 128), np.uint8)
+    mask[40:90, 30:100] = 255
+    soft = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(4)))
+    rough = encoded(Image.fromarray(np.dstack([mask] * 3)), "JPEG", quality=30)
+    for one in (soft, rough, np.dstack([soft] * 3)):
+        assert (image.decode_mask(one) != (mask > 0)).mean() < 0.005
+
+
+def test_masks_of_0_and_1_say_how_to_become_one():
+    ones = np.eye(5, dtype=np.uint8)
+    with pytest.raises(UserError, match="brightest value is 1; .*multiply it by 255"):
+        image.decode_mask(Image.fromarray(ones))
+    with pytest.raises(UserError, match="brightest value is 18; .*white"):
+        image.decode_mask(ones * 18)
+    for kind in (np.float32, np.int64):
+        with pytest.raises(UserError, match=r"mask > 0\.5"):
+            image.decode_mask(ones.astype(kind))
+    assert image.decode_mask(ones > 0).sum() == 5
 
 
 def test_palette_masks_with_transparency():

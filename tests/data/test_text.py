@@ -5,7 +5,7 @@ import pytest
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions
-from gptface_jax.data.text import TextTokenizer
+from gptface_jax.data.text import SPECIALS, TextTokenizer
 
 CORPUS = [
     "a man wearing glasses",
@@ -43,6 +43,31 @@ def test_words_of_up_to_200_characters_are_read(tokenizer):
         assert (row[0] == tokenizer.unk_id) == unknown
     saved = json.loads(tokenizer.files()["tokenizer.json"])
     assert saved["model"]["max_input_chars_per_word"] == 200
+
+
+PIECES = (
+    "a hat woman smil ##ing smiling mou ##s ##n u ##ne bri ##l ##le ! [ mask".split()
+)
+
+
+@pytest.mark.parametrize(
+    "text, known, unknown",
+    [
+        ("A smiling woman!!!", "a smiling woman", ""),  # punctuation is no word
+        ("!!! , ...", "", ""),
+        ("smilings womn h\u00e2t", "smilings hat", "womn"),
+        # Spelt out of small pieces, or nothing at all.
+        ("une brille moustache \u5973", "", "une brille moustache \u5973"),
+        ("[MASK] hat", "mask hat", ""),
+        (f"{'x' * 300} hat", "hat", "x" * 300),
+        ("", "", ""),
+    ],
+)
+def test_words_that_a_vocabulary_understands(text, known, unknown):
+    tokenizer = TextTokenizer([*SPECIALS, *PIECES])
+    found = tokenizer.understood(text)
+    expected = dict.fromkeys(known.split(), True)
+    assert found == expected | dict.fromkeys(unknown.split(), False)
 
 
 def test_vocabulary_text_is_a_round_trip(tokenizer, tmp_path):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import shutil
 import tempfile
-import time
 from typing import Any
 
 import gradio as gr
@@ -18,7 +15,6 @@ from gptface_jax.apps.web import work
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 
-_KEPT, _PREFIX = 3600, "made-"  # seconds, of the folders of what is handed out
 PROGRESS = gr.Progress()  # as a default it stands for the one of the request
 
 
@@ -61,13 +57,8 @@ class Desk:
         return photo
 
     def folder(self) -> str:
-        """A new folder among the files; those older than an hour go."""
-        for entry in os.scandir(self.files):
-            with contextlib.suppress(OSError):
-                old = time.time() - entry.stat().st_mtime > _KEPT
-                if old and entry.name.startswith(_PREFIX):
-                    shutil.rmtree(entry.path)
-        return tempfile.mkdtemp(prefix=_PREFIX, dir=self.files)
+        """A new folder among the files."""
+        return tempfile.mkdtemp(prefix="made-", dir=self.files)
 
     def wait(self, progress: gr.Progress, *kind: Any) -> Any:
         """A `work.Say` for a kind of request, which is compiled the first time."""

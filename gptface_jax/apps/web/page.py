@@ -8,6 +8,7 @@ import gradio as gr
 
 from gptface_jax.apps.web import edit_tab, tabs, work
 from gptface_jax.apps.web.desk import Desk, told
+from gptface_jax.core import arguments
 from gptface_jax.data import image as images
 
 _HEAD = (
@@ -25,6 +26,7 @@ _TABS = {
     "Describe": tabs.describe,
     "Several photos": tabs.several,
 }
+_TYPES = {gr.Textbox: str, (gr.Number, gr.Slider): float, gr.Checkbox: bool}
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
 #variants .grid-wrap { min-height: 0 !important }
@@ -36,11 +38,31 @@ CSS = """
 
 
 class Page(gr.Blocks):
-    """Blocks that fetch nothing: a request may name its own uploads only."""
+    """Blocks that fetch nothing, for a request may name its own uploads only, and that
+    take no value of another type for a text or a number."""
 
     async def preprocess_data(self, block_fn, inputs, *rest: Any, **options: Any):
         refuse_links(inputs)
+        with told():
+            inputs = [
+                *map(of_its_type, block_fn.inputs, inputs),
+                *inputs[len(block_fn.inputs) :],
+            ]
         return await super().preprocess_data(block_fn, inputs, *rest, **options)
+
+
+def of_its_type(block: gr.Block, value: Any) -> Any:
+    """A text or number of a request; null and NaN are what the block begins with.
+
+    Raises:
+      UserError: something else, which gradio would turn into a text or fail at.
+    """
+    for kinds, hint in _TYPES.items():
+        if isinstance(block, kinds):
+            hint = int if getattr(block, "precision", None) == 0 else hint
+            value = arguments.typed(block.label, value, hint | None)
+            return block.value if value is None else value
+    return value
 
 
 def refuse_links(value: Any) -> None:
@@ -55,16 +77,9 @@ def refuse_links(value: Any) -> None:
             refuse_links(part)
 
 
-def build(desk: Desk, keep: int = 3600) -> gr.Blocks:
-    """The whole page.
-
-    Args:
-      desk: the model and its limits.
-      keep: seconds for which files are kept.
-    """
-    page = Page(
-        title="GPTFace", analytics_enabled=False, delete_cache=(max(1, keep // 6), keep)
-    )
+def build(desk: Desk) -> gr.Blocks:
+    """The whole page, for a model and its limits."""
+    page = Page(title="GPTFace", analytics_enabled=False)
     with page:
         _api(desk)  # first, for of two events of a name the first one keeps it
         gr.Markdown(_HEAD)

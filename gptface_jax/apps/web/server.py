@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 
 from PIL import Image
@@ -50,6 +52,42 @@ class Guard:
         return None
 
 
+def sweep(folder: str | os.PathLike, keep: float) -> None:
+    """Removes what was written into a folder more than `keep` seconds ago."""
+    before = time.time() - keep
+    for path, folders, names in os.walk(folder, topdown=False):
+        for name, remove in (
+            *((name, os.unlink) for name in names),
+            *((name, os.rmdir) for name in folders),
+        ):
+            entry = os.path.join(path, name)
+            with contextlib.suppress(OSError):  # one that is not empty stays
+                if os.lstat(entry).st_mtime < before:
+                    remove(entry)
+
+
+@contextlib.contextmanager
+def _swept(folder: str, keep: float) -> Iterator[None]:
+    """Sweeps a folder while the context lasts.
+
+    gradio's own way (`delete_cache`) ends for good at "Set changed size during
+    iteration" when an upload comes at the same moment, and knows no files of ours.
+    """
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(keep / 60):
+            sweep(folder, keep * 59 / 60)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 @contextlib.contextmanager
 def serving(
     model: api.Model,
@@ -60,11 +98,12 @@ def serving(
     max_mb: float = 20,
     max_pixels: int = images.MAX_PIXELS,
     seed: int = 0,
+    keep: float = 3600,
 ) -> Iterator[str]:
     """Serves the page while the context lasts; gives its address.
 
     Nothing is sent or asked elsewhere; environment variables say so to gradio. Files
-    lie in a folder of their own and go after an hour, all of them at the end.
+    lie in a folder of their own and go after `keep`, all of them at the end.
 
     Args:
       model: answers every request.
@@ -73,11 +112,14 @@ def serving(
       max_mb: megabytes of an uploaded file.
       max_pixels: of a photo.
       seed: where the page begins.
+      keep: seconds for which files are kept.
 
     Raises:
       UserError: an option that cannot be used, a taken port, or gradio is missing.
     """
-    for name, value in (("concurrency", concurrency), ("max_mb", max_mb)):
+    for name, value in (
+        ("concurrency", concurrency), ("max_mb", max_mb), ("keep", keep)
+    ):  # fmt: skip
         if value <= 0:
             raise UserError(f"{name} is {value}; use a number above 0")
     if not 0 < max_pixels <= images.MAX_PIXELS:
@@ -90,7 +132,8 @@ def serving(
         _launch(page, folder, host, port, int(max_mb * 2**20))
         Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this
         try:
-            yield page.local_url
+            with _swept(folder, keep):
+                yield page.local_url
         finally:
             Image.MAX_IMAGE_PIXELS = pixels
             page.close(verbose=False)

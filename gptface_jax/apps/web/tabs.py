@@ -111,7 +111,7 @@ def describe(desk: Desk) -> None:
 
     @told()
     def fits(photo, sentences):
-        photo, lines = desk.photo(photo), sentences.splitlines()
+        photo, lines = desk.photo(photo), (sentences or "").splitlines()
         lines = [line for line in lines if line.strip()]
         if not lines:
             raise UserError("there is no sentence; write one a line")
