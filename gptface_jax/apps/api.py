@@ -27,6 +27,7 @@ from gptface_jax.apps import (
     texts,
 )
 from gptface_jax.apps.editing import Batch, Editor, Request
+from gptface_jax.core import compiled
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import damage as defects
@@ -632,7 +633,7 @@ class Model:
         if colours:
             strip = images.near(theirs, 2 * cell)
             other = images.match_colours(other, strip, base, strip)
-            if (own := tone.tone_of(base[~theirs])) is not None:
+            if (own := tone.tone_of(base, ~theirs)) is not None:
                 other = own.give(other)
         joined = np.where(theirs[..., None], other, base)
         mask = images.near(theirs, band * cell / 2)
@@ -854,8 +855,8 @@ class Model:
             # Blended in the photo's own pixels: what is not drawn is not resampled.
             patch = images.composite(there, view.back(patch), changed, feather)
             shown = view.mask_back(np.ones((side, side), bool), mask.shape)
-            known = there[shown[view.slices] & ~changed]
-            if (own := tone.tone_of(known)) is not None:
+            known = shown[view.slices] & ~changed
+            if (own := tone.tone_of(there, known)) is not None:
                 patch[changed] = own.give(patch[changed])
                 toned = {"tone": str(own)}
         else:
@@ -962,6 +963,9 @@ def load(
 ) -> Model:
     """Opens a model.
 
+    Programs that are compiled from here on are kept for the next process, see
+    `core.compiled`.
+
     Args:
       source: a bundled name, a model directory, the work folder of a GPTFace
         training run, or a hub id.
@@ -972,6 +976,7 @@ def load(
       UserError: nothing there, damaged files, or networks that do not belong
         together.
     """
+    compiled.keep()
     path = networks.locate(source)
     gptface = networks.open_network(path, "gptface")
     if not networks.is_run(path):

@@ -95,7 +95,7 @@ def run(
         made.append(edit.details)
         view = framing.view_of(edit.details)
         before = view.picture(np.asarray(edit.before))
-        after = view.picture(np.asarray(edit.image))
+        after = view.picture(images.decode(edit.image))
         shown += [before, pictures.shade(before, view.mask(edit.mask)), after]
         captions += ["before", f"may change: {job.region}", f"“{job.text}”"]
     details = opened.details(True, "", seed, opened.decode) | {"edits": made}

@@ -436,6 +436,15 @@ def dilate(mask: np.ndarray, steps: int = 1) -> np.ndarray:
     return mask
 
 
+def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """A bool mask [H,W] with all that lies within so many pixels of it, as a disc."""
+    from scipy import ndimage
+
+    if not pixels or not mask.any():
+        return mask
+    return ndimage.distance_transform_edt(~mask) <= pixels
+
+
 def prefill(image: np.ndarray, mask: np.ndarray, xp: Any = np) -> np.ndarray:
     """Replaces masked pixels by a smooth fill, so that their content cannot leak.
 
