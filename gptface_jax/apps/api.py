@@ -775,7 +775,7 @@ class Model:
                 return (best, self._view(best, photo)), notes
         return (None, framing.View.crop(framing.checked_crop(crop, size))), notes
 
-    def _framed(self, photo, place, seed, face, align, change=framing.Change()):
+    def _framed(self, photo, place, seed, face, align, change=framing.AS_GIVEN):
         """What may change of a photo, and notes."""
         mask, box, region, crop = place
         hidden, notes, faces = None, [], []

@@ -25,7 +25,6 @@ import argparse
 from gptface_jax.cli import _jobs, _photo
 from gptface_jax.core.errors import UserError
 
-
 # What names a place in the first photo alone.
 _OWN = ("mask", "box", "crop", "invert_mask", "mask_grow", "mask_shrink")
 

@@ -381,6 +381,9 @@ class Change:
         return changed
 
 
+AS_GIVEN = Change()
+
+
 def frame(
     size: tuple[int, int],
     mask: images.Source | None,
@@ -390,7 +393,7 @@ def frame(
     least: int,
     hidden: np.ndarray | None = None,
     faces: Sequence[tuple[Face, View]] = (),
-    change: Change = Change(),
+    change: Change = AS_GIVEN,
 ) -> Framed:
     """What may change, what the model sees, and how that was given.
 

@@ -14,7 +14,8 @@ XMP = b'<x:xmpmeta><r tiff:Orientation="6" xmlns:tiff="http://ns/"/></x:xmpmeta>
 
 
 @pytest.fixture
-def pixels(rng=np.random.default_rng(0)):
+def pixels():
+    rng = np.random.default_rng(0)
     return rng.integers(0, 256, (24, 40, 3), np.uint8)
 
 
@@ -78,7 +79,9 @@ def test_orientations_turn_as_they_say(pixels):
 
 
 def test_camera_and_date_stay_and_the_place_goes(pixels):
-    data = encoded(Image.fromarray(pixels), "JPEG", exif=exif(Model="X100"), dpi=(300,) * 2)
+    data = encoded(
+        Image.fromarray(pixels), "JPEG", exif=exif(Model="X100"), dpi=(300,) * 2
+    )
     photo = photos.read(data)
     block = block_of(photo)
     camera = block.get_ifd(ExifTags.IFD.Exif)
