@@ -27,11 +27,13 @@ from gptface_jax.apps import (
     texts,
 )
 from gptface_jax.apps.editing import Batch, Editor, Request
-from gptface_jax.core import arguments, files
+from gptface_jax.core import arguments, compiled, files
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import damage as defects
 from gptface_jax.data import image as images
+from gptface_jax.data import photo as photos
+from gptface_jax.data import tone
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.interop import directory
 from gptface_jax.pipelines import faces as face_finding
@@ -53,7 +55,8 @@ class Edit:
     """A finished edit.
 
     Attributes:
-      image: the photo at its own resolution, edited; PIL image.
+      image: the photo at its own resolution, edited; PIL image in sRGB, with the
+        photo's transparency where it has any.
       before: the photo as decoded (orientation applied); PIL image.
       mask: bool [H,W], what was allowed to change.
       committed_at: int32 [h,w], iteration that drew a token of the square
@@ -62,6 +65,7 @@ class Edit:
       itm_log_prob: log p(q=1) before each iteration (empty without guidance).
       final_log_prob: log p(q=1) of the finished tokens.
       details: what the sidecar holds: seed, options, model digest, ...
+      photo: what was given first, with what `save` keeps of its file.
     """
 
     image: Image.Image
@@ -72,14 +76,21 @@ class Edit:
     itm_log_prob: tuple[float, ...]
     final_log_prob: float
     details: Mapping[str, Any]
+    photo: photos.Photo | None = None
+
+    def losses(self, path: str | os.PathLike) -> list[str]:
+        """What the file's format cannot hold of the photo, in words."""
+        flat = pictures.check(path) == "JPEG" and self.image.mode == "RGBA"
+        return ["JPEG has no transparency: the photo lies on white"] if flat else []
 
     def save(
         self, path: str | os.PathLike, *, strip: bool = True
     ) -> list[pathlib.Path]:
         """Writes the picture, a before/mask/after strip and a JSON sidecar.
 
-        The picture is marked as edited in its metadata. An earlier edit of the
-        same name is replaced; nothing else is.
+        The picture is marked as edited in its metadata, and has the photo's colour
+        profile, resolution, camera and date; its place only with `keep_location`. An
+        earlier edit of the same name is replaced; nothing else is.
 
         Args:
           path: FILE.png (exact), FILE.jpg or FILE.webp.
@@ -92,13 +103,16 @@ class Edit:
           UserError: the files cannot be written, or hold something else.
         """
         path, beside, sidecar = outputs(path)
-        after, before = np.asarray(self.image), np.asarray(self.before)
+        notes = [*self.details.get("notes", ()), *self.losses(path)]
+        details = {**self.details, "notes": notes} if notes else self.details
+        written = self.photo.as_stored(self.image) if self.photo else self.image
         if not strip:
-            save_with_sidecar(after, path, self.details)
+            save_with_sidecar(written, path, details)
             return [path, sidecar]
+        after, before = images.decode(self.image), np.asarray(self.before)
         shown = pictures.before_mask_after(before, self.mask, after, self.text)
-        also = {beside: pictures.saver(shown, beside, self.details)}
-        save_with_sidecar(after, path, self.details, also)
+        also = {beside: pictures.saver(shown, beside, details)}
+        save_with_sidecar(written, path, details, also)
         return [path, beside, sidecar]
 
 
@@ -136,7 +150,7 @@ class Samples(list):
 
 
 def save_with_sidecar(
-    image: np.ndarray,
+    image: np.ndarray | Image.Image,
     path: pathlib.Path,
     details: Mapping[str, Any],
     also: Mapping[pathlib.Path, Callable[[str], Any]] | None = None,
@@ -203,7 +217,8 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
     """A method of what asks for pictures: each is resampled as soon as asked for.
 
     The method's attribute `steps` is what asks, for whoever answers many at once. Its
-    first argument may be an Edit; the details of an edited photo go on in "chain".
+    first argument may be an Edit; the details of an edited photo go on in "chain", and
+    what its file holds besides pixels in the Edit's `photo`.
     """
     signature = inspect.signature(steps)
     first = list(signature.parameters)[1]
@@ -213,12 +228,18 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
         given = signature.bind(*args, **kwargs)
         source = given.arguments[first]
         if isinstance(source, Edit):
-            given.arguments[first], earlier = source.image, source.details
+            photo, earlier = photos.read(source.image), source.details
+            kept = source.photo
         else:
+            located = given.arguments.get("keep_location", False)
+            photo = kept = photos.read(source, keep_location=located)
             earlier = provenance.details_of(source)
+        given.arguments[first] = photo.pixels
         edit = yield from arguments.call_checked(
             steps, given.args, given.kwargs, DecodeConfig
         )
+        image = photo.edited(np.asarray(edit.image))
+        edit = dataclasses.replace(edit, image=image, photo=kept or photo)
         if earlier:
             own = {k: v for k, v in earlier.items() if k != "chain"}
             chain = [*earlier.get("chain", ()), own]
@@ -323,6 +344,10 @@ class Model:
         area: float | None = None,
         face: int | str | None = None,
         align: bool = True,
+        invert_mask: bool = False,
+        mask_grow: int = 0,
+        mask_shrink: int = 0,
+        keep_location: bool = False,
         **decode: Any,
     ) -> Steps:
         """Changes a region of a photo so that a sentence fits it.
@@ -357,6 +382,11 @@ class Model:
             "all", one after the other; default the largest.
           align: find the face and bring it upright; otherwise the central square is
             taken for an upright face.
+          invert_mask: what the mask, box or region leaves out may change instead.
+          mask_grow, mask_shrink: pixels of the photo by which it is then enlarged and
+            after that made smaller on all sides, for the compositing too.
+          keep_location: a written result says where the photo was taken, if the photo
+            does (EXIF GPS); otherwise that alone of its EXIF is left out.
           **decode: fields of `DecodeConfig`, e.g. step_size=0.02, k=4.
 
         Raises:
@@ -368,7 +398,12 @@ class Model:
         notes = self._read(text)
         config = self.decode_config(decode)
         samples = self.usual_samples(config) if samples is None else samples
+        change = framing.Change(invert_mask, mask_grow, mask_shrink)
         proposed = mask is None and box is None and region is None
+        if proposed and change.any:
+            raise UserError(
+                f"{change} goes with a mask, box or region; give one, or leave it out"
+            )
         if proposed:
             notes.append("the region was proposed by the model; look at the strip")
 
@@ -377,7 +412,7 @@ class Model:
                 seen, told = self._seen(photo, face, align, crop)
                 framed = self._proposed(photo, text, area, seen)
             else:
-                framed, told = self._framed(photo, place, seed, face, align)
+                framed, told = self._framed(photo, place, seed, face, align, change)
             return (
                 yield from self._run(
                     photo, text, framed, seed, samples, composite, feather, grow,
@@ -489,14 +524,19 @@ class Model:
         grow: int = 0,
         face: int | str | None = None,
         align: bool = True,
+        invert_mask: bool = False,
+        mask_grow: int = 0,
+        mask_shrink: int = 0,
+        keep_location: bool = False,
         **decode: Any,
     ) -> Steps:
         """Fills a region without a text; arguments as for `edit`."""
         config = self._without_text(decode)
         place = mask, box, region, crop
+        change = framing.Change(invert_mask, mask_grow, mask_shrink)
 
         def work(photo: np.ndarray, face: int | Face | None) -> Steps:
-            framed, notes = self._framed(photo, place, seed, face, align)
+            framed, notes = self._framed(photo, place, seed, face, align, change)
             return (
                 yield from self._run(
                     photo, "", framed, seed, 1, composite, feather, grow, config,
@@ -516,6 +556,10 @@ class Model:
         thin: float = 1.0,
         paint: str = "damage",
         seed: int = 0,
+        invert_mask: bool = False,
+        mask_grow: int = 0,
+        mask_shrink: int = 0,
+        keep_location: bool = False,
         **decode: Any,
     ) -> Steps:
         """Paints over scratches and cracks.
@@ -533,7 +577,8 @@ class Model:
             the model, as in the paper.
           paint: "damage" changes damaged pixels only; "tokens" all that the model
             drew, which hides what is left of wide scratches.
-          seed, **decode: see `edit`.
+          invert_mask, mask_grow, mask_shrink: of the damage, see `edit`.
+          seed, keep_location, **decode: see `edit`.
 
         Raises:
           UserError: no damage is found, or an argument that cannot be used.
@@ -552,6 +597,7 @@ class Model:
                 )
         else:
             mask, said = images.decode_mask(damage, photo.shape[:2]), {"given": True}
+        mask = framing.Change(invert_mask, mask_grow, mask_shrink).of(mask)
         config = self._without_text(decode)
         height, width = photo.shape[:2]
         side = min(height, width)
@@ -597,20 +643,23 @@ class Model:
         text: str = "",
         seed: int = 0,
         samples: int = 1,
+        keep_location: bool = False,
         **decode: Any,
     ) -> Steps:
         """Joins two photos and lets the model draw what lies along the seam.
 
         Args:
-          first: gives the size, and everything on its own side of the seam.
+          first: gives the size, what is kept of its file, and everything on its own
+            side of the seam.
           second: resized to the first; it should show a face in the same place.
           seam: "vertical" (first on the left), "horizontal" (first on top), or a
             picture of the first's size, white = of the second.
           at: where a straight seam lies, as a fraction of the side.
           band: width of what is drawn anew, in tokens.
-          colours: give the second photo the colours that the first has along the seam.
+          colours: give the second photo the colours that the first has along the seam;
+            if the first is grey or toned, its tone.
           text: a sentence to follow, with guidance; default none.
-          seed, samples, **decode: see `edit`.
+          seed, samples, keep_location, **decode: see `edit`.
 
         Raises:
           UserError: photos or options that cannot be used.
@@ -638,6 +687,8 @@ class Model:
         if colours:
             strip = images.near(theirs, 2 * cell)
             other = images.match_colours(other, strip, base, strip)
+            if (own := tone.tone_of(base, ~theirs)) is not None:
+                other = own.give(other)
         joined = np.where(theirs[..., None], other, base)
         mask = images.near(theirs, band * cell / 2)
         view = framing.View.crop(framing.holding(mask))
@@ -783,7 +834,7 @@ class Model:
                 return (best, self._view(best, photo)), notes
         return (None, framing.View.crop(framing.checked_crop(crop, size))), notes
 
-    def _framed(self, photo, place, seed, face, align):
+    def _framed(self, photo, place, seed, face, align, change=framing.AS_GIVEN):
         """What may change of a photo, and notes."""
         mask, box, region, crop = place
         hidden, notes, faces = None, [], []
@@ -798,8 +849,9 @@ class Model:
             largest = sorted(found, key=lambda f: -f.area)
             faces = [(f, self._view(f, photo)) for f in largest]
         framed = framing.frame(
-            photo.shape[:2], mask, box, region, crop, self.editor.size, hidden, faces
-        )
+            photo.shape[:2], mask, box, region, crop, self.editor.size, hidden, faces,
+            change,
+        )  # fmt: skip
         if face is not None and not region and not framed.view.face:
             notes.append("the mask does not lie on that face, and is seen without it")
         return framed, notes
@@ -855,6 +907,7 @@ class Model:
         )
         patch = images.resize(batch.images, (side, side))
         there, changed = photo[view.slices], mask[view.slices]
+        toned: dict[str, str] = {}
         if composite:
             feather = max(1, side // 32) if feather is None else feather
             drawn = images.tokens_to_pixels(batch.open_tokens, (side, side))
@@ -868,6 +921,11 @@ class Model:
             )
             # Blended in the photo's own pixels: what is not drawn is not resampled.
             patch = images.composite(there, view.back(patch), changed, feather)
+            shown = view.mask_back(np.ones((side, side), bool), mask.shape)
+            known = shown[view.slices] & ~changed
+            if (own := tone.tone_of(there, known)) is not None:
+                patch[changed] = own.give(patch[changed])
+                toned = {"tone": str(own)}
         else:
             whole = view.mask_back(np.ones((side, side), bool), mask.shape)
             whole = whole[view.slices][..., None]
@@ -877,20 +935,21 @@ class Model:
         scores = batch.itm_log_prob
         scores = tuple(round(float(s), 6) for s in scores[~np.isnan(scores)])
         final = float(batch.final_log_prob)
-        shown = view.described()
+        described = view.described()
         details = {
             **self.details(True, text, seed, config),
             "samples": samples,
             "mask": dict(framed.said),
             "size": list(photo.shape[1::-1]),
-            **shown,
-            "squares": [{**shown, "open": _rows(batch.open_tokens)}],
+            **described,
+            "squares": [{**described, "open": _rows(batch.open_tokens)}],
             "tokens": int(batch.open_tokens.sum()),
             "iterations": int(batch.num_iterations),
             "itm_log_prob": list(scores),
             "final_log_prob": round(final, 6),
             "composite": composite,
             "borders": borders,
+            **toned,
             "notes": notes,
         }
         return Edit(
@@ -957,6 +1016,9 @@ def load(
 ) -> Model:
     """Opens a model.
 
+    Programs that are compiled from here on are kept for the next process, see
+    `core.compiled`.
+
     Args:
       source: a bundled name, a model directory, the work folder of a GPTFace
         training run, or a hub id.
@@ -967,6 +1029,7 @@ def load(
       UserError: nothing there, damaged files, or networks that do not belong
         together.
     """
+    compiled.keep()
     path = networks.locate(source)
     gptface = networks.open_network(path, "gptface")
     if not networks.is_run(path):

@@ -366,8 +366,9 @@ def _written(result: Any, folder: pathlib.Path, job: Job, ending, strips) -> dic
     details = {**result.details, "job": job.name, "source": dict(job.source)}
     result = dataclasses.replace(result, details=details)
     path, *_ = result.save(folder / f"{job.name}{ending}", strip=strips)
-    kept = ("text", "tokens", "iterations", "final_log_prob", "notes")
-    return {"file": path.name, **{k: details[k] for k in kept}}
+    kept = ("text", "tokens", "iterations", "final_log_prob")
+    notes = [*details["notes"], *result.losses(path)]
+    return {"file": path.name, **{k: details[k] for k in kept}, "notes": notes}
 
 
 class Results:

@@ -18,7 +18,7 @@ from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 from gptface_jax.nn.vqgan import DECODER, VQGAN, VQGANConfig
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
-from gptface_jax.train import checkpoint, sharding
+from gptface_jax.train import sharding
 
 BUNDLED = pathlib.Path(__file__).parents[1] / "models"
 
@@ -155,6 +155,8 @@ def open_network(
     kind = _KINDS[name]
     root = locate(path)
     if is_run(root):
+        from gptface_jax.train import checkpoint  # Orbax takes a second to import
+
         params, meta = checkpoint.restore_params(root, step)
         if meta["system"] != name:
             raise UserError(

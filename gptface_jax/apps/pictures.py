@@ -15,11 +15,13 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from gptface_jax.apps import provenance
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
-from gptface_jax.data.image import tokens_to_pixels
+from gptface_jax.data.image import over_white, tokens_to_pixels
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.framing import View
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_WRITTEN = ("exif", "icc_profile", "dpi")  # of a picture's info
+_DESCRIPTION = 0x010E  # EXIF ImageDescription
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
 _FACE = (40, 120, 240)
 
@@ -213,22 +215,27 @@ def _mark(details: Mapping[str, Any]) -> str:
     return provenance.MARKS[provenance.source_type(details)]
 
 
-def _metadata(details: Mapping[str, Any]) -> dict[str, Any]:
-    """What JPEG and WebP say of a picture that a model made."""
-    exif = Image.Exif()
-    exif[0x010E] = _mark(details)  # ImageDescription
-    return {"exif": exif, "xmp": provenance.packet(details)}
+def _metadata(details: Mapping[str, Any], exif: bytes = b"") -> dict[str, Any]:
+    """What JPEG and WebP say of a picture that a model made, besides its `exif`."""
+    said, mark = Image.Exif(), _mark(details)
+    if exif:
+        said.load(exif)
+    own = str(said.get(_DESCRIPTION, "")).strip()
+    said[_DESCRIPTION] = mark if own in ("", mark) else f"{own} ({mark})"
+    return {"exif": said.tobytes(), "xmp": provenance.packet(details)}
 
 
 def save(
-    image: np.ndarray,
+    image: np.ndarray | Image.Image,
     path: str | os.PathLike,
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a PNG (or JPEG, WebP by the ending), complete or not at all.
 
     Args:
-      image: uint8 [H,W,3].
+      image: uint8 [H,W,3], or a picture RGB or RGBA whose `info` has what else is to
+        be written: "exif", "icc_profile", "dpi". JPEG has no transparency: the picture
+        is laid over white.
       path: its folder is made.
       details: how a model made it; marks the picture in its XMP, see
         `provenance.packet`, and in the text of a PNG or the EXIF description.
@@ -241,19 +248,25 @@ def save(
 
 
 def saver(
-    image: np.ndarray,
+    image: np.ndarray | Image.Image,
     path: str | os.PathLike,
     details: Mapping[str, Any] | None = None,
 ) -> Callable[[str], None]:
     """What writes the picture for `path`, see `save`, to a name that it is given."""
-    kind, picture, options = check(path), Image.fromarray(image), {}
+    kind = check(path)
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    options = {k: v for k, v in picture.info.items() if k in _WRITTEN}
+    if kind == "WEBP":
+        options["exact"] = True  # also the colours of transparent pixels
+    if kind == "JPEG" and picture.mode == "RGBA":
+        picture = Image.fromarray(over_white(picture))
     if details and kind == "PNG":
         options["pnginfo"] = chunks = PngImagePlugin.PngInfo()
         chunks.add_text("Comment", _mark(details))
         chunks.add_text("gptface_jax", json.dumps(details))
         chunks.add_itxt("XML:com.adobe.xmp", provenance.packet(details).decode())
     elif details:
-        options |= {**_metadata(details), "quality": 95}
+        options |= {**_metadata(details, options.get("exif", b"")), "quality": 95}
     return lambda name: picture.save(name, kind, **options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.resources
 import os
 from collections.abc import Mapping, Sequence
@@ -83,8 +84,8 @@ def write(
     """Writes a model directory with `editor.stablehlo` and `edit.py`, which runs it.
 
     edit.py needs jax, numpy, pillow, safetensors, tokenizers and flatbuffers, and
-    nothing of this package. jax.export promises that newer versions of JAX run the
-    program for six months at least.
+    nothing of this package. jax.export promises that JAX loads the program for
+    six months of releases; config.json says what made it ("program", "made_with").
 
     Args:
       source: bundled name, model directory or hub id.
@@ -148,6 +149,9 @@ def write(
     settings["program"] = {
         "file": NAME,
         "platforms": list(platforms),
+        "made_with": {
+            name: importlib.metadata.version(name) for name in ("jax", "jaxlib")
+        },
         "details": {**model.details(True, "", 0, config), "samples": samples},
         "batch_size": batch_size,
         "size": size,

@@ -109,7 +109,7 @@ def run(
         made.append(edit.details)
         view = framing.view_of(edit.details)
         photo = np.asarray(edit.before)
-        before, after = view.picture(photo), view.picture(np.asarray(edit.image))
+        before, after = view.picture(photo), view.picture(images.decode(edit.image))
         first = pictures.outlined(photo, [view]) if view.face else before
         shown += [first, pictures.shade(before, view.mask(edit.mask)), after]
         found = "the face is found" if view.face else "before"

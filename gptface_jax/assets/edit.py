@@ -5,6 +5,10 @@ python edit.py --image photo.jpg --mask mask.png --text "a smiling woman" --out 
 
 The mask is a picture, white = may change. The program sees the photo's central square.
 How the picture was made is in its metadata and in new.json beside it.
+
+Exported programs load for six months of JAX releases only: config.json says under
+"program", "made_with" which versions made this one. When a newer JAX refuses it,
+install those, or export the model again.
 """
 
 import argparse
@@ -50,7 +54,16 @@ class Editor:
         folder = pathlib.Path(folder)
         self.about = json.loads((folder / "config.json").read_text())["program"]
         program = (folder / self.about["file"]).read_bytes()
-        self.run = jax.jit(export.deserialize(bytearray(program)).call)
+        made = self.about.get("made_with", {})
+        try:
+            exported = export.deserialize(bytearray(program))
+        except Exception as error:
+            pins = " ".join(f"{name}=={version}" for name, version in made.items())
+            raise SystemExit(
+                f"JAX {jax.__version__} cannot load {self.about['file']} ({error}); it "
+                f"loads for six months of releases: pip install {pins}"
+            ) from None
+        self.run = jax.jit(exported.call)
         self.weights = {
             name: tree(load_file(folder / f"{name}.safetensors"))
             for name in ("vqgan", "gptface")

@@ -53,6 +53,7 @@ def add_place(parser: argparse.ArgumentParser, required: bool = True) -> None:
         "the face; or span:0.4, random:0.4: two fifths of what the model sees, by "
         "chance",
     )
+    add_change(parser, "the mask, box or region")
     add_face(parser, "number by the left edge, or 'all', one after the other")
     parser.add_argument(
         "--crop",
@@ -60,6 +61,42 @@ def add_place(parser: argparse.ArgumentParser, required: bool = True) -> None:
         help="square that the model sees, filled by an upright face; default the face "
         "that is found, or for a mask that lies on none a square around it",
     )
+
+
+def add_change(parser: argparse.ArgumentParser, what: str) -> None:
+    group = parser.add_argument_group(f"changes of {what}, in this order")
+    group.add_argument(
+        "--invert-mask", action="store_true", help="what it leaves out may change"
+    )
+    for verb, how in (("grow", "enlarge"), ("shrink", "then reduce")):
+        group.add_argument(
+            f"--mask-{verb}",
+            type=int,
+            default=0,
+            metavar="PX",
+            help=f"{how} it by so many pixels of the photo on all sides",
+        )
+
+
+def change(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `add_change` that were given."""
+    names = ("invert_mask", "mask_grow", "mask_shrink")
+    given = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in given.items() if value}
+
+
+def add_kept(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep-location",
+        action="store_true",
+        help="the result says where the photo was taken (EXIF GPS), as camera and date "
+        "stay in it anyway",
+    )
+
+
+def kept(options: argparse.Namespace) -> dict[str, Any]:
+    """The argument of `add_kept`, if it was given."""
+    return {"keep_location": True} if options.keep_location else {}
 
 
 def add_face(parser: argparse.ArgumentParser, which: str) -> None:
@@ -96,6 +133,7 @@ def face(options: argparse.Namespace, every: bool = True) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_place(parser, required=False)
     parser.add_argument("--out", required=True, help="FILE.png for the result")
+    add_kept(parser)
     add_model(parser)
     parser.add_argument(
         "--no-composite", action="store_true", help="the model's raw output"
@@ -108,7 +146,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "mask; default 30, 0 where the mask leaves a rim of what is to go",
     )
     parser.add_argument(
-        "--grow", type=int, default=0, help="enlarge the mask by so many tokens"
+        "--grow",
+        type=int,
+        default=0,
+        help="enlarge the mask by so many tokens for the model alone",
     )
     parser.add_argument("--k", type=int, help="tokens committed per iteration")
     parser.add_argument("--select", choices=("boundary", "global"))
@@ -168,6 +209,8 @@ def arguments(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     return {
         **place(options),
+        **change(options),
+        **kept(options),
         "seed": options.seed,
         "composite": not options.no_composite,
         "feather": options.feather,
@@ -232,7 +275,7 @@ def finish(edit, out: str) -> None:
     import numpy as np
 
     paths = edit.save(out)
-    for note in edit.details["notes"]:
+    for note in (*edit.details["notes"], *edit.losses(out)):
         print(f"note: {note}")
     match = np.exp(edit.final_log_prob)
     fits = f", p(text matches) {match:.3f}" if edit.text else ""

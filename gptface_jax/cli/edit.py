@@ -25,6 +25,9 @@ import argparse
 from gptface_jax.cli import _jobs, _photo
 from gptface_jax.core.errors import UserError
 
+# What names a place in the first photo alone.
+_OWN = ("mask", "box", "crop", "invert_mask", "mask_grow", "mask_shrink")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _photo.add_arguments(parser)
@@ -68,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
         model = _photo.load(options)
         edit = model.edit(options.image, **given)
     for number, (region, text) in enumerate(options.then):
-        given = {k: v for k, v in given.items() if k not in ("mask", "box", "crop")}
+        given = {k: v for k, v in given.items() if k not in _OWN}
         with _photo.clock(f"edit {number + 2} of {len(options.then) + 1}"):
             edit = model.edit(edit, **{**given, "region": region, "text": text})
     _photo.finish(edit, options.out)
@@ -77,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
 def _propose(options: argparse.Namespace) -> None:
     given = {"--then": options.then, "--jobs": options.jobs, "--mask": options.mask}
     given |= {"--box": options.box, "--region": options.region}
+    given |= {f"--{k.replace('_', '-')}": v for k, v in _photo.change(options).items()}
     for flag, value in given.items():
         if value:
             raise UserError(f"{flag} does not go with --propose, which finds a region")

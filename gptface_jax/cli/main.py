@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import glob
 import importlib
 import keyword
 import os
@@ -14,7 +12,7 @@ from collections.abc import Sequence
 
 from gptface_jax import __version__
 from gptface_jax.cli import _pipes
-from gptface_jax.core import files
+from gptface_jax.core import compiled, files
 from gptface_jax.core.config import split_overrides
 from gptface_jax.core.errors import UserError
 
@@ -66,30 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _set_environment() -> None:
-    """Sets the variables that JAX reads when it starts, where the user has not.
-
-    What was compiled once is read the next time; an empty JAX_COMPILATION_CACHE_DIR
-    turns it off.
-    """
-    # XLA's start-up lines tell a user nothing.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return  # the size of a folder of the user's is the user's
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    cache = os.path.join(home, "gptface_jax")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(4 * 2**30))
-    # A process that was killed between the two files of an entry would keep all later
-    # ones from storing anything: the entry becomes the oldest.
-    for entry in glob.glob(os.path.join(glob.escape(cache), "*-cache")):
-        stamp = f"{entry.removesuffix('-cache')}-atime"
-        with contextlib.suppress(OSError):
-            if not os.path.exists(stamp):
-                with open(stamp, "xb") as file:
-                    file.write(bytes(8))
-
-
 # Options that name a file or folder to write, looked at before any work is done.
 _WRITTEN = ("out", "json", "sheet", "plot", "workdir")
 
@@ -124,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         wrong = foreign[0] if foreign else f"--config.{overrides[0]}"
         parser.error(f"unknown argument {wrong!r}; see --help")
     options.overrides = overrides
-    _set_environment()
+    # XLA's start-up lines tell a user nothing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    compiled.keep_in_environment()
     _pipes.prepare_output()
     status = _run(verb, options, known)
     return CLOSED if _pipes.is_closed() and not status else status

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="damage",
         help="damaged pixels only, or all that the model drew (for wide scratches)",
     )
+    _photo.add_change(parser, "the damage")
     parser.add_argument("--out", required=True, help="FILE.png for the result")
+    _photo.add_kept(parser)
     _photo.add_model(parser)
     _jobs.add_arguments(parser)
 
@@ -48,6 +50,8 @@ def run(options: argparse.Namespace) -> None:
         "thin": options.thin,
         "paint": options.paint,
         "seed": options.seed,
+        **_photo.change(options),
+        **_photo.kept(options),
         **_photo.decode_options(options),
     }
     if options.jobs:

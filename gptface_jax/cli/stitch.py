@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", default="", help="a sentence to follow")
     parser.add_argument("--samples", type=int, default=1, help="candidates; best kept")
     parser.add_argument("--out", required=True, help="FILE.png for the result")
+    _photo.add_kept(parser)
     _photo.add_model(parser)
     _jobs.add_arguments(parser)
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         "text": options.text,
         "samples": options.samples,
         "seed": options.seed,
+        **_photo.kept(options),
         **_photo.decode_options(options),
     }
     if options.jobs:

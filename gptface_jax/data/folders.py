@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import posixpath
@@ -15,11 +16,15 @@ from gptface_jax.core.errors import Missing, UserError, nearest
 from gptface_jax.data import fingerprint, tables
 from gptface_jax.data.record import Record
 
-ENDINGS = tuple(
-    ".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif".split()
-)  # fmt: skip
+# Read where the extra `heif` is installed.
+_HEIF = (".heic", ".heif")
+_READS_HEIF = importlib.util.find_spec("pillow_heif") is not None
+ENDINGS = (
+    *".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif".split(),
+    *(_HEIF if _READS_HEIF else ()),
+)
 # Pictures that are counted where they are passed over.
-_UNREADABLE = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2")
+_UNREADABLE = (*_HEIF, ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2")
 # Of several in one folder the last one counts.
 _TABLES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
 

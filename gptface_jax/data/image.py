@@ -6,6 +6,7 @@ Inside the package a picture is either uint8 [H,W,3] sRGB ("array") or float32
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -14,7 +15,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from gptface_jax.core.errors import UserError
 
@@ -22,6 +23,26 @@ from gptface_jax.core.errors import UserError
 MAX_PIXELS = 64_000_000
 
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray
+
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_RAW = "Raw profile type exif"  # where old PNGs have it
+# What else names an orientation, which the turned pixels no longer have.
+_TOLD = ("exif", _RAW, "xmp", "XML:com.adobe.xmp", "raw profile type xmp")
+# Of a TIFF's own tags those that EXIF says too.
+_OF_TIFF = {
+    ExifTags.Base[name].value
+    for name in "ImageDescription Make Model Orientation XResolution YResolution "
+    "ResolutionUnit Software DateTime Artist Copyright".split()
+}
 
 
 def _name(source: Any) -> str:
@@ -75,6 +96,8 @@ def _read(source: str | os.PathLike | bytes, name: str) -> bytes:
 
 
 def _from_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    if _is_heif(data):
+        _register_heif(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -90,7 +113,26 @@ def _from_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
         ) from None
 
 
+def _is_heif(data: bytes) -> bool:
+    """HEIC and its kin, which are no AVIF: that Pillow reads itself."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF
+
+
+def _register_heif(name: str) -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UserError(
+            f"{name} is a HEIC picture; pip install 'gptface_jax[heif]' to read it, or "
+            "give a JPEG, PNG or WebP file"
+        ) from None
+    pillow_heif.register_heif_opener()
+
+
 def _load(image: Image.Image, source: Source) -> Image.Image:
+    """All of its pixels, upright."""
+    # Pillow turns TIFFs by what their XMP says; see `exif_of`.
+    told = image.info.pop("xmp", None)
     try:
         image.seek(0)  # the first frame of an animation
         image.load()
@@ -98,27 +140,75 @@ def _load(image: Image.Image, source: Source) -> Image.Image:
         raise UserError(
             f"{_name(source)} is damaged or cut short ({error}); get the file again"
         ) from None
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image  # broken EXIF is no reason to refuse a good picture
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Applies the embedded colour profile, if there is a usable one."""
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+    finally:
+        if told is not None:
+            image.info["xmp"] = told
+    exif = exif_of(image)
+    turn = _TURNS.get(exif.pop(ExifTags.Base.Orientation, 1))
+    if turn is None:
         return image
-    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    turned = image.transpose(turn)
+    turned.info = {k: v for k, v in image.info.items() if k not in _TOLD}
+    with contextlib.suppress(Exception):  # of broken EXIF the pixels count
+        turned.info["exif"] = exif.tobytes()
+    return turned
+
+
+def exif_of(image: Image.Image) -> Image.Exif:
+    """The EXIF block of a picture, empty where there is none that can be read.
+
+    `Image.getexif` adds an orientation that only the XMP tells; programs that turn the
+    pixels leave the one there behind, and no viewer looks at it.
+    """
+    told = {k: v for k, v in image.info.items() if k in ("exif", _RAW)}
+    if not told and hasattr(image, "tag_v2"):  # a TIFF is one
+        exif = Image.Exif()
+        exif.update({k: v for k, v in image.tag_v2.items() if k in _OF_TIFF})
+        return exif
+    block = Image.new("1", (1, 1))
+    block.info = told
     try:
-        return ImageCms.profileToProfile(
-            image,
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-            ImageCms.createProfile("sRGB"),
-            outputMode=mode,
-        )
-    except (ImageCms.PyCMSError, OSError):
-        return image  # a broken profile is no reason to refuse a good picture
+        return block.getexif()
+    except Exception:
+        return Image.Exif()  # broken EXIF is no reason to refuse a good picture
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Any picture as 8-bit RGB, or RGBA where it has transparency, in sRGB.
+
+    Applies the embedded colour profile, if there is a usable one.
+    """
+    image, alpha = _to_eight_bit(image), None
+    profile = image.info.get("icc_profile")
+    if _has_alpha(image):
+        grey = image.mode.startswith("L")
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB").convert("L" if grey and profile else "RGB")
+    elif image.mode not in ("L", "CMYK"):
+        image = image.convert("RGB")
+    if profile:
+        try:
+            image = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a broken profile is no reason to refuse a good picture
+    image = image.convert("RGB")
+    if alpha is not None:
+        image.putalpha(alpha)
+    return image
+
+
+def over_white(image: Image.Image) -> np.ndarray:
+    """RGB or RGBA as it shows on white paper; uint8 [H,W,3]."""
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
@@ -143,7 +233,8 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     EXIF orientation and colour profile are applied, transparency is laid over
     white, CMYK, palette and 16-bit pictures are converted, and of an animation
-    the first frame is taken. The size is checked before a pixel is decoded.
+    the first frame is taken. The size is checked before a pixel is decoded. What is
+    left out here `data.photo.read` keeps.
 
     Args:
       source: path, encoded bytes, PIL image or uint8 array.
@@ -155,13 +246,16 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
       UserError: no such file, not a picture, damaged, or too large.
     """
-    image = _load(_open(source, max_pixels), source)
-    image = _to_srgb(_to_eight_bit(image))
-    if _has_alpha(image):
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    return over_white(to_srgb(upright(source, max_pixels)))
+
+
+def upright(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture with its EXIF orientation applied, otherwise as its file has it.
+
+    Raises:
+      UserError: see `decode`.
+    """
+    return _load(_open(source, max_pixels), source)
 
 
 # A mask's edges may be soft and JPEG may have blurred them; tones of 32 to 223 on more
@@ -381,6 +475,15 @@ def dilate(mask: np.ndarray, steps: int = 1) -> np.ndarray:
         rows = padded[:-2] | padded[1:-1] | padded[2:]
         mask = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
     return mask
+
+
+def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """A bool mask [H,W] with all that lies within so many pixels of it, as a disc."""
+    from scipy import ndimage
+
+    if not pixels or not mask.any():
+        return mask
+    return ndimage.distance_transform_edt(~mask) <= pixels
 
 
 def prefill(image: np.ndarray, mask: np.ndarray, xp: Any = np) -> np.ndarray:

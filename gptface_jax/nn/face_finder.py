@@ -17,10 +17,13 @@ from gptface_jax.ops.convolution import depthwise
 DETECTOR_SIZE = 128  # pixels a side for which BlazeFace was trained
 MESH_SIZE = 192  # pixels a side of what the mesh reads
 NUM_POINTS = 468
+# The weights are read, never trained; flax traces this for each of them at each shape.
+_INIT = nn.initializers.zeros
 
 
 def _conv(features: int, size: int, name: str, stride: int = 1, padding="SAME"):
-    return nn.Conv(features, (size, size), stride, padding, name=name)
+    window = (size, size)
+    return nn.Conv(features, window, stride, padding, kernel_init=_INIT, name=name)
 
 
 class Depthwise(nn.Module):
@@ -32,7 +35,7 @@ class Depthwise(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B,H,W,C] -> [B,H/stride,W/stride,C]."""
         shape = (3, 3, x.shape[-1])
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", _INIT, shape)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:])
         return depthwise(x, kernel, self.stride) + bias
 

@@ -353,6 +353,57 @@ class Framed:
         return images.tokens_to_pixels(self.hidden, (self.view.side,) * 2)
 
 
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What is done to a mask that was given, in this order.
+
+    Attributes:
+      invert: what it leaves out counts.
+      grow, shrink: pixels by which it is enlarged and then made smaller on all sides.
+    """
+
+    invert: bool = False
+    grow: int = 0
+    shrink: int = 0
+
+    def __post_init__(self):
+        for name in ("grow", "shrink"):
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or value < 0:
+                raise UserError(
+                    f"mask_{name} is {value!r}; give a whole number of pixels from 0 on"
+                )
+
+    def __str__(self) -> str:
+        said = {"invert_mask": self.invert, "mask_grow": self.grow}
+        said["mask_shrink"] = self.shrink
+        return " and ".join(name for name, value in said.items() if value)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is done."""
+        return bool(self.invert or self.grow or self.shrink)
+
+    def of(self, mask: np.ndarray) -> np.ndarray:
+        """The changed mask; bool [H,W].
+
+        Raises:
+          UserError: nothing is left of it.
+        """
+        changed = images.grown(mask ^ bool(self.invert), self.grow)
+        changed = ~images.grown(~changed, self.shrink)
+        if not changed.any():
+            raise UserError(
+                f"{self} leaves nothing of a mask of {int(mask.sum())} pixels; change "
+                "it less"
+            )
+        return changed
+
+
+AS_GIVEN = Change()
+
+
 def frame(
     size: tuple[int, int],
     mask: images.Source | None,
@@ -362,6 +413,7 @@ def frame(
     least: int,
     hidden: np.ndarray | None = None,
     faces: Sequence[tuple[Face, View]] = (),
+    change: Change = AS_GIVEN,
 ) -> Framed:
     """What may change, what the model sees, and how that was given.
 
@@ -374,6 +426,7 @@ def frame(
       hidden: bool [h,w], the region where its name is not of `data.regions`.
       faces: with their views: the one to take for a region; of a mask or box the first
         on which it lies.
+      change: of the mask, box or region; of a region within the square.
 
     Raises:
       UserError: none or several are given, or they do not fit the photo.
@@ -383,6 +436,8 @@ def frame(
         raise UserError(
             f"{len(given)} of mask, box and region are given; give exactly one"
         )
+    if hidden is not None and change.any:
+        raise UserError(f"{change} does not go with the tokens of region '{region}'")
     view = None
     if region is not None:
         face, view = faces[0] if faces else (None, View.crop(checked_crop(crop, size)))
@@ -413,6 +468,11 @@ def frame(
             else f"region '{region}' of this face lies beyond the photo or beyond what "
             "the model sees of it; give a mask or a box"
         )
+    if change.any:
+        result = change.of(result)
+        if region is not None:
+            result &= _covered(view, size)
+        said |= {k: v for k, v in dataclasses.asdict(change).items() if v}
     if view is None and crop is not None:
         view = View.crop(checked_crop(crop, size))
     if view is None:

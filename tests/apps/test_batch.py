@@ -195,11 +195,11 @@ def test_the_command_line(tiny, photos, tmp_path, gptface_command, capsys):
     assert "1 jobs failed" in capsys.readouterr().err
     assert len(list(out.glob("*.jpg"))) == 4
     (photos / "face4.png").unlink()
-    (photos / "face5.heic").touch()
+    (photos / "face5.jxl").touch()
     assert gptface_command(*command, "--out", out) == 0
     said = capsys.readouterr()
     assert "0 done, 0 failed, 4 finished before" in said.out
-    assert f"'{photos}': skipped: 1 .heic" in said.err
+    assert f"'{photos}': skipped: 1 .jxl" in said.err
     for wrong, said in (
         (("--out", out, "--jobs", photos / "none.jsonl"), "No such file"),
         (("--out", out, "--batch-size", 0), "batch_size is 0"),
@@ -386,7 +386,7 @@ def test_names_of_any_script_stay_and_the_source_is_named(model, photos, tmp_pat
 
 
 def test_a_folder_of_more_than_photos(photos):
-    for name in ("._face0.png", ".DS_Store", "notes.txt", "new.heic"):
+    for name in ("._face0.png", ".DS_Store", "notes.txt", "new.jxl"):
         (photos / name).touch()
     for name in ("__MACOSX", "album.jpg"):
         (photos / name).mkdir()

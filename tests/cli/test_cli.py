@@ -299,27 +299,6 @@ def test_training_goes_on_where_it_stopped(tiny, tmp_path, capsys):
     assert "peak_lr" in said
 
 
-def test_what_is_compiled_is_kept(monkeypatch, tmp_path):
-    from gptface_jax.cli import main as module
-
-    names = ("JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE")
-    env = {"XDG_CACHE_HOME": str(tmp_path)}
-    monkeypatch.setattr(module.os, "environ", env)
-    cache = tmp_path / "gptface_jax"
-    cache.mkdir()
-    (cache / "whole-cache").touch()
-    (cache / "whole-atime").write_bytes(b"12345678")
-    (cache / "killed-cache").touch()
-    module._set_environment()
-    assert [env[name] for name in names] == [str(cache), str(4 * 2**30)]
-    assert (cache / "whole-atime").read_bytes() == b"12345678"
-    assert (cache / "killed-atime").read_bytes() == bytes(8)
-    env.clear()
-    env[names[0]] = "mine"  # which may grow as it likes
-    module._set_environment()
-    assert env[names[0]] == "mine" and names[1] not in env
-
-
 @pytest.mark.parametrize("terminal", [True, False])
 def test_seconds_are_shown_on_terminals_only(terminal, monkeypatch):
     class Screen(io.StringIO):

@@ -133,12 +133,12 @@ def test_the_line_says_what_is_not_used(photos):
     ]
     (photos / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (photos / "metadata.csv").write_text("file_name\n4.png\n")
-    (photos / "6.heic").touch()
+    (photos / "6.jxl").touch()
     (photos / "._0.png").touch()
     assert folders.Folder(photos).summary() == (
         f"'{photos}': 6 photos, 2 without a row, left out, 1 without text or labels; "
         "columns ignored: prompt, smiling (did you mean 'Smiling'?); tables ignored: "
-        "metadata.csv; skipped: 1 .heic, 1 hidden (understood: "
+        "metadata.csv; skipped: 1 .jxl, 1 hidden (understood: "
         f"{tables.UNDERSTOOD}; texts in 0.txt beside 0.jpg)"
     )
     with pytest.raises(UserError, match="did you mean 'prompt'"):
@@ -216,7 +216,7 @@ def test_pictures_missing_from_a_parquet(photos):
 
 
 def test_what_other_programs_leave_is_no_photo(photos):
-    for name in ("._0.png", ".DS_Store", "Thumbs.db", "6.heic", "7.gif"):
+    for name in ("._0.png", ".DS_Store", "Thumbs.db", "6.jxl", "7.gif"):
         (photos / name).write_bytes(b"")
     for folder in ("__MACOSX", ".ipynb_checkpoints", "album.jpg", "sub/.thumbs"):
         (photos / folder).mkdir(parents=True)
@@ -226,7 +226,7 @@ def test_what_other_programs_leave_is_no_photo(photos):
     found = folders.listing(photos)
     own = [f"{i}.png" for i in range(6)]
     assert found.pictures == (*own, "7.gif", "album.jpg/0.png")
-    assert found.skipped_words() == "1 .heic, 1 hidden, 2 no files"
+    assert found.skipped_words() == "1 .jxl, 1 hidden, 2 no files"
     assert folders.listing(photos, deep=False).pictures == (*own, "7.gif")
     rows = [{"file_name": "0.png", "text": "a"}]
     (photos / "__MACOSX" / "metadata.jsonl").write_text(json.dumps(rows[0]))

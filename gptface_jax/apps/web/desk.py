@@ -13,7 +13,7 @@ from PIL import Image
 from gptface_jax.apps import api, provenance
 from gptface_jax.apps.web import work
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image as images
+from gptface_jax.data import photo as photos
 
 PROGRESS = gr.Progress()  # as a default it stands for the one of the request
 
@@ -44,14 +44,15 @@ class Desk:
         return {"concurrency_id": "model", "concurrency_limit": self.concurrency}
 
     def photo(self, data: bytes | None, name: str = "photo") -> Image.Image:
-        """An upload, RGB and upright; it still says how it was edited before.
+        """An upload, upright; it still says how it was edited before, and what its
+        file holds besides pixels but the place.
 
         Raises:
           UserError: nothing was uploaded, or no picture.
         """
         if data is None:
             raise UserError(f"there is no {name} yet; upload one")
-        photo = Image.fromarray(images.decode(data, self.max_pixels))
+        photo = photos.read(data, self.max_pixels).as_stored()
         if earlier := provenance.details_of(data):
             photo.info["xmp"] = provenance.packet(earlier)
         return photo

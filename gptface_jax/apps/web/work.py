@@ -34,7 +34,7 @@ Photo = Image.Image | api.Edit
 
 def pixels(photo: Photo) -> np.ndarray:
     """uint8 [H,W,3]."""
-    return np.asarray(photo.image if isinstance(photo, api.Edit) else photo)
+    return images.decode(photo.image if isinstance(photo, api.Edit) else photo)
 
 
 def thumbnail(photo: np.ndarray) -> np.ndarray:
@@ -161,7 +161,7 @@ def files(edit: api.Edit, folder: str | os.PathLike, name: str) -> list[str]:
 
 def animation(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
     """Writes how the tokens of an edit were committed; the path."""
-    square = framing.view_of(edit.details).picture(np.asarray(edit.image))
+    square = framing.view_of(edit.details).picture(pixels(edit))
     frames = pictures.steps(
         images.resize(square, (_STEPS_SIDE,) * 2), edit.committed_at
     )
