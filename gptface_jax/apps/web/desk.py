@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from gptface_jax.apps import api, provenance
-from gptface_jax.apps.web import work
+from gptface_jax.apps.web import faces
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 
@@ -46,6 +46,18 @@ class Desk:
     def busy(self) -> dict[str, Any]:
         """Options of an event that needs the model."""
         return {"concurrency_id": "model", "concurrency_limit": self.concurrency}
+
+    @property
+    def finds_faces(self) -> bool:
+        """Whether the model can say where it wants them."""
+        return self.model.frame is not None
+
+    @property
+    def whose(self) -> str:
+        """Whose regions have names."""
+        if self.finds_faces:
+            return "of the face, the chosen one where there are several"
+        return "of an upright face that fills the middle square"
 
     def photo(self, data: bytes | None, name: str = "photo") -> Image.Image:
         """An upload, RGB and upright; it still says how it was edited before.
@@ -91,21 +103,49 @@ def told():
         raise gr.Error(str(error), print_exception=False) from None
 
 
-def photo_input(desk: Desk, label: str, **options: Any) -> gr.File:
-    """An upload that shows the photo, and tells at once where it is none."""
+def photo_input(
+    desk: Desk, label: str, face: gr.Number | None = None, **options: Any
+) -> gr.File:
+    """An upload that shows the photo, and tells at once where it is none.
+
+    Args:
+      desk: its limits.
+      label: above the upload.
+      face: where the number of the face that is clicked is put; without it none are
+        looked for.
+      **options: of the upload.
+    """
     upload = gr.File(
         label=label, type="binary", file_types=["image"], height=140, **options
     )
     seen = gr.Image(
-        visible=False, height=220, interactive=False, show_label=False, buttons=[]
-    )
+        visible=False, height=220, interactive=False, buttons=[],
+        label="Faces: click the one to look at",
+    )  # fmt: skip
+    opened = gr.State()
+
+    def shown(photo):
+        picture = gr.Image(
+            faces.outlined(photo), visible=True, show_label=photo.several
+        )
+        return [picture, photo, photo.number][: len(parts)]
 
     @told()
     def show(data):
-        return gr.Image(work.thumbnail(work.pixels(desk.photo(data))), visible=True)
+        photo = faces.opened(desk.model, desk.photo(data), face is not None)
+        for note in faces.notes(photo):
+            gr.Info(note)
+        return shown(photo)
 
-    upload.upload(show, upload, seen, api_visibility="private")
-    upload.clear(
-        lambda: gr.Image(None, visible=False), None, seen, api_visibility="private"
-    )
+    def clear():
+        return [gr.Image(None, visible=False), None, None][: len(parts)]
+
+    def choose(opened, event: gr.SelectData):
+        return shown(opened.at(event.index))
+
+    parts = [seen, opened] if face is None else [seen, opened, face]
+    upload.upload(show, upload, parts, api_visibility="private")
+    upload.clear(clear, None, parts, api_visibility="private")
+    if face is not None:
+        seen.select(choose, opened, parts, api_visibility="private")
     return upload

@@ -6,7 +6,7 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
-from gptface_jax.apps.web import work
+from gptface_jax.apps.web import faces, work
 from gptface_jax.apps.web.desk import PROGRESS, Desk, told
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
@@ -15,7 +15,8 @@ from gptface_jax.data import regions
 
 def build(desk: Desk) -> None:
     """Puts the tab's parts into the page that is being made."""
-    # The photo first, its edits that were taken on after it; and the last variants.
+    # The photo first, its edits that were taken on after it, each `faces.Opened`; and
+    # the last variants.
     photos, edits = gr.State(()), gr.State(())
     base = gr.State()  # the mask beneath what is painted
     with gr.Row():
@@ -23,6 +24,10 @@ def build(desk: Desk) -> None:
             upload = gr.File(
                 label="Photo", type="binary", file_types=["image"], height=140,
                 elem_id="photo",
+            )  # fmt: skip
+            found = gr.Image(
+                label="Faces: click the one to change", height=240, visible=False,
+                interactive=False, buttons=[], elem_id="faces",
             )  # fmt: skip
             editor = gr.ImageEditor(
                 label="Red may change, blue stays", type="numpy", image_mode="RGBA",
@@ -37,7 +42,7 @@ def build(desk: Desk) -> None:
             with gr.Accordion("Mask: a region, a proposal, a file", open=False):
                 region = gr.Dropdown(
                     sorted(regions.REGIONS), value=None, label="Region",
-                    info="of an upright face that fills the middle square",
+                    info=desk.whose,
                     elem_id="region",
                 )  # fmt: skip
                 area = gr.Slider(
@@ -64,6 +69,11 @@ def build(desk: Desk) -> None:
                 count = gr.Slider(1, 8, 4, step=1, label="Variants", min_width=120)
                 seed = gr.Number(desk.seed, precision=0, label="Seed", min_width=90)
             with gr.Accordion("Options", open=False):
+                align = gr.Checkbox(
+                    True, label="Find faces", visible=desk.finds_faces, elem_id="align",
+                    info="and bring them upright for the model; otherwise the middle "
+                    "square is taken for an upright face",
+                )  # fmt: skip
                 decode = desk.model.decode
                 weight = gr.Slider(
                     1, 8, decode.cfg, step=0.5, label="Weight of the sentence",
@@ -123,21 +133,56 @@ def build(desk: Desk) -> None:
         pair = np.asarray(edit.before), paths[0]
         return pair, moved, paths, index, gr.Row(visible=True)
 
-    def canvas(photos, mask=None):
-        drawn = work.canvas(work.pixels(photos[-1]), mask)
-        return gr.ImageEditor(drawn, visible=True), mask
+    def canvas(photos, mask=None, region=None):
+        drawn = faces.canvas(photos[-1], mask)
+        return gr.ImageEditor(drawn, visible=True), mask, region
+
+    def stage(photos, mask=None, region=None):
+        """All that shows the photo that is edited next."""
+        seen = photos[-1]
+        outlined = faces.outlined(seen) if seen.several else None
+        picture = gr.Image(outlined, visible=seen.several)
+        return photos, picture, *canvas(photos, mask, region)
 
     def current(photos):
-        return work.pixels(photos[-1] if photos else desk.photo(None))
+        return photos[-1].pixels if photos else work.pixels(desk.photo(None))
 
     @told()
-    def load(data):
-        photos = (desk.photo(data),)
-        return photos, *canvas(photos), (), None, gr.Row(visible=False)
+    def load(data, align):
+        photo = faces.opened(desk.model, desk.photo(data), align)
+        for note in faces.notes(photo):
+            gr.Info(note)
+        return *stage((photo,)), (), None, gr.Row(visible=False)
 
     def clear():
-        empty = gr.ImageEditor(None, visible=False)
-        return (), empty, None, (), None, gr.Row(visible=False)
+        hidden = gr.Image(None, visible=False), gr.ImageEditor(None, visible=False)
+        return (), *hidden, None, None, (), None, gr.Row(visible=False)
+
+    @told()
+    def look(photos, value, base, align):
+        """Faces are found, or no longer looked for; what is marked stays."""
+        if not photos:
+            return gr.skip()
+        photo = faces.opened(desk.model, photos[-1].photo, align)
+        for note in faces.notes(photo):
+            gr.Info(note)
+        return stage((*photos[:-1], photo), kept_mask(photos, value, base))
+
+    def kept_mask(photos, value, base):
+        mask = work.marked(value, base, current(photos).shape[:2])
+        return mask if mask.any() else None
+
+    @told()
+    def choose_face(photos, value, base, region, event: gr.SelectData):
+        """The region goes to the chosen face; other marks stay where they are."""
+        photos = (*photos[:-1], photos[-1].at(event.index))
+        if region is None:
+            return stage(photos, kept_mask(photos, value, base))
+        try:
+            return stage(photos, faces.region(desk.model, photos[-1], region), region)
+        except UserError as error:  # beyond the photo
+            gr.Info(str(error))
+            return stage(photos)
 
     @told()
     def load_mask(photos, data):
@@ -149,14 +194,16 @@ def build(desk: Desk) -> None:
     def load_region(photos, name):
         if name is None:
             return gr.skip()
-        pixels = current(photos)
-        return canvas(photos, work.region(pixels.shape[:2], name))
+        current(photos)
+        return canvas(photos, faces.region(desk.model, photos[-1], name), name)
 
     @told()
     def load_proposal(photos, text, area, progress=PROGRESS):
         pixels = current(photos)
+        aim = faces.aim(photos[-1])
         desk.wait(progress, "propose")(0, "looking for the region")
-        return canvas(photos, desk.model.propose(pixels, text, area=area or None))
+        mask = desk.model.propose(pixels, text, area=area or None, **aim)
+        return canvas(photos, mask)
 
     @told()
     def save_mask(photos, value, base):
@@ -172,8 +219,10 @@ def build(desk: Desk) -> None:
         say = desk.wait(progress, "edit", weight, strength, k, samples)
         options = work.steering(desk.model, weight, strength)
         options |= {"k": int(k), "samples": int(samples)}
+        options |= faces.aim_at(desk.model, photos[-1], mask)
+        photo = photos[-1].photo
         edits = work.variants(
-            desk.model, photos[-1], text, mask, int(count), int(seed), say, **options
+            desk.model, photo, text, mask, int(count), int(seed), say, **options
         )
         for note in edits[0].details["notes"]:
             gr.Info(note)
@@ -194,31 +243,40 @@ def build(desk: Desk) -> None:
     def choose(edits, event: gr.SelectData):
         return shown(edits, event.index)
 
-    def take(photos, edits, index):
-        photos = (*photos, edits[index])
-        return photos, *canvas(photos)
+    def take(photos, edits, index, align):
+        before = photos[-1].face
+        photo = faces.opened(desk.model, edits[index], align, before)
+        return stage((*photos, photo))
 
     @told()
-    def step_back(photos):
+    def step_back(photos, align):
         if len(photos) < 2:
             raise UserError("there is nothing to undo; this is the photo itself")
-        return photos[:-1], *canvas(photos[:-1])
+        *earlier, photo = photos[:-1]
+        if desk.finds_faces and align == (
+            photo.faces is None
+        ):  # another wish since then
+            photo = faces.opened(desk.model, photo.photo, align)
+        return stage((*earlier, photo))
 
     private = {"api_visibility": "private"}
-    canvas_of = [editor, base]
-    afresh = [photos, *canvas_of, edits, gallery, outcome]
-    upload.upload(load, upload, afresh, **private)
+    canvas_of, marks = [editor, base, region], [photos, editor, base]
+    photo_of = [photos, found, *canvas_of]
+    afresh = [*photo_of, edits, gallery, outcome]
+    upload.upload(load, [upload, align], afresh, **private)
     upload.clear(clear, None, afresh, **private)
+    align.input(look, [*marks, align], photo_of, **private)
+    found.select(choose_face, [*marks, region], photo_of, **private)
     given.upload(load_mask, [photos, given], canvas_of, **private)
     region.input(load_region, [photos, region], canvas_of, **private)
     propose.click(
         load_proposal, [photos, text, area], canvas_of, **private, **desk.busy
     )
-    keep.click(save_mask, [photos, *canvas_of], kept, **private)
+    keep.click(save_mask, marks, kept, **private)
     gr.on(
         [run.click, text.submit],
         edit,
-        [photos, *canvas_of, text, count, seed, weight, strength, k, samples],
+        [*marks, text, count, seed, weight, strength, k, samples],
         [edits, gallery, chart, *results],
         show_progress_on=gallery,
         **private,
@@ -227,5 +285,5 @@ def build(desk: Desk) -> None:
     for way in (weight, strength):
         way.release(as_costly, [weight, strength], samples, **private)
     gallery.select(choose, edits, results, **private)
-    onward.click(take, [photos, edits, chosen], [photos, *canvas_of], **private)
-    undo.click(step_back, photos, [photos, *canvas_of], **private)
+    onward.click(take, [photos, edits, chosen, align], photo_of, **private)
+    undo.click(step_back, [photos, align], photo_of, **private)

@@ -60,37 +60,41 @@ def canvas(photo: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
     return {"background": shown, "layers": [], "composite": None}
 
 
-def painted(
+def marked(
     value: Mapping[str, Any] | None, mask: np.ndarray | None, size: tuple[int, int]
 ) -> np.ndarray:
-    """The mask after what was painted on a `canvas`; bool [H,W].
+    """The mask after what was painted on a `canvas`, which may be empty; bool [H,W].
 
     Args:
       value: of the canvas; red in its layers joins the mask, blue leaves it.
       mask: bool [H,W], what was there already.
       size: (H, W) of the photo.
-
-    Raises:
-      UserError: nothing is marked.
     """
-    marked = np.zeros(size, bool) if mask is None else mask.copy()
+    found = np.zeros(size, bool) if mask is None else mask.copy()
     for layer in (value or {}).get("layers", ()):
         red, _, blue, opacity = np.moveaxis(np.asarray(layer, np.int16), -1, 0)
         # Half of what the brush lays on: its soft edge lies on both sides of the line.
         stroke = opacity >= 127 * OPACITY
-        marked |= images.tokens_to_pixels(stroke & (red > blue), size)
-        marked &= ~images.tokens_to_pixels(stroke & (blue > red), size)
-    if not marked.any():
+        found |= images.tokens_to_pixels(stroke & (red > blue), size)
+        found &= ~images.tokens_to_pixels(stroke & (blue > red), size)
+    return found
+
+
+def painted(
+    value: Mapping[str, Any] | None, mask: np.ndarray | None, size: tuple[int, int]
+) -> np.ndarray:
+    """The same, but something has to be marked.
+
+    Raises:
+      UserError: nothing is.
+    """
+    found = marked(value, mask, size)
+    if not found.any():
         raise UserError(
             "nothing is marked; paint what may change, upload a mask, choose a region "
             "or let one be proposed"
         )
-    return marked
-
-
-def region(size: tuple[int, int], name: str) -> np.ndarray:
-    """A named region of the square in the middle of a photo (H, W); bool [H,W]."""
-    return framing.frame(size, None, None, name, None, 1)[0]
+    return found
 
 
 def strength(model: api.Model) -> float:
