@@ -119,15 +119,16 @@ def photo_input(
         label=label, type="binary", file_types=["image"], height=140, **options
     )
     seen = gr.Image(
-        visible=False, height=220, interactive=False, buttons=[],
+        visible=False, height=250, interactive=False, buttons=[],
         label="Faces: click the one to look at",
     )  # fmt: skip
     opened = gr.State()
 
     def shown(photo):
         picture = gr.Image(
-            faces.outlined(photo), visible=True, show_label=photo.several
-        )
+            faces.outlined(photo), visible=True, show_label=photo.several,
+            elem_classes="below-label" if photo.several else None,
+        )  # fmt: skip
         return [picture, photo, photo.number][: len(parts)]
 
     @told()

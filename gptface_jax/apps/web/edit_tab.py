@@ -12,6 +12,8 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import regions
 
+_ASIDE = 6  # percent of the width, of the slider from what changed
+
 
 def build(desk: Desk) -> None:
     """Puts the tab's parts into the page that is being made."""
@@ -26,8 +28,9 @@ def build(desk: Desk) -> None:
                 elem_id="photo",
             )  # fmt: skip
             found = gr.Image(
-                label="Faces: click the one to change", height=240, visible=False,
+                label="Faces: click the one to change", height=268, visible=False,
                 interactive=False, buttons=[], elem_id="faces",
+                elem_classes="below-label",
             )  # fmt: skip
             editor = gr.ImageEditor(
                 label="Red may change, blue stays", type="numpy", image_mode="RGBA",
@@ -97,8 +100,9 @@ def build(desk: Desk) -> None:
                 )  # fmt: skip
             run = gr.Button("Edit", variant="primary", elem_id="edit")
             gallery = gr.Gallery(
-                label="Variants", columns=4, height="auto", allow_preview=False,
-                object_fit="contain", buttons=[], elem_id="variants",
+                label="Variants, as the model sees them", columns=4, height="auto",
+                allow_preview=False, object_fit="contain", buttons=[],
+                elem_id="variants",
             )  # fmt: skip
     with gr.Row(visible=False) as outcome:
         with gr.Column(min_width=320):
@@ -131,7 +135,10 @@ def build(desk: Desk) -> None:
         paths = work.files(edit, where, name)
         moved = work.animation(edit, where, f"{name}.steps")
         pair = np.asarray(edit.before), paths[0]
-        return pair, moved, paths, index, gr.Row(visible=True)
+        # What changed lies to the right of the slider, all of it after the edit.
+        start = 100 * float(edit.mask.any(0).argmax()) / edit.mask.shape[1]
+        compared = gr.ImageSlider(pair, slider_position=max(0, start - _ASIDE))
+        return compared, moved, paths, index, gr.Row(visible=True)
 
     def canvas(photos, mask=None, region=None):
         drawn = faces.canvas(photos[-1], mask)
@@ -228,7 +235,7 @@ def build(desk: Desk) -> None:
             gr.Info(note)
         where = desk.folder()
         pictures = [
-            (work.files(found, where, f"variant-{i + 1}")[0], work.caption(found))
+            (work.close_up(found, where, f"variant-{i + 1}"), work.caption(found))
             for i, found in enumerate(edits)
         ]
         best = int(np.argmax([found.final_log_prob for found in edits]))

@@ -88,8 +88,8 @@ def notes(opened: Opened) -> list[str]:
 
 def _unfound() -> str:
     return (
-        "no face was found; paint what may change, or untick 'Find faces' among the "
-        "options: the middle square is then taken for an upright face"
+        "no face was found; mark what may change, or untick 'Find faces': the middle "
+        "square is then taken for an upright face"
     )
 
 

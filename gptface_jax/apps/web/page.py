@@ -28,8 +28,15 @@ _TABS = {
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
 #variants .grid-wrap { min-height: 0 !important }
+#variants .grid-wrap { margin-top: 20px }
+#variants .thumbnail-item { aspect-ratio: auto }
+#variants .thumbnail-item img { aspect-ratio: 1; height: auto }
+#variants .caption-label { position: static; max-width: none; border-width: 0 }
+.below-label .image-container { margin-top: 28px; height: calc(100% - 28px) }
+.below-label .icon-button-wrapper { display: none }
 @media (max-width: 600px) {
   .gradio-container main { padding: 12px !important }
+  #editor [data-testid=block-label] { top: 28px }
   #variants .grid-container { grid-template-columns: repeat(2, 1fr) !important }
 }
 """

@@ -90,7 +90,7 @@ def describe(desk: Desk) -> None:
             )  # fmt: skip
             photo = photo_input(desk, "Photo", face, elem_id="described")
             align = gr.Checkbox(
-                True, label="Find the face", visible=desk.finds_faces,
+                True, label="Find faces", visible=desk.finds_faces,
                 info="otherwise the middle square is taken for an upright face",
             )  # fmt: skip
             count = gr.Slider(1, 20, 10, step=1, label="Words")

@@ -23,7 +23,7 @@ from gptface_jax.systems.gptface.decode import DecodeConfig
 RED, BLUE = "#dc2828", "#2850dc"
 OPACITY = 0.6  # of what is painted, that the photo shows through
 _SIDE = 1024  # longest side of what a browser paints on
-_STEPS_SIDE = 256  # of the animation, in pixels
+_STEPS_SIDE, _CLOSE_SIDE = 256, 512  # of the animation and of a variant, in pixels
 
 Say = Callable[[float, str], None]
 
@@ -37,9 +37,9 @@ def pixels(photo: Photo) -> np.ndarray:
     return np.asarray(photo.image if isinstance(photo, api.Edit) else photo)
 
 
-def thumbnail(photo: np.ndarray) -> np.ndarray:
-    """uint8 [H,W,3] with sides of at most 1,024."""
-    scale = min(1.0, _SIDE / max(photo.shape[:2]))
+def thumbnail(photo: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """uint8 [H,W,3] with sides of at most 1,024, or another one."""
+    scale = min(1.0, side / max(photo.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
     return images.resize(photo, (height, width))
 
@@ -161,6 +161,14 @@ def save_mask(mask: np.ndarray, folder: str | os.PathLike) -> str:
 def files(edit: api.Edit, folder: str | os.PathLike, name: str) -> list[str]:
     """Writes picture, strip and sidecar of an edit; their paths."""
     return [str(p) for p in edit.save(pathlib.Path(folder, name).with_suffix(".png"))]
+
+
+def close_up(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
+    """Writes the square that the model saw, edited and small; the path."""
+    square = framing.view_of(edit.details).picture(np.asarray(edit.image))
+    path = pathlib.Path(folder, f"{name}.png")
+    pictures.save(thumbnail(square, _CLOSE_SIDE), path, edit.details)
+    return str(path)
 
 
 def animation(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
