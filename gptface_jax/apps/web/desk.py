@@ -111,8 +111,8 @@ def photo_input(
     Args:
       desk: its limits.
       label: above the upload.
-      face: where the number of the face that is clicked is put; without it none are
-        looked for.
+      face: takes the number of the face that is clicked, 0 where there is no choice;
+        without it none are looked for.
       **options: of the upload.
     """
     upload = gr.File(
@@ -129,7 +129,7 @@ def photo_input(
             faces.outlined(photo), visible=True, show_label=photo.several,
             elem_classes="below-label" if photo.several else None,
         )  # fmt: skip
-        return [picture, photo, photo.number][: len(parts)]
+        return [picture, photo, photo.number or 0][: len(parts)]
 
     @told()
     def show(data):
@@ -139,7 +139,7 @@ def photo_input(
         return shown(photo)
 
     def clear():
-        return [gr.Image(None, visible=False), None, None][: len(parts)]
+        return [gr.Image(None, visible=False), None, 0][: len(parts)]
 
     def choose(opened, event: gr.SelectData):
         return shown(opened.at(event.index))

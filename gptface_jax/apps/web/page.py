@@ -101,11 +101,8 @@ def _api(desk: Desk) -> None:
         k = number(desk.model.decode.k, "k", 1, 64, precision=0)
         seed = gr.Number(desk.seed, precision=0, label="seed")
         samples = number(0, "samples", 0, 32, precision=0)
-        area = number(None, "area", 0, 1)
-        faced, face = (
-            gr.Textbox(label="face"),
-            number(None, "face", 1, None, precision=0),
-        )
+        area = number(0, "area", 0, 1)
+        faced, face = gr.Textbox("", label="face"), number(0, "face", 0, None)
         align = gr.Checkbox(True, label="align")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
@@ -138,9 +135,10 @@ def _api(desk: Desk) -> None:
     def propose(photo, text, area, face, align):
         """Where a sentence wants a photo changed: a mask of the photo's size.
 
-        Of the largest face, or that of a number; see edit.
+        With area 0 as much as the sentence usually takes, with face 0 of the largest;
+        see edit.
         """
-        options = {"area": area or None, "face": face, "align": align}
+        options = {"area": area or None, "face": int(face) or None, "align": align}
         mask = desk.model.propose(desk.photo(photo), text, **options)
         return work.save_mask(mask, desk.folder())
 

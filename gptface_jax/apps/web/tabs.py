@@ -86,8 +86,8 @@ def describe(desk: Desk) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             face = gr.Number(
-                None, precision=0, minimum=1, label="Face, by its number", visible=False
-            )  # fmt: skip
+                0, precision=0, minimum=0, label="face", visible=False
+            )  # 0: the largest
             photo = photo_input(desk, "Photo", face, elem_id="described")
             align = gr.Checkbox(
                 True, label="Find faces", visible=desk.finds_faces,
@@ -108,7 +108,7 @@ def describe(desk: Desk) -> None:
         )  # fmt: skip
 
     def which(face, align):
-        return {"face": face if align else None, "align": align}
+        return {"face": face if face and align else None, "align": align}
 
     @told()
     def tag(photo, count, seed, face, align, progress=PROGRESS):
