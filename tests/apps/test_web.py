@@ -14,6 +14,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import two_faces
 from PIL import Image
 
 import gptface_jax
@@ -47,21 +48,7 @@ def face():
     return synthetic.SyntheticFaces(size=48, count=1, seed=3)[0].image
 
 
-# Where a model wants eyes, nose and corners of the mouth.
-FRAME = ((0.37, 0.44), (0.63, 0.44), (0.5, 0.58), (0.39, 0.73), (0.62, 0.73))
-
-
-@pytest.fixture(scope="module")
-def couple(root):
-    """A photo [250,500] of two faces, the larger on the right."""
-    whole = Image.open(root / "gptface_jax/assets/astronaut.jpg")
-    page = Image.new("RGB", (500, 250), (90, 110, 100))
-    for side, place in ((180, (20, 60)), (240, (250, 5))):
-        page.paste(whole.resize((side, side), Image.Resampling.LANCZOS), place)
-    return page
-
-
-def found_at(x, y, side, points=FRAME):
+def found_at(x, y, side, points=two_faces.FRAME):
     """A face whose five points lie in the frame of a square with this corner."""
     mesh = np.zeros((468, 2), np.float32)
     eyes = (33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380)
@@ -74,7 +61,9 @@ def found_at(x, y, side, points=FRAME):
 
 def finds(*found):
     """A model that finds these faces."""
-    return types.SimpleNamespace(frame=np.array(FRAME), faces=lambda photo: [*found])
+    return types.SimpleNamespace(
+        frame=np.array(two_faces.FRAME), faces=lambda photo: [*found]
+    )
 
 
 def encoded(pixels) -> bytes:
@@ -397,11 +386,9 @@ def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
     assert [step["text"] for step in opened(files)[1]["chain"]] == ["a hat"]
 
 
-def test_the_api_edits_the_face_that_is_asked_for(
-    client, model, couple, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(model, "frame", np.array(FRAME))
-    couple.save(tmp_path / "couple.jpg", quality=95)
+def test_the_api_edits_the_face_that_is_asked_for(client, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "frame", np.array(two_faces.FRAME))
+    two_faces.photo().save(tmp_path / "couple.jpg", quality=95)
     photo = gradio_client.handle_file(tmp_path / "couple.jpg")
     rest = {"k": 64, "samples": 1, "api_name": "/edit"}
 

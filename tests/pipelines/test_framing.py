@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptface_jax.pipelines import framing
 from gptface_jax.core.errors import UserError
+from gptface_jax.pipelines import framing
 
 
 def masked(size, box):

@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from gptface_jax.apps import api, provenance
-from gptface_jax.apps.web import faces
+from gptface_jax.apps.web import faces, work
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 
@@ -56,7 +56,7 @@ class Desk:
     def whose(self) -> str:
         """Whose regions have names."""
         if self.finds_faces:
-            return "of the face, the chosen one where there are several"
+            return "of the face"
         return "of an upright face that fills the middle square"
 
     def photo(self, data: bytes | None, name: str = "photo") -> Image.Image:
@@ -71,6 +71,17 @@ class Desk:
         if earlier := provenance.details_of(data):
             photo.info["xmp"] = provenance.packet(earlier)
         return photo
+
+    def opened(
+        self, photo: work.Photo, align: bool, progress: gr.Progress
+    ) -> faces.Opened:
+        """A photo with its faces, see `faces.opened`; what is to be said of them is."""
+        if align and self.finds_faces:
+            self.wait(progress, "faces")(0, "looking for faces")
+        found = faces.opened(self.model, photo, align)
+        for note in faces.notes(found):
+            gr.Info(note)
+        return found
 
     def folder(self) -> str:
         """A new folder among the files; those older than an hour go."""
@@ -132,11 +143,8 @@ def photo_input(
         return [picture, photo, photo.number or 0][: len(parts)]
 
     @told()
-    def show(data):
-        photo = faces.opened(desk.model, desk.photo(data), face is not None)
-        for note in faces.notes(photo):
-            gr.Info(note)
-        return shown(photo)
+    def show(data, progress=PROGRESS):
+        return shown(desk.opened(desk.photo(data), face is not None, progress))
 
     def clear():
         return [gr.Image(None, visible=False), None, 0][: len(parts)]
@@ -145,7 +153,9 @@ def photo_input(
         return shown(opened.at(event.index))
 
     parts = [seen, opened] if face is None else [seen, opened, face]
-    upload.upload(show, upload, parts, api_visibility="private")
+    upload.upload(
+        show, upload, parts, show_progress_on=upload, api_visibility="private"
+    )  # the picture may be hidden
     upload.clear(clear, None, parts, api_visibility="private")
     if face is not None:
         seen.select(choose, opened, parts, api_visibility="private")

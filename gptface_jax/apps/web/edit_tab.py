@@ -155,10 +155,8 @@ def build(desk: Desk) -> None:
         return photos[-1].pixels if photos else work.pixels(desk.photo(None))
 
     @told()
-    def load(data, align):
-        photo = faces.opened(desk.model, desk.photo(data), align)
-        for note in faces.notes(photo):
-            gr.Info(note)
+    def load(data, align, progress=PROGRESS):
+        photo = desk.opened(desk.photo(data), align, progress)
         return *stage((photo,)), (), None, gr.Row(visible=False)
 
     def clear():
@@ -166,30 +164,29 @@ def build(desk: Desk) -> None:
         return (), *hidden, None, None, (), None, gr.Row(visible=False)
 
     @told()
-    def look(photos, value, base, align):
+    def look(photos, value, base, align, progress=PROGRESS):
         """Faces are found, or no longer looked for; what is marked stays."""
         if not photos:
             return gr.skip()
-        photo = faces.opened(desk.model, photos[-1].photo, align)
-        for note in faces.notes(photo):
-            gr.Info(note)
-        return stage((*photos[:-1], photo), kept_mask(photos, value, base))
+        photo = desk.opened(photos[-1].photo, align, progress)
+        return stage((*photos[:-1], photo), *marks_of(photos, value, base))
 
-    def kept_mask(photos, value, base):
-        mask = work.marked(value, base, current(photos).shape[:2])
-        return mask if mask.any() else None
+    def marks_of(photos, value, base, region=None):
+        """A region of the chosen face with its name; else what is marked already."""
+        size = current(photos).shape[:2]
+        if region is not None:
+            try:
+                return faces.region(desk.model, photos[-1], region), region
+            except UserError as error:  # there is no face, or it ends before that
+                gr.Warning(str(error))
+        mask = work.marked(value, base, size)
+        return (mask if mask.any() else None), None
 
     @told()
     def choose_face(photos, value, base, region, event: gr.SelectData):
-        """The region goes to the chosen face; other marks stay where they are."""
+        """A region goes to the chosen face; other marks stay where they are."""
         photos = (*photos[:-1], photos[-1].at(event.index))
-        if region is None:
-            return stage(photos, kept_mask(photos, value, base))
-        try:
-            return stage(photos, faces.region(desk.model, photos[-1], region), region)
-        except UserError as error:  # beyond the photo
-            gr.Info(str(error))
-            return stage(photos)
+        return stage(photos, *marks_of(photos, value, base, region))
 
     @told()
     def load_mask(photos, data):
@@ -198,11 +195,8 @@ def build(desk: Desk) -> None:
         return canvas(photos, images.decode_mask(data, current(photos).shape[:2]))
 
     @told()
-    def load_region(photos, name):
-        if name is None:
-            return gr.skip()
-        current(photos)
-        return canvas(photos, faces.region(desk.model, photos[-1], name), name)
+    def load_region(photos, value, base, name):
+        return canvas(photos, *marks_of(photos, value, base, name))
 
     @told()
     def load_proposal(photos, text, area, progress=PROGRESS):
@@ -270,12 +264,14 @@ def build(desk: Desk) -> None:
     canvas_of, marks = [editor, base, region], [photos, editor, base]
     photo_of = [photos, found, *canvas_of]
     afresh = [*photo_of, edits, gallery, outcome]
-    upload.upload(load, [upload, align], afresh, **private)
+    upload.upload(
+        load, [upload, align], afresh, show_progress_on=upload, **private
+    )  # the canvas may be hidden
     upload.clear(clear, None, afresh, **private)
     align.input(look, [*marks, align], photo_of, **private)
     found.select(choose_face, [*marks, region], photo_of, **private)
     given.upload(load_mask, [photos, given], canvas_of, **private)
-    region.input(load_region, [photos, region], canvas_of, **private)
+    region.input(load_region, [*marks, region], canvas_of, **private)
     propose.click(
         load_proposal, [photos, text, area], canvas_of, **private, **desk.busy
     )

@@ -102,7 +102,10 @@ def _api(desk: Desk) -> None:
         seed = gr.Number(desk.seed, precision=0, label="seed")
         samples = number(0, "samples", 0, 32, precision=0)
         area = number(0, "area", 0, 1)
-        faced, face = gr.Textbox("", label="face"), number(0, "face", 0, None)
+        faced, face = (
+            gr.Textbox("", label="face"),
+            number(0, "face", 0, 64, precision=0),
+        )
         align = gr.Checkbox(True, label="align")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
@@ -138,7 +141,7 @@ def _api(desk: Desk) -> None:
         With area 0 as much as the sentence usually takes, with face 0 of the largest;
         see edit.
         """
-        options = {"area": area or None, "face": int(face) or None, "align": align}
+        options = {"area": area or None, "face": face or None, "align": align}
         mask = desk.model.propose(desk.photo(photo), text, **options)
         return work.save_mask(mask, desk.folder())
 

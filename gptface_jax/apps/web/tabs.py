@@ -164,7 +164,7 @@ def several(desk: Desk) -> None:
             packed = gr.File(label="Pictures, strips, sidecars", elem_id="zip")
             report = gr.Dataframe(
                 headers=["photo", "result"], interactive=False, wrap=True,
-                elem_id="report",
+                column_widths=["35%", "65%"], elem_id="report",
             )  # fmt: skip
 
     @told()
