@@ -201,7 +201,7 @@ def found() -> None:
     for row, place in zip(rows, places):
         before, after = np.asarray(row.before), np.asarray(row.image)
         view = framing.view_of(row.details)
-        shown += [pictures.outlined(before, [view]), after, view.picture(after)]
+        shown += [pictures.squares_seen(before, [view]), after, view.picture(after)]
         captions += [f"{place}: the face is found", f"“{row.text}”", "upright"]
     details = model.details(True, "", 0, model.decode)
     details |= {"edits": [dict(row.details) for row in rows]}

@@ -342,7 +342,7 @@ class Model:
         borders: int = BORDERS,
         grow: int = 0,
         area: float | None = None,
-        face: int | str | None = None,
+        face: int | str | Face | None = None,
         align: bool = True,
         invert_mask: bool = False,
         mask_grow: int = 0,
@@ -378,8 +378,8 @@ class Model:
           grow: tokens by which the mask is enlarged for the model (not for the
             compositing).
           area: share of the crop that a proposed region takes, see `propose`.
-          face: which one where there are several, from 1 on by their left edge, or
-            "all", one after the other; default the largest.
+          face: which one where there are several, from 1 on by their left edge, one of
+            `faces`, or "all", one after the other; default the largest.
           align: find the face and bring it upright; otherwise the central square is
             taken for an upright face.
           invert_mask: what the mask, box or region leaves out may change instead.
@@ -469,7 +469,7 @@ class Model:
         area: float | None = None,
         aligned: bool = True,
         crop: Box | None = None,
-        face: int | None = None,
+        face: int | Face | None = None,
         align: bool = True,
     ) -> np.ndarray:
         """Where a sentence wants a photo changed: a mask to correct, bool [H,W].
@@ -522,7 +522,7 @@ class Model:
         feather: int | None = None,
         borders: int = BORDERS,
         grow: int = 0,
-        face: int | str | None = None,
+        face: int | str | Face | None = None,
         align: bool = True,
         invert_mask: bool = False,
         mask_grow: int = 0,
@@ -729,7 +729,7 @@ class Model:
     @_checked
     def match(
         self, image: images.Source, sentences: Sequence[str], *,
-        face: int | None = None, align: bool = True,
+        face: int | Face | None = None, align: bool = True,
     ) -> np.ndarray:  # fmt: skip
         """p(q=1), how likely each sentence belongs to the photo; float32 [N].
 
@@ -745,7 +745,7 @@ class Model:
     @_checked
     def tag(
         self, image: images.Source, count: int = 10, *, seed: int = 0,
-        among: Sequence[str] | None = None, face: int | None = None,
+        among: Sequence[str] | None = None, face: int | Face | None = None,
         align: bool = True, **decode: Any,
     ) -> list[texts.Tag]:  # fmt: skip
         """The words that fit a photo best, see `texts.tags` and `match`."""
@@ -755,7 +755,7 @@ class Model:
     @_checked
     def caption(
         self, image: images.Source, words: int = 8, *, samples: int = 8, seed: int = 0,
-        face: int | None = None, align: bool = True, **decode: Any,
+        face: int | Face | None = None, align: bool = True, **decode: Any,
     ) -> list[tuple[str, float]]:  # fmt: skip
         """Sentences for a photo and p(q=1) of each, see `texts.captions`, `match`."""
         config, pixels = self._text_side(decode), self._square(image, face, align)
@@ -814,7 +814,8 @@ class Model:
                 why = "crop" if crop is not None else "align=False (--no-align)"
                 if align and crop is None:
                     why = "a model without a frame"
-                raise UserError(f"face {face} does not go with {why}; give one of them")
+                which = "a face" if isinstance(face, Face) else f"face {face}"
+                raise UserError(f"{which} does not go with {why}; give one of them")
             return None
         return [face] if isinstance(face, Face) else face_finding.find(photo)
 
@@ -858,7 +859,7 @@ class Model:
 
     def framed(
         self, photo: np.ndarray, mask=None, box=None, region=None, crop=None, *,
-        seed: int = 0, face: int | None = None, align: bool = True,
+        seed: int = 0, face: int | Face | None = None, align: bool = True,
     ) -> tuple[framing.Framed, list[str]]:  # fmt: skip
         """What `edit` would change of a photo uint8 [H,W,3], and notes."""
         return self._framed(photo, (mask, box, region, crop), seed, face, align)

@@ -23,7 +23,7 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _WRITTEN = ("exif", "icc_profile", "dpi")  # of a picture's info
 _DESCRIPTION = 0x010E  # EXIF ImageDescription
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
-_FACE = (40, 120, 240)
+_FACE, _CHOSEN = (40, 120, 240), (235, 120, 0)
 
 
 def _font(size: int = 12):
@@ -125,23 +125,19 @@ def faces(photo: np.ndarray, found: Sequence[Face]) -> np.ndarray:
     draw = ImageDraw.Draw(page)
     width = max(1, max(page.size) // 400)
     for number, face in enumerate(found, 1):
+        height = face.box[3] - face.box[1]
         draw.rectangle(face.box, outline=_FACE, width=width)
-        size = max(10.0, (face.box[3] - face.box[1]) / 8)
-        x, y = face.box[0], face.box[1] - 1.25 * size
-        label = str(number)
-        right = x + size * (0.4 + 0.6 * len(label))
-        draw.rectangle((x, max(y, 0), right, max(y, 0) + 1.25 * size), fill=_FACE)
-        draw.text((x + 0.2 * size, max(y, 0)), label, _PAPER, font=_font(size))
+        _number(draw, face.box, str(number), _FACE, max(10.0, height / 8))
         for px, py in face.mesh:
             draw.point((px, py), fill=(250, 220, 60))
-        radius = width + (face.box[3] - face.box[1]) / 120
+        radius = width + height / 120
         for px, py in face.landmarks:
             box = (px - radius, py - radius, px + radius, py + radius)
             draw.ellipse(box, fill=(60, 220, 90))
     return np.asarray(page)
 
 
-def outlined(photo: np.ndarray, views: Sequence[View]) -> np.ndarray:
+def squares_seen(photo: np.ndarray, views: Sequence[View]) -> np.ndarray:
     """The photo with the squares that a model sees; uint8 [H,W,3]."""
     page = Image.fromarray(photo)
     draw = ImageDraw.Draw(page)
@@ -151,6 +147,43 @@ def outlined(photo: np.ndarray, views: Sequence[View]) -> np.ndarray:
         corners = [tuple(p) for p in view.way.inverse.points(square)]
         draw.line(corners, fill=_FACE, width=max(1, max(page.size) // 120))
     return np.asarray(page)
+
+
+def outlined(
+    photo: np.ndarray, boxes: Sequence[Sequence[float]], chosen: int | None = None
+) -> np.ndarray:
+    """The photo with boxes, and numbers from 1 on where there are several.
+
+    They can be read where the photo is shown a few hundred pixels wide.
+
+    Args:
+      photo: uint8 [H,W,3].
+      boxes: (x0, y0, x1, y1) in its pixels.
+      chosen: index of the one that stands out.
+
+    Returns:
+      uint8 [H,W,3].
+    """
+    page = Image.fromarray(photo)
+    draw = ImageDraw.Draw(page)
+    unit = max(page.size) / 250
+    order = [i for i in range(len(boxes)) if i != chosen]
+    for i in order if chosen is None else [*order, chosen]:  # on top of the others
+        colour, width = (_CHOSEN, unit) if i == chosen else (_FACE, unit / 2)
+        draw.rectangle([*boxes[i]], outline=colour, width=max(1, round(width)))
+        if len(boxes) > 1:
+            size = np.clip((boxes[i][3] - boxes[i][1]) / 4, 8 * unit, 16 * unit)
+            _number(draw, boxes[i], str(i + 1), colour, float(size))
+    return np.asarray(page)
+
+
+def _number(draw, box, label, colour, size):
+    """On the upper left corner of a box, within the picture."""
+    wide, high = size * (0.4 + 0.6 * len(label)), 1.25 * size
+    x = min(max(box[0], 0), draw.im.size[0] - wide)
+    y = max(box[1] - high, 0)
+    draw.rectangle((x, y, x + wide, y + high), fill=colour)
+    draw.text((x + 0.2 * size, y), label, _PAPER, font=_font(size))
 
 
 def of_mask(mask: np.ndarray) -> np.ndarray:

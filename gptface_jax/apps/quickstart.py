@@ -110,7 +110,7 @@ def run(
         view = framing.view_of(edit.details)
         photo = np.asarray(edit.before)
         before, after = view.picture(photo), view.picture(images.decode(edit.image))
-        first = pictures.outlined(photo, [view]) if view.face else before
+        first = pictures.squares_seen(photo, [view]) if view.face else before
         shown += [first, pictures.shade(before, view.mask(edit.mask)), after]
         found = "the face is found" if view.face else "before"
         captions += [found, f"may change: {job.region}", f"“{job.text}”"]

@@ -116,6 +116,14 @@ class View:
         result[self.slices] = inside
         return result
 
+    def covered(self, size: tuple[int, int]) -> np.ndarray:
+        """The pixels of a photo (H, W) that lie in the square; bool [H,W]."""
+        return self.mask_back(np.ones((self.side, self.side), bool), size)
+
+    def holds(self, mask: np.ndarray) -> bool:
+        """Whether all of a mask of the photo bool [H,W] lies in the square."""
+        return not (mask & ~self.covered(mask.shape)).any()
+
     def described(self) -> dict[str, Any]:
         """What a sidecar says of it; `view_of` reads it again."""
         found: dict[str, Any] = {"crop": list(self.box)}
@@ -196,7 +204,7 @@ def chosen_face(
         )
     if face is not None:
         if isinstance(face, bool) or not isinstance(face, (int, np.integer)):
-            raise UserError(f"face is {face!r}; give its number from 1 on, or 'all'")
+            raise UserError(f"face is {face!r}; give its number, from 1 on")
         if not 1 <= face <= len(found):
             raise UserError(
                 f"face {face} is asked for, but {len(found)} "
@@ -476,9 +484,9 @@ def frame(
     if view is None and crop is not None:
         view = View.crop(checked_crop(crop, size))
     if view is None:
-        whole = [v for _, v in faces if _holds(v, result)]
+        whole = [v for _, v in faces if v.holds(result)]
         view = whole[0] if whole else View.crop(around(result, least))
-    outside = int((result & ~_covered(view, size)).sum())
+    outside = int((result & ~view.covered(size)).sum())
     if outside:
         x0, y0, x1, y1 = view.box
         raise UserError(
@@ -493,15 +501,6 @@ def frame(
             "the edit to"
         )
     return framed
-
-
-def _covered(view: View, size: tuple[int, int]) -> np.ndarray:
-    """bool [H,W]: the pixels of a photo that lie in the square."""
-    return view.mask_back(np.ones((view.side, view.side), bool), size)
-
-
-def _holds(view: View, mask: np.ndarray) -> bool:
-    return not (mask & ~_covered(view, mask.shape)).any()
 
 
 def _box(values: Any, name: str) -> Box:

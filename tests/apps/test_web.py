@@ -9,18 +9,21 @@ import re
 import signal
 import socket
 import tempfile
+import types
 import zipfile
 
 import numpy as np
 import pytest
+import two_faces
 from PIL import Image
 
 import gptface_jax
 from gptface_jax.apps import api, pictures, provenance
-from gptface_jax.apps.web import server, work
+from gptface_jax.apps.web import faces, server, work
 from gptface_jax.cli import serve
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import synthetic
+from gptface_jax.data import regions, synthetic
+from gptface_jax.pipelines.faces import Face
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 pytest.importorskip("gradio")
@@ -43,6 +46,24 @@ def model(tiny):
 @pytest.fixture(scope="module")
 def face():
     return synthetic.SyntheticFaces(size=48, count=1, seed=3)[0].image
+
+
+def found_at(x, y, side, points=two_faces.FRAME):
+    """A face whose five points lie in the frame of a square with this corner."""
+    mesh = np.zeros((468, 2), np.float32)
+    eyes = (33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380)
+    rows = (*eyes, (4,), (61,), (291,))
+    for own, point in zip(rows, points):
+        mesh[list(own)] = np.array(point) * side + (x, y)
+    box = tuple(float(v) for v in (x, y, x + side, y + side))
+    return Face(box, 0.9, 1.0, mesh[:6], mesh, 0.0)
+
+
+def finds(*found):
+    """A model that finds these faces."""
+    return types.SimpleNamespace(
+        frame=np.array(two_faces.FRAME), faces=lambda photo: [*found]
+    )
 
 
 def encoded(pixels) -> bytes:
@@ -84,6 +105,118 @@ def test_red_joins_the_mask_and_blue_leaves_it(face):
             work.painted(value, mask, (48, 48))
 
 
+def test_what_is_marked_may_be_nothing():
+    assert not work.marked(None, None, (4, 6)).any()
+    base = np.eye(4, dtype=bool)
+    found = work.marked({"layers": []}, base, (4, 4))
+    np.testing.assert_array_equal(found, base)
+    assert found is not base
+
+
+def test_the_largest_face_is_chosen_until_another_one_is_clicked():
+    left, right, small = (
+        found_at(100, 400, 200), found_at(900, 200, 600), found_at(1000, 300, 100)
+    )  # fmt: skip
+    photo = Image.new("RGB", (2048, 1024))
+    opened = faces.opened(finds(left, right, small), photo)
+    assert opened.face is right and opened.number == 2 and opened.several
+    # The page shows half of 2,048 pixels.
+    for point, face in (
+        ((100, 250), left),
+        ((0, 0), left),
+        ((500, 120), right),
+        ((525, 175), small),  # in both boxes, but in the middle of this one
+        ((1023, 511), right),
+    ):
+        assert opened.at(point).face is face
+    # The one that was chosen stays so after an edit that moved it a little.
+    moved = found_at(104, 396, 204)
+    assert faces.opened(finds(moved, right), photo, before=left).face is moved
+    assert faces.opened(finds(moved, right), photo, before=small).face is right
+    gone = faces.opened(finds(found_at(1500, 0, 10), right), photo, before=left)
+    assert gone.face is right
+    alone = faces.opened(finds(left), photo)
+    assert (alone.face, alone.number, alone.several) == (left, None, False)
+    off = faces.opened(finds(left), photo, align=False)
+    assert off.faces is None and faces.aim(off) == {"align": False}
+    frameless = types.SimpleNamespace(frame=None)
+    assert faces.opened(frameless, photo).faces is None
+
+
+def test_where_there_is_no_face_the_page_says_what_to_do():
+    square, wide = (
+        faces.opened(finds(), Image.new("RGB", size)) for size in ((50, 50), (90, 50))
+    )
+    (note,) = faces.notes(square)
+    assert note == "no face was found: the middle square is taken for one"
+    assert faces.aim(square) == {"align": False}
+    (note,) = faces.notes(wide)
+    with pytest.raises(UserError, match="untick 'Find faces'") as caught:
+        faces.aim(wide)
+    assert str(caught.value) == note
+    assert faces.aim_at(finds(), wide, np.ones((50, 90), bool)) == {"align": False}
+    faint = dataclasses.replace(found_at(0, 0, 40), score=0.4)
+    (note,) = faces.notes(faces.opened(finds(faint), Image.new("RGB", (90, 50))))
+    assert "faintly (score 0.40)" in note
+
+
+def test_a_mask_goes_with_the_chosen_face_that_it_lies_on():
+    left, right = found_at(10, 40, 60), found_at(120, 20, 100)
+    model = finds(left, right)
+    opened = faces.opened(model, Image.new("RGB", (300, 160)))
+    chosen = opened.at((40, 70))
+    assert opened.face is right and chosen.face is left
+
+    def masked(x0, y0, x1, y1):
+        mask = np.zeros((160, 300), bool)
+        mask[y0:y1, x0:x1] = True
+        return mask
+
+    for mask, face in (
+        (masked(20, 50, 40, 70), left),
+        (masked(150, 50, 160, 60), right),  # though the other one is chosen
+        (masked(280, 140, 290, 150), None),
+        (masked(60, 50, 130, 60), None),
+    ):
+        aim = faces.aim_at(model, chosen, mask)
+        assert aim == {"align": False} if face is None else aim["face"] is face
+    both = found_at(30, 40, 60)  # overlaps with the first
+    opened = faces.opened(finds(left, both), Image.new("RGB", (300, 160)))
+    mask = masked(40, 50, 60, 70)
+    for face in (left, both):
+        chosen = dataclasses.replace(opened, face=face)
+        assert faces.aim_at(model, chosen, mask)["face"] is face
+
+
+def test_boxes_and_numbers_are_drawn_on_what_the_page_shows():
+    photo = Image.new("RGB", (400, 200))
+    two = found_at(20, 80, 100), found_at(250, 60, 120)
+    opened = faces.opened(finds(*two), photo)
+    shown = faces.outlined(opened)
+    assert shown.shape == (200, 400, 3)
+    blue, orange = shown[130, 20], shown[120, 250]
+    assert (blue == pictures._FACE).all() and (orange == pictures._CHOSEN).all()
+    other = faces.outlined(opened.at((50, 100)))
+    assert (other[130, 20] == orange).all() and (other[120, 250] == blue).all()
+    # Only the chosen one on the canvas, without a number; nothing where it is alone.
+    canvas = faces.canvas(opened)["background"]
+    assert (canvas[120, 250] == orange).all() and not canvas[:, :240].any()
+    assert not canvas[:59].any() and shown[40:59].any()
+    assert not faces.outlined(faces.opened(finds(two[0]), photo)).any()
+    corner = pictures.outlined(
+        np.asarray(photo), [(-30, -9, 20, 30), (390, 9, 430, 60)]
+    )
+    assert (corner[2, :5] == blue).all() and (corner[12:16, -3] == blue).all()
+
+
+def test_which_face_a_request_asks_for():
+    for text, face in (("", None), (None, None), (" 2 ", 2), ("all", "all")):
+        assert faces.number(text) == face
+    for wrong in ("0", "-1", "1.5", "both"):
+        with pytest.raises(UserError, match=f"face is '{wrong}'; give a number"):
+            faces.number(wrong)
+
+
 def test_tokens_appear_at_the_iteration_that_drew_them():
     committed_at = np.array([[0, 1], [-1, 1]])
     after = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
@@ -108,7 +241,7 @@ def test_an_edit_knows_when_its_tokens_were_committed(model, face, tmp_path):
 
 
 def test_a_chain_of_edits_is_in_the_sidecar(model, face, tmp_path):
-    mask = work.region((48, 48), "mouth")
+    mask = regions.region_mask("mouth", 48)
     photo, seeds = face, []
     for text in ("a man", "a woman", "a smiling man"):
         edits = work.variants(model, photo, text, mask, 2, 5, quiet, samples=1)
@@ -123,7 +256,7 @@ def test_a_chain_of_edits_is_in_the_sidecar(model, face, tmp_path):
 
 
 def test_curves_end_with_the_finished_picture(model, face):
-    mask = work.region((48, 48), "mouth")
+    mask = regions.region_mask("mouth", 48)
     guided = {"samples": 1, "guidance": "ascent_norm", "k": 8}
     edits = work.variants(model, face, "a man", mask, 2, 0, quiet, **guided)
     columns = work.curves(edits)
@@ -253,6 +386,43 @@ def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
     assert [step["text"] for step in opened(files)[1]["chain"]] == ["a hat"]
 
 
+def test_the_api_edits_the_face_that_is_asked_for(client, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "frame", np.array(two_faces.FRAME))
+    two_faces.photo().save(tmp_path / "couple.jpg", quality=95)
+    photo = gradio_client.handle_file(tmp_path / "couple.jpg")
+    rest = {"k": 64, "samples": 1, "api_name": "/edit"}
+
+    def edited(**which):
+        files = client.predict(photo, "a man", None, "mouth", **rest, **which)
+        return opened(files)[1]
+
+    squares = edited(face="all")["squares"]
+    assert [s["crop"][0] < 125 for s in squares] == [True, False]
+    for which, square in (({}, 1), ({"face": "2"}, 1), ({"face": "1"}, 0)):
+        found = edited(**which)
+        assert found["squares"] == squares[square : square + 1], which
+    assert "upright" not in edited(align=False)
+    left = client.predict(photo, "a hat", area=0.3, face=1, api_name="/propose")
+    assert not np.asarray(Image.open(left))[:, 225:].any()
+    first, second, plain = (
+        client.predict(photo, 3, 0, *which, api_name="/tag")["data"]
+        for which in ((1,), (2,), (0, False))
+    )
+    assert first != second and plain not in (first, second)
+    for which, said in (({"face": "3"}, "2 were found"), ({"face": "x"}, "number")):
+        with pytest.raises(Exception, match=said):
+            edited(**which)
+
+
+def test_what_a_request_leaves_out_is_as_the_page_begins(address, face):
+    """Requests of before there were arguments of faces are understood."""
+    files = {"files": ("x.png", encoded(face))}
+    (path,) = httpx.post(f"{address}gradio_api/upload", files=files).json()
+    photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    said = posted(address, photo)
+    assert "event: complete" in said and "edited.strip.png" in said
+
+
 def test_restoring_stitching_and_tagging(client, model, face, photo, tmp_path):
     damage = np.zeros((48, 48), np.uint8)
     damage[20:22] = 255
@@ -308,7 +478,7 @@ def test_errors_are_one_line(client, photo, tmp_path, capfd):
 
 def posted(address, photo) -> str:
     """What the API says to an edit of a photo of these file data."""
-    body = {"data": [photo, "a man", None, "mouth", 0.01, 8, 0, 1]}
+    body = {"data": [photo, "a man", None, "mouth", 1, 0, 64, 0, 1]}
     where = f"{address}gradio_api/call/edit"
     event = httpx.post(where, json=body).json()["event_id"]
     return httpx.get(f"{where}/{event}", timeout=60).text

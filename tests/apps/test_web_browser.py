@@ -9,11 +9,12 @@ import zipfile
 
 import numpy as np
 import pytest
+import two_faces
 from PIL import Image
 
 import gptface_jax
 from gptface_jax.apps import provenance
-from gptface_jax.apps.web import server, work
+from gptface_jax.apps.web import faces, server
 from gptface_jax.data import synthetic
 
 pytest.importorskip("gradio")
@@ -46,15 +47,21 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def address(tiny):
+def model(tiny):
+    model = gptface_jax.load(tiny / "model")
+    model.decode = model.decode_config({"k": 32, "guidance": "none"})
+    model.frame = np.array(two_faces.FRAME)
+    return model
+
+
+@pytest.fixture(scope="module")
+def address(model):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.MonkeyPatch.context() as patched:
         for name in (*server.OFFLINE, "GRADIO_TEMP_DIR"):
             patched.setenv(name, "")
-        model = gptface_jax.load(tiny / "model")
-        model.decode = model.decode_config({"k": 32, "guidance": "none"})
         with server.serving(model, port=port) as address:
             yield address
 
@@ -65,6 +72,13 @@ def face(tmp_path_factory):
     Image.fromarray(synthetic.SyntheticFaces(size=96, count=1, seed=3)[0].image).save(
         path
     )
+    return path
+
+
+@pytest.fixture(scope="module")
+def couple(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photos") / "couple.png"
+    two_faces.photo().save(path)
     return path
 
 
@@ -198,10 +212,73 @@ def test_edits_are_chained_and_undone(page, face):
     page.wait_for_selector("text=there is nothing to undo")
 
 
-def test_masks_come_from_regions_and_files_and_are_corrected(page, face, tmp_path):
+def click_face(page, point, where="#faces"):
+    """Clicks a point of a photo 500 wide, 250 high, that is shown as a whole."""
+    shown = page.locator(f"{where} img").first
+    shown.scroll_into_view_if_needed()
+    box = shown.bounding_box()
+    scale = min(box["width"] / 500, box["height"] / 250)
+    edges = box["width"] - scale * 500, box["height"] - scale * 250
+    x, y = (edge / 2 + scale * at for edge, at in zip(edges, point))
+    answered(page, lambda: shown.click(position={"x": x, "y": y}))
+
+
+def test_one_of_two_faces_is_clicked(page, model, couple):
+    def mask(at):
+        seen = faces.opened(model, Image.open(couple)).at(at)
+        return faces.region(model, seen, "mouth")
+
+    left, right = (100, 120), (370, 60)
+    upload(page, "#photo", couple)
+    page.locator("#faces img").wait_for()
+    choose_region(page, "mouth")
+    larger = mask_of(page)
+    np.testing.assert_array_equal(larger, mask(right))
+    click_face(page, left)
+    np.testing.assert_array_equal(mask_of(page), mask(left))
+    assert not (larger & mask(left)).any()
+    page.fill("#text textarea, #text input", "a man")
+    sidecar = edited(page)
+    assert "upright" in sidecar and sidecar["crop"][2] < 250
+    # The next photo's face is the same one.
+    answered(page, page.get_by_role("button", name="Use this result").click)
+    choose_region(page, "mouth")
+    assert not mask_of(page)[:, 250:].any()
+    answered(page, page.locator("#undo").click)
+    # What is painted stays where it is, and is edited whichever face is chosen.
+    painted(page)
+    marked = mask_of(page)
+    click_face(page, right)
+    np.testing.assert_array_equal(mask_of(page), marked)
+    edited(page)
+    page.get_by_role("button", name="Options").click()
+    answered(page, page.locator("#align input").click)
+    page.locator("#faces").wait_for(state="detached")
+    choose_region(page, "eyes")  # of the middle square
+    assert edited(page)["crop"] == [125, 0, 375, 250]
+
+
+def test_the_photo_says_which_face_is_described(page, couple):
+    open_tab(page, "Describe")
+    upload(page, "#described", couple)
+    where = ".below-label:visible"
+    page.locator(f"{where} img").wait_for()
+    tables = []
+    for point in ((370, 60), (100, 120)):
+        click_face(page, point, where)
+        answered(page, page.locator("#tag").click)
+        page.wait_for_timeout(_SECONDS)
+        tables.append(page.locator("#table").inner_text())
+    assert tables[0] != tables[1]
+
+
+def test_masks_come_from_regions_and_files_and_are_corrected(
+    page, model, face, tmp_path
+):
     upload(page, "#photo", face)
     choose_region(page, "mouth")
-    np.testing.assert_array_equal(mask_of(page), work.region((96, 96), "mouth"))
+    seen = faces.opened(model, Image.open(face))
+    np.testing.assert_array_equal(mask_of(page), faces.region(model, seen, "mouth"))
     mask = np.zeros((96, 96, 4), np.uint8)
     mask[40:56, 2:94, 3] = 255  # wider than the line that is drawn
     Image.fromarray(mask).save(tmp_path / "mask.png")
@@ -228,14 +305,18 @@ def test_a_bad_file_is_told(page, tmp_path):
     page.wait_for_selector("text=there is no photo yet")
 
 
+def open_tab(page, name):
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.first.is_visible():  # on a phone
+        page.locator(".overflow-menu button").first.click()
+        tab = page.locator(".overflow-dropdown button", has_text=name)
+    tab.first.click()
+
+
 def test_several_photos_come_back_as_a_zip(page, face, tmp_path):
     words = tmp_path / "words.png"
     words.write_text("no picture")
-    tab = page.get_by_role("tab", name="Several photos", exact=True)
-    if not tab.first.is_visible():  # on a phone
-        page.locator(".overflow-menu button").first.click()
-        tab = page.locator(".overflow-dropdown button", has_text="Several photos")
-    tab.first.click()
+    open_tab(page, "Several photos")
     upload(page, "#photos", [face, words])
     page.fill("#text-of-all textarea, #text-of-all input", "a man")
     page.click("#all")

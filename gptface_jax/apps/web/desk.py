@@ -11,7 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from gptface_jax.apps import api, provenance
-from gptface_jax.apps.web import work
+from gptface_jax.apps.web import faces, work
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import photo as photos
 
@@ -43,6 +43,18 @@ class Desk:
         """Options of an event that needs the model."""
         return {"concurrency_id": "model", "concurrency_limit": self.concurrency}
 
+    @property
+    def finds_faces(self) -> bool:
+        """Whether the model can say where it wants them."""
+        return self.model.frame is not None
+
+    @property
+    def whose(self) -> str:
+        """Whose regions have names."""
+        if self.finds_faces:
+            return "of the face"
+        return "of an upright face that fills the middle square"
+
     def photo(self, data: bytes | None, name: str = "photo") -> Image.Image:
         """An upload, upright; it still says how it was edited before, and what its
         file holds besides pixels but the place.
@@ -56,6 +68,17 @@ class Desk:
         if earlier := provenance.details_of(data):
             photo.info["xmp"] = provenance.packet(earlier)
         return photo
+
+    def opened(
+        self, photo: work.Photo, align: bool, progress: gr.Progress
+    ) -> faces.Opened:
+        """A photo with its faces, see `faces.opened`; what is to be said of them is."""
+        if align and self.finds_faces:
+            self.wait(progress, "faces")(0, "looking for faces")
+        found = faces.opened(self.model, photo, align)
+        for note in faces.notes(found):
+            gr.Info(note)
+        return found
 
     def folder(self) -> str:
         """A new folder among the files."""
@@ -83,21 +106,49 @@ def told():
         raise gr.Error(str(error), print_exception=False) from None
 
 
-def photo_input(desk: Desk, label: str, **options: Any) -> gr.File:
-    """An upload that shows the photo, and tells at once where it is none."""
+def photo_input(
+    desk: Desk, label: str, face: gr.Number | None = None, **options: Any
+) -> gr.File:
+    """An upload that shows the photo, and tells at once where it is none.
+
+    Args:
+      desk: its limits.
+      label: above the upload.
+      face: takes the number of the face that is clicked, 0 where there is no choice;
+        without it none are looked for.
+      **options: of the upload.
+    """
     upload = gr.File(
         label=label, type="binary", file_types=["image"], height=140, **options
     )
     seen = gr.Image(
-        visible=False, height=220, interactive=False, show_label=False, buttons=[]
-    )
+        visible=False, height=250, interactive=False, buttons=[],
+        label="Faces: click the one to look at",
+    )  # fmt: skip
+    opened = gr.State()
+
+    def shown(photo):
+        picture = gr.Image(
+            faces.outlined(photo), visible=True, show_label=photo.several,
+            elem_classes="below-label" if photo.several else None,
+        )  # fmt: skip
+        return [picture, photo, photo.number or 0][: len(parts)]
 
     @told()
-    def show(data):
-        return gr.Image(work.thumbnail(work.pixels(desk.photo(data))), visible=True)
+    def show(data, progress=PROGRESS):
+        return shown(desk.opened(desk.photo(data), face is not None, progress))
 
-    upload.upload(show, upload, seen, api_visibility="private")
-    upload.clear(
-        lambda: gr.Image(None, visible=False), None, seen, api_visibility="private"
-    )
+    def clear():
+        return [gr.Image(None, visible=False), None, 0][: len(parts)]
+
+    def choose(opened, event: gr.SelectData):
+        return shown(opened.at(event.index))
+
+    parts = [seen, opened] if face is None else [seen, opened, face]
+    upload.upload(
+        show, upload, parts, show_progress_on=upload, api_visibility="private"
+    )  # the picture may be hidden
+    upload.clear(clear, None, parts, api_visibility="private")
+    if face is not None:
+        seen.select(choose, opened, parts, api_visibility="private")
     return upload

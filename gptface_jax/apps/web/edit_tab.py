@@ -6,16 +6,19 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
-from gptface_jax.apps.web import work
+from gptface_jax.apps.web import faces, work
 from gptface_jax.apps.web.desk import PROGRESS, Desk, told
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import regions
 
+_ASIDE = 6  # percent of the width, of the slider from what changed
+
 
 def build(desk: Desk) -> None:
     """Puts the tab's parts into the page that is being made."""
-    # The photo first, its edits that were taken on after it; and the last variants.
+    # The photo first, its edits that were taken on after it, each `faces.Opened`; and
+    # the last variants.
     photos, edits = gr.State(()), gr.State(())
     base = gr.State()  # the mask beneath what is painted
     with gr.Row():
@@ -23,6 +26,11 @@ def build(desk: Desk) -> None:
             upload = gr.File(
                 label="Photo", type="binary", file_types=["image"], height=140,
                 elem_id="photo",
+            )  # fmt: skip
+            found = gr.Image(
+                label="Faces: click the one to change", height=268, visible=False,
+                interactive=False, buttons=[], elem_id="faces",
+                elem_classes="below-label",
             )  # fmt: skip
             editor = gr.ImageEditor(
                 label="Red may change, blue stays", type="numpy", image_mode="RGBA",
@@ -37,7 +45,7 @@ def build(desk: Desk) -> None:
             with gr.Accordion("Mask: a region, a proposal, a file", open=False):
                 region = gr.Dropdown(
                     sorted(regions.REGIONS), value=None, label="Region",
-                    info="of an upright face that fills the middle square",
+                    info=desk.whose,
                     elem_id="region",
                 )  # fmt: skip
                 area = gr.Slider(
@@ -64,6 +72,11 @@ def build(desk: Desk) -> None:
                 count = gr.Slider(1, 8, 4, step=1, label="Variants", min_width=120)
                 seed = gr.Number(desk.seed, precision=0, label="Seed", min_width=90)
             with gr.Accordion("Options", open=False):
+                align = gr.Checkbox(
+                    True, label="Find faces", visible=desk.finds_faces, elem_id="align",
+                    info="and bring them upright for the model; otherwise the middle "
+                    "square is taken for an upright face",
+                )  # fmt: skip
                 decode = desk.model.decode
                 weight = gr.Slider(
                     1, 8, decode.cfg, step=0.5, label="Weight of the sentence",
@@ -87,8 +100,9 @@ def build(desk: Desk) -> None:
                 )  # fmt: skip
             run = gr.Button("Edit", variant="primary", elem_id="edit")
             gallery = gr.Gallery(
-                label="Variants", columns=4, height="auto", allow_preview=False,
-                object_fit="contain", buttons=[], elem_id="variants",
+                label="Variants, as the model sees them", columns=4, height="auto",
+                allow_preview=False, object_fit="contain", buttons=[],
+                elem_id="variants",
             )  # fmt: skip
     with gr.Row(visible=False) as outcome:
         with gr.Column(min_width=320):
@@ -121,23 +135,58 @@ def build(desk: Desk) -> None:
         paths = work.files(edit, where, name)
         moved = work.animation(edit, where, f"{name}.steps")
         pair = np.asarray(edit.before), paths[0]
-        return pair, moved, paths, index, gr.Row(visible=True)
+        # What changed lies to the right of the slider, all of it after the edit.
+        start = 100 * float(edit.mask.any(0).argmax()) / edit.mask.shape[1]
+        compared = gr.ImageSlider(pair, slider_position=max(0, start - _ASIDE))
+        return compared, moved, paths, index, gr.Row(visible=True)
 
-    def canvas(photos, mask=None):
-        drawn = work.canvas(work.pixels(photos[-1]), mask)
-        return gr.ImageEditor(drawn, visible=True), mask
+    def canvas(photos, mask=None, region=None):
+        drawn = faces.canvas(photos[-1], mask)
+        return gr.ImageEditor(drawn, visible=True), mask, region
+
+    def stage(photos, mask=None, region=None):
+        """All that shows the photo that is edited next."""
+        seen = photos[-1]
+        outlined = faces.outlined(seen) if seen.several else None
+        picture = gr.Image(outlined, visible=seen.several)
+        return photos, picture, *canvas(photos, mask, region)
 
     def current(photos):
-        return work.pixels(photos[-1] if photos else desk.photo(None))
+        return photos[-1].pixels if photos else work.pixels(desk.photo(None))
 
     @told()
-    def load(data):
-        photos = (desk.photo(data),)
-        return photos, *canvas(photos), (), None, gr.Row(visible=False)
+    def load(data, align, progress=PROGRESS):
+        photo = desk.opened(desk.photo(data), align, progress)
+        return *stage((photo,)), (), None, gr.Row(visible=False)
 
     def clear():
-        empty = gr.ImageEditor(None, visible=False)
-        return (), empty, None, (), None, gr.Row(visible=False)
+        hidden = gr.Image(None, visible=False), gr.ImageEditor(None, visible=False)
+        return (), *hidden, None, None, (), None, gr.Row(visible=False)
+
+    @told()
+    def look(photos, value, base, align, progress=PROGRESS):
+        """Faces are found, or no longer looked for; what is marked stays."""
+        if not photos:
+            return gr.skip()
+        photo = desk.opened(photos[-1].photo, align, progress)
+        return stage((*photos[:-1], photo), *marks_of(photos, value, base))
+
+    def marks_of(photos, value, base, region=None):
+        """A region of the chosen face with its name; else what is marked already."""
+        size = current(photos).shape[:2]
+        if region is not None:
+            try:
+                return faces.region(desk.model, photos[-1], region), region
+            except UserError as error:  # there is no face, or it ends before that
+                gr.Warning(str(error))
+        mask = work.marked(value, base, size)
+        return (mask if mask.any() else None), None
+
+    @told()
+    def choose_face(photos, value, base, region, event: gr.SelectData):
+        """A region goes to the chosen face; other marks stay where they are."""
+        photos = (*photos[:-1], photos[-1].at(event.index))
+        return stage(photos, *marks_of(photos, value, base, region))
 
     @told()
     def load_mask(photos, data):
@@ -146,17 +195,16 @@ def build(desk: Desk) -> None:
         return canvas(photos, images.decode_mask(data, current(photos).shape[:2]))
 
     @told()
-    def load_region(photos, name):
-        if name is None:
-            return gr.skip()
-        pixels = current(photos)
-        return canvas(photos, work.region(pixels.shape[:2], name))
+    def load_region(photos, value, base, name):
+        return canvas(photos, *marks_of(photos, value, base, name))
 
     @told()
     def load_proposal(photos, text, area, progress=PROGRESS):
         pixels = current(photos)
+        aim = faces.aim(photos[-1])
         desk.wait(progress, "propose")(0, "looking for the region")
-        return canvas(photos, desk.model.propose(pixels, text, area=area or None))
+        mask = desk.model.propose(pixels, text, area=area or None, **aim)
+        return canvas(photos, mask)
 
     @told()
     def save_mask(photos, value, base):
@@ -172,14 +220,16 @@ def build(desk: Desk) -> None:
         say = desk.wait(progress, "edit", weight, strength, k, samples)
         options = work.steering(desk.model, weight, strength)
         options |= {"k": int(k), "samples": int(samples)}
+        options |= faces.aim_at(desk.model, photos[-1], mask)
+        photo = photos[-1].photo
         edits = work.variants(
-            desk.model, photos[-1], text, mask, int(count), int(seed), say, **options
+            desk.model, photo, text, mask, int(count), int(seed), say, **options
         )
         for note in edits[0].details["notes"]:
             gr.Info(note)
         where = desk.folder()
         pictures = [
-            (work.files(found, where, f"variant-{i + 1}")[0], work.caption(found))
+            (work.close_up(found, where, f"variant-{i + 1}"), work.caption(found))
             for i, found in enumerate(edits)
         ]
         best = int(np.argmax([found.final_log_prob for found in edits]))
@@ -194,31 +244,42 @@ def build(desk: Desk) -> None:
     def choose(edits, event: gr.SelectData):
         return shown(edits, event.index)
 
-    def take(photos, edits, index):
-        photos = (*photos, edits[index])
-        return photos, *canvas(photos)
+    def take(photos, edits, index, align):
+        before = photos[-1].face
+        photo = faces.opened(desk.model, edits[index], align, before)
+        return stage((*photos, photo))
 
     @told()
-    def step_back(photos):
+    def step_back(photos, align):
         if len(photos) < 2:
             raise UserError("there is nothing to undo; this is the photo itself")
-        return photos[:-1], *canvas(photos[:-1])
+        *earlier, photo = photos[:-1]
+        if desk.finds_faces and align == (
+            photo.faces is None
+        ):  # another wish since then
+            photo = faces.opened(desk.model, photo.photo, align)
+        return stage((*earlier, photo))
 
     private = {"api_visibility": "private"}
-    canvas_of = [editor, base]
-    afresh = [photos, *canvas_of, edits, gallery, outcome]
-    upload.upload(load, upload, afresh, **private)
+    canvas_of, marks = [editor, base, region], [photos, editor, base]
+    photo_of = [photos, found, *canvas_of]
+    afresh = [*photo_of, edits, gallery, outcome]
+    upload.upload(
+        load, [upload, align], afresh, show_progress_on=upload, **private
+    )  # the canvas may be hidden
     upload.clear(clear, None, afresh, **private)
+    align.input(look, [*marks, align], photo_of, **private)
+    found.select(choose_face, [*marks, region], photo_of, **private)
     given.upload(load_mask, [photos, given], canvas_of, **private)
-    region.input(load_region, [photos, region], canvas_of, **private)
+    region.input(load_region, [*marks, region], canvas_of, **private)
     propose.click(
         load_proposal, [photos, text, area], canvas_of, **private, **desk.busy
     )
-    keep.click(save_mask, [photos, *canvas_of], kept, **private)
+    keep.click(save_mask, marks, kept, **private)
     gr.on(
         [run.click, text.submit],
         edit,
-        [photos, *canvas_of, text, count, seed, weight, strength, k, samples],
+        [*marks, text, count, seed, weight, strength, k, samples],
         [edits, gallery, chart, *results],
         show_progress_on=gallery,
         **private,
@@ -227,5 +288,5 @@ def build(desk: Desk) -> None:
     for way in (weight, strength):
         way.release(as_costly, [weight, strength], samples, **private)
     gallery.select(choose, edits, results, **private)
-    onward.click(take, [photos, edits, chosen], [photos, *canvas_of], **private)
-    undo.click(step_back, photos, [photos, *canvas_of], **private)
+    onward.click(take, [photos, edits, chosen, align], photo_of, **private)
+    undo.click(step_back, [photos, align], photo_of, **private)

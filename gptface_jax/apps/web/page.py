@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from gptface_jax.apps.web import edit_tab, tabs, work
+from gptface_jax.apps.web import edit_tab, faces, tabs, work
 from gptface_jax.apps.web.desk import Desk, told
 from gptface_jax.core import arguments
 from gptface_jax.data import image as images
@@ -30,8 +30,15 @@ _TYPES = {gr.Textbox: str, (gr.Number, gr.Slider): float, gr.Checkbox: bool}
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
 #variants .grid-wrap { min-height: 0 !important }
+#variants .grid-wrap { margin-top: 20px }
+#variants .thumbnail-item { aspect-ratio: auto }
+#variants .thumbnail-item img { aspect-ratio: 1; height: auto }
+#variants .caption-label { position: static; max-width: none; border-width: 0 }
+.below-label .image-container { margin-top: 28px; height: calc(100% - 28px) }
+.below-label .icon-button-wrapper { display: none }
 @media (max-width: 600px) {
   .gradio-container main { padding: 12px !important }
+  #editor [data-testid=block-label] { top: 28px }
   #variants .grid-container { grid-template-columns: repeat(2, 1fr) !important }
 }
 """
@@ -39,10 +46,15 @@ CSS = """
 
 class Page(gr.Blocks):
     """Blocks that fetch nothing, for a request may name its own uploads only, and that
-    take no value of another type for a text or a number."""
+    take no value of another type for a text or a number.
+
+    What a request leaves out at its end is as the page begins.
+    """
 
     async def preprocess_data(self, block_fn, inputs, *rest: Any, **options: Any):
         refuse_links(inputs)
+        left_out = block_fn.inputs[len(inputs) :]
+        inputs = [*inputs, *(getattr(part, "value", None) for part in left_out)]
         with told():
             inputs = [
                 *map(of_its_type, block_fn.inputs, inputs),
@@ -104,39 +116,56 @@ def _api(desk: Desk) -> None:
         k = number(desk.model.decode.k, "k", 1, 64, precision=0)
         seed = gr.Number(desk.seed, precision=0, label="seed")
         samples = number(0, "samples", 0, 32, precision=0)
-        area = number(None, "area", 0, 1)
+        area = number(0, "area", 0, 1)
+        faced, face = (
+            gr.Textbox("", label="face"),
+            number(0, "face", 0, 64, precision=0),
+        )
+        align = gr.Checkbox(True, label="align")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
         edits, proposes = gr.Button(), gr.Button()
 
     @told()
-    def edit(photo, text, mask, region, weight, strength, k, seed, samples):
+    def edit(
+        photo, text, mask, region, weight, strength, k, seed, samples, face, align
+    ):  # fmt: skip
         """Changes a region of a photo so that a sentence fits it.
 
         Give a mask (white or opaque = change) or the name of a region; without both
         the model proposes one. A weight above 1 exaggerates what the sentence changes.
         With a strength above 0 the matching gradient guides: it moves the model's
         parameters by that share of their norm. With 0 samples there are as many
-        candidates as 16 passes of the model an iteration pay for.
+        candidates as 16 passes of the model an iteration pay for. The face is the
+        largest, or that of a number, from 1 on by the left edge, or "all". Without
+        align none is looked for: the middle square is taken for an upright face.
         """
         photo = desk.photo(photo)
         options = work.steering(desk.model, weight, strength)
         options |= {"k": k, "seed": seed, "samples": samples or None}
+        options |= {"face": faces.number(face), "align": align}
         if mask is not None:
             options["mask"] = images.decode_mask(mask, photo.size[::-1])
         edit = desk.model.edit(photo, text, region=region or None, **options)
         return work.files(edit, desk.folder(), "edited")
 
     @told()
-    def propose(photo, text, area):
-        """Where a sentence wants a photo changed: a mask of the photo's size."""
-        mask = desk.model.propose(desk.photo(photo), text, area=area or None)
+    def propose(photo, text, area, face, align):
+        """Where a sentence wants a photo changed: a mask of the photo's size.
+
+        With area 0 as much as the sentence usually takes, with face 0 of the largest;
+        see edit.
+        """
+        options = {"area": area or None, "face": face or None, "align": align}
+        mask = desk.model.propose(desk.photo(photo), text, **options)
         return work.save_mask(mask, desk.folder())
 
+    steered = [weight, strength, k, seed, samples]
     edits.click(
-        edit, [photo, text, mask, region, weight, strength, k, seed, samples], files,
+        edit, [photo, text, mask, region, *steered, faced, align], files,
         api_name="edit", **desk.busy,
     )  # fmt: skip
     proposes.click(
-        propose, [photo, text, area], proposed, api_name="propose", **desk.busy
-    )
+        propose, [photo, text, area, face, align], proposed, api_name="propose",
+        **desk.busy,
+    )  # fmt: skip

@@ -15,6 +15,11 @@ from gptface_jax.data import regions
 
 _PROPOSED = "proposed by the model"
 _SENTENCES = 32  # at once
+_FACES = {
+    "the largest": {},
+    "all": {"face": "all"},
+    "none: the middle square": {"align": False},
+}
 
 
 def restore(desk: Desk) -> None:
@@ -80,7 +85,14 @@ def describe(desk: Desk) -> None:
     """Words, sentences, and how well given sentences fit."""
     with gr.Row():
         with gr.Column(min_width=320):
-            photo = photo_input(desk, "Photo", elem_id="described")
+            face = gr.Number(
+                0, precision=0, minimum=0, label="face", visible=False
+            )  # 0: the largest
+            photo = photo_input(desk, "Photo", face, elem_id="described")
+            align = gr.Checkbox(
+                True, label="Find faces", visible=desk.finds_faces,
+                info="otherwise the middle square is taken for an upright face",
+            )  # fmt: skip
             count = gr.Slider(1, 20, 10, step=1, label="Words")
             seed = gr.Number(desk.seed, precision=0, label="Seed")
             tags = gr.Button("Words that fit", variant="primary", elem_id="tag")
@@ -95,34 +107,39 @@ def describe(desk: Desk) -> None:
             interactive=False, wrap=True, elem_id="table",
         )  # fmt: skip
 
+    def which(face, align):
+        return {"face": face if face and align else None, "align": align}
+
     @told()
-    def tag(photo, count, seed, progress=PROGRESS):
+    def tag(photo, count, seed, face, align, progress=PROGRESS):
         photo = desk.photo(photo)
         desk.wait(progress, "tag")(0, "looking for words")
-        found = desk.model.tag(photo, int(count), seed=seed)
+        found = desk.model.tag(photo, int(count), seed=seed, **which(face, align))
         names = [field.name for field in dataclasses.fields(found[0])]
         return {"headers": names, "data": [_row(dataclasses.astuple(t)) for t in found]}
 
     @told()
-    def caption(photo, seed, progress=PROGRESS):
+    def caption(photo, seed, face, align, progress=PROGRESS):
         photo = desk.photo(photo)
         desk.wait(progress, "caption")(0, "writing sentences")
-        return _matches(desk.model.caption(photo, seed=seed))
+        return _matches(desk.model.caption(photo, seed=seed, **which(face, align)))
 
     @told()
-    def fits(photo, sentences):
+    def fits(photo, sentences, face, align):
         photo, lines = desk.photo(photo), (sentences or "").splitlines()
         lines = [line for line in lines if line.strip()]
         if not lines:
             raise UserError("there is no sentence; write one a line")
         if len(lines) > _SENTENCES:
             raise UserError(f"{len(lines)} sentences; give at most {_SENTENCES}")
-        return _matches(zip(lines, desk.model.match(photo, lines)))
+        found = desk.model.match(photo, lines, **which(face, align))
+        return _matches(zip(lines, found))
 
     private = {"api_visibility": "private", **desk.busy}
-    tags.click(tag, [photo, count, seed], table, api_name="tag", **desk.busy)
-    captions.click(caption, [photo, seed], table, **private)
-    match.click(fits, [photo, sentences], table, **private)
+    chosen = [face, align]
+    tags.click(tag, [photo, count, seed, *chosen], table, api_name="tag", **desk.busy)
+    captions.click(caption, [photo, seed, *chosen], table, **private)
+    match.click(fits, [photo, sentences, *chosen], table, **private)
 
 
 def several(desk: Desk) -> None:
@@ -135,7 +152,11 @@ def several(desk: Desk) -> None:
             text = gr.Textbox(label="Sentence", elem_id="text-of-all")
             region = gr.Dropdown(
                 [_PROPOSED, *sorted(regions.REGIONS)], value="hair", label="Region",
-                info="of upright faces that fill the middle square",
+                info=desk.whose,
+            )  # fmt: skip
+            which = gr.Radio(
+                list(_FACES), value="the largest", label="Faces of a photo",
+                visible=desk.finds_faces,
             )  # fmt: skip
             seed = gr.Number(desk.seed, precision=0, label="Seed")
             run = gr.Button("Edit them all", variant="primary", elem_id="all")
@@ -143,22 +164,23 @@ def several(desk: Desk) -> None:
             packed = gr.File(label="Pictures, strips, sidecars", elem_id="zip")
             report = gr.Dataframe(
                 headers=["photo", "result"], interactive=False, wrap=True,
-                elem_id="report",
+                column_widths=["35%", "65%"], elem_id="report",
             )  # fmt: skip
 
     @told()
-    def edit_all(photos, text, region, seed, progress=PROGRESS):
+    def edit_all(photos, text, region, seed, which, progress=PROGRESS):
         if not photos:
             raise UserError("there is no photo yet; upload some")
         where = None if region == _PROPOSED else region
 
         def edit(data):
-            return desk.model.edit(desk.photo(data), text, region=where, seed=seed)
+            photo, faces = desk.photo(data), _FACES[which]
+            return desk.model.edit(photo, text, region=where, seed=seed, **faces)
 
         return work.edit_all(photos, edit, desk.folder(), desk.wait(progress, "all"))
 
     run.click(
-        edit_all, [photos, text, region, seed], [packed, report],
+        edit_all, [photos, text, region, seed, which], [packed, report],
         api_visibility="private", **desk.busy,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from gptface_jax.systems.gptface.decode import DecodeConfig
 RED, BLUE = "#dc2828", "#2850dc"
 OPACITY = 0.6  # of what is painted, that the photo shows through
 _SIDE = 1024  # longest side of what a browser paints on
-_STEPS_SIDE = 256  # of the animation, in pixels
+_STEPS_SIDE, _CLOSE_SIDE = 256, 512  # of the animation and of a variant, in pixels
 
 Say = Callable[[float, str], None]
 
@@ -37,9 +37,9 @@ def pixels(photo: Photo) -> np.ndarray:
     return images.decode(photo.image if isinstance(photo, api.Edit) else photo)
 
 
-def thumbnail(photo: np.ndarray) -> np.ndarray:
-    """uint8 [H,W,3] with sides of at most 1,024."""
-    scale = min(1.0, _SIDE / max(photo.shape[:2]))
+def thumbnail(photo: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """uint8 [H,W,3] with sides of at most 1,024, or another one."""
+    scale = min(1.0, side / max(photo.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
     return images.resize(photo, (height, width))
 
@@ -60,37 +60,41 @@ def canvas(photo: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
     return {"background": shown, "layers": [], "composite": None}
 
 
-def painted(
+def marked(
     value: Mapping[str, Any] | None, mask: np.ndarray | None, size: tuple[int, int]
 ) -> np.ndarray:
-    """The mask after what was painted on a `canvas`; bool [H,W].
+    """The mask after what was painted on a `canvas`, which may be empty; bool [H,W].
 
     Args:
       value: of the canvas; red in its layers joins the mask, blue leaves it.
       mask: bool [H,W], what was there already.
       size: (H, W) of the photo.
-
-    Raises:
-      UserError: nothing is marked.
     """
-    marked = np.zeros(size, bool) if mask is None else mask.copy()
+    found = np.zeros(size, bool) if mask is None else mask.copy()
     for layer in (value or {}).get("layers", ()):
         red, _, blue, opacity = np.moveaxis(np.asarray(layer, np.int16), -1, 0)
         # Half of what the brush lays on: its soft edge lies on both sides of the line.
         stroke = opacity >= 127 * OPACITY
-        marked |= images.tokens_to_pixels(stroke & (red > blue), size)
-        marked &= ~images.tokens_to_pixels(stroke & (blue > red), size)
-    if not marked.any():
+        found |= images.tokens_to_pixels(stroke & (red > blue), size)
+        found &= ~images.tokens_to_pixels(stroke & (blue > red), size)
+    return found
+
+
+def painted(
+    value: Mapping[str, Any] | None, mask: np.ndarray | None, size: tuple[int, int]
+) -> np.ndarray:
+    """The same, but something has to be marked.
+
+    Raises:
+      UserError: nothing is.
+    """
+    found = marked(value, mask, size)
+    if not found.any():
         raise UserError(
             "nothing is marked; paint what may change, upload a mask, choose a region "
             "or let one be proposed"
         )
-    return marked
-
-
-def region(size: tuple[int, int], name: str) -> np.ndarray:
-    """A named region of the square in the middle of a photo (H, W); bool [H,W]."""
-    return framing.frame(size, None, None, name, None, 1)[0]
+    return found
 
 
 def strength(model: api.Model) -> float:
@@ -157,6 +161,14 @@ def save_mask(mask: np.ndarray, folder: str | os.PathLike) -> str:
 def files(edit: api.Edit, folder: str | os.PathLike, name: str) -> list[str]:
     """Writes picture, strip and sidecar of an edit; their paths."""
     return [str(p) for p in edit.save(pathlib.Path(folder, name).with_suffix(".png"))]
+
+
+def close_up(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
+    """Writes the square that the model saw, edited and small; the path."""
+    square = framing.view_of(edit.details).picture(np.asarray(edit.image))
+    path = pathlib.Path(folder, f"{name}.png")
+    pictures.save(thumbnail(square, _CLOSE_SIDE), path, edit.details)
+    return str(path)
 
 
 def animation(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
