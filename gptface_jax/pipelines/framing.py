@@ -479,7 +479,7 @@ def frame(
     if change.any:
         result = change.of(result)
         if region is not None:
-            result &= _covered(view, size)
+            result &= view.covered(size)
         said |= {k: v for k, v in dataclasses.asdict(change).items() if v}
     if view is None and crop is not None:
         view = View.crop(checked_crop(crop, size))
