@@ -312,7 +312,9 @@ _STAGES = (
 )
 _UPRIGHT = 3  # the first so many of them
 _SECOND_PRESENCE = 0.05
-_SURE = 0.95  # presence below which a face may be seen the wrong way round
+# Score and presence below which a face may be seen the wrong way round: eyes and mouth
+# of one that is upside down look like mouth and eyes to the mesh.
+_SURE = 0.85, 0.95
 
 
 def find(image: np.ndarray, **options: Any) -> list[Face]:
@@ -398,7 +400,8 @@ def _settled(faces: Sequence[Face], image: np.ndarray, level: int) -> bool:
 
 
 def _surely(faces: Sequence[Face]) -> bool:
-    return any(face.presence >= _SURE for face in faces)
+    score, presence = _SURE
+    return any(f.score >= score and f.presence >= presence for f in faces)
 
 
 def _distinct(faces: Sequence[Face]) -> list[Face]:
