@@ -225,19 +225,20 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
 
     @functools.wraps(steps)
     def chained(*args, **kwargs) -> Steps:
-        given = signature.bind(*args, **kwargs)
-        source = given.arguments[first]
+        call = signature.bind(*args, **kwargs)
+        source = call.arguments[first]
+        if isinstance(source, Edit):
+            call.arguments[first] = source.image
+        given = arguments.bound(steps, call.args, call.kwargs, DecodeConfig)
         if isinstance(source, Edit):
             photo, earlier = photos.read(source.image), source.details
             kept = source.photo
         else:
-            located = given.arguments.get("keep_location", False)
+            source, located = given[first], given.get("keep_location", False)
             photo = kept = photos.read(source, keep_location=located)
             earlier = provenance.details_of(source)
-        given.arguments[first] = photo.pixels
-        edit = yield from arguments.call_checked(
-            steps, given.args, given.kwargs, DecodeConfig
-        )
+        given[first] = photo.pixels
+        edit = yield from steps(**given)
         image = photo.edited(np.asarray(edit.image))
         edit = dataclasses.replace(edit, image=image, photo=kept or photo)
         if earlier:

@@ -55,15 +55,22 @@ def checked(
     return found
 
 
-def call_checked(
+def bound(
     function: Callable, args: Sequence, kwargs: Mapping, options: type | None = None
-) -> Any:
-    """What the function returns for its arguments once they are `checked`."""
+) -> dict[str, Any]:
+    """The arguments of a call by their names, `checked`."""
     given = dict(inspect.signature(function).bind(*args, **kwargs).arguments)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind == parameter.VAR_KEYWORD:
             given |= given.pop(name, {})
-    return function(**checked(function, given, options))
+    return checked(function, given, options)
+
+
+def call_checked(
+    function: Callable, args: Sequence, kwargs: Mapping, options: type | None = None
+) -> Any:
+    """What the function returns for its arguments once they are `checked`."""
+    return function(**bound(function, args, kwargs, options))
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:
