@@ -120,3 +120,14 @@ def model(tiny):
     import gptface_jax
 
     return gptface_jax.load(tiny / "model")
+
+
+@pytest.fixture(scope="session")
+def astronaut():
+    """The public-domain photograph that comes with the package: uint8 [512,512,3], a
+    face near (224, 125), about 100 pixels wide."""
+    import numpy as np
+    from PIL import Image
+
+    path = ROOT / "gptface_jax" / "assets" / "astronaut.jpg"
+    return np.asarray(Image.open(path).convert("RGB"))

@@ -1,7 +1,6 @@
 """Edits of photos in which the face has to be found first."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -16,12 +15,6 @@ from gptface_jax.pipelines import faces, framing, upright
 
 GREY = np.full((120, 120, 3), 128, np.uint8)
 STEADY = {"samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
-
-
-@pytest.fixture(scope="module")
-def astronaut():
-    path = pathlib.Path(gptface_jax.__file__).parent / "assets" / "astronaut.jpg"
-    return np.asarray(Image.open(path).convert("RGB"))
 
 
 @pytest.fixture(scope="module")
