@@ -46,7 +46,7 @@ _BELOW_HAIR = (21, 68, 108, 337, 298, 251, *_SIDES, *_JAW)
 # Regions as convex hulls of such rows, grown to the sides and up and down by shares of
 # the distance of the eyes: wide, for a token that is hidden in part changes little.
 _HULLS: dict[str, tuple[tuple[tuple[int, ...], tuple[float, float]], ...]] = {
-    "mouth": (((61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91), (0.45, 0.3)),),
+    "mouth": (((61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91), (0.36, 0.33)),),
     "eyes": ((_RIGHT_EYE, (0.3, 0.25)), (_LEFT_EYE, (0.3, 0.25))),
     "left-eye": ((_LEFT_EYE, (0.3, 0.25)),),
     "right-eye": ((_RIGHT_EYE, (0.3, 0.25)),),
@@ -167,6 +167,8 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
     else:
         hulls = [(left + right) / 2 + np.array(_POLYGONS[name]) @ axes]
     mask = _painted(hulls, size)
+    if name == "mouth":  # a broad smile comes near the rim of the face
+        mask &= _painted([_grown(mesh[list(_HEAD)])], size)
     if name in _POLYGONS and name not in _WHOLE:
         # Hair may hang over the rim of a face.
         rows = _BELOW_HAIR if name == "hair" else _HEAD
