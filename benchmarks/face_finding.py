@@ -5,7 +5,8 @@
 
 found: shares of pictures of each set with a face, at the first threshold and counting
 the second. false_alarms: windows without a face, cut from the backgrounds of portraits
-and LFW photographs; false_alarms.png here shows the wrong ones. points: eyes, nose and mouth corners against the labels of
+and LFW photographs; false_alarms.png here shows the wrong ones.
+points: eyes, nose and mouth corners against the labels of
 `landmarks` test, whose own error is in it. turned: portraits about their middle, and
 small: pasted into larger canvases; right where both eyes are found within a quarter of
 their distance. time: milliseconds after loading and decoding.
