@@ -3,7 +3,9 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
+import recording
 
 from gptface_jax.apps import networks, training
 from gptface_jax.apps.api import decode_options
@@ -43,6 +45,10 @@ def test_tiny_trains_and_every_step_is_logged(path, tmp_path, tiny):
     steps = [r["step"] for r in rows if "loss" in r]
     assert steps == list(range(1, config.total_steps + 1))
     assert any("eval/loss" in r for r in rows)
+    losses = [r["loss"] for r in rows if "loss" in r]
+    losses += [r["eval/loss"] for r in rows if "eval/loss" in r]
+    before = recording.expected("losses.json", path, losses)
+    np.testing.assert_allclose(losses, before, rtol=2e-3)
     if config.system == "gptface":
         parts = {"image_nll", "text_nll", "itm_loss", "image_accuracy"}
         assert parts <= set(rows[0])
@@ -57,7 +63,8 @@ def test_full_size_is_well_formed(path):
     assert config.system in training.SYSTEMS
     from gptface_jax.apps import describing
 
-    assert "total" in describing.of_config(config)
+    table = describing.of_config(config)
+    assert table == recording.expected("tables.json", path, table)
 
 
 TOKENIZERS = "configs/experiments/tokenizers128.py"
