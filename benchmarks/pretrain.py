@@ -104,7 +104,7 @@ class Ours:
         self.state, shardings = planned.create()
         step, _ = planned.step(shardings)
         self.batch = self._made_up(batch)
-        lowered = step.lower(self.state, self.batch)
+        lowered = step.lower(self.state, {}, {"pairs": self.batch})
         self.compiled = lowered.compile()
 
     def _made_up(self, batch: int) -> dict[str, jax.Array]:
@@ -151,7 +151,7 @@ class Ours:
         return tuple(map(float, run(self.state.params)))
 
     def step(self) -> None:
-        self.state, metrics = self.compiled(self.state, self.batch)
+        self.state, metrics = self.compiled(self.state, {}, {"pairs": self.batch})
         jax.block_until_ready(metrics)
 
     def memory(self) -> float:

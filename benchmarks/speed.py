@@ -51,19 +51,25 @@ def training_step(path: str, batch: int | None) -> tuple[str, str]:
     params = nn.meta.unbox(jax.jit(system.init)(jax.random.key(0)))
     rng = np.random.default_rng(0)
     data = {
-        name: jnp.asarray(
-            rng.integers(5, 20, (size, *s.shape)).astype(s.dtype)
-            if jnp.issubdtype(s.dtype, jnp.integer)
-            else rng.uniform(0, 1, (size, *s.shape)).astype(s.dtype)
-        )
-        for name, s in system.batch_spec.items()
+        feed: {
+            name: jnp.asarray(
+                rng.integers(5, 20, (size, *s.shape)).astype(s.dtype)
+                if jnp.issubdtype(s.dtype, jnp.integer)
+                else rng.uniform(0, 1, (size, *s.shape)).astype(s.dtype)
+            )
+            for name, s in given.spec.items()
+        }
+        for feed, given in system.feeds.items()
     }
+    constants = dict(system.constants)
     state, loss = system.init_state(), system.phases[0].loss
 
     @jax.jit
     def step(params, state):
         (value, _), grads = jax.value_and_grad(
-            lambda p: loss(p, state, data, jax.random.key(1), jnp.int32(10**6)),
+            lambda p: loss(
+                p, state, constants, data, jax.random.key(1), jnp.int32(10**6)
+            ),
             has_aux=True,
         )(params)
         return value, grads

@@ -73,6 +73,7 @@ class Ours:
             params=_roughened(created.params), step=created.step + 1
         )
         self.train_step, self.packer = planned.step(shardings)
+        self.constants = planned.constants()
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Parameters of (the generator, the discriminator)."""
@@ -82,8 +83,11 @@ class Ours:
 
     def train(self, image: jax.Array) -> dict[str, float]:
         """One training step -> the means of its metrics."""
-        self.state, packed = self.train_step(self.state, {"image": image})
+        self.state, packed = self.train_step(*self._given(image))
         return {k: a / b for k, (a, b) in self.packer.unpack(packed).items()}
+
+    def _given(self, image: jax.Array) -> tuple[Any, ...]:
+        return self.state, self.constants, {"pictures": {"image": image}}
 
     def calls(self, image: jax.Array) -> Calls:
         variables = {"params": jax.tree.map(jnp.copy, self.parts()[0])}
@@ -102,7 +106,7 @@ class Ours:
         lowered = {
             "encode": self.jitted["encode"].lower(variables, image),
             "decode": self.jitted["decode"].lower(variables, image_ids),
-            "train": self.train_step.lower(self.state, {"image": image}),
+            "train": self.train_step.lower(*self._given(image)),
         }
         return {what: x.compile().as_text() for what, x in lowered.items()}
 

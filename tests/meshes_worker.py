@@ -40,9 +40,10 @@ def gptface_system():
     config = {
         "model": dataclasses.asdict(model),
         "objective": objective,
+        "batch_size": BATCH,
         "total_steps": 10,
     }
-    return gptface.make_system(config), tiny.batch(BATCH)
+    return gptface.make_system(config), {"pairs": tiny.batch(BATCH)}
 
 
 def images(size):
@@ -59,15 +60,15 @@ def vqgan_system():
         "batch_size": BATCH,
         "total_steps": 10,
     }
-    return vqgan.make_system(config), {"image": images(16)}
+    return vqgan.make_system(config), {"pictures": {"image": images(16)}}
 
 
 def judge_system():
     model = {"resolution": 8, "attributes": ["a", "b"], "channels": [8, 8], "groups": 4}
     labels = np.random.default_rng(1).integers(0, 2, (BATCH, 2)).astype(np.float32)
-    system = judge.make_system({"model": model})
+    system = judge.make_system({"model": model, "batch_size": BATCH})
     data = {"image": images(8), "labels": labels, "label_mask": np.ones_like(labels)}
-    return system, data
+    return system, {"pictures": data}
 
 
 @functools.cache
@@ -78,33 +79,33 @@ def initial(make):
 
 def on_mesh(make, mesh, rules):
     """({phase: (loss, gradients)}, collectives) of one batch."""
-    system, batch = make()
+    system, batches = make()
     boxed = jax.eval_shape(system.init, KEY)
     shardings = sharding.param_shardings(boxed, mesh, rules)
     params = jax.device_put(initial(make), shardings)
     values = system.init_state()
 
-    def gradients(params, values, batch):
+    def gradients(params, values, batches):
         results = {}
         for phase in system.phases:
             loss, grads, values, _ = step.phase_gradients(
-                phase, params, values, batch, KEY, jnp.int32(5)
+                phase, params, values, {}, batches, KEY, jnp.int32(5)
             )
             results[state.phase_key(phase)] = (loss, trees.unflatten(grads))
         return results
 
     flat = trees.flatten(shardings)
     everywhere = sharding.replicated(mesh)
-    shapes = jax.eval_shape(gradients, params, values, batch)
+    shapes = jax.eval_shape(gradients, params, values, batches)
     out = {
         name: (everywhere, trees.unflatten({k: flat[k] for k in trees.flatten(grads)}))
         for name, (_, grads) in shapes.items()
     }
-    batch = sharding.put_batch(batch, mesh, rules)
+    batches = {k: sharding.put_batch(v, mesh, rules) for k, v in batches.items()}
     compiled = (
-        jax.jit(gradients, out_shardings=out).lower(params, values, batch).compile()
+        jax.jit(gradients, out_shardings=out).lower(params, values, batches).compile()
     )
-    results = compiled(params, values, batch)
+    results = compiled(params, values, batches)
     found = collectives.of_program(compiled.as_text(), mesh)
     return jax.device_get(results), found, unexpected(found, boxed)
 

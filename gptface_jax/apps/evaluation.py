@@ -345,8 +345,9 @@ def likelihood(
             "max_phrases": max_phrases,
         }
     experiment = training.build(config, run)
-    batches = experiment.eval_batches or []
-    figures = _means(experiment.system.eval_fns["eval"], network.params, batches)
+    held_out = experiment.system.evaluations["eval"]
+    batches = held_out.batches or []
+    figures = _means(held_out.metrics, network.params, batches)
     figures |= _unigrams(experiment, network.config.vocab, batches)
     return figures
 
@@ -356,7 +357,7 @@ def _means(eval_fn, params, batches) -> dict[str, float]:
     totals: dict[str, list[float]] = {}
     for index, batch in enumerate(batches):
         key = jax.random.fold_in(jax.random.key(0), index)
-        for name, (total, count) in evaluate(params, {}, batch, key).items():
+        for name, (total, count) in evaluate(params, {}, {}, batch, key).items():
             sums = totals.setdefault(name, [0.0, 0.0])
             sums[0], sums[1] = sums[0] + float(total), sums[1] + float(count)
     return {k: a / b for k, (a, b) in totals.items() if b}
@@ -398,7 +399,8 @@ def masked(
         eval_fn = make_eval(
             network.module, objective, tuple(ratios), span_fraction=share
         )
-        found = _means(eval_fn, network.params, experiment.eval_batches)
+        batches = experiment.system.evaluations["eval"].batches
+        found = _means(eval_fn, network.params, batches)
         for ratio in ratios:
             percent = round(100 * ratio)
             figures[f"{kind}_{percent}"] = found[f"image_nll_{percent}"]
@@ -408,7 +410,7 @@ def masked(
 def _unigrams(experiment, vocab, batches) -> dict[str, float]:
     """Mean negative log frequency of the held-out tokens, in nats."""
     feed = experiment.batches_fn(0)
-    drawn = [next(feed) for _ in range(100)]
+    drawn = [next(feed)["pairs"] for _ in range(100)]
     feed.close()
     figures = {}
     for name, key, size in (

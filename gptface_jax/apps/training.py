@@ -33,12 +33,18 @@ from gptface_jax.data import (
 )
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.interop import directory
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.ops import quantize
 from gptface_jax.systems import gptface, judge, vqgan
 from gptface_jax.systems.gptface import model as gptface_model
-from gptface_jax.train import checkpoint, loop, settings, sharding, work_folder
+from gptface_jax.train import (
+    checkpoint,
+    goodput,
+    loop,
+    settings,
+    sharding,
+    work_folder,
+)
 from gptface_jax.train.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -85,9 +91,8 @@ class Experiment:
 
     Attributes:
       config: the experiment config, completed with what the data decided.
-      system: what is trained.
-      batches_fn: start step -> batches of this process.
-      eval_batches: held-out batches, or None.
+      system: what is trained, with held-out batches where there are some.
+      batches_fn: start step -> {feed: batch of this process}, a step each.
       extra_files: stored in every checkpoint.
       samples: pictures of what the model does, see `apps.sampling`; None for none.
     """
@@ -95,7 +100,6 @@ class Experiment:
     config: Any
     system: System
     batches_fn: Callable[[int], Any]
-    eval_batches: list[dict[str, np.ndarray]] | None
     extra_files: Mapping[str, bytes]
     samples: sampling.Samples | None = None
 
@@ -150,13 +154,8 @@ def _finish(
     extra_files=None,
     questions=None,
     samples=None,
-    contents=None,
 ) -> Experiment:
-    """Joins data and system.
-
-    `contents`: fingerprints of what else the run reads, by name; `questions`: held-out
-    records -> more batch entries.
-    """
+    """Joins data and system; `questions`: held-out records -> more batch entries."""
     processes = jax.process_count()
     if config["batch_size"] % processes:
         raise UserError(
@@ -164,7 +163,7 @@ def _finish(
             "processes; change batch_size"
         )
     local = config["batch_size"] // processes
-    contents = {"data.train": fingerprint.of(train_source), **(contents or {})}
+    contents = {"data.train": fingerprint.of(train_source)}
     if eval_source is not None:
         contents["data.eval"] = fingerprint.of(eval_source)
     known = {checkpoint.CONTENTS: json.dumps(contents).encode()}
@@ -178,7 +177,7 @@ def _finish(
         workers=data.workers,
         threads=data.threads,
     )
-    eval_batches = None
+    (name,) = system.feeds
     if eval_source is not None:
         count = min(len(eval_source), data.eval_records)
         rows = pipeline.held_out_rows(
@@ -189,17 +188,22 @@ def _finish(
             entries = questions([eval_source[i] for i in range(count)])
             for part, batch in zip(rows, eval_batches):
                 batch |= {name: value[list(part)] for name, value in entries.items()}
-    return Experiment(
-        config, system, feed.batches, eval_batches, known | (extra_files or {}), samples
-    )
+        system = system.held_out(eval=eval_batches)
+
+    def batches(start: int) -> Iterator[dict[str, Any]]:
+        with contextlib.closing(feed.batches(start)) as drawn:
+            for batch in drawn:
+                yield {name: batch}
+
+    return Experiment(config, system, batches, known | (extra_files or {}), samples)
 
 
 def _vqgan(config, data: DataConfig, workdir) -> Experiment:
     del workdir
     compare = _distance(config)
     system = vqgan.make_system(settings.plain(config), compare)
-    size = system.batch_spec["image"].shape[0]
-    points = "landmarks" in system.batch_spec
+    spec = system.feeds["pictures"].spec
+    size, points = spec["image"].shape[0], "landmarks" in spec
     source, eval_source = _train_source(config, data), _eval_source(config, data)
     transform = transforms.ImageTransform(size, False, points)
     samples = None
@@ -216,8 +220,6 @@ def _vqgan(config, data: DataConfig, workdir) -> Experiment:
         transforms.ImageTransform(size, data.flip, points),
         eval_source,
         transform,
-        contents=compare
-        and {"objective.perceptual": directory.digest(compare.params, {})},
         samples=samples,
     )
 
@@ -231,7 +233,7 @@ def _examples(source, transform, count: int) -> list[dict[str, np.ndarray]]:
 def _judge(config, data: DataConfig, workdir) -> Experiment:
     del workdir
     system = bare_system(config)
-    size = system.batch_spec["image"].shape[0]
+    size = system.feeds["pictures"].spec["image"].shape[0]
     attributes = tuple(config["model"]["attributes"])
     return _finish(
         config,
@@ -536,6 +538,7 @@ def with_more_codes(
 
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
     """Trains what the config describes, resuming what `workdir` holds."""
+    wall = goodput.WallTime()
     with work_folder.held(workdir) as lock:  # the vocabulary is written there
         experiment = build(config, workdir)
         start = None
@@ -560,10 +563,10 @@ def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> Tra
             experiment.system,
             experiment.batches_fn,
             workdir,
-            eval_batches=experiment.eval_batches,
             extra_files=experiment.extra_files,
             initial_params=start,
             samples=experiment.samples,
             lock=lock,
+            wall=wall,
             progress=progress,
         )

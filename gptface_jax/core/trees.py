@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def path_string(path: tuple[Any, ...]) -> str:
@@ -45,6 +47,16 @@ def merge(*parts: dict[str, Any]) -> dict[str, Any]:
     for part in parts:
         flat.update(part)
     return unflatten(dict(sorted(flat.items())))
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of arrays with their names, shapes and dtypes, 16 hex digits."""
+    state = hashlib.sha256()
+    for name, leaf in sorted(flatten(tree).items()):
+        array = np.ascontiguousarray(leaf)
+        state.update(f"{name} {array.dtype} {array.shape}".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()[:16]
 
 
 def count(tree: Any) -> int:

@@ -8,18 +8,53 @@ K codes, C channels, h and w the token grid.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Params = Any  # a pytree of arrays, nested dicts with explicit names
 State = Any  # what is learnt without gradients; {} for most systems
+Constants = Mapping[str, Any]  # name -> pytree of arrays that no step changes
 Batch = Mapping[str, Any]  # name -> array, leading axis B
+Batches = Mapping[str, Batch]  # name of a feed -> its batch
 Metrics = Mapping[str, tuple[Any, Any]]  # name -> (sum, count), both scalars
 
-# (params, state, batch, key, step) -> (scalar loss, (new state, metrics))
-LossFn = Callable[[Params, State, Batch, Any, Any], tuple[Any, tuple[State, Metrics]]]
-# (params, state, batch, key) -> metrics
-EvalFn = Callable[[Params, State, Batch, Any], Metrics]
+# (params, state, constants, batches, key, step) -> (scalar loss, (new state, metrics))
+LossFn = Callable[
+    [Params, State, Constants, Batches, Any, Any], tuple[Any, tuple[State, Metrics]]
+]
+# (params, state, constants, batch, key) -> metrics
+EvalFn = Callable[[Params, State, Constants, Batch, Any], Metrics]
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """A named stream of batches; a step draws one batch of each.
+
+    Attributes:
+      spec: name -> `jax.ShapeDtypeStruct` of one example, without B.
+      size: examples a step, over all processes and microbatches.
+      units: of the system's `unit` that an example is counted as.
+    """
+
+    spec: Mapping[str, Any]
+    size: int
+    units: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Metrics of held-out batches.
+
+    Attributes:
+      metrics: of one batch.
+      spec: as of a `Feed`, what a batch must hold; it may hold more.
+      batches: held out, this process's share of each: a list, or a function that starts
+        a fresh iterator. None: there are none, and nothing is evaluated.
+    """
+
+    metrics: EvalFn
+    spec: Mapping[str, Any]
+    batches: Iterable[Batch] | Callable[[], Iterable[Batch]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +81,38 @@ class System:
       name: "vqgan", "gptface", ...
       init: key -> params, leaves boxed with logical axis names
         (`flax.linen.with_logical_partitioning`).
-      batch_spec: name -> `jax.ShapeDtypeStruct` of one example, without B.
+      feeds: what a step is given, by name.
       phases: run one after another in every step.
-      eval_fns: name -> metrics on a held-out batch.
+      evaluations: of held-out batches, by name.
+      constants: arrays that the losses read and nothing changes, such as a network in
+        whose features pictures are compared. They are not saved; a run is resumed with
+        the same ones only.
       init_state: () -> the initial non-trainable state.
       post_update: (params, state, key, step) -> (params, state) after the
         optimizer's update inside the same step, or None.
       alarm: logged means of training -> what is so wrong that the run must stop,
         with the remedy, or None.
+      unit: what speed is told in: "images", "tokens", ...
+      resumable: beginnings of config keys that a resumed run may change, beside those
+        of `train.settings`.
     """
 
     name: str
     init: Callable[[Any], Params]
-    batch_spec: Mapping[str, Any]
+    feeds: Mapping[str, Feed]
     phases: tuple[Phase, ...]
-    eval_fns: Mapping[str, EvalFn] = dataclasses.field(default_factory=dict)
+    evaluations: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
+    constants: Constants = dataclasses.field(default_factory=dict)
     init_state: Callable[[], State] = dict
     post_update: Callable[[Params, State, Any, Any], tuple[Params, State]] | None = None
     alarm: Callable[[Mapping[str, float]], str | None] | None = None
+    unit: str = "examples"
+    resumable: tuple[str, ...] = ()
+
+    def held_out(self, **batches: Any) -> System:
+        """The system with held-out batches of the evaluations of these names."""
+        evaluations = {
+            name: dataclasses.replace(given, batches=batches.get(name, given.batches))
+            for name, given in self.evaluations.items()
+        }
+        return dataclasses.replace(self, evaluations=evaluations)

@@ -10,12 +10,16 @@ import jax.numpy as jnp
 import optax
 
 from gptface_jax.core.config import from_mapping
-from gptface_jax.core.types import Phase, System
+from gptface_jax.core.types import Evaluation, Feed, Phase, System
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """Builds the trainable system; `config["model"]` is a ClassifierConfig."""
+    """Builds the trainable system.
+
+    Args:
+      config: mapping with `model` (ClassifierConfig) and `batch_size`.
+    """
     model = from_mapping(ClassifierConfig, config["model"], "model.")
     module = Classifier(model)
     shape = (model.resolution, model.resolution, 3)
@@ -34,14 +38,14 @@ def make_system(config: Mapping[str, Any]) -> System:
         total, count = (nll * mask).sum(), jnp.maximum(mask.sum(), 1.0)
         return logits, total, count, (right * mask).sum()
 
-    def loss_fn(params, state, batch, key, step):
-        del step
-        _, total, count, right = parts(params, batch, False, key)
+    def loss_fn(params, state, constants, batches, key, step):
+        del constants, step
+        _, total, count, right = parts(params, batches["pictures"], False, key)
         return total / count, (state, {"accuracy": (right, count)})
 
-    def eval_fn(params, state, batch, key):
+    def metrics_fn(params, state, constants, batch, key):
         """Loss, and hits and totals by attribute and class."""
-        del state
+        del state, constants
         logits, total, count, _ = parts(params, batch, True, key)
         metrics = {"loss": (total, count)}
         for i, name in enumerate(model.attributes):
@@ -54,14 +58,17 @@ def make_system(config: Mapping[str, Any]) -> System:
                 metrics[f"{name}_{suffix}"] = (hits, jnp.sum(here))
         return metrics
 
+    labels = jax.ShapeDtypeStruct((len(model.attributes),), jnp.float32)
+    spec = {
+        "image": jax.ShapeDtypeStruct(shape, jnp.float32),
+        "labels": labels,
+        "label_mask": labels,
+    }
     return System(
         name="judge",
         init=init,
-        batch_spec={
-            "image": jax.ShapeDtypeStruct(shape, jnp.float32),
-            "labels": jax.ShapeDtypeStruct((len(model.attributes),), jnp.float32),
-            "label_mask": jax.ShapeDtypeStruct((len(model.attributes),), jnp.float32),
-        },
+        feeds={"pictures": Feed(spec, config["batch_size"])},
         phases=(Phase("", ".*", loss_fn),),
-        eval_fns={"eval": eval_fn},
+        evaluations={"eval": Evaluation(metrics_fn, spec)},
+        unit="images",
     )

@@ -15,7 +15,7 @@ import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -61,14 +61,19 @@ def make_meta(
     extra: Mapping[str, bytes],
     data_position: int,
     early_stop: Mapping[str, Any] | None = None,
+    constants: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says about itself; bytes are stored as base64 or text."""
+    """What a checkpoint says about itself; bytes are stored as base64 or text.
+
+    `constants`: name -> digest.
+    """
     return {
         "format": FORMAT,
         "step": step,
         "data_position": data_position,
         "early_stop": dict(early_stop or {}),
         "system": system,
+        "constants": dict(constants or {}),
         "config": dict(config),
         "extra_files": {name: _encode(data) for name, data in extra.items()},
     }
@@ -189,12 +194,15 @@ class Checkpoints:
         """The meta item, `extra_files` as bytes."""
         return _read_meta(self.directory / str(step))
 
-    def restore(self, step: int, template: TrainState) -> TrainState:
+    def restore(
+        self, step: int, template: TrainState, constants: Iterable[str] = ()
+    ) -> TrainState:
         """Reads a checkpoint into the shapes and shardings of `template`.
 
         Args:
           step: an existing step.
           template: `ShapeDtypeStruct` leaves with shardings, on any mesh.
+          constants: names of the system's, which older versions kept in the state.
 
         Raises:
           UserError: a parameter is missing, left over or of another shape or
@@ -202,7 +210,9 @@ class Checkpoints:
         """
         names = {"params": template.params, "opt_state": template.opt_state}
         if jax.tree.leaves(template.state):
-            names["state"] = template.state
+            names["state"] = {
+                **template.state, **self._frozen(step, template, constants)
+            }  # fmt: skip
         if template.ema is not None:
             names["ema"] = template.ema
         for name, tree in names.items():
@@ -219,9 +229,25 @@ class Checkpoints:
             step=jax.device_put(np.int32(step), template.step.sharding),
             params=read["params"],
             opt_state=read["opt_state"],
-            state=read["state"] if "state" in names else template.state,
+            state={k: read["state"][k] for k in template.state}
+            if "state" in names
+            else template.state,
             ema=read["ema"] if "ema" in names else None,
         )
+
+    def _frozen(self, step: int, template: TrainState, names: Iterable[str]) -> Any:
+        """What a saved state holds of constants, as shapes to be read and let go."""
+        folder = self.directory / str(step) / "state"
+        saved = _metadata(folder) if names and folder.is_dir() else {}
+        where = template.step.sharding
+        return {
+            name: jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+                saved[name],
+            )
+            for name in names
+            if name in saved
+        }
 
     def _check_fits(self, step: int, item: str, tree: Any) -> None:
         folder = self.directory / str(step) / item
@@ -389,27 +415,46 @@ def check_same_run(
     config: Any,
     extra: Mapping[str, bytes],
     where: Any,
+    constants: Mapping[str, str] | None = None,
+    resumable: tuple[str, ...] = (),
 ) -> None:
-    """Refuses to resume a checkpoint of another model, config or extra file.
+    """Refuses to resume a checkpoint of another model, config, constant or extra file.
 
     What the run reads may lie elsewhere, if it is the same (`CONTENTS`). Where it lies
     as before it may have changed, which is told: a picture that could not be read was
     mended, say.
 
+    Args:
+      meta: of the checkpoint.
+      system, config, extra, constants: of this run, as of `make_meta`.
+      where: the work folder.
+      resumable: see `settings.first_difference`.
+
     Raises:
-      UserError: names the first key or the first file that differs.
+      UserError: names the first key, constant or file that differs.
     """
     saved, files = dict(meta["extra_files"]), dict(extra)
     there, here = (json.loads(f.pop(CONTENTS, b"null")) for f in (saved, files))
+    if there and here:  # older versions noted a network among them
+        there = {k: v for k, v in there.items() if k in here or k.startswith("data.")}
     same = there is not None and there == here
-    difference = first_difference(meta["config"], config, moved=same)
+
+    def compared(moved: bool) -> str | None:
+        return first_difference(meta["config"], config, moved, resumable)
+
+    difference = compared(moved=same)
+    known = meta.get("constants", {})  # checkpoints of older versions have none
+    for name, digest in (constants or {}).items():
+        if known.get(name, digest) != digest:
+            difference = f"its constant '{name}' has the digest {known[name]} there"
+            difference += f" and {digest} here"
     odd = [n for n in sorted({*saved, *files}) if saved.get(n) != files.get(n)]
     if odd and not difference:
         difference = f"its {odd[0]} is not the one of this run"
     if there and here and not same:
         names = [n for n in {**there, **here} if there.get(n) != here.get(n)]
         found = f"{', '.join(names)}: files were added, removed or altered"
-        if difference and not first_difference(meta["config"], config, moved=True):
+        if difference and not compared(moved=True):
             difference += f", and not only moved ({found})"
         elif not difference and jax.process_index() == 0:
             log.warning("%s since step %d; going on", found, meta["step"])

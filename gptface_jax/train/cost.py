@@ -88,12 +88,15 @@ def forward_flops(system: types.System, program: Program) -> float:
     values = jax.eval_shape(system.init_state)
     half = jnp.int32(program.settings.total_steps // 2)
 
-    def losses(params, values, batch, key):
+    constants = program.constants(abstract=True)
+
+    def losses(params, values, constants, batches, key):
         return [
-            phase.loss(params, values, batch, key, half)[0] for phase in system.phases
+            phase.loss(params, values, constants, batches, key, half)[0]
+            for phase in system.phases
         ]
 
-    return count_flops(losses, params, values, program.batch(), key)
+    return count_flops(losses, params, values, constants, program.batches(), key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Memory:
     """Bytes on one device.
 
     Attributes:
-      params, optimizer, ema, other: of the state.
+      params, optimizer, ema: of the state.
+      other: what is learnt without gradients, and constants.
       batch: the inputs.
       temporary: what else the step needs while it runs, activations above all.
     """
@@ -192,12 +196,12 @@ def of_program(program: Program) -> Cost:
         model_flops=3.0 * forward_flops(program.system, program),
         counted_flops=_of_jaxpr(traced.jaxpr.jaxpr),
         compiled_flops=float(analysis.get("flops", math.nan)),
-        memory=_memory(compiled, shapes, program.batch()),
+        memory=_memory(compiled, shapes, program),
         collectives=tuple(collectives.of_program(compiled.as_text(), program.mesh)),
     )
 
 
-def _memory(compiled: Any, shapes: TrainState, batch: Mapping[str, Any]) -> Memory:
+def _memory(compiled: Any, shapes: TrainState, program: Program) -> Memory:
     stats = compiled.memory_analysis()
     # The state is donated: what comes out lies where it was.
     beyond = stats.output_size_in_bytes - stats.alias_size_in_bytes
@@ -205,7 +209,9 @@ def _memory(compiled: Any, shapes: TrainState, batch: Mapping[str, Any]) -> Memo
         params=bytes_on_a_device(shapes.params),
         optimizer=bytes_on_a_device(shapes.opt_state),
         ema=bytes_on_a_device(shapes.ema) if shapes.ema is not None else 0.0,
-        other=bytes_on_a_device(shapes.state) + bytes_on_a_device(shapes.step),
-        batch=bytes_on_a_device(batch),
+        other=sum(
+            map(bytes_on_a_device, (shapes.state, shapes.step, program.constants(True)))
+        ),
+        batch=bytes_on_a_device(program.batches()),
         temporary=float(stats.temp_size_in_bytes + max(0, beyond)),
     )

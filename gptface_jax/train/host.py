@@ -8,6 +8,7 @@ import pathlib
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_POLL = 0.01  # seconds between looks at whether the device is idle
 
 
 class Prefetch:
@@ -59,12 +62,23 @@ class Prefetch:
         return self
 
     def __next__(self) -> Any:
-        value, error = self._ready.get()
+        return self.wait(lambda: False)[0]
+
+    def wait(self, idle: Callable[[], bool]) -> tuple[Any, float]:
+        """(the next, seconds for which it was waited while `idle()` held)."""
+        since = None
+        while True:
+            try:
+                value, error = self._ready.get(timeout=_POLL)
+                break
+            except queue.Empty:
+                if since is None and idle():
+                    since = time.perf_counter()
         if error is not None:
             raise error
         if value is self._END:
             raise StopIteration
-        return value
+        return value, 0.0 if since is None else time.perf_counter() - since
 
     def close(self) -> None:
         """Stops the thread and closes the source; waits a few seconds for it."""

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from gptface_jax.core import files, locks, trees, types
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.train import (
     checkpoint,
+    goodput,
     metrics,
     monitors,
     program,
@@ -42,11 +43,11 @@ def train(
     batches_fn: Callable[[int], Batches],
     workdir: str | os.PathLike,
     *,
-    eval_batches: Iterable | Callable[[], Iterable] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     initial_params: Callable[[], Mapping[str, Any]] | None = None,
     samples: Samples | None = None,
     lock: locks.Lock | None = None,
+    wall: goodput.WallTime | None = None,
     progress: bool = True,
 ) -> state.TrainState:
     """Trains `system` to `config.total_steps`, resuming what `workdir` holds.
@@ -54,13 +55,11 @@ def train(
     Args:
       config: experiment config; `train.settings` and `optim` say what is read.
       system: what to train.
-      batches_fn: number of the first batch -> iterator of this process's share of
-        the batches, dicts of numpy arrays named like `system.batch_spec`. Batch k
-        must not depend on where the iteration starts: then a resumed run equals an
-        uninterrupted one.
+      batches_fn: number of the first step -> iterator of what this process gives to
+        each step: {feed: {name: its share of the batch, numpy array}}, as
+        `system.feeds` says. What step k gets must not depend on where the iteration
+        starts: then a resumed run equals an uninterrupted one.
       workdir: gets `checkpoints/`, `metrics.jsonl` and `config.json`.
-      eval_batches: a list of held-out batches, or a function that starts a fresh
-        iterator over them.
       extra_files: name -> content, stored in every checkpoint (vocabulary, ...). A
         run is not resumed with others.
       initial_params: () -> parameters that a new run starts with, see
@@ -68,6 +67,7 @@ def train(
       samples: (params, state) -> pictures uint8 [H,W,3] by name, of what the model does
         with held-out examples; called by all processes, kept by process 0.
       lock: of the work folder, where the caller holds it (`work_folder.held`).
+      wall: begun when the run began to open, where that is earlier than this call.
       progress: whether process 0 shows a bar.
 
     Returns:
@@ -80,6 +80,7 @@ def train(
         that is not finite: one of training (the update is not applied) or a held-out
         one (nothing is saved for that step).
     """
+    wall = wall or goodput.WallTime()
     settings = read_settings(config)
     mesh, rules = sharding.open_mesh(settings.mesh)
     with sharding.in_force(mesh, rules), contextlib.ExitStack() as resources:
@@ -90,15 +91,16 @@ def train(
             workdir,
             mesh,
             rules,
-            eval_batches,
             extra_files or {},
             initial_params,
             samples,
             lock,
             resources,
+            wall,
         )
         with StopSignal() as stop:
-            run.check_evaluation()
+            run.check_evaluations()
+            wall.opened()
             return run.train(batches_fn, stop, progress)
 
 
@@ -112,26 +114,32 @@ class _Run:
         workdir,
         mesh,
         rules,
-        eval_batches,
         extra_files,
         initial_params,
         samples,
         lock,
         resources,
+        wall,
     ):
         self.config = plain(config)
         self.program = program.Program(config, system, mesh, rules)
         self.settings = settings = self.program.settings
         self.system, self.mesh, self.rules = system, mesh, rules
         self.workdir, self.lock = pathlib.Path(workdir), lock
-        self.eval_batches = eval_batches if system.eval_fns else None
-        self.extra_files, self.samples = extra_files, samples
+        self.evaluations = {
+            name: given
+            for name, given in system.evaluations.items()
+            if given.batches is not None
+        }
+        self.extra_files, self.samples, self.wall = extra_files, samples, wall
+        self.constants = self.program.constants()
+        self.digests = {k: trees.digest(v) for k, v in system.constants.items()}
         checkpoint.repair(workdir)
         self.checkpoints = checkpoint.Checkpoints(
             workdir,
             keep=settings.keep,
             best_mode=settings.best_mode,
-            track=self.eval_batches is not None and bool(settings.best_metric),
+            track=bool(self.evaluations and settings.best_metric),
         )
         resources.callback(self.checkpoints.close)
         self.writers: list[Any] = []
@@ -142,14 +150,16 @@ class _Run:
         self.state, shardings = self._create_or_restore(initial_params)
         self.start = int(self.state.step)
         self.step_fn, self.packer = self.program.step(shardings)
-        self.eval_fn, self.eval_packer = step.make_eval(
-            system.eval_fns, settings.seed, mesh
-        )
+        self.eval_fns = {
+            name: step.make_eval(name, given.metrics, settings.seed, mesh)
+            for name, given in self.evaluations.items()
+        }
+        self.compiled: set[str] = set()
         self.average, self.clock = metrics.Average(), metrics.Clock()
         self.monitor = monitors.SpikeMonitor(settings.spike)
         self.spike: int | None = None  # first step of one that calls for a rewind
         self.bad_in_a_row = self.rewinds = 0
-        self.unit, self.per_example = metrics.throughput(system)
+        self.units = sum(feed.size * feed.units for feed in system.feeds.values())
         if jax.process_index() == 0:
             self._open_writers(resources)
 
@@ -158,7 +168,13 @@ class _Run:
         if latest is not None:
             meta = self.checkpoints.meta(latest)
             checkpoint.check_same_run(
-                meta, self.system.name, self.config, self.extra_files, self.workdir
+                meta,
+                self.system.name,
+                self.config,
+                self.extra_files,
+                self.workdir,
+                self.digests,
+                self.system.resumable,
             )
             self.passed_over = meta["data_position"] - latest
             self.early_stop = monitors.EarlyStop(
@@ -166,7 +182,7 @@ class _Run:
             )
         created, shardings = self.program.create(abstract=latest is not None)
         if latest is not None:
-            created = self.checkpoints.restore(latest, created)
+            created = self.checkpoints.restore(latest, created, self.digests)
         elif initial_params:
             created = state.start_from(created, initial_params())
         return created, shardings
@@ -181,6 +197,7 @@ class _Run:
                 "another --workdir"
             ) from error
         self.lines = metrics.JsonLines(self.workdir / "metrics.jsonl", self.start)
+        self.wall.lost(self.lines.lost)
         self.writers.append(self.lines)
         if self.settings.tensorboard:
             self.galleries.append(metrics.TensorBoard(self.workdir))
@@ -202,14 +219,16 @@ class _Run:
         try:
             while done < total and not stopped and not self.early_stop.ends:
                 try:
-                    batch = self._next(batches, done, stop)
+                    batch = self._next(batches, done, stop, pending)
                 except UserError:
                     self._save_before_the_end(done, pending)
                     raise
                 current = None
                 if batch is not None:
-                    with profile.step(done):
-                        self.state, packed = self.step_fn(self.state, batch)
+                    with profile.step(done), self._compiling("step"):
+                        self.state, packed = self.step_fn(
+                            self.state, self.constants, batch
+                        )
                     done += 1
                     current = (done, packed)
                 # Reading the previous step while this one runs bounds how far
@@ -247,7 +266,7 @@ class _Run:
         return self.state.replace(stopped=early)
 
     def _batches(self, batches_fn, done: int) -> Prefetch:
-        return Prefetch(batches_fn(done + self.passed_over), self._put_asked)
+        return Prefetch(batches_fn(done + self.passed_over), self._put)
 
     def _save_before_the_end(self, done: int, pending) -> None:
         """Saves what was learnt before the data failed; others may not know of it."""
@@ -286,7 +305,7 @@ class _Run:
         self.average = metrics.Average()
         self.clock.pause()
         if self.writers:
-            self.lines.cut(target)
+            self.wall.lost(self.lines.cut(target))
         self._write({"step": target, "rewound_from": done, "spike_at": first})
         metrics.tell(
             f"step {first}: the loss has left its course; back to step {target}"
@@ -294,22 +313,39 @@ class _Run:
         self.bar.n = target
         return target
 
-    def _put(self, batch):
+    def _put_held_out(self, batch, spec):
         """Host batch -> global arrays; held-out batches may hold more entries."""
-        batch = {**batch, **self._checked(batch)}
+        batch = {**batch, **self._checked(batch, spec)}
         return sharding.put_batch(batch, self.mesh, self.rules)
 
-    def _put_asked(self, batch):
-        return sharding.put_batch(self._checked(batch), self.mesh, self.rules)
+    def _put(self, batches):
+        """Host batches of all feeds -> global arrays."""
+        placed = {}
+        for name, feed in self.system.feeds.items():
+            if name not in batches:
+                raise UserError(
+                    f"a step has no batch '{name}'{nearest(name, batches)}; system "
+                    f"{self.system.name!r} needs {', '.join(self.system.feeds)}"
+                )
+            batch = self._checked(batches[name], feed.spec)
+            for key, value in batch.items():
+                if len(value) * jax.process_count() != feed.size:
+                    raise UserError(
+                        f"batch entry '{key}' of '{name}' has {len(value)} examples "
+                        f"in each of {jax.process_count()} processes; together they "
+                        f"must be {feed.size}"
+                    )
+            placed[name] = sharding.put_batch(batch, self.mesh, self.rules)
+        return placed
 
-    def _checked(self, batch):
-        """The entries that the system asks for, with their shapes checked."""
+    def _checked(self, batch, specs):
+        """The entries that are asked for, with their shapes checked."""
         chosen = {}
-        for name, spec in self.system.batch_spec.items():
+        for name, spec in specs.items():
             if name not in batch:
                 raise UserError(
                     f"a batch has no '{name}'{nearest(name, batch)}; system "
-                    f"{self.system.name!r} needs {', '.join(self.system.batch_spec)}"
+                    f"{self.system.name!r} needs {', '.join(specs)}"
                 )
             value = batch[name]
             if tuple(value.shape[1:]) != tuple(spec.shape):
@@ -320,13 +356,29 @@ class _Run:
             chosen[name] = value.astype(spec.dtype, copy=False)
         return chosen
 
-    def _next(self, batches: Prefetch, done: int, stop: StopSignal):
-        """The next batch; None when the signal to stop also ended the data.
+    @contextlib.contextmanager
+    def _compiling(self, name: str) -> Iterator[None]:
+        """Around a call of something jitted, the first of which compiles it."""
+        if name in self.compiled:
+            yield
+            return
+        self.compiled.add(name)
+        with self.wall.spent("compile"):
+            yield
+
+    def _next(self, batches: Prefetch, done: int, stop: StopSignal, pending):
+        """The next batches; None when the signal to stop also ended the data.
 
         A Ctrl-C reaches the data workers too, and they may fall first.
         """
+
+        def idle() -> bool:
+            return pending is None or pending[1].is_ready()
+
         try:
-            return next(batches)
+            batch, waited = batches.wait(idle)
+            self.wall.add("input", waited)
+            return batch
         except Exception as error:
             if stop.requested and jax.process_count() == 1:
                 return None
@@ -350,7 +402,7 @@ class _Run:
         # A checkpoint without its metric could not become the best one.
         evaluate = save or _divides(every.eval_every, done)
         evaluate |= _divides(every.sample_every, done)
-        return save, evaluate and self.eval_batches is not None
+        return save, evaluate and bool(self.evaluations)
 
     def _sample_due(self, done: int, save: bool) -> bool:
         every = self.settings.sample_every
@@ -445,9 +497,10 @@ class _Run:
         shown = {"loss": f"{record['loss']:.4g}"}
         if rate is not None:
             record["steps_per_s"] = rate
-            items = rate * self.settings.batch_size * self.per_example
-            record[f"{self.unit}_per_s"] = items
-            shown[f"{self.unit}/s"] = f"{items:.4g}"
+            unit, items = self.system.unit, rate * self.units
+            record[f"{unit}_per_s"] = items
+            shown[f"{unit}/s"] = f"{items:.4g}"
+        record |= self.wall.take()
         self.bar.set_postfix(shown, refresh=False)
         self._write({"step": done, **record})
         self.checkpoints.check()
@@ -459,34 +512,42 @@ class _Run:
         for writer in self.writers:
             writer.write(record)
 
-    def _held_out(self) -> Iterator[Mapping[str, Any]]:
-        source = self.eval_batches
+    def _held_out(self, name: str) -> Iterator[Mapping[str, Any]]:
+        source = self.evaluations[name].batches
         return iter(source() if callable(source) else source)
 
-    def check_evaluation(self) -> None:
-        """Traces the evaluation, so that a wrong name fails before training.
+    def check_evaluations(self) -> None:
+        """Traces the evaluations, so that a wrong name fails before training.
 
         Raises:
           UserError: no held-out batches, or `best_metric` is not among the
             metrics.
         """
-        if self.eval_batches is None:
-            return
-        if isinstance(self.eval_batches, Iterator):
-            raise TypeError("eval_batches is an iterator; give a list or a function")
-        batch = next(self._held_out(), None)
-        if batch is None:
-            raise UserError(
-                "there are no held-out batches; use more data or a smaller batch_size"
-            )
         params, values = self.state.eval_params, self.state.state
-        jax.eval_shape(self.eval_fn, params, values, self._put(batch), jnp.int32(0))
-        names = self.eval_packer.names
+        for name, given in self.evaluations.items():
+            if isinstance(given.batches, Iterator):
+                raise TypeError(
+                    f"batches of '{name}' are an iterator; give a list or a function"
+                )
+            batch = next(self._held_out(name), None)
+            if batch is None:
+                raise UserError(
+                    "there are no held-out batches; use more data or a smaller "
+                    "batch_size"
+                )
+            batch = self._put_held_out(batch, given.spec)
+            jax.eval_shape(
+                self.eval_fns[name][0], params, values, self.constants, batch,
+                jnp.int32(0),
+            )  # fmt: skip
+        packers = {name: packer for name, (_, packer) in self.eval_fns.items()}
+        self.eval_names = step.eval_names({k: p.names for k, p in packers.items()})
+        names = [name for own in self.eval_names.values() for name in own.values()]
         for key, name in (
             ("best_metric", self.settings.best_metric),
             ("early_stop.metric", self.settings.early_stop.metric),
         ):
-            if name and name not in names:
+            if self.evaluations and name and name not in names:
                 raise UserError(
                     f"{key} '{name}' is not evaluated{nearest(name, names)}; "
                     f"have {', '.join(names)}"
@@ -498,14 +559,10 @@ class _Run:
         Raises:
           UserError: one of them is not finite.
         """
-        average, params = metrics.Average(), self.state.eval_params
-        limit = self.settings.eval_batches or None
-        batches = itertools.islice(self._held_out(), limit)
-        for index, batch in enumerate(batches):
-            packed = self.eval_fn(
-                params, self.state.state, self._put(batch), jnp.int32(index)
-            )
-            average.add(self.eval_packer.unpack(packed))
+        average = metrics.Average()
+        with self.wall.spent("evaluation"):
+            for name in self.evaluations:
+                self._evaluate_one(name, average)
         bad = metrics.non_finite(average.totals)
         if bad:
             raise UserError(
@@ -520,8 +577,28 @@ class _Run:
             metrics.tell(f"step {done}: {shown}")
         return values
 
+    def _evaluate_one(self, name: str, average: metrics.Average) -> None:
+        """Adds the metrics of an evaluation's batches."""
+        evaluate, packer = self.eval_fns[name]
+        spec, names = self.evaluations[name].spec, self.eval_names[name]
+        limit = self.settings.eval_batches or None
+        for index, batch in enumerate(itertools.islice(self._held_out(name), limit)):
+            packed = evaluate(
+                self.state.eval_params,
+                self.state.state,
+                self.constants,
+                self._put_held_out(batch, spec),
+                jnp.int32(index),
+            )
+            found = packer.unpack(packed)
+            average.add({names[key]: value for key, value in found.items()})
+
     def _save(self, done: int, values: Mapping[str, float]) -> None:
         """Saves, unless something in the state is not finite."""
+        with self.wall.spent("checkpoint"):
+            self._save_now(done, values)
+
+    def _save_now(self, done: int, values: Mapping[str, float]) -> None:
         self.lock.check()
         finite = trees.flatten(jax.device_get(_finite_leaves(self.state)))
         bad = [name for name, ok in finite.items() if not ok]
@@ -537,6 +614,7 @@ class _Run:
             self.extra_files,
             data_position=done + self.passed_over,
             early_stop=self.early_stop.known,
+            constants=self.digests,
         )
         self.checkpoints.save(self.state, meta, values.get(self.settings.best_metric))
 

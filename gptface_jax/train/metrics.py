@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -82,24 +82,6 @@ def with_plain_names(means: Mapping[str, float], start: str) -> dict[str, float]
     return {**plain, **means}
 
 
-def throughput(system: Any) -> tuple[str, int]:
-    """("images" | "tokens" | "examples", how many one example holds).
-
-    A system may state `tokens_per_example`; otherwise images are counted where
-    the batch has some, else the elements of `tokens` or of `*_ids` entries.
-    """
-    stated = getattr(system, "tokens_per_example", None)
-    if stated:
-        return "tokens", int(stated)
-    spec = system.batch_spec
-    if "image" in spec:
-        return "images", 1
-    names = ["tokens"] if "tokens" in spec else [n for n in spec if n.endswith("_ids")]
-    names = [n for n in names if n not in ("negative_ids", "word_ids", "segment_ids")]
-    count = sum(math.prod(spec[n].shape) for n in names)
-    return ("tokens", count) if count else ("examples", 1)
-
-
 class JsonLines:
     """`metrics.jsonl`: one object a line, flushed line by line.
 
@@ -110,18 +92,25 @@ class JsonLines:
     def __init__(self, path: str | os.PathLike, step: int):
         self.path = pathlib.Path(path)
         self.file: Any = None
-        self.cut(step)
+        self.lost = self.cut(step)
 
-    def cut(self, step: int) -> None:
-        """Drops the lines beyond `step`; what follows is appended."""
+    def cut(self, step: int) -> float:
+        """Drops the lines beyond `step`; what follows is appended.
+
+        Returns:
+          Seconds that went into the steps of the lines.
+        """
         if self.file:
             self.close()
         try:
+            kept, lost = [], 0.0
             if self.path.exists():
-                files.write_text(self.path, "".join(_lines_up_to(self.path, step)))
+                kept, lost = _lines_up_to(self.path, step)
+                files.write_text(self.path, "".join(kept))
             self.file = open(self.path, "a", encoding="utf-8")
         except OSError as error:
             raise _unwritable(self.path, error) from error
+        return lost
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one line; numbers that JSON cannot hold become null."""
@@ -138,14 +127,20 @@ class JsonLines:
             pass  # a full disk was already reported by `write`
 
 
-def _lines_up_to(path: pathlib.Path, step: int) -> Iterable[str]:
+def _lines_up_to(path: pathlib.Path, step: int) -> tuple[list[str], float]:
+    """(lines up to a step, seconds that the others tell of)."""
+    kept, lost = [], 0.0
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                if json.loads(line)["step"] <= step:
-                    yield line if line.endswith("\n") else line + "\n"
+                record = json.loads(line)
+                if record["step"] <= step:
+                    kept.append(line if line.endswith("\n") else line + "\n")
+                else:
+                    lost += float(record.get("seconds") or 0.0)
             except (ValueError, KeyError, TypeError):
                 continue
+    return kept, lost
 
 
 def _json(value: Any) -> Any:

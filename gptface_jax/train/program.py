@@ -36,12 +36,14 @@ class Program:
         self.system, self.mesh, self.rules = system, mesh, rules
         self.settings = settings = read_settings(config)
         ways = sharding.ways("batch", mesh, rules) * settings.grad_accum
-        if settings.batch_size % ways:
-            raise UserError(
-                f"batch_size {settings.batch_size} does not divide by {ways} "
-                "(data-parallel devices x grad_accum); change batch_size, grad_accum "
-                "or mesh"
-            )
+        for name, feed in system.feeds.items():
+            if feed.size < 1 or feed.size % ways:
+                which = f" of '{name}'" if len(system.feeds) > 1 else ""
+                raise UserError(
+                    f"batch_size{which} {feed.size} does not divide by {ways} "
+                    "(data-parallel devices x grad_accum); change batch_size, "
+                    "grad_accum or mesh"
+                )
         keys = [state.phase_key(p) for p in system.phases]
         self.optimizers, self.logged = {}, {}
         for k in keys:
@@ -77,17 +79,30 @@ class Program:
             rules=self.rules,
         )
 
-    def batch(self) -> Mapping[str, jax.ShapeDtypeStruct]:
-        """Shapes of a global batch."""
+    def batches(self) -> Mapping[str, Mapping[str, jax.ShapeDtypeStruct]]:
+        """Shapes of the global batches of a step."""
         where = sharding.batch_sharding(self.mesh, self.rules)
-        size = self.settings.batch_size
         return {
-            name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype, sharding=where)
-            for name, x in self.system.batch_spec.items()
+            name: {
+                key: jax.ShapeDtypeStruct(
+                    (feed.size, *x.shape), x.dtype, sharding=where
+                )
+                for key, x in feed.spec.items()
+            }
+            for name, feed in self.system.feeds.items()
         }
+
+    def constants(self, abstract: bool = False) -> types.Constants:
+        """The system's constants on every device, or their shapes."""
+        where = sharding.replicated(self.mesh)
+        if abstract:
+            shapes = jax.eval_shape(lambda: dict(self.system.constants))
+            return state.with_shardings(shapes, jax.tree.map(lambda _: where, shapes))
+        return sharding.on_every_device(dict(self.system.constants), self.mesh)
 
     def trace(self) -> tuple[jax.stages.Traced, Any]:
         """(the step, traced without any array; the shapes of the state)."""
         shapes, shardings = self.create(abstract=True)
         step_fn, _ = self.step(shardings)
-        return step_fn.trace(shapes, self.batch()), shapes
+        constants = self.constants(abstract=True)
+        return step_fn.trace(shapes, constants, self.batches()), shapes

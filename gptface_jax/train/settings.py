@@ -14,10 +14,12 @@ from gptface_jax.train.optim import OptimConfig
 from gptface_jax.train.sharding import MeshConfig
 
 # Top-level config keys that belong to somebody else and are not read here.
-_FOREIGN = ("system", "init_from", "model", "objective", "data", "dtype", "optim")
+_FOREIGN = (
+    "system", "init_from", "batch_size", "model", "objective", "data", "dtype", "optim"
+)  # fmt: skip
 
-# A resumed run may change these, by the start of their dotted path; a change of
-# anything else means another experiment.
+# A resumed run may change these, by the start of their dotted path, and what its
+# system says is `resumable`; a change of anything else means another experiment.
 RESUMABLE = (
     "log_every",
     "eval_every",
@@ -34,12 +36,9 @@ RESUMABLE = (
     "bad_batch",
     "spike",
     "data.workers",
-    "data.tokenizer",
-    "model.layout.multiple_of",
 )
-# Where something lies, below these: it may be moved, if what it holds is known to be
-# the same (`checkpoint.CONTENTS`).
-_LOCATED = ("data.", "objective.perceptual.")
+# Last parts of keys that say where something lies: it may be moved, if what it holds is
+# known to be the same (`checkpoint.CONTENTS`).
 _LOCATIONS = ("path", "data_dir", "vocab")
 
 
@@ -115,8 +114,7 @@ class Settings:
     Attributes:
       seed: root of every random key of the run.
       total_steps: updates in the whole run.
-      batch_size: global batch, over all processes and microbatches.
-      grad_accum: microbatches per update.
+      grad_accum: microbatches per update, into which the batch of every feed is split.
       ema_decay: decay of the averaged parameters, 0 = none are kept.
       log_every, eval_every, checkpoint_every: in updates; 0 = never but at the
         end of the run. With every checkpoint comes a line of the log, which then
@@ -141,7 +139,6 @@ class Settings:
 
     seed: int = 0
     total_steps: int = 1000
-    batch_size: int = 8
     grad_accum: int = 1
     ema_decay: float = 0.0
     log_every: int = 50
@@ -165,7 +162,7 @@ class Settings:
             raise UserError(
                 f"config key 'bad_batch' is {self.bad_batch!r}; use 'stop' or 'skip'"
             )
-        positive = ("total_steps", "batch_size", "grad_accum", "keep")
+        positive = ("total_steps", "grad_accum", "keep")
         for name in positive:
             if getattr(self, name) < 1:
                 raise UserError(f"config key '{name}' is {getattr(self, name)}; use 1+")
@@ -176,11 +173,6 @@ class Settings:
         if not 0.0 <= self.ema_decay < 1.0:
             raise UserError(
                 f"config key 'ema_decay' is {self.ema_decay}; use 0 (off) to below 1"
-            )
-        if self.batch_size % self.grad_accum:
-            raise UserError(
-                f"batch_size {self.batch_size} does not split into grad_accum "
-                f"{self.grad_accum} equal microbatches; change one of them"
             )
 
 
@@ -205,7 +197,7 @@ def read_settings(config: Any) -> Settings:
     for key in values:
         if key in names or key in _FOREIGN or isinstance(values[key], Mapping):
             continue
-        close = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
+        close = difflib.get_close_matches(key, [*names, *_FOREIGN], n=1, cutoff=0.75)
         if close:
             raise UserError(f"unknown config key '{key}' (did you mean '{close[0]}'?)")
     return from_mapping(Settings, {k: v for k, v in values.items() if k in names})
@@ -236,22 +228,23 @@ def _anywhere(key: str, value: Any) -> Any:
         return {k: _anywhere(f"{key}.{k}", v) for k, v in value.items()}
     if isinstance(value, list):
         return [_anywhere(key, part) for part in value]
-    located = key.startswith(_LOCATED) and key.rpartition(".")[2] in _LOCATIONS
-    return "" if located else value
+    return "" if key.rpartition(".")[2] in _LOCATIONS else value
 
 
-def first_difference(saved: Any, current: Any, moved: bool = False) -> str | None:
+def first_difference(
+    saved: Any, current: Any, moved: bool = False, resumable: tuple[str, ...] = ()
+) -> str | None:
     """ "key: saved value -> current value" of the first difference, else None.
-
-    Keys in `RESUMABLE` are not compared.
 
     Args:
       saved, current: two configs.
       moved: whether files may lie elsewhere.
+      resumable: beginnings of keys that are not compared, beside `RESUMABLE`.
     """
+    free = (*RESUMABLE, *resumable)
     old, new = flat_config(saved), flat_config(current)
     for key in [*old, *(k for k in new if k not in old)]:
-        if any(key == name or key.startswith(f"{name}.") for name in RESUMABLE):
+        if any(key == name or key.startswith(f"{name}.") for name in free):
             continue
         before, after = old.get(key, "not set"), new.get(key, "not set")
         if moved and _anywhere(key, before) == _anywhere(key, after):

@@ -282,6 +282,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def on_every_device(tree: Any, mesh: Mesh) -> Any:
+    """The arrays, the same in all processes, whole on each device."""
+
+    def put(x):
+        whole = np.asarray(x)
+        where = replicated(mesh)
+        return jax.make_array_from_callback(whole.shape, where, whole.__getitem__)
+
+    return jax.tree.map(put, tree)
+
+
 def batch_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
     """Sharding of a batch: the leading axis over the data-parallel axes."""
     return NamedSharding(mesh, PartitionSpec(rules["batch"]))

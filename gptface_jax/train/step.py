@@ -7,7 +7,8 @@ reads the metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import collections
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ def _weight(metrics: types.Metrics) -> Any:
     return jnp.float32(metrics["loss"][1] if "loss" in metrics else 1.0)
 
 
-def _split_batch(batch: types.Batch, parts: int, mesh: Mesh, rules) -> types.Batch:
+def _split(batches: types.Batches, parts: int, mesh: Mesh, rules) -> types.Batches:
     """[B, ...] -> [parts, B / parts, ...], each example staying on its device."""
     where = NamedSharding(mesh, PartitionSpec(None, rules["batch"]))
 
@@ -41,51 +42,59 @@ def _split_batch(batch: types.Batch, parts: int, mesh: Mesh, rules) -> types.Bat
         x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(x, where)
 
-    return jax.tree.map(split, dict(batch))
+    return jax.tree.map(split, dict(batches))
 
 
 def phase_gradients(
-    phase: types.Phase, params, state, batch, key, step, microbatches: int = 1
+    phase: types.Phase,
+    params,
+    state,
+    constants,
+    batches,
+    key,
+    step,
+    microbatches: int = 1,
 ) -> Gradients:
     """Loss, gradient of the phase's own parameters, new state and metrics.
 
     Args:
-      batch: [B, ...] arrays, or [microbatches, B / microbatches, ...] when
-        `microbatches` > 1. Microbatches are weighted by the count of the
+      batches: of every feed [B, ...] arrays, or [microbatches, B / microbatches, ...]
+        when `microbatches` > 1. Microbatches are weighted by the count of the
         phase's metric "loss", so that a loss that is one sum over one count has
         exactly the gradient of the whole batch; without that metric they weigh
-        the same.
+        the same, which is exact for means over the examples of each feed.
     """
     chosen, fixed = trees.split(params, phase.trainable)
 
-    def loss_fn(trainable, state, batch, key):
-        return phase.loss(trees.merge(trainable, fixed), state, batch, key, step)
+    def loss_fn(trainable, state, batches, key):
+        merged = trees.merge(trainable, fixed)
+        return phase.loss(merged, state, constants, batches, key, step)
 
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def gradients(state, batch, key):
-        (loss, (state, metrics)), grads = value_and_grad(chosen, state, batch, key)
+    def gradients(state, batches, key):
+        (loss, (state, metrics)), grads = value_and_grad(chosen, state, batches, key)
         return jnp.float32(loss), grads, state, jax.tree.map(jnp.float32, dict(metrics))
 
     if microbatches == 1:
-        return gradients(state, batch, key)
+        return gradients(state, batches, key)
 
     def body(carry, inputs):
         loss, grads, state, metrics, total = carry
-        index, batch = inputs
+        index, batches = inputs
         key_i = jax.random.fold_in(key, index)
-        loss_i, grads_i, state, metrics_i = gradients(state, batch, key_i)
+        loss_i, grads_i, state, metrics_i = gradients(state, batches, key_i)
         weight = _weight(metrics_i)
         add = lambda a, b: a + b  # noqa: E731
         grads = jax.tree.map(lambda a, b: a + weight * b, grads, grads_i)
         metrics = jax.tree.map(add, metrics, metrics_i)
         return (loss + weight * loss_i, grads, state, metrics, total + weight), None
 
-    first = jax.tree.map(lambda x: x[0], batch)
+    first = jax.tree.map(lambda x: x[0], batches)
     shapes = jax.eval_shape(gradients, state, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     carry = (zeros[0], zeros[1], state, zeros[3], jnp.float32(0))
-    inputs = (jnp.arange(microbatches), batch)
+    inputs = (jnp.arange(microbatches), batches)
     (loss, grads, state, metrics, total), _ = jax.lax.scan(body, carry, inputs)
     total = jnp.where(total > 0, total, 1.0)
     return loss / total, jax.tree.map(lambda g: g / total, grads), state, metrics
@@ -116,25 +125,32 @@ def make_step(
       seed, grad_accum, ema_decay: as in `train.settings`.
 
     Returns:
-      (step function, packer): (state, batch) -> (state, packed metrics float32
-      [names, 2]); the state is donated, the packer unpacks. Every phase adds
+      (step function, packer): (state, constants, batches) -> (state, packed metrics
+      float32 [names, 2]); the state is donated, the packer unpacks. Every phase adds
       `loss`, `grad_norm` (before clipping) and what `logged` gives to the metrics of
       its loss.
     """
     packer = Packer()
     post_update = system.post_update
 
-    def train_step(train_state: TrainState, batch):
+    def train_step(train_state: TrainState, constants, batches):
         step = train_state.step
         key = jax.random.fold_in(trees.stream(jax.random.key(seed), "train"), step)
         if grad_accum > 1:
-            batch = _split_batch(batch, grad_accum, mesh, rules)
+            batches = _split(batches, grad_accum, mesh, rules)
         params, state = train_state.params, train_state.state
         opt_state, metrics, healthy = {}, {}, jnp.bool_(True)
         for phase in system.phases:
             name, start = phase_key(phase), prefix(phase)
             loss, grads, new_state, parts = phase_gradients(
-                phase, params, state, batch, trees.stream(key, name), step, grad_accum
+                phase,
+                params,
+                state,
+                constants,
+                batches,
+                trees.stream(key, name),
+                step,
+                grad_accum,
             )
             grad_norm = optax.global_norm(grads)
             watched = [loss, grad_norm, *(total for total, _ in parts.values())]
@@ -159,7 +175,11 @@ def make_step(
 
     jitted = jax.jit(
         train_step,
-        in_shardings=(shardings, sharding.batch_sharding(mesh, rules)),
+        in_shardings=(
+            shardings,
+            sharding.replicated(mesh),
+            sharding.batch_sharding(mesh, rules),
+        ),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
@@ -190,38 +210,36 @@ def _average(ema, params, decay: float, step):
 
 
 def make_eval(
-    eval_fns: Mapping[str, types.EvalFn], seed: int, mesh: Mesh
+    name: str, metrics: types.EvalFn, seed: int, mesh: Mesh
 ) -> tuple[Callable, Packer]:
-    """Jits all evaluation functions together.
+    """Jits an evaluation.
 
     Returns:
-      (function, packer): (params, state, batch, index int) -> packed metrics.
-      The key depends on the batch's index only, so that evaluations of
-      different steps see the same randomness. Names are "eval/<metric>", or
-      "eval/<function>/<metric>" for a metric that several functions report.
+      (function, packer): (params, state, constants, batch, index int) -> packed
+      metrics. The key depends on the name and the index of the batch only, so that
+      evaluations of different steps see the same randomness.
     """
     packer = Packer()
 
-    def evaluate(params, state, batch, index):
+    def evaluate(params, state, constants, batch, index):
         key = jax.random.fold_in(trees.stream(jax.random.key(seed), "eval"), index)
-        results = {
-            name: dict(fn(params, state, batch, trees.stream(key, name)))
-            for name, fn in eval_fns.items()
-        }
-        return packer.pack(eval_names(results))
+        key = trees.stream(key, name)
+        return packer.pack(dict(metrics(params, state, constants, batch, key)))
 
     return jax.jit(evaluate, out_shardings=sharding.replicated(mesh)), packer
 
 
-def eval_names(results: Mapping[str, types.Metrics]) -> dict[str, Any]:
-    """{function: {metric: value}} -> {"eval/...": value}, without collisions."""
-    owners: dict[str, int] = {}
-    for metrics in results.values():
-        for name in metrics:
-            owners[name] = owners.get(name, 0) + 1
-    flat = {}
-    for function, metrics in results.items():
-        for name, value in metrics.items():
-            middle = f"{function}/" if owners[name] > 1 else ""
-            flat[f"eval/{middle}{name}"] = value
-    return flat
+def eval_names(metrics: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
+    """{evaluation: its metrics} -> {evaluation: {metric: name in the log}}.
+
+    Names are "eval/<metric>", or "eval/<evaluation>/<metric>" for a metric that several
+    evaluations have.
+    """
+    owners = collections.Counter(name for own in metrics.values() for name in own)
+    return {
+        evaluation: {
+            name: f"eval/{evaluation}/{name}" if owners[name] > 1 else f"eval/{name}"
+            for name in own
+        }
+        for evaluation, own in metrics.items()
+    }

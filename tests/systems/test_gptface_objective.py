@@ -73,7 +73,9 @@ def test_matching_starts_alone():
     objective = ObjectiveConfig(paired=True, matching_alone=0.5, unknown_fraction=0.0)
     loss = jax.jit(O.make_loss(module, objective, 10))
     for step, matching, masked in ((4, 16, False), (5, 0, True)):
-        _, (_, metrics) = loss(params, {}, tiny.batch(8), KEY, jnp.int32(step))
+        _, (_, metrics) = loss(
+            params, {}, {}, {"pairs": tiny.batch(8)}, KEY, jnp.int32(step)
+        )
         assert metrics["itm_loss"][1] == matching
         assert bool(metrics["image_nll"][1]) == bool(metrics["text_nll"][1]) == masked
 
@@ -193,7 +195,9 @@ def test_pooled_and_separate_means_by_hand():
             ratio_schedule="rescaled", clean_fraction=0.0, pooled=pooled
         )
         loss_fn = jax.jit(O.make_loss(module, objective, 100))
-        loss, (_, metrics) = loss_fn(params, {}, data, KEY, jnp.int32(50))
+        loss, (_, metrics) = loss_fn(
+            params, {}, {}, {"pairs": data}, KEY, jnp.int32(50)
+        )
         parts[pooled] = (
             float(loss),
             {k: (float(a), float(b)) for k, (a, b) in metrics.items()},
@@ -219,7 +223,9 @@ def test_matching_alone_masks_no_word_and_counts_nothing_else():
         itm_weight=2.0,
     )
     loss_fn = jax.jit(O.make_loss(module, objective, 100))
-    loss, (_, metrics) = loss_fn(params, {}, tiny.batch(16), KEY, jnp.int32(50))
+    loss, (_, metrics) = loss_fn(
+        params, {}, {}, {"pairs": tiny.batch(16)}, KEY, jnp.int32(50)
+    )
     assert metrics["text_nll"][1] == metrics["image_nll"][1] == 0
     itm = float(losses.mean(metrics["itm_loss"]))
     assert float(loss) == pytest.approx(2 * itm, rel=1e-6) and itm > 0
@@ -234,7 +240,9 @@ def test_weights_of_the_masked_losses(pooled):
             pooled=pooled, image_weight=image_weight, text_weight=text_weight
         )
         loss_fn = jax.jit(O.make_loss(module, objective, 100))
-        loss, (_, m) = loss_fn(params, {}, tiny.batch(16), KEY, jnp.int32(50))
+        loss, (_, m) = loss_fn(
+            params, {}, {}, {"pairs": tiny.batch(16)}, KEY, jnp.int32(50)
+        )
         return float(loss) - float(losses.mean(m["itm_loss"])), m
 
     only_text, metrics = evaluate(0.0, 1.0)
@@ -248,7 +256,7 @@ def test_matching_is_scored_on_unknown_examples_with_a_text():
     data["text_ids"][:20] = data["negative_ids"][:20] = tiny.VOCAB.pad_id
     objective = ObjectiveConfig(unknown_fraction=1.0)
     loss_fn = jax.jit(O.make_loss(module, objective, 10))
-    _, (_, metrics) = loss_fn(params, {}, data, KEY, jnp.int32(0))
+    _, (_, metrics) = loss_fn(params, {}, {}, {"pairs": data}, KEY, jnp.int32(0))
     assert metrics["itm_loss"][1] == 44
     assert metrics["text_nll"][1] > 0 and np.isfinite(metrics["text_nll"][0])
 
@@ -260,7 +268,7 @@ def test_contrastive_term_ends():
     evaluate = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     for step, pairs in ((4, 8), (5, 0)):
         (loss, (_, metrics)), gradient = evaluate(
-            params, {}, tiny.batch(8), KEY, jnp.int32(step)
+            params, {}, {}, {"pairs": tiny.batch(8)}, KEY, jnp.int32(step)
         )
         assert metrics["contrastive_loss"][1] == pairs
         parts = ("image_nll", "text_nll", "itm_loss")
@@ -285,7 +293,7 @@ def test_contrastive_term_starts_alone_and_in_the_first_layers():
     evaluate = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     for step, joint, contrastive in ((2, 0, 8), (3, 8, 8), (6, 8, 0)):
         (loss, (_, metrics)), gradient = evaluate(
-            params, {}, tiny.batch(8), KEY, jnp.int32(step)
+            params, {}, {}, {"pairs": tiny.batch(8)}, KEY, jnp.int32(step)
         )
         assert metrics["mask_ratio"][1] == joint
         assert metrics["contrastive_loss"][1] == contrastive
@@ -311,7 +319,7 @@ def test_word_bag_by_hand():
     data["word_ids"] = np.array([[5, 7, 5, 0, 0], [0] * 5, [12, 0, 0, 0, 0]], np.int32)
     objective = ObjectiveConfig(word_bag_weight=0.5, alignment_alone=1.0)
     loss_fn = jax.jit(O.make_loss(module, objective, 10))
-    loss, (_, metrics) = loss_fn(params, {}, data, KEY, jnp.int32(0))
+    loss, (_, metrics) = loss_fn(params, {}, {}, {"pairs": data}, KEY, jnp.int32(0))
     tokens = np.concatenate(
         [np.full((3, 1), tiny.VOCAB.cls_id), data["image_ids"] + 13], axis=1
     )
@@ -450,13 +458,13 @@ def test_text_gain_is_what_the_own_text_saves():
     module, params = tiny.model()
     data = tiny.batch(10)
     evaluate = jax.jit(O.make_eval(module, ObjectiveConfig()))
-    total, codes = evaluate(params, {}, data, KEY)["image_text_gain"]
+    total, codes = evaluate(params, {}, {}, data, KEY)["image_text_gain"]
     swapped = {
         **data,
         "text_ids": data["negative_ids"],
         "negative_ids": data["text_ids"],
     }
-    opposite, _ = evaluate(params, {}, swapped, KEY)["image_text_gain"]
+    opposite, _ = evaluate(params, {}, {}, swapped, KEY)["image_text_gain"]
     assert codes == 10 * round(0.4 * 12) and abs(total) > 1e-3
     np.testing.assert_allclose(total, -opposite, rtol=1e-4)
 
@@ -472,7 +480,7 @@ def test_probe_reports_every_ratio_and_is_balanced():
     module, params = tiny.model()
     evaluate = jax.jit(O.make_eval(module, ObjectiveConfig()))
     for answer in (True, False):
-        metrics = evaluate(always_matched(params, answer), {}, tiny.batch(10), KEY)
+        metrics = evaluate(always_matched(params, answer), {}, {}, tiny.batch(10), KEY)
         for ratio in (0, 15, 40, 65):
             assert tuple(metrics[f"itm_accuracy_{ratio}"]) == (10, 20)
 
@@ -518,7 +526,8 @@ def test_a_small_batch_is_learnt(preset):
     def step(params, opt, i):
         loss = system.phases[0].loss
         (value, _), grads = jax.value_and_grad(
-            lambda p: loss(p, {}, data, jax.random.fold_in(KEY, i), i), has_aux=True
+            lambda p: loss(p, {}, {}, {"pairs": data}, jax.random.fold_in(KEY, i), i),
+            has_aux=True,
         )(params)
         updates, opt = tx.update(grads, opt)
         return optax.apply_updates(params, updates), opt, value

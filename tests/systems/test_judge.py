@@ -25,7 +25,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def system():
-    return make_system({"model": MODEL})
+    return make_system({"model": MODEL, "batch_size": 8})
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_hits_and_totals_by_hand(system, params):
     }
     # Says "left" and "not bright" of everything.
     always = saying(params, [1.0, -2.0])
-    metrics = jax.jit(system.eval_fns["eval"])(always, {}, batch, KEY)
+    metrics = jax.jit(system.evaluations["eval"].metrics)(always, {}, {}, batch, KEY)
     counts = {name: (int(a), int(b)) for name, (a, b) in metrics.items()}
     del counts["loss"]
     assert counts == {
@@ -95,7 +95,9 @@ def test_unknown_labels_change_nothing(system, params):
     @jax.jit
     def gradient(data):
         def loss(p):
-            return system.phases[0].loss(p, {}, data, KEY, jnp.int32(0))[0]
+            return system.phases[0].loss(
+                p, {}, {}, {"pictures": data}, KEY, jnp.int32(0)
+            )[0]
 
         return jax.grad(loss)(params)
 
@@ -114,7 +116,11 @@ def test_dropout_only_in_training(system, params):
     np.testing.assert_array_equal(first, again)
     loss = jax.jit(system.phases[0].loss)
     values = [
-        float(loss(params, {}, batch, jax.random.key(i), jnp.int32(0))[0])
+        float(
+            loss(params, {}, {}, {"pictures": batch}, jax.random.key(i), jnp.int32(0))[
+                0
+            ]
+        )
         for i in range(2)
     ]
     assert values[0] != values[1]
@@ -127,15 +133,17 @@ def test_where_and_how_bright_is_learnt(system, params):
     @jax.jit
     def step(params, opt, key):
         def loss(p):
-            return system.phases[0].loss(p, {}, train, key, jnp.int32(0))[0]
+            return system.phases[0].loss(
+                p, {}, {}, {"pictures": train}, key, jnp.int32(0)
+            )[0]
 
         updates, opt = tx.update(jax.grad(loss)(params), opt)
         return optax.apply_updates(params, updates), opt
 
-    opt, evaluate = tx.init(params), jax.jit(system.eval_fns["eval"])
+    opt, evaluate = tx.init(params), jax.jit(system.evaluations["eval"].metrics)
     for number in range(60):
         params, opt = step(params, opt, jax.random.fold_in(KEY, number))
-    metrics = evaluate(params, {}, held_out, KEY)
+    metrics = evaluate(params, {}, {}, held_out, KEY)
     for name, (hits, total) in metrics.items():
         if name != "loss":
             assert hits / total > 0.95, name

@@ -50,14 +50,15 @@ def initial():
     return nn.meta.unbox(jax.jit(build().init)(KEY))
 
 
-def phase_results(phase, params, state, *steps):
+def phase_results(phase, params, state, *steps, constants=None):
     """(loss, gradient of the phase's own parameters, new state, means) of each."""
+    given = constants or {}, {"pictures": BATCH}, KEY
     chosen, fixed = trees.split(params, phase.trainable)
 
     @jax.jit
     def run(chosen, state, step):
         def loss(chosen):
-            return phase.loss(trees.merge(chosen, fixed), state, BATCH, KEY, step)
+            return phase.loss(trees.merge(chosen, fixed), state, *given, step)
 
         return jax.value_and_grad(loss, has_aux=True)(chosen)
 
@@ -162,8 +163,8 @@ def test_balance_equals_the_definition():
         return l1 + 0.5 * l2 + 0.5 * pictures.gradient_loss(fake, IMAGE, 3)
 
     def everything(own):
-        none = alone.init_state()
-        return alone.phases[0].loss(own, none, BATCH, KEY, jnp.int32(0))[0]
+        given = alone.init_state(), {}, {"pictures": BATCH}, KEY, jnp.int32(0)
+        return alone.phases[0].loss(own, *given)[0]
 
     @jax.jit
     def slopes(own):
@@ -272,10 +273,12 @@ PERCEPTUAL = vqgan.Perceptual("squares", {"weight": jnp.float32(2.0)}, doubled)
 def test_the_perceptual_distance_counts_under_its_own_name():
     options = {"adversary": {}, "perceptual": {"weight": 3.0, "path": "x"}}
     system = build(PERCEPTUAL, **options)
-    state = system.init_state()
-    assert state["perceptual"] == {"weight": 2.0}
+    state, constants = system.init_state(), system.constants
+    assert constants == {"perceptual": {"weight": 2.0}} and "perceptual" not in state
     own = {k: v for k, v in initial().items() if k != "discriminator"}
-    loss, _, _, means = phase_results(system.phases[0], own, state, 0)
+    loss, _, _, means = phase_results(
+        system.phases[0], own, state, 0, constants=constants
+    )
     plain = build(adversary={})
     without, *_ = phase_results(plain.phases[0], own, plain.init_state(), 0)
     assert means["squares"] == pytest.approx(2 * means["l2"], rel=1e-5)

@@ -59,8 +59,8 @@ def constant(colour: float, latent=(1.0, 2.0)):
 def test_eval_by_hand():
     system = build(l1=2.0, l2=3.0, gradient=5.0, codebook=7.0, scales=2)
     batch = {"image": jnp.full((3, 8, 8, 3), 0.1)}
-    evaluate = jax.jit(system.eval_fns["eval"])
-    metrics = evaluate(constant(0.3), system.init_state(), batch, KEY)
+    evaluate = jax.jit(system.evaluations["eval"].metrics)
+    metrics = evaluate(constant(0.3), system.init_state(), {}, batch, KEY)
     means = {name: float(total / count) for name, (total, count) in metrics.items()}
     assert all(count == 3 for _, count in metrics.values())
     assert means["psnr"] == pytest.approx(20.0, abs=1e-3)  # 10 log10(4 / 0.2^2)
@@ -77,14 +77,14 @@ def test_the_face_counts_more_by_hand():
     """One pixel of 64 counts 3 times, where there are points."""
     options = {"eyes": 3.0, "mouth": 3.0, "brows": 3.0}
     system = build(l1=1.0, l2=0.0, gradient=0.0, codebook=0.0, face_map=options)
-    assert set(system.batch_spec) == {"image", "landmarks"}
-    assert set(build().batch_spec) == {"image"}
+    assert set(system.feeds["pictures"].spec) == {"image", "landmarks"}
+    assert set(build().feeds["pictures"].spec) == {"image"}
     # All points one: the radius is nothing, and only the pixel that holds it counts.
     points = jnp.full((3, 68, 2), 0.5 / 8).at[2].set(jnp.nan)
     image = jnp.full((3, 8, 8, 3), 0.1).at[:, 0, 0].set(0.0).at[0].set(0.1)
     batch = {"image": image, "landmarks": points}
-    evaluate = jax.jit(system.eval_fns["eval"])
-    metrics = evaluate(constant(0.1), system.init_state(), batch, KEY)
+    evaluate = jax.jit(system.evaluations["eval"].metrics)
+    metrics = evaluate(constant(0.1), system.init_state(), {}, batch, KEY)
     # Picture 0 is right. In 1 a pixel is off by 0.1 and counts 3 of 66; in 2 1 of 64.
     expected = (0.1 * 3 / 66 + 0.1 / 64) / 3
     assert metrics["l1"][0] / 3 == pytest.approx(expected, rel=1e-4)
@@ -97,7 +97,9 @@ def test_the_face_counts_more_by_hand():
 def test_psnr_sees_the_picture_as_it_is_saved():
     """Beyond white is white, and a perfect picture has 100 dB."""
     batch = {"image": jnp.ones((3, 8, 8, 3))}
-    metrics = jax.jit(build().eval_fns["eval"])(constant(1.4), {}, batch, KEY)
+    metrics = jax.jit(build().evaluations["eval"].metrics)(
+        constant(1.4), {}, {}, batch, KEY
+    )
     assert metrics["psnr"][0] / 3 == pytest.approx(100.0)
     assert metrics["l1"][0] / 3 == pytest.approx(0.4, rel=1e-4)
 
@@ -109,7 +111,9 @@ def test_usage_is_a_moving_average_and_candidates_are_latents():
     assert state["candidates"].shape == (5, 2)
     batch = {"image": jnp.zeros((3, 8, 8, 3))}
     loss = jax.jit(system.phases[0].loss)
-    _, (state, metrics) = loss(constant(0.0), state, batch, KEY, jnp.int32(0))
+    _, (state, metrics) = loss(
+        constant(0.0), state, {}, {"pictures": batch}, KEY, jnp.int32(0)
+    )
     expected = np.full(6, 0.75 * TOKENS / 6)
     expected[1] += 0.25 * TOKENS  # every token is code 1
     np.testing.assert_allclose(state["usage"], expected, rtol=1e-5)
@@ -155,7 +159,10 @@ def test_a_batch_is_learnt():
     def step(params, opt, state, number):
         (loss, (state, metrics)), grads = jax.value_and_grad(
             system.phases[0].loss, has_aux=True
-        )(params, state, batch, jax.random.fold_in(KEY, number), number)
+        )(
+            params, state, {}, {"pictures": batch}, jax.random.fold_in(KEY, number),
+            number,
+        )  # fmt: skip
         updates, opt = tx.update(grads, opt)
         return optax.apply_updates(params, updates), opt, state, loss, metrics
 

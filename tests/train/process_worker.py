@@ -63,7 +63,7 @@ def batches(start):
         time.sleep(OPTIONS.get("pause", 0.0))
         if number == OPTIONS.get("kill_at") and INDEX == OPTIONS.get("killer", INDEX):
             os.kill(os.getpid(), getattr(signal, OPTIONS.get("signal", "SIGKILL")))
-        yield batch
+        yield {"pairs": batch}
 
 
 def held_out():
@@ -80,10 +80,9 @@ def main():
     assert jax.device_count() == DEVICES and jax.process_count() == COUNT
     final = train(
         tiny.config(**OPTIONS.get("config", {})),
-        tiny.make_system(weighted=True),
+        tiny.make_system(weighted=True, held_out=held_out()),
         batches,
         WORKDIR,
-        eval_batches=held_out(),
         progress=False,
     )
     total = float(sum(np.abs(np.asarray(x.addressable_shards[0].data)).sum()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptface_jax.core.types import Phase, System
+from gptface_jax.core.types import Evaluation, Feed, Phase, System
 
 WIDTH = 16
 
@@ -41,6 +41,7 @@ def make_system(
     nan_at: int = -1,
     weighted: bool = False,
     post_update=None,
+    held_out=None,
 ) -> System:
     net, critic = Net(outputs=2), Net(outputs=1)
     spec = {
@@ -62,7 +63,8 @@ def make_system(
             (net.apply({"params": params["net"]}, batch["x"]) - batch["y"]) ** 2
         ).sum(-1)
 
-    def fit(params, state, batch, key, step):
+    def fit(params, state, constants, batches, key, step):
+        batch = batches["pairs"]
         error = errors(params, batch)
         if dropout:
             error = error * jax.random.bernoulli(key, 1 - dropout, error.shape)
@@ -77,7 +79,8 @@ def make_system(
             {"loss": (loss * count, count), "error": (total, count)},
         )
 
-    def criticise(params, state, batch, key, step):
+    def criticise(params, state, constants, batches, key, step):
+        batch = batches["pairs"]
         target = jax.lax.stop_gradient(errors(params, batch))
         guess = critic.apply({"params": params["critic"]}, batch["x"])[:, 0]
         off = jnp.abs(guess - target)
@@ -87,16 +90,16 @@ def make_system(
     if two_phases:
         phases.append(Phase("critic", "^critic/", criticise))
 
-    def evaluate(params, state, batch, key):
+    def evaluate(params, state, constants, batch, key):
         error = errors(params, batch)
         return {"loss": (error.sum(), error.size)}
 
     return System(
         name="tiny",
         init=init,
-        batch_spec=spec,
+        feeds={"pairs": Feed(spec, 16)},
         phases=tuple(phases),
-        eval_fns={"held_out": evaluate},
+        evaluations={"held_out": Evaluation(evaluate, spec, held_out)},
         init_state=lambda: {"seen": jnp.int32(0), "mean": jnp.float32(0)},
         post_update=post_update,
     )
@@ -113,7 +116,7 @@ def make_batch(index: int, size: int = 16) -> dict[str, np.ndarray]:
 def batches_fn(start: int, size: int = 16):
     index = start
     while True:
-        yield make_batch(index, size)
+        yield {"pairs": make_batch(index, size)}
         index += 1
 
 

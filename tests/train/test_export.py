@@ -34,7 +34,9 @@ def test_the_training_step_is_lowered(config, tmp_path):
         planned = program.Program(config, training.bare_system(config), mesh, rules)
         shapes, shardings = planned.create(abstract=True)
         step_fn, _ = planned.step(shardings)
-        exported = export.export(step_fn, platforms=PLATFORMS)(shapes, planned.batch())
+        exported = export.export(step_fn, platforms=PLATFORMS)(
+            shapes, planned.constants(abstract=True), planned.batches()
+        )  # fmt: skip
     assert exported.platforms == PLATFORMS
     assert "stablehlo.dot_general" in exported.mlir_module()
 
@@ -65,5 +67,7 @@ def test_the_flash_kernel_is_lowered_for_tpus(tmp_path):
         planned = program.Program(config, training.bare_system(config), mesh, rules)
         shapes, shardings = planned.create(abstract=True)
         step_fn, _ = planned.step(shardings)
-        exported = export.export(step_fn, platforms=("tpu",))(shapes, planned.batch())
+        exported = export.export(step_fn, platforms=("tpu",))(
+            shapes, planned.constants(abstract=True), planned.batches()
+        )  # fmt: skip
     assert "tpu_custom_call" in exported.mlir_module()

@@ -1,6 +1,7 @@
 """Whole runs: resume, evaluation, best and latest, stopping, bad input."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import regression_system as tiny
 
+from gptface_jax.core import types
 from gptface_jax.core.errors import UserError
 from gptface_jax.train.checkpoint import Checkpoints, restore_params
 from gptface_jax.train.loop import train
@@ -17,11 +19,12 @@ from gptface_jax.train.loop import train
 
 def run(workdir, system=None, batches=tiny.batches_fn, **changes):
     options = {
-        k: changes.pop(k)
-        for k in ("eval_batches", "extra_files", "initial_params")
-        if k in changes
+        k: changes.pop(k) for k in ("extra_files", "initial_params") if k in changes
     }
     system = system or tiny.make_system(dropout=0.3)
+    if held_out := changes.pop("eval_batches", None):
+        (name,) = system.evaluations
+        system = system.held_out(**{name: held_out})
     return train(
         tiny.config(**changes), system, batches, workdir, progress=False, **options
     )
@@ -33,7 +36,9 @@ def lines(workdir):
 
 
 def timeless(records):
-    return [{k: v for k, v in r.items() if "per_s" not in k} for r in records]
+    timed = ("seconds", "_per_s", "time/")
+    return [{k: v for k, v in r.items() if not any(t in k for t in timed)}
+            for r in records]  # fmt: skip
 
 
 def assert_bitwise_equal(a, b):
@@ -146,10 +151,11 @@ def test_best_and_latest_are_kept(tmp_path):
     system = tiny.make_system(two_phases=False)
     table = jax.numpy.asarray([3.0, 1.0, 2.0, 5.0, 4.0])
 
-    def evaluate(params, state, batch, key):
+    def evaluate(params, state, constants, batch, key):
         return {"loss": (table[state["seen"] // 32 - 1], 1)}
 
-    system = system.__class__(**{**vars(system), "eval_fns": {"given": evaluate}})
+    given = {"given": types.Evaluation(evaluate, system.feeds["pairs"].spec)}
+    system = dataclasses.replace(system, evaluations=given)
     run(
         tmp_path,
         system,
@@ -173,7 +179,8 @@ def test_evaluation_averages_by_counts(tmp_path):
     final = run(tmp_path, total_steps=2, eval_batches=batches)
     params = jax.tree.map(np.asarray, final.params)
     system = tiny.make_system()
-    pairs = [system.eval_fns["held_out"](params, {}, b, None)["loss"] for b in batches]
+    metrics = system.evaluations["held_out"].metrics
+    pairs = [metrics(params, {}, {}, b, None)["loss"] for b in batches]
     expected = sum(float(s) for s, _ in pairs) / 20
     found = [r["eval/loss"] for r in lines(tmp_path) if "eval/loss" in r]
     np.testing.assert_allclose(found, [expected], rtol=1e-5)
@@ -207,7 +214,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, number):
 
 def test_a_signal_that_also_kills_the_data_still_saves(tmp_path):
     def batches_fn(start):
-        yield from (tiny.make_batch(i) for i in range(3))
+        yield from itertools.islice(tiny.batches_fn(0), 3)
         os.kill(os.getpid(), signal.SIGINT)
         raise RuntimeError("a worker was interrupted")
 
@@ -258,11 +265,12 @@ def test_without_a_best_metric_the_latest_counts(tmp_path):
 def test_a_held_out_nan_stops_before_anything_is_saved(tmp_path):
     system = tiny.make_system(two_phases=False)
 
-    def evaluate(params, state, batch, key):
+    def evaluate(params, state, constants, batch, key):
         bad = jax.numpy.where(state["seen"] > 4 * 16, jax.numpy.nan, 1.0)
         return {"loss": (1.0, 1), "error": (bad, 1)}
 
-    system = system.__class__(**{**vars(system), "eval_fns": {"given": evaluate}})
+    given = {"given": types.Evaluation(evaluate, system.feeds["pairs"].spec)}
+    system = dataclasses.replace(system, evaluations=given)
     with pytest.raises(UserError, match=r"step 8: eval/error = nan .* step 4"):
         run(tmp_path, system, eval_batches=[tiny.make_batch(9)])
     assert os.listdir(tmp_path / "checkpoints") == ["4"]
@@ -310,19 +318,25 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_data_that_ends_early_says_so(tmp_path):
-    three = lambda start: iter([tiny.make_batch(i) for i in range(3)])  # noqa: E731
+    three = lambda start: itertools.islice(tiny.batches_fn(0), 3)  # noqa: E731
     said = "the data ended after 3 of 8 steps; give more data or lower total_steps"
     with pytest.raises(UserError, match=said):
         run(tmp_path, batches=three)
 
 
 def test_batches_are_checked_against_the_specification(tmp_path):
-    missing = lambda start: iter([{"x": np.zeros((16, 8))}])  # noqa: E731
-    with pytest.raises(UserError, match="a batch has no 'y'"):
-        run(tmp_path, batches=missing)
-    wrong = {**tiny.make_batch(0), "y": np.zeros((16, 5))}
-    with pytest.raises(UserError, match=r"'y' has examples of shape \(5,\)"):
-        run(tmp_path, batches=lambda start: iter([wrong]))
+    good = tiny.make_batch(0)
+    for batches, said in (
+        ({"pair": good}, "a step has no batch 'pairs' .did you mean 'pair'"),
+        ({"pairs": {"x": np.zeros((16, 8))}}, "a batch has no 'y'"),
+        (
+            {"pairs": {**good, "y": np.zeros((16, 5))}},
+            r"'y' has examples of shape \(5,\)",
+        ),
+        ({"pairs": tiny.make_batch(0, size=8)}, "has 8 examples .* must be 16"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run(tmp_path, batches=lambda start, given=batches: iter([given]))
 
 
 def test_a_folder_that_cannot_be_made_is_one_line():

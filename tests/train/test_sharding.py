@@ -34,9 +34,9 @@ for shape in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
     folders[name] = tempfile.mkdtemp(dir=sys.argv[1])
     mesh = dict(zip(sharding.AXES, shape))
     config = tiny.config(mesh=mesh, total_steps=4, grad_accum=2)
-    final = train(config, tiny.make_system(weighted=True), tiny.batches_fn,
-                  folders[name], progress=False,
-                  eval_batches=[tiny.make_batch(90), tiny.make_batch(91, size=4)])
+    held_out = [tiny.make_batch(90), tiny.make_batch(91, size=4)]
+    final = train(config, tiny.make_system(weighted=True, held_out=held_out),
+                  tiny.batches_fn, folders[name], progress=False)
     log = open(folders[name] + "/metrics.jsonl")
     lines = [json.loads(line) for line in log]
     losses[name] = [x.get("loss", x.get("eval/loss")) for x in lines]

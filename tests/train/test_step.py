@@ -28,7 +28,8 @@ def build(system, **options):
 
     def run(train_state, batch):
         with jax.set_mesh(mesh):
-            new, packed = step_fn(train_state, sharding.put_batch(batch, mesh))
+            batches = {"pairs": sharding.put_batch(batch, mesh)}
+            new, packed = step_fn(train_state, {}, batches)
         return new, packer.unpack(packed)
 
     return created, run
@@ -198,5 +199,7 @@ def test_a_phase_that_trains_nothing_is_an_error():
 
 
 def test_evaluation_names():
-    results = {"a": {"loss": 1, "x": 2}, "b": {"x": 3}}
-    assert step.eval_names(results) == {"eval/loss": 1, "eval/a/x": 2, "eval/b/x": 3}
+    assert step.eval_names({"a": ["loss", "x"], "b": ["x"]}) == {
+        "a": {"loss": "eval/loss", "x": "eval/a/x"},
+        "b": {"x": "eval/b/x"},
+    }

@@ -22,10 +22,9 @@ STILL = {"peak_lr": 0.0, "start_lr": 0.0, "end_lr": 0.0, "weight_decay": 0.0}
 def run(workdir, samples=None, **changes):
     return train(
         tiny.config(**changes),
-        tiny.make_system(),
+        tiny.make_system(held_out=HELD_OUT),
         tiny.batches_fn,
         workdir,
-        eval_batches=HELD_OUT,
         samples=samples,
         progress=False,
     )

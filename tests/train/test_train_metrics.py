@@ -2,10 +2,8 @@
 
 import json
 import time
-import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,20 +63,25 @@ def test_a_full_disk_while_logging_is_one_line(tmp_path):
         log.write({"step": 1})
 
 
-def spec(**shapes):
-    return types.SimpleNamespace(
-        batch_spec={k: jax.ShapeDtypeStruct(s, jnp.int32) for k, s in shapes.items()}
-    )
+def test_lines_that_are_taken_again_tell_what_they_cost(tmp_path):
+    log = metrics.JsonLines(tmp_path / "metrics.jsonl", 0)
+    assert log.lost == 0.0
+    for step in (1, 2, 3, 4):
+        log.write({"step": step, "seconds": 1.5})
+    assert log.cut(2) == 3.0
+    log.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_throughput_units():
-    assert metrics.throughput(spec(image=(8, 8, 3))) == ("images", 1)
-    ids = spec(image_ids=(64,), text_ids=(32,), negative_ids=(32,))
-    assert metrics.throughput(ids) == ("tokens", 96)
-    assert metrics.throughput(spec(tokens=(10,), other_ids=(3,))) == ("tokens", 10)
-    assert metrics.throughput(spec(x=(3,))) == ("examples", 1)
-    ids.tokens_per_example = 98
-    assert metrics.throughput(ids) == ("tokens", 98)
+def test_waiting_counts_only_while_the_device_is_idle():
+    def slow():
+        for i in range(2):
+            time.sleep(0.1)
+            yield i
+
+    assert Prefetch(slow(), lambda x: x).wait(lambda: False) == (0, 0.0)
+    value, waited = Prefetch(slow(), lambda x: x).wait(lambda: True)
+    assert value == 0 and 0.02 < waited < 5
 
 
 def test_clock_leaves_out_the_first_step_and_pauses(monkeypatch):

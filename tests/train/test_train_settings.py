@@ -21,9 +21,10 @@ def test_reads_its_own_keys_from_a_config_dict():
     [
         ({"log_evry": 3}, "did you mean 'log_every'"),
         ({"mesh": {"fdsp": 2}}, "did you mean 'fsdp'"),
-        ({"batch_size": "many"}, "expected int"),
+        ({"batch_sise": 8}, "did you mean 'batch_size'"),
+        ({"keep": "many"}, "expected int"),
         ({"total_steps": 0}, "total_steps"),
-        ({"batch_size": 6, "grad_accum": 4}, "grad_accum"),
+        ({"grad_accum": 0}, "grad_accum"),
         ({"best_mode": "least"}, "'min' or 'max'"),
         ({"ema_decay": 1.0}, "ema_decay"),
     ],
@@ -63,3 +64,5 @@ def test_first_difference():
         saved, {**same, "seed": 1}
     )
     assert settings.first_difference({**saved, "mesh": {"data": 8}}, saved) is None
+    free = ("model.width",)  # what a system says
+    assert settings.first_difference(saved, other, resumable=free) is None

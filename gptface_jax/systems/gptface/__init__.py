@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
-from gptface_jax.core.types import Phase, System
+from gptface_jax.core.types import Evaluation, Feed, Phase, System
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import objective as gptface_objective
 
@@ -51,7 +51,7 @@ def make_system(
 
     Args:
       config: mapping with `model` (GPTFaceConfig), `objective`
-        (ObjectiveConfig) and `total_steps`.
+        (ObjectiveConfig), `batch_size` and `total_steps`.
       codebook: float [K,C] of the tokenizer, to start the code embeddings from;
         None starts them at random, as the paper does.
       attributes: of the matching probe in held-out batches.
@@ -84,25 +84,21 @@ def make_system(
     def ids(length):
         return jax.ShapeDtypeStruct((length,), jnp.int32)
 
+    spec = {
+        "image_ids": ids(layout.num_image_tokens),
+        "text_ids": ids(layout.max_text_tokens),
+        "negative_ids": ids(layout.max_text_tokens),
+        "word_ids": ids(layout.max_text_tokens),
+    }
+    loss = gptface_objective.make_loss(module, objective, config["total_steps"])
+    metrics = gptface_objective.make_eval(module, objective, attributes=attributes)
+    units = layout.num_image_tokens + layout.max_text_tokens
     return System(
         name="gptface",
         init=init,
-        batch_spec={
-            "image_ids": ids(layout.num_image_tokens),
-            "text_ids": ids(layout.max_text_tokens),
-            "negative_ids": ids(layout.max_text_tokens),
-            "word_ids": ids(layout.max_text_tokens),
-        },
-        phases=(
-            Phase(
-                "",
-                ".*",
-                gptface_objective.make_loss(module, objective, config["total_steps"]),
-            ),
-        ),
-        eval_fns={
-            "eval": gptface_objective.make_eval(
-                module, objective, attributes=tuple(attributes)
-            )
-        },
+        feeds={"pairs": Feed(spec, config["batch_size"], units)},
+        phases=(Phase("", ".*", loss),),
+        evaluations={"eval": Evaluation(metrics, spec)},
+        unit="tokens",
+        resumable=("data.tokenizer", "model.layout.multiple_of"),
     )

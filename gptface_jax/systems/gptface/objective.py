@@ -363,7 +363,10 @@ def make_loss(
     masking_start = joint_start + objective.matching_alone * total_steps
     alignment_end = objective.alignment_until * total_steps
 
-    def loss_fn(params, state, batch, key, step):
+    def loss_fn(params, state, constants, batches, key, step):
+        del constants
+        batch = batches["pairs"]
+
         def joint(params):
             size = batch["image_ids"].shape[0] * (2 if objective.paired else 1)
             ratios = image_ratios(objective, size, step, total_steps, key)
@@ -513,8 +516,8 @@ def make_eval(
     is_image = jnp.arange(config.layout.length) < config.layout.sep_index
     told, hidden = gptface_model.MATCHED, gptface_model.UNKNOWN
 
-    def eval_fn(params, state, batch, key):
-        del state
+    def eval_fn(params, state, constants, batch, key):
+        del state, constants
         variables = {"params": params}
         size = batch["image_ids"].shape[0]
         corrupted = corrupt(config, true_pairs, batch, jnp.full((size,), 0.4), key)

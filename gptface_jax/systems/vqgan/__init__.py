@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
-from gptface_jax.core.types import Phase, System
+from gptface_jax.core.types import Evaluation, Feed, Phase, System
 from gptface_jax.nn import vqgan as nn_vqgan
 from gptface_jax.ops import pictures, quantize
 from gptface_jax.ops.face_map import face_map
@@ -62,8 +62,6 @@ class _Trainer:
             "usage": jnp.full((model.codebook_size,), usage),
             "candidates": jnp.zeros((self.num_candidates, model.embed_dim)),
         }
-        if self.perceptual:
-            state["perceptual"] = jax.tree.map(jnp.asarray, self.perceptual.params)
         if self.adversary:
             state["adversary"] = self.adversary.init_state()
         return state
@@ -85,7 +83,7 @@ class _Trainer:
         (reconstruction, aux), kept = result
         return reconstruction, aux, kept["intermediates"]["decoder"]["last"][0]
 
-    def compare(self, state, batch):
+    def compare(self, constants, batch):
         """reconstruction -> (loss, parts), for `picture_losses`."""
         image, counts = batch["image"], None
         if options := self.objective.face_map:
@@ -97,7 +95,7 @@ class _Trainer:
             return picture_losses(
                 self.objective,
                 self.perceptual,
-                state.get("perceptual"),
+                constants.get("perceptual"),
                 reconstruction,
                 image,
                 counts,
@@ -133,12 +131,13 @@ class _Trainer:
             )
         return sum(getattr(objective, k) * v for k, v in parts.items()), parts
 
-    def generator_loss(self, params, state, batch, key, step):
-        image, adversary = batch["image"], self.adversary
+    def generator_loss(self, params, state, constants, batches, key, step):
+        batch, adversary = batches["pictures"], self.adversary
+        image = batch["image"]
         reconstruction, aux, last = self.reconstruct(
             params, image, key, sow=adversary is not None
         )
-        compare = self.compare(state, batch)
+        compare = self.compare(constants, batch)
         if adversary is None:
             loss, parts = compare(reconstruction)
         else:
@@ -175,9 +174,9 @@ class _Trainer:
         }
         return {**state, "usage": usage, "candidates": candidates}, metrics
 
-    def discriminator_loss(self, params, state, batch, key, step):
-        del key
-        image = batch["image"]
+    def discriminator_loss(self, params, state, constants, batches, key, step):
+        del constants, key
+        image = batches["pictures"]["image"]
 
         def reconstruct():
             return jax.lax.stop_gradient(self.reconstruct(params, image)[0])
@@ -206,11 +205,11 @@ class _Trainer:
         usage = jnp.where(due & dead, mean, state["usage"])
         return {**params, "codebook": codebook}, {**state, "usage": usage}
 
-    def eval_fn(self, params, state, batch, key):
-        del key
+    def metrics(self, params, state, constants, batch, key):
+        del state, key
         image = batch["image"]
         reconstruction, aux, _ = self.reconstruct(params, image)
-        loss, parts = self.compare(state, batch)(reconstruction)
+        loss, parts = self.compare(constants, batch)(reconstruction)
         more, code_parts = self.code_losses(params, aux)
         quality = jnp.mean(pictures.psnr(reconstruction, image))
         parts |= code_parts | {"psnr": quality, "loss": loss + more}
@@ -263,10 +262,12 @@ def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None)
     return System(
         name="vqgan",
         init=trainer.init,
-        batch_spec=spec,
+        feeds={"pictures": Feed(spec, config["batch_size"])},
         phases=phases,
-        eval_fns={"eval": trainer.eval_fn},
+        evaluations={"eval": Evaluation(trainer.metrics, spec)},
+        constants={"perceptual": perceptual.params} if perceptual else {},
         init_state=trainer.init_state,
         post_update=trainer.post_update if objective.revive_every else None,
         alarm=trainer.adversary.alarm if trainer.adversary else None,
+        unit="images",
     )
