@@ -27,7 +27,7 @@ from flax import linen as nn
 from sizes import SIZES
 from tables import aligned
 
-from gptface_jax.core import trees
+from gptface_jax.core import files, trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface import model as gptface_model
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     print(aligned(rows))
     if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        files.write_text(options.json, json.dumps(record, indent=2) + "\n")
 
 
 def by_picture(ours: Ours, mode: str, options: argparse.Namespace) -> float:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
 import time
 
 import numpy as np
@@ -24,6 +23,7 @@ import tables
 import tqdm
 from PIL import Image
 
+from gptface_jax.core import files
 from gptface_jax.data import image, sources, synthetic
 from gptface_jax.data.geometry import Similarity
 from gptface_jax.pipelines import faces
@@ -264,7 +264,7 @@ def main() -> None:
         figures[part] = PARTS[part](options.data, options.limit)
         print(tables.aligned(figures[part]), flush=True)
         if options.out:
-            pathlib.Path(options.out).write_text(json.dumps(figures, indent=1) + "\n")
+            files.write_text(options.out, json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

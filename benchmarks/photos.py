@@ -6,7 +6,18 @@ import argparse
 
 import numpy as np
 
+from gptface_jax.apps import pictures
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, sources
+
+
+def picture(path: str) -> str:
+    """The path, if its ending is a picture's: type of an argument."""
+    try:
+        pictures.check(path)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
 
 
 def parser(about: str, limit: int = 200) -> argparse.ArgumentParser:
@@ -19,7 +30,7 @@ def parser(about: str, limit: int = 200) -> argparse.ArgumentParser:
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--model", default="demo")
     found.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
-    found.add_argument("--sheet", help="picture of the first examples")
+    found.add_argument("--sheet", type=picture, help="picture of the first examples")
     return found
 
 

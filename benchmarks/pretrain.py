@@ -31,7 +31,7 @@ import timing
 from sizes import SIZES
 from tables import aligned
 
-from gptface_jax.core import trees
+from gptface_jax.core import files, trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.systems import gptface
 from gptface_jax.systems.gptface import model as gptface_model
@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
         ours = Ours(model, facts["batch"], options.dtype, options.remat, where)
         record = facts | compare(ours, options)
     if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        files.write_text(options.json, json.dumps(record, indent=2) + "\n")
 
 
 def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:

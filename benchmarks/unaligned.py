@@ -19,14 +19,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
 
 import numpy as np
 import tables
 import tqdm
+from photos import picture
 
 import gptface_jax
 from gptface_jax.apps import evaluation, networks, pictures
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, image, sources
 from gptface_jax.data.geometry import Similarity
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0, help="of the first edit")
     parser.add_argument("--moves", nargs="+", choices=tuple(MOVES), default=list(MOVES))
-    parser.add_argument("--sheet", help="the edits of the first move as a picture")
+    parser.add_argument("--sheet", type=picture, help="edits of the first move, shown")
     parser.add_argument("--out", help="the figures as JSON")
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
@@ -139,7 +140,7 @@ def main() -> None:
             rows.append([name, arm, *figures, f"{rates.p_value:.0e}"])
             print("  ".join(rows[-1]), flush=True)
             if options.out:
-                pathlib.Path(options.out).write_text(json.dumps(rows, indent=1) + "\n")
+                files.write_text(options.out, json.dumps(rows, indent=1) + "\n")
     print(tables.aligned(rows))
     if options.sheet:
         columns = [photos, *shown]

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 
+from gptface_jax.core import files
 from gptface_jax.nn.vqgan import VQGANConfig
 
 try:
@@ -227,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
         record["shares"] = where_time_goes(ours, jnp.asarray(image), options)
         print(share_table(record["shares"]))
     if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        files.write_text(options.json, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,12 @@ def load(source: str = "demo", **options):
 
     See `gptface_jax.apps.api.load` for the options.
     """
-    from gptface_jax.apps import api
+    from gptface_jax.core import compiled
 
-    return api.load(source, **options)
+    with compiled.tracing():  # importing makes as many objects
+        from gptface_jax.apps import api
+
+        return api.load(source, **options)
 
 
 __all__ = ["__version__", "load"]

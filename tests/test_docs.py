@@ -135,7 +135,9 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
                 if not any(w.startswith(f"--config.data.{part}=") for w in command):
                     words.append(f"--config.data.{part}={tokens}")
             words += _TINY_CACHE
-    elif command[0] in ("tokenize", "reconstruct", "evaluate"):
+    elif command[0] in ("tokenize", "reconstruct", "evaluate") or (
+        "--measure" in command
+    ):
         words += ["--quiet", "--limit", "200" if "expressions" in command else "12"]
         if "probe" in command:
             words += ["--seeds", "0", "--epochs", "1"]

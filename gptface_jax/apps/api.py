@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -251,12 +252,14 @@ def _at_once(steps: Callable[..., Steps]) -> Callable[..., Edit]:
     def method(model: Model, *args, **kwargs) -> Edit:
         work = chained(model, *args, **kwargs)
         answer = None
-        while True:
-            try:
-                request = work.send(answer)
-            except StopIteration as end:
-                return end.value
-            answer = model.editor.answer([request])[0]
+        seen = model.editor.has_answered
+        with contextlib.nullcontext() if seen else compiled.tracing():
+            while True:
+                try:
+                    request = work.send(answer)
+                except StopIteration as end:
+                    return end.value
+                answer = model.editor.answer([request])[0]
 
     method.steps = chained
     method.__signature__ = signature.replace(return_annotation=Edit)

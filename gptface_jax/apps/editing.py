@@ -150,6 +150,7 @@ class Editor:
         )
         score = functools.partial(gptface_decode.itm_log_prob, gptface.module)
         self._score = jax.jit(score)
+        self.has_answered = False
         self._at_once = at_once(_memory(devices[0]), gptface.config) * len(devices)
 
     def on(self, devices: Sequence[jax.Device]) -> Editor:
@@ -262,6 +263,7 @@ class Editor:
             samples=first.samples,
             grow=[r.grow for r in padded],
         )
+        self.has_answered = True
         return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(count)]
 
     def sample(

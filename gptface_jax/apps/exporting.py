@@ -17,7 +17,7 @@ from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.interop import directory, taming
+from gptface_jax.interop import directory, state_dict, taming
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.pipelines import framing
 
@@ -277,8 +277,10 @@ def export_taming(
       {"vqgan": parameters in millions}.
 
     Raises:
-      UserError: a network that taming cannot build, or files that exist.
+      UserError: a network that taming cannot build, files that exist, or another
+        ending.
     """
+    state_dict.check(out)
     vqgan = networks.open_network(tokenizer, "vqgan", step)
     taming.save(out, vqgan.config, vqgan.params)
     return {"vqgan": trees.count(vqgan.params) / 1e6}

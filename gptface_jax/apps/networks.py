@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gptface_jax import __version__
 from gptface_jax.core.config import changes, from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.interop import directory
@@ -171,16 +173,22 @@ def open_network(
         if name not in meta:
             raise UserError(f"model directory '{path}' holds no network '{name}'")
         values, prefix = meta[name], f"{name}."
-    try:
-        config = from_mapping(kind.config, values, prefix)
-        shapes = expected_shapes(name, config)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"'{path}' has a config of '{name}' that makes no sense: {error}; train "
-            "or export it again"
-        ) from None
-    if not is_run(root):
-        params = directory.read_network(root, name, shapes)
+
+    def sensible(make, *arguments):
+        try:
+            return make(*arguments)
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"'{path}' has a config of '{name}' that makes no sense: {error}; "
+                "train or export it again"
+            ) from None
+
+    config = sensible(from_mapping, kind.config, values, prefix)
+    shapes = functools.partial(sensible, expected_shapes, name, config)
+    if is_run(root):
+        shapes()
+    else:
+        params = directory.read_network(root, name, shapes, __version__)
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
     digest = directory.digest(params, changes(config))
     return Network(kind.module(config), params, digest, meta)

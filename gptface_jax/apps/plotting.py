@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError, nearest
 
 LOG = "metrics.jsonl"
@@ -139,9 +140,7 @@ def plot(
         lines.values(), lines, loc="outside upper center", ncols=4, fontsize=8,
         title=title, title_fontsize=8,
     )  # fmt: skip
-    pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    _save(figure, out)
     return chosen
 
 
@@ -177,8 +176,30 @@ def plot_fractions(
         axis.set_xlabel("labels used, %")
         axis.set_title(metric.replace("_", " "), fontsize=10)
     figure.legend(names, loc="outside upper center", ncols=len(names), fontsize=8)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    _save(figure, out)
+
+
+def check(path: str | os.PathLike) -> str:
+    """The format that a plot's ending asks for; without one it is a PNG.
+
+    Raises:
+      UserError: matplotlib is missing, or does not write such a file.
+    """
+    kinds = _pyplot().Figure().canvas.get_supported_filetypes()
+    kind = os.path.splitext(path)[1].lower().removeprefix(".") or "png"
+    if kind not in kinds:
+        raise UserError(
+            f"'{os.fspath(path)}' ends in '.{kind}'; a plot is a .png, .svg, .pdf or "
+            "one of " + ", ".join(f".{name}" for name in sorted(kinds))
+        )
+    return kind
+
+
+def _save(figure: Any, out: str | os.PathLike) -> None:
+    """Writes a plot, complete or not at all; its folder is made."""
+    with files.replacing(out) as partial:
+        figure.savefig(partial, format=check(out), dpi=110)
+    _pyplot().close(figure)
 
 
 def _pyplot():
@@ -235,8 +256,7 @@ def rates(rows: Sequence[Mapping[str, Any]], out: str | os.PathLike) -> None:
         "(dotted); forward passes in brackets",
         fontsize=8,
     )
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    _save(figure, out)
 
 
 def hidden_codes(
@@ -264,5 +284,4 @@ def hidden_codes(
     axes[0].set_ylabel("nats a hidden code")
     names = labels(list(figures))
     figure.legend(names, loc="outside upper center", ncols=len(names), fontsize=8)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    _save(figure, out)

@@ -244,9 +244,11 @@ def reconstruct(
       Folder's name of each tokenizer -> figures of `evaluate.reconstruction`.
 
     Raises:
-      UserError: a resolution that a tokenizer cannot have, or pictures, tokenizers or
-        weights that cannot be read.
+      UserError: a resolution that a tokenizer cannot have, pictures, tokenizers or
+        weights that cannot be read, or an ending of `out` that is no picture format.
     """
+    if out:
+        pictures.check(out)
     source = sources.open_source(spec, tell=True)
     picks = [
         transforms.decode_picture(source[i]) for i in range(min(shown, len(source)))

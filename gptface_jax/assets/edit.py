@@ -4,7 +4,8 @@ pip install jax numpy pillow safetensors tokenizers flatbuffers
 python edit.py --image photo.jpg --mask mask.png --text "a smiling woman" --out new.png
 
 The mask is a picture, white = may change. The program sees the photo's central square.
-How the picture was made is in its metadata and in new.json beside it.
+How the picture was made is in its metadata and in new.json beside it. Transparency,
+camera and date of the photo are not kept, as `gptface edit` keeps them.
 
 Exported programs load for six months of JAX releases only: config.json says under
 "program", "made_with" which versions made this one. When a newer JAX refuses it,
@@ -15,6 +16,7 @@ import argparse
 import datetime
 import json
 import pathlib
+import tempfile
 
 import jax
 import numpy as np
@@ -83,6 +85,30 @@ class Editor:
         return jax.device_get(self.run(self.weights, images, masks, text_ids, seeds))
 
 
+def read_mask(path, size):
+    """The mask as a grey picture of the photo's size; ValueError where it is none."""
+    mask = Image.open(path)
+    levels = np.asarray(mask.convert("L"))
+    if mask.has_transparency_data or ((levels >= 32) & (levels < 224)).mean() > 0.25:
+        raise ValueError(
+            f"--mask {path} is transparent or of many tones; paint what may change in "
+            "white on black"
+        )
+    if levels.max() < 128:
+        raise ValueError(f"--mask {path} marks nothing; white (255) may change")
+    return mask.convert("L").resize(size)
+
+
+def save_together(out, sidecar, photo, info, details):
+    """Both files, or none of them; the picture is there last."""
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=out.parent) as room:
+        room = pathlib.Path(room)
+        (room / sidecar.name).write_text(json.dumps(details, indent=2) + "\n")
+        photo.save(room / out.name, pnginfo=info)
+        for path in (sidecar, out):
+            (room / path.name).rename(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("image", "mask", "out"):
@@ -97,10 +123,14 @@ def main():
     for taken in (out, sidecar):
         if taken.exists():
             parser.error(f"{taken} exists; write to another name")
+    try:  # before the program is loaded
+        photo = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
+        mask = read_mask(options.mask, photo.size)
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     editor = Editor()
     count, size = editor.about["batch_size"], editor.about["size"]
-    photo = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
-    mask = Image.open(options.mask).convert("L").resize(photo.size)
     side = min(photo.size)
     x, y = (photo.width - side) // 2, (photo.height - side) // 2
     box = (x, y, x + side, y + side)
@@ -130,8 +160,7 @@ def main():
     info.add_text("gptface_jax", json.dumps(details))
     info.add_text("Comment", "Edited by a generative model (gptface_jax)")
     info.add_itxt("XML:com.adobe.xmp", XMP)
-    sidecar.write_text(json.dumps(details, indent=2) + "\n")
-    photo.save(out, pnginfo=info)
+    save_together(out, sidecar, photo, info, details)
     print(f"p(text matches) {np.exp(found['final_log_prob'][0]):.3f} -> {options.out}")
 
 

@@ -25,7 +25,7 @@ import sys
 import types
 from typing import Any
 
-from gptface_jax.cli import _photo, _probe, _source, _tagging
+from gptface_jax.cli import _photo, _probe, _source, _tagging, _written
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError, nearest
 
@@ -107,6 +107,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    _written.check_file("--out", options.out)
     if options.what in _TABLES:
         return _TABLES[options.what].run(options)
     from gptface_jax.apps import evaluation

@@ -17,7 +17,7 @@ import argparse
 import json
 import pathlib
 
-from gptface_jax.cli import _photo, _source
+from gptface_jax.cli import _photo, _source, _written
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    _written.check_file("--out", options.out)
     if options.measure:
         return _measure(options)
     if options.image is None or options.images is not None:

@@ -11,8 +11,8 @@ import types
 from collections.abc import Sequence
 
 from gptface_jax import __version__
-from gptface_jax.cli import _pipes
-from gptface_jax.core import compiled, files
+from gptface_jax.cli import _pipes, _written
+from gptface_jax.core import compiled
 from gptface_jax.core.config import split_overrides
 from gptface_jax.core.errors import UserError
 
@@ -64,10 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Options that name a file or folder to write, looked at before any work is done.
-_WRITTEN = ("out", "json", "sheet", "plot", "workdir")
-
-
 def verb_module(verb: str) -> types.ModuleType:
     """gptface_jax.cli.<verb>, or <verb>_ where Python has that word itself."""
     name = f"{verb}_" if keyword.iskeyword(verb) else verb
@@ -108,9 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: types.ModuleType, options, known: argparse.Namespace) -> int:
     try:
-        for name in _WRITTEN:
-            if isinstance(path := getattr(options, name, None), str):
-                files.check_place(path)
+        _written.check(options)
         with _pipes.as_files(options):
             verb.run(options)
     except UserError as error:

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps import plotting
 
+    plotting.check(options.out)
     if options.smooth < 1:
         raise UserError(f"--smooth is {options.smooth}; use 1 or more")
     found = {}

@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -145,13 +145,21 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     return config
 
 
-def read_network(folder: str | os.PathLike, name: str, expected: Any) -> dict[str, Any]:
+def read_network(
+    folder: str | os.PathLike,
+    name: str,
+    expected: Callable[[], Any],
+    version: str = "",
+) -> dict[str, Any]:
     """Weights of one network as float32.
 
     Args:
       folder: the model directory.
       name: "vqgan", "gptface", ...
-      expected: tree of shapes (`jax.eval_shape` of the initialiser).
+      expected: gives the tree of shapes (`jax.eval_shape` of the initialiser). That
+        takes half a second, and is left out where this `version` has written the very
+        weights for the very config.
+      version: of the library.
 
     Raises:
       UserError: a missing or damaged file, weights of another model, or others
@@ -166,7 +174,18 @@ def read_network(folder: str | os.PathLike, name: str, expected: Any) -> dict[st
         flat = load_file(path)
     except Exception as error:
         raise UserError(f"'{path}' is damaged ({error}); get it again") from None
-    wanted = trees.flatten(expected)
+    config = read_config(folder)
+    found = digest(flat, config[name])
+    ours = config.get("library_version") == version
+    if not (ours and config.get("digests", {}).get(name) == found):
+        _check_shapes(flat, trees.flatten(expected()), path)
+        _check_digest(config, name, found, path)
+    return trees.unflatten({k: v.astype(np.float32) for k, v in flat.items()})
+
+
+def _check_shapes(
+    flat: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Path
+) -> None:
     odd = sorted(set(wanted) ^ set(flat))
     if odd:
         where = "lacks" if odd[0] in wanted else "has the unknown"
@@ -180,9 +199,6 @@ def read_network(folder: str | os.PathLike, name: str, expected: Any) -> dict[st
                 f"'{path}': weight '{key}' is {list(flat[key].shape)}, config.json "
                 f"asks for {list(leaf.shape)}; it belongs to another model"
             )
-    config = read_config(folder)
-    _check_digest(config, name, digest(flat, config[name]), path)
-    return trees.unflatten({k: v.astype(np.float32) for k, v in flat.items()})
 
 
 def read_vocab(folder: str | os.PathLike) -> str:

@@ -68,16 +68,25 @@ def write(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> None:
     Raises:
       UserError: another suffix than `SUFFIXES`.
     """
-    suffix = pathlib.Path(path).suffix
-    if suffix not in SUFFIXES:
-        raise UserError(f"'{path}' should end in one of {', '.join(SUFFIXES)}")
-    if suffix == ".safetensors":
+    if check(path) == ".safetensors":
         from safetensors.numpy import save
 
         contiguous = {k: np.asarray(v, order="C") for k, v in state.items()}
         pathlib.Path(path).write_bytes(save(contiguous, {"format": "pt"}))
     else:
         torch_writer.save_state_dict(path, state)
+
+
+def check(path: str | os.PathLike) -> str:
+    """The suffix of a file to write.
+
+    Raises:
+      UserError: another one than `SUFFIXES`.
+    """
+    suffix = pathlib.Path(path).suffix
+    if suffix not in SUFFIXES:
+        raise UserError(f"'{path}' should end in one of {', '.join(SUFFIXES)}")
+    return suffix
 
 
 def as_float32(array: np.ndarray, name: str) -> np.ndarray:

@@ -30,9 +30,11 @@ def test_it_is_small_and_documented(demo):
         assert said in demo.card, said
     log = (folder / "training_log.jsonl").read_text().splitlines()
     assert {json.loads(line)["run"] for line in log} == {"vqgan", "decoder", "gptface"}
+    # Of this version, so that it opens without tracing what its weights should be.
+    config = json.loads((folder / "config.json").read_text())
+    assert config["library_version"] == gptface_jax.__version__
     again = networks.open_network("demo", "vqgan")  # by name, as `tokenize` does
     assert again.digest == demo.editor.vqgan.network.digest
-    config = json.loads((folder / "config.json").read_text())
     assert config["training"]["gptface"]["total_steps"] > 1000
 
 

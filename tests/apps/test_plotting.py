@@ -65,6 +65,16 @@ def test_the_command_draws_and_prints(runs, tmp_path, gptface_command, capsys):
     assert gptface_command("plot", runs[0], "--smooth", "0") == 2
 
 
+def test_plots_are_of_known_kinds_and_their_folder_is_made(tmp_path):
+    assert plotting.check("a/curves") == "png" and plotting.check("a.SVG") == "svg"
+    with pytest.raises(UserError, match="'a.bmp' ends in '.bmp'; a plot is a .png"):
+        plotting.check("a.bmp")
+    figures = {"runs/a": {"span_15": 2.0, "random_15": 1.0}}
+    plotting.hidden_codes(figures, tmp_path / "new" / "m.svg")
+    assert (tmp_path / "new" / "m.svg").read_text().startswith("<?xml")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["m.svg"]
+
+
 def test_hidden_codes_have_a_line_a_run(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 

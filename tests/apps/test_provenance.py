@@ -209,6 +209,43 @@ def test_every_verb_looks_where_it_writes_first(
     assert "Not a directory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "edits", "--sheet", "a.tiff"),
+        ("evaluate", "tagging", "--images", "x", "--sheet", "a.bmp"),
+        ("evaluate", "masked", "--run", "x", "--plot", "a.bmp"),
+        ("evaluate", "probe", "--images", "x", "--plot", "a.bmp"),
+        ("plot", "x", "--out", "a.bmp"),
+        ("reconstruct", "--images", "x", "--tokenizer", "x", "--out", "a.bmp"),
+        ("export", "--format", "taming", "--tokenizer", "x", "--out", "a.npz"),
+        ("sample", "--out", "a.gif"),
+        ("edit", "--image", "x", "--text", "x", "--propose", "--out", "a.gif"),
+        ("faces", "--image", "x", "--out", "a.gif"),
+    ],
+)
+def test_endings_are_refused_before_anything_is_read(command, gptface_command, capsys):
+    """What is read is not there, and would be told if it were looked for."""
+    assert gptface_command(*command) == 2
+    said = capsys.readouterr().err
+    assert f"'{command[-1]}'" in said and "end" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "matching", "--out"),
+        ("evaluate", "judge", "--judge", "x", "--out"),
+        ("reconstruct", "--images", "x", "--tokenizer", "x", "--json"),
+        ("faces", "--measure", "--images", "x", "--out"),
+        ("tag", "--image", "x", "--json"),
+    ],
+)
+def test_a_folder_is_no_file_to_write(command, tmp_path, gptface_command, capsys):
+    assert gptface_command(*command, tmp_path) == 2
+    assert f"is the folder '{tmp_path}'" in capsys.readouterr().err
+
+
 def test_a_sidecar_belongs_to_one_file(tmp_path):
     picture = np.zeros((4, 4, 3), np.uint8)
     details = {"edited": True, "software": "x", "text": "a"}

@@ -170,6 +170,31 @@ def test_changes_of_masks_that_make_no_sense(model, colours):
         model.inpaint(colours, region="span:0.4", invert_mask=True)
 
 
+@pytest.mark.parametrize("verb", ["edit", "inpaint", "restore"])
+def test_jobs_check_the_types_of_changes(verb, tmp_path):
+    def job(change):
+        line = {"id": "a", "image": "a.png", "text": "x"}
+        if verb != "edit":
+            del line["text"]
+        (tmp_path / "jobs.jsonl").write_text(json.dumps({**line, **change}))
+        return batch.read_jobs(tmp_path / "jobs.jsonl", verb)[0]
+
+    for change, said in (
+        ({"invert_mask": "yes"}, "invert_mask is 'yes'; give true or false"),
+        ({"invert_mask": 1}, "invert_mask is 1; give true or false"),
+        ({"mask_grow": "3"}, "mask_grow is '3'; give a whole number"),
+        ({"mask_shrink": 1.5}, "mask_shrink is 1.5; give a whole number"),
+        ({"mask_grow": True}, "mask_grow is True; give a whole number"),
+        ({"mask_shrink": [1]}, "mask_shrink is [1]; give a whole number"),
+        ({"mask_grown": 3}, "'mask_grown' is no option"),
+    ):
+        assert said in job(change).error
+    none = {"invert_mask": None, "mask_grow": float("nan"), "mask_shrink": 4.0}
+    found = job(none)
+    assert found.error == "" and found.values["mask_shrink"] == 4
+    assert not {"invert_mask", "mask_grow"} & set(found.values)
+
+
 def test_the_command_line_knows_the_flags(monkeypatch, colours, tmp_path):
     Image.fromarray(colours).save(tmp_path / "a.png")
     told = {}

@@ -15,6 +15,7 @@ from PIL import Image
 import gptface_jax
 from gptface_jax.apps import provenance
 from gptface_jax.apps.web import faces, server
+from gptface_jax.data import image as images
 from gptface_jax.data import synthetic
 
 pytest.importorskip("gradio")
@@ -100,7 +101,9 @@ def page(request, browser, address):
 
 
 def upload(page, where, path):
-    page.set_input_files(f"{where} input[type=file]", path)
+    """Uploads, and waits until the page knows the file."""
+    choose = f"{where} input[type=file]", path
+    answered(page, lambda: page.set_input_files(*choose))
 
 
 def painted(page):
@@ -317,7 +320,8 @@ def test_several_photos_come_back_as_a_zip(page, face, tmp_path):
     words = tmp_path / "words.png"
     words.write_text("no picture")
     open_tab(page, "Several photos")
-    upload(page, "#photos", [face, words])
+    # Nothing is asked of the server but to take them.
+    page.set_input_files("#photos input[type=file]", [face, words])
     page.fill("#text-of-all textarea, #text-of-all input", "a man")
     page.click("#all")
     page.locator("#zip a[download]").wait_for()
@@ -325,3 +329,22 @@ def test_several_photos_come_back_as_a_zip(page, face, tmp_path):
         report = json.loads(archive.read("report.json"))
     assert [line["file"] for line in report] == ["me.png", "words.png"]
     page.locator("#report >> text=not a picture").last.wait_for()
+
+
+def test_marks_are_inverted_grown_and_shrunk(page, face):
+    def press(name):
+        answered(page, page.get_by_role("button", name=name, exact=True).click)
+        return mask_of(page)
+
+    upload(page, "#photo", face)
+    choose_region(page, "mouth")
+    mask = mask_of(page)
+    wider = press("Grow")
+    np.testing.assert_array_equal(wider, images.grown(mask, 8))
+    np.testing.assert_array_equal(press("Invert"), ~wider)
+    page.get_by_label("Pixels of the photo").fill("3")
+    page.keyboard.press("Tab")
+    np.testing.assert_array_equal(press("Grow"), images.grown(~wider, 3))
+    # The region's name no longer says what is marked.
+    assert page.locator("#region input").input_value() == ""
+    np.testing.assert_array_equal(press("Shrink"), ~wider)

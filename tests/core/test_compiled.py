@@ -1,5 +1,6 @@
 """Compiled programs are kept, and a user's own settings count."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -70,3 +71,21 @@ def test_a_process_that_uses_jax_already(tmp_path, own, env, kept):
     assert written == ({kept} if kept == "gptface_jax" else set())
     if kept:
         assert done.stdout.strip() == str(tmp_path / kept)
+
+
+def test_the_collector_rests_while_networks_are_traced():
+    assert gc.isenabled()
+    with pytest.raises(KeyError), compiled.tracing():
+        assert not gc.isenabled()
+        with compiled.tracing():  # or in another thread
+            pass
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
+    gc.disable()  # as a user may wish
+    try:
+        with compiled.tracing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

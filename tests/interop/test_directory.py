@@ -29,7 +29,7 @@ def folder(tmp_path):
 def test_what_is_written_is_read(tmp_path, dtype):
     target = tmp_path / "deep" / "model"
     directory.write(target, CONFIG, {"vqgan": PARAMS}, FILES, dtype)
-    read = directory.read_network(target, "vqgan", SHAPES)["a"]["kernel"]
+    read = directory.read_network(target, "vqgan", lambda: SHAPES)["a"]["kernel"]
     stored = np.asarray(jnp.asarray(PARAMS["a"]["kernel"], dtype), np.float32)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, stored)
@@ -86,7 +86,7 @@ def test_other_weights_than_config_names_are_refused(folder):
     save_file(weights, path)
     said = "vqgan.safetensors' is not the file that config.json names .* get or export"
     with pytest.raises(UserError, match=said):
-        directory.read_network(folder, "vqgan", SHAPES)
+        directory.read_network(folder, "vqgan", lambda: SHAPES)
 
 
 def test_another_config_of_the_network_is_refused(folder):
@@ -94,7 +94,7 @@ def test_another_config_of_the_network_is_refused(folder):
     config["vqgan"]["width"] = 4
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="not the file that config.json names"):
-        directory.read_network(folder, "vqgan", SHAPES)
+        directory.read_network(folder, "vqgan", lambda: SHAPES)
 
 
 def test_a_permuted_vocabulary_is_refused(folder):
@@ -127,10 +127,10 @@ def test_damaged_weights_are_one_line(folder):
     path = folder / "vqgan.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="is damaged"):
-        directory.read_network(folder, "vqgan", SHAPES)
+        directory.read_network(folder, "vqgan", lambda: SHAPES)
     path.unlink()
     with pytest.raises(UserError, match="has no vqgan.safetensors"):
-        directory.read_network(folder, "vqgan", SHAPES)
+        directory.read_network(folder, "vqgan", lambda: SHAPES)
 
 
 def test_weights_of_another_shape_are_named(folder):
@@ -138,6 +138,29 @@ def test_weights_of_another_shape_are_named(folder):
     with pytest.raises(
         UserError, match=r"'a/kernel' is \[2, 3\], .* asks for \[2, 4\]"
     ):
-        directory.read_network(folder, "vqgan", other)
+        directory.read_network(folder, "vqgan", lambda: other)
     with pytest.raises(UserError, match="lacks weight 'b'"):
-        directory.read_network(folder, "vqgan", {"b": SHAPES["a"]["kernel"], **SHAPES})
+        more = {"b": SHAPES["a"]["kernel"], **SHAPES}
+        directory.read_network(folder, "vqgan", lambda: more)
+
+
+def test_shapes_are_asked_for_unless_this_version_vouches(folder):
+    asked = []
+
+    def shapes():
+        asked.append(True)
+        return SHAPES
+
+    def read(version):
+        directory.read_network(folder, "vqgan", shapes, version)
+        return len(asked)
+
+    assert read("1.2") == 1  # config.json names no version
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), "library_version": "1.2"}
+    path.write_text(json.dumps(config))
+    assert read("1.2") == 1
+    assert read("1.3") == 2
+    del config["digests"]["vqgan"]
+    path.write_text(json.dumps(config))
+    assert read("1.2") == 3

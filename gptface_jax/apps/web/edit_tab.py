@@ -11,6 +11,7 @@ from gptface_jax.apps.web.desk import PROGRESS, Desk, told
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import regions
+from gptface_jax.pipelines import framing
 
 _ASIDE = 6  # percent of the width, of the slider from what changed
 
@@ -60,6 +61,15 @@ def build(desk: Desk) -> None:
                 given = gr.File(
                     label="Mask file: white or opaque = change", type="binary",
                     file_types=["image"], height=140, elem_id="mask",
+                )  # fmt: skip
+                with gr.Row():
+                    invert, grow, shrink = (
+                        gr.Button(name, size="sm", min_width=70)
+                        for name in ("Invert", "Grow", "Shrink")
+                    )
+                width = gr.Number(
+                    8, precision=0, minimum=1, maximum=1000,
+                    label="Pixels of the photo to grow or shrink by",
                 )  # fmt: skip
                 keep = gr.Button("Download the mask", size="sm", elem_id="keep")
                 kept = gr.File(label="Mask", visible=False, elem_id="kept")
@@ -206,6 +216,22 @@ def build(desk: Desk) -> None:
         mask = desk.model.propose(pixels, text, area=area or None, **aim)
         return canvas(photos, mask)
 
+    def changed(photos, value, base, **how):
+        mask = work.painted(value, base, current(photos).shape[:2])
+        return canvas(photos, framing.Change(**how).of(mask))
+
+    @told()
+    def inverted(photos, value, base):
+        return changed(photos, value, base, invert=True)
+
+    @told()
+    def grown(photos, value, base, width):
+        return changed(photos, value, base, grow=width)
+
+    @told()
+    def shrunk(photos, value, base, width):
+        return changed(photos, value, base, shrink=width)
+
     @told()
     def save_mask(photos, value, base):
         mask = work.painted(value, base, current(photos).shape[:2])
@@ -275,6 +301,9 @@ def build(desk: Desk) -> None:
     propose.click(
         load_proposal, [photos, text, area], canvas_of, **private, **desk.busy
     )
+    invert.click(inverted, marks, canvas_of, **private)
+    grow.click(grown, [*marks, width], canvas_of, **private)
+    shrink.click(shrunk, [*marks, width], canvas_of, **private)
     keep.click(save_mask, marks, kept, **private)
     gr.on(
         [run.click, text.submit],
