@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from tables import aligned
 
-from gptface_jax.apps import networks, tokenization
-from gptface_jax.apps.image_tokenizer import ImageTokenizer
+from gptface_jax.apps import tokenization
 from gptface_jax.apps.quickstart import ASTRONAUT
 from gptface_jax.cli import _source
 from gptface_jax.data import image, sources
+from gptface_jax.experiments import opening
 from gptface_jax.ops import quantize
+from gptface_jax.pipelines import networks
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 
 TILES = ((32, 0), (32, 8), (48, 8), (64, 8), (64, 16))
 
@@ -90,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--side", type=int, default=1024, help="of the large picture")
     _source.add_arguments(parser)
     options = parser.parse_args(arguments)
-    network = networks.open_network(options.tokenizer, "vqgan")
+    network = opening.open_network(options.tokenizer, "vqgan")
     print(f"decoding in tiles, {options.side} px\n{tiles(network, options.side)}\n")
     print(f"memory of temporaries\n{memory(network)}\n")
     same = agreement(network, _source.spec(options))

@@ -125,7 +125,7 @@ def false_alarms(data: str, limit: int | None) -> list[list[str]]:
     second = np.array([bool(e) for e in every])
     wrong = [c for c, e in zip(cut, every) if e]
     if wrong:
-        from gptface_jax.apps import pictures as sheets
+        from gptface_jax.pipelines import pictures as sheets
 
         sheet = sheets.sheet(wrong[:60], 10, cell=96)
         Image.fromarray(sheet).save("false_alarms.png")

@@ -21,8 +21,10 @@ import photos
 import tables
 
 import gptface_jax
-from gptface_jax.apps import api, evaluation, networks, pictures
+from gptface_jax.apps import api, evaluation
 from gptface_jax.data import image
+from gptface_jax.experiments import opening
+from gptface_jax.pipelines import pictures
 
 TEXT = "a smiling woman"
 BOX = (0.1, 0.28, 0.9, 1.0)
@@ -53,7 +55,7 @@ def main() -> None:
     parser.add_argument("--borders", type=int, default=api.BORDERS, help="levels")
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
-    judge = evaluation.Judge(networks.open_network(options.judge, "judge"))
+    judge = evaluation.Judge(opening.open_network(options.judge, "judge"))
     features = evaluation.features_of(options.features) if options.features else None
     shown, said = [], []
 

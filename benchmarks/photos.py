@@ -6,9 +6,9 @@ import argparse
 
 import numpy as np
 
-from gptface_jax.apps import pictures
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, sources
+from gptface_jax.pipelines import pictures
 
 
 def picture(path: str) -> str:

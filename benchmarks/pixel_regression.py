@@ -27,11 +27,12 @@ import tables
 from tqdm import tqdm
 
 import gptface_jax
-from gptface_jax.apps import evaluation, pictures
+from gptface_jax.apps import evaluation
 from gptface_jax.core import trees
 from gptface_jax.data import image
 from gptface_jax.evaluate import distributions
 from gptface_jax.nn.transformer import Transformer, TransformerConfig
+from gptface_jax.pipelines import pictures
 
 SIDE, CELL = 64, 8
 GRID = SIDE // CELL

@@ -15,8 +15,8 @@ import tables
 from scratches import scratched
 
 import gptface_jax
-from gptface_jax.apps import pictures
 from gptface_jax.data import image
+from gptface_jax.pipelines import pictures
 
 
 def methods(model):

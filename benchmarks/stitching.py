@@ -15,8 +15,8 @@ import photos
 import tables
 
 import gptface_jax
-from gptface_jax.apps import pictures
 from gptface_jax.data import image
+from gptface_jax.pipelines import pictures
 
 
 def edge(picture: np.ndarray) -> float:

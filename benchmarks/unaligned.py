@@ -26,13 +26,14 @@ import tqdm
 from photos import picture
 
 import gptface_jax
-from gptface_jax.apps import evaluation, networks, pictures
+from gptface_jax.apps import evaluation
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, image, sources
 from gptface_jax.data.geometry import Similarity
 from gptface_jax.evaluate import edits
-from gptface_jax.pipelines import faces, upright
+from gptface_jax.experiments import opening
+from gptface_jax.pipelines import faces, pictures, upright
 from gptface_jax.pipelines.framing import View
 
 # Name -> (degrees clockwise, shift right and down as shares of the side, scale).
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", help="the figures as JSON")
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
-    judge = evaluation.Judge(networks.open_network(options.judge, "judge"))
+    judge = evaluation.Judge(opening.open_network(options.judge, "judge"))
     like = sources.Parquet(options.like, split="validation")
     known = [like[i] for i in range(min(256, len(like)))]
     frame = np.array(upright.measure_frame(known)["frame"])

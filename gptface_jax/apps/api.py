@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import importlib
 import inspect
 import json
 import math
@@ -20,13 +21,7 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax import __version__
-from gptface_jax.apps import (
-    networks,
-    pictures,
-    proposing,
-    provenance,
-    texts,
-)
+from gptface_jax.apps import proposing, texts
 from gptface_jax.apps.editing import Batch, Editor, Request
 from gptface_jax.core import arguments, compiled, files
 from gptface_jax.core.config import from_mapping
@@ -36,9 +31,10 @@ from gptface_jax.data import image as images
 from gptface_jax.data import photo as photos
 from gptface_jax.data import tone
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.experiments import opening, registry
 from gptface_jax.interop import directory
 from gptface_jax.pipelines import faces as face_finding
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, networks, pictures, provenance
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
@@ -1036,9 +1032,26 @@ def load(
     """
     compiled.keep()
     path = networks.locate(source)
-    gptface = networks.open_network(path, "gptface")
+    found = opening.networks_of(path)
+    loaded = [name for name in registry.SYSTEMS if registry.row(name).facade]
+    for name in loaded:
+        row = registry.row(name)
+        if name in found and (networks.is_run(path) or {*row.beside} <= {*found}):
+            module, _, function = row.facade.partition(":")
+            opened = getattr(importlib.import_module(module), function)
+            return opened(path, tokenizer, dtype)
+    wanted = " or ".join(f"'{name}'" for name in loaded)
+    raise UserError(
+        f"'{source}' holds no network {wanted} with what belongs to it, only: "
+        f"{', '.join(found)}; give a model that was exported whole"
+    )
+
+
+def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Model:
+    """A GPTFace with its tokenizer from a folder; arguments as of `load`."""
+    gptface = opening.open_network(path, "gptface")
     if not networks.is_run(path):
-        vqgan = networks.open_network(path, "vqgan")
+        vqgan = opening.open_network(path, "vqgan")
         text = TextTokenizer.from_vocab_text(directory.read_vocab(path))
         decode = decode_options(gptface.meta.get("decode", {}))
         card = path / "README.md"
@@ -1051,7 +1064,7 @@ def load(
             f"'{path}' is a training run of the transformer alone; give its VQGAN as "
             "tokenizer= (--tokenizer)"
         )
-    vqgan = networks.open_network(tokenizer, "vqgan")
+    vqgan = opening.open_network(tokenizer, "vqgan")
     check_pair(vqgan, gptface, path)
     files = gptface.meta["extra_files"]
     text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())

@@ -18,14 +18,14 @@ from typing import Any
 import jax
 import tqdm
 
-from gptface_jax.apps import provenance
 from gptface_jax.apps.api import SEAMS, Edit, Model
 from gptface_jax.core import arguments, files, locks
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import folders
+from gptface_jax.experiments import registry
+from gptface_jax.pipelines import provenance
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
-VERBS = ("edit", "inpaint", "restore", "stitch", "tag", "caption")
 # Arguments that name files, which a job gives relative to the file of jobs.
 _FILES = ("image", "mask", "damage", "first", "second", "seam")
 _PLACES = ("mask", "box", "region")
@@ -75,7 +75,7 @@ def read_jobs(
     Args:
       source: FILE.jsonl or a folder; its pictures' ids are their names. What is passed
         over there `data.folders.listing` says.
-      verb: of VERBS.
+      verb: of `registry.verbs()`.
       defaults: arguments of jobs that do not give them.
       base: what their files are relative to; default the folder of the jobs' file.
 
@@ -218,7 +218,7 @@ def run(
       jobs: what to do, the same on every host.
       out: folder for ID.png and ID.json of every job, and for results.jsonl: an object
         a job, with its figures or its "error".
-      verb: of VERBS.
+      verb: of `registry.verbs()`.
       batch_size: pictures that a device edits at once.
       ending: of the pictures: .png, .jpg or .webp.
       strips: write before/mask/after strips too.
@@ -233,8 +233,9 @@ def run(
       UserError: the folder cannot be written, another process runs jobs there, or an
         option that makes no sense.
     """
-    if verb not in VERBS:
-        raise UserError(f"verb '{verb}' is unknown; use {', '.join(VERBS)}")
+    verbs = registry.verbs()
+    if verb not in verbs:
+        raise UserError(f"verb '{verb}' is unknown; use {', '.join(verbs)}")
     if batch_size < 1 or threads < 1:
         raise UserError(
             f"batch_size is {batch_size} and threads {threads}; use 1 or more"

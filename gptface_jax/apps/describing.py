@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 
-from gptface_jax.apps import api, networks, training
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, override
 from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import opening, registry
 from gptface_jax.nn import attention
 from gptface_jax.nn.transformer import REMAT
 from gptface_jax.train import (
@@ -55,28 +55,19 @@ def table(shapes: Any, depth: int = 2) -> str:
 
 def of_config(config: Any, depth: int = 2) -> str:
     """Table of what a config would train; opens no data."""
-    name = training.system_name(config)
-    with training.explained(name):
+    name = registry.named(config)
+    row = registry.row(name)
+    with registry.explained(name):
         values = settings.plain(config)["model"]
-        model = from_mapping(networks.config_class(name), values, "model.")
-    shapes = networks.expected_shapes(name, model)
-    text = table(shapes, depth)
-    if name == "gptface":
-        body = trees.count(shapes["transformer"])
-        text += (
-            f"\nbody (layers and final norm) {body / 1e6:.2f} M, with tied embeddings "
-            f"and heads {trees.count(shapes) / 1e6:.2f} M"
-        )
-    return text
+        model = from_mapping(row.config, values, "model.")
+    shapes = opening.expected_shapes(name, model)
+    return "\n".join(filter(None, [table(shapes, depth), row.note(shapes)]))
 
 
 def of_model(source: str, depth: int = 2) -> str:
-    """Table of a trained model's networks."""
-    model = api.load(source)
-    parts = {
-        "vqgan": model.editor.vqgan.network.params,
-        "gptface": model.editor.gptface.params,
-    }
+    """Table of the networks of a model directory or a training run."""
+    found = opening.networks_of(source)
+    parts = {name: opening.open_network(source, name).params for name in found}
     return table(parts, depth + 1 if depth else 0)
 
 
@@ -109,7 +100,7 @@ def cost_of(
         count = math.prod(wanted.size(name) for name in sharding.AXES)
         devices = hardware.simulated(count if count > 0 else _DEVICES)
     made, rules = sharding.open_mesh(wanted, devices)
-    system = training.bare_system(config)
+    system = registry.make(config)
     # For GPUs the CPU's compiler stands in, which knows none of their kernels.
     tpu = accelerator is not None and accelerator.platform == "tpu"
     target = attention.compiling_for("tpu" if tpu else "")
@@ -154,8 +145,11 @@ def ways_to_fit(config: Any) -> list[dict[str, Any]]:
     stack = "transformer" in values.get("model", {})
     found = [{remat: name} for name in REMAT] if stack else [{}]
     most = [{**found[-1], "grad_accum": 2**n} for n in range(1, 7)]
-    size = values["batch_size"]
-    return found + [way for way in most if size % way["grad_accum"] == 0]
+    sizes = values["batch_size"]  # or one a feed
+    sizes = sizes.values() if isinstance(sizes, Mapping) else [sizes]
+    return found + [
+        way for way in most if all(size % way["grad_accum"] == 0 for size in sizes)
+    ]
 
 
 def fits(config: Any, way: Mapping[str, Any], **where: Any) -> tuple[bool, str, Any]:

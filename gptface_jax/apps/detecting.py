@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gptface_jax.apps import provenance
 from gptface_jax.apps.api import Box, Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.ops import watermark
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, provenance
 from gptface_jax.pipelines.framing import View
 
 FALSE_POSITIVES = 1e-3

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gptface_jax.apps.image_tokenizer import ImageTokenizer
-from gptface_jax.apps.networks import Network
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
+from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.gptface import decode as gptface_decode
 from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface.model import GPTFaceConfig, assemble

@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from gptface_jax.apps import networks, proposing, reconstructing, training
+from gptface_jax.apps import proposing, reconstructing
 from gptface_jax.apps.api import Model
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
@@ -29,6 +29,8 @@ from gptface_jax.data import (
 )
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import agreement, distributions, edits
+from gptface_jax.experiments import opening, training
+from gptface_jax.pipelines import networks
 from gptface_jax.systems.gptface.decode import DecodeConfig
 from gptface_jax.systems.gptface.objective import ObjectiveConfig, make_eval
 
@@ -258,7 +260,7 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def features_of(judge: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
     """`features` of `judge_edits`: what a classifier sees before its last layer."""
-    network = networks.open_network(judge, "judge")
+    network = opening.open_network(judge, "judge")
     embed = reconstructing.on_pictures(network, "embed")
 
     def features(photos: np.ndarray) -> np.ndarray:
@@ -334,7 +336,7 @@ def likelihood(
       image_unigram_nll, text_unigram_nll: of the training set's token
       frequencies, add-one smoothed, on the same held-out tokens.
     """
-    network = networks.open_network(run, "gptface")
+    network = opening.open_network(run, "gptface")
     config = ConfigDict(network.meta["config"])
     if eval_spec:
         config.data.eval = dict(eval_spec)
@@ -384,7 +386,7 @@ def masked(
     """
     if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
         raise UserError(f"ratios are {list(ratios)}; use shares above 0, at most 1")
-    network = networks.open_network(run, "gptface")
+    network = opening.open_network(run, "gptface")
     config = ConfigDict(network.meta["config"])
     config.data.eval_records = records
     experiment = training.build(config, run)

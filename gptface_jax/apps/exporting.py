@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from gptface_jax import __version__
-from gptface_jax.apps import api, networks
+from gptface_jax.apps import api
 from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.experiments import opening, registry
 from gptface_jax.interop import directory, state_dict, taming
 from gptface_jax.nn.vqgan import VQGANConfig
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, networks
 
 _CARD = """\
 ---
@@ -119,8 +120,8 @@ def export(
     """
     if not networks.is_run(tokenizer):
         raise UserError(f"'{tokenizer}' is no training run (it has no checkpoints)")
-    vqgan = networks.open_network(tokenizer, "vqgan")
-    model = networks.open_network(gptface, "gptface", step)
+    vqgan = opening.open_network(tokenizer, "vqgan")
+    model = opening.open_network(gptface, "gptface", step)
     if not networks.is_run(gptface):
         decode = {**model.meta.get("decode", {}), **(decode or {})}
         model = _as_of_a_run(model, gptface)
@@ -175,7 +176,7 @@ def _plain(frame: np.ndarray) -> list[list[float]]:
 
 def _as_of_a_run(network: networks.Network, folder) -> networks.Network:
     """A transformer of a model directory, with the meta of the run it came from."""
-    vqgan = networks.open_network(folder, "vqgan")
+    vqgan = opening.open_network(folder, "vqgan")
     config = network.meta["training"]["gptface"]
     manifest = {
         "tokenizer_digest": vqgan.codes_digest, "frame": network.meta.get("frame")
@@ -207,7 +208,7 @@ def export_tokenizer(
     Returns:
       {"vqgan": parameters in millions}.
     """
-    vqgan = networks.open_network(tokenizer, "vqgan", step)
+    vqgan = opening.open_network(tokenizer, "vqgan", step)
     if networks.is_run(tokenizer):
         config = vqgan.meta["config"]
         source = {"training": {"vqgan": config}}
@@ -226,6 +227,79 @@ def export_tokenizer(
     return write_tokenizer(
         out, vqgan.config, vqgan.params, facts, source=source, files=files, dtype=dtype
     )
+
+
+_RUN_CARD = """\
+---
+library_name: gptface_jax
+---
+# {name}
+
+{description}
+
+A network of the system `{system}` in JAX/Flax ({millions:.2f} M parameters), made with
+gptface_jax {version}. Trained on `{data}`, {steps} steps of {batch}.
+
+What was rare in its training data it knows less of.
+"""
+
+
+def export_run(
+    run: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    description: str = "",
+    card: str | os.PathLike | None = None,
+    dtype: str = "bfloat16",
+    step: str | int | None = "best",
+) -> dict[str, float]:
+    """Writes a model directory that holds the network of a training run alone.
+
+    Args:
+      run: of any system that needs no other network beside its own.
+      out, description, card, dtype: as for `export`.
+      step: checkpoint of the run.
+
+    Returns:
+      {system: parameters in millions}.
+
+    Raises:
+      UserError: no training run, or of a system that needs others.
+    """
+    if not networks.is_run(run):
+        raise UserError(f"'{run}' is no training run (it has no checkpoints)")
+    (name,) = opening.networks_of(run)
+    row = registry.row(name)
+    if row.beside:
+        raise UserError(
+            f"a model of '{name}' holds {', '.join(row.beside)} too; give --{name} and "
+            "--tokenizer instead of --run"
+        )
+    network = opening.open_network(run, name, step)
+    config, millions = network.meta["config"], trees.count(network.params) / 1e6
+    written = _RUN_CARD.format(
+        name=pathlib.Path(out).name,
+        description=description,
+        system=name,
+        millions=millions,
+        version=__version__,
+        data=json.dumps(config["data"]["train"]),
+        steps=network.meta["step"],
+        batch=config["batch_size"],
+    )
+    kept = {k: network.meta["extra_files"][k] for k in row.files}
+    files = {
+        **kept,
+        "README.md": pathlib.Path(card).read_bytes() if card else written.encode(),
+        "training_log.jsonl": _log({name: run}),
+    }
+    known = {
+        "library_version": __version__,
+        name: to_mapping(network.config),
+        "training": {name: config},
+    }
+    directory.write(out, known, {name: network.params}, files, dtype)
+    return {name: millions}
 
 
 def write_tokenizer(
@@ -281,7 +355,7 @@ def export_taming(
         ending.
     """
     state_dict.check(out)
-    vqgan = networks.open_network(tokenizer, "vqgan", step)
+    vqgan = opening.open_network(tokenizer, "vqgan", step)
     taming.save(out, vqgan.config, vqgan.params)
     return {"vqgan": trees.count(vqgan.params) / 1e6}
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from gptface_jax.apps import networks, tokenization
+from gptface_jax.apps import tokenization
 from gptface_jax.apps.api import Model
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError, nearest
@@ -23,6 +23,7 @@ from gptface_jax.data.tables import CELEBA_ATTRIBUTES
 from gptface_jax.evaluate import few_shot
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 from gptface_jax.nn.pooled_head import PooledHead
+from gptface_jax.pipelines import networks
 from gptface_jax.systems import gptface
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.train import sharding

@@ -10,11 +10,11 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from gptface_jax.apps import api, pictures
+from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import synthetic
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, pictures
 
 ASTRONAUT = pathlib.Path(__file__).parents[1] / "assets" / "astronaut.jpg"
 TILT = 25  # degrees, clockwise

@@ -13,16 +13,17 @@ import numpy as np
 import tqdm
 from PIL import Image, ImageDraw, ImageFont
 
-from gptface_jax.apps import networks, perceptual, pictures, tokenization
-from gptface_jax.apps.image_tokenizer import ImageTokenizer
+from gptface_jax.apps import tokenization
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import Batch
 from gptface_jax.data import image, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import reconstruction
+from gptface_jax.experiments import opening, perceptual
 from gptface_jax.nn.efficientnet import EfficientNetLite0
 from gptface_jax.nn.perceptual import feature_distance
-from gptface_jax.pipelines import faces
+from gptface_jax.pipelines import faces, networks, pictures
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.systems.vqgan import PerceptualConfig
 
 _psnr, _ssim = jax.jit(reconstruction.psnr), jax.jit(reconstruction.ssim)
@@ -78,7 +79,7 @@ def judged_by(
     Raises:
       UserError: an attribute that the judge does not know.
     """
-    network = networks.open_network(judge, "judge")
+    network = opening.open_network(judge, "judge")
     known = network.config.attributes
     for name in attributes:
         if name not in known:
@@ -263,7 +264,7 @@ def reconstruct(
             measures[kind] |= more
     if lpips:
         measures["distances"]["lpips"] = lpips_by(lpips)
-    opened = [networks.open_network(path, "vqgan") for path in tokenizers]
+    opened = [opening.open_network(path, "vqgan") for path in tokenizers]
     sizes = [_size(network, resolution) for network in opened]
     figures, rows = {}, {}
     for name, network, size in zip(names_of(tokenizers), opened, sizes):
@@ -319,7 +320,7 @@ def reconstruct_at_own_size(
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UserError(f"'{out}' is not empty; choose a new folder")
-    vqgan = ImageTokenizer(networks.open_network(tokenizer, "vqgan"), batch_size=1)
+    vqgan = ImageTokenizer(opening.open_network(tokenizer, "vqgan"), batch_size=1)
     f, rows = vqgan.config.factor, []
     for i in tqdm.trange(len(source), unit="image", disable=not progress):
         photo = transforms.decode_picture(source[i])[None]

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 import tqdm
 
-from gptface_jax.apps import evaluation, networks, pictures
+from gptface_jax.apps import evaluation
 from gptface_jax.apps.api import Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import tag_words
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.evaluate import tagging
+from gptface_jax.pipelines import networks, pictures
 from gptface_jax.systems.gptface import model as gptface_model
 
 RESULTS = 30

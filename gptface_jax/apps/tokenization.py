@@ -19,11 +19,11 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from gptface_jax.apps.image_tokenizer import ImageTokenizer
-from gptface_jax.apps.networks import open_network
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import fingerprint, image, prepare, shards, sources, transforms
 from gptface_jax.data.record import Record
+from gptface_jax.experiments.opening import open_network
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.train import work_folder
 
 _IN_FLIGHT = 2  # batches given to the devices whose result is not yet there

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> 
 
     Args:
       options: of the command line.
-      verb: of `apps.batch.VERBS`.
+      verb: of `experiments.registry.verbs()`.
       defaults: arguments of its method, None where they were not given.
     """
     _hosts.join(options)

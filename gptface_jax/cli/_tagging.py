@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     import gptface_jax
-    from gptface_jax.apps import evaluation, pictures, tagging
+    from gptface_jax.apps import evaluation, tagging
+    from gptface_jax.pipelines import pictures
 
     if options.words_from < 1:
         raise UserError(f"--words-from is {options.words_from}; use 1 or more")

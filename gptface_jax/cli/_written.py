@@ -24,7 +24,7 @@ def check(options: argparse.Namespace) -> None:
             if name in _FILES:
                 check_file(f"--{name}", path)
     if getattr(options, "sheet", None):
-        from gptface_jax.apps import pictures
+        from gptface_jax.pipelines import pictures
 
         pictures.check(options.sheet)
     if getattr(options, "plot", None):

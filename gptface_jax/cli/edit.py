@@ -87,8 +87,9 @@ def _propose(options: argparse.Namespace) -> None:
     _jobs.need(options, "image", "text")
     _photo.check_out(options, options.image)
 
-    from gptface_jax.apps import api, pictures
+    from gptface_jax.apps import api
     from gptface_jax.data import image
+    from gptface_jax.pipelines import pictures
 
     crop = _photo.box(options.crop, "--crop")
     with _photo.notes(), _photo.clock("looking for the region"):

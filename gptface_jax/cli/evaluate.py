@@ -173,10 +173,10 @@ def _matching(options, evaluation):
 
 
 def _open_judge(options, evaluation):
-    from gptface_jax.apps import networks
+    from gptface_jax.experiments import opening
 
     _need(options, "judge")
-    return evaluation.Judge(networks.open_network(options.judge, "judge"))
+    return evaluation.Judge(opening.open_network(options.judge, "judge"))
 
 
 def _judge(options, evaluation):
@@ -189,8 +189,9 @@ def _edits(options, evaluation):
     import numpy as np
 
     import gptface_jax
-    from gptface_jax.apps import pictures, plotting
+    from gptface_jax.apps import plotting
     from gptface_jax.data import probe
+    from gptface_jax.pipelines import pictures
 
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     judge = _open_judge(options, evaluation)

@@ -3,6 +3,10 @@
 gptface export --gptface runs/gptface --tokenizer runs/vqgan --out my_model
 gptface edit --model my_model --image photo.jpg --region mouth --text "..." --out e.png
 
+A network of any other system alone:
+
+gptface export --run runs/judge --out my_judge
+
 A VQGAN alone, as a directory or for taming-transformers (FILE.ckpt or
 FILE.safetensors, and FILE.yaml beside it; `gptface import` is the way back):
 
@@ -28,7 +32,9 @@ from gptface_jax.core.config import assignments
 from gptface_jax.core.errors import UserError
 
 # Options of a directory that a taming checkpoint has no place for.
-_DIRECTORY_ONLY = ("gptface", "description", "card", "decode", "frame", "dtype")
+_DIRECTORY_ONLY = (
+    "run", "gptface", "description", "card", "decode", "frame", "dtype"
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer",
         help="run of the VQGAN; without --gptface also a model directory",
+    )
+    parser.add_argument(
+        "--run", help="run of a system that needs no tokenizer, e.g. of a judge"
     )
     parser.add_argument(
         "--model", help="bundled name, model directory or hub id (stablehlo)"
@@ -86,7 +95,9 @@ def run(options: argparse.Namespace) -> None:
         return _program(options)
     from gptface_jax.apps import exporting
 
-    if options.tokenizer is None:
+    if options.run and (options.tokenizer or options.gptface):
+        raise UserError("give either --run, or --tokenizer and --gptface")
+    if options.tokenizer is None and not options.run:
         raise UserError("--tokenizer is missing; give the run of the VQGAN")
     step: Any = options.step or "best"
     step = int(step) if step.isdigit() else step
@@ -104,7 +115,12 @@ def run(options: argparse.Namespace) -> None:
             "dtype": options.dtype or "bfloat16",
             "step": step,
         }
-        if options.gptface:
+        if options.run:
+            for name in ("decode", "frame"):
+                if getattr(options, name) is not None:
+                    raise UserError(f"--{name} is for a transformer; give --gptface")
+            millions = exporting.export_run(options.run, options.out, **card)
+        elif options.gptface:
             millions = exporting.export(
                 options.gptface,
                 options.tokenizer,

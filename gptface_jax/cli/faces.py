@@ -41,9 +41,8 @@ def run(options: argparse.Namespace) -> None:
         return _measure(options)
     if options.image is None or options.images is not None:
         raise UserError("give one photo as --image, or --measure with --images")
-    from gptface_jax.apps import pictures
     from gptface_jax.data import image
-    from gptface_jax.pipelines import faces
+    from gptface_jax.pipelines import faces, pictures
 
     path = pathlib.Path(options.out)
     if path.suffix != ".json":

@@ -54,9 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     _hosts.join(options)
-    from gptface_jax.apps import networks, tokenization
+    from gptface_jax.apps import tokenization
+    from gptface_jax.experiments import opening
 
-    size = networks.open_network(options.tokenizer, "vqgan").config.resolution
+    size = opening.open_network(options.tokenizer, "vqgan").config.resolution
     manifest = tokenization.tokenize(
         _source.spec(options),
         options.tokenizer,

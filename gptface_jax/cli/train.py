@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     if options.profile:
         config.profile_steps = options.profile
     _hosts.join(options)
-    from gptface_jax.apps import training
+    from gptface_jax.experiments import training
 
     state = training.train(config, options.workdir, progress=not options.quiet)
     if state.stopped:

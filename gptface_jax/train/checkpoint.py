@@ -491,6 +491,12 @@ def _best_mode(directory: pathlib.Path) -> str:
     return meta["config"].get("best_mode", "min")
 
 
+def read_meta(workdir: Any, step: int | str | None = None) -> dict[str, Any]:
+    """What a run's checkpoint says of itself, see `restore_params`."""
+    directory = pathlib.Path(workdir).absolute() / "checkpoints"
+    return _read_meta(directory / str(_choose_step(directory, step)))
+
+
 def restore_params(
     workdir: Any, step: int | str | None = None, *, ema: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:

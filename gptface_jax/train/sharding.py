@@ -54,6 +54,8 @@ RULES: Rules = {
     "codes": None,
     "channels": "fsdp",
     "layers": None,
+    "classes": None,
+    "queries": None,
 }
 
 # Name -> sizes of the mesh; -1 = all devices that remain.

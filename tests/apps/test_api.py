@@ -9,18 +9,12 @@ from PIL import Image
 from tiny import config as tiny_config
 
 import gptface_jax
-from gptface_jax.apps import (
-    api,
-    editing,
-    evaluation,
-    networks,
-    pictures,
-    quickstart,
-    training,
-)
+from gptface_jax.apps import api, editing, evaluation, quickstart
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.experiments import opening, training
+from gptface_jax.pipelines import pictures
 from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
@@ -181,7 +175,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
 def test_edits_are_judged(tiny, model, tmp_path, gptface_command, capsys):
     config = load_config("configs/judge/faces64.py:tiny")
     training.train(config, tmp_path / "judge", progress=False)
-    judge = evaluation.Judge(networks.open_network(tmp_path / "judge", "judge"))
+    judge = evaluation.Judge(opening.open_network(tmp_path / "judge", "judge"))
     faces = SyntheticFaces(size=32, count=10, seed=4)
     records = [faces[i] for i in range(5)]
     scores = judge.balanced_accuracy(records)

@@ -13,10 +13,11 @@ import simulated_devices
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import batch, pictures
+from gptface_jax.apps import batch
 from gptface_jax.core import locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.pipelines import pictures
 
 # A pass without guidance, committed at once: the decoder has tests of its own.
 QUICK = {"guidance": "none", "k": 64, "samples": 1}

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import networks
 from gptface_jax.cli.main import main
 from gptface_jax.core import trees
 from gptface_jax.data import synthetic
+from gptface_jax.experiments import opening
+from gptface_jax.pipelines import networks
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_it_is_small_and_documented(demo):
     # Of this version, so that it opens without tracing what its weights should be.
     config = json.loads((folder / "config.json").read_text())
     assert config["library_version"] == gptface_jax.__version__
-    again = networks.open_network("demo", "vqgan")  # by name, as `tokenize` does
+    again = opening.open_network("demo", "vqgan")  # by name, as `tokenize` does
     assert again.digest == demo.editor.vqgan.network.digest
     assert config["training"]["gptface"]["total_steps"] > 1000
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from gptface_jax.apps import training
 from gptface_jax.cli.main import main
 from gptface_jax.core.config import load_config, override
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import sources
+from gptface_jax.experiments import training
 
 SET = "or set --config.data.{}=\"{{'kind': '{}', "
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tiny_vqgan
 
-from gptface_jax.apps.image_tokenizer import ImageTokenizer
-from gptface_jax.apps.networks import Network, open_network
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
+from gptface_jax.experiments.opening import open_network
 from gptface_jax.nn.vqgan import VQGAN
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
+from gptface_jax.pipelines.networks import Network
 
 
 @pytest.fixture(scope="module")

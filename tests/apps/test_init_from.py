@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tiny_vqgan
 
-from gptface_jax.apps import networks, training
-from gptface_jax.apps.image_tokenizer import ImageTokenizer
 from gptface_jax.core import trees
 from gptface_jax.core.config import load_config
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.experiments import opening, training
 from gptface_jax.nn.vqgan import VQGAN
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 
 
 @pytest.mark.slow
@@ -21,8 +21,8 @@ def test_a_decoder_is_trained_on_and_the_codes_stay(tiny, source, tmp_path):
     config = load_config("configs/vqgan/faces64.py:tiny_decoder")
     config.init_from, config.total_steps = str(tiny / source), 2
     state = training.train(config, tmp_path, progress=False)
-    before = networks.open_network(tiny / source, "vqgan", None)
-    after = networks.open_network(tmp_path, "vqgan", None)
+    before = opening.open_network(tiny / source, "vqgan", None)
+    after = opening.open_network(tmp_path, "vqgan", None)
     assert after.codes_digest == before.codes_digest and after.digest != before.digest
     kept = trees.flatten(before.params)
     for name, value in trees.flatten(jax.device_get(state.params)).items():

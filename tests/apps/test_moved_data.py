@@ -5,10 +5,10 @@ import shutil
 import pytest
 from PIL import Image
 
-from gptface_jax.apps import training
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.experiments import training
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptface_jax.apps import perceptual, reconstructing, training
+from gptface_jax.apps import reconstructing
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import opening, perceptual, training
 from gptface_jax.nn.perceptual import LPIPS
 from gptface_jax.systems.vqgan import PerceptualConfig
 
@@ -108,9 +109,8 @@ def test_training_with_a_distance_resumes_and_opens(classifier, tmp_path):
     rows = [json.loads(r) for r in (half / "metrics.jsonl").open()]
     assert rows[0]["face_features"] > 0 and "lpips" not in rows[0]
     assert rows[-1]["step"] == 4 and rows[-1]["eval/face_features"] > 0
-    from gptface_jax.apps import networks
 
-    opened = networks.open_network(half, "vqgan", step=None)
+    opened = opening.open_network(half, "vqgan", step=None)
     assert "discriminator" not in opened.params
     image_ids = opened.module.apply(
         {"params": opened.params}, jnp.asarray(IMAGE), method="encode"

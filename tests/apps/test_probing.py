@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from gptface_jax.apps import networks, probing
+from gptface_jax.apps import probing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import sources, synthetic
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate.few_shot import Training
+from gptface_jax.pipelines import networks
 
 SPEC = {"kind": "synthetic", "size": 32, "count": 40, "seed": 5}
 

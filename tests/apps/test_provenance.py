@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gptface_jax.apps import api, pictures, provenance
+from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
+from gptface_jax.pipelines import pictures, provenance
 
 DETAILS = {
     "edited": True,

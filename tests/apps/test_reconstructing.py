@@ -9,11 +9,12 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from gptface_jax.apps import networks, reconstructing
+from gptface_jax.apps import reconstructing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.evaluate.landmarks import landmark_errors
+from gptface_jax.experiments import opening
 from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 
@@ -72,7 +73,7 @@ def test_names_of_folders():
 
 
 def test_a_network_sees_pictures_of_its_own_size(judge):
-    network = networks.open_network(judge, "judge")
+    network = opening.open_network(judge, "judge")
     photos = np.stack([f.image for f in SyntheticFaces(size=64, count=4)])
     halved = np.stack([image.resize(p, (32, 32)) for p in photos])
     logits = reconstructing.on_pictures(network)

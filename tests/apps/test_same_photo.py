@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from gptface_jax.apps import api, batch, provenance
+from gptface_jax.apps import api, batch
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import photo as photos
 from gptface_jax.data import synthetic, tone
+from gptface_jax.pipelines import provenance
 
 STEADY = {"samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
 PLACE = ExifTags.IFD.GPSInfo

@@ -13,11 +13,13 @@ import simulated_devices
 import tiny_vqgan
 from PIL import Image
 
-from gptface_jax.apps import image_tokenizer, networks, tokenization
+from gptface_jax.apps import tokenization
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, shards, sources
+from gptface_jax.experiments import opening
 from gptface_jax.interop import directory
+from gptface_jax.pipelines import image_tokenizer
 
 COMMAND = """
 import os, signal, sys
@@ -108,7 +110,7 @@ def test_a_cache_holds_what_the_tokenizer_makes_of_the_photos(place, whole):
     cache = shards.Tokens(place / "whole", manifest["tokenizer_digest"])
     assert cache.codebook.shape == (64, 4)
     assert [r.source for r in cache] == [f"photos/{i:02d}.png" for i in range(21)]
-    network = networks.open_network(place / "tokenizer", "vqgan")
+    network = opening.open_network(place / "tokenizer", "vqgan")
     files = sorted((place / "photos").iterdir())
     pictures = np.stack([image.fit(image.decode(f), 16) for f in files])
     ids = image_tokenizer.ImageTokenizer(network).encode(pictures)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gptface_jax.apps import training
 from gptface_jax.core.config import load_config, override
 from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import training
 
 
 def test_a_tokenizer_shows_its_reconstructions(tiny):

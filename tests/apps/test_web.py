@@ -18,11 +18,12 @@ import two_faces
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import api, pictures, provenance
+from gptface_jax.apps import api
 from gptface_jax.apps.web import faces, server, work
 from gptface_jax.cli import serve
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import regions, synthetic
+from gptface_jax.pipelines import pictures, provenance
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.systems.gptface.decode import DecodeConfig
 

@@ -13,10 +13,10 @@ import two_faces
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import provenance
 from gptface_jax.apps.web import faces, server
 from gptface_jax.data import image as images
 from gptface_jax.data import synthetic
+from gptface_jax.pipelines import provenance
 
 pytest.importorskip("gradio")
 api = pytest.importorskip("playwright.sync_api")

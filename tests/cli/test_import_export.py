@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gptface_jax.apps import networks
 from gptface_jax.cli.main import main, verb_module
+from gptface_jax.experiments import opening
 from gptface_jax.interop import state_dict, taming
 from gptface_jax.nn.vqgan import VQGANConfig
 
@@ -37,7 +37,7 @@ def checkpoint(request, tmp_path_factory):
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32),
-        networks.expected_shapes("vqgan", config),
+        opening.expected_shapes("vqgan", config),
     )
     path = tmp_path_factory.mktemp(request.param) / "last.ckpt"
     taming.save(path, config, params)
@@ -80,7 +80,7 @@ def test_every_verb_takes_the_directory_as_tokenizer(imported, tmp_path, capsys)
     assert run("tokenize", *photos, "--out", tmp_path / "tokens") == 0
     manifest = json.loads((tmp_path / "tokens" / "manifest.json").read_text())
     assert manifest["num_records"] == 3 and manifest["grid"] == [8, 8]
-    digest = networks.open_network(imported, "vqgan").codes_digest
+    digest = opening.open_network(imported, "vqgan").codes_digest
     assert manifest["tokenizer_digest"] == digest
     card = (imported / "README.md").read_text()
     assert "Imported from `last.ckpt` of taming-transformers." in card
@@ -102,14 +102,14 @@ def test_a_tokenizer_alone_as_a_directory(imported, tiny, tmp_path, capsys):
     base = ("export", "--tokenizer")
     again, trained = tmp_path / "again", tmp_path / "trained"
     assert run(*base, imported, "--out", again, "--dtype", "float32") == 0
-    before, after = (networks.open_network(p, "vqgan") for p in (imported, again))
+    before, after = (opening.open_network(p, "vqgan") for p in (imported, again))
     assert before.digest == after.digest and after.meta["imported"]
     card = tmp_path / "card.md"
     card.write_text("mine {as it is}")
     assert run(*base, tiny / "vqgan", "--out", trained, "--card", card) == 0
     assert (trained / "README.md").read_text() == "mine {as it is}"
     assert (trained / "training_log.jsonl").read_text().startswith('{"run": "vqgan"')
-    assert networks.open_network(trained, "vqgan").meta["training"]["vqgan"]["data"]
+    assert opening.open_network(trained, "vqgan").meta["training"]["vqgan"]["data"]
     capsys.readouterr()
     assert "holds no network 'gptface'" in failing(
         capsys, "edit", "--model", trained, "--image", "x.png", "--region", "mouth",

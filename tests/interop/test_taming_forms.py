@@ -14,8 +14,8 @@ from compiled import apply
 from flax import linen as nn
 from safetensors.numpy import save_file
 
-from gptface_jax.apps import networks
 from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import opening
 from gptface_jax.interop import state_dict, taming
 from gptface_jax.nn.adversary import Discriminator, DiscriminatorConfig
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
@@ -42,7 +42,7 @@ def filled(shapes, seed: int = 0):
 
 
 def random_params(config):
-    return filled(networks.expected_shapes("vqgan", config))
+    return filled(opening.expected_shapes("vqgan", config))
 
 
 def saved(folder, config, discriminator=None):

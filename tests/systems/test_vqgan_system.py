@@ -11,9 +11,9 @@ import optax
 import pytest
 from flax import linen as nn
 
-from gptface_jax.apps.networks import Network
 from gptface_jax.core import trees
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
+from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.vqgan import make_system
 
 MODEL = {

@@ -8,8 +8,8 @@ import pytest
 import tiny
 from jax import export
 
-from gptface_jax.apps import training
 from gptface_jax.core.config import load_config, override
+from gptface_jax.experiments import registry, training
 from gptface_jax.nn import attention
 from gptface_jax.systems.gptface import decode
 from gptface_jax.train import program, sharding
@@ -31,7 +31,7 @@ def test_the_training_step_is_lowered(config, tmp_path):
         config = training.build(config, tmp_path).config
     mesh, rules = sharding.open_mesh(sharding.MeshConfig(), jax.devices()[:1])
     with sharding.in_force(mesh, rules):
-        planned = program.Program(config, training.bare_system(config), mesh, rules)
+        planned = program.Program(config, registry.make(config), mesh, rules)
         shapes, shardings = planned.create(abstract=True)
         step_fn, _ = planned.step(shardings)
         exported = export.export(step_fn, platforms=PLATFORMS)(
@@ -64,7 +64,7 @@ def test_the_flash_kernel_is_lowered_for_tpus(tmp_path):
     config = training.build(config, tmp_path).config
     mesh, rules = sharding.open_mesh(sharding.MeshConfig(), jax.devices()[:1])
     with sharding.in_force(mesh, rules), attention.compiling_for("tpu"):
-        planned = program.Program(config, training.bare_system(config), mesh, rules)
+        planned = program.Program(config, registry.make(config), mesh, rules)
         shapes, shardings = planned.create(abstract=True)
         step_fn, _ = planned.step(shardings)
         exported = export.export(step_fn, platforms=("tpu",))(

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from gptface_jax.apps import training
 from gptface_jax.core.config import load_config
+from gptface_jax.experiments import training
 
 
 @pytest.mark.slow

@@ -10,10 +10,11 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from gptface_jax.apps import api, provenance
+from gptface_jax.apps import api
 from gptface_jax.apps.web import faces, work
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import photo as photos
+from gptface_jax.pipelines import provenance
 
 PROGRESS = gr.Progress()  # as a default it stands for the one of the request
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gptface_jax.apps import api, pictures
+from gptface_jax.apps import api
 from gptface_jax.apps.web import work
 from gptface_jax.core.errors import UserError
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, pictures
 from gptface_jax.pipelines.faces import Face, largest
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gptface_jax.apps import api, pictures
+from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, pictures
 from gptface_jax.systems.gptface.decode import DecodeConfig
 
 RED, BLUE = "#dc2828", "#2850dc"

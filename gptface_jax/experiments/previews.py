@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptface_jax.apps import pictures
-from gptface_jax.apps.networks import Network
+from gptface_jax.core.types import Params
 from gptface_jax.data import image
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.nn.vqgan import VQGAN
+from gptface_jax.pipelines import pictures
+from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.model import GPTFace, assemble
 
@@ -24,19 +25,21 @@ Samples = Callable[[Any, Any], Mapping[str, np.ndarray]]
 NUM_RECONSTRUCTIONS, NUM_EDITS = 8, 6
 
 
-def reconstructions(module: VQGAN, images: np.ndarray) -> Samples:
+def reconstructions(
+    module: VQGAN, images: np.ndarray, kept: Callable[[Params], Params]
+) -> Samples:
     """Photographs above, what the tokenizer makes of them below.
 
     Args:
       module: the VQGAN in training.
       images: float32 [B,S,S,3] in [-1,1].
+      kept: parameters in training -> the module's.
     """
     run = jax.jit(lambda params, x: module.apply({"params": params}, x)[0])
 
     def samples(params, state):
         del state
-        own = {k: v for k, v in params.items() if k != "discriminator"}
-        again = image.from_unit_range(np.asarray(run(own, images)))
+        again = image.from_unit_range(np.asarray(run(kept(params), images)))
         shown = [*image.from_unit_range(images), *again]
         return {"reconstructions": pictures.sheet(shown, len(images))}
 

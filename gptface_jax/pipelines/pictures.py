@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from gptface_jax.apps import provenance
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.image import over_white, tokens_to_pixels
+from gptface_jax.pipelines import provenance
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.framing import View
 

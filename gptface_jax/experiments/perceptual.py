@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gptface_jax.apps import networks
 from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import opening
 from gptface_jax.interop import efficientnet, lpips
 from gptface_jax.nn.classifier import Classifier
 from gptface_jax.nn.efficientnet import EfficientNetLite0
@@ -46,7 +46,7 @@ def _by_features(
 
 
 def _classifier(config: PerceptualConfig) -> Perceptual:
-    network = networks.open_network(config.path, "judge")
+    network = opening.open_network(config.path, "judge")
     module = Classifier(dataclasses.replace(network.config, dtype=config.dtype))
     return _by_features("face_features", module, network.params, config)
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gptface_jax.apps.networks import Network
 from gptface_jax.core.errors import UserError
-from gptface_jax.evaluate import reconstruction
 from gptface_jax.nn.vqgan import VQGANConfig
+from gptface_jax.ops import pictures
 from gptface_jax.ops.tiling import Tiling, border_gradient
+from gptface_jax.pipelines.networks import Network
 
 DTYPES = ("float32", "bfloat16")
 
@@ -205,7 +205,7 @@ class ImageTokenizer:
         tiled = np.clip(self.decode_tiled(image_ids, tile, overlap), -1, 1)
         axes = [Tiling(n, tile, overlap) for n in image_ids.shape[1:]]
         return {
-            "psnr": float(jnp.mean(reconstruction.psnr(tiled, whole))),
+            "psnr": float(jnp.mean(pictures.psnr(tiled, whole))),
             "largest": float(np.abs(tiled - whole).max() * 127.5),
             "border_gradient": border_gradient(tiled, *axes),
             "border_gradient_whole": border_gradient(whole, *axes),

@@ -1,0 +1,1 @@
+"""From an experiment config to a System with its data; one file a system."""

@@ -1,0 +1,222 @@
+"""What experiments have in common: data of a config, opened and made into feeds."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.errors import Missing, UserError
+from gptface_jax.core.types import System
+from gptface_jax.data import fingerprint, pipeline, sources, transforms
+from gptface_jax.data.record import Record
+from gptface_jax.train import checkpoint, settings
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The `data` section of an experiment config.
+
+    Attributes:
+      train, eval: specs for `data.sources.open_source`; no `eval`, no evaluation.
+      eval_records: how many held-out records are used.
+      workers, threads: of the input pipeline.
+      flip: mirror pictures at random (vqgan).
+      image_ids: "cache" (a source of kind "tokens") or "palette" (mean colours,
+        no tokenizer needed; for tests and probes; a cache is used as it is).
+      codebook_init: start the code embeddings from the tokenizer's codebook.
+      vocab: of the text: a vocab.txt, a folder, a hub id, or "" to learn one of
+        `vocab_size` pieces from the captions of the training data.
+      vocab_size: see `vocab`.
+      captions, eval_captions: `data.transforms.CaptionOptions`.
+      tokenizer: the run or model directory of the VQGAN that made the codes, for
+        pictures of edits while a GPTFace trains; "" draws none.
+    """
+
+    train: Mapping[str, Any]
+    eval: Mapping[str, Any] | None = None
+    eval_records: int = 512
+    workers: int = 0
+    threads: int = 2
+    flip: bool = True
+    image_ids: str = "cache"
+    codebook_init: bool = False
+    vocab: str = ""
+    vocab_size: int = 1024
+    captions: transforms.CaptionOptions = transforms.CaptionOptions()
+    eval_captions: transforms.CaptionOptions = transforms.CaptionOptions()
+    tokenizer: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What `train.loop.train` is handed.
+
+    Attributes:
+      config: the experiment config, completed with what the data decided.
+      system: what is trained, with held-out batches where there are some.
+      batches_fn: number of the first step -> {feed: batch of this process}, for that
+        step and those after it.
+      extra_files: stored in every checkpoint.
+      samples: pictures of what the model does, see `previews`; None for none.
+    """
+
+    config: Any
+    system: System
+    batches_fn: Callable[[int], Any]
+    extra_files: Mapping[str, bytes]
+    samples: Callable[[Any, Any], Mapping[str, np.ndarray]] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Records, and what becomes of each.
+
+    Attributes:
+      source: see `open_source`.
+      transform: (record, rng) -> arrays by name.
+      more: held-out records -> further arrays by name, a row a record.
+    """
+
+    source: Sequence[Record]
+    transform: Callable[[Record, np.random.Generator], Mapping[str, np.ndarray]]
+    more: Callable[[list[Record]], Mapping[str, np.ndarray]] | None = None
+
+
+def data_config(config: Any) -> DataConfig:
+    """The `data` section.
+
+    Raises:
+      UserError: there is no `data.train`, or an unknown key.
+    """
+    values = settings.plain(config).get("data")
+    if not values or not values.get("train"):
+        raise UserError("the config has no data.train; say where the pictures are")
+    return from_mapping(DataConfig, values, "data.")
+
+
+def pictures(size: int) -> dict[str, Any]:
+    """What the key of a source of pictures might say -> such a value."""
+    return {
+        "photographs of yours": {"kind": "folder", "path": "photos"},
+        "drawn faces": {"kind": "synthetic", "count": 4000, "size": size},
+    }
+
+
+def open_train(data: DataConfig, examples: Mapping[str, Any]) -> Sequence[Record]:
+    """The records of `data.train`; see `open_source`."""
+    return open_source("data.train", data.train, examples)
+
+
+def open_eval(data: DataConfig, examples: Mapping[str, Any]) -> Sequence[Record] | None:
+    """The records of `data.eval`, None where there are none; see `open_source`."""
+    if not data.eval:
+        return None
+    return open_source("data.eval", data.eval, examples, data.eval != data.train)
+
+
+def open_source(
+    key: str, spec: Any, examples: Mapping[str, Any], tell: bool = True
+) -> Sequence[Record]:
+    """Opens what a key of the config says.
+
+    Args:
+      key: such as "data.train".
+      spec: its value.
+      examples: what it might say -> such a value, as of `pictures`.
+      tell: whether process 0 says what was passed over.
+
+    Raises:
+      UserError: as `sources.open_source`; of data that are not there, which the config
+        may name without anybody having typed it, with the key and what to set it to.
+    """
+    try:
+        return sources.open_source(spec, tell=tell and jax.process_index() == 0)
+    except Missing as error:
+        ways = (f'--config.{key}="{example}" for {what}'
+                for what, example in examples.items())  # fmt: skip
+        raise UserError(f"{key}: {error}; or set {', or '.join(ways)}") from None
+
+
+def experiment(
+    config: Any,
+    data: DataConfig,
+    system: System,
+    feeds: Mapping[str, Records],
+    held_out: Mapping[str, Records | None],
+    *,
+    extra_files: Mapping[str, bytes] | None = None,
+    samples: Any = None,
+) -> Experiment:
+    """Joins a system and its data.
+
+    Args:
+      config, data: of the experiment.
+      system: without held-out batches.
+      feeds: of each of the system's feeds.
+      held_out: of its evaluations; what is None is not evaluated.
+      extra_files, samples: see `Experiment`.
+
+    Raises:
+      UserError: a batch that the processes do not divide.
+    """
+    index, processes = jax.process_index(), jax.process_count()
+    contents, pipelines = {}, {}
+    for number, (name, feed) in enumerate(system.feeds.items()):
+        if feed.size % processes:
+            raise UserError(
+                f"batch_size {feed.size} does not divide by {processes} processes; "
+                "change batch_size"
+            )
+        records = feeds[name]
+        key = "data.train" if len(system.feeds) == 1 else f"data.train.{name}"
+        contents[key] = fingerprint.of(records.source)
+        pipelines[name] = pipeline.Pipeline(
+            records.source,
+            records.transform,
+            feed.size // processes,
+            config["seed"] + number,
+            shard=index,
+            num_shards=processes,
+            workers=data.workers,
+            threads=data.threads,
+        )
+    size = next(iter(system.feeds.values())).size
+    batches = {}
+    for name, records in held_out.items():
+        if records is None:
+            continue
+        key = "data.eval" if len(held_out) == 1 else f"data.eval.{name}"
+        contents[key] = fingerprint.of(records.source)
+        count = min(len(records.source), data.eval_records)
+        rows = pipeline.held_out_rows(count, size, index, processes)
+        batches[name] = pipeline.held_out(records.source, records.transform, rows)
+        if records.more:
+            entries = records.more([records.source[i] for i in range(count)])
+            for part, batch in zip(rows, batches[name]):
+                batch |= {k: value[list(part)] for k, value in entries.items()}
+
+    def batches_fn(start: int) -> Iterator[dict[str, Any]]:
+        with contextlib.ExitStack() as open_feeds:
+            drawn = {
+                name: open_feeds.enter_context(contextlib.closing(feed.batches(start)))
+                for name, feed in pipelines.items()
+            }
+            for together in zip(*drawn.values()):
+                yield dict(zip(drawn, together))
+
+    files = {checkpoint.CONTENTS: json.dumps(contents).encode(), **(extra_files or {})}
+    return Experiment(config, system.held_out(**batches), batches_fn, files, samples)
+
+
+def first_examples(records: Records, count: int) -> list[Mapping[str, np.ndarray]]:
+    """The first so many held-out examples, the same in all processes."""
+    rng = np.random.default_rng(0)
+    count = min(count, len(records.source))
+    return [records.transform(records.source[i], rng) for i in range(count)]

@@ -1,0 +1,108 @@
+"""Opening trained networks, from a training run or from a model directory."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptface_jax import __version__
+from gptface_jax.core.config import changes, from_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import registry
+from gptface_jax.interop import directory
+from gptface_jax.pipelines.networks import Network, is_run, locate
+from gptface_jax.train import sharding
+
+
+def expected_shapes(name: str, config: Any) -> Any:
+    """Tree of the shapes of a system's parameters, without computing anything.
+
+    Args:
+      name: of the system.
+      config: of its module.
+    """
+    row = registry.row(name)
+    module = row.module(config)
+
+    def init(key):
+        return module.init(key, *row.inputs(config), method=row.method)["params"]
+
+    # Flax's own `unbox` would shard what is no array, where a mesh is in force.
+    return sharding.unbox(jax.eval_shape(init, jax.random.key(0)))
+
+
+def networks_of(path: str | os.PathLike) -> list[str]:
+    """The systems whose networks a training run or a model directory holds.
+
+    Raises:
+      UserError: nothing there, or nothing that is known.
+    """
+    root = locate(path)
+    if is_run(root):
+        from gptface_jax.train import checkpoint  # Orbax takes a second to import
+
+        return [checkpoint.read_meta(root)["system"]]
+    known = directory.read_config(root)
+    found = [name for name in registry.SYSTEMS if name in known]
+    if not found:
+        raise UserError(
+            f"model directory '{path}' holds none of the networks "
+            + ", ".join(registry.SYSTEMS)
+        )
+    return found
+
+
+def open_network(
+    path: str | os.PathLike, name: str, step: str | int | None = "best"
+) -> Network:
+    """Opens the network of a system.
+
+    Args:
+      path: work folder of a training run, a model directory, a bundled name or hub id.
+      name: of the system.
+      step: checkpoint of a run: "best", None = the latest, or a step.
+
+    Raises:
+      UserError: nothing there, or another system's run.
+    """
+    row = registry.row(name)
+    root = locate(path)
+    if is_run(root):
+        from gptface_jax.train import checkpoint  # Orbax takes a second to import
+
+        params, meta = checkpoint.restore_params(root, step)
+        if meta["system"] != name:
+            raise UserError(
+                f"'{path}' is a run of system '{meta['system']}', not of '{name}'; "
+                "give the right --workdir"
+            )
+        values, prefix = meta["config"]["model"], "model."
+        params = row.kept(params)
+    else:
+        meta = directory.read_config(root)
+        if name not in meta:
+            raise UserError(f"model directory '{path}' holds no network '{name}'")
+        values, prefix = meta[name], f"{name}."
+
+    def sensible(make, *arguments):
+        try:
+            return make(*arguments)
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"'{path}' has a config of '{name}' that makes no sense: {error}; "
+                "train or export it again"
+            ) from None
+
+    config = sensible(from_mapping, row.config, values, prefix)
+    shapes = functools.partial(sensible, expected_shapes, name, config)
+    if is_run(root):
+        shapes()
+    else:
+        params = directory.read_network(root, name, shapes, __version__)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+    digest = directory.digest(params, changes(config))
+    return Network(row.module(config), params, digest, meta)

@@ -1,0 +1,60 @@
+"""From an experiment config to a training run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import base, opening, registry
+from gptface_jax.train import goodput, loop, settings, work_folder
+from gptface_jax.train.state import TrainState
+
+
+def build(config: Any, workdir: str | os.PathLike) -> base.Experiment:
+    """Opens the data and builds the system that a config names.
+
+    What has to be learnt from the data before (a vocabulary) is read from the work
+    folder of a run that has checkpoints, else learnt and kept there.
+
+    Raises:
+      UserError: an unknown system, a wrong key or value, or data that cannot be
+        opened.
+    """
+    name = registry.named(config)
+    settings.read_settings(config)
+    row = registry.row(name)
+    with registry.explained(name):
+        data = base.data_config(config)
+        return row.build(config, data, row.prepare(config, data, workdir))
+
+
+def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
+    """Trains what the config describes, resuming what `workdir` holds."""
+    wall = goodput.WallTime()
+    with work_folder.held(workdir) as lock:  # the vocabulary is written there
+        experiment = build(config, workdir)
+
+        def start():
+            where, name = config["init_from"], config["system"]
+            try:
+                network = opening.open_network(where, name)
+            except UserError as error:
+                raise UserError(
+                    f"init_from: {error}; or set --config.init_from to a run or "
+                    "model directory of yours"
+                ) from None
+            return registry.row(name).start(network, config)
+
+        return loop.train(
+            experiment.config,
+            experiment.system,
+            experiment.batches_fn,
+            workdir,
+            extra_files=experiment.extra_files,
+            initial_params=start if config.get("init_from") else None,
+            samples=experiment.samples,
+            lock=lock,
+            wall=wall,
+            progress=progress,
+        )
