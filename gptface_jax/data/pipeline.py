@@ -7,6 +7,7 @@ the number of workers and of processes and wherever the iteration starts.
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -113,7 +114,7 @@ def _until_closed(iterator) -> Iterator[dict[str, np.ndarray]]:
 
 
 def held_out_rows(
-    count: int, batch_size: int, shard: int = 0, num_shards: int = 1
+    count: int, batch_size: int, shard: int = 0, num_shards: int = 1, ways: int = 1
 ) -> list[range]:
     """Which of `count` held-out records stand in a process's rows of each batch.
 
@@ -122,10 +123,13 @@ def held_out_rows(
       batch_size: of all processes together.
       shard, num_shards: this process and how many there are. Several of them leave
         out the last records where they do not share them equally.
+      ways: parts into which the devices of several processes cut a batch; they leave
+        out the last records where that is not possible.
     """
+    parts = math.lcm(num_shards, ways) if num_shards > 1 else 1
     batches = []
     for start in range(0, count, batch_size):
-        size = min(batch_size, count - start) // num_shards
+        size = min(batch_size, count - start) // parts * parts // num_shards
         first = start + shard * size
         batches.append(range(first, first + size))
     return [rows for rows in batches if rows]

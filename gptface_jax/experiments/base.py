@@ -16,7 +16,7 @@ from gptface_jax.core.errors import Missing, UserError
 from gptface_jax.core.types import System
 from gptface_jax.data import fingerprint, pipeline, sources, transforms
 from gptface_jax.data.record import Record
-from gptface_jax.train import checkpoint, settings
+from gptface_jax.train import checkpoint, settings, sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +188,10 @@ def experiment(
             threads=data.threads,
         )
     size = next(iter(system.feeds.values())).size
+    ways = 1
+    if processes > 1:  # one process may hold what its devices cannot share
+        where = sharding.open_mesh(settings.read_settings(config).mesh)
+        ways = sharding.ways("batch", *where)
     batches = {}
     for name, records in held_out.items():
         if records is None:
@@ -195,7 +199,7 @@ def experiment(
         key = "data.eval" if len(held_out) == 1 else f"data.eval.{name}"
         contents[key] = fingerprint.of(records.source)
         count = min(len(records.source), data.eval_records)
-        rows = pipeline.held_out_rows(count, size, index, processes)
+        rows = pipeline.held_out_rows(count, size, index, processes, ways)
         batches[name] = pipeline.held_out(records.source, records.transform, rows)
         if records.more:
             entries = records.more([records.source[i] for i in range(count)])

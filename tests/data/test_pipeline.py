@@ -109,6 +109,10 @@ def test_processes_share_the_held_out_batches_row_by_row():
     assert shares[1] == [range(2, 4), range(6, 8), range(9, 10)]
     # One record cannot be shared by two.
     assert pipeline.held_out_rows(5, 4, 1, 2) == [range(2, 4)]
+    # Nor three, or six, by two processes of two devices each.
+    assert pipeline.held_out_rows(7, 4, 1, 2, ways=4) == [range(2, 4)]
+    assert pipeline.held_out_rows(14, 8, 1, 2, ways=4) == [range(4, 8), range(10, 12)]
+    assert pipeline.held_out_rows(7, 4, ways=4) == [range(0, 4), range(4, 7)]
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def config(**changes):
             "best_mode": "max",
             "model": {"features": 8},
             "objective": {"network": 5},
-            "data": {"train": {"kind": "toy"}, "eval_records": 12},
+            "data": {"train": {"kind": "toy"}, "eval_records": 16},
             "optim": {"peak_lr": 0.1, "start_lr": 0.1, "warmup_fraction": 0.0},
             **changes,
         }

@@ -52,7 +52,7 @@ def build(config, data, prepared):
     named = base.Records(Pictures(40, 1), example)
     plain = base.Records(Pictures(70, 2), example)
     feeds = {"named": named, "plain": plain}
-    held_out = {"names": base.Records(Pictures(12, 3), example)}
+    held_out = {"names": base.Records(Pictures(20, 3), example)}
     return base.experiment(config, data, system, feeds, held_out)
 
 

@@ -28,7 +28,8 @@ def main():
         if name == "1x1x1":
             sharding.open_mesh = lambda given: everywhere(given, jax.devices()[:1])
         mesh = dict(zip(sharding.AXES, sizes))
-        changes = {"total_steps": 6, "grad_accum": 1 + (sizes[0] < 8), "log_every": 1}
+        changes = {"total_steps": 6, "grad_accum": 2, "log_every": 1}
+        changes["batch_size"] = {"named": 16, "plain": 48}
         config = test_toy.config(mesh=mesh, **changes)
         folder = f"{FOLDER}/{name}"
         training.train(config, folder, progress=False)
