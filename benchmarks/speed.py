@@ -41,13 +41,12 @@ def training_step(path: str, batch: int | None) -> tuple[str, str]:
     from flax import linen as nn
 
     from gptface_jax.core.config import load_config
-    from gptface_jax.systems import gptface, judge, vqgan
+    from gptface_jax.experiments import registry
     from gptface_jax.train import settings
 
-    makers = {"vqgan": vqgan, "gptface": gptface, "judge": judge}
     config = settings.plain(load_config(path))
     config["batch_size"] = size = batch or config["batch_size"]
-    system = makers[config["system"]].make_system(config)
+    system = registry.make(config)
     params = nn.meta.unbox(jax.jit(system.init)(jax.random.key(0)))
     rng = np.random.default_rng(0)
     data = {

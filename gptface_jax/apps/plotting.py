@@ -14,10 +14,12 @@ import numpy as np
 
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.train import goodput
 
 LOG = "metrics.jsonl"
 _HELD_OUT = "eval/"
-_NO_METRICS = ("step", "rewound_from", "spike_at")
+_NO_METRICS = ("step", "rewound_from", "spike_at", "seconds")
+_TIME = "time/"  # shares of the wall time, in one panel, see `train.goodput`
 _FIRST = ("loss", "lr", "grad_norm")  # panels that come before the others
 _MOST = 24  # panels that are drawn unasked
 
@@ -54,7 +56,7 @@ def read_log(run: str | os.PathLike) -> dict[str, Curve]:
 
 
 def panels(names: Sequence[str], wanted: Sequence[str] = ()) -> list[str]:
-    """The panels to draw; a metric and its held-out form share one.
+    """The panels to draw; a metric and its held-out form share one, as do all "time/".
 
     Args:
       names: of all metrics.
@@ -63,6 +65,7 @@ def panels(names: Sequence[str], wanted: Sequence[str] = ()) -> list[str]:
     Raises:
       UserError: a pattern that nothing matches.
     """
+    names = ["time" if n.startswith(_TIME) else n for n in names]
     every = sorted({n.removeprefix(_HELD_OUT) for n in names})
     if not wanted:
         first = [n for n in _FIRST if n in every]
@@ -120,6 +123,8 @@ def plot(
     )
     lines = {}
     for axis, name in zip(axes.flat, chosen):
+        if name == "time":
+            lines |= _draw_time(axis, runs)
         for index, (label, run) in enumerate(runs.items()):
             colour = f"C{index % 10}"
             if name in run:
@@ -142,6 +147,39 @@ def plot(
     )  # fmt: skip
     _save(figure, out)
     return chosen
+
+
+def _draw_time(axis: Any, runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, Any]:
+    """Of one run what its wall time went to, of several the share of steps.
+
+    Returns:
+      What the legend has to say of the lines.
+    """
+    axis.set_ylim(0, 1)
+    if len(runs) == 1:
+        (run,) = runs.values()
+        steps = run[_TIME + "step"][0]
+        parts = [name for name in goodput.PARTS if _TIME + name in run]
+        shares = np.zeros((len(parts), len(steps)))
+        for row, part in zip(shares, parts):
+            where, values = run[_TIME + part]
+            row[np.searchsorted(steps, where)] = values
+        # A line tells of the steps before it.
+        steps = np.concatenate([[0], steps])
+        shares = np.concatenate([shares[:, :1], shares], 1)
+        grey = ["#dddddd", *(f"C{i}" for i in range(3, 3 + len(parts)))]
+        for level, part, colour in zip(np.cumsum(shares, 0), parts, grey):
+            bottom = level - shares[parts.index(part)]
+            axis.fill_between(
+                steps, bottom, level, step="pre", color=colour, label=part
+            )
+        axis.legend(fontsize=6, loc="lower right")
+        return {}
+    drawn = {}
+    for index, (label, run) in enumerate(runs.items()):
+        if _TIME + "step" in run:
+            (drawn[label],) = axis.plot(*run[_TIME + "step"], color=f"C{index % 10}")
+    return drawn
 
 
 def plot_fractions(

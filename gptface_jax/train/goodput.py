@@ -25,12 +25,13 @@ class WallTime:
 
     @contextlib.contextmanager
     def spent(self, part: str) -> Iterator[None]:
-        """Counts what happens inside for one of PARTS."""
-        start = self._clock()
+        """Counts what happens inside for one of PARTS, but what counts for another."""
+        start, before = self._clock(), sum(self._seconds.values())
         try:
             yield
         finally:
-            self._seconds[part] += self._clock() - start
+            within = sum(self._seconds.values()) - before
+            self._seconds[part] += self._clock() - start - within
 
     def opened(self) -> None:
         """Says that all time until now went into opening the run."""

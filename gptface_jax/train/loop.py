@@ -253,7 +253,8 @@ class _Run:
                     if save or stopped or self.early_stop.ends:
                         self._save(done, values)
                     if self.samples and not stopped and self._sample_due(done, save):
-                        self._sample(done)
+                        with self.wall.spent("evaluation"):
+                            self._sample(done)
                     self.clock.pause()
             if self.early_stop.ends:
                 self._tell_early_stop(done)
@@ -583,13 +584,15 @@ class _Run:
         spec, names = self.evaluations[name].spec, self.eval_names[name]
         limit = self.settings.eval_batches or None
         for index, batch in enumerate(itertools.islice(self._held_out(name), limit)):
-            packed = evaluate(
-                self.state.eval_params,
-                self.state.state,
-                self.constants,
-                self._put_held_out(batch, spec),
-                jnp.int32(index),
-            )
+            batch = self._put_held_out(batch, spec)
+            with self._compiling(f"eval/{name}"):
+                packed = evaluate(
+                    self.state.eval_params,
+                    self.state.state,
+                    self.constants,
+                    batch,
+                    jnp.int32(index),
+                )
             found = packer.unpack(packed)
             average.add({names[key]: value for key, value in found.items()})
 

@@ -41,6 +41,23 @@ def test_panels_join_training_and_held_out():
         plotting.panels(names, ["los"])
 
 
+def test_the_shares_of_time_are_one_panel(tmp_path):
+    names = ["loss", "time/step", "time/input", "seconds"]
+    assert plotting.panels(names[:-1]) == ["loss", "time"]
+    rows = [
+        {"step": 1, "loss": 2.0, "seconds": 9.0, "time/step": 0.2, "time/compile": 0.8},
+        {"step": 2, "loss": 1.0, "seconds": 1.0, "time/step": 0.9, "time/input": 0.1},
+        {"step": 3, "loss": 1.0, "seconds": 1.0, "time/step": 1.0},
+    ]
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("\n".join(map(json.dumps, rows)))
+    run = plotting.read_log(log)
+    assert "seconds" not in run
+    for runs in ({"a": run}, {"a": run, "b": run}):
+        assert plotting.plot(runs, tmp_path / "t.png") == ["loss", "time"]
+    assert (tmp_path / "t.png").is_file()
+
+
 def test_smoothing_by_hand():
     values = np.array([1.0, 3.0, 5.0, 7.0])
     assert plotting.smoothed(values, 1).tolist() == values.tolist()

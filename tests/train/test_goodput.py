@@ -29,9 +29,10 @@ def test_shares_by_hand():
         "time/compile": 2 / 16,
     }
     wall.add("input", 0.5)
-    with pytest.raises(RuntimeError), wall.spent("checkpoint"):
-        clock.now = 11.0
-        raise RuntimeError
+    with pytest.raises(RuntimeError), wall.spent("evaluation"):
+        with wall.spent("checkpoint"):
+            clock.now = 11.0
+            raise RuntimeError
     clock.now = 12.0
     assert wall.take() == {
         "seconds": 2.0,
