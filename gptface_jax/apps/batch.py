@@ -23,7 +23,7 @@ from gptface_jax.apps.api import SEAMS, Edit, Model
 from gptface_jax.core import arguments, files, locks
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import folders
-from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 VERBS = ("edit", "inpaint", "restore", "stitch", "tag", "caption")
 # Arguments that name files, which a job gives relative to the file of jobs.

@@ -22,7 +22,6 @@ from gptface_jax.core import files
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import Missing, UserError, nearest
 from gptface_jax.core.types import System
-from gptface_jax.core.vocab import SequenceLayout
 from gptface_jax.data import (
     captions,
     fingerprint,
@@ -34,6 +33,7 @@ from gptface_jax.data import (
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.interop import directory
+from gptface_jax.nn.sequence import SequenceLayout
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.ops import quantize
 from gptface_jax.systems import gptface, judge, vqgan

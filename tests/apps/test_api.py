@@ -22,7 +22,7 @@ from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.systems.gptface import guidance
-from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 
 @pytest.fixture(scope="module")

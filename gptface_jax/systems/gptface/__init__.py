@@ -12,6 +12,7 @@ from flax import linen as nn
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Phase, System
+from gptface_jax.systems.gptface import held_out
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import objective as gptface_objective
 
@@ -101,8 +102,6 @@ def make_system(
             ),
         ),
         eval_fns={
-            "eval": gptface_objective.make_eval(
-                module, objective, attributes=tuple(attributes)
-            )
+            "eval": held_out.make_eval(module, objective, attributes=tuple(attributes))
         },
     )
