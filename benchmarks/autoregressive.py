@@ -30,6 +30,7 @@ from gptface_jax.core.config import from_mapping
 from gptface_jax.nn.transformer import GATES
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface import model as gptface_model
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 # Of the log-probabilities with and without the cache, nats.
 LIMIT = 1e-3
@@ -62,7 +63,7 @@ class Setup:
         """Function of no arguments: the package's decoder."""
         known = np.ones(self.tokens.shape, bool)
         known[:, self.config.layout.image_slice] = False
-        options = decode.DecodeConfig(guidance=guidance, k=k, match_token=False)
+        options = DecodeConfig(guidance=guidance, k=k, match_token=False)
         given = self.tokens, jnp.asarray(known), options, jax.random.key(1)
         run = functools.partial(decode.decode, self.module, self.params, *given)
         return lambda: jax.block_until_ready(run().tokens)

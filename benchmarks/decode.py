@@ -29,8 +29,9 @@ from tables import aligned
 
 from gptface_jax.core import files, trees
 from gptface_jax.core.config import from_mapping
-from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface import decode, predict
 from gptface_jax.systems.gptface import model as gptface_model
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 try:
     import torch
@@ -76,11 +77,11 @@ class Ours:
         self.params = nn.meta.unbox(jax.jit(init)(jax.random.key(0), self.tokens[:1]))
         self.params = self.params["params"]
 
-    def decoder(self, options: decode.DecodeConfig):
+    def decoder(self, options: DecodeConfig):
         """(function of no arguments that decodes, bytes of temporaries)."""
         arguments = (self.tokens, jnp.asarray(self.known))
         key = jax.random.key(1)
-        compiled = decode.decode.lower(
+        compiled = decode.fill_jitted.lower(
             self.module, self.params, *arguments, options, key
         ).compile()
 
@@ -89,13 +90,13 @@ class Ours:
 
         return run, compiled.memory_analysis().temp_size_in_bytes
 
-    def forward(self, options: decode.DecodeConfig):
+    def forward(self, options: DecodeConfig):
         """Function of no arguments: one unguided prediction of the batch."""
 
         @jax.jit
         def run(params):
             def one(tokens):
-                return decode.side_logits(
+                return predict.side_logits(
                     self.module, {"params": params}, tokens, options
                 )["image"]
 
@@ -103,21 +104,21 @@ class Ours:
 
         return lambda: jax.block_until_ready(run(self.params))
 
-    def scores(self, options: decode.DecodeConfig) -> np.ndarray:
+    def scores(self, options: DecodeConfig) -> np.ndarray:
         """Log-probabilities of the first picture's codes after a guided shift."""
         tokens = jnp.where(self.known[0], self.tokens[0], self.config.vocab.mask_id)
 
         @jax.jit
         def run(params):
-            shift, *_ = decode.shift(self.module, params, tokens, options)
+            shift, *_ = predict.shift(self.module, params, tokens, options)
             variables = shift.variables(params)
-            logits = decode.side_logits(self.module, variables, tokens, options)
+            logits = predict.side_logits(self.module, variables, tokens, options)
             return jax.nn.log_softmax(logits["image"])
 
         return np.asarray(run(self.params))
 
 
-def peer(ours: Ours, mode: str, options: decode.DecodeConfig, device: str, dtype: str):
+def peer(ours: Ours, mode: str, options: DecodeConfig, device: str, dtype: str):
     """`torch_gptface.Decoding` with our weights."""
     flat = {k: np.asarray(v) for k, v in trees.flatten(ours.params).items()}
     model = torch_gptface.load(torch_gptface.GPTFace(ours.config, (0, 0)), flat, device)
@@ -141,7 +142,7 @@ def check(size: dict[str, Any], opened: int, device: str) -> float:
     given = torch.from_numpy(tokens).long().to(device)
     worst = 0.0
     for mode in ("explicit", "low-rank"):
-        options = decode.DecodeConfig(match_token=False, **MODES[mode])
+        options = DecodeConfig(match_token=False, **MODES[mode])
         other = peer(ours, mode, options, device, "float32")
         is_open = torch.from_numpy(~ours.known[0, where]).to(device)
         theirs = other.scores(given, is_open).cpu().numpy()
@@ -196,7 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
         sides: dict[str, Any] = {}
         memory = {}
         for mode in options.modes:
-            config = decode.DecodeConfig(
+            config = DecodeConfig(
                 k=options.k, match_token=False, at_once=options.at_once, **MODES[mode]
             )
             sides[mode], memory[mode] = ours.decoder(config)
@@ -204,7 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{batch}, {mode}: {memory[mode] / 2**20:.0f} MiB", flush=True)
         if options.plan:
             continue
-        sides["forward"] = ours.forward(decode.DecodeConfig(match_token=False))
+        sides["forward"] = ours.forward(DecodeConfig(match_token=False))
         spent = timing.interleaved(sides, options.repeats, options.clock)
         for mode in options.modes:
             kind = mode.replace("explicit", "guided").replace("low-rank", "guided")
@@ -235,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def by_picture(ours: Ours, mode: str, options: argparse.Namespace) -> float:
     """Seconds of the peer for one picture."""
-    config = decode.DecodeConfig(k=options.k, match_token=False, **MODES[mode])
+    config = DecodeConfig(k=options.k, match_token=False, **MODES[mode])
     other = peer(ours, mode, config, options.device, options.dtype)
     where = ours.config.layout.image_slice
     tokens = torch.from_numpy(np.array(ours.tokens[0])).long().to(options.device)

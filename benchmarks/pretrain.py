@@ -34,6 +34,7 @@ from tables import aligned
 from gptface_jax.core import files, trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.systems import gptface
+from gptface_jax.systems.gptface import corruption
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import objective as gptface_objective
 from gptface_jax.train import cost, program, sharding
@@ -122,14 +123,12 @@ class Ours:
         }
         return {name: jnp.asarray(x, jnp.int32) for name, x in arrays.items()}
 
-    def corrupted(self) -> gptface_objective.Masked:
+    def corrupted(self) -> corruption.Masked:
         """A corrupted batch, at the ratio of the middle of the run."""
         size = len(self.batch["image_ids"])
         ratios = jnp.full((size,), 0.4)
         key = jax.random.key(0)
-        return gptface_objective.corrupt(
-            self.config, self.objective, self.batch, ratios, key
-        )
+        return corruption.corrupt(self.config, self.objective, self.batch, ratios, key)
 
     def loss_and_norm(self, corrupted) -> tuple[float, float]:
         """In float32, of the loss on a batch that is corrupted already."""
@@ -302,7 +301,7 @@ def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
         )
     ]  # fmt: skip
     flat = {k: np.asarray(v) for k, v in trees.flatten(ours.state.params).items()}
-    slots = gptface_objective.budgets(ours.config, ours.objective)
+    slots = corruption.budgets(ours.config, ours.objective)
     apart = check(ours, flat, fixed, slots, device)
     print(f"largest relative difference of loss and gradient: {apart:.2g}")
 

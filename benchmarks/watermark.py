@@ -24,7 +24,7 @@ from tables import aligned
 import gptface_jax
 from gptface_jax.apps import detecting
 from gptface_jax.data import image, sources
-from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface import decode, predict
 
 KEY = 0x5EC2E7
 POOLED = ("clean", "JPEG 75", "crop 10 %")
@@ -99,7 +99,7 @@ class Bench:
         @jax.jit
         def scores(tokens):
             def one(row):
-                return decode.side_logits(module, {"params": params}, row, config)
+                return predict.side_logits(module, {"params": params}, row, config)
 
             return jax.nn.log_softmax(jax.vmap(one)(tokens)["image"])
 

@@ -7,7 +7,7 @@ import functools
 import jax
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "rows"))
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "collect"))
 def apply(module, variables, *arrays, method=None, **named):
     """`module.apply(variables, *arrays, method=method, **named)`."""
     return module.apply(variables, *arrays, method=method, **named)

@@ -19,6 +19,7 @@ import tiny_vqgan
 from gptface_jax.core import trees
 from gptface_jax.systems import gptface, judge, vqgan
 from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface.options import DecodeConfig
 from gptface_jax.train import collectives, sharding, state, step
 
 MESHES = {
@@ -135,7 +136,7 @@ def decoded(mesh, rules):
         functools.partial(module.init, method="init_all"), KEY, tiny.tokens(1)
     )["params"]
     shardings = sharding.param_shardings(boxed, mesh, rules)
-    options = decode.DecodeConfig(k=2, guidance="ascent_norm", kl_max=0.0, fusion=1.0)
+    options = DecodeConfig(k=2, guidance="ascent_norm", kl_max=0.0, fusion=1.0)
     batch = sharding.put_batch(
         {
             "tokens": np.asarray(tiny.tokens(BATCH)),

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gptface_jax.core.vocab import JointVocab, SequenceLayout
+from gptface_jax.core.vocab import JointVocab
+from gptface_jax.nn.sequence import SequenceLayout
 from gptface_jax.nn.transformer import TransformerConfig
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig, assemble
 

@@ -36,7 +36,7 @@ from gptface_jax.interop import directory
 from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines import framing, networks, pictures, provenance
 from gptface_jax.pipelines.faces import Face
-from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 Box = framing.Box
 _UNSTEERED = {"guidance": "none", "cfg": 1.0, "cfg_end": None}

@@ -24,7 +24,7 @@ from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import folders
 from gptface_jax.experiments import registry
 from gptface_jax.pipelines import provenance
-from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 # Arguments that name files, which a job gives relative to the file of jobs.
 _FILES = ("image", "mask", "damage", "first", "second", "seam")

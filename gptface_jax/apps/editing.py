@@ -20,8 +20,9 @@ from gptface_jax.data.text import TextTokenizer
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.gptface import decode as gptface_decode
-from gptface_jax.systems.gptface import guidance
+from gptface_jax.systems.gptface import guidance, predict
 from gptface_jax.systems.gptface.model import GPTFaceConfig, assemble
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 
 @flax.struct.dataclass
@@ -66,13 +67,13 @@ class Request:
     image: np.ndarray
     mask: np.ndarray
     text: str
-    config: gptface_decode.DecodeConfig
+    config: DecodeConfig
     key: jax.Array
     samples: int = 1
     grow: int = 0
 
     @property
-    def bucket(self) -> tuple[gptface_decode.DecodeConfig, int]:
+    def bucket(self) -> tuple[DecodeConfig, int]:
         """What requests have in common that are answered together."""
         return self.config, self.samples
 
@@ -148,7 +149,7 @@ class Editor:
         self.params = jax.device_put(
             gptface.params, NamedSharding(mesh, PartitionSpec())
         )
-        score = functools.partial(gptface_decode.itm_log_prob, gptface.module)
+        score = functools.partial(predict.itm_log_prob, gptface.module)
         self._score = jax.jit(score)
         self.has_answered = False
         self._at_once = at_once(_memory(devices[0]), gptface.config) * len(devices)
@@ -194,7 +195,7 @@ class Editor:
         images: np.ndarray,
         masks: np.ndarray,
         texts: Sequence[str],
-        config: gptface_decode.DecodeConfig,
+        config: DecodeConfig,
         key: Any,
         *,
         samples: int = 1,
@@ -267,7 +268,7 @@ class Editor:
         return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(count)]
 
     def sample(
-        self, texts: Sequence[str], config: gptface_decode.DecodeConfig, key: Any
+        self, texts: Sequence[str], config: DecodeConfig, key: Any
     ) -> np.ndarray:
         """Whole pictures after B sentences, keys [B] -> uint8 [B,S,S,3]."""
         layout = self.gptface.config.layout
@@ -281,7 +282,7 @@ class Editor:
         )  # fmt: skip
         return self._pictures(result.tokens)
 
-    def _fitting(self, config: gptface_decode.DecodeConfig):
+    def _fitting(self, config: DecodeConfig):
         """Guides no more at a time than memory holds, unless a number is given."""
         return dataclasses.replace(config, at_once=config.at_once or self._at_once)
 

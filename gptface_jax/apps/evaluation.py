@@ -31,8 +31,9 @@ from gptface_jax.data.record import Record
 from gptface_jax.evaluate import agreement, distributions, edits
 from gptface_jax.experiments import opening, training
 from gptface_jax.pipelines import networks
-from gptface_jax.systems.gptface.decode import DecodeConfig
-from gptface_jax.systems.gptface.objective import ObjectiveConfig, make_eval
+from gptface_jax.systems.gptface.held_out import make_eval
+from gptface_jax.systems.gptface.objective import ObjectiveConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 # Attributes that change a part of a drawn face.
 SHOWN = (
@@ -332,7 +333,7 @@ def likelihood(
       max_phrases: of the captions; default as trained.
 
     Returns:
-      The metrics of `systems.gptface.objective.make_eval`, and
+      The metrics of `systems.gptface.held_out.make_eval`, and
       image_unigram_nll, text_unigram_nll: of the training set's token
       frequencies, add-one smoothed, on the same held-out tokens.
     """

@@ -168,8 +168,7 @@ def _features(module, layers, params, image_ids) -> jax.Array:
     nothing = jnp.zeros((len(image_ids), 0), jnp.int32)
     tokens = gptface_model.assemble(image_ids, nothing, module.config)
     tokens = tokens[:, : layout.sep_index + 1]
-    states = gptface_model.layer_states(module, params, tokens)
-    chosen = [states[number - 1] for number in layers]
+    chosen = module.apply({"params": params}, tokens, layers, method="layer_states")
     return few_shot.pooled(chosen, layout.image_slice).astype(jnp.float32)
 
 

@@ -21,12 +21,13 @@ from gptface_jax.interop import directory
 from gptface_jax.pipelines import networks
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.model import assemble
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 NAME, SCRIPT = "editor.stablehlo", "edit.py"
 
 
-def edit_function(editor: Editor, config: decode.DecodeConfig, samples: int = 1):
+def edit_function(editor: Editor, config: DecodeConfig, samples: int = 1):
     """The whole edit of a batch, from pixels to pixels.
 
     Returns:

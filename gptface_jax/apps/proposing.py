@@ -21,7 +21,7 @@ import numpy as np
 from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, image, synthetic
-from gptface_jax.systems.gptface import decode, guidance
+from gptface_jax.systems.gptface import guidance, predict
 from gptface_jax.systems.gptface.model import MATCHED
 
 METHODS = ("gradient", "occlusion", "likelihood")
@@ -51,7 +51,7 @@ def _occluded(module, params, tokens):
     near = (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
     hidden = np.zeros((height * width + 1, layout.length), bool)
     hidden[:-1, layout.image_slice] = near
-    log_prob = decode.itm_log_prob(
+    log_prob = predict.itm_log_prob(
         module, params, jnp.where(hidden, vocab.mask_id, tokens)
     )
     odds = log_prob - jnp.log1p(-jnp.exp(jnp.minimum(log_prob, -1e-6)))

@@ -17,8 +17,8 @@ from gptface_jax.data import tag_words
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.evaluate import tagging
+from gptface_jax.nn import backbone
 from gptface_jax.pipelines import networks, pictures
-from gptface_jax.systems.gptface import model as gptface_model
 
 RESULTS = 30
 _BATCH = 64
@@ -75,7 +75,7 @@ class DualEncoder:
         objective = networks.experiment(network, "gptface").get("objective", {})
         depth = network.config.transformer.num_layers
         stop = objective.get("alignment_layers") or depth
-        module, self._params = gptface_model.some_layers(
+        module, self._params = backbone.some_layers(
             network.module, network.params, 0, stop
         )
         self._editor = model.editor

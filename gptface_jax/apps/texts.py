@@ -12,10 +12,11 @@ import numpy as np
 from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import tag_words
-from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface import decode, predict
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 _SLOTS, _BATCH, _ROUNDS = 8, 16, 4
-_LOGITS = jax.jit(decode.side_logits, static_argnums=(0, 3))
+_LOGITS = jax.jit(predict.side_logits, static_argnums=(0, 3))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ def tags(
     editor: Editor,
     pixels: np.ndarray,
     count: int,
-    config: decode.DecodeConfig,
+    config: DecodeConfig,
     key: jax.Array,
     among: Sequence[str] | None = None,
 ) -> list[Tag]:
@@ -95,7 +96,7 @@ def captions(
     pixels: np.ndarray,
     words: int,
     samples: int,
-    config: decode.DecodeConfig,
+    config: DecodeConfig,
     key: jax.Array,
 ) -> list[tuple[str, float]]:
     """Sentences of so many tokens for a picture, and p(q=1) of each, best first.

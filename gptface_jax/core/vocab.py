@@ -1,8 +1,4 @@
-"""The one joint id space and sequence layout (SPEC A.2.3, A.3).
-
-Text ids come first, image code c is id `text_size + c`. A sequence is
-`[CLS] i_1 ... i_n [SEP] w_1 ... w_m`, padded with [PAD] to a fixed m.
-"""
+"""The one joint id space (SPEC A.2.3): text ids, then code c as `text_size + c`."""
 
 from __future__ import annotations
 
@@ -61,40 +57,3 @@ class JointVocab:
     def joint_to_image(self, tokens):
         """Joint ids of image positions -> codes 0..C-1."""
         return tokens - self.text_size
-
-
-@dataclasses.dataclass(frozen=True)
-class SequenceLayout:
-    """Where image and text sit in a sequence of length 1 + n + 1 + m + padding.
-
-    Attributes:
-      grid: (h, w) of the image tokens; n = h * w, raster order.
-      max_text_tokens: m, text slots (padded).
-      multiple_of: the sequence gets [PAD] at its end up to a multiple of this, for
-        meshes that split the length and for kernels that work in blocks.
-    """
-
-    grid: tuple[int, int]
-    max_text_tokens: int = 64
-    multiple_of: int = 1
-
-    @property
-    def num_image_tokens(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def length(self) -> int:
-        return round_up(self.text_slice.stop, self.multiple_of)
-
-    @property
-    def image_slice(self) -> slice:
-        return slice(1, 1 + self.num_image_tokens)
-
-    @property
-    def sep_index(self) -> int:
-        return 1 + self.num_image_tokens
-
-    @property
-    def text_slice(self) -> slice:
-        start = 2 + self.num_image_tokens
-        return slice(start, start + self.max_text_tokens)

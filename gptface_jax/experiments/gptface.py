@@ -19,11 +19,11 @@ from gptface_jax.core import files, trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import Params
-from gptface_jax.core.vocab import SequenceLayout
 from gptface_jax.data import captions, probe, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import base, opening, previews, registry
+from gptface_jax.nn.sequence import SequenceLayout
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems import gptface
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig

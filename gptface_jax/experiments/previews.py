@@ -20,6 +20,7 @@ from gptface_jax.pipelines import pictures
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.model import GPTFace, assemble
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 Samples = Callable[[Any, Any], Mapping[str, np.ndarray]]
 NUM_RECONSTRUCTIONS, NUM_EDITS = 8, 6
@@ -68,7 +69,7 @@ def edits(
     is_open[rows // 2 : rows - max(1, rows // 8), 1:-1] = True
     known = np.ones((columns, config.layout.length), bool)
     known[:, config.layout.image_slice] = ~is_open.reshape(-1)
-    options = decode.DecodeConfig(k=max(1, int(is_open.sum()) // 8))
+    options = DecodeConfig(k=max(1, int(is_open.sum()) // 8))
     draw = jax.jit(lambda p, x: vqgan.module.apply({"params": p}, x, method="decode"))
 
     def drawn(image_ids):

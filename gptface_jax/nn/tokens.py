@@ -1,4 +1,4 @@
-"""Joint token embedding with learned positions, and logits tied to it (SPEC A.3-4)."""
+"""Joint token embedding with learned positions, and logits by it (SPEC A.3-4, B.6)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,35 @@ from flax import linen as nn
 
 
 class JointEmbedding(nn.Module):
-    """One table for words and image codes, one for positions.
+    """One table for words and image codes, one for positions, and what is added.
 
     Attributes:
       vocab_size: V, text entries first, image codes after them.
       max_length: rows of the position table.
       width: D.
       init_scale: standard deviation of both tables at the start.
-      num_match: rows of the match control table added to [CLS] (SPEC A.5.2);
-        0 for none.
+      control: (name, rows) of a table one row of which is added to the first
+        position, as GPTFace's match bit is (SPEC A.5.2).
       multiplier: factor on what enters the backbone, not on the logits.
       dtype: of the activations.
       padding: rows of the table beyond V, see `core.vocab.JointVocab.multiple_of`.
+      segments: rows of the table one of which is added to every position (SPEC B.3),
+        zeros at the start; 0 for none.
+      tied: logits by the table of embeddings; else by a table "output" of their own.
+      bias: whether logits have one.
     """
 
     vocab_size: int
     max_length: int
     width: int
     init_scale: float = 0.02
-    num_match: int = 0
+    control: tuple[str, int] | None = None
     multiplier: float = 1.0
     dtype: jnp.dtype = jnp.float32
     padding: int = 0
+    segments: int = 0
+    tied: bool = True
+    bias: bool = True
 
     def setup(self):
         def table(name, rows, axes):
@@ -41,20 +48,37 @@ class JointEmbedding(nn.Module):
         self.rows = self.vocab_size + self.padding
         self.embedding = table("embedding", self.rows, ("vocab", "embed"))
         self.position = table("position", self.max_length, (None, "embed"))
-        if self.num_match:
-            self.match = table("match", self.num_match, (None, "embed"))
-        self.output_bias = self.param(
-            "output_bias",
-            nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)),
-            (self.rows,),
-        )
+        if self.control:
+            name, rows = self.control
+            self.control_rows = table(name, rows, (None, "embed"))
+        zeros = nn.initializers.zeros
+        if self.bias:
+            self.output_bias = self.param(
+                "output_bias",
+                nn.with_logical_partitioning(zeros, ("vocab",)),
+                (self.rows,),
+            )
+        if self.segments:
+            self.segment = self.param(
+                "segment",
+                nn.with_logical_partitioning(zeros, (None, "embed")),
+                (self.segments, self.width),
+            )
+        if not self.tied:
+            self.output = table("output", self.rows, ("vocab", "embed"))
 
-    def __call__(self, tokens: jax.Array, match: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        tokens: jax.Array,
+        control: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+    ) -> jax.Array:
         """Embeds joint ids.
 
         Args:
           tokens: int32 [B,L], L <= max_length.
-          match: int32 [B] row of the match table added to position 0.
+          control: int32 [B] row of the control table added to position 0.
+          segment_ids: int32 [B,L] rows of the segment table; default row 0 of it.
 
         Returns:
           [B,L,D] of `dtype`.
@@ -66,18 +90,23 @@ class JointEmbedding(nn.Module):
         position = nn.with_logical_constraint(self.position, (None, "embed_act"))
         x = jnp.take(table, tokens, axis=0) + position[:length]
         x = nn.with_logical_constraint(x, ("batch", None, "embed_act"))
-        if match is not None:
-            x = x.at[:, 0].add(jnp.take(self.match, match, axis=0))
+        if control is not None:
+            x = x.at[:, 0].add(jnp.take(self.control_rows, control, axis=0))
+        if self.segments:
+            first = self.segment[0]
+            x += first if segment_ids is None else self.segment[segment_ids]
         return (self.multiplier * x).astype(self.dtype)
 
     def attend(self, x: jax.Array, start: int = 0, stop: int | None = None):
-        """Logits of the ids [start, stop) by the tied table: [...,D] -> [...,S].
+        """Logits of the ids [start, stop) by the output table: [...,D] -> [...,S].
 
         Without `stop` to the last row of the table: slicing would move the shards
         of a table that is split. Logits of rows without an id are -1e30.
         """
-        table = self.embedding[start:stop].astype(self.dtype)
+        table = self.embedding if self.tied else self.output
+        table = table[start:stop].astype(self.dtype)
         logits = jnp.einsum("...d,vd->...v", x, table)
         ids = jnp.arange(start, self.rows if stop is None else stop)
-        bias = jnp.where(ids < self.vocab_size, self.output_bias[start:stop], -1e30)
+        bias = self.output_bias[start:stop] if self.bias else 0.0
+        bias = jnp.where(ids < self.vocab_size, bias, -1e30)
         return logits.astype(jnp.float32) + bias

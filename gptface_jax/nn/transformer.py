@@ -1,7 +1,10 @@
-"""Pre-LN transformer with a gated feed-forward (SPEC A.4, equations 1-2).
+"""Transformer layers: pre-LN, gated by default (SPEC A.4, equations 1-2; B.6).
 
     x_hat = x + Attention(LN(x))
     x     = x_hat + GLU(LN(x_hat)),   GLU(x) = W2(act(Wg x + bg) * (W1 x + b1)) + b2
+
+or dense, W2(act(W1 x + b1)) + b2, and with the norms after the sums (post-LN):
+x_hat = LN(x + Attention(x)). What a layer reads may be a memory in place of x.
 
 Layers are scanned, so their parameters carry a leading `layers` axis. Between the
 layers the length may be split over devices; inside them it is the heads and the
@@ -25,7 +28,11 @@ GATES = {
     "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
     "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
 }
+NORMS = ("standard", "unbiased")
+NORM_POSITIONS = ("pre", "post")
 
 # Name -> what a layer keeps for its backward pass; None keeps everything.
 _KEPT = jax.checkpoint_policies
@@ -45,7 +52,9 @@ class TransformerConfig:
 
     Attributes:
       num_layers, width, num_heads, mlp_width: sizes; head width is width/heads.
-      gate: activation of the gate branch, a key of `GATES` (OPEN, SPEC A.4).
+      feed_forward: "gated", or "dense" (two layers), a key of `FEED_FORWARD`.
+      gate: activation of the gate branch, or of the dense feed-forward, a key of
+        `GATES` (OPEN, SPEC A.4).
       init: "normal" = std 0.02 everywhere; "fan_in" = std 1/sqrt(fan in), with
         residual outputs divided by sqrt(2 * num_layers). At widths below about
         500 the first starts with almost uniform attention.
@@ -55,6 +64,8 @@ class TransformerConfig:
         `REMAT`: "none" (fastest, most memory) to "full" (keeps the layers' inputs).
       unroll: layers per step of the scan's loop; num_layers removes the loop.
       attention: kernel, see `nn.attention.attend`.
+      norm: "standard", or "unbiased" as TencentPretrain has it, see `UnbiasedNorm`.
+      norm_position: "pre", or "post" with no norm at the end.
       norm_eps: of every LayerNorm.
       dtype: of the activations; parameters and norms stay float32.
     """
@@ -63,6 +74,7 @@ class TransformerConfig:
     width: int = 768
     num_heads: int = 12
     mlp_width: int = 3072
+    feed_forward: str = "gated"
     gate: str = "gelu"
     init: str = "normal"
     qk_norm: bool = False
@@ -70,6 +82,8 @@ class TransformerConfig:
     remat: str = "full"
     unroll: int = 1
     attention: str = "auto"
+    norm: str = "standard"
+    norm_position: str = "pre"
     norm_eps: float = 1e-6
     dtype: str = "float32"
 
@@ -78,15 +92,17 @@ class TransformerConfig:
             raise ValueError(
                 f"width {self.width} is not divisible by num_heads {self.num_heads}"
             )
-        if self.gate not in GATES:
-            raise ValueError(f"gate {self.gate!r} is none of {', '.join(GATES)}")
-        if self.init not in ("normal", "fan_in"):
-            raise ValueError(f"init {self.init!r} is neither 'normal' nor 'fan_in'")
-        if self.remat not in REMAT:
-            raise ValueError(f"remat {self.remat!r} is none of {', '.join(REMAT)}")
-        if self.attention not in attention.IMPLEMENTATIONS:
-            known = ", ".join(attention.IMPLEMENTATIONS)
-            raise ValueError(f"attention {self.attention!r} is none of {known}")
+        for name, choices in (
+            ("feed_forward", FEED_FORWARD),
+            ("gate", GATES),
+            ("init", ("normal", "fan_in")),
+            ("remat", REMAT),
+            ("attention", attention.IMPLEMENTATIONS),
+            ("norm", NORMS),
+            ("norm_position", NORM_POSITIONS),
+        ):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
 
 
 def dense(config: TransformerConfig, features, axes, name, residual=False):
@@ -132,15 +148,37 @@ def is_split(name: str) -> bool:
     return any(sizes.get(axis, 1) > 1 for axis in axes)
 
 
-def layer_norm(config: TransformerConfig, name: str) -> nn.LayerNorm:
+def layer_norm(config: TransformerConfig, name: str) -> nn.Module:
     """LayerNorm over D in float32, result in the activation dtype."""
-    return nn.LayerNorm(
+    kind = {"standard": nn.LayerNorm, "unbiased": UnbiasedNorm}[config.norm]
+    return kind(
         epsilon=config.norm_eps,
         dtype=config.dtype,
         scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
         bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
         name=name,
     )
+
+
+class UnbiasedNorm(nn.Module):
+    """scale * (x - mean) / (std + epsilon) + bias, std over D - 1 (SPEC B.6)."""
+
+    epsilon: float
+    dtype: jnp.dtype
+    scale_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        scale = self.param("scale", self.scale_init, (width,))
+        bias = self.param("bias", self.bias_init, (width,))
+        x = x.astype(jnp.float32)
+        centred = x - jnp.mean(x, -1, keepdims=True)
+        variance = jnp.sum(centred**2, -1, keepdims=True) / (width - 1)
+        # The slope of a root at 0 would be infinite.
+        std = jnp.sqrt(jnp.maximum(variance, 1e-30))
+        return (scale * centred / (std + self.epsilon) + bias).astype(self.dtype)
 
 
 class Attention(nn.Module):
@@ -150,22 +188,29 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, attn_mask: jax.Array, rows: int | None = None
+        self,
+        x: jax.Array,
+        attn_mask: jax.Array,
+        memory: jax.Array | None = None,
+        values: jax.Array | None = None,
     ) -> jax.Array:
-        """What the first `rows` positions (default all) read from all of them.
+        """What every position of x reads from the memory.
 
         Args:
-          x: [B,L,D].
+          x: [B,Q,D], the queries.
           attn_mask: bool, broadcastable to [B,N,Q,K], True = may attend.
-          rows: R.
+          memory: [B,K,D] that keys and values are made of; default x.
+          values: [B,K,D] that values are made of; default the memory.
 
         Returns:
-          [B,R,D].
+          [B,Q,D].
         """
         c = self.config
         head = (c.num_heads, c.width // c.num_heads)
-        attn_mask = attn_mask[:, :, :rows]
-        inputs = {"query": x[:, :rows], "key": x, "value": x}
+        kernel = c.attention if memory is None else "auto"  # some want Q = K
+        memory = x if memory is None else memory
+        values = memory if values is None else values
+        inputs = {"query": x, "key": memory, "value": values}
         query, key, value = (
             nn.with_logical_constraint(
                 checkpoint_name(
@@ -189,7 +234,6 @@ class Attention(nn.Module):
                 )(array)
                 for name, array in (("query_norm", query), ("key_norm", key))
             )
-        kernel = c.attention if rows is None else "auto"  # some want Q = K
         out = attention.attend(query, key, value, attn_mask, kernel, is_split("heads"))
         out = checkpoint_name(out.reshape(*out.shape[:2], c.width), "attended")
         out = dense(c, c.width, ("heads", "embed"), "out", residual=True)(out)
@@ -211,28 +255,54 @@ class GatedFeedForward(nn.Module):
         return nn.with_logical_constraint(x, ("batch", None, "embed_act"))
 
 
-class Block(nn.Module):
-    """One layer; returns (x, None) as `nn.scan` wants it.
+class DenseFeedForward(nn.Module):
+    """W2(act(W1 x)), both with biases."""
 
-    With `rows` it computes the first so many positions only; the others stay as they
-    came.
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        x = GATES[c.gate](dense(c, c.mlp_width, ("embed", "mlp"), "up")(x))
+        x = nn.with_logical_constraint(x, ("batch", None, "mlp"))
+        x = dense(c, c.width, ("mlp", "embed"), "down", residual=True)(x)
+        return nn.with_logical_constraint(x, ("batch", None, "embed_act"))
+
+
+FEED_FORWARD = {"gated": GatedFeedForward, "dense": DenseFeedForward}
+
+
+class Block(nn.Module):
+    """One layer; returns (x, x if `collect`, else None) as `nn.scan` wants it.
+
+    With a memory x reads that and not itself; the parameters are the same. A layer
+    whose x are some positions of the memory computes these positions only.
     """
 
     config: TransformerConfig
     deterministic: bool = True
-    rows: int | None = None
+    collect: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, attn_mask: jax.Array):
+    def __call__(
+        self, x: jax.Array, attn_mask: jax.Array, memory: jax.Array | None = None
+    ):
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=self.deterministic)
-        h = layer_norm(c, "attention_norm")(x)
-        attended = Attention(c, name="attention")(h, attn_mask, self.rows)
-        y = x[:, : self.rows] + drop(attended)
-        h = layer_norm(c, "mlp_norm")(y)
-        y = y + drop(GatedFeedForward(c, name="mlp")(h))
-        x = y if self.rows is None else jnp.concatenate([y, x[:, self.rows :]], 1)
-        return nn.with_logical_constraint(x, ("batch", "length", "embed_act")), None
+        norms = [layer_norm(c, f"{name}_norm") for name in ("attention", "mlp")]
+        attend = Attention(c, name="attention")
+        feed_forward = FEED_FORWARD[c.feed_forward](c, name="mlp")
+        if c.norm_position == "pre":
+            h = norms[0](x)
+            memory = None if memory is None else norms[0](memory)
+            x = x + drop(attend(h, attn_mask, memory))
+            x = x + drop(feed_forward(norms[1](x)))
+        else:
+            x = norms[0](x + drop(attend(x, attn_mask, memory)))
+            x = norms[1](x + drop(feed_forward(x)))
+        length = "length" if memory is None else None  # there may be few queries
+        x = nn.with_logical_constraint(x, ("batch", length, "embed_act"))
+        return x, x if self.collect else None
 
 
 class Transformer(nn.Module):
@@ -247,8 +317,9 @@ class Transformer(nn.Module):
         attn_mask: jax.Array,
         deterministic: bool = True,
         normalise: bool = True,
-        rows: int | None = None,
-    ) -> jax.Array:
+        memory: jax.Array | None = None,
+        collect: tuple[int, ...] = (),
+    ) -> jax.Array | tuple[jax.Array, list[jax.Array]]:
         """Runs all layers.
 
         Args:
@@ -256,17 +327,23 @@ class Transformer(nn.Module):
           attn_mask: bool [B,1|N,1|Q,K], True = may attend.
           deterministic: no dropout; else a "dropout" rng is needed.
           normalise: False leaves out the final norm.
-          rows: R, of a single layer: the only positions that it computes.
+          memory: [B,K,D] that every layer reads in place of x, normed as x is. Of a
+            single layer, the states of all positions: x then is those positions that
+            it computes.
+          collect: numbers of layers, from 1 on, whose states are wanted too. All
+            layers' are kept until the stack is done.
 
         Returns:
-          [B,L,D], or [B,R,D].
+          [B,L,D]; with `collect` also the states [B,L,D] after each of those layers,
+          without the final norm.
 
         Raises:
-          ValueError: `rows` of several layers, each of which needs all of the last.
+          ValueError: a layer that there is not.
         """
         c = self.config
-        if rows is not None and c.num_layers > 1:
-            raise ValueError(f"rows={rows} needs one layer; here are {c.num_layers}")
+        for number in collect:
+            if not 1 <= number <= c.num_layers:
+                raise ValueError(f"layer {number} of {c.num_layers} is not there")
         block, policy = Block, REMAT[c.remat]
         if policy:
             block = nn.remat(Block, prevent_cse=False, policy=policy)
@@ -279,6 +356,8 @@ class Transformer(nn.Module):
             unroll=min(c.unroll, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, _ = stack(c, deterministic, rows, name="layers")(x, attn_mask)
-        x = x[:, :rows]
-        return layer_norm(c, "final_norm")(x) if normalise else x
+        read = (attn_mask,) if memory is None else (attn_mask, memory)
+        x, states = stack(c, deterministic, bool(collect), name="layers")(x, *read)
+        if normalise and c.norm_position == "pre":
+            x = layer_norm(c, "final_norm")(x)
+        return (x, [states[number - 1] for number in collect]) if collect else x

@@ -16,7 +16,7 @@ from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.experiments import opening, training
 from gptface_jax.pipelines import pictures
 from gptface_jax.systems.gptface import guidance
-from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 
 @pytest.fixture(scope="module")

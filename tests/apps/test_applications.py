@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from gptface_jax.apps import evaluation, proposing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, synthetic
-from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface import predict
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_saliency_is_what_hiding_a_piece_does_to_the_match(model, faces):
         if hide:
             codes[2:5, 4:7] = editor.tokenizer.mask_id
         tokens[:, layout.image_slice] = codes.reshape(1, -1)
-        p = np.exp(float(decode.itm_log_prob(module, params, tokens)[0]))
+        p = np.exp(float(predict.itm_log_prob(module, params, tokens)[0]))
         return np.log(p / (1 - p))
 
     by_hand = [odds(t, True) - odds(t, False) for t in ("a hat", "a man")]

@@ -25,7 +25,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import regions, synthetic
 from gptface_jax.pipelines import pictures, provenance
 from gptface_jax.pipelines.faces import Face
-from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 pytest.importorskip("gradio")
 import gradio_client  # noqa: E402

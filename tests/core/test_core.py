@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, load_config, override, to_mapping
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.core.vocab import JointVocab, SequenceLayout
+from gptface_jax.core.vocab import JointVocab
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +101,6 @@ def test_streams_are_named():
     data = jax.random.key_data
     a, again, b = (trees.stream(key, n) for n in ("a", "a", "b"))
     assert (data(a) == data(again)).all() and (data(a) != data(b)).any()
-
-
-def test_the_paper_layout():
-    layout = SequenceLayout(grid=(21, 21), max_text_tokens=64)
-    assert layout.length == 507 and layout.text_slice.start == 443
-    assert layout.sep_index == 442 and layout.num_image_tokens == 441
     vocab = JointVocab()
     assert vocab.size == 38_714
     codes = np.array([0, 8191])

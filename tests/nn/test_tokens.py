@@ -9,9 +9,9 @@ from gptface_jax.nn.tokens import JointEmbedding
 
 def test_the_multiplier_scales_the_input_and_not_the_logits():
     tokens, match = jnp.array([[3, 1, 4], [1, 5, 0]]), jnp.array([0, 2])
-    plain = JointEmbedding(6, 4, 8, 0.5, 3)
+    plain = JointEmbedding(6, 4, 8, 0.5, ("match", 3))
     params = nn.meta.unbox(plain.init(jax.random.key(0), tokens, match)["params"])
-    louder = JointEmbedding(6, 4, 8, 0.5, 3, multiplier=3.0)
+    louder = JointEmbedding(6, 4, 8, 0.5, ("match", 3), multiplier=3.0)
     x = apply(plain, {"params": params}, tokens, match)
     table, position = params["embedding"], params["position"]
     expected = np.asarray(table)[tokens] + np.asarray(position)[:3]

@@ -9,7 +9,13 @@ from compiled import apply
 from flax import linen as nn
 
 from gptface_jax.core import trees
-from gptface_jax.nn.transformer import REMAT, Transformer, TransformerConfig
+from gptface_jax.nn.transformer import (
+    REMAT,
+    Attention,
+    Transformer,
+    TransformerConfig,
+    layer_norm,
+)
 
 BASE = TransformerConfig(
     num_layers=3, width=16, num_heads=2, mlp_width=24, init="fan_in", remat="none"
@@ -31,13 +37,33 @@ def build(config, length=7, size=3):
     return module, trees.unflatten(flat), x, mask
 
 
-def reference(params, x, mask, heads, act, eps=1e-6):
-    """Equations 1-2 in numpy, a layer at a time; float64."""
+def reference(params, x, mask, heads, act, eps=1e-6, memory=None, **options):
+    """Equations 1-2 in numpy, a layer at a time, and the other forms; float64.
+
+    Args:
+      memory: [B,K,D] read in place of x.
+      options: `norm` and `norm_position` of the config.
+
+    Returns:
+      The last states; before them those of every layer.
+    """
+    unbiased = options.get("norm") == "unbiased"
+    post = options.get("norm_position") == "post"
 
     def norm(x, p):
         centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+        if unbiased:
+            scaled = centred / (x.std(-1, ddof=1, keepdims=True) + eps)
+        else:
+            scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
         return scaled * p["scale"] + p["bias"]
+
+    def forward(x, m):
+        if "gate" in m:
+            hidden = act(dense(x, m["gate"])) * dense(x, m["up"])
+        else:
+            hidden = act(dense(x, m["up"]))
+        return dense(hidden, m["down"])
 
     def dense(x, p):
         return x @ p["kernel"] + p["bias"]
@@ -47,19 +73,31 @@ def reference(params, x, mask, heads, act, eps=1e-6):
 
     params = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     x, layers = np.asarray(x, np.float64), params["layers"]
+    memory = None if memory is None else np.asarray(memory, np.float64)
+    found = []
     for i in range(len(layers["mlp_norm"]["scale"])):
         p = jax.tree.map(lambda a, i=i: a[i], layers)
-        h, a = norm(x, p["attention_norm"]), p["attention"]
-        q, k, v = (split(dense(h, a[n])) for n in ("query", "key", "value"))
+        a, read = p["attention"], x if memory is None else memory
+        h, read = (
+            (x, read) if post else (norm(y, p["attention_norm"]) for y in (x, read))
+        )
+        q, k, v = (
+            split(dense(y, a[n]))
+            for n, y in (("query", h), ("key", read), ("value", read))
+        )
         logits = q @ k.transpose(0, 1, 3, 2) / np.sqrt(q.shape[-1])
         logits = np.where(mask, logits, -np.inf)
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         out = (weights @ v).transpose(0, 2, 1, 3).reshape(x.shape)
         x = x + dense(out, a["out"])
-        h, m = norm(x, p["mlp_norm"]), p["mlp"]
-        x = x + dense(act(dense(h, m["gate"])) * dense(h, m["up"]), m["down"])
-    return norm(x, params["final_norm"])
+        if post:
+            x = norm(x, p["attention_norm"])
+            x = norm(x + forward(x, p["mlp"]), p["mlp_norm"])
+        else:
+            x = x + forward(norm(x, p["mlp_norm"]), p["mlp"])
+        found.append(x)
+    return [*found, x if post else norm(x, params["final_norm"])]
 
 
 def gelu(x):
@@ -76,7 +114,91 @@ def test_equations_one_and_two(gate, act):
     module, params, x, mask = build(config)
     out = apply(module, {"params": params}, x, mask)
     expected = reference(params, x, mask, 2, act)
-    np.testing.assert_allclose(out, expected, atol=2e-5)
+    np.testing.assert_allclose(out, expected[-1], atol=2e-5)
+
+
+def quick_gelu(x):
+    return x * sigmoid(1.702 * x)
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+@pytest.mark.parametrize(
+    "change,act",
+    [
+        ({"feed_forward": "dense"}, gelu),
+        ({"norm": "unbiased"}, gelu),
+        ({"norm_position": "post"}, gelu),
+        ({"feed_forward": "dense", "norm_position": "post", "gate": "relu"}, relu),
+        (
+            {"feed_forward": "dense", "gate": "quick_gelu", "norm": "unbiased"},
+            quick_gelu,
+        ),
+    ],
+    ids=lambda c: "-".join(c.values()) if isinstance(c, dict) else "",
+)
+def test_the_other_forms_and_the_states_of_chosen_layers(change, act):
+    config = dataclasses.replace(BASE, **change)
+    module, params, x, mask = build(config)
+    assert ("final_norm" in params) == (config.norm_position == "pre")
+    assert ("gate" in params["layers"]["mlp"]) == (config.feed_forward == "gated")
+    expected = reference(params, x, mask, 2, act, **change)
+    out, states = apply(module, {"params": params}, x, mask, collect=(3, 1))
+    np.testing.assert_allclose(out, expected[-1], atol=3e-5)
+    np.testing.assert_allclose(states[0], expected[2], atol=3e-5)
+    np.testing.assert_allclose(states[1], expected[0], atol=3e-5)
+    with pytest.raises(ValueError, match="layer 4 of 3 is not there"):
+        module.apply({"params": params}, x, mask, collect=(4,))
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"norm_position": "post"}, {"attention": "xla"}]
+)
+def test_a_stack_that_reads_a_memory(change):
+    config = dataclasses.replace(BASE, **change)
+    module, params, memory, mask = build(config)
+    queries = jax.random.normal(jax.random.key(3), (3, 5, 16))
+    out = apply(module, {"params": params}, queries, mask, memory=memory)
+    expected = reference(params, queries, mask, 2, gelu, memory=memory, **change)
+    np.testing.assert_allclose(out, expected[-1], atol=3e-5)
+    # Queries do not see each other.
+    other = queries.at[:, 1:].set(7.0)
+    again = apply(module, {"params": params}, other, mask, memory=memory)
+    np.testing.assert_allclose(again[:, 0], out[:, 0], atol=1e-5)
+
+
+def test_values_may_differ_from_keys():
+    """As where positions are added to what is looked for and not to what is read."""
+    attention = Attention(BASE)
+    x, memory, values = (
+        jax.random.normal(jax.random.key(i), (2, n, 16))
+        for i, n in enumerate((3, 6, 6))
+    )
+    mask = jnp.ones((1, 1, 1, 6), bool)
+    params = nn.meta.unbox(attention.init(KEY, x, mask, memory)["params"])
+    out = apply(attention, {"params": params}, x, mask, memory, values)
+    flat = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    q, k, v = (
+        (np.asarray(y) @ flat[n]["kernel"]).reshape(2, -1, 2, 8).transpose(0, 2, 1, 3)
+        for n, y in (("query", x), ("key", memory), ("value", values))
+    )
+    weights = np.exp(q @ k.transpose(0, 1, 3, 2) / np.sqrt(8))
+    weights /= weights.sum(-1, keepdims=True)
+    expected = (weights @ v).transpose(0, 2, 1, 3).reshape(2, 3, 16)
+    np.testing.assert_allclose(out, expected @ flat["out"]["kernel"], atol=1e-5)
+
+
+def test_the_unbiased_norm_bears_equal_values():
+    config = dataclasses.replace(BASE, norm="unbiased")
+    norm = layer_norm(config, None)
+    x = jnp.ones((1, 2, 16))
+    params = nn.meta.unbox(norm.init(KEY, x)["params"])
+    out, slope = jax.value_and_grad(lambda x: norm.apply({"params": params}, x).sum())(
+        x
+    )
+    assert out == 0 and jnp.isfinite(slope).all()
 
 
 @pytest.mark.parametrize(
@@ -112,14 +234,13 @@ def test_padding_is_never_seen():
     assert np.abs(a[hidden] - b[hidden]).max() > 0.1
 
 
-def test_one_layer_computes_the_positions_that_are_asked_for():
-    module, params, x, mask = build(dataclasses.replace(BASE, num_layers=1))
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+def test_one_layer_computes_the_positions_that_are_asked_for(norm_position):
+    config = dataclasses.replace(BASE, num_layers=1, norm_position=norm_position)
+    module, params, x, mask = build(config)
     whole = apply(module, {"params": params}, x, mask)
-    some = apply(module, {"params": params}, x, mask, rows=2)
+    some = apply(module, {"params": params}, x[:, :2], mask[:, :, :2], memory=x)
     np.testing.assert_allclose(some, whole[:, :2], atol=1e-5)
-    module, params, x, mask = build(BASE)
-    with pytest.raises(ValueError, match="rows=2 needs one layer; here are 3"):
-        module.apply({"params": params}, x, mask, rows=2)
 
 
 def test_bfloat16_keeps_float32_parameters():
@@ -136,6 +257,9 @@ def test_wrong_options_are_named():
         ({"num_heads": 3}, "not divisible"),
         ({"gate": "relu6"}, "'relu6'"),
         ({"init": "zero"}, "'zero'"),
+        ({"feed_forward": "moe"}, "'moe' is none of gated, dense"),
+        ({"norm": "batch"}, "'batch' is none of standard, unbiased"),
+        ({"norm_position": "mid"}, "'mid' is none of pre, post"),
     ):
         with pytest.raises(ValueError, match=said):
             dataclasses.replace(BASE, **options)

@@ -13,9 +13,10 @@ import tiny
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
 from gptface_jax.ops.guidance import RULES
-from gptface_jax.systems.gptface import decode as D
 from gptface_jax.systems.gptface import guidance
-from gptface_jax.systems.gptface.decode import DecodeConfig, decode
+from gptface_jax.systems.gptface import predict as P
+from gptface_jax.systems.gptface.decode import decode
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 KEY = jax.random.key(5)
 ALL = range(12)
@@ -31,7 +32,7 @@ def run(known, config, *, size=None, key=KEY, seed=0, tokens=None):
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _shifted(module, params, row, config):
     """Log p(q=1) and the parameters that the guidance makes of it."""
-    shift, match, _ = D.shift(module, params, row, config)
+    shift, match, _ = P.shift(module, params, row, config)
     return match, shift.variables(params)["params"]
 
 
@@ -123,7 +124,7 @@ def test_a_small_step_raises_the_match():
     @jax.jit
     @jax.vmap
     def before_and_after(row):
-        shifted, before, _ = D.shift(module, params, row, config)
+        shifted, before, _ = P.shift(module, params, row, config)
         after = guidance.value_and_gradient(module, params, shifted, row)[0]
         return before, after
 
@@ -147,7 +148,9 @@ def test_guidance_changes_blocks_only_and_literal_everything():
     assert {"itm/kernel", "tokens/embedding", "tokens/position"} <= changed
     said = r"'\^nothing' matches no parameter; .* itm/bias.* default is '\^transformer"
     with pytest.raises(UserError, match=said):
-        D.shift(module, params, row, DecodeConfig(update_set="^nothing"))
+        P.shift(
+            module, params, row, DecodeConfig(update_set="^nothing", form="explicit")
+        )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def test_equation_six_hides_the_text_while_sampling():
     visible = dataclasses.replace(config, eq6=False)
     module, params = tiny.model()
     log_probs = [
-        D.side_logits(module, {"params": params}, t[0], visible)["image"]
+        P.side_logits(module, {"params": params}, t[0], visible)["image"]
         for t in (tiny.tokens(3), other_text)
     ]
     assert np.abs(log_probs[0] - log_probs[1]).max() > 1e-3

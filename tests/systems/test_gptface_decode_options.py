@@ -13,7 +13,9 @@ from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
 from gptface_jax.ops import sampling
 from gptface_jax.systems.gptface import decode as D
-from gptface_jax.systems.gptface.decode import DecodeConfig, decode
+from gptface_jax.systems.gptface import predict as P
+from gptface_jax.systems.gptface.decode import decode
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 KEY = jax.random.key(5)
 IMAGE, TEXT = tiny.LAYOUT.image_slice, tiny.LAYOUT.text_slice
@@ -37,7 +39,8 @@ def scores(tokens, is_open, config):
     """Log-probabilities that one iteration samples from: side -> [B,P,V]."""
     module, params = tiny.model()
     masked = jnp.where(is_open, tiny.VOCAB.mask_id, tokens)
-    predict = jax.jit(functools.partial(D._predict, module, params, config, None))
+    config = config.settled(module.config, "cpu")
+    predict = jax.jit(functools.partial(P.predict, module, params, config, None))
     return predict(masked, is_open, jnp.ones(len(tokens)))[0]
 
 
@@ -91,7 +94,7 @@ def test_more_steps_are_steps_from_the_moved_parameters():
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def shift(module, params, row, config):
-        moved, match, _ = D.shift(module, params, row, config)
+        moved, match, _ = P.shift(module, params, row, config)
         return moved.variables(params)["params"], match
 
     once, before = shift(module, params, row, one)
@@ -128,7 +131,7 @@ def test_temperature_and_noise_fall_linearly(monkeypatch):
         PLAIN, temperature=2.0, temperature_end=0.5, confidence_noise=3.0
     )
     known = jnp.asarray(tiny.known_mask(1, range(12)))
-    decode.__wrapped__(*tiny.model(), tiny.tokens(1), known, config, KEY[None])
+    D.fill(*tiny.model(), tiny.tokens(1), known, config, KEY[None])
     jax.effects_barrier()
     # 12, 8 and 4 of 12 positions are open.
     np.testing.assert_allclose(sorted(temperatures), [1.0, 1.5, 2.0], rtol=1e-6)
@@ -144,7 +147,7 @@ def test_the_surest_come_first_and_noise_changes_the_order():
     row = jnp.where(tiny.known_mask(2, range(12)), tiny.tokens(2), tiny.VOCAB.mask_id)
     module, params = tiny.model()
     logits = [
-        D.side_logits(module, {"params": params}, t, GREEDY)["image"] for t in row
+        P.side_logits(module, {"params": params}, t, GREEDY)["image"] for t in row
     ]
     for times, sure in zip(at, np.max(jax.nn.log_softmax(jnp.stack(logits)), -1)):
         assert sorted(np.argsort(-sure)[:3]) == sorted(np.flatnonzero(times == 0))
@@ -157,11 +160,13 @@ def test_the_surest_come_first_and_noise_changes_the_order():
 def test_raw_confidence_ranks_by_logits_under_the_default_guidance(raw, monkeypatch):
     # Cell 0 holds large logits and knows nothing, cell 1 the reverse.
     logits = jnp.zeros((12, 8)).at[0].set(9.0).at[1, 3].set(5.0)
-    monkeypatch.setattr(D, "side_logits", lambda *_: {"image": logits})
+    monkeypatch.setattr(P, "side_logits", lambda *_: {"image": logits})
     known = jnp.asarray(tiny.known_mask(1, [0, 1]))
-    config = DecodeConfig(k=1, confidence_noise=0.0, raw_confidence=raw)
+    config = DecodeConfig(
+        k=1, confidence_noise=0.0, raw_confidence=raw, form="low_rank"
+    )
     assert config.guidance != "none" and config.fusion < 1
-    unjitted = decode.__wrapped__
+    unjitted = D.fill
     result = unjitted(*tiny.model(), tiny.tokens(1), known, config, KEY)
     at = np.asarray(result.committed_at)[0, IMAGE]
     assert at[:2].tolist() == ([0, 1] if raw else [1, 0])
@@ -203,7 +208,7 @@ def test_embedding_guidance_is_the_slope_of_the_match_along_each_code():
         change = step * (table[offset + code] - table[tiny.VOCAB.mask_id])
         position = flat["tokens/position"].at[IMAGE.start + cell].add(change)
         moved = trees.unflatten({**flat, "tokens/position": position})
-        return float(D.itm_log_prob(module, moved, tokens)[0])
+        return float(P.itm_log_prob(module, moved, tokens)[0])
 
     slope = [(match(c, 0.01) - match(c, -0.01)) / 0.02 for c in range(3)]
     np.testing.assert_allclose(gain[cell, :3], slope, rtol=0.02, atol=1e-4)
@@ -224,7 +229,7 @@ def test_guidance_of_the_last_blocks_leaves_the_others(form):
     @jax.jit
     @jax.vmap
     def by_hand(row):
-        moved, *_ = D.shift(
+        moved, *_ = P.shift(
             module, params, row, dataclasses.replace(config, form="explicit")
         )
 
@@ -235,7 +240,7 @@ def test_guidance_of_the_last_blocks_leaves_the_others(form):
         old = trees.flatten(params)
         mixed = {n: keep_first(n, old[n], new[n]) for n in old}
         variables = {"params": trees.unflatten(mixed)}
-        return D.side_logits(module, variables, row, config)["image"]
+        return P.side_logits(module, variables, row, config)["image"]
 
     np.testing.assert_allclose(found, by_hand(tokens), rtol=1e-4, atol=1e-5)
     all_of_them = dataclasses.replace(config, last_blocks=2)
@@ -255,7 +260,7 @@ def test_rerank_keeps_the_candidate_that_matches_best():
     best, found = D.rerank(module, params, tokens, known, PLAIN, keys, 4)
     assert found.shape == (3, 4) and (np.ptp(found, axis=1) > 0).all()
     np.testing.assert_allclose(
-        D.itm_log_prob(module, params, best.tokens), found.max(axis=1), rtol=1e-5
+        P.itm_log_prob(module, params, best.tokens), found.max(axis=1), rtol=1e-5
     )
     again, _ = D.rerank(module, params, tokens, known, PLAIN, keys, 4)
     np.testing.assert_array_equal(again.tokens, best.tokens)
@@ -304,7 +309,7 @@ def test_a_few_at_a_time_give_the_same_in_less_memory():
     def both(size):
         some = dataclasses.replace(config, at_once=size)
         arguments = (params, tiny.tokens(7), known)
-        lowered = decode.lower(module, *arguments, some, KEY)
+        lowered = D.fill_jitted.lower(module, *arguments, some, KEY)
         compiled = lowered.compile()
         memory = compiled.memory_analysis().temp_size_in_bytes
         return compiled(*arguments, KEY), memory
@@ -321,13 +326,13 @@ def test_without_restoring_the_shifts_of_all_iterations_add_up():
     tokens = tiny.tokens(2)
     is_open = jnp.asarray(~tiny.known_mask(2, range(12)))
     masked = jnp.where(is_open, tiny.VOCAB.mask_id, tokens)
-    adding = dataclasses.replace(STRONG, step_size=0.02, form="auto", restore=False)
+    adding = dataclasses.replace(STRONG, step_size=0.02, form="explicit", restore=False)
 
     def predict(config, before=None):
-        one = functools.partial(D._predict, module, params, config, None)
+        one = functools.partial(P.predict, module, params, config, None)
         return jax.jit(one)(masked, is_open, jnp.ones(2), before)
 
-    own = D._start(params, adding, False)
+    own = P.start(params, adding)
     before = jax.tree.map(lambda x: jnp.repeat(x[None], 2, 0), own)
     # Two iterations that saw the same take the two steps of one iteration.
     first, _, moved = predict(adding, before)

@@ -7,8 +7,10 @@ import pytest
 import tiny
 
 from gptface_jax.systems.gptface import decode as D
-from gptface_jax.systems.gptface.decode import DecodeConfig, decode
+from gptface_jax.systems.gptface import predict as P
+from gptface_jax.systems.gptface.decode import decode
 from gptface_jax.systems.gptface.model import GPTFaceConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 KEY = jax.random.key(11)
 HEIGHT, WIDTH = tiny.LAYOUT.grid
@@ -64,18 +66,18 @@ def test_commits_are_the_positions_closest_to_known_ones(k):
 @pytest.mark.parametrize("rule", ["none", "ascent_norm"])
 def test_committed_tokens_never_change(rule, monkeypatch):
     module, params = tiny.model()
-    seen, inner = [], D.side_logits
+    seen, inner = [], P.side_logits
 
     def watched(module, params, tokens, *rest):
         jax.debug.callback(lambda t: seen.append(np.array(t)), tokens)
         return inner(module, params, tokens, *rest)
 
-    monkeypatch.setattr(D, "side_logits", watched)
+    monkeypatch.setattr(P, "side_logits", watched)
     tokens = tiny.tokens(1, seed=4)
     known = tiny.known_mask(1, [0, 1, 2, 4, 5, 6, 9])
-    config = DecodeConfig(k=2, guidance=rule)
-    undecorated = decode.__wrapped__  # no cached trace of the unwatched function
-    result = undecorated(module, params, tokens, jnp.asarray(known), config, KEY)
+    config = DecodeConfig(k=2, guidance=rule, form="low_rank")
+    # Not jitted: no cached trace of the unwatched function.
+    result = D.fill(module, params, tokens, jnp.asarray(known), config, KEY)
     jax.effects_barrier()
     last, at = np.asarray(result.tokens[0]), np.asarray(result.committed_at[0])
     masks = [int((t == tiny.VOCAB.mask_id).sum()) for t in seen]

@@ -9,7 +9,9 @@ import pytest
 import tiny
 
 from gptface_jax.ops import watermark
-from gptface_jax.systems.gptface.decode import DecodeConfig, decode
+from gptface_jax.systems.gptface import decode as D
+from gptface_jax.systems.gptface.decode import decode
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 IMAGE, TEXT = tiny.LAYOUT.image_slice, tiny.LAYOUT.text_slice
 PLAIN = DecodeConfig(k=2, guidance="none")
@@ -37,7 +39,7 @@ def test_delta_zero_changes_no_bit(known):
     np.testing.assert_array_equal(plain.tokens, same.tokens)
     np.testing.assert_array_equal(plain.committed_at, same.committed_at)
     programs = [
-        decode.lower(*tiny.model(), tiny.tokens(4), known, c, jax.random.key(0))
+        D.fill_jitted.lower(*tiny.model(), tiny.tokens(4), known, c, jax.random.key(0))
         for c in (PLAIN, off)
     ]
     assert programs[0].as_text() == programs[1].as_text()

@@ -9,9 +9,11 @@ import pytest
 import tiny
 
 from gptface_jax.core import trees
+from gptface_jax.nn import backbone, low_rank
 from gptface_jax.systems.gptface import decode as D
-from gptface_jax.systems.gptface import guidance, model
-from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface import guidance
+from gptface_jax.systems.gptface import predict as P
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 # What contributes to p(q=1): all but the output layers.
 CLASSES = {
@@ -32,9 +34,9 @@ def gradients(low_rank):
     module, params = tiny.model()
 
     def one(tokens):
-        shift = guidance.begin(params, ".*", low_rank)
+        shift = low_rank.begin(params, ".*", low_rank)
         _, _, gradient = guidance.value_and_gradient(module, params, shift, tokens)
-        shift = guidance.step("ascent_norm", 0.1, params, shift, gradient)
+        shift = low_rank.step("ascent_norm", 0.1, params, shift, gradient)
         return guidance.value_and_gradient(module, params, shift, tokens)[2].squares()
 
     return jax.jit(jax.vmap(one))(tiny.tokens(3))
@@ -51,9 +53,9 @@ def test_gradient_norms_of_every_class_of_parameters(path):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_gradient_is_that_of_the_whole_network(layers):
     module, params = tiny.model()
-    module, params = model.some_layers(module, params, 0, layers)
+    module, params = backbone.some_layers(module, params, 0, layers)
     row = tiny.tokens(1)[0]
-    shift = guidance.begin(params, ".*", low_rank=False)
+    shift = low_rank.begin(params, ".*", low_rank=False)
 
     @jax.jit
     def ours(shift):
@@ -61,7 +63,7 @@ def test_the_gradient_is_that_of_the_whole_network(layers):
 
     value, hidden, gradient = ours(shift)
     expected, slopes = jax.jit(
-        jax.value_and_grad(lambda p: D.itm_log_prob(module, p, row[None])[0])
+        jax.value_and_grad(lambda p: P.itm_log_prob(module, p, row[None])[0])
     )(params)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     whole = module.apply({"params": params}, row[None])[0]
@@ -92,14 +94,14 @@ def test_logits_of_both_sides_after_two_steps_and_a_trust_region(rule):
         )  # fmt: skip
 
         def one(row):
-            shift, *_ = D.shift(module, params, row, config)
+            shift, *_ = P.shift(module, params, row, config)
             variables = shift.scaled(params, 0.7).variables(params)
-            return D.side_logits(module, variables, row, config)
+            return P.side_logits(module, variables, row, config)
 
         return jax.jit(jax.vmap(one))(tokens)
 
     both = DecodeConfig(side="both")
-    plain = [D.side_logits(module, {"params": params}, t, both) for t in tokens]
+    plain = [P.side_logits(module, {"params": params}, t, both) for t in tokens]
     formed, low_rank = logits("explicit"), logits("low_rank")
     for side, expected in formed.items():
         before = jnp.stack([x[side] for x in plain])
@@ -118,7 +120,7 @@ def test_no_weights_of_a_samples_own_are_formed():
 
     def program(form):
         config = DecodeConfig(form=form, k=4)
-        return D.decode.lower(
+        return D.fill_jitted.lower(
             module, params, tiny.tokens(3), known, config, jax.random.key(0)
         ).as_text()
 
@@ -136,8 +138,8 @@ def test_activations_in_bfloat16_leave_guidance_in_float32(form):
     config = DecodeConfig(step_size=1e-3, form=form)
 
     def one(model, row):
-        shift, match, _ = D.shift(model, params, row, config)
-        logits = D.side_logits(model, shift.variables(params), row, config)["image"]
+        shift, match, _ = P.shift(model, params, row, config)
+        logits = P.side_logits(model, shift.variables(params), row, config)["image"]
         return shift, match, logits
 
     shift, match, logits = jax.jit(jax.vmap(lambda t: one(half, t)))(tokens)
@@ -149,7 +151,7 @@ def test_activations_in_bfloat16_leave_guidance_in_float32(form):
     assert {x.dtype for x in jax.tree.leaves(parts)} == {jnp.dtype("float32")}
     if form == "explicit":
         # A thousandth of the parameters' norm: three digits of bfloat16 would lose it.
-        own = guidance.begin(params, config.update_set, False).formed
+        own = low_rank.begin(params, config.update_set, False).formed
         moved = sum(jnp.sum((shift.formed[p] - x) ** 2, (*range(1, x.ndim + 1),))
                     for p, x in own.items())  # fmt: skip
         size = sum(jnp.sum(x**2) for x in own.values())

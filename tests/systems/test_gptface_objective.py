@@ -9,8 +9,10 @@ import tiny
 from compiled import apply
 from flax import linen as nn
 
+from gptface_jax.nn import backbone
 from gptface_jax.ops import losses
-from gptface_jax.systems.gptface import make_system, model, with_codebook
+from gptface_jax.systems.gptface import corruption as C
+from gptface_jax.systems.gptface import held_out, make_system, model, with_codebook
 from gptface_jax.systems.gptface import objective as O
 from gptface_jax.systems.gptface.objective import ObjectiveConfig
 
@@ -22,8 +24,7 @@ PAPER = ObjectiveConfig(
 
 
 DEFAULT = ObjectiveConfig()
-_corrupt = jax.jit(O.corrupt, static_argnums=(0, 1))
-_layer_states = jax.jit(model.layer_states, static_argnums=0)
+_corrupt = jax.jit(C.corrupt, static_argnums=(0, 1))
 _masked_metrics = jax.jit(O.masked_metrics, static_argnums=(0, 4))
 
 
@@ -110,7 +111,7 @@ def test_hidden_negatives_are_scored_only_if_asked():
         np.testing.assert_array_equal(c.scored, scored)
         module, params = tiny.model()
         hidden = apply(module, {"params": params}, c.tokens, c.match)
-        budget = O.budgets(CONFIG, objective)
+        budget = C.budgets(CONFIG, objective)
         metrics = _masked_metrics(module, params, hidden, c, budget)
         for name, where in (("image", slice(1, 13)), ("text", slice(14, 19))):
             masked = np.asarray(c.masked)[scored][:, where]
@@ -150,7 +151,7 @@ def test_match_rows_tell_the_truth_or_nothing():
 def test_ratios_follow_their_schedules():
     def ratios(step, total=1000, size=4000, **options):
         objective = ObjectiveConfig(**options)
-        return np.asarray(O.image_ratios(objective, size, step, total, KEY))
+        return np.asarray(C.image_ratios(objective, size, step, total, KEY))
 
     plain = {"clean_fraction": 0.0}
     np.testing.assert_allclose(ratios(0, ratio_schedule="paper", **plain), 0.15)
@@ -172,7 +173,7 @@ def test_the_gathered_loss_is_the_full_softmax():
     module, params = tiny.model()
     _, c = corrupted(size=8, ratio=0.6)
     hidden = apply(module, {"params": params}, c.tokens, c.match)
-    budget = O.budgets(CONFIG, ObjectiveConfig())
+    budget = C.budgets(CONFIG, ObjectiveConfig())
     metrics = _masked_metrics(module, params, hidden, c, budget)
     logits = apply(module, {"params": params}, hidden, method="token_logits")
     # One shared softmax; three rows of the table have no id.
@@ -351,7 +352,7 @@ def test_null_texts_are_empty_own_and_say_nothing_about_matching():
 def test_states_of_every_layer_are_those_of_the_stack():
     module, params = tiny.model()
     for tokens in (tiny.tokens(2), tiny.tokens(2)[:, : tiny.LAYOUT.sep_index + 1]):
-        first, last = _layer_states(module, params, tokens)
+        first, last = apply(module, {"params": params}, tokens, method="layer_states")
         last = np.asarray(last)
         variables = {"params": params}
         whole = apply(module, variables, tokens, method="states")
@@ -364,7 +365,7 @@ def test_states_of_every_layer_are_those_of_the_stack():
             apply(module, variables, tokens),
             atol=1e-5,
         )
-        half, share = model.some_layers(module, params, 0, 1)
+        half, share = backbone.some_layers(module, params, 0, 1)
         np.testing.assert_allclose(
             first, apply(half, {"params": share}, tokens, method="states"), atol=1e-6
         )
@@ -373,20 +374,20 @@ def test_states_of_every_layer_are_those_of_the_stack():
 def test_some_layers_are_a_part_of_the_stack():
     module, params = tiny.model()
     with pytest.raises(ValueError, match="layers 0 to 9 asked for; the model has 2"):
-        model.some_layers(module, params, 0, 9)
-    whole = model.some_layers(module, params, 0, CONFIG.transformer.num_layers)
+        backbone.some_layers(module, params, 0, 9)
+    whole = backbone.some_layers(module, params, 0, CONFIG.transformer.num_layers)
     tokens = tiny.tokens(2)
     np.testing.assert_array_equal(
         apply(whole[0], {"params": whole[1]}, tokens),
         apply(module, {"params": params}, tokens),
     )
     # The last layers go on where the first ones stop.
-    first, share = model.some_layers(module, params, 0, 1)
-    last, rest = model.some_layers(module, params, 1, 2)
+    first, share = backbone.some_layers(module, params, 0, 1)
+    last, rest = backbone.some_layers(module, params, 1, 2)
     match = jnp.array([model.UNKNOWN, model.MATCHED])
     states = apply(first, {"params": share}, tokens, match, method="states")
     np.testing.assert_allclose(
-        apply(last, {"params": rest}, tokens, below=states),
+        apply(last, {"params": rest}, tokens, hidden_states=states),
         apply(module, {"params": params}, tokens, match),
         atol=1e-6,
     )
@@ -405,7 +406,7 @@ def test_some_layers_are_a_part_of_the_stack():
         },
     }
     params = {**params, "transformer": {**stack, "layers": idle}}
-    first, share = model.some_layers(module, params, 0, 1)
+    first, share = backbone.some_layers(module, params, 0, 1)
     np.testing.assert_allclose(
         apply(first, {"params": share}, tokens),
         apply(module, {"params": params}, tokens),
@@ -419,7 +420,7 @@ def test_some_layers_are_a_part_of_the_stack():
 def test_every_masked_word_fits_the_budget(ratio, wide, most):
     objective = ObjectiveConfig(text_ratio=ratio, text_wide_fraction=wide)
     _, c = corrupted(objective, size=200)
-    _, slots = O.budgets(CONFIG, objective)
+    _, slots = C.budgets(CONFIG, objective)
     assert np.asarray(c.masked)[:, 14:].sum(1).max() == most <= slots < 5
 
 
@@ -457,7 +458,7 @@ def test_cross_modal_heads_see_the_other_side_only():
 def test_text_gain_is_what_the_own_text_saves():
     module, params = tiny.model()
     data = tiny.batch(10)
-    evaluate = jax.jit(O.make_eval(module, ObjectiveConfig()))
+    evaluate = jax.jit(held_out.make_eval(module, ObjectiveConfig()))
     total, codes = evaluate(params, {}, {}, data, KEY)["image_text_gain"]
     swapped = {
         **data,
@@ -478,7 +479,7 @@ def always_matched(params, answer):
 
 def test_probe_reports_every_ratio_and_is_balanced():
     module, params = tiny.model()
-    evaluate = jax.jit(O.make_eval(module, ObjectiveConfig()))
+    evaluate = jax.jit(held_out.make_eval(module, ObjectiveConfig()))
     for answer in (True, False):
         metrics = evaluate(always_matched(params, answer), {}, {}, tiny.batch(10), KEY)
         for ratio in (0, 15, 40, 65):
@@ -493,8 +494,10 @@ def test_probe_by_attribute_by_hand():
         "probe_attribute": np.array([0, 1, 0, -1], np.int32),
         "probe_weight": np.array([0.5, 0.25, 0.25, 0.0], np.float32),
     }
-    evaluate = O.make_eval(module, ObjectiveConfig(), attributes=("Hat", "Smile"))
-    metrics = jax.jit(evaluate)(params, {}, {**data, **probe}, KEY)
+    evaluate = held_out.make_eval(
+        module, ObjectiveConfig(), attributes=("Hat", "Smile")
+    )
+    metrics = jax.jit(evaluate)(params, {}, {}, {**data, **probe}, KEY)
 
     def log_odds(texts):
         tokens = model.assemble(data["image_ids"], texts, CONFIG)

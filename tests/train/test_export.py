@@ -12,6 +12,7 @@ from gptface_jax.core.config import load_config, override
 from gptface_jax.experiments import registry, training
 from gptface_jax.nn import attention
 from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface.options import DecodeConfig
 from gptface_jax.train import program, sharding
 
 PLATFORMS = ("tpu", "cuda")
@@ -44,7 +45,7 @@ def test_the_training_step_is_lowered(config, tmp_path):
 def test_guided_decoding_is_lowered():
     module, params = tiny.model()
     known = tiny.known_mask(2, range(2, 8))
-    options = decode.DecodeConfig(k=2)
+    options = DecodeConfig(k=2)
     run = jax.jit(
         functools.partial(decode.decode, module, config=options, key=jax.random.key(0))
     )

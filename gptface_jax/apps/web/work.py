@@ -18,7 +18,7 @@ from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.pipelines import framing, pictures
-from gptface_jax.systems.gptface.decode import DecodeConfig
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 RED, BLUE = "#dc2828", "#2850dc"
 OPACITY = 0.6  # of what is painted, that the photo shows through

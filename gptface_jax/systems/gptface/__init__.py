@@ -12,6 +12,7 @@ from flax import linen as nn
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Evaluation, Feed, Phase, System
+from gptface_jax.systems.gptface import held_out
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import objective as gptface_objective
 
@@ -91,7 +92,7 @@ def make_system(
         "word_ids": ids(layout.max_text_tokens),
     }
     loss = gptface_objective.make_loss(module, objective, config["total_steps"])
-    metrics = gptface_objective.make_eval(module, objective, attributes=attributes)
+    metrics = held_out.make_eval(module, objective, attributes=attributes)
     units = layout.num_image_tokens + layout.max_text_tokens
     return System(
         name="gptface",
