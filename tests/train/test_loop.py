@@ -348,3 +348,31 @@ def test_tensorboard_is_written_when_asked_for(tmp_path):
     pytest.importorskip("tensorboardX")
     run(tmp_path, total_steps=2, tensorboard=True)
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_checkpoints_of_versions_that_kept_constants_in_the_state(tmp_path):
+    system = tiny.make_system(dropout=0.3)
+    network = {"kernel": np.ones((3, 2), np.float32)}
+
+    def old_state():
+        return {**system.init_state(), "network": jax.numpy.asarray(network["kernel"])}
+
+    def as_it_was(loss):
+        def old(params, state, *given):
+            own = {k: v for k, v in state.items() if k != "network"}
+            value, (own, metrics) = loss(params, own, *given)
+            return value, ({**own, "network": state["network"]}, metrics)
+
+        return old
+
+    phases = tuple(
+        dataclasses.replace(phase, loss=as_it_was(phase.loss))
+        for phase in system.phases
+    )
+    old = dataclasses.replace(system, init_state=old_state, phases=phases)
+    with pytest.raises(Interrupt):
+        run(tmp_path / "old", old, batches=crashing(5))
+    new = dataclasses.replace(system, constants={"network": network["kernel"]})
+    resumed = run(tmp_path / "old", new)
+    assert set(resumed.state) == {"seen", "mean"}
+    assert_bitwise_equal(resumed.params, run(tmp_path / "whole", new).params)
