@@ -28,26 +28,29 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     import jax
     import numpy as np
 
-    from gptface_jax.systems import gptface, judge, vqgan
+    from gptface_jax.experiments import registry
     from gptface_jax.train import program, sharding
 
-    config = load_config(options.config).to_dict()
-    config["batch_size"] = options.batch or config["batch_size"]
-    system = {"gptface": gptface, "judge": judge, "vqgan": vqgan}[config["system"]]
+    config = load_config(options.config)
+    config.batch_size = options.batch or config.batch_size
+    rng = np.random.default_rng(0)
+
+    def made_up(x):
+        whole = np.issubdtype(x.dtype, np.integer)
+        values = rng.integers(5, 999, x.shape) if whole else rng.random(x.shape)
+        return jax.device_put(values.astype(x.dtype))
+
     mesh, rules = sharding.open_mesh(sharding.MeshConfig(), jax.devices()[:1])
     with sharding.in_force(mesh, rules):
-        planned = program.Program(config, system.make_system(config), mesh, rules)
+        planned = program.Program(config, registry.make(config), mesh, rules)
         state, shardings = planned.create()
         step, _ = planned.step(shardings)
-        rng, batch = np.random.default_rng(0), {}
-        for name, x in planned.batch().items():
-            whole = np.issubdtype(x.dtype, np.integer)
-            made = rng.integers(5, 999, x.shape) if whole else rng.random(x.shape)
-            batch[name] = jax.device_put(made.astype(x.dtype))
+        constants, batches = planned.constants(), planned.batches()
+        batches = jax.tree.map(made_up, batches)
         record: dict[str, list[float]] = {"wall": [], "cpu": [], "faults": []}
         for number in range(options.steps + 2):
             before = time.perf_counter(), time.process_time(), _faults()
-            state, metrics = step(state, batch)
+            state, metrics = step(state, constants, batches)
             jax.block_until_ready(metrics)
             after = time.perf_counter(), time.process_time(), _faults()
             if number >= 2:  # the first ones compile and fill the allocator
