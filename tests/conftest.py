@@ -14,6 +14,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Tiny models gain nothing from a second start.
+os.environ.setdefault("GPTFACE_ALLOCATOR", "off")
 # Some machines forbid to write it: every process then compiles its imports for seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Tiny models take longer to compile than to run. JAX_DISABLE_MOST_OPTIMIZATIONS has no

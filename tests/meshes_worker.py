@@ -15,6 +15,8 @@ import numpy as np
 import optax
 import tiny
 import tiny_vqgan
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from gptface_jax.core import trees
 from gptface_jax.systems import gptface, judge, vqgan
@@ -78,13 +80,8 @@ def initial(make):
     return jax.device_get(jax.jit(lambda k: sharding.unbox(system.init(k)))(KEY))
 
 
-def on_mesh(make, mesh, rules):
-    """({phase: (loss, gradients)}, collectives) of one batch."""
-    system, batches = make()
-    boxed = jax.eval_shape(system.init, KEY)
-    shardings = sharding.param_shardings(boxed, mesh, rules)
-    params = jax.device_put(initial(make), shardings)
-    values = system.init_state()
+def phase_gradients(system):
+    """A function (params, state, batch) -> {phase: (loss, gradients)}."""
 
     def gradients(params, values, batches):
         results = {}
@@ -95,6 +92,17 @@ def on_mesh(make, mesh, rules):
             results[state.phase_key(phase)] = (loss, trees.unflatten(grads))
         return results
 
+    return gradients
+
+
+def on_mesh(make, mesh, rules):
+    """({phase: (loss, gradients)}, collectives) of one batch."""
+    system, batches = make()
+    boxed = jax.eval_shape(system.init, KEY)
+    shardings = sharding.param_shardings(boxed, mesh, rules)
+    params = jax.device_put(initial(make), shardings)
+    values = system.init_state()
+    gradients = phase_gradients(system)
     flat = trees.flatten(shardings)
     everywhere = sharding.replicated(mesh)
     shapes = jax.eval_shape(gradients, params, values, batches)
@@ -127,6 +135,39 @@ def unexpected(found, boxed):
         and set(op.axes) - {"fsdp"}
         and op.shape[op.shape.index("[") :] in shapes
     ]
+
+
+def on_explicit_mesh(make):
+    """{phase: (loss, gradients)} in a program whose arrays carry their shardings.
+
+    `jax.make_mesh` makes such a mesh unless told otherwise; a Linen module runs on it
+    within `auto_axes`, and what comes out has a sharding in its type again.
+    """
+    system, batches = make()
+    mesh, rules = jax.make_mesh((2, 2, 2), sharding.AXES), sharding.RULES
+    assert set(mesh.axis_types) == {AxisType.Explicit}
+    boxed = jax.eval_shape(system.init, KEY)
+    shardings = sharding.param_shardings(boxed, mesh, rules)
+    with sharding.in_force(mesh, rules):
+        params = jax.device_put(initial(make), shardings)
+        values = system.init_state()
+        batches = jax.device_put(batches, sharding.batch_sharding(mesh, rules))
+        gradients = phase_gradients(system)
+        flat = trees.flatten(jax.tree.map(lambda s: s.spec, shardings))
+        out = {
+            name: (P(), trees.unflatten({k: flat[k] for k in trees.flatten(grads)}))
+            for name, (_, grads) in jax.eval_shape(
+                jax.sharding.auto_axes(gradients, out_sharding=P()),
+                params, values, batches,
+            ).items()
+        }  # fmt: skip
+        results = jax.jit(jax.sharding.auto_axes(gradients, out_sharding=out))(
+            params, values, batches
+        )
+    for _, grads in results.values():
+        for path, leaf in trees.flatten(grads).items():
+            assert jax.typeof(leaf).sharding.spec == flat[path], path
+    return jax.device_get(results)
 
 
 def decoded(mesh, rules):
@@ -176,12 +217,27 @@ def largest_difference(ours, reference):
     )
 
 
+def compared(results, reference):
+    """Losses and how far gradients are from those of the reference."""
+    return {
+        "losses": [float(loss) for loss, _ in results.values()],
+        "expected": [float(loss) for loss, _ in reference.values()],
+        "gradients": max(
+            largest_difference(results[p][1], reference[p][1]) for p in results
+        ),
+    }
+
+
 def main(cases):
     assert jax.device_count() == 8
     report, references = {}, {}
     systems = {"gptface": gptface_system, "vqgan": vqgan_system, "judge": judge_system}
     for case in cases:
         which, name = case.split(":")
+        if name == "explicit":
+            results = on_explicit_mesh(systems[which])
+            report[case] = compared(results, references[which])
+            continue
         devices = jax.devices()[:1] if name == "1x1x1" else None
         config = sharding.MeshConfig(**MESHES[name])
         mesh, rules = sharding.open_mesh(config, devices)
@@ -193,12 +249,7 @@ def main(cases):
                 continue
             results, found, bad = on_mesh(systems[which], mesh, rules)
             reference = references.setdefault(which, results)
-            report[case] = {
-                "losses": [float(loss) for loss, _ in results.values()],
-                "expected": [float(loss) for loss, _ in reference.values()],
-                "gradients": max(
-                    largest_difference(results[p][1], reference[p][1]) for p in results
-                ),
+            report[case] = compared(results, reference) | {
                 "unexpected": bad,
                 "axes": sorted({"+".join(op.axes) for op in found}),
                 "optimizer": optimizer_follows(systems[which], mesh, rules),

@@ -175,3 +175,18 @@ def test_a_cache_changes_no_score(load, capsys):
     (cached,) = [line for line in out.splitlines() if line.startswith("causal")]
     (masked,) = [line for line in out.splitlines() if line.startswith("masked ")]
     assert cached.split()[2] == "10" and masked.split()[1] == "2"  # 9 codes, k = 8
+
+
+def test_a_step_under_each_allocator(load, capsys):
+    allocators = load("allocators")
+    tiny = ["--config", "configs/judge/faces64.py:tiny", "--steps", "1", "--worker"]
+    allocators.main(tiny)
+    run = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {len(run[name]) for name in ("wall", "cpu", "faults", "held")} == {1}
+    slow = {"wall": [0.4, 0.2], "cpu": [0.3], "faults": [1e6], "held": [1.0]}
+    fast = slow | {"wall": [0.1], "faults": [0]}
+    rows = allocators.table({"off": [slow, slow], "jemalloc": [slow, fast]}).split("\n")
+    assert rows[2:] == [
+        "| glibc | 200 | 300 | 1,000,000 | 1.00 |",
+        "| jemalloc | 100 | 300 | 0 | 1.00 |",
+    ]

@@ -220,6 +220,23 @@ def test_the_readme_in_python(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_guide_in_a_program_of_your_own():
+    guide = pathlib.Path("docs/guide.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?from flax import nnx\n.*?)```", guide, re.S)
+    names = {}
+    exec(compile(block, "guide.md", "exec"), names)
+    gptface, tokens = names["gptface"], names["tokens"]
+    assert names["logits"].shape == (1, 98, 1024)
+
+    def expected(module, tokens):
+        return module.image_logits(module(tokens))
+
+    variables = {"params": gptface.params}
+    logits = gptface.module.apply(variables, tokens, method=expected)
+    np.testing.assert_allclose(names["logits"], logits, atol=1e-3)
+
+
+@pytest.mark.slow
 def test_the_pictures_can_be_made_again(tmp_path, monkeypatch):
     path = pathlib.Path("docs/make_pictures.py").resolve()
     spec = importlib.util.spec_from_file_location("make_pictures", path)

@@ -31,6 +31,8 @@ def check(results):
         # float32: sums in another order.
         np.testing.assert_allclose(found["losses"], found["expected"], 2e-6, 0, case)
         assert found["gradients"] < 1e-4, (case, found["gradients"])
+        if mesh == "explicit":
+            continue
         assert found["optimizer"], case
         axes = {axis for names in found["axes"] for axis in names.split("+")}
         assert axes == AXES[mesh], case
@@ -40,7 +42,7 @@ def check(results):
 
 
 def test_losses_gradients_tokens_and_collectives_of_eight_devices():
-    check(report("gptface:2x2x2", "tokens:2x2x2"))
+    check(report("gptface:2x2x2", "gptface:explicit", "tokens:2x2x2"))
 
 
 @pytest.mark.slow

@@ -246,9 +246,14 @@ def _encoded(
         views = [np.asarray(ids).astype(np.uint16) for ids in results]
         for i, record in enumerate(records):
             for ids in views:
-                # Pixels, points and maps would not match a mirrored picture.
+                # Pixels, points, maps and boxes would not match a mirrored picture.
                 kept = dataclasses.replace(
-                    record, image=None, landmarks=None, parsing=None, image_ids=ids[i]
+                    record,
+                    image=None,
+                    landmarks=None,
+                    parsing=None,
+                    boxes=None,
+                    image_ids=ids[i],
                 )
                 yield shard, kept
         done(len(records))

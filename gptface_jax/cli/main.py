@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from gptface_jax import __version__
 from gptface_jax.cli import _pipes, _written
-from gptface_jax.core import compiled
+from gptface_jax.core import allocator, compiled
 from gptface_jax.core.config import split_overrides
 from gptface_jax.core.errors import UserError
 
@@ -40,6 +40,8 @@ VERBS = {
     "describe": "parameters of a model; memory, FLOPs and time of training it",
     "plot": "curves of training runs in one picture",
 }
+# Those that compute for long enough that another allocator is worth a second start.
+_LONG = ("train",)
 _EPILOG = """\
 A verb's own help: gptface VERB --help
 
@@ -98,12 +100,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     compiled.keep_in_environment()
     _pipes.prepare_output()
-    status = _run(verb, options, known)
+    status = _run(verb, options, known, own_process=argv is None)
     return CLOSED if _pipes.is_closed() and not status else status
 
 
-def _run(verb: types.ModuleType, options, known: argparse.Namespace) -> int:
+def _run(
+    verb: types.ModuleType, options, known: argparse.Namespace, own_process: bool
+) -> int:
     try:
+        if own_process and known.verb in _LONG:
+            allocator.start_again(f"gptface {known.verb}")
         _written.check(options)
         with _pipes.as_files(options):
             verb.run(options)

@@ -1,4 +1,4 @@
-"""One transform for a picture, its points and its masks (SPEC E.11).
+"""One transform for a picture, its points, boxes and maps (SPEC E.11).
 
 Coordinates are (x, y) in pixels, (0, 0) the outer corner of the first pixel: its middle
 is (0.5, 0.5), so that a transform that halves a picture halves coordinates.
@@ -12,22 +12,33 @@ import math
 import numpy as np
 from PIL import Image
 
+from gptface_jax.data import image, schemes
+from gptface_jax.data.record import Record, decode_picture
+
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
     """Scale, rotation and shift, from the pixels of one picture to another's.
 
-    (x, y) goes to (a x - b y + dx, b x + a y + dy).
+    (x, y) goes to (a x - b y + dx, b x + a y + dy); if mirrored, (-x, y) does.
 
     Attributes:
       a, b: scale times cosine and sine of the angle.
       dx, dy: the shift in pixels.
+      mirror: left and right change places, before all else.
     """
 
     a: float = 1.0
     b: float = 0.0
     dx: float = 0.0
     dy: float = 0.0
+    mirror: bool = False
+
+    @property
+    def affine(self) -> tuple[float, float, float, float, float, float]:
+        """(p, q, r, s, t, u): (x, y) goes to (p x + q y + r, s x + t y + u)."""
+        sign = -1 if self.mirror else 1
+        return sign * self.a, -self.b, self.dx, sign * self.b, self.a, self.dy
 
     @property
     def scale(self) -> float:
@@ -42,8 +53,9 @@ class Similarity:
     @property
     def inverse(self) -> Similarity:
         """The way back."""
-        a, b = np.array([self.a, -self.b]) / (self.a**2 + self.b**2)
-        back = Similarity(a, b)
+        b = self.b if self.mirror else -self.b
+        a, b = np.array([self.a, b]) / (self.a**2 + self.b**2)
+        back = Similarity(a, b, mirror=self.mirror)
         dx, dy = -back.points([self.dx, self.dy])
         return dataclasses.replace(back, dx=dx, dy=dy)
 
@@ -53,15 +65,24 @@ class Similarity:
 
     def then(self, other: Similarity) -> Similarity:
         """This transform followed by another."""
-        a = other.a * self.a - other.b * self.b
-        b = other.b * self.a + other.a * self.b
-        return Similarity(a, b, *other.points([self.dx, self.dy]))
+        turned = -self.b if other.mirror else self.b
+        a = other.a * self.a - other.b * turned
+        b = other.b * self.a + other.a * turned
+        shift = other.points([self.dx, self.dy])
+        return Similarity(a, b, *shift, mirror=self.mirror != other.mirror)
 
     def points(self, points: np.ndarray) -> np.ndarray:
         """Points [..., 2] where the transform brings them; float64."""
         x, y = np.moveaxis(np.asarray(points, np.float64), -1, 0)
-        turned = self.a * x - self.b * y + self.dx, self.b * x + self.a * y + self.dy
-        return np.stack(turned, -1)
+        p, q, r, s, t, u = self.affine
+        return np.stack([p * x + q * y + r, s * x + t * y + u], -1)
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Upright boxes [..., 4] (x0, y0, x1, y1) around where it brings boxes."""
+        x0, y0, x1, y1 = np.moveaxis(np.asarray(boxes, np.float64), -1, 0)
+        corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], -1)
+        corners = self.points(corners.reshape(*corners.shape[:-1], 4, 2))
+        return np.concatenate([corners.min(-2), corners.max(-2)], -1)
 
     def image(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The picture as the transform shows it, its border repeated beyond.
@@ -94,7 +115,7 @@ class Similarity:
         moved = part.transform(
             size[::-1],
             Image.Transform.AFFINE,
-            (back.a, -back.b, back.dx, back.b, back.a, back.dy),
+            back.affine,
             Image.Resampling.BICUBIC,
         )
         return np.asarray(moved)
@@ -109,13 +130,30 @@ class Similarity:
         Returns:
           bool [h,w].
         """
-        back, (height, width) = self.inverse, size
-        rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
-        x = np.floor(back.a * columns - back.b * rows + back.dx).astype(np.int32)
-        y = np.floor(back.b * columns + back.a * rows + back.dy).astype(np.int32)
+        x, y = self._from(size)
         held = (0 <= x) & (x < mask.shape[1]) & (0 <= y) & (y < mask.shape[0])
-        last = np.array(mask.shape) - 1
-        return held & mask[np.clip(y, 0, last[0]), np.clip(x, 0, last[1])]
+        return held & self.classes(mask, size)
+
+    def classes(self, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """A map's value at the place from which each pixel comes: nearest neighbour.
+
+        Args:
+          values: [H,W] of any type, its border repeated beyond.
+          size: (h, w) of the result.
+
+        Returns:
+          [h,w].
+        """
+        (x, y), last = self._from(size), np.array(values.shape) - 1
+        return values[np.clip(y, 0, last[0]), np.clip(x, 0, last[1])]
+
+    def _from(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """(x, y), int32 [h,w] each: the pixel from which each of the result comes."""
+        p, q, r, s, t, u = self.inverse.affine
+        rows, columns = np.arange(size[0])[:, None] + 0.5, np.arange(size[1]) + 0.5
+        x = np.floor(p * columns + q * rows + r).astype(np.int32)
+        y = np.floor(s * columns + t * rows + u).astype(np.int32)
+        return x, y
 
     def mask(self, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The mask as the transform shows it: no marked pixel is lost.
@@ -152,3 +190,74 @@ def fitted(source: np.ndarray, target: np.ndarray) -> Similarity:
 def _corners(size: tuple[int, int]) -> np.ndarray:
     height, width = size
     return np.array([[0, 0], [width, 0], [width, height], [0, height]])
+
+
+def squared(record: Record, size: int) -> Record:
+    """The record as `image.fit` shows it: the central square, resized.
+
+    Points, boxes and maps go with the picture; what was cut off lies beyond.
+
+    Args:
+      record: with a picture.
+      size: side of the result in pixels.
+
+    Returns:
+      Record with `image` uint8 [size,size,3].
+    """
+    picture = decode_picture(record)
+    top, left, side, _ = image.central(picture.shape[:2], 1)
+    way = Similarity(dx=-left, dy=-top).scaled(size / side)
+    return _with(record, image.fit(picture, size), way)
+
+
+def mirrored(record: Record) -> Record:
+    """The record in a mirror: what is left is right, and is called so.
+
+    Raises:
+      UserError: landmarks or a map of no known scheme.
+    """
+    picture = decode_picture(record)[:, ::-1]
+    return _with(record, picture, Similarity(dx=picture.shape[1], mirror=True))
+
+
+def moved(record: Record, way: Similarity, size: tuple[int, int]) -> Record:
+    """The record as a transform shows it; maps and picture repeat their border.
+
+    Args:
+      record: with a picture.
+      way: from the pixels of its picture to the result's.
+      size: (h, w) of the result.
+
+    Returns:
+      Record with `image` uint8 [h,w,3].
+
+    Raises:
+      UserError: `way` mirrors, and landmarks or a map are of no known scheme.
+    """
+    return _with(record, way.image(decode_picture(record), size), way)
+
+
+def _with(record: Record, picture: np.ndarray, way: Similarity) -> Record:
+    """The record with another picture, and all else moved into it."""
+    points, parsing, boxes = record.landmarks, record.parsing, record.boxes
+    if points is not None:
+        # `Record` counts from the middle of the first pixel.
+        points = np.float32(way.points(np.float64(points) + 0.5) - 0.5)
+        if way.mirror:
+            points = points[
+                schemes.mirrored_points(record.landmark_scheme, len(points))
+            ]
+    if parsing is not None:
+        parsing = way.classes(parsing, picture.shape[:2])
+        if way.mirror:
+            parsing = schemes.mirrored_classes(record.parsing_scheme)[parsing]
+    if boxes is not None:
+        boxes = np.float32(way.boxes(boxes))
+    return dataclasses.replace(
+        record,
+        image=picture,
+        landmarks=points,
+        parsing=parsing,
+        boxes=boxes,
+        image_ids=None,
+    )

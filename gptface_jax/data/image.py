@@ -358,8 +358,8 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(filtered)
 
 
-def _central(size: tuple[int, int], ratio: float) -> tuple[int, int, int, int]:
-    """(top, left, h, w) of what `crop_to` keeps of (H, W)."""
+def central(size: tuple[int, int], ratio: float) -> tuple[int, int, int, int]:
+    """(top, left, h, w): what `crop_to` keeps of (H, W)."""
     height, width = size
     h = max(1, min(height, round(width / ratio)))
     w = max(1, min(width, round(height * ratio)))
@@ -368,42 +368,13 @@ def _central(size: tuple[int, int], ratio: float) -> tuple[int, int, int, int]:
 
 def crop_to(image: np.ndarray, ratio: float) -> np.ndarray:
     """The largest central part of an image [H,W,3] of a width-to-height ratio."""
-    top, left, h, w = _central(image.shape[:2], ratio)
+    top, left, h, w = central(image.shape[:2], ratio)
     return image[top : top + h, left : left + w]
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """Central square, resized: uint8 [H,W,3] -> uint8 [size,size,3]."""
     return resize(crop_to(image, 1), (size, size))
-
-
-def fit_points(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where points of a picture lie in what `fit` makes of it.
-
-    Args:
-      points: [P,2] (x, y) in pixels, pixel centres at integers.
-      size: (H, W) of the picture.
-
-    Returns:
-      float32 [P,2] (x, y) as shares of the side, 0 and 1 at the outer borders; beyond
-      what was cut off. NaN stays.
-    """
-    top, left, h, w = _central(size, 1)
-    return ((points + 0.5 - (left, top)) / (w, h)).astype(np.float32)
-
-
-# Of the 68 iBUG points, which one each is in a mirror.
-MIRRORED = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55]
-    + [64, 63, 62, 61, 60, 67, 66, 65]
-)
-
-
-def mirror_points(points: np.ndarray) -> np.ndarray:
-    """The 68 points [68,2], as shares, of the mirrored picture: left is right."""
-    return np.float32([1, 0]) + np.float32([-1, 1]) * points[MIRRORED]
 
 
 def shrink_hidden(

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -18,9 +21,16 @@ class Record:
       texts: all of them, where there are several; `text` is the first.
       labels: attribute name (as in CelebA) -> score in 0..1, or None. Scores
         between 0.1 and 0.9 are not confident. May also hold "Age" in years.
+      facts: what else words can say, name -> value: a category, a range or a colour
+        ("age": "30-39", "hair": "dark brown").
       expression: one word ("happiness"), or "".
-      landmarks: float32 [68,2] (x, y) in pixels, pixel centres at integers.
-      parsing: uint8 [H,W], CelebAMask-HQ classes 0..18.
+      landmarks: float32 [P,2] (x, y) in pixels, pixel centres at integers; NaN where
+        one is not known.
+      landmark_scheme: which points they are, a key of `schemes.LANDMARKS`; "" if none.
+      parsing: uint8 [H,W] classes.
+      parsing_scheme: which classes, a key of `schemes.PARSING`.
+      boxes: float32 [N,4] (x0, y0, x1, y1) of faces, borders in pixels: (0, 0, W, H) is
+        the whole picture.
       identity: a number or name that keeps one person's pictures together.
       source: where it came from: a data set ("synthetic", "lfw_attributes"), or
         "set/file".
@@ -37,3 +47,24 @@ class Record:
     source: str = ""
     image_ids: np.ndarray | None = None
     texts: tuple[str, ...] = ()
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    landmark_scheme: str = "ibug68"
+    parsing_scheme: str = "celebamask-hq"
+    boxes: np.ndarray | None = None
+
+
+def decode_picture(record: Record) -> np.ndarray:
+    """uint8 [H,W,3] of a record's picture.
+
+    Raises:
+      UserError: it cannot be read, or there is none; the record's source is named.
+    """
+    if record.image is None:
+        raise UserError(
+            f"a record of source '{record.source}' holds no picture; token shards "
+            "cannot train a network that reads pixels"
+        )
+    try:
+        return images.decode(record.image)
+    except UserError as error:
+        raise UserError(f"record '{record.source}': {error}") from None

@@ -21,7 +21,7 @@ import numpy as np
 
 from gptface_jax.core import files, locks
 from gptface_jax.core.errors import Missing, UserError
-from gptface_jax.data import fingerprint
+from gptface_jax.data import fingerprint, schemes
 from gptface_jax.data.record import Record
 
 FORMAT = "gptface-tokens/1"
@@ -38,7 +38,8 @@ def pack(record: Record) -> bytes:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        if value is None or (isinstance(value, (str, tuple)) and not value):
+        unset = {} if field.name == "facts" else field.default
+        if value is None or (isinstance(value, (str, tuple, dict)) and value == unset):
             continue
         if field.name == "image" and isinstance(value, np.ndarray):
             value = _png(value)
@@ -63,11 +64,14 @@ def unpack(data: bytes) -> Record:
     """The inverse of `pack`."""
     fields = msgpack.unpackb(data, unicode_errors="surrogatepass")
     for name, value in fields.items():
-        if isinstance(value, dict) and set(value) == {"d", "s", "b"}:
+        if isinstance(value, dict) and name not in ("labels", "facts"):
             array = np.frombuffer(value["b"], np.dtype(value["d"]))
             fields[name] = array.reshape(value["s"])
         elif name == "texts":
             fields[name] = tuple(value)
+    if "landmarks" in fields:  # older shards do not say which ones
+        scheme = schemes.of_points(len(fields["landmarks"]))
+        fields.setdefault("landmark_scheme", scheme)
     return Record(**fields)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core.errors import Missing, UserError, nearest
-from gptface_jax.data import fingerprint, folders, tables
+from gptface_jax.data import fingerprint, folders, schemes, tables
 from gptface_jax.data.folders import Folder
 from gptface_jax.data.record import Record
 
@@ -165,7 +165,7 @@ class Parquet(Sequence):
             texts=texts if len(texts) > 1 else (),
             labels=labels,
             expression=tables.given(row.get("expression")) or "",
-            landmarks=_points(row.get("landmarks")),
+            **_points(row.get("landmarks")),
             identity=identity,
             source=self.name,
         )
@@ -200,8 +200,12 @@ def _filled(column) -> np.ndarray:
     return np.array(pc.fill_null(there, False))
 
 
-def _points(flat) -> np.ndarray | None:
-    return None if flat is None else np.asarray(flat, np.float32).reshape(-1, 2)
+def _points(flat) -> dict[str, Any]:
+    """Fields of a record with landmarks, their scheme by their number."""
+    if flat is None:
+        return {}
+    points = np.asarray(flat, np.float32).reshape(-1, 2)
+    return {"landmarks": points, "landmark_scheme": schemes.of_points(len(points))}
 
 
 class CelebA(Sequence):

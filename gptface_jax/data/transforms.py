@@ -8,26 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, image
-from gptface_jax.data.record import Record
+from gptface_jax.data import captions, geometry, image
+from gptface_jax.data.record import Record, decode_picture
 from gptface_jax.data.text import TextTokenizer
-
-
-def decode_picture(record: Record) -> np.ndarray:
-    """uint8 [H,W,3] of a record's picture.
-
-    Raises:
-      UserError: it cannot be read, or there is none; the record's source is named.
-    """
-    if record.image is None:
-        raise UserError(
-            f"a record of source '{record.source}' holds no picture; token shards "
-            "cannot train a network that reads pixels"
-        )
-    try:
-        return image.decode(record.image)
-    except UserError as error:
-        raise UserError(f"record '{record.source}': {error}") from None
 
 
 def _picture(record: Record, size: int) -> np.ndarray:
@@ -48,27 +31,29 @@ class ImageTransform:
     landmarks: bool = False
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict:
-        picture = decode_picture(record)
-        points = _landmarks(record, picture.shape[:2]) if self.landmarks else None
-        picture = image.fit(picture, self.size)
+        points = _landmarks(record) if self.landmarks else None
+        view = dataclasses.replace(record, landmarks=points, parsing=None, boxes=None)
+        view = geometry.squared(view, self.size)
         if self.flip and rng.random() < 0.5:
-            picture = picture[:, ::-1]
-            points = None if points is None else image.mirror_points(points)
-        example = {"image": image.to_unit_range(picture)}
-        return example if points is None else {**example, "landmarks": points}
+            view = geometry.mirrored(view)
+        example = {"image": image.to_unit_range(view.image)}
+        if self.landmarks:
+            example["landmarks"] = np.float32((view.landmarks + 0.5) / self.size)
+        return example
 
 
-def _landmarks(record: Record, size: tuple[int, int]) -> np.ndarray:
-    """The record's 68 points as `image.fit_points` gives them, NaN without any."""
-    if record.landmarks is None:
+def _landmarks(record: Record) -> np.ndarray:
+    """The record's 68 points, NaN without any."""
+    points = record.landmarks
+    if points is None:
         return np.full((68, 2), np.nan, np.float32)
-    if record.landmarks.shape != (68, 2):
+    if points.shape != (68, 2) or record.landmark_scheme != "ibug68":
         raise UserError(
-            f"record '{record.source}' has landmarks {list(record.landmarks.shape)}; "
+            f"record '{record.source}' has landmarks {list(points.shape)}; "
             "the map of the face needs the 68 iBUG points, [68, 2]: leave the column "
             "out, or set objective.face_map to 1 times"
         )
-    return image.fit_points(record.landmarks, size)
+    return points
 
 
 @dataclasses.dataclass(frozen=True)

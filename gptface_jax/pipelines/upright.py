@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import transforms
+from gptface_jax.data import geometry, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.pipelines import faces
 from gptface_jax.pipelines.framing import View
@@ -36,6 +36,15 @@ def _searched(records: Iterable[Record]) -> Iterator[tuple[Record, np.ndarray, A
         pictures = [transforms.decode_picture(record) for record in batch]
         found = map(faces.largest, faces.find_all(pictures))
         yield from zip(batch, pictures, found)
+
+
+def _with_landmarks(record: Record, face: faces.Face, picture: Any) -> Record:
+    """The record with this picture and the 68 points of a face that is in it."""
+    # `Record` counts from the middle of the first pixel.
+    points = np.float32(face.landmarks - 0.5)
+    return dataclasses.replace(
+        record, image=picture, landmarks=points, landmark_scheme="ibug68"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +79,8 @@ class Upright:
                 yield CUT_OFF
             else:
                 way = view.way.scaled(self.size / view.side)
-                yield dataclasses.replace(
-                    record,
-                    image=way.image(picture, (self.size, self.size)),
-                    # `Record` counts from the middle of the first pixel.
-                    landmarks=np.float32(way.points(face.landmarks) - 0.5),
-                    parsing=None,
-                )
+                found = _with_landmarks(record, face, picture)
+                yield geometry.moved(found, way, (self.size, self.size))
 
     def described(self) -> dict[str, Any]:
         """What a manifest says of it."""
@@ -90,8 +94,10 @@ class WithLandmarks:
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
         for record, _, face in _searched(records):
-            points = None if face is None else np.float32(face.landmarks - 0.5)
-            yield dataclasses.replace(record, landmarks=points)
+            if face is None:
+                yield dataclasses.replace(record, landmarks=None)
+            else:
+                yield _with_landmarks(record, face, record.image)
 
     def described(self) -> dict[str, Any]:
         """What a manifest says of it."""

@@ -1,21 +1,33 @@
 """One transform for pictures, points and masks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import geometry, image
 from gptface_jax.data.geometry import Similarity, fitted
+from gptface_jax.data.record import Record
+from gptface_jax.data.synthetic import SyntheticFaces
 
-ways = st.builds(
-    lambda scale, angle, dx, dy: Similarity(
-        scale * np.cos(angle), scale * np.sin(angle), dx, dy
-    ),
-    st.floats(0.1, 8),
-    st.floats(-3.1, 3.1),
-    st.floats(-50, 50),
-    st.floats(-50, 50),
-)
+
+def drawn(mirror):
+    return st.builds(
+        lambda scale, angle, dx, dy, mirror: Similarity(
+            scale * np.cos(angle), scale * np.sin(angle), dx, dy, mirror
+        ),
+        st.floats(0.1, 8),
+        st.floats(-3.1, 3.1),
+        st.floats(-50, 50),
+        st.floats(-50, 50),
+        mirror,
+    )
+
+
+ways, upright = drawn(st.booleans()), drawn(st.just(False))
 POINTS = np.array([[0.0, 0.0], [3.0, 1.0], [-2.0, 7.5], [11.0, -4.0]])
 
 
@@ -24,6 +36,10 @@ def test_points_by_hand():
     np.testing.assert_allclose(quarter.points([1, 0]), [1, 1])
     np.testing.assert_allclose(quarter.points([0, 1]), [-1, -1])
     assert quarter.degrees == pytest.approx(90) and quarter.scale == 2
+    turned = Similarity(0, 2, 1, -1, mirror=True)  # left and right change places first
+    np.testing.assert_allclose(turned.points([1, 0]), [1, -3])
+    np.testing.assert_allclose(turned.points([0, 1]), [-1, -1])
+    np.testing.assert_allclose(quarter.boxes([0, 1, 3, 2]), [-3, -1, -1, 5])
 
 
 @given(ways, ways)
@@ -34,7 +50,7 @@ def test_a_way_back_and_ways_in_turn(first, second):
     np.testing.assert_allclose(both, second.points(there), atol=1e-6)
 
 
-@given(ways)
+@given(upright)
 def test_the_fit_finds_a_similarity_again(way):
     found = fitted(POINTS, way.points(POINTS))
     np.testing.assert_allclose(found.points(POINTS), way.points(POINTS), atol=1e-6)
@@ -101,3 +117,134 @@ def test_no_marked_pixel_is_lost(way, x, y):
 def test_a_lookup_is_false_beyond():
     found = Similarity(dx=2).lookup(np.ones((3, 3), bool), (3, 6))
     np.testing.assert_array_equal(found, [[0, 0, 1, 1, 1, 0]] * 3)
+
+
+FACE = SyntheticFaces(size=64, count=1)[0]
+POINTS_68 = FACE.landmarks
+
+
+def known(record: Record, **changes) -> Record:
+    boxes = np.array([[10, 12, 50, 60]], np.float32)
+    return dataclasses.replace(record, boxes=boxes, **changes)
+
+
+def assert_equal(ours: Record, theirs: Record, tolerance=0.0):
+    for name in ("image", "parsing"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    for name in ("landmarks", "boxes"):
+        one, other = getattr(ours, name), getattr(theirs, name)
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=tolerance)
+    assert ours.labels == theirs.labels and ours.text == theirs.text
+
+
+def test_a_mirror_of_a_mirror_is_the_record():
+    face = known(FACE)
+    mirror = geometry.mirrored(face)
+    np.testing.assert_array_equal(mirror.image, face.image[:, ::-1])
+    np.testing.assert_array_equal(mirror.boxes, [[14, 12, 54, 60]])
+    # The right eye of the picture is called so in both.
+    assert mirror.landmarks[45, 0] == pytest.approx(63 - face.landmarks[36, 0])
+    brows = (face.parsing[:, ::-1] == 2) & (mirror.parsing == 3)
+    assert (face.parsing == 2).sum() == brows.sum() > 0
+    assert_equal(geometry.mirrored(mirror), face, 1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 3), st.booleans(), st.integers(-9, 9), st.integers(-9, 9),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_there_and_back_is_the_record(turns, mirror, dx, dy, times):
+    """Exact where pixels fall on pixels: quarter turns, mirrors, whole shifts; and maps
+    and points in pictures that are whole times as large."""
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
+    way = Similarity(cos, sin, dx, dy, mirror).scaled(times)
+    middle = way.points([32, 32])
+    room = Similarity(
+        dx=round(48 * times - middle[0]), dy=round(48 * times - middle[1])
+    )
+    way = way.then(room)  # the whole picture stays in view
+    there = geometry.moved(known(FACE), way, (96 * times, 96 * times))
+    back = geometry.moved(there, way.inverse, (64, 64))
+    if times > 1:  # pixels were interpolated
+        difference = np.abs(back.image.astype(int) - FACE.image)
+        assert difference.mean() < 3
+        back = dataclasses.replace(back, image=FACE.image)
+    assert_equal(back, known(FACE), 1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(ways)
+def test_points_come_back_from_anywhere(way):
+    there = geometry.moved(known(FACE, parsing=None), way, (32, 32))
+    back = geometry.moved(there, way.inverse, (64, 64))
+    np.testing.assert_allclose(back.landmarks, POINTS_68, atol=2e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.floats(0.7, 3), st.floats(-3.1, 3.1), st.booleans(), st.floats(0, 1),
+    st.floats(0, 1),
+)  # fmt: skip
+def test_picture_points_boxes_and_map_move_together(scale, angle, mirror, x, y):
+    """A disc is found at its point, in its box and in its class."""
+    centre = 20 + 24 * np.array([x, y])
+    rows, columns = np.indices((64, 64)) + 0.5
+    disc = np.hypot(columns - centre[0], rows - centre[1]) < 6
+    points = np.full((5, 2), np.nan, np.float32)
+    points[0] = centre - 0.5
+    record = Record(
+        image=np.repeat(np.uint8(255 * disc)[..., None], 3, 2),
+        parsing=np.uint8(2 * disc),  # l_brow
+        landmarks=points,
+        landmark_scheme="five",
+        boxes=np.float32([[*(centre - 6), *(centre + 6)]]),
+    )
+    way = Similarity(scale * np.cos(angle), scale * np.sin(angle), mirror=mirror)
+    dx, dy = 100 - way.points(centre)
+    way = way.then(Similarity(dx=dx, dy=dy))
+    there = geometry.moved(record, way, (200, 200))
+    eye, brow = (1, 3) if mirror else (0, 2)
+    np.testing.assert_allclose(there.landmarks[eye], [99.5, 99.5], atol=1e-3)
+    assert np.isnan(there.landmarks[1 - eye]).all()
+    assert set(np.unique(there.parsing)) == {0, brow}
+    for weights in (there.image[..., 0] / 255.0, there.parsing == brow):
+        rows, columns = np.indices((200, 200)) + 0.5
+        found = (weights * columns).sum(), (weights * rows).sum()
+        np.testing.assert_allclose(found / weights.sum(), [100, 100], atol=0.6)
+    x0, y0, x1, y1 = there.boxes[0]
+    np.testing.assert_allclose([(x0 + x1) / 2, (y0 + y1) / 2], [100, 100], atol=1e-3)
+    assert 12 * scale - 1e-3 <= x1 - x0 <= 12 * scale * 2**0.5 + 1e-3
+
+
+def test_the_central_square():
+    """The picture is what `image.fit` makes; all else lies where it shows it."""
+    wide = np.zeros((40, 60, 3), np.uint8)
+    wide[10:20, 20:30] = 255
+    record = Record(
+        image=wide,
+        parsing=np.uint8(wide[..., 0] > 0),
+        landmarks=np.array([[24.5, 14.5], [2, 20], [0, 0], [0, 0], [0, 0]], np.float32),
+        landmark_scheme="five",
+        boxes=np.array([[20, 10, 30, 20]], np.float32),
+        image_ids=np.zeros((2, 2), np.uint16),
+    )
+    small = geometry.squared(record, 20)
+    np.testing.assert_array_equal(small.image, image.fit(wide, 20))
+    np.testing.assert_array_equal(small.boxes, [[5, 5, 10, 10]])
+    np.testing.assert_array_equal(small.landmarks[:2], [[7, 7], [-4.25, 9.75]])
+    assert small.parsing.sum() == 25 and small.parsing[5:10, 5:10].all()
+    assert small.image_ids is None and record.parsing.shape == (40, 60)
+
+
+def test_points_of_no_scheme_have_no_mirror():
+    seven = known(FACE, landmarks=np.zeros((7, 2), np.float32), landmark_scheme="")
+    way = Similarity(mirror=True)
+    with pytest.raises(UserError, match="scheme '' is unknown.*known: five"):
+        geometry.moved(seven, way, (8, 8))
+    with pytest.raises(UserError, match="scheme 'mine' is unknown.*celebamask-hq"):
+        geometry.mirrored(known(FACE, parsing_scheme="mine"))
+    assert geometry.moved(seven, Similarity(), (8, 8)).landmarks.shape == (7, 2)
+    with pytest.raises(UserError, match="'elsewhere' holds no picture"):
+        geometry.mirrored(Record(source="elsewhere"))

@@ -1,9 +1,14 @@
+import dataclasses
 import json
 import pickle
 import resource
 
+import msgpack
 import numpy as np
 import pytest
+from array_record.python import array_record_module
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, shards, sources
@@ -49,6 +54,69 @@ def test_arrayrecord_round_trip(tmp_path):
         assert theirs.text == ours.text and theirs.labels == ours.labels
     with pytest.raises(UserError, match="already holds"):
         made(tmp_path / "set", {"note": "x"}, records, shard_size=2)
+
+
+words = st.text(max_size=6)
+
+
+@settings(max_examples=30)
+@given(st.dictionaries(words, words), st.dictionaries(words, st.floats(0, 1)))
+def test_all_that_is_known_goes_through_bytes(facts, labels):
+    record = Record(
+        image=b"a file",
+        facts=facts,
+        labels=labels,
+        landmarks=np.arange(10, dtype=np.float32).reshape(5, 2),
+        landmark_scheme="five",
+        parsing=np.eye(3, dtype=np.uint8),
+        parsing_scheme="lapa",
+        boxes=np.array([[0, 0, 3, 3.5]], np.float32),
+    )
+    again = shards.unpack(shards.pack(record))
+    for field in dataclasses.fields(Record):
+        ours, theirs = getattr(record, field.name), getattr(again, field.name)
+        if isinstance(ours, np.ndarray):
+            assert theirs.dtype == ours.dtype
+            np.testing.assert_array_equal(theirs, ours)
+        else:
+            assert theirs == ours, field.name
+
+
+def test_names_of_arrays_are_facts_too():
+    facts = {"d": "1", "s": "2", "b": "3"}
+    assert shards.unpack(shards.pack(Record(facts=facts))).facts == facts
+    assert shards.unpack(shards.pack(Record())) == Record()
+
+
+def test_older_shards_open(tmp_path):
+    """What version 0.1.0 wrote: no schemes, boxes or facts."""
+    points = {"d": "<f4", "s": (68, 2), "b": np.ones((68, 2), "<f4").tobytes()}
+    parsing = {"d": "|u1", "s": (2, 3), "b": bytes(range(6))}
+    five = {"d": "<f4", "s": (5, 2), "b": np.zeros((5, 2), "<f4").tobytes()}
+    about = {"text": "drawn", "labels": {"Smiling": 0.75}, "source": "old/1"}
+    path = tmp_path / "part-00000.arrayrecord"
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    writer.write(msgpack.packb(about | {"landmarks": points, "parsing": parsing}))
+    writer.write(msgpack.packb({"texts": ("a", "b"), "text": "a", "landmarks": five}))
+    writer.close()
+    manifest = {"format": "gptface-tokens/1", "num_records": 2, "shard_size": 2}
+    (tmp_path / "manifest.json").write_text(
+        json.dumps(manifest | {"shards": [path.name]})
+    )
+    first, second = shards.Records(tmp_path)
+    assert first.text == "drawn" and first.labels == {"Smiling": 0.75}
+    np.testing.assert_array_equal(first.landmarks, np.ones((68, 2), np.float32))
+    np.testing.assert_array_equal(first.parsing, [[0, 1, 2], [3, 4, 5]])
+    assert first.landmark_scheme == "ibug68" and first.boxes is None
+    assert first.parsing_scheme == "celebamask-hq" and first.facts == {}
+    assert second.landmark_scheme == "five" and second.texts == ("a", "b")
+
+
+def test_bytes_of_what_older_versions_know_stay():
+    """They go on reading new shards of the 68 points and the 19 classes."""
+    record = Record(text="a", landmarks=np.zeros((68, 2)), parsing=np.zeros((2, 2)))
+    fields = msgpack.unpackb(shards.pack(record))
+    assert set(fields) == {"text", "landmarks", "parsing"}
 
 
 def test_foreign_files_stay_and_keep_a_set_out(tmp_path):

@@ -14,7 +14,12 @@ GREY = np.full((64, 64, 3), 128, np.uint8)
 
 def test_a_face_comes_to_its_frame_with_its_points(astronaut):
     turned = np.asarray(Image.fromarray(astronaut).rotate(30, Image.BICUBIC))
-    (found,) = upright.Upright(96)([Record(image=turned, text="an astronaut")])
+    classes = np.uint8(turned[..., 0] > 128)
+    (found,) = upright.Upright(96)(
+        [Record(image=turned, text="an astronaut", parsing=classes)]
+    )
+    # The map went the same way.
+    assert ((found.image[..., 0] > 128) == found.parsing).mean() > 0.95
     assert found.image.shape == (96, 96, 3) and found.text == "an astronaut"
     points = found.landmarks + 0.5  # pixel centres at integers
     eyes = points[36:42].mean(0), points[42:48].mean(0)
