@@ -1,7 +1,11 @@
-"""One writer of a folder, with real processes; another host is one of another name."""
+"""One writer of a folder, with real processes; another host is one of another name.
+
+Or a container of Linux's, with host name, process numbers and /proc of its own.
+"""
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,9 +39,9 @@ except Exception as error:
 def start():
     workers = []
 
-    def begin(path, seconds=60.0, host="", go=True):
+    def begin(path, seconds=60.0, host="", go=True, within=()):
         worker = subprocess.Popen(
-            [sys.executable, "-c", WORKER, host, str(seconds), str(path)],
+            [*within, sys.executable, "-c", WORKER, host, str(seconds), str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -124,6 +128,43 @@ def test_an_owner_on_another_host_lives_while_its_file_is_renewed(
     begin = time.monotonic()
     with locks.held(path, "trains", "go away"):
         assert time.monotonic() - begin > 1.0  # it had its time
+    assert "still lives" in capsys.readouterr().err
+
+
+def container(name):
+    """What starts a command as process 1 of a container of that name."""
+    rooms = ("--user", "--map-root-user", "--uts", "--pid", "--mount", "--mount-proc")
+    command = ["unshare", *rooms, "--fork", "--kill-child"]
+    command += ["sh", "-c", 'hostname "$0" && exec "$@"', name]
+    try:
+        done = subprocess.run([*command, "true"], capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"no containers here: {error}")
+    if done.returncode:
+        pytest.skip(f"no containers here: {done.stderr.strip()}")
+    return command
+
+
+@pytest.mark.parametrize("name", ["far.example", socket.gethostname()])
+def test_an_owner_in_a_container(tmp_path, start, quick, name, capsys):
+    """Number 1 lives here as well; that says nothing of the one in there."""
+    path = tmp_path / "running.lock"
+    far = start(path, within=container(name))
+    assert far.stdout.readline() == "held\n"
+    with (
+        pytest.raises(UserError, match=rf"process 1 on {re.escape(name)} \(since"),
+        locks.held(path, "trains", "go away"),
+    ):
+        pass
+    far.kill()
+    far.wait()
+    begin = time.monotonic()
+    with locks.held(path, "trains", "go away"):
+        assert time.monotonic() - begin > 1.0  # it had its time
+        # From in there our number is nobody's, and we live.
+        other = start(path, within=container(name))
+        said = f"process {os.getpid()} on {socket.gethostname()} (since"
+        assert said in other.stdout.readline()
     assert "still lives" in capsys.readouterr().err
 
 
