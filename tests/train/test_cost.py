@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 import regression_system as tiny
 from jax import lax
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.nn import attention
@@ -70,7 +70,8 @@ def test_flops_of_kernels_and_of_what_every_device_does():
 
     both_products = 2 * (2 * b * heads * length * length * width)
     assert cost.count_flops(flash, *arrays, mask) == both_products
-    mesh = AbstractMesh((2, 4), ("x", "y"))
+    auto = (AxisType.Auto,) * 2  # from JAX 0.11 on the default is Explicit
+    mesh = AbstractMesh((2, 4), ("x", "y"), axis_types=auto)
     rows = PartitionSpec("x", None)
     each = jax.shard_map(
         lambda a: a @ jnp.ones((4, 5)), mesh=mesh, in_specs=rows, out_specs=rows
