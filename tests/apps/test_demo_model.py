@@ -1,5 +1,6 @@
 """The bundled model: complete, small, documented, and able to edit."""
 
+import gc
 import json
 import socket
 
@@ -58,6 +59,7 @@ def test_it_edits(demo):
     change = np.abs(after.astype(int) - face)[edit.mask].mean()
     assert 10 < change < 120
     assert edit.final_log_prob > np.log(0.5)
+    assert demo.editor.has_answered and gc.isenabled()  # it rested until then
 
 
 @pytest.mark.slow
