@@ -141,6 +141,8 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
         words += ["--quiet", "--limit", "200" if "expressions" in command else "12"]
         if "probe" in command:
             words += ["--seeds", "0", "--epochs", "1"]
+        if "edits" in words:
+            words += ["--attributes", "Smiling"]
         if "--methods" in words:
             methods = load_sweep(command[command.index("--methods") + 1])
             words += ["--only", next(iter(methods)), "--decode-seeds", "0"]
