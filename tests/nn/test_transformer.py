@@ -15,6 +15,7 @@ from gptface_jax.nn.transformer import (
     Transformer,
     TransformerConfig,
     layer_norm,
+    product,
 )
 
 BASE = TransformerConfig(
@@ -222,6 +223,48 @@ def test_how_it_is_computed_changes_nothing(change):
     np.testing.assert_allclose(value, again, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(others)):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
+
+
+def products(rules=(), sizes=(1, 1, 1)):
+    """Ranks of what a stack's products with kernels multiply, forward and backward."""
+    module, params, x, mask = build(dataclasses.replace(BASE, num_layers=1))
+
+    def loss(params):
+        return jnp.sum(module.apply({"params": params}, x, mask) ** 2)
+
+    def ranks(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general":
+                # Attention's products have batch axes, a dense layer's none.
+                if not eqn.params["dimension_numbers"][1][0]:
+                    yield tuple(v.aval.ndim for v in eqn.invars)
+            for inner in jax.tree.leaves(list(eqn.params.values())):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from ranks(inner)
+
+    mesh = jax.sharding.AbstractMesh(sizes, ("data", "fsdp", "tensor"))
+    with jax.sharding.use_abstract_mesh(mesh), nn.logical_axis_rules(rules):
+        return list(ranks(jax.make_jaxpr(jax.grad(loss))(params).jaxpr))
+
+
+def test_dense_layers_are_products_of_two_matrices():
+    found = products()
+    # Seven kernels: forward, by the input, by the kernel (x itself needs no gradient).
+    assert len(found) >= 18 and set(found) == {(2, 2)}
+    split = (("length", "tensor"),)
+    assert set(products(split, (1, 1, 1))) == {(2, 2)}  # a rule that splits nothing
+    # The rows of a sequence on several devices are not made one axis with the batch.
+    assert (3, 2) in products(split, (1, 1, 2))
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (2, 5, 6), (2, 3, 5, 6)])
+def test_a_product_is_that_of_lax(shape):
+    x, kernel = jax.random.normal(KEY, shape), jax.random.normal(KEY, (6, 4))
+    dims = (((x.ndim - 1,), (0,)), ((), ()))
+    found = product(("embed", "mlp"), x, kernel, dims)
+    np.testing.assert_allclose(found, jax.lax.dot_general(x, kernel, dims), rtol=1e-6)
+    assert product(("embed", "mlp"), x[:0], kernel, dims).shape == (0, *shape[1:-1], 4)
 
 
 def test_padding_is_never_seen():

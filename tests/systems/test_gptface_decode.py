@@ -119,7 +119,7 @@ def test_a_small_step_raises_the_match():
     module, params = tiny.model()
     tokens = tiny.tokens(128, seed=3)
     tokens = jnp.where(tiny.known_mask(128, [1, 2, 5, 6]), tokens, tiny.VOCAB.mask_id)
-    config = DecodeConfig(guidance="ascent_norm", step_size=1e-3)
+    config = DecodeConfig(guidance="ascent_norm", step_size=1e-3, form="explicit")
 
     @jax.jit
     @jax.vmap

@@ -29,12 +29,12 @@ CLASSES = {
 
 
 @functools.cache
-def gradients(low_rank):
+def gradients(by_reads):
     """Squared norms of the gradient after a step, of three samples."""
     module, params = tiny.model()
 
     def one(tokens):
-        shift = low_rank.begin(params, ".*", low_rank)
+        shift = low_rank.begin(params, ".*", by_reads)
         _, _, gradient = guidance.value_and_gradient(module, params, shift, tokens)
         shift = low_rank.step("ascent_norm", 0.1, params, shift, gradient)
         return guidance.value_and_gradient(module, params, shift, tokens)[2].squares()

@@ -124,7 +124,7 @@ class GPTFace(backbone.Backbone):
                 kernel_init=nn.with_logical_partitioning(
                     nn.initializers.lecun_normal(), axes
                 ),
-                dot_general=functools.partial(nn_transformer.gathered_dot, axes),
+                dot_general=functools.partial(nn_transformer.product, axes),
                 bias_init=nn.with_logical_partitioning(
                     nn.initializers.constant(-4.6), ("vocab",)
                 ),
