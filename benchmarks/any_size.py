@@ -20,7 +20,7 @@ from tables import aligned
 from gptface_jax.apps import tokenization
 from gptface_jax.apps.quickstart import ASTRONAUT
 from gptface_jax.cli import _source
-from gptface_jax.data import image, sources
+from gptface_jax.data import image, image_io, sources
 from gptface_jax.experiments import opening
 from gptface_jax.ops import quantize
 from gptface_jax.pipelines import networks
@@ -31,7 +31,7 @@ TILES = ((32, 0), (32, 8), (48, 8), (64, 8), (64, 16))
 
 def tiles(network: networks.Network, side: int) -> str:
     vqgan = ImageTokenizer(network)
-    ids = vqgan.encode(image.fit(image.decode(ASTRONAUT), side)[None])
+    ids = vqgan.encode(image.fit(image_io.decode(ASTRONAUT), side)[None])
     rows = [["tile", "overlap", "PSNR to whole", "largest, levels", "border gradient"]]
     for tile, overlap in TILES:
         if max(ids.shape[1:]) <= tile:

@@ -24,7 +24,7 @@ import tqdm
 from PIL import Image
 
 from gptface_jax.core import files
-from gptface_jax.data import image, sources, synthetic
+from gptface_jax.data import image, image_io, sources, synthetic
 from gptface_jax.data.geometry import Similarity
 from gptface_jax.pipelines import faces
 
@@ -67,7 +67,7 @@ def found(data: str, limit: int | None) -> list[list[str]]:
                 "masks, mask": [r for r, w in zip(records, worn) if w],
             }
         for label, part in parts.items():
-            every = find([image.decode(r.image) for r in part], label)
+            every = find([image_io.decode(r.image) for r in part], label)
             first = np.mean([any(f.score >= 0.6 for f in e) for e in every])
             second = np.mean([bool(e) for e in every])
             several = np.mean([len(e) > 1 for e in every])
@@ -85,7 +85,7 @@ def windows(data: str, count: int) -> list[np.ndarray]:
         ("lfw_attributes", 4, "validation"),
     ):
         for record in pictures(data, name, split):
-            photo = image.decode(record.image)
+            photo = image_io.decode(record.image)
             heads = [_head(f) for f in faces.find(photo, any_roll=True)]
             height, width = photo.shape[:2]
             kept = 0
@@ -138,7 +138,7 @@ def false_alarms(data: str, limit: int | None) -> list[list[str]]:
 def points(data: str, limit: int | None) -> list[list[str]]:
     """Median errors as shares of the distance between the eyes."""
     records = pictures(data, "landmarks")[:limit]
-    every = find([image.decode(r.image) for r in records], "points")
+    every = find([image_io.decode(r.image) for r in records], "points")
     truth = np.stack([r.landmarks for r in records]) + 0.5  # from the pixel's corner
     outer = np.hypot(*(truth[:, 36] - truth[:, 45]).T)
     middles = np.hypot(
@@ -173,7 +173,7 @@ def _right(found: list[faces.Face], eyes: np.ndarray) -> bool:
 
 def turned(data: str, limit: int | None) -> list[list[str]]:
     """Shares of portraits whose eyes are found, by the angle."""
-    photos = [image.decode(r.image) for r in pictures(data, "portraits")[:limit]]
+    photos = [image_io.decode(r.image) for r in pictures(data, "portraits")[:limit]]
     eyes = [faces.largest(f).five[:2] for f in find(photos, "upright")]
     rows = [["turned by", "found"]]
     for degrees in (-180, -120, -90, -60, -45, -30, -15, 15, 30, 45, 60, 90, 120):
@@ -193,7 +193,7 @@ def turned(data: str, limit: int | None) -> list[list[str]]:
 
 def small(data: str, limit: int | None) -> list[list[str]]:
     """Shares of portraits whose eyes are found, by the size of the face."""
-    photos = [image.decode(r.image) for r in pictures(data, "portraits")[:limit]]
+    photos = [image_io.decode(r.image) for r in pictures(data, "portraits")[:limit]]
     every = [faces.largest(f) for f in find(photos, "upright")]
     rng, rows = np.random.default_rng(1), [["face of the longer side", "found"]]
     for share in (8, 15, 20, 25, 30, 35):
@@ -218,7 +218,7 @@ def small(data: str, limit: int | None) -> list[list[str]]:
 
 def timed(data: str, limit: int | None) -> list[list[str]]:
     """Median milliseconds of ten calls; pictures in memory, networks compiled."""
-    photo = image.decode(pictures(data, "portraits")[0].image)
+    photo = image_io.decode(pictures(data, "portraits")[0].image)
     rows = [["milliseconds", "a face", "no face"]]
     for name, size in (("512 x 512", (512, 512)), ("4,000 x 3,000", (3000, 4000))):
         large = np.zeros((*size, 3), np.uint8)

@@ -22,7 +22,7 @@ import tables
 
 import gptface_jax
 from gptface_jax.apps import api, evaluation
-from gptface_jax.data import image
+from gptface_jax.data import blending, image, image_io
 from gptface_jax.experiments import opening
 from gptface_jax.pipelines import pictures
 
@@ -40,7 +40,7 @@ def pairs(path: str, split: str):
     rows = [r for r in pq.read_table(file).to_pylist() if r["pair_id"]]
     found = {}
     for row in rows:
-        picture = image.decode(row["image"]["bytes"])
+        picture = image_io.decode(row["image"]["bytes"])
         found.setdefault(row["pair_id"], {})[row["label"]] = picture
     return [(p["mask"], p["no_mask"]) for p in found.values() if len(p) == 2]
 
@@ -60,7 +60,7 @@ def main() -> None:
     shown, said = [], []
 
     def smooth(photo, mask):
-        filled = image.prefill(image.to_unit_range(photo), mask)
+        filled = blending.prefill(image.to_unit_range(photo), mask)
         return image.from_unit_range(filled)
 
     def drawn(photo, mask, text="", **more):
@@ -107,7 +107,7 @@ def main() -> None:
         return before.mean(), len(worn), rows
 
     source = [
-        image.decode(r.image)
+        image_io.decode(r.image)
         for r in evaluation.open_records(
             {
                 "kind": "parquet",

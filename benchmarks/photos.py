@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, sources
+from gptface_jax.data import image_io, sources
 from gptface_jax.pipelines import pictures
 
 
@@ -40,7 +40,7 @@ def read(options: argparse.Namespace, **more) -> list[np.ndarray]:
         {"kind": "parquet", "path": options.images, "split": options.split, **more}
     )
     return [
-        image.decode(source[i].image) for i in range(min(options.limit, len(source)))
+        image_io.decode(source[i].image) for i in range(min(options.limit, len(source)))
     ]
 
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 import gptface_jax
 from gptface_jax.apps import evaluation
 from gptface_jax.core import trees
-from gptface_jax.data import image
+from gptface_jax.data import blending, image
 from gptface_jax.evaluate import distributions
 from gptface_jax.nn.transformer import Transformer, TransformerConfig
 from gptface_jax.pipelines import pictures
@@ -168,7 +168,7 @@ def main() -> None:
     def smooth(photo, mask, cell):
         x = image.to_unit_range(photo)
         return image.from_unit_range(
-            np.stack([image.prefill(*pair) for pair in zip(x, mask)])
+            np.stack([blending.prefill(*pair) for pair in zip(x, mask)])
         )
 
     ways = {

@@ -37,7 +37,8 @@ from gptface_jax.systems import gptface
 from gptface_jax.systems.gptface import corruption
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import objective as gptface_objective
-from gptface_jax.train import cost, program, sharding
+from gptface_jax.train import program, sharding
+from gptface_jax.train.planning import cost
 
 try:
     import torch

@@ -15,7 +15,7 @@ import tables
 from scratches import scratched
 
 import gptface_jax
-from gptface_jax.data import image
+from gptface_jax.data import blending, image
 from gptface_jax.pipelines import pictures
 
 
@@ -32,7 +32,7 @@ def methods(model):
         return np.clip(np.round(255 * filled), 0, 255).astype(np.uint8)
 
     def smooth(photo, mask):
-        filled = image.prefill(image.to_unit_range(photo), mask)
+        filled = blending.prefill(image.to_unit_range(photo), mask)
         return image.from_unit_range(filled)
 
     def restored(**options):

@@ -14,7 +14,7 @@ import argparse
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gptface_jax.data import damage, image, sources
+from gptface_jax.data import damage, image, image_io, sources
 
 
 def scratched(picture: np.ndarray, rng: np.random.Generator, width: int):
@@ -49,7 +49,7 @@ def main() -> None:
         {"kind": "parquet", "path": options.images, "split": options.split}
     )
     count = min(options.limit, len(source))
-    photos = [image.decode(source[i].image) for i in range(count)]
+    photos = [image_io.decode(source[i].image) for i in range(count)]
     for scale, width in ((1, 2), (2, 3)):
         rng, hit, drawn, right, marked = np.random.default_rng(options.seed), 0, 0, 0, 0
         clean = []

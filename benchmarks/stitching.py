@@ -15,7 +15,7 @@ import photos
 import tables
 
 import gptface_jax
-from gptface_jax.data import image
+from gptface_jax.data import blending
 from gptface_jax.pipelines import pictures
 
 
@@ -42,8 +42,8 @@ def main() -> None:
     def pasted(first, second, colours):
         if colours:
             theirs = np.broadcast_to(np.arange(128) >= 64, (128, 128))
-            strip = image.near(theirs, 2 * first.shape[1] / 8)
-            second = image.match_colours(second, strip, first, strip)
+            strip = blending.near(theirs, 2 * first.shape[1] / 8)
+            second = blending.match_colours(second, strip, first, strip)
         middle = first.shape[1] // 2
         return np.concatenate([first[:, :middle], second[:, middle:]], 1)
 

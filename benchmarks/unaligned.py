@@ -29,7 +29,7 @@ import gptface_jax
 from gptface_jax.apps import evaluation
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, image, sources
+from gptface_jax.data import captions, image_io, sources
 from gptface_jax.data.geometry import Similarity
 from gptface_jax.evaluate import edits
 from gptface_jax.experiments import opening
@@ -90,7 +90,7 @@ def main() -> None:
     records = sources.Parquet(options.images, split="test", classes=male)
     photos, places, texts = [], [], []
     for record in (records[i] for i in range(min(options.limit, len(records)))):
-        photo = image.decode(record.image)
+        photo = image_io.decode(record.image)
         face = faces.largest(faces.find(photo))
         if face is None:
             continue

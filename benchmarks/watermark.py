@@ -23,7 +23,7 @@ from tables import aligned
 
 import gptface_jax
 from gptface_jax.apps import detecting
-from gptface_jax.data import image, sources
+from gptface_jax.data import image, image_io, sources
 from gptface_jax.systems.gptface import decode, predict
 
 KEY = 0x5EC2E7
@@ -35,7 +35,7 @@ TOGETHER = (1, 4, 16, 64)
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)
-    return image.decode(file.getvalue())
+    return image_io.decode(file.getvalue())
 
 
 def halved(picture: np.ndarray) -> np.ndarray:
@@ -247,11 +247,11 @@ def main() -> None:
     source = sources.open_source(
         {"kind": "parquet", "path": options.images, "split": options.split}
     )
-    photos = [image.decode(source[i].image) for i in range(len(source))]
+    photos = [image_io.decode(source[i].image) for i in range(len(source))]
     faces = sources.open_source(
         {"kind": "synthetic", "count": len(photos), "seed": options.seed}
     )
-    faces = [image.decode(faces[i].image) for i in range(len(photos))]
+    faces = [image_io.decode(faces[i].image) for i in range(len(photos))]
     bench, some = Bench(options.model, options.seed), photos[: options.limit]
     print(f"{len(some)} pictures a condition, model {options.model}")
     agreement(bench, some, options.limit)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 import gptface_jax
 from gptface_jax.apps import quickstart, reconstructing
-from gptface_jax.data import image, synthetic
+from gptface_jax.data import image_io, synthetic
 from gptface_jax.pipelines import framing, networks, pictures
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
@@ -125,7 +125,7 @@ def tokenizer_curves() -> None:
 def tokenizers(paths: list[str]) -> None:
     """A public-domain portrait and drawn faces through tokenizers and back."""
     with tempfile.TemporaryDirectory() as folder:
-        photo = image.decode(quickstart.ASTRONAUT)
+        photo = image_io.decode(quickstart.ASTRONAUT)
         left, top, right, bottom = quickstart.HEAD
         shown = [photo[top:bottom, left:right]]
         source = synthetic.SyntheticFaces(size=128, count=400, seed=3)

@@ -22,7 +22,8 @@ from gptface_jax.core import trees
 from gptface_jax.systems import gptface, judge, vqgan
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.options import DecodeConfig
-from gptface_jax.train import collectives, sharding, state, step
+from gptface_jax.train import sharding, state, step
+from gptface_jax.train.planning import collectives
 
 MESHES = {
     "1x1x1": {"data": 1},

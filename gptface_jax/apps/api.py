@@ -26,10 +26,10 @@ from gptface_jax.apps.editing import Batch, Editor, Request
 from gptface_jax.core import arguments, compiled, files
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import blending, image_io, tone
 from gptface_jax.data import damage as defects
 from gptface_jax.data import image as images
 from gptface_jax.data import photo as photos
-from gptface_jax.data import tone
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import opening, registry
 from gptface_jax.interop import directory
@@ -106,7 +106,7 @@ class Edit:
         if not strip:
             save_with_sidecar(written, path, details)
             return [path, sidecar]
-        after, before = images.decode(self.image), np.asarray(self.before)
+        after, before = image_io.decode(self.image), np.asarray(self.before)
         shown = pictures.before_mask_after(before, self.mask, after, self.text)
         also = {beside: pictures.saver(shown, beside, details)}
         save_with_sidecar(written, path, details, also)
@@ -307,7 +307,7 @@ class Model:
 
     @_checked
     def faces(
-        self, image: images.Source | Edit, *, any_roll: bool = False
+        self, image: image_io.Source | Edit, *, any_roll: bool = False
     ) -> list[Face]:
         """The faces of a photo from left to right, see `faces.find`.
 
@@ -315,22 +315,22 @@ class Model:
           image: see `edit`.
           any_roll: look for faces at every right angle too.
         """
-        pixels = images.decode(image.image if isinstance(image, Edit) else image)
+        pixels = image_io.decode(image.image if isinstance(image, Edit) else image)
         return face_finding.find(pixels, any_roll=any_roll)
 
     @_checked
-    def reconstruct(self, image: images.Source) -> Image.Image:
+    def reconstruct(self, image: image_io.Source) -> Image.Image:
         """The photo's central square through the VQGAN; [S,S] PIL image."""
-        pixels = images.fit(images.decode(image), self.editor.size)[None]
+        pixels = images.fit(image_io.decode(image), self.editor.size)[None]
         decoded = self.editor.vqgan.decode(self.editor.image_ids(pixels))
         return Image.fromarray(images.from_unit_range(decoded)[0])
 
     @_at_once
     def edit(
         self,
-        image: images.Source,
+        image: image_io.Source,
         text: str,
-        mask: images.Source | None = None,
+        mask: image_io.Source | None = None,
         *,
         box: Box | None = None,
         region: str | None = None,
@@ -421,7 +421,7 @@ class Model:
             )  # fmt: skip
 
         place = mask, box, region, crop
-        return (yield from self._each(images.decode(image), face, align, place, work))
+        return (yield from self._each(image_io.decode(image), face, align, place, work))
 
     def _read(self, text: str) -> list[str]:
         """What should be told of how the model reads a text.
@@ -461,7 +461,7 @@ class Model:
     @_checked
     def propose(
         self,
-        image: images.Source,
+        image: image_io.Source,
         text: str,
         *,
         source: str = proposing.NEUTRAL,
@@ -487,7 +487,7 @@ class Model:
         Raises:
           UserError: an argument that cannot be used.
         """
-        photo = images.decode(image)
+        photo = image_io.decode(image)
         seen, notes = self._seen(photo, face, align, crop)
         _warn([*notes, *self._read(text)])
         return self._proposed(photo, text, area, seen, source, method, aligned).mask
@@ -511,8 +511,8 @@ class Model:
     @_at_once
     def inpaint(
         self,
-        image: images.Source,
-        mask: images.Source | None = None,
+        image: image_io.Source,
+        mask: image_io.Source | None = None,
         *,
         box: Box | None = None,
         region: str | None = None,
@@ -544,13 +544,13 @@ class Model:
                 )
             )  # fmt: skip
 
-        return (yield from self._each(images.decode(image), face, align, place, work))
+        return (yield from self._each(image_io.decode(image), face, align, place, work))
 
     @_at_once
     def restore(
         self,
-        image: images.Source,
-        damage: images.Source | None = None,
+        image: image_io.Source,
+        damage: image_io.Source | None = None,
         *,
         kind: str = "both",
         thin: float = 1.0,
@@ -587,7 +587,7 @@ class Model:
             raise UserError(f"paint is '{paint}'; use 'damage' or 'tokens'")
         if not 0 <= thin < math.inf:
             raise UserError(f"thin is {thin}; use a width in tokens from 0 on")
-        photo = images.decode(image)
+        photo = image_io.decode(image)
         if damage is None:
             mask, said = defects.scratches(photo, kind), {"found": kind}
             if not mask.any():
@@ -596,7 +596,7 @@ class Model:
                     "the damage in a picture of the photo's size and give it as damage="
                 )
         else:
-            mask, said = images.decode_mask(damage, photo.shape[:2]), {"given": True}
+            mask, said = image_io.decode_mask(damage, photo.shape[:2]), {"given": True}
         mask = framing.Change(invert_mask, mask_grow, mask_shrink).of(mask)
         config = self._without_text(decode)
         height, width = photo.shape[:2]
@@ -633,10 +633,10 @@ class Model:
     @_at_once
     def stitch(
         self,
-        first: images.Source,
-        second: images.Source,
+        first: image_io.Source,
+        second: image_io.Source,
         *,
-        seam: str | images.Source = "vertical",
+        seam: str | image_io.Source = "vertical",
         at: float = 0.5,
         band: float = 1.0,
         colours: bool = True,
@@ -664,10 +664,10 @@ class Model:
         Raises:
           UserError: photos or options that cannot be used.
         """
-        base = images.decode(first)
+        base = image_io.decode(first)
         height, width = base.shape[:2]
         other = images.resize(
-            images.crop_to(images.decode(second), width / height), (height, width)
+            images.crop_to(image_io.decode(second), width / height), (height, width)
         )
         if isinstance(seam, str) and seam in SEAMS:
             if not 0 < at < 1:
@@ -678,19 +678,19 @@ class Model:
                 place = np.arange(height) >= at * height
                 theirs = np.broadcast_to(place[:, None], (height, width))
         else:
-            theirs = images.decode_mask(seam, (height, width))
+            theirs = image_io.decode_mask(seam, (height, width))
         if theirs.all():
             raise UserError("the seam leaves nothing of the first photo")
         if band <= 0:
             raise UserError(f"band is {band}; draw more than 0 tokens along the seam")
         cell = min(height, width) / max(self.editor.gptface.config.layout.grid)
         if colours:
-            strip = images.near(theirs, 2 * cell)
-            other = images.match_colours(other, strip, base, strip)
+            strip = blending.near(theirs, 2 * cell)
+            other = blending.match_colours(other, strip, base, strip)
             if (own := tone.tone_of(base, ~theirs)) is not None:
                 other = own.give(other)
         joined = np.where(theirs[..., None], other, base)
-        mask = images.near(theirs, band * cell / 2)
+        mask = blending.near(theirs, band * cell / 2)
         view = framing.View.crop(framing.holding(mask))
         shown = np.zeros_like(mask)
         shown[view.slices] = mask[view.slices]
@@ -728,7 +728,7 @@ class Model:
 
     @_checked
     def match(
-        self, image: images.Source, sentences: Sequence[str], *,
+        self, image: image_io.Source, sentences: Sequence[str], *,
         face: int | Face | None = None, align: bool = True,
     ) -> np.ndarray:  # fmt: skip
         """p(q=1), how likely each sentence belongs to the photo; float32 [N].
@@ -744,7 +744,7 @@ class Model:
 
     @_checked
     def tag(
-        self, image: images.Source, count: int = 10, *, seed: int = 0,
+        self, image: image_io.Source, count: int = 10, *, seed: int = 0,
         among: Sequence[str] | None = None, face: int | Face | None = None,
         align: bool = True, **decode: Any,
     ) -> list[texts.Tag]:  # fmt: skip
@@ -754,8 +754,9 @@ class Model:
 
     @_checked
     def caption(
-        self, image: images.Source, words: int = 8, *, samples: int = 8, seed: int = 0,
-        face: int | Face | None = None, align: bool = True, **decode: Any,
+        self, image: image_io.Source, words: int = 8, *, samples: int = 8,
+        seed: int = 0, face: int | Face | None = None, align: bool = True,
+        **decode: Any,
     ) -> list[tuple[str, float]]:  # fmt: skip
         """Sentences for a photo and p(q=1) of each, see `texts.captions`, `match`."""
         config, pixels = self._text_side(decode), self._square(image, face, align)
@@ -800,9 +801,9 @@ class Model:
     def _text_side(self, decode: Mapping[str, Any]) -> DecodeConfig:
         return self.decode_config({**_UNSTEERED, "k": 1, "side": "text", **decode})
 
-    def _square(self, image: images.Source, face, align) -> np.ndarray:
+    def _square(self, image: image_io.Source, face, align) -> np.ndarray:
         """What the model sees of a photo at its own size, uint8 [1,S,S,3]."""
-        photo = images.decode(image)
+        photo = image_io.decode(image)
         (_, view), notes = self._seen(photo, face, align, None)
         _warn(notes, 6)
         return images.resize(view.picture(photo), (self.editor.size,) * 2)[None]
@@ -898,7 +899,7 @@ class Model:
             small_mask = images.tokens_to_pixels(framed.hidden, (size, size))
         square, beyond = view.picture(photo), view.beyond(photo.shape[:2])
         batch = yield Request(
-            images.shrink_hidden(square, inside | beyond, (size, size)),
+            blending.shrink_hidden(square, inside | beyond, (size, size)),
             small_mask,
             text,
             config,
@@ -916,12 +917,12 @@ class Model:
                 inside = drawn
                 mask = mask | view.mask_back(drawn, mask.shape)
                 changed = mask[view.slices]
-            patch = images.continue_colours(square, patch, drawn | inside | beyond)
-            patch = images.meet_borders(
+            patch = blending.continue_colours(square, patch, drawn | inside | beyond)
+            patch = blending.meet_borders(
                 square, patch, inside, borders, damaged=bool(paint)
             )
             # Blended in the photo's own pixels: what is not drawn is not resampled.
-            patch = images.composite(there, view.back(patch), changed, feather)
+            patch = blending.composite(there, view.back(patch), changed, feather)
             shown = view.mask_back(np.ones((side, side), bool), mask.shape)
             known = shown[view.slices] & ~changed
             if (own := tone.tone_of(there, known)) is not None:

@@ -17,14 +17,8 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import opening, registry
 from gptface_jax.nn import attention
 from gptface_jax.nn.transformer import REMAT
-from gptface_jax.train import (
-    collectives,
-    cost,
-    hardware,
-    program,
-    settings,
-    sharding,
-)
+from gptface_jax.train import program, settings, sharding
+from gptface_jax.train.planning import collectives, cost, hardware
 
 _LARGEST = 6  # collectives that are listed
 _DEVICES = 8  # of a mesh that takes whatever is there
@@ -78,7 +72,7 @@ def cost_of(
 
     Args:
       config: experiment config.
-      topology: such as "v5e:2x4" or "h200:8"; see `train.hardware`.
+      topology: such as "v5e:2x4" or "h200:8"; see `train.planning.hardware`.
       mesh: instead of the sizes of `config.mesh`: a preset, or "4x2x1" (data, fsdp,
         tensor). Without a topology it is on as many devices as the sizes say, on 8
         where one of them takes all that remain.

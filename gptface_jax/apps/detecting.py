@@ -15,6 +15,7 @@ from PIL import Image
 from gptface_jax.apps.api import Box, Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
+from gptface_jax.data import image_io
 from gptface_jax.ops import watermark
 from gptface_jax.pipelines import framing, provenance
 from gptface_jax.pipelines.framing import View
@@ -105,10 +106,10 @@ def count(
 
 def detect(
     model: Model,
-    image: images.Source,
+    image: image_io.Source,
     key: int = 0,
     *,
-    mask: images.Source | None = None,
+    mask: image_io.Source | None = None,
     box: Box | None = None,
     region: str | None = None,
     crop: Box | None = None,
@@ -133,7 +134,7 @@ def detect(
         watermark.check_key(key)
     except ValueError as error:
         raise UserError(str(error)) from None
-    photo = images.decode(image)
+    photo = image_io.decode(image)
     source_type, details, details_in = _metadata(image)
     grid = model.editor.gptface.config.layout.grid
     squares = _squares(details, photo.shape[:2], grid)
@@ -169,7 +170,7 @@ def _codes(model: Model, photo: np.ndarray, views: list[View]) -> np.ndarray:
     return np.asarray(model.editor.image_ids(np.stack(parts)))
 
 
-def _metadata(image: images.Source):
+def _metadata(image: image_io.Source):
     """(source type, details, where these are) of a picture that can be read."""
     if isinstance(image, bytes):
         image = Image.open(io.BytesIO(image))

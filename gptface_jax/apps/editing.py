@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image
+from gptface_jax.data import blending, image
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
@@ -169,7 +169,7 @@ class Editor:
         """uint8 [B,S,S,3] -> int32 [B,h,w]; masked pixels are filled first."""
         pixels = image.to_unit_range(images)
         if masks is not None:
-            pixels = np.stack([image.prefill(p, m) for p, m in zip(pixels, masks)])
+            pixels = np.stack([blending.prefill(p, m) for p, m in zip(pixels, masks)])
         return self.vqgan.encode(pixels)
 
     def tokens(self, image_ids: np.ndarray, texts: Sequence[str]) -> jax.Array:

@@ -19,8 +19,11 @@ from gptface_jax.apps.api import Model
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import (
+    blending,
     captions,
     image,
+    image_io,
+    phrases,
     probe,
     regions,
     sources,
@@ -67,7 +70,7 @@ class Judge:
         said = self(pictures_of(records, self.size))
         result = {}
         for i, name in enumerate(self.attributes):
-            truth = [captions.known(r.labels or {}, name) for r in records]
+            truth = [phrases.known(r.labels or {}, name) for r in records]
             sure = np.array([t is not None for t in truth])
             right = np.array([bool(t) for t in truth])
             result[name] = edits.balanced_accuracy(said[sure, i], right[sure])
@@ -76,7 +79,7 @@ class Judge:
 
 def pictures_of(records: Sequence[Record], size: int) -> np.ndarray:
     """uint8 [B,S,S,3]."""
-    return np.stack([image.fit(image.decode(r.image), size) for r in records])
+    return np.stack([image.fit(image_io.decode(r.image), size) for r in records])
 
 
 def judge_edits(
@@ -166,9 +169,9 @@ def judge_edits(
             seconds += spent
             pasted = []
             for a, b in zip(photos, decoded):
-                b = image.continue_colours(a, b, drawn)
-                b = image.meet_borders(a, b, region, borders)
-                pasted.append(image.composite(a, b, region, max(1, size // 32)))
+                b = blending.continue_colours(a, b, drawn)
+                b = blending.meet_borders(a, b, region, borders)
+                pasted.append(blending.composite(a, b, region, max(1, size // 32)))
             pasted = np.stack(pasted)
             masks = np.broadcast_to(region, photos.shape[:3])
             kept.append(edits.outside_psnr(pasted, photos, masks))
@@ -467,7 +470,7 @@ def matching(
     mismatched = _scores(model, photos, other) > np.log(0.5)
     by_attribute = {}
     for name in attributes or probe.ATTRIBUTES:
-        truth = [captions.known(r.labels or {}, name) for r in records]
+        truth = [phrases.known(r.labels or {}, name) for r in records]
         sure = [i for i, t in enumerate(truth) if t is not None]
         try:
             texts = {

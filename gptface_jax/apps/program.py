@@ -16,7 +16,7 @@ from jax import export as jax_export
 from gptface_jax.apps import api
 from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image
+from gptface_jax.data import blending
 from gptface_jax.interop import directory
 from gptface_jax.pipelines import networks
 from gptface_jax.systems.gptface import decode
@@ -43,7 +43,7 @@ def edit_function(editor: Editor, config: DecodeConfig, samples: int = 1):
     vqgan, gptface = editor.vqgan.network.module, editor.gptface.module
     layout, vocab = editor.gptface.config.layout, editor.gptface.config.vocab
     cell = editor.size // layout.grid[0], editor.size // layout.grid[1]
-    prefill = jax.vmap(lambda x, mask: image.prefill(x, mask, jnp))
+    prefill = jax.vmap(lambda x, mask: blending.prefill(x, mask, jnp))
 
     def edit(weights, images, masks, text_ids, seeds):
         count = images.shape[0]

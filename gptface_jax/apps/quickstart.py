@@ -12,8 +12,7 @@ from PIL import Image
 
 from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image as images
-from gptface_jax.data import synthetic
+from gptface_jax.data import image_io, synthetic
 from gptface_jax.pipelines import framing, pictures
 
 ASTRONAUT = pathlib.Path(__file__).parents[1] / "assets" / "astronaut.jpg"
@@ -34,7 +33,7 @@ class Job:
     """
 
     name: str
-    image: images.Source
+    image: image_io.Source
     region: str
     text: str
     align: bool = True
@@ -61,7 +60,7 @@ def bundled_jobs() -> list[Job]:
     ]
 
 
-def photo_jobs(image: images.Source, crop: api.Box | None) -> list[Job]:
+def photo_jobs(image: image_io.Source, crop: api.Box | None) -> list[Job]:
     """Four edits of one's own photo."""
     texts = {
         "hair": "a person with black hair",
@@ -109,7 +108,7 @@ def run(
         made.append(edit.details)
         view = framing.view_of(edit.details)
         photo = np.asarray(edit.before)
-        before, after = view.picture(photo), view.picture(images.decode(edit.image))
+        before, after = view.picture(photo), view.picture(image_io.decode(edit.image))
         first = pictures.squares_seen(photo, [view]) if view.face else before
         shown += [first, pictures.shade(before, view.mask(edit.mask)), after]
         found = "the face is found" if view.face else "before"

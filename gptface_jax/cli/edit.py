@@ -88,12 +88,12 @@ def _propose(options: argparse.Namespace) -> None:
     _photo.check_out(options, options.image)
 
     from gptface_jax.apps import api
-    from gptface_jax.data import image
+    from gptface_jax.data import image_io
     from gptface_jax.pipelines import pictures
 
     crop = _photo.box(options.crop, "--crop")
     with _photo.notes(), _photo.clock("looking for the region"):
-        photo = image.decode(options.image)
+        photo = image_io.decode(options.image)
         mask = _photo.load(options).propose(
             photo,
             options.text,

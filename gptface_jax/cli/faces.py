@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
         return _measure(options)
     if options.image is None or options.images is not None:
         raise UserError("give one photo as --image, or --measure with --images")
-    from gptface_jax.data import image
+    from gptface_jax.data import image_io
     from gptface_jax.pipelines import faces, pictures
 
     path = pathlib.Path(options.out)
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     if path.resolve() == pathlib.Path(options.image).resolve():
         raise UserError(f"--out is '{options.image}' itself; write to another file")
     with _photo.clock("looking for faces"):
-        photo = image.decode(options.image)
+        photo = image_io.decode(options.image)
         found = faces.find(photo, any_roll=options.any_roll)
     for number, face in enumerate(found, 1):
         x0, y0, x1, y1 = (round(v) for v in face.box)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from gptface_jax.data import image as images
+from gptface_jax.data import image_io
 
 _TAGS, _IFD = ExifTags.Base, ExifTags.IFD
 # What a result keeps of the first directory: camera, date, author and resolution. The
@@ -86,8 +86,8 @@ class Photo:
 
 
 def read(
-    source: images.Source,
-    max_pixels: int = images.MAX_PIXELS,
+    source: image_io.Source,
+    max_pixels: int = image_io.MAX_PIXELS,
     keep_location: bool = False,
 ) -> Photo:
     """Opens a photo.
@@ -99,9 +99,9 @@ def read(
     Raises:
       UserError: see `image.decode`.
     """
-    image = images.upright(source, max_pixels)
-    picture = images.to_srgb(image)
-    pixels, alpha = images.over_white(picture), None
+    image = image_io.upright(source, max_pixels)
+    picture = image_io.to_srgb(image)
+    pixels, alpha = image_io.over_white(picture), None
     colours = pixels
     if picture.mode == "RGBA":
         alpha = np.asarray(picture.getchannel("A"))
@@ -161,7 +161,7 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
 def _exif(image: Image.Image, keep_location: bool) -> bytes:
     """What a result says of camera, date and author."""
     try:
-        given, kept = images.exif_of(image), Image.Exif()
+        given, kept = image_io.exif_of(image), Image.Exif()
         kept.update({tag: given[tag] for tag in _KEPT if tag in given})
         camera = dict(given.get_ifd(_IFD.Exif))
         for tag in _LEFT_OUT:

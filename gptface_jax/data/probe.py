@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gptface_jax.data import captions
+from gptface_jax.data import captions, phrases
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 
@@ -50,7 +50,7 @@ def attribute_probe(
     texts: list[str] = []
     for record in records:
         labels = record.labels or {}
-        known = [(i, captions.known(labels, name)) for i, name in enumerate(attributes)]
+        known = [(i, phrases.known(labels, name)) for i, name in enumerate(attributes)]
         choices = [q for q in known if q[1] is not None]
         question = min(choices, key=lambda q: asked[q], default=None)
         questions.append(question)

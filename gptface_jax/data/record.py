@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image as images
+from gptface_jax.data import image_io
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +65,6 @@ def decode_picture(record: Record) -> np.ndarray:
             "cannot train a network that reads pixels"
         )
     try:
-        return images.decode(record.image)
+        return image_io.decode(record.image)
     except UserError as error:
         raise UserError(f"record '{record.source}': {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gptface_jax.data import captions
+from gptface_jax.data import captions, phrases
 
 # (attribute or expression, present) -> the words that say so without another word.
 WORDS = {
@@ -34,7 +34,7 @@ WORDS = {
     ("Wearing_Necktie", False): "tieless",
     ("Wearing_Earrings", True): "earrings",
     ("Wearing_Necklace", True): "necklace",
-    **{(name, True): word for name, word in captions.EXPRESSIONS.items()},
+    **{(name, True): word for name, word in phrases.EXPRESSIONS.items()},
 }
 # They fit every picture.
 STOP = frozenset(
@@ -64,6 +64,6 @@ def grades(labels: Mapping[str, float] | None, expression: str = "") -> dict[str
             continue
         score = scores[name] if present else 1 - scores[name]
         if score > 0.5:
-            grade = 2 if score > captions.HIGH else 1
+            grade = 2 if score > phrases.HIGH else 1
             found |= {w: max(grade, found.get(w, 0)) for w in words.split()}
     return found

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, geometry, image
+from gptface_jax.data import captions, geometry, image, phrases
 from gptface_jax.data.record import Record, decode_picture
 from gptface_jax.data.text import TextTokenizer
 
@@ -86,7 +86,7 @@ class LabelTransform:
             gain, offset = rng.uniform(0.85, 1.15), rng.uniform(-0.12, 0.12)
             pixels = np.clip(pixels * gain + offset, -1, 1).astype(np.float32)
         scores = record.labels or {}
-        states = [captions.known(scores, name) for name in self.attributes]
+        states = [phrases.known(scores, name) for name in self.attributes]
         return {
             "image": pixels,
             "labels": np.array([bool(s) for s in states], np.float32),

@@ -18,7 +18,7 @@ import numpy as np
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
-from gptface_jax.data import regions
+from gptface_jax.data import image_io, regions
 from gptface_jax.data.geometry import Similarity, fitted
 from gptface_jax.ops import masking
 from gptface_jax.pipelines.faces import Face, largest
@@ -414,7 +414,7 @@ AS_GIVEN = Change()
 
 def frame(
     size: tuple[int, int],
-    mask: images.Source | None,
+    mask: image_io.Source | None,
     box: Box | None,
     region: str | None,
     crop: Box | None,
@@ -464,7 +464,7 @@ def frame(
         box = _box(box, "box")
         result, said = regions.box_mask(box, size), {"box": [int(v) for v in box]}
     else:
-        result = images.decode_mask(mask, size)
+        result = image_io.decode_mask(mask, size)
         said = {"picture": hashlib.sha256(np.packbits(result)).hexdigest()[:16]}
         if isinstance(mask, (str, os.PathLike)):
             said["file"] = pathlib.Path(mask).name

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
-from gptface_jax.data.image import over_white, tokens_to_pixels
+from gptface_jax.data.image import tokens_to_pixels
+from gptface_jax.data.image_io import over_white
 from gptface_jax.pipelines import provenance
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.framing import View

@@ -8,7 +8,8 @@ from gptface_jax.apps import describing
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.nn.transformer import REMAT
-from gptface_jax.train import hardware, sharding
+from gptface_jax.train import sharding
+from gptface_jax.train.planning import hardware
 
 GPTFACE = "configs/gptface/faces64.py:tiny"
 

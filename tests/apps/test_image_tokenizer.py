@@ -8,7 +8,7 @@ import pytest
 import tiny_vqgan
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image
+from gptface_jax.data import image, image_io
 from gptface_jax.experiments.opening import open_network
 from gptface_jax.nn.vqgan import VQGAN
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
@@ -34,7 +34,7 @@ def demo() -> Network:
 @pytest.fixture(scope="module")
 def face(root) -> np.ndarray:
     """uint8 [1,256,256,3]."""
-    photo = image.decode(root / "gptface_jax/assets/astronaut.jpg")
+    photo = image_io.decode(root / "gptface_jax/assets/astronaut.jpg")
     return photo[None, :256, 96:352]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from gptface_jax.apps import tokenization
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, shards, sources
+from gptface_jax.data import image, image_io, shards, sources
 from gptface_jax.experiments import opening
 from gptface_jax.interop import directory
 from gptface_jax.pipelines import image_tokenizer
@@ -112,7 +112,7 @@ def test_a_cache_holds_what_the_tokenizer_makes_of_the_photos(place, whole):
     assert [r.source for r in cache] == [f"photos/{i:02d}.png" for i in range(21)]
     network = opening.open_network(place / "tokenizer", "vqgan")
     files = sorted((place / "photos").iterdir())
-    pictures = np.stack([image.fit(image.decode(f), 16) for f in files])
+    pictures = np.stack([image.fit(image_io.decode(f), 16) for f in files])
     ids = image_tokenizer.ImageTokenizer(network).encode(pictures)
     np.testing.assert_array_equal(np.stack([r.image_ids for r in cache]), ids)
     assert len(np.unique(ids)) > 10 and cache[0].image_ids.dtype == np.uint16

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions
+from gptface_jax.data import captions, phrases
 
 LABELS = {
     "Male": 0.98,
@@ -43,18 +43,18 @@ def test_only_confident_and_true_things_are_said():
 
 
 def test_the_borders_are_0_1_and_0_9():
-    assert captions.known({"a": 0.9}, "a") is None
-    assert captions.known({"a": 0.1}, "a") is None
-    assert captions.known({"a": 0.91}, "a") is True
-    assert captions.known({"a": 0.09}, "a") is False
-    assert captions.known({}, "a") is None
+    assert phrases.known({"a": 0.9}, "a") is None
+    assert phrases.known({"a": 0.1}, "a") is None
+    assert phrases.known({"a": 0.91}, "a") is True
+    assert phrases.known({"a": 0.09}, "a") is False
+    assert phrases.known({}, "a") is None
 
 
 def test_number_of_claims_is_limited():
     for text in many(100, max_phrases=1):
         found = sum(
             any(p in text for p in (*entry.present, *entry.absent))
-            for name, entry in captions.PHRASES.items()
+            for name, entry in phrases.PHRASES.items()
             if name in LABELS
         )
         assert found <= 1
@@ -90,11 +90,11 @@ def between_common_ends(one, two):
 
 def words_of_claims():
     """The words of each claim, present and absent; a comma is none of them."""
-    for entry in captions.PHRASES.values():
+    for entry in phrases.PHRASES.values():
         yield {w for p in (*entry.present, *entry.absent) for w in p.split()} | {
             entry.slot
         }
-    for group in (captions.HAIR_COLOURS, captions.HAIR_SHAPES, captions._NOUNS):
+    for group in (phrases.HAIR_COLOURS, phrases.HAIR_SHAPES, captions._NOUNS):
         yield {w for words in group.values() for w in words}
 
 
@@ -188,7 +188,7 @@ def test_edit_texts():
 
 
 def test_every_phrase_reads_as_a_sentence():
-    for name in (*captions.PHRASES, *captions.HAIR_COLOURS, *captions.HAIR_SHAPES):
+    for name in (*phrases.PHRASES, *phrases.HAIR_COLOURS, *phrases.HAIR_SHAPES):
         text = captions.describe([(name, True)], np.random.default_rng(0), male=False)
         assert "  " not in text and text == text.strip()
         assert text.split()[0] in ("a", "an", "this", "close-up", "someone")
@@ -206,5 +206,5 @@ def test_attributes_that_a_sentence_names():
         "an older woman": set(),
     }.items():
         assert set(captions.named(text)) == names, text
-    for name in (*captions.PHRASES, *captions.HAIR_COLOURS, *captions.HAIR_SHAPES):
+    for name in (*phrases.PHRASES, *phrases.HAIR_COLOURS, *phrases.HAIR_SHAPES):
         assert name in captions.named(captions.edit_text(name, True)), name

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gptface_jax.data import image
+from gptface_jax.data import blending, image
 
 
 def test_a_shift_of_colour_is_taken_back_inside_the_mask():
@@ -12,10 +12,10 @@ def test_a_shift_of_colour_is_taken_back_inside_the_mask():
     mask[20:40, 24:44] = True
     edited = original + np.array([30, 0, 10], np.uint8)  # of the whole decode
     edited[mask] = np.array([150, 60, 70])
-    moved = image.continue_colours(original, edited, mask).astype(int)
+    moved = blending.continue_colours(original, edited, mask).astype(int)
     assert np.abs(moved[mask] - [120, 60, 60]).max() <= 2
     assert np.abs(moved[~mask] - original[~mask]).max() <= 2
-    same = image.continue_colours(original, original, mask)
+    same = blending.continue_colours(original, original, mask)
     np.testing.assert_array_equal(same, original)
 
 
@@ -25,20 +25,20 @@ def test_colours_are_matched_where_they_count():
     target = np.clip(rng.normal(140, 15, (30, 30, 3)), 0, 255).astype(np.uint8)
     here, there = np.zeros((40, 40), bool), np.zeros((30, 30), bool)
     here[:, 20:], there[:, :10] = True, True
-    moved = image.match_colours(own, here, target, there)
+    moved = blending.match_colours(own, here, target, there)
     np.testing.assert_allclose(moved[here].mean(0), target[there].mean(0), atol=1)
     np.testing.assert_allclose(moved[here].std(0), target[there].std(0), atol=1)
     flat = np.full((4, 4, 3), 7, np.uint8)  # no spread to stretch
     all_of_it = np.ones((4, 4), bool)
-    assert np.isfinite(image.match_colours(flat, all_of_it, own, here)).all()
+    assert np.isfinite(blending.match_colours(flat, all_of_it, own, here)).all()
 
 
 def test_near_is_a_band_along_the_border():
     mask = np.zeros((10, 20), bool)
     mask[:, 12:] = True
-    band = image.near(mask, 2)
+    band = blending.near(mask, 2)
     assert band[:, 10:14].all() and band.sum() == 40
-    assert not image.near(np.ones((5, 5), bool), 3).any()
+    assert not blending.near(np.ones((5, 5), bool), 3).any()
 
 
 def test_the_largest_part_of_a_shape():
@@ -55,13 +55,13 @@ def test_a_region_begins_as_its_surroundings_end():
     mask[40:80, 32:104] = True
     edited = np.where(mask[..., None], np.uint8(110), original)
     edited[58:62, 60:70] = 50  # an eye
-    moved = image.meet_borders(original, edited, mask).astype(int)
+    moved = blending.meet_borders(original, edited, mask).astype(int)
     np.testing.assert_array_equal(moved[~mask], edited[~mask])
     np.testing.assert_allclose(moved[41:79, 34:102][:10], 90, atol=2)
     assert np.abs(moved[60, 65] - 90 + 60).max() <= 2  # as dark beside its skin
     # What is more than `most` was drawn.
     dark = np.where(mask[..., None], np.uint8(230), original)
-    kept = image.meet_borders(original, dark, mask, most=30)
+    kept = blending.meet_borders(original, dark, mask, most=30)
     np.testing.assert_allclose(kept[60, 65], 200, atol=1)
 
 
@@ -69,10 +69,10 @@ def test_borders_that_meet_stay_as_they_are():
     ramp = np.tile(np.arange(64, dtype=np.uint8)[:, None, None], (1, 64, 3))
     mask = np.zeros((64, 64), bool)
     mask[20:40, 20:40] = True
-    moved = image.meet_borders(ramp, ramp, mask).astype(int)
+    moved = blending.meet_borders(ramp, ramp, mask).astype(int)
     np.testing.assert_allclose(moved, ramp, atol=4)
     for nothing in (np.zeros_like(mask), np.ones_like(mask)):
-        assert image.meet_borders(ramp, ramp, nothing) is ramp
+        assert blending.meet_borders(ramp, ramp, nothing) is ramp
 
 
 def test_an_edge_that_was_on_the_border_stays_there():
@@ -82,12 +82,12 @@ def test_an_edge_that_was_on_the_border_stays_there():
     mask = np.zeros((64, 64), bool)
     mask[16:40, 16:48] = True
     edited = np.where(mask[..., None], np.uint8(100), original)
-    moved = image.meet_borders(original, edited, mask).astype(int)
+    moved = blending.meet_borders(original, edited, mask).astype(int)
     np.testing.assert_allclose(moved[mask], 120, atol=2)
-    damaged = image.meet_borders(original, edited, mask, damaged=True)
+    damaged = blending.meet_borders(original, edited, mask, damaged=True)
     assert (damaged[38, 30:34] > 125).all()  # told that the chin says nothing
     # What is hidden does not come back where the surroundings are nearer.
     covered = np.where(mask[..., None], np.uint8(20), np.uint8(120))
     covered = np.broadcast_to(covered, original.shape).astype(np.uint8)
-    moved = image.meet_borders(covered, edited, mask).astype(int)
+    moved = blending.meet_borders(covered, edited, mask).astype(int)
     np.testing.assert_allclose(moved[20:36, 20:44], 120, atol=2)

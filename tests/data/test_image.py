@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, regions
+from gptface_jax.data import blending, image, image_io, regions
 from gptface_jax.data.synthetic import SyntheticFaces
 
 
@@ -37,35 +37,35 @@ def test_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate 90 degrees clockwise to show
     data = encoded(picture, "PNG", exif=exif)
-    np.testing.assert_array_equal(image.decode(data), np.rot90(gradient(), -1))
+    np.testing.assert_array_equal(image_io.decode(data), np.rot90(gradient(), -1))
 
 
 def test_transparency_is_laid_over_white():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = (255, 0, 0, 255)
     pixels[0, 1] = (255, 0, 0, 0)
-    decoded = image.decode(encoded(Image.fromarray(pixels, "RGBA"), "PNG"))
+    decoded = image_io.decode(encoded(Image.fromarray(pixels, "RGBA"), "PNG"))
     assert decoded[0, 0].tolist() == [255, 0, 0]
     assert decoded[0, 1].tolist() == [255, 255, 255]
 
 
 def test_sixteen_bit_grey_keeps_its_range():
     grey = np.array([[0, 65535], [32896, 257]], np.uint16)
-    decoded = image.decode(encoded(Image.fromarray(grey), "PNG"))
+    decoded = image_io.decode(encoded(Image.fromarray(grey), "PNG"))
     assert decoded[..., 0].tolist() == [[0, 255], [128, 1]]
 
 
 def test_cmyk_palette_and_grey_become_three_channels():
     picture = Image.fromarray(gradient())
     for mode, form in (("CMYK", "JPEG"), ("P", "PNG"), ("L", "PNG"), ("1", "PNG")):
-        decoded = image.decode(encoded(picture.convert(mode), form))
+        decoded = image_io.decode(encoded(picture.convert(mode), form))
         assert decoded.shape == (12, 8, 3) and decoded.dtype == np.uint8
 
 
 def test_first_frame_of_an_animation():
     frames = [Image.fromarray(np.full((4, 4, 3), v, np.uint8)) for v in (10, 200)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert image.decode(data).max() < 20
+    assert image_io.decode(data).max() < 20
 
 
 def linear_profile() -> bytes:
@@ -88,26 +88,26 @@ def test_a_colour_profile_is_converted_to_srgb():
     data = encoded(Image.fromarray(pixels), "PNG", icc_profile=linear_profile())
     # The sRGB curve by hand: 1.055 x^(1/2.4) - 0.055.
     expected = [0, 128, 188, 255]
-    assert np.abs(image.decode(data)[0].astype(int).T - expected).max() <= 1
+    assert np.abs(image_io.decode(data)[0].astype(int).T - expected).max() <= 1
     broken = encoded(Image.fromarray(gradient()), "PNG", icc_profile=b"nonsense")
-    np.testing.assert_array_equal(image.decode(broken), gradient())
+    np.testing.assert_array_equal(image_io.decode(broken), gradient())
 
 
 def test_broken_exif_is_ignored():
     for form in ("PNG", "WEBP"):
         options = {} if form == "PNG" else {"lossless": True}
         data = encoded(Image.fromarray(gradient()), form, exif=b"no EXIF", **options)
-        np.testing.assert_array_equal(image.decode(data), gradient())
+        np.testing.assert_array_equal(image_io.decode(data), gradient())
 
 
 def test_arrays_of_one_three_and_four_channels():
     grey = gradient()[..., :1]
-    np.testing.assert_array_equal(image.decode(grey), np.repeat(grey, 3, -1))
+    np.testing.assert_array_equal(image_io.decode(grey), np.repeat(grey, 3, -1))
     opaque = np.concatenate([gradient(), np.full((12, 8, 1), 255, np.uint8)], -1)
-    np.testing.assert_array_equal(image.decode(opaque), gradient())
+    np.testing.assert_array_equal(image_io.decode(opaque), gradient())
     for shape in ((4, 4, 2), (4, 4, 5), (4,), (0, 4, 3)):
         with pytest.raises(UserError, match="give uint8"):
-            image.decode(np.zeros(shape, np.uint8))
+            image_io.decode(np.zeros(shape, np.uint8))
 
 
 def test_bad_files_are_named_with_a_remedy(tmp_path):
@@ -121,25 +121,25 @@ def test_bad_files_are_named_with_a_remedy(tmp_path):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(UserError, match=said) as caught:
-            image.decode(path)
+            image_io.decode(path)
         assert name in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(UserError, match="does not exist"):
-        image.decode(tmp_path / "none.jpg")
+        image_io.decode(tmp_path / "none.jpg")
     with pytest.raises(UserError, match="folder"):
-        image.decode(tmp_path)
+        image_io.decode(tmp_path)
     with pytest.raises(UserError, match="uint8"):
-        image.decode(np.zeros((4, 4, 3), np.float32))
+        image_io.decode(np.zeros((4, 4, 3), np.float32))
 
 
 def test_large_pictures_are_refused_before_decoding(tmp_path):
     path = tmp_path / "wide.png"
     Image.new("1", (30_000, 3_000)).save(path)
     with pytest.raises(UserError, match="30000 x 3000 = 90,000,000"):
-        image.decode(path)
-    assert image.decode(path, max_pixels=10**8).shape == (3_000, 30_000, 3)
+        image_io.decode(path)
+    assert image_io.decode(path, max_pixels=10**8).shape == (3_000, 30_000, 3)
     for opened in (Image.new("L", (30, 20)), np.zeros((20, 30), np.uint8)):
         with pytest.raises(UserError, match="30 x 20 = 600 pixels"):
-            image.decode(opened, max_pixels=599)
+            image_io.decode(opened, max_pixels=599)
 
 
 def test_one_pixel_and_extreme_shapes_fit():
@@ -151,15 +151,17 @@ def test_one_pixel_and_extreme_shapes_fit():
 def test_masks():
     mask = np.zeros((6, 4), np.uint8)
     mask[2:4] = 255
-    read = image.decode_mask(encoded(Image.fromarray(mask), "PNG"), (6, 4))
+    read = image_io.decode_mask(encoded(Image.fromarray(mask), "PNG"), (6, 4))
     np.testing.assert_array_equal(read, mask > 0)
     with pytest.raises(UserError, match="4 x 6 and the photo 5 x 6"):
-        image.decode_mask(mask, (6, 5))
+        image_io.decode_mask(mask, (6, 5))
     with pytest.raises(UserError, match="marks nothing"):
-        image.decode_mask(np.zeros((6, 4), np.uint8))
+        image_io.decode_mask(np.zeros((6, 4), np.uint8))
     grey = np.array([[0, 127, 128, 255]], np.uint8)
-    assert image.decode_mask(grey).tolist() == [[False, False, True, True]]
-    assert image.decode_mask(grey[..., None]).tolist() == [[False, False, True, True]]
+    assert image_io.decode_mask(grey).tolist() == [[False, False, True, True]]
+    assert image_io.decode_mask(grey[..., None]).tolist() == [
+        [False, False, True, True]
+    ]
 
 
 def paint(white, opaque) -> Image.Image:
@@ -177,19 +179,25 @@ def test_masks_with_transparency():
     expected[white] = True
     # Paint of one colour, black or white, on a transparent sheet: alpha decides.
     for painted in (paint(nothing, white), paint(white, white)):
-        np.testing.assert_array_equal(image.decode_mask(painted), expected)
-    np.testing.assert_array_equal(image.decode_mask(paint(everything, white)), expected)
+        np.testing.assert_array_equal(image_io.decode_mask(painted), expected)
+    np.testing.assert_array_equal(
+        image_io.decode_mask(paint(everything, white)), expected
+    )
     # White on black with a transparent corner: the colours decide.
     picture = np.array(paint(white, everything))
     picture[(*corner, 3)] = 0
-    np.testing.assert_array_equal(image.decode_mask(Image.fromarray(picture)), expected)
+    np.testing.assert_array_equal(
+        image_io.decode_mask(Image.fromarray(picture)), expected
+    )
     # White that is transparent does not count.
     picture[corner] = (255, 255, 255, 0)
-    np.testing.assert_array_equal(image.decode_mask(Image.fromarray(picture)), expected)
+    np.testing.assert_array_equal(
+        image_io.decode_mask(Image.fromarray(picture)), expected
+    )
     # Opaque all over: no colour is left out.
-    assert image.decode_mask(paint(everything, everything)).all()
+    assert image_io.decode_mask(paint(everything, everything)).all()
     with pytest.raises(UserError, match="marks nothing"):
-        image.decode_mask(paint(nothing, everything))
+        image_io.decode_mask(paint(nothing, everything))
 
 
 def test_a_photo_is_no_mask_but_its_hole_is_one():
@@ -199,14 +207,14 @@ def test_a_photo_is_no_mask_but_its_hole_is_one():
     alpha = np.where(hole, 0, 255).astype(np.uint8)
     for colours in (photo, np.zeros_like(photo), np.full_like(photo, 255)):
         with_hole = np.dstack([colours, alpha])
-        np.testing.assert_array_equal(image.decode_mask(with_hole), hole)
+        np.testing.assert_array_equal(image_io.decode_mask(with_hole), hole)
     webp = encoded(Image.fromarray(np.dstack([photo, alpha])), "WEBP", exact=True)
-    np.testing.assert_array_equal(image.decode_mask(webp), hole)
+    np.testing.assert_array_equal(image_io.decode_mask(webp), hole)
     # Strokes of two colours on a transparent sheet are no photograph.
     strokes = np.zeros((64, 64, 4), np.uint8)
     strokes[hole] = (255, 0, 0, 255)
     strokes[20:25, 10:50] = (0, 0, 255, 255)
-    np.testing.assert_array_equal(image.decode_mask(strokes), hole)
+    np.testing.assert_array_equal(image_io.decode_mask(strokes), hole)
     grey = np.asarray(Image.fromarray(photo).convert("L"))
     red = np.where(hole[..., None], np.uint8([255, 0, 0]), np.uint8(0))
     for wrong, said in (
@@ -214,7 +222,7 @@ def test_a_photo_is_no_mask_but_its_hole_is_one():
         (np.where(hole[..., None], np.uint8([255, 0, 0]), photo), "coloured"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=f"picture that is {said}.*white"):
-            image.decode_mask(wrong)
+            image_io.decode_mask(wrong)
 
 
 def test_masks_with_soft_edges_and_of_jpeg_stay_masks():
@@ -223,19 +231,19 @@ def test_masks_with_soft_edges_and_of_jpeg_stay_masks():
     soft = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(4)))
     rough = encoded(Image.fromarray(np.dstack([mask] * 3)), "JPEG", quality=30)
     for one in (soft, rough, np.dstack([soft] * 3)):
-        assert (image.decode_mask(one) != (mask > 0)).mean() < 0.005
+        assert (image_io.decode_mask(one) != (mask > 0)).mean() < 0.005
 
 
 def test_masks_of_0_and_1_say_how_to_become_one():
     ones = np.eye(5, dtype=np.uint8)
     with pytest.raises(UserError, match="brightest value is 1; .*multiply it by 255"):
-        image.decode_mask(Image.fromarray(ones))
+        image_io.decode_mask(Image.fromarray(ones))
     with pytest.raises(UserError, match="brightest value is 18; .*white"):
-        image.decode_mask(ones * 18)
+        image_io.decode_mask(ones * 18)
     for kind in (np.float32, np.int64):
         with pytest.raises(UserError, match=r"mask > 0\.5"):
-            image.decode_mask(ones.astype(kind))
-    assert image.decode_mask(ones > 0).sum() == 5
+            image_io.decode_mask(ones.astype(kind))
+    assert image_io.decode_mask(ones > 0).sum() == 5
 
 
 def test_palette_masks_with_transparency():
@@ -244,11 +252,11 @@ def test_palette_masks_with_transparency():
     indices[0, 0] = 2
     picture = Image.fromarray(indices, "P")
     picture.putpalette([0, 0, 0, 255, 255, 255, 255, 255, 255])
-    read = image.decode_mask(encoded(picture, "PNG", transparency=2))
+    read = image_io.decode_mask(encoded(picture, "PNG", transparency=2))
     np.testing.assert_array_equal(read, indices == 1)
     only = Image.fromarray((indices == 1).astype(np.uint8), "P")
     only.putpalette([255, 255, 255, 0, 0, 0])
-    read = image.decode_mask(encoded(only, "PNG", transparency=0))
+    read = image_io.decode_mask(encoded(only, "PNG", transparency=0))
     np.testing.assert_array_equal(read, indices == 1)
 
 
@@ -289,15 +297,15 @@ def test_prefill_hides_and_keeps():
     mask = np.zeros((33, 20), bool)
     mask[5:25, 3:15] = True
     other = np.where(mask[..., None], -photo, photo)
-    filled = image.prefill(photo, mask)
-    np.testing.assert_array_equal(filled, image.prefill(other, mask))
+    filled = blending.prefill(photo, mask)
+    np.testing.assert_array_equal(filled, blending.prefill(other, mask))
     np.testing.assert_array_equal(filled[~mask], photo[~mask])
     assert np.abs(filled).max() <= 1.0
     flat = np.full((16, 16, 3), 0.25, np.float32)
     flat_mask = np.zeros((16, 16), bool)
     flat_mask[4:12, 4:12] = True
-    np.testing.assert_allclose(image.prefill(flat, flat_mask), 0.25, atol=1e-6)
-    assert not image.prefill(flat, np.ones((16, 16), bool)).any()
+    np.testing.assert_allclose(blending.prefill(flat, flat_mask), 0.25, atol=1e-6)
+    assert not blending.prefill(flat, np.ones((16, 16), bool)).any()
 
 
 @pytest.mark.parametrize("side", [64, 256, 1003])
@@ -310,8 +318,8 @@ def test_shrunk_pictures_hide_what_is_masked(side):
     black, white = photo.copy(), photo.copy()
     black[mask], white[mask] = 0, 255
     assert (image.resize(black, (64, 64)) != image.resize(white, (64, 64))).any()
-    shrunk = image.shrink_hidden(black, mask, (64, 64))
-    np.testing.assert_array_equal(shrunk, image.shrink_hidden(white, mask, (64, 64)))
+    shrunk = blending.shrink_hidden(black, mask, (64, 64))
+    np.testing.assert_array_equal(shrunk, blending.shrink_hidden(white, mask, (64, 64)))
     # Where nothing is hidden it is the resized photo.
     far = np.abs(shrunk[40:].astype(int) - image.resize(photo, (64, 64))[40:])
     assert far.max() <= (0 if side <= 256 else 2)
@@ -323,7 +331,7 @@ def test_composite_never_touches_the_outside(feather, seed):
     rng = np.random.default_rng(seed)
     original, edited = rng.integers(0, 256, (2, 17, 23, 3), dtype=np.uint8)
     mask = rng.random((17, 23)) < 0.5
-    result = image.composite(original, edited, mask, feather)
+    result = blending.composite(original, edited, mask, feather)
     np.testing.assert_array_equal(result[~mask], original[~mask])
     if feather == 0:
         np.testing.assert_array_equal(result[mask], edited[mask])
@@ -333,7 +341,7 @@ def test_feather_ramp_by_hand():
     mask = np.zeros((1, 9), bool)
     mask[0, 2:7] = True
     mask = np.repeat(mask, 9, 0)
-    alpha = image.feathered(mask, 2)[4]
+    alpha = blending.feathered(mask, 2)[4]
     np.testing.assert_allclose(
         alpha, np.array([0, 0, 1, 2, 3, 2, 1, 0, 0]) / 3, atol=1e-6
     )

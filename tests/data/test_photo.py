@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image as images
+from gptface_jax.data import image_io
 from gptface_jax.data import photo as photos
 
 XMP = b'<x:xmpmeta><r tiff:Orientation="6" xmlns:tiff="http://ns/"/></x:xmpmeta>'
@@ -69,7 +69,7 @@ def test_the_orientation_is_applied_once_and_only_that_of_exif(pixels, kind):
 def test_orientations_turn_as_they_say(pixels):
     for number in range(1, 9):
         data = encoded(Image.fromarray(pixels), exif=exif(Orientation=number))
-        turned = images.decode(data)
+        turned = image_io.decode(data)
         wanted = {
             1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1],
             5: pixels.swapaxes(0, 1), 6: np.rot90(pixels, -1),
@@ -116,7 +116,7 @@ def test_unchanged_pixels_keep_the_values_of_the_file(pixels):
     written = photo.as_stored(photo.edited(edited))
     np.testing.assert_array_equal(np.asarray(written)[10:], pixels[10:])
     assert written.info["icc_profile"] == wide()
-    shown = images.decode(encoded(written, icc_profile=written.info["icc_profile"]))
+    shown = image_io.decode(encoded(written, icc_profile=written.info["icc_profile"]))
     assert np.abs(shown[:10].astype(int) - edited[:10]).max() <= 2
 
 
@@ -143,7 +143,7 @@ def test_transparency_is_carried_through(pixels, kind):
     np.testing.assert_array_equal(np.asarray(result)[:12], np.asarray(given)[:12])
     np.testing.assert_array_equal(np.asarray(result)[..., 3], alpha)
     # Shown on white, it is what was drawn.
-    shown = images.decode(result)[12:, 10:].astype(int)
+    shown = image_io.decode(result)[12:, 10:].astype(int)
     assert np.abs(shown - (200, 180, 190)).max() <= 1
 
 
@@ -166,4 +166,4 @@ def test_without_the_extra_heic_is_told_by_name(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     data = b"\x00\x00\x00\x18ftypheic" + bytes(64)
     with pytest.raises(UserError, match=r"HEIC .*gptface_jax\[heif\]"):
-        images.decode(data)
+        image_io.decode(data)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, shards, sources
+from gptface_jax.data import image_io, shards, sources
 from gptface_jax.data.record import Record
 
 SMALL = Record(text="x", image_ids=np.zeros((2, 2), np.uint16))
@@ -48,7 +48,7 @@ def test_arrayrecord_round_trip(tmp_path):
     source = sources.open_source({"kind": "arrayrecord", "path": tmp_path / "set"})
     assert len(source) == 5
     for ours, theirs in zip(records, pickle.loads(pickle.dumps(source))):
-        np.testing.assert_array_equal(image.decode(theirs.image), ours.image)
+        np.testing.assert_array_equal(image_io.decode(theirs.image), ours.image)
         np.testing.assert_array_equal(theirs.landmarks, ours.landmarks)
         np.testing.assert_array_equal(theirs.image_ids, ours.image_ids)
         assert theirs.text == ours.text and theirs.labels == ours.labels

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, sources, tables
+from gptface_jax.data import image_io, sources, tables
 from gptface_jax.data.record import Record
 
 
@@ -21,7 +21,7 @@ def jpeg(value: int, size=16) -> bytes:
 
 
 def grey(record: Record) -> int:
-    return int(image.decode(record.image)[0, 0, 0])
+    return int(image_io.decode(record.image)[0, 0, 0])
 
 
 @pytest.fixture

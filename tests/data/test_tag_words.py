@@ -1,6 +1,6 @@
 """Which words are true of a picture, by their grades."""
 
-from gptface_jax.data import captions, synthetic, tag_words
+from gptface_jax.data import phrases, synthetic, tag_words
 
 
 def test_grades_by_hand():
@@ -44,5 +44,5 @@ def test_a_word_and_its_opposite_are_never_both_true():
 
 def test_the_words_are_those_of_captions():
     names = {name for name, _ in tag_words.WORDS}
-    known = {*captions.PHRASES, *captions.HAIR_COLOURS, *captions.HAIR_SHAPES}
-    assert names <= known | {"Male", "Young"} | set(captions.EXPRESSIONS)
+    known = {*phrases.PHRASES, *phrases.HAIR_COLOURS, *phrases.HAIR_SHAPES}
+    assert names <= known | {"Male", "Young"} | set(phrases.EXPRESSIONS)

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from gptface_jax.train import collectives
+from gptface_jax.train.planning import collectives
 
 HLO = """HloModule jit_f
 %body (p: (s32[], f32[4])) -> (s32[], f32[4]) {

@@ -12,7 +12,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.nn import attention
-from gptface_jax.train import collectives, cost, hardware, program, sharding
+from gptface_jax.train import program, sharding
+from gptface_jax.train.planning import collectives, cost, hardware
 
 
 def shape(*sizes, dtype=jnp.float32):

@@ -9,8 +9,7 @@ import pandas as pd
 from gptface_jax.apps.web import faces, work
 from gptface_jax.apps.web.desk import PROGRESS, Desk, told
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image as images
-from gptface_jax.data import regions
+from gptface_jax.data import image_io, regions
 from gptface_jax.pipelines import framing
 
 _ASIDE = 6  # percent of the width, of the slider from what changed
@@ -202,7 +201,7 @@ def build(desk: Desk) -> None:
     def load_mask(photos, data):
         if data is None:
             return gr.skip()
-        return canvas(photos, images.decode_mask(data, current(photos).shape[:2]))
+        return canvas(photos, image_io.decode_mask(data, current(photos).shape[:2]))
 
     @told()
     def load_region(photos, value, base, name):

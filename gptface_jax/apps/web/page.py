@@ -9,7 +9,7 @@ import gradio as gr
 from gptface_jax.apps.web import edit_tab, faces, tabs, work
 from gptface_jax.apps.web.desk import Desk, told
 from gptface_jax.core import arguments
-from gptface_jax.data import image as images
+from gptface_jax.data import image_io
 
 _HEAD = (
     "# GPTFace\nChange a face photo with a sentence: mark a region, say what to see."
@@ -145,7 +145,7 @@ def _api(desk: Desk) -> None:
         options |= {"k": k, "seed": seed, "samples": samples or None}
         options |= {"face": faces.number(face), "align": align}
         if mask is not None:
-            options["mask"] = images.decode_mask(mask, photo.size[::-1])
+            options["mask"] = image_io.decode_mask(mask, photo.size[::-1])
         edit = desk.model.edit(photo, text, region=region or None, **options)
         return work.files(edit, desk.folder(), "edited")
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image as images
+from gptface_jax.data import image_io
 
 _WAITING = 32  # requests in the queue; more are refused
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
@@ -96,7 +96,7 @@ def serving(
     port: int = 7860,
     concurrency: int = 1,
     max_mb: float = 20,
-    max_pixels: int = images.MAX_PIXELS,
+    max_pixels: int = image_io.MAX_PIXELS,
     seed: int = 0,
     keep: float = 3600,
 ) -> Iterator[str]:
@@ -122,8 +122,8 @@ def serving(
     ):  # fmt: skip
         if value <= 0:
             raise UserError(f"{name} is {value}; use a number above 0")
-    if not 0 < max_pixels <= images.MAX_PIXELS:
-        raise UserError(f"max_pixels is {max_pixels}; use 1 to {images.MAX_PIXELS}")
+    if not 0 < max_pixels <= image_io.MAX_PIXELS:
+        raise UserError(f"max_pixels is {max_pixels}; use 1 to {image_io.MAX_PIXELS}")
     pixels = Image.MAX_IMAGE_PIXELS
     with tempfile.TemporaryDirectory(prefix="gptface-serve-") as folder:
         os.environ |= {**OFFLINE, "GRADIO_TEMP_DIR": folder}

@@ -17,6 +17,7 @@ from PIL import Image
 from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
+from gptface_jax.data import image_io
 from gptface_jax.pipelines import framing, pictures
 from gptface_jax.systems.gptface.options import DecodeConfig
 
@@ -34,7 +35,7 @@ Photo = Image.Image | api.Edit
 
 def pixels(photo: Photo) -> np.ndarray:
     """uint8 [H,W,3]."""
-    return images.decode(photo.image if isinstance(photo, api.Edit) else photo)
+    return image_io.decode(photo.image if isinstance(photo, api.Edit) else photo)
 
 
 def thumbnail(photo: np.ndarray, side: int = _SIDE) -> np.ndarray:

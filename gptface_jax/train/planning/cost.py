@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from gptface_jax.core import trees, types
-from gptface_jax.train import collectives, sharding
-from gptface_jax.train.hardware import Accelerator
+from gptface_jax.train import sharding
+from gptface_jax.train.planning import collectives
+from gptface_jax.train.planning.hardware import Accelerator
 from gptface_jax.train.program import Program
 from gptface_jax.train.state import TrainState
 

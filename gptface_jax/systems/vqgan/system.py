@@ -1,0 +1,270 @@
+"""Training the VQGAN tokenizer (SPEC A.2.1).
+
+Without an adversary there is one phase. With one there are two, as in
+taming-transformers: the generator's (picture losses, codebook loss, adversarial
+term) and "discriminator", which sees the reconstructions of the updated generator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptface_jax.core import trees
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.types import Evaluation, Feed, Phase, System
+from gptface_jax.nn import vqgan as nn_vqgan
+from gptface_jax.ops import pictures, quantize
+from gptface_jax.ops.face_map import face_map
+from gptface_jax.systems.vqgan.adversarial import Adversary
+from gptface_jax.systems.vqgan.objective import (
+    Perceptual,
+    VQGANObjective,
+    picture_losses,
+)
+
+# Where the discriminator's parameters are in those of the system.
+DISCRIMINATOR = "discriminator"
+
+
+class _Trainer:
+    """The functions that `make_system` puts together."""
+
+    def __init__(self, model, objective, batch_size, total_steps, perceptual):
+        self.model, self.objective = model, objective
+        self.perceptual, self.total_steps = perceptual, total_steps
+        self.module = nn_vqgan.VQGAN(model)
+        self.shape = (model.resolution, model.resolution, model.in_channels)
+        self.tokens_in_batch = batch_size * model.grid[0] * model.grid[1]
+        self.num_candidates = min(objective.num_candidates, self.tokens_in_batch)
+        self.adversary = None
+        if objective.adversary.weight:
+            self.adversary = Adversary(objective.adversary, total_steps, self.shape)
+
+    def init(self, key):
+        params = self.module.init(key, jnp.zeros((1, *self.shape)))["params"]
+        if self.adversary:
+            key = trees.stream(key, DISCRIMINATOR)
+            params = {**params, DISCRIMINATOR: self.adversary.init(key)}
+        return params
+
+    def init_state(self):
+        model = self.model
+        usage = self.tokens_in_batch / model.codebook_size
+        state = {
+            "usage": jnp.full((model.codebook_size,), usage),
+            "candidates": jnp.zeros((self.num_candidates, model.embed_dim)),
+        }
+        if self.adversary:
+            state["adversary"] = self.adversary.init_state()
+        return state
+
+    def reconstruct(self, params, image, key=None, sow: bool = False):
+        """(reconstruction, aux, what the last convolution read or None)."""
+        params = {k: v for k, v in params.items() if k != DISCRIMINATOR}
+        deterministic = key is None or self.model.dropout == 0.0
+        result = self.module.apply(
+            {"params": params},
+            image,
+            deterministic=deterministic,
+            code_gradient=self.objective.code_gradient,
+            rngs=None if deterministic else {"dropout": trees.stream(key, "dropout")},
+            mutable=["intermediates"] if sow else False,
+        )
+        if not sow:
+            return *result, None
+        (reconstruction, aux), kept = result
+        return reconstruction, aux, kept["intermediates"]["decoder"]["last"][0]
+
+    def compare(self, constants, batch):
+        """reconstruction -> (loss, parts), for `picture_losses`."""
+        image, counts = batch["image"], None
+        if options := self.objective.face_map:
+            counts = face_map(
+                batch["landmarks"], image.shape[1:3], **dataclasses.asdict(options)
+            )
+
+        def losses(reconstruction):
+            return picture_losses(
+                self.objective,
+                self.perceptual,
+                constants.get("perceptual"),
+                reconstruction,
+                image,
+                counts,
+            )
+
+        return losses
+
+    def at_last_weights(self, params, last):
+        """slope at the reconstruction -> gradient of the last kernel."""
+        output = params["decoder"]["conv_out"]
+        model, last = self.model, jax.lax.stop_gradient(last)
+        conv = nn_vqgan.last_conv(model)
+
+        def run(kernel):
+            variables = {"params": {**output, "kernel": kernel}}
+            patches = conv.apply(variables, last).astype(jnp.float32)
+            return pictures.from_patches(patches, model.patch)
+
+        _, pull_back = jax.vjp(run, jax.lax.stop_gradient(output["kernel"]))
+        return lambda slope: pull_back(slope)[0]
+
+    def code_losses(self, params, aux):
+        """(weighted sum, parts) of what concerns the codes only."""
+        objective = self.objective
+        parts = {
+            "codebook": quantize.codebook_loss(
+                aux["z_e"], aux["z_q"], objective.beta, objective.beta_on_codebook
+            )
+        }
+        if objective.entropy:
+            parts["entropy"] = quantize.entropy_loss(
+                aux["z_e"], params["codebook"], objective.entropy_temperature
+            )
+        return sum(getattr(objective, k) * v for k, v in parts.items()), parts
+
+    def generator_loss(self, params, state, constants, batches, key, step):
+        batch, adversary = batches["pictures"], self.adversary
+        image = batch["image"]
+        reconstruction, aux, last = self.reconstruct(
+            params, image, key, sow=adversary is not None
+        )
+        compare = self.compare(constants, batch)
+        if adversary is None:
+            loss, parts = compare(reconstruction)
+        else:
+            loss, parts = adversary.teach(
+                jax.lax.stop_gradient(params[DISCRIMINATOR]),
+                state["adversary"]["batch_stats"],
+                step,
+                reconstruction,
+                compare,
+                self.at_last_weights(params, last),
+            )
+            watched, ratio = adversary.watch_l1(state["adversary"], parts["l1"], step)
+            state, parts = {**state, "adversary": watched}, {**parts, **ratio}
+        more, code_parts = self.code_losses(params, aux)
+        parts |= code_parts | {"psnr": jnp.mean(pictures.psnr(reconstruction, image))}
+        metrics = _means(parts, image.shape[0])
+        state, use = self.watch_codes(state, aux, key)
+        return loss + more, (state, metrics | use)
+
+    def watch_codes(self, state, aux, key):
+        """(state with new usage and candidates, metrics of the codebook's use)."""
+        size, decay = self.model.codebook_size, self.objective.usage_decay
+        latents = aux["z_e"].reshape(-1, self.model.embed_dim)
+        pick = jax.random.randint(
+            trees.stream(key, "candidates"), (self.num_candidates,), 0, len(latents)
+        )
+        now = quantize.counts(aux["image_ids"], size)
+        usage = decay * state["usage"] + (1 - decay) * now
+        candidates = jax.lax.stop_gradient(latents[pick])
+        alive = jnp.mean(usage >= 0.1 * jnp.mean(usage))
+        metrics = {
+            "code_perplexity": (quantize.perplexity(now), jnp.float32(1.0)),
+            "codes_in_use": (alive, jnp.float32(1.0)),
+        }
+        return {**state, "usage": usage, "candidates": candidates}, metrics
+
+    def discriminator_loss(self, params, state, constants, batches, key, step):
+        del constants, key
+        image = batches["pictures"]["image"]
+
+        def reconstruct():
+            return jax.lax.stop_gradient(self.reconstruct(params, image)[0])
+
+        loss, (watched, means) = self.adversary.learn(
+            params[DISCRIMINATOR], state["adversary"], step, image, reconstruct
+        )
+        metrics = _means(means, image.shape[0])
+        return loss, ({**state, "adversary": watched}, metrics)
+
+    def post_update(self, params, state, key, step):
+        """Moves codes that are out of use onto latents of the last batch."""
+        objective = self.objective
+        first = round(objective.revive_from * self.total_steps)
+        due = (step % objective.revive_every == 0) & (step >= first)
+        due &= step <= objective.revive_until * self.total_steps
+        mean = jnp.mean(state["usage"])
+        codebook, dead = quantize.revive(
+            params["codebook"],
+            state["usage"],
+            state["candidates"],
+            objective.revive_threshold * mean,
+            key,
+        )
+        codebook = jnp.where(due, codebook, params["codebook"])
+        usage = jnp.where(due & dead, mean, state["usage"])
+        return {**params, "codebook": codebook}, {**state, "usage": usage}
+
+    def metrics(self, params, state, constants, batch, key):
+        del state, key
+        image = batch["image"]
+        reconstruction, aux, _ = self.reconstruct(params, image)
+        loss, parts = self.compare(constants, batch)(reconstruction)
+        more, code_parts = self.code_losses(params, aux)
+        quality = jnp.mean(pictures.psnr(reconstruction, image))
+        parts |= code_parts | {"psnr": quality, "loss": loss + more}
+        return _means(parts, image.shape[0])
+
+
+def _means(values: Mapping[str, jax.Array], size: int):
+    """Means over `size` examples -> (sum, count) each."""
+    size = jnp.float32(size)
+    return {name: (value * size, size) for name, value in values.items()}
+
+
+def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None):
+    """Builds the trainable system from an experiment config.
+
+    Args:
+      config: mapping with `model` (VQGANConfig), `objective` (VQGANObjective),
+        `batch_size` and `total_steps`.
+      perceptual: the network behind `objective.perceptual`, opened.
+
+    Raises:
+      ValueError: a perceptual weight without a network, or codes by Gumbel logits.
+    """
+    model = from_mapping(nn_vqgan.VQGANConfig, config["model"], "model.")
+    objective = from_mapping(VQGANObjective, config["objective"], "objective.")
+    if model.quantizer != "nearest":
+        raise ValueError(
+            f"model.quantizer is {model.quantizer!r}, which can only be imported; "
+            "train with 'nearest'"
+        )
+    if bool(objective.perceptual.weight) != (perceptual is not None):
+        raise ValueError(
+            f"objective.perceptual.weight is {objective.perceptual.weight}, and "
+            f"{'a' if perceptual else 'no'} perceptual network is given"
+        )
+    trainer = _Trainer(
+        model, objective, config["batch_size"], config["total_steps"], perceptual
+    )
+    # The generator's metrics keep plain names, with and without an adversary.
+    trainable = rf"^(?!{DISCRIMINATOR}/)"
+    if objective.trainable == "decoder":
+        trainable = rf"^({'|'.join(nn_vqgan.DECODER)})/"
+    spec = {"image": jax.ShapeDtypeStruct(trainer.shape, jnp.float32)}
+    if objective.face_map:
+        spec["landmarks"] = jax.ShapeDtypeStruct((68, 2), jnp.float32)
+    phases = (Phase("", trainable, trainer.generator_loss),)
+    if trainer.adversary:
+        loss = trainer.discriminator_loss
+        phases += (Phase(DISCRIMINATOR, rf"^{DISCRIMINATOR}/", loss),)
+    return System(
+        name="vqgan",
+        init=trainer.init,
+        feeds={"pictures": Feed(spec, config["batch_size"])},
+        phases=phases,
+        evaluations={"eval": Evaluation(trainer.metrics, spec)},
+        constants={"perceptual": perceptual.params} if perceptual else {},
+        init_state=trainer.init_state,
+        post_update=trainer.post_update if objective.revive_every else None,
+        alarm=trainer.adversary.alarm if trainer.adversary else None,
+        unit="images",
+    )

@@ -1,0 +1,1 @@
+"""What training costs on devices that need not be there."""
