@@ -107,7 +107,7 @@ def test_a_step_raises_the_score_alike_in_both_forms():
     def after(low):
         shift = low_rank.begin(params, "^transformer/", low)
         found = []
-        for _ in range(3):
+        for _ in range(2):
             value, _, gradient = low_rank.value_and_gradient(
                 module, params, shift, code_score
             )
