@@ -337,13 +337,13 @@ _COARSE = ((128, 0.75), (128, 1.0), (256, 1.0))
 # Enlarged further than this a picture does not show more faces, only more that looks
 # like one. The coarse levels are looked at in any case.
 _ENLARGED = 2
-# Sum of the scores of the anchors that see a face, from which they are many. Of a face
-# that is large for its level it is 15 and more; of a piece of cloth, 1 to 6.
+# Sum of the scores of the anchors that see a face, from which they are many: 15 and
+# more of the portraits' faces, less than 6 of most cloth, wheels and leaves.
 _MANY = 6.0
 # The mesh is little sure of a face under a face mask, which the detector sees well. A
 # fine level has many places where something may look like a face.
 _STAGES = (
-    _Stage(False, _COARSE, few=0.5, many=0.1),
+    _Stage(False, _COARSE, few=0.9, many=0.1),
     _Stage(False, ((512, 1.0),), few=0.5, many=0.5, apart=0.4),
     _Stage(False, ((768, 1.0),), few=0.5, many=0.5, apart=0.4),
     _Stage(True, _COARSE, few=0.9, many=0.9),
@@ -376,8 +376,9 @@ def find_all(
 ) -> list[list[Face]]:
     """The faces of each of many photos, sorted by their left edge.
 
-    From a thirtieth of a photo's longer side up to one that fills it, turned by up to
-    45 degrees; where none is found so, at the right angles too, and then of less score.
+    From a thirtieth of a photo's longer side, and about twelve pixels, up to one that
+    fills it, turned by up to 45 degrees; where none is found so, at the right angles
+    too, and then of less score.
     Photos are looked at together where they have one shape.
 
     Args:

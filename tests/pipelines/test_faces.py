@@ -99,12 +99,12 @@ def test_what_few_anchors_see_must_be_sure():
         face = faces.Face((0, 0, 10, 10), 0.9, presence, points, mesh, 0.0)
         return stage.takes(row, rows, face)
 
-    assert taken(0.5) and not taken(0.49)
+    assert taken(0.9) and not taken(0.89)
     many = np.concatenate([rows] * 3)  # 6.0
     assert taken(0.1, many) and not taken(0.09, many) and not taken(0.1, many[1:])
     faint = np.concatenate([many, many])
     faint[:, 0] = 0.29  # the second score is .3
-    assert not taken(0.49, faint)
+    assert not taken(0.89, faint)
     assert taken(0.05, many, faces._SECOND) and not taken(1.0, rows, faces._SECOND)
     fine = faces._STAGES[1]
     assert taken(0.5, rows, fine, 3.9) and not taken(0.5, rows, fine, 4.1)
