@@ -268,8 +268,8 @@ class _Stage:
       turned: at the right angles but the upright one.
       levels: (pixels of a canvas's longer side, share of it that the picture takes:
         less than all of it for faces that fill the picture).
-      few: least presence of what few anchors see.
-      many: of what many see.
+      few: least presence of a face.
+      many: of one that many anchors see, turned by _ROLL at most.
       apart: most distance between the detector's eyes and the mesh's, in distances of
         the mesh's eyes.
     """
@@ -290,7 +290,7 @@ class _Stage:
         """
         same, _ = _overlapping(row, rows)
         seen = rows[same & (rows[:, 0] >= SECOND_SCORE), 0]
-        many = seen.sum() >= _MANY
+        many = seen.sum() >= _MANY and abs(face.roll) <= _ROLL
         eyes = face.five[:2]
         apart = np.hypot(*(face.points[:2] - eyes).T).max()
         sure = face.presence >= (self.many if many else self.few)
@@ -340,6 +340,7 @@ _ENLARGED = 2
 # Sum of the scores of the anchors that see a face, from which they are many: 15 and
 # more of the portraits' faces, less than 6 of most cloth, wheels and leaves.
 _MANY = 6.0
+_ROLL = 45.0  # degrees; what the mesh is not sure of may not be turned further
 # The mesh is little sure of a face under a face mask, which the detector sees well. A
 # fine level has many places where something may look like a face.
 _STAGES = (
@@ -350,7 +351,7 @@ _STAGES = (
     _Stage(True, ((512, 1.0),), few=0.9, many=0.9, apart=0.4),
 )
 _UPRIGHT = 3  # the first so many of them
-# What is looked at again with the second score; what few anchors see is no face then.
+# What is looked at again with the second score: only what many anchors see.
 _SECOND = dataclasses.replace(_STAGES[0], few=math.inf, many=0.05)
 # Score and presence below which a face may be seen the wrong way round: eyes and mouth
 # of one that is upside down look like mouth and eyes to the mesh.

@@ -93,15 +93,17 @@ def test_what_few_anchors_see_must_be_sure():
     mesh = np.zeros((468, 2), np.float32)
     mesh[faces.LANDMARKS_68[42:48]] = 10, 0  # the left eye, ten pixels from the right
 
-    def taken(presence, rows=rows, stage=faces._STAGES[0], shift=0.0):
+    def taken(presence, rows=rows, stage=faces._STAGES[0], shift=0.0, roll=0.0):
         points = np.zeros((6, 2))
         points[1] = 10 + shift, 0
-        face = faces.Face((0, 0, 10, 10), 0.9, presence, points, mesh, 0.0)
+        face = faces.Face((0, 0, 10, 10), 0.9, presence, points, mesh, roll)
         return stage.takes(row, rows, face)
 
     assert taken(0.9) and not taken(0.89)
     many = np.concatenate([rows] * 3)  # 6.0
     assert taken(0.1, many) and not taken(0.09, many) and not taken(0.1, many[1:])
+    assert taken(0.1, many, roll=-45.0) and not taken(0.1, many, roll=46.0)
+    assert taken(0.9, many, roll=60.0)
     faint = np.concatenate([many, many])
     faint[:, 0] = 0.29  # the second score is .3
     assert not taken(0.89, faint)
