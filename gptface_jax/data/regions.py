@@ -37,6 +37,7 @@ REGIONS = tuple(_BOXES)
 _RIGHT_EYE = (33, 160, 159, 158, 133, 153, 145, 144)
 _LEFT_EYE = (263, 387, 386, 385, 362, 380, 374, 373)
 _RIGHT_BROW, _LEFT_BROW = (70, 63, 105, 66, 107, 55), (300, 293, 334, 296, 336, 285)
+_TOP, _CHIN = 10, 152
 _RIGHT_EAR, _LEFT_EAR = (127, 234, 93, 132), (356, 454, 323, 361)
 _FOREHEAD = (21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251)
 _JAW = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288)
@@ -68,8 +69,9 @@ _HULLS: dict[str, tuple[tuple[tuple[int, ...], tuple[float, float]], ...]] = {
     "forehead": (((*_FOREHEAD, *_RIGHT_BROW[:5], *_LEFT_BROW[:5]), (0.1, 0.1)),),
     "face": ((_HEAD, (0.05, 0.05)),),
 }
-# The others as polygons along the face's own axes: from the middle between the eyes,
-# right and down, in distances of the eyes. Of most the face itself is left out.
+# The others as polygons along the face's own axes: right and down of the middle of the
+# head at the height of the eyes, in distances of the eyes. Of most the face itself is
+# left out.
 _POLYGONS: dict[str, tuple[tuple[float, float], ...]] = {
     "hair": ((-1.5, 1.3), (-1.75, 0.2), (-1.5, -1.3), (-0.7, -1.9),
              (0.7, -1.9), (1.5, -1.3), (1.75, 0.2), (1.5, 1.3)),
@@ -82,6 +84,11 @@ _POLYGONS: dict[str, tuple[tuple[float, float], ...]] = {
 }  # fmt: skip
 _WHOLE = ("hat", "left", "right")
 _EAR = 0.4  # how far ears stand out, in distances of the eyes
+# The least distance of the eyes as a share of forehead to chin: eyes of a head that is
+# turned to the side are seen closer together (a face seen from the front has .40).
+_LEAST_ACROSS = 0.37
+# An ear this close beside its eye lies behind the cheek, in distances of the eyes.
+_HIDDEN_EAR = 0.15
 
 # The region in which each attribute shows, for editing by attribute.
 OF_ATTRIBUTE = {
@@ -156,16 +163,17 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
         hulls = [
             _grown(mesh[list(rows)], margin, axes) for rows, margin in _HULLS[name]
         ]
-    elif name == "ears":
-        hulls = [
-            _grown(
-                np.concatenate([near, near + sign * _EAR * axes[0]]), (0.05, 0.05), axes
-            )
-            for sign, rows in ((-1, _RIGHT_EAR), (1, _LEFT_EAR))
-            for near in [mesh[list(rows)]]
-        ]
     else:
-        hulls = [(left + right) / 2 + np.array(_POLYGONS[name]) @ axes]
+        height = np.hypot(*(mesh[_TOP] - mesh[_CHIN]))
+        axes = axes * max(1, _LEAST_ACROSS * height / np.hypot(*across))
+        ears = mesh[list(_RIGHT_EAR)], mesh[list(_LEFT_EAR)]
+        hulls = _ears((right, left), ears, axes) if name == "ears" else []
+        if name in _POLYGONS:
+            middle = (left + right) / 2
+            if name not in ("left", "right"):  # halves of the face, not of the head
+                aside = (np.concatenate(ears).mean(0) - middle) @ axes[0]
+                middle = middle + aside / (axes[0] @ axes[0]) * axes[0]
+            hulls = [middle + np.array(_POLYGONS[name]) @ axes]
     mask = _painted(hulls, size)
     if name == "mouth":  # a broad smile comes near the rim of the face
         mask &= _painted([_grown(mesh[list(_HEAD)])], size)
@@ -174,6 +182,17 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
         rows = _BELOW_HAIR if name == "hair" else _HEAD
         mask &= ~_painted([_grown(mesh[list(rows)])], size)
     return mask
+
+
+def _ears(eyes, ears, axes) -> list[np.ndarray]:
+    """Hulls of the ears that a head turned to the side does not hide."""
+    hulls = []
+    for sign, eye, near in zip((-1, 1), eyes, ears):
+        beside = sign * (near.mean(0) - eye) @ axes[0] / (axes[0] @ axes[0])
+        if beside > _HIDDEN_EAR:
+            far = near + sign * _EAR * axes[0]
+            hulls.append(_grown(np.concatenate([near, far]), (0.05, 0.05), axes))
+    return hulls
 
 
 def _grown(

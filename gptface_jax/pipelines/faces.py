@@ -200,18 +200,23 @@ def merged(rows: np.ndarray) -> np.ndarray:
     """
     rows, found = rows[np.argsort(-rows[:, 0], kind="stable")], []
     while len(rows):
-        (x0, y0, x1, y1), boxes = rows[0, 1:5], rows[:, 1:5].T
-        width = np.minimum(x1, boxes[2]) - np.maximum(x0, boxes[0])
-        height = np.minimum(y1, boxes[3]) - np.maximum(y0, boxes[1])
-        common = np.maximum(width, 0) * np.maximum(height, 0)
-        area = (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
-        same = common > OVERLAP * (area + area[0] - common)
+        same, part = _overlapping(rows[0], rows)
         same[0] = True
-        part = common > 0.7 * np.minimum(area, area[0])
         mean = np.average(rows[same, 1:], axis=0, weights=rows[same, 0])
         found.append(np.concatenate([rows[:1, 0], mean]))
         rows = rows[~(same | part)]
     return np.array(found).reshape(-1, 17)
+
+
+def _overlapping(row: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are the same face as a row, which lie in it or around it; bool [N]."""
+    (x0, y0, x1, y1), boxes = row[1:5], rows[:, 1:5].T
+    width = np.minimum(x1, boxes[2]) - np.maximum(x0, boxes[0])
+    height = np.minimum(y1, boxes[3]) - np.maximum(y0, boxes[1])
+    common = np.maximum(width, 0) * np.maximum(height, 0)
+    own, areas = (x1 - x0) * (y1 - y0), (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
+    same = common > OVERLAP * (areas + own - common)
+    return same, common > 0.7 * np.minimum(areas, own)
 
 
 def _square(centre, extent: float, along) -> Similarity:
@@ -255,22 +260,65 @@ def _meshes(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple]:
     return [(p, float(presence)) for p, (_, presence) in zip(points, answers)]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+    """What is looked at together, and how sure the mesh must be of what is found.
+
+    Attributes:
+      turned: at the right angles but the upright one.
+      levels: (pixels of a canvas's longer side, share of it that the picture takes:
+        less than all of it for faces that fill the picture).
+      few: least presence of a face.
+      many: of one that many anchors see, turned by _ROLL at most.
+      apart: most distance between the detector's eyes and the mesh's, in distances of
+        the mesh's eyes.
+    """
+
+    turned: bool
+    levels: tuple[tuple[int, float], ...]
+    few: float
+    many: float
+    apart: float = math.inf
+
+    def takes(self, row: np.ndarray, rows: np.ndarray, face: Face) -> bool:
+        """Whether it is a face.
+
+        Args:
+          row: of the detector, which the face was found by.
+          rows: all of the photo.
+          face: what the mesh makes of it.
+        """
+        same, _ = _overlapping(row, rows)
+        seen = rows[same & (rows[:, 0] >= SECOND_SCORE), 0]
+        many = seen.sum() >= _MANY and abs(face.roll) <= _ROLL
+        eyes = face.five[:2]
+        apart = np.hypot(*(face.points[:2] - eyes).T).max()
+        sure = face.presence >= (self.many if many else self.few)
+        return sure and apart <= self.apart * np.hypot(*(eyes[0] - eyes[1]))
+
+
 def _faces(
-    images: Sequence[np.ndarray], rows: Sequence[np.ndarray], least: float
+    images: Sequence[np.ndarray],
+    rows: Sequence[np.ndarray],
+    score: float,
+    stage: _Stage,
 ) -> list[list[Face]]:
     """Candidates of each photo that the mesh takes for faces.
 
     Args:
       images: uint8 [H,W,3] each.
       rows: of each photo, see `_candidates`.
-      least: presence from which one is a face.
+      score: from which one is a candidate.
+      stage: says how sure the mesh must be.
     """
-    found = [(i, row) for i, own in enumerate(rows) for row in merged(own)]
+    found = [
+        (i, row)
+        for i, own in enumerate(rows)
+        for row in merged(own[own[:, 0] >= score])
+    ]
     meshes = _meshes([(images[i], row) for i, row in found])
     faces: list[list[Face]] = [[] for _ in images]
     for (i, row), (mesh, presence) in zip(found, meshes):
-        if presence < least:
-            continue
         along = mesh[_EYE_CORNERS[1]] - mesh[_EYE_CORNERS[0]]
         face = Face(
             box=tuple(float(v) for v in row[1:5]),
@@ -280,38 +328,31 @@ def _faces(
             mesh=mesh.astype(np.float32),
             roll=math.degrees(math.atan2(along[1], along[0])),
         )
-        faces[i].append(face)
+        if stage.takes(row, rows[i], face):
+            faces[i].append(face)
     return faces
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stage:
-    """What is looked at together, and how sure the mesh must be of what is found.
-
-    Attributes:
-      turned: at the right angles but the upright one.
-      levels: (pixels of a canvas's longer side, share of it that the picture takes:
-        less than all of it for faces that fill the picture).
-      presence: least presence.
-    """
-
-    turned: bool
-    levels: tuple[tuple[int, float], ...]
-    presence: float
-
-
 _COARSE = ((128, 0.75), (128, 1.0), (256, 1.0))
+# Enlarged further than this a picture does not show more faces, only more that looks
+# like one. The coarse levels are looked at in any case.
+_ENLARGED = 2
+# Sum of the scores of the anchors that see a face, from which they are many: 15 and
+# more of the portraits' faces, less than 6 of most cloth, wheels and leaves.
+_MANY = 6.0
+_ROLL = 45.0  # degrees; what the mesh is not sure of may not be turned further
 # The mesh is little sure of a face under a face mask, which the detector sees well. A
 # fine level has many places where something may look like a face.
 _STAGES = (
-    _Stage(False, _COARSE, 0.1),
-    _Stage(False, ((512, 1.0),), 0.5),
-    _Stage(False, ((768, 1.0),), 0.5),
-    _Stage(True, _COARSE, 0.9),
-    _Stage(True, ((512, 1.0),), 0.9),
+    _Stage(False, _COARSE, few=0.9, many=0.1),
+    _Stage(False, ((512, 1.0),), few=0.5, many=0.5, apart=0.4),
+    _Stage(False, ((768, 1.0),), few=0.5, many=0.5, apart=0.4),
+    _Stage(True, _COARSE, few=0.9, many=0.9),
+    _Stage(True, ((512, 1.0),), few=0.9, many=0.9, apart=0.4),
 )
 _UPRIGHT = 3  # the first so many of them
-_SECOND_PRESENCE = 0.05
+# What is looked at again with the second score: only what many anchors see.
+_SECOND = dataclasses.replace(_STAGES[0], few=math.inf, many=0.05)
 # Score and presence below which a face may be seen the wrong way round: eyes and mouth
 # of one that is upside down look like mouth and eyes to the mesh.
 _SURE = 0.85, 0.95
@@ -336,8 +377,9 @@ def find_all(
 ) -> list[list[Face]]:
     """The faces of each of many photos, sorted by their left edge.
 
-    From a thirtieth of a photo's longer side up to one that fills it, turned by up to
-    45 degrees; where none is found so, at the right angles too, and then of less score.
+    From a thirtieth of a photo's longer side, and about twelve pixels, up to one that
+    fills it, turned by up to 45 degrees; where none is found so, at the right angles
+    too, and then of less score.
     Photos are looked at together where they have one shape.
 
     Args:
@@ -355,17 +397,15 @@ def find_all(
             left = [i for i in everyone if not _surely(found[i])]
         active = everyone if any_roll and stage.turned else left
         chosen = [photos[i] for i in active]
-        rows = _look(chosen, stage, min(score, second_score))
+        rows = _look(chosen, stage, min(score, second_score, SECOND_SCORE))
         first = first or rows
-        sure = [r[r[:, 0] >= score] for r in rows]
-        for i, faces in zip(active, _faces(chosen, sure, stage.presence)):
+        for i, faces in zip(active, _faces(chosen, rows, score, stage)):
             found[i] = _distinct([*found[i], *faces])
         finest = stage.levels[-1][0]
         left = [i for i in left if not _settled(found[i], photos[i], finest)]
     none = [i for i in range(len(photos)) if not found[i]]
-    rows = [first[i][first[i][:, 0] >= second_score] for i in none]
-    faint = _faces([photos[i] for i in none], rows, _SECOND_PRESENCE)
-    for i, faces in zip(none, faint):
+    again = [photos[i] for i in none], [first[i] for i in none]
+    for i, faces in zip(none, _faces(*again, second_score, _SECOND)):
         found[i] = _distinct(faces)
     return [sorted(faces, key=lambda face: face.box[0]) for faces in found]
 
@@ -374,8 +414,10 @@ def _look(images, stage: _Stage, least: float) -> list[np.ndarray]:
     """What the detector sees of each photo at a stage, see `_candidates`."""
     looks: dict[tuple, list] = {}
     for i, image in enumerate(images):
+        finest = max(_COARSE[-1][0], _ENLARGED * max(image.shape))
+        levels = [(level, share) for level, share in stage.levels if level <= finest]
         for turn in (1, 3, 2) if stage.turned else (0,):
-            for level, share in stage.levels:
+            for level, share in levels:
                 canvas, way = _canvas(np.rot90(image, turn), level, share)
                 way = _turned(image.shape, turn).then(way)
                 looks.setdefault(canvas.shape, []).append((i, canvas, way))

@@ -82,6 +82,23 @@ def test_a_larger_face_has_larger_regions(mesh):
     assert large == pytest.approx(9 * small, rel=0.1)
 
 
+def test_what_is_beyond_the_face_goes_with_the_head(mesh):
+    """Of a head turned to the side the eyes move, and closer together; ears do not."""
+    turned = mesh.copy()
+    inner = np.setdiff1d(np.arange(468), OVAL)
+    turned[inner, 0] += 18
+    turned[list(regions._LEFT_EYE), 0] -= 6
+    for name in ("hat", "hair", "neck", "clothes"):
+        front, aside = (
+            regions.face_region(name, m, (200, 200)) for m in (mesh, turned)
+        )
+        assert abs(middle(aside)[0] - middle(front)[0]) < 3, name
+        assert aside.sum() > 0.85 * front.sum(), name
+    # One ear is behind the cheek; of the other nothing is lost.
+    assert middle(regions.face_region("ears", turned, (200, 200)))[0] < 100
+    assert abs(middle(regions.face_region("ears", mesh, (200, 200)))[0] - 100) < 2
+
+
 def test_an_unknown_name_is_refused_with_the_nearest(mesh):
     with pytest.raises(UserError, match="unknown region 'mout'.*did you mean 'mouth'"):
         regions.face_region("mout", mesh, (8, 8))

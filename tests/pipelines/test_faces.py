@@ -84,6 +84,53 @@ def test_boxes_that_overlap_are_weighed_by_their_scores():
     np.testing.assert_allclose(other[:5], [0.7, 40, 40, 50, 50])
 
 
+def test_what_few_anchors_see_must_be_sure():
+    """Three rows on the face of .9, .6 and .5, and one elsewhere: 2.0 in all."""
+    row = np.array([0.9, 0, 0, 10, 10, *[0.0] * 12])
+    rows = np.repeat(row[None], 4, 0)
+    rows[:, 0] = 0.9, 0.6, 0.5, 0.8
+    rows[3, 1:5] += 40
+    mesh = np.zeros((468, 2), np.float32)
+    mesh[faces.LANDMARKS_68[42:48]] = 10, 0  # the left eye, ten pixels from the right
+
+    def taken(presence, rows=rows, stage=faces._STAGES[0], shift=0.0, roll=0.0):
+        points = np.zeros((6, 2))
+        points[1] = 10 + shift, 0
+        face = faces.Face((0, 0, 10, 10), 0.9, presence, points, mesh, roll)
+        return stage.takes(row, rows, face)
+
+    assert taken(0.9) and not taken(0.89)
+    many = np.concatenate([rows] * 3)  # 6.0
+    assert taken(0.1, many) and not taken(0.09, many) and not taken(0.1, many[1:])
+    assert taken(0.1, many, roll=-45.0) and not taken(0.1, many, roll=46.0)
+    assert taken(0.9, many, roll=60.0)
+    faint = np.concatenate([many, many])
+    faint[:, 0] = 0.29  # the second score is .3
+    assert not taken(0.89, faint)
+    assert taken(0.05, many, faces._SECOND) and not taken(1.0, rows, faces._SECOND)
+    fine = faces._STAGES[1]
+    assert taken(0.5, rows, fine, 3.9) and not taken(0.5, rows, fine, 4.1)
+    assert not taken(0.49, many, fine)
+
+
+@pytest.mark.parametrize(
+    "side, levels",
+    [(60, {128, 256}), (300, {128, 256, 512}), (384, {128, 256, 512, 768})],
+)
+def test_a_picture_is_not_enlarged_for_smaller_faces(monkeypatch, side, levels):
+    """Twice its size at most; the coarse levels are looked at in any case."""
+    looked = set()
+
+    def canvas(image, level, share):
+        looked.add(level)
+        return np.zeros((level, level, 3), np.uint8), faces.Similarity()
+
+    monkeypatch.setattr(faces, "_canvas", canvas)
+    monkeypatch.setattr(faces, "_in_batches", lambda *_: [])
+    assert faces.find(np.zeros((side // 2, side, 3), np.uint8)) == []
+    assert looked == levels
+
+
 @pytest.mark.shared
 @pytest.mark.slow
 def test_portraits_and_people_under_face_masks(shared):
@@ -101,3 +148,27 @@ def test_portraits_and_people_under_face_masks(shared):
     assert all(faces.find_all(list(read("portraits"))[::5]))
     masked = faces.find_all(list(read("masks", label="mask"))[::4])
     assert np.mean([bool(found) for found in masked]) >= 0.8
+
+
+# Windows of printed and knitted cloth: portrait, left, top, side.
+CLOTH = (
+    (2, 275, 365, 121), (14, 412, 364, 91), (18, 107, 310, 174), (18, 216, 310, 131),
+    (46, 117, 331, 130), (46, 273, 318, 185), (46, 88, 319, 159), (58, 28, 333, 102),
+    (64, 83, 378, 118), (64, 349, 372, 105), (64, 393, 367, 88), (66, 162, 379, 104),
+)  # fmt: skip
+
+
+@pytest.mark.shared
+def test_cloth_is_no_face(shared):
+    """In each of them a face was once found."""
+    import io
+
+    import pyarrow.parquet as pq
+
+    file = shared / "data" / "portraits" / "test-00000-of-00001.parquet"
+    pictures = pq.read_table(file).column("image").to_pylist()
+    windows = []
+    for number, x, y, side in CLOTH:
+        photo = Image.open(io.BytesIO(pictures[number]["bytes"])).convert("RGB")
+        windows.append(np.asarray(photo)[y : y + side, x : x + side])
+    assert not any(faces.find_all(windows))
