@@ -33,7 +33,7 @@ class Photo:
     """Pixels in sRGB, and what goes on into a result.
 
     Attributes:
-      pixels: uint8 [H,W,3], transparency laid over white: what `image.decode` returns.
+      pixels: uint8 [H,W,3], transparency laid over white: what `image_io.decode` returns.
       colours: uint8 [H,W,3], those of transparent pixels too.
       alpha: uint8 [H,W] opacity, or None.
       stored: uint8 [H,W,3], the colours as the file has them, in `profile`.
@@ -93,11 +93,11 @@ def read(
     """Opens a photo.
 
     Args:
-      source, max_pixels: see `image.decode`.
+      source, max_pixels: see `image_io.decode`.
       keep_location: keep where it was taken (GPS), which is left out otherwise.
 
     Raises:
-      UserError: see `image.decode`.
+      UserError: see `image_io.decode`.
     """
     image = image_io.upright(source, max_pixels)
     picture = image_io.to_srgb(image)
