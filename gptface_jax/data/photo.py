@@ -33,7 +33,7 @@ class Photo:
     """Pixels in sRGB, and what goes on into a result.
 
     Attributes:
-      pixels: uint8 [H,W,3], transparency laid over white: what `image_io.decode` returns.
+      pixels: uint8 [H,W,3], transparency laid over white, as `image_io.decode` has it.
       colours: uint8 [H,W,3], those of transparent pixels too.
       alpha: uint8 [H,W] opacity, or None.
       stored: uint8 [H,W,3], the colours as the file has them, in `profile`.
