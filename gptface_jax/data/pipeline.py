@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gptface_jax.core import processes
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 
@@ -91,6 +92,10 @@ class _Rng:
 
     def __init__(self, transform: Transform):
         self.transform = transform
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        processes.end_with_parent()  # this is how it gets into a worker
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Any:
         return self.transform(record, rng)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, Protocol
 
 import tqdm
 
-from gptface_jax.core import locks
+from gptface_jax.core import locks, processes
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import fingerprint, shards, sources
 from gptface_jax.data.record import Record
@@ -84,7 +82,9 @@ def _prepare(
     bar = tqdm.tqdm(total=left, unit="image", disable=not progress)
     # Started afresh: a copy of a process that runs threads may hang.
     context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
+    pool = futures.ProcessPoolExecutor(
+        workers, context, initializer=processes.end_with_parent
+    )
     with bar, pool:
         parts = [pool.submit(_write, spec, writer, i, select) for i in writer.missing]
         try:
@@ -94,20 +94,6 @@ def _prepare(
             for part in parts:
                 part.cancel()
     return writer.finish()
-
-
-def _end_with_parent() -> None:
-    """Ends this process as soon as the one that started it has ended, however that was.
-
-    It would otherwise write its shard to the end beside a process that begins anew.
-    """
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write(

@@ -1,8 +1,3 @@
-import pathlib
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 
@@ -64,25 +59,3 @@ def test_refusals(prepared, tmp_path):
         prepare.prepare(SPEC, prepared, shard_size=2)
     with pytest.raises(UserError, match="holds pictures, not image ids.*tokenize"):
         sources.open_source({"kind": "tokens", "path": prepared})
-
-
-def test_workers_end_with_the_process_that_is_killed(tmp_path):
-    command = [sys.executable, "-m", "gptface_jax.cli.main", "prepare", "--quiet"]
-    command += ["--images", "synthetic", "--limit", "100000", "--shard-size", "100000"]
-    process = subprocess.Popen([*command, "--workers", "1", "--out", str(tmp_path)])
-    end = time.monotonic() + 120
-    while not list(tmp_path.glob("*part-00000*")):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.1)
-    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        process.kill()
-        pytest.skip("this system does not list a process's children")
-    workers = children.read_text().split()
-    assert workers
-    process.kill()
-    process.wait()
-    end = time.monotonic() + 60
-    while any(pathlib.Path(f"/proc/{worker}/fd/0").exists() for worker in workers):
-        assert time.monotonic() < end, "a worker goes on alone"
-        time.sleep(0.1)
