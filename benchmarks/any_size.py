@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from tables import aligned
 
-from gptface_jax.apps import tokenization
 from gptface_jax.apps.quickstart import ASTRONAUT
 from gptface_jax.cli import _source
-from gptface_jax.data import image, image_io, sources
+from gptface_jax.data import image, image_io, photo_batches, sources
 from gptface_jax.experiments import opening
 from gptface_jax.ops import quantize
 from gptface_jax.pipelines import networks
@@ -78,7 +77,7 @@ def agreement(network: networks.Network, spec: dict) -> str:
     half = ImageTokenizer(network, dtype="bfloat16")
     source, same = sources.open_source(spec), []
     size = network.config.resolution
-    for _, photos in tokenization.photo_batches(source, size, 32, progress=False):
+    for _, photos in photo_batches.photo_batches(source, size, 32, progress=False):
         same.append(full.encode(photos) == half.encode(photos))
     same = np.concatenate(same)
     return f"{100 * same.mean():.2f} % of {same.size} codes of {len(same)} pictures"

@@ -27,12 +27,12 @@ import tables
 from tqdm import tqdm
 
 import gptface_jax
-from gptface_jax.apps import evaluation
 from gptface_jax.core import trees
 from gptface_jax.data import blending, image
 from gptface_jax.evaluate import distributions
 from gptface_jax.nn.transformer import Transformer, TransformerConfig
 from gptface_jax.pipelines import pictures
+from gptface_jax.protocols import judge
 
 SIDE, CELL = 64, 8
 GRID = SIDE // CELL
@@ -128,7 +128,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
-    features = evaluation.features_of(options.features)
+    features = judge.features_of(options.features)
     weights = pathlib.Path(options.weights) if options.weights else None
     if weights and weights.exists():
         params = trees.unflatten(dict(np.load(weights)))

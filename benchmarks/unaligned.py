@@ -28,7 +28,6 @@ import tqdm
 from photos import picture
 
 import gptface_jax
-from gptface_jax.apps import evaluation
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, image_io, sources
@@ -37,6 +36,7 @@ from gptface_jax.evaluate import edits
 from gptface_jax.experiments import opening
 from gptface_jax.pipelines import faces, pictures, upright
 from gptface_jax.pipelines.framing import View
+from gptface_jax.protocols.judge import Judge
 
 # Name -> (degrees clockwise, shift right and down as shares of the side, scale).
 MOVES = {
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--out", help="the figures as JSON")
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
-    judge = evaluation.Judge(opening.open_network(options.judge, "judge"))
+    judge = Judge(opening.open_network(options.judge, "judge"))
     like = sources.Parquet(options.like, split="validation")
     known = [like[i] for i in range(min(256, len(like)))]
     frame = np.array(upright.measure_frame(known)["frame"])

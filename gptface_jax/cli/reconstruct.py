@@ -74,12 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from gptface_jax.apps import reconstructing
+    from gptface_jax.protocols import reconstruction
 
     figures = (
         _at_own_size(options)
         if options.own_size
-        else reconstructing.reconstruct(
+        else reconstruction.reconstruct(
             _source.spec(options),
             options.tokenizer,
             options.out,
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
             attributes=tuple(filter(None, (options.attributes or "").split(","))),
             lpips=options.lpips,
             efficientnet=options.efficientnet,
-            landmarks=reconstructing.mesh_landmarks if options.landmarks else None,
+            landmarks=reconstruction.mesh_landmarks if options.landmarks else None,
             resolution=options.resolution,
             progress=not options.quiet,
         )
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _at_own_size(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from gptface_jax.apps import reconstructing
+    from gptface_jax.protocols import reconstruction
 
     others = ("judge", "lpips", "efficientnet", "landmarks", "resolution")
     asked = [f"--{name}" for name in others if getattr(options, name)]
@@ -112,7 +112,7 @@ def _at_own_size(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             "--own-size takes one --tokenizer and a folder as --out, and none of "
             + ", ".join(f"--{name}" for name in others)
         )
-    figures = reconstructing.reconstruct_at_own_size(
+    figures = reconstruction.reconstruct_at_own_size(
         _source.spec(options),
         options.tokenizer[0],
         options.out,

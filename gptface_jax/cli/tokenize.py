@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     _hosts.join(options)
-    from gptface_jax.apps import tokenization
     from gptface_jax.experiments import opening
+    from gptface_jax.experiments import tokenize as tokenization
 
     size = opening.open_network(options.tokenizer, "vqgan").config.resolution
     manifest = tokenization.tokenize(

@@ -8,7 +8,7 @@ import pytest
 from compiled import apply
 from PIL import Image, ImageDraw
 
-from gptface_jax.apps import evaluation, proposing
+from gptface_jax.apps import proposing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, synthetic
 from gptface_jax.systems.gptface import predict
@@ -263,16 +263,3 @@ def test_the_commands(tiny, faces, tmp_path, capsys, gptface_command):
     assert run("tag", "--model", tiny / "model", "--image", first, "--count", 3) == 0
     words = capsys.readouterr().out.splitlines()
     assert 0 < len(words) <= 3 and len(words[0].split()) == 4
-
-
-def test_proposals_are_measured_beside_what_knows_no_text(model):
-    names = ("Wearing_Hat", "Eyeglasses")
-    figures = evaluation.proposals(model, names, 3, progress=False)
-    assert set(figures["attributes"]) == set(names)
-    for row in (*figures["attributes"].values(), figures["mean"]):
-        assert set(row) == {
-            "proposed", "saliency", "saliency x average", "average", "centre", "random"
-        }  # fmt: skip
-        assert all(0 <= iou <= 1 for iou in row.values())
-    # Drawn faces are aligned: where hats are is known before.
-    assert figures["attributes"]["Wearing_Hat"]["average"] > 0.4

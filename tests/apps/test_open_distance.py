@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptface_jax.apps import reconstructing
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import opening, perceptual, training
 from gptface_jax.nn.perceptual import LPIPS
+from gptface_jax.protocols import reconstruction
 from gptface_jax.systems.vqgan import PerceptualConfig
 
 IMAGE = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3), minval=-1, maxval=1)
@@ -70,7 +70,7 @@ def test_efficientnet_compares_pictures():
 def test_lpips_keeps_its_name_to_itself(small_lpips):
     opened = perceptual.open_distance(PerceptualConfig(1.0, "lpips", "weights.pth"))
     assert opened.name == "lpips" and small_lpips == ["weights.pth"]
-    measure = reconstructing.lpips_by("weights.pth")
+    measure = reconstruction.lpips_by("weights.pth")
     np.testing.assert_allclose(
         measure(IMAGE, -IMAGE), opened.distance(opened.params, IMAGE, -IMAGE), rtol=1e-5
     )

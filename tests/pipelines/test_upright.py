@@ -83,7 +83,7 @@ def test_nothing_left_is_said(tmp_path):
 
 
 def test_a_cache_of_upright_faces_tells_its_frame(tmp_path, astronaut):
-    from gptface_jax.apps import tokenization
+    from gptface_jax.experiments import tokenize as tokenization
 
     photos = tmp_path / "photos"
     photos.mkdir()

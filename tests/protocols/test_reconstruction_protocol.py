@@ -9,7 +9,6 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from gptface_jax.apps import reconstructing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
 from gptface_jax.data.synthetic import SyntheticFaces
@@ -17,6 +16,7 @@ from gptface_jax.evaluate.landmarks import landmark_errors
 from gptface_jax.experiments import opening
 from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
+from gptface_jax.protocols import reconstruction
 
 PLAIN = {"psnr", "ssim", "codes_used", "perplexity", "num_images"}
 
@@ -45,7 +45,7 @@ def demos(root, tmp_path_factory):
 def test_rows_are_labelled_and_go_on_below():
     colours = {"original": (200, 0, 0), "a_longer_name": (0, 0, 200)}
     rows = {name: [np.full((8, 8, 3), c, np.uint8)] * 3 for name, c in colours.items()}
-    page = reconstructing.figure(rows, cell=32, columns=2)
+    page = reconstruction.figure(rows, cell=32, columns=2)
     pitch = 32 + 2 * 8
     margin = page.shape[1] - 2 * 40 - 8
     # Two blocks of two rows; the second block has one picture and a blank.
@@ -66,29 +66,29 @@ def test_rows_are_labelled_and_go_on_below():
 
 
 def test_names_of_folders():
-    assert reconstructing.names_of(["runs/a", "runs/b/"]) == ["a", "b"]
-    assert reconstructing.names_of(["x/best", "y/best"]) == ["x/best", "y/best"]
+    assert reconstruction.names_of(["runs/a", "runs/b/"]) == ["a", "b"]
+    assert reconstruction.names_of(["x/best", "y/best"]) == ["x/best", "y/best"]
     with pytest.raises(UserError, match="'x/a' is given twice"):
-        reconstructing.names_of(["x/a", "x/a"])
+        reconstruction.names_of(["x/a", "x/a"])
 
 
 def test_a_network_sees_pictures_of_its_own_size(judge):
     network = opening.open_network(judge, "judge")
     photos = np.stack([f.image for f in SyntheticFaces(size=64, count=4)])
     halved = np.stack([image.resize(p, (32, 32)) for p in photos])
-    logits = reconstructing.on_pictures(network)
+    logits = reconstruction.on_pictures(network)
     large, small = (logits(image.to_unit_range(p)) for p in (photos, halved))
     assert large.shape == (4, 2)
     # The halved pictures are rounded to 8 bits.
     np.testing.assert_allclose(large, small, atol=0.05)
     assert np.ptp(np.asarray(small), axis=0).max() > 0.1
-    features = reconstructing.on_pictures(network, "embed")
+    features = reconstruction.on_pictures(network, "embed")
     assert features(image.to_unit_range(photos)).shape == (4, 8)
 
 
 def test_tokenizers_are_compared(demos, judge, tmp_path):
     spec = {"kind": "synthetic", "count": 6, "size": 64, "seed": 3}
-    figures = reconstructing.reconstruct(
+    figures = reconstruction.reconstruct(
         spec, demos, tmp_path / "page.png", judge=judge, batch_size=4, progress=False
     )
     assert list(figures) == ["first", "second"]
@@ -104,9 +104,9 @@ def test_tokenizers_are_compared(demos, judge, tmp_path):
     np.testing.assert_array_equal(rows[1][:, -600:], rows[2][:, -600:])
     assert (rows[0] != rows[1]).any()
     with pytest.raises(UserError, match="does not know 'Smilin'.*mean 'Smiling'"):
-        reconstructing.judged_by(judge, ["Smilin"])
+        reconstruction.judged_by(judge, ["Smilin"])
     # One batch of all gives what padded batches of 4 give.
-    whole = reconstructing.reconstruct(spec, demos[:1], judge=judge, progress=False)
+    whole = reconstruction.reconstruct(spec, demos[:1], judge=judge, progress=False)
     assert whole["first"] == pytest.approx(found, rel=1e-4)
 
 
@@ -121,21 +121,21 @@ def test_any_resolution_and_the_features_of_efficientnet(demos):
         seen.append(pictures.shape)
         return np.full((len(pictures), 68, 2), np.nan)
 
-    found = reconstructing.reconstruct(
+    found = reconstruction.reconstruct(
         spec, demos[:1], batch_size=2, landmarks=landmarks, **options
     )["first"]
     assert set(seen) == {(2, 128, 128, 3)} and found["faces_before"] == 0.0
     assert 0 < found["distance/efficientnet_lite0"] < 4
     assert found["frechet/efficientnet_lite0"] > 0
     with pytest.raises(UserError, match="resolution 100 .* 8 pixels a token; use 96"):
-        reconstructing.reconstruct(spec, demos[:1], resolution=100, progress=False)
+        reconstruction.reconstruct(spec, demos[:1], resolution=100, progress=False)
 
 
 def test_points_of_the_mesh():
     """Of drawn faces they lie where they were drawn; of nothing there are none."""
     drawn = list(SyntheticFaces(size=128, count=2))
     photos = np.stack([*(f.image for f in drawn), np.zeros((128, 128, 3), np.uint8)])
-    *found, none = reconstructing.mesh_landmarks(photos)
+    *found, none = reconstruction.mesh_landmarks(photos)
     assert none.shape == (68, 2) and np.isnan(none).all()
     truth = np.stack([face.landmarks for face in drawn])
     errors = landmark_errors(truth, np.stack(found))
@@ -149,7 +149,7 @@ def test_photographs_of_people_are_not_told_apart(demos, judge, tmp_path):
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "metadata.jsonl").write_text(lines)
     spec = {"kind": "folder", "path": str(tmp_path)}
-    figures = reconstructing.reconstruct(spec, demos[:1], judge=judge, progress=False)
+    figures = reconstruction.reconstruct(spec, demos[:1], judge=judge, progress=False)
     assert "frechet/eye" in figures["first"]
     assert not [name for name in figures["first"] if name.startswith("identity")]
 

@@ -13,10 +13,9 @@ import numpy as np
 import tqdm
 from PIL import Image, ImageDraw, ImageFont
 
-from gptface_jax.apps import tokenization
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.types import Batch
-from gptface_jax.data import image, sources, transforms
+from gptface_jax.data import image, photo_batches, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import reconstruction
 from gptface_jax.experiments import opening, perceptual
@@ -24,6 +23,7 @@ from gptface_jax.nn.efficientnet import EfficientNetLite0
 from gptface_jax.nn.perceptual import feature_distance
 from gptface_jax.pipelines import faces, networks, pictures
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
+from gptface_jax.protocols.judge import on_pictures
 from gptface_jax.systems.vqgan import PerceptualConfig
 
 _psnr, _ssim = jax.jit(reconstruction.psnr), jax.jit(reconstruction.ssim)
@@ -44,23 +44,6 @@ def names_of(paths: Paths) -> list[str]:
         twice = next(n for n in names if names.count(n) > 1)
         raise UserError(f"'{twice}' is given twice; name every tokenizer once")
     return names
-
-
-def on_pictures(network: networks.Network, method: str = "__call__") -> Callable:
-    """A method of a network as a function of pictures [B,H,W,3] of any size.
-
-    They are resized to the network's own resolution (antialiased Lanczos).
-    """
-    side = network.config.resolution
-
-    @jax.jit
-    def run(params, picture):
-        shape = (picture.shape[0], side, side, picture.shape[3])
-        if picture.shape != shape:
-            picture = jax.image.resize(picture, shape, "lanczos3")
-        return network.module.apply({"params": params}, picture, method=method)
-
-    return functools.partial(run, jax.device_put(network.params))
 
 
 def judged_by(
@@ -148,7 +131,7 @@ def _batches(
 ) -> Iterator[Batch]:
     """For `evaluate`: all of one size, the last one filled up with weight 0."""
     batch_size = max(1, min(batch_size, len(source)))
-    loaded = tokenization.photo_batches(source, size, batch_size, progress)
+    loaded = photo_batches.photo_batches(source, size, batch_size, progress)
     for records, photos in loaded:
         fill = [(0, batch_size - len(photos))]
         batch = {

@@ -13,11 +13,11 @@ import simulated_devices
 import tiny_vqgan
 from PIL import Image
 
-from gptface_jax.apps import tokenization
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, image_io, shards, sources
 from gptface_jax.experiments import opening
+from gptface_jax.experiments import tokenize as tokenization
 from gptface_jax.interop import directory
 from gptface_jax.pipelines import image_tokenizer
 

@@ -10,8 +10,6 @@ import jax
 import numpy as np
 import tqdm
 
-from gptface_jax.apps import evaluation
-from gptface_jax.apps.api import Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import tag_words
 from gptface_jax.data.record import Record
@@ -19,6 +17,8 @@ from gptface_jax.data.text import TextTokenizer
 from gptface_jax.evaluate import tagging
 from gptface_jax.nn import backbone
 from gptface_jax.pipelines import networks, pictures
+from gptface_jax.protocols.model import Model
+from gptface_jax.protocols.records import pictures_of
 
 RESULTS = 30
 _BATCH = 64
@@ -133,7 +133,7 @@ def rank(
       every picture its words.
     """
     words, rng = list(prior), np.random.default_rng(seed)
-    photos = evaluation.pictures_of(records, model.editor.size)
+    photos = pictures_of(records, model.editor.size)
     written = [
         [t.word for t in model.tag(p, RESULTS, seed=seed, among=words, **decode)]
         for p in tqdm.tqdm(photos, unit="image", disable=not progress)
@@ -143,7 +143,7 @@ def rank(
         retrieval = model
     if retrieval is not None:
         encoder = DualEncoder(retrieval)
-        photos = evaluation.pictures_of(records, retrieval.editor.size)
+        photos = pictures_of(records, retrieval.editor.size)
         cosines = encoder.images(photos) @ encoder.words(words).T
         best = np.argsort(-cosines, axis=1, kind="stable")[:, :RESULTS]
         rankings["retrieval"] = [[words[i] for i in row] for row in best]
@@ -205,5 +205,5 @@ def sheet(
             for name, lists in rankings.items()
         ]
         captions.append("\n".join(lines))
-    photos = evaluation.pictures_of(records[: len(captions)], 128)
+    photos = pictures_of(records[: len(captions)], 128)
     return pictures.sheet(photos, 3, captions, cell=256)

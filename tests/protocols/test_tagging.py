@@ -7,11 +7,11 @@ import types
 import numpy as np
 import pytest
 
-from gptface_jax.apps import tagging
 from gptface_jax.apps.api import Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
 from gptface_jax.data.record import Record
+from gptface_jax.protocols import tagging
 
 
 @pytest.fixture(scope="module")

@@ -101,8 +101,9 @@ def named(given: list[str]) -> dict[str, str]:
 
 def run(options: argparse.Namespace) -> None:
     import gptface_jax
-    from gptface_jax.apps import plotting, probing
+    from gptface_jax.apps import plotting
     from gptface_jax.evaluate import few_shot
+    from gptface_jax.protocols import few_shot as probing
 
     paths = named(options.model or ["demo"])
     spec = _source.spec(options)

@@ -10,8 +10,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -20,7 +19,7 @@ import tqdm
 from jax.experimental import multihost_utils
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import fingerprint, image, prepare, shards, sources, transforms
+from gptface_jax.data import fingerprint, photo_batches, prepare, shards, sources
 from gptface_jax.data.record import Record
 from gptface_jax.experiments.opening import open_network
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
@@ -28,69 +27,7 @@ from gptface_jax.train import work_folder
 
 _IN_FLIGHT = 2  # batches given to the devices whose result is not yet there
 
-In, Out = TypeVar("In"), TypeVar("Out")
-
-
-def _ahead(
-    function: Callable[[In], Out], items: Iterable[In], threads: int, depth: int
-) -> Iterator[Out]:
-    """function(item) of all items in order, by threads, up to `depth` items ahead."""
-    waiting: collections.deque[futures.Future] = collections.deque()
-    with futures.ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _photos(
-    source: Sequence[Record],
-    size: int,
-    indices: Iterable[int],
-    threads: int | None,
-    depth: int,
-) -> Iterator[tuple[Record, np.ndarray]]:
-    """(record, uint8 [S,S,3]) in order; a record that cannot be read is named."""
-
-    def load(i: int) -> tuple[Record, np.ndarray]:
-        record = source[i]
-        try:
-            return record, image.fit(transforms.decode_picture(record), size)
-        except UserError as error:
-            raise UserError(f"record {i}: {error}") from None
-
-    if threads is None:
-        threads = os.cpu_count() or 1
-    if threads < 1:
-        raise UserError(f"{threads} threads cannot read pictures; use 1 or more")
-    return _ahead(load, indices, threads, depth)
-
-
-def photo_batches(
-    source: Sequence[Record],
-    size: int,
-    batch_size: int,
-    progress: bool,
-    threads: int | None = None,
-) -> Iterator[tuple[list[Record], np.ndarray]]:
-    """(records, uint8 [B,S,S,3]) of a whole source, read ahead by threads.
-
-    Raises:
-      UserError: a record that cannot be read; it is named.
-    """
-    photos = _photos(source, size, range(len(source)), threads, 2 * batch_size)
-    bar = tqdm.tqdm(total=len(source), unit="image", disable=not progress)
-    with contextlib.closing(photos), bar:
-        while batch := list(itertools.islice(photos, batch_size)):
-            records, pictures = zip(*batch)
-            yield list(records), np.stack(pictures)
-            bar.update(len(records))
+Out = TypeVar("Out")
 
 
 def tokenize(
@@ -238,7 +175,9 @@ def _encoded(
         for start in range(0, len(indices), size)
     ]
     wanted = itertools.chain.from_iterable(indices for _, indices in batches)
-    photos = _photos(source, vqgan.config.resolution, wanted, threads, 2 * size)
+    photos = photo_batches.photos_of(
+        source, vqgan.config.resolution, wanted, threads, 2 * size
+    )
     pending: collections.deque = collections.deque()
 
     def oldest() -> Iterator[tuple[int, Record]]:

@@ -60,8 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     import gptface_jax
-    from gptface_jax.apps import evaluation, tagging
     from gptface_jax.pipelines import pictures
+    from gptface_jax.protocols import records as held_out
+    from gptface_jax.protocols import tagging
 
     if options.words_from < 1:
         raise UserError(f"--words-from is {options.words_from}; use 1 or more")
@@ -75,9 +76,9 @@ def run(options: argparse.Namespace) -> None:
     else:
         known["split"] = "train"
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
-    records = evaluation.open_records(spec, count)
+    records = held_out.open_records(spec, count)
     words = tagging.vocabulary(
-        model.editor.tokenizer, evaluation.open_records(known, options.words_from)
+        model.editor.tokenizer, held_out.open_records(known, options.words_from)
     )
     retrieval = None
     if options.retrieval:

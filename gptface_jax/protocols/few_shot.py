@@ -13,17 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from gptface_jax.apps import tokenization
-from gptface_jax.apps.api import Model
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data import sources
+from gptface_jax.data import photo_batches, sources
 from gptface_jax.data.record import Record
 from gptface_jax.data.tables import CELEBA_ATTRIBUTES
 from gptface_jax.evaluate import few_shot
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 from gptface_jax.nn.pooled_head import PooledHead
 from gptface_jax.pipelines import networks
+from gptface_jax.protocols.model import Model
 from gptface_jax.systems import gptface
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.train import sharding
@@ -157,7 +156,7 @@ def _select(records: Sequence[Record], task: Task, most: int, what: str):
 
 def _pictures(records: Sequence[Record], size: int, progress: bool) -> np.ndarray:
     """uint8 [N,S,S,3]."""
-    batches = tokenization.photo_batches(records, size, _BATCH, progress)
+    batches = photo_batches.photo_batches(records, size, _BATCH, progress)
     return np.concatenate([pictures for _, pictures in batches])
 
 

@@ -5,40 +5,40 @@ import json
 import numpy as np
 import pytest
 
-from gptface_jax.apps import probing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import sources, synthetic
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate.few_shot import Training
 from gptface_jax.pipelines import networks
+from gptface_jax.protocols import few_shot
 
 SPEC = {"kind": "synthetic", "size": 32, "count": 40, "seed": 5}
 
 
 @pytest.fixture(scope="module")
 def records():
-    return probing.splits(SPEC)
+    return few_shot.splits(SPEC)
 
 
 def test_features_do_not_depend_on_the_batch(model):
     ids = np.random.default_rng(0).integers(0, 27, (67, 8, 8))
     network = model.editor.gptface
-    found = probing.features(network, ids)
+    found = few_shot.features(network, ids)
     assert found.shape == (67, 6, 16) and found.dtype == np.float32
     np.testing.assert_allclose(
-        found[66:], probing.features(network, ids[66:]), atol=1e-5
+        found[66:], few_shot.features(network, ids[66:]), atol=1e-5
     )
-    last = probing.features(network, ids[:2], layers=[2])
+    last = few_shot.features(network, ids[:2], layers=[2])
     np.testing.assert_allclose(last, found[:2, 3:], atol=1e-5)
     with pytest.raises(UserError, match="layer 3 is asked for; the model has 1 to 2"):
-        probing.features(network, ids, layers=[3])
+        few_shot.features(network, ids, layers=[3])
 
 
 def test_before_the_first_step(model):
     """Another network of the same shapes, from the tokenizer's codes as training."""
-    network, fresh = model.editor.gptface, probing.untrained(model)
+    network, fresh = model.editor.gptface, few_shot.untrained(model)
     shapes = [
-        {k: v.shape for k, v in probing.trees.flatten(n.params).items()}
+        {k: v.shape for k, v in few_shot.trees.flatten(n.params).items()}
         for n in (network, fresh)
     ]
     assert shapes[0] == shapes[1]
@@ -55,8 +55,8 @@ def test_before_the_first_step(model):
 
 def test_probe_of_attributes_and_expressions(model, records):
     train, test = records
-    task = probing.make_task("attributes", train, ["Male", "Wearing_Hat"])
-    found = probing.probe(
+    task = few_shot.make_task("attributes", train, ["Male", "Wearing_Hat"])
+    found = few_shot.probe(
         {"tiny": model}, task, train, test, (0.5,), (0, 1),
         training=Training(epochs=2), progress=False,
     )  # fmt: skip
@@ -65,10 +65,10 @@ def test_probe_of_attributes_and_expressions(model, records):
     assert all(len(runs) == 2 for c in found["curves"].values() for runs in c.values())
     assert len(found["rows"]) == 4
     assert json.loads(json.dumps(found["rows"]))[0]["backbone"] == "tiny"
-    printed = probing.table(found["rows"])
+    printed = few_shot.table(found["rows"])
     assert "majority" in printed and "50 %" in printed
-    task = probing.make_task("expressions", train, per_class=4)
-    found = probing.probe(
+    task = few_shot.make_task("expressions", train, per_class=4)
+    found = few_shot.probe(
         {"tiny": model}, task, train, test, (1.0,), (0,),
         training=Training(epochs=2), baselines=(), progress=False,
     )  # fmt: skip
@@ -78,31 +78,31 @@ def test_probe_of_attributes_and_expressions(model, records):
 def test_what_cannot_be_probed(model, records):
     train, test = records
     with pytest.raises(UserError, match="task 'ages' is unknown"):
-        probing.make_task("ages", train)
+        few_shot.make_task("ages", train)
     with pytest.raises(UserError, match="says 'Smilling' .did you mean 'Smiling'"):
-        probing.make_task("attributes", train, ["Smilling"])
+        few_shot.make_task("attributes", train, ["Smilling"])
     with pytest.raises(UserError, match="say nothing as expressions"):
-        probing.make_task("expressions", [Record()])
+        few_shot.make_task("expressions", [Record()])
     with pytest.raises(UserError, match="is for the task expressions"):
-        probing.make_task("attributes", train, per_class=3)
-    task = probing.make_task("attributes", train, ["Male"])
+        few_shot.make_task("attributes", train, per_class=3)
+    task = few_shot.make_task("attributes", train, ["Male"])
     given = {"a": model}, task, train, test
     with pytest.raises(UserError, match="fraction 1.5 is not above 0"):
-        probing.probe(*given, (1.5,))
+        few_shot.probe(*given, (1.5,))
     with pytest.raises(UserError, match="baseline 'cn' is unknown"):
-        probing.probe(*given, (1.0,), baselines=("cn",))
+        few_shot.probe(*given, (1.0,), baselines=("cn",))
     with pytest.raises(UserError, match="a model is named 'random'"):
-        probing.probe({"random": model}, *given[1:], (1.0,))
+        few_shot.probe({"random": model}, *given[1:], (1.0,))
     with pytest.raises(UserError, match="none of the 1 test pictures has"):
-        probing.probe(*given[:3], [Record()], (1.0,))
+        few_shot.probe(*given[:3], [Record()], (1.0,))
 
 
 def test_people_are_kept_apart():
     train = [Record(identity="a"), Record(identity="b"), Record(identity=None)]
-    probing.check_apart(train, [Record(identity="c"), Record(identity=None)])
+    few_shot.check_apart(train, [Record(identity="c"), Record(identity=None)])
     with pytest.raises(UserError, match="^2 people are in the training and"):
-        probing.check_apart(train, [Record(identity="b"), Record(identity="a")])
-    train, test = probing.splits({**SPEC, "count": 30})
+        few_shot.check_apart(train, [Record(identity="b"), Record(identity="a")])
+    train, test = few_shot.splits({**SPEC, "count": 30})
     assert (len(train), len(test)) == (30, 7)
     assert not {r.identity for r in train} & {r.identity for r in test}
 
@@ -143,7 +143,7 @@ def test_the_command(tiny, tmp_path, gptface_command, capsys):
 
 
 def test_synthetic_test_faces_are_of_the_same_collection():
-    train, test = probing.splits({**SPEC, "count": 8})
+    train, test = few_shot.splits({**SPEC, "count": 8})
     more = synthetic.SyntheticFaces(size=32, count=12, seed=5)
     np.testing.assert_array_equal(test[0].image, more[8].image)
     np.testing.assert_array_equal(train[7].image, more[7].image)

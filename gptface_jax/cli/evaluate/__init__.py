@@ -1,0 +1,61 @@
+"""Figures of a trained model.
+
+gptface evaluate likelihood --run runs/gptface64 --tokens tokens/lfw_test
+gptface evaluate masked --run runs/masks/span runs/masks/random
+gptface evaluate matching --model demo --images synthetic --limit 512 --seed 77
+gptface evaluate judge --judge runs/judge --images synthetic --limit 1000 --seed 77
+gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
+    --limit 256 --seed 77 --guidance ascent_norm none --decode-seeds 0 1 2
+gptface evaluate edits --model runs/weak_text/rho_0.3 --tokenizer demo \\
+    --judge runs/judge --images synthetic --methods configs/experiments/guidance.py
+gptface evaluate proposals --model demo --limit 64
+gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
+gptface evaluate tagging --model demo --images synthetic --limit 100
+
+Each has its own help, such as: gptface evaluate probe --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import types
+
+from gptface_jax.cli import _written
+from gptface_jax.cli.evaluate import (
+    edits,
+    judge,
+    likelihood,
+    masked,
+    matching,
+    probe,
+    proposals,
+    tagging,
+)
+
+KINDS: dict[str, types.ModuleType] = {
+    "likelihood": likelihood,
+    "masked": masked,
+    "matching": matching,
+    "judge": judge,
+    "edits": edits,
+    "proposals": proposals,
+    "probe": probe,
+    "tagging": tagging,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, module in KINDS.items():
+        kind = kinds.add_parser(
+            name,
+            help=module.__doc__.splitlines()[0],
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(kind)
+
+
+def run(options: argparse.Namespace) -> None:
+    _written.check_file("--out", options.out)
+    KINDS[options.what].run(options)

@@ -1,0 +1,1 @@
+"""Evaluation protocols: pipelines and metrics joined, each with a table."""

@@ -1,0 +1,78 @@
+"""A classifier trained apart, which says what pictures show."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from gptface_jax.data import image, phrases
+from gptface_jax.data.record import Record
+from gptface_jax.evaluate import edits
+from gptface_jax.experiments import opening
+from gptface_jax.pipelines import networks
+from gptface_jax.protocols.records import pictures_of
+
+
+class Judge:
+    """The classifier on uint8 pictures, in batches."""
+
+    def __init__(self, network: networks.Network, batch_size: int = 64):
+        self.attributes = tuple(network.config.attributes)
+        self.size, self.batch_size = network.config.resolution, batch_size
+        apply = functools.partial(network.module.apply, {"params": network.params})
+        self._logits = jax.jit(apply)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [B,S,S,3] -> bool [B,A], what is present."""
+        results = []
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            short = self.batch_size - len(part)
+            padded = np.concatenate([part, np.repeat(part[-1:], short, 0)])
+            logits = self._logits(image.to_unit_range(padded))
+            results.append(np.asarray(logits)[: len(part)] > 0)
+        return np.concatenate(results)
+
+    def balanced_accuracy(self, records: Sequence[Record]) -> dict[str, float]:
+        """By attribute, on records with confident labels."""
+        said = self(pictures_of(records, self.size))
+        result = {}
+        for i, name in enumerate(self.attributes):
+            truth = [phrases.known(r.labels or {}, name) for r in records]
+            sure = np.array([t is not None for t in truth])
+            right = np.array([bool(t) for t in truth])
+            result[name] = edits.balanced_accuracy(said[sure, i], right[sure])
+        return result
+
+
+def on_pictures(network: networks.Network, method: str = "__call__") -> Callable:
+    """A method of a network as a function of pictures [B,H,W,3] of any size.
+
+    They are resized to the network's own resolution (antialiased Lanczos).
+    """
+    side = network.config.resolution
+
+    @jax.jit
+    def run(params, picture):
+        shape = (picture.shape[0], side, side, picture.shape[3])
+        if picture.shape != shape:
+            picture = jax.image.resize(picture, shape, "lanczos3")
+        return network.module.apply({"params": params}, picture, method=method)
+
+    return functools.partial(run, jax.device_put(network.params))
+
+
+def features_of(judge: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """`features` of `judge_edits`: what a classifier sees before its last layer."""
+    network = opening.open_network(judge, "judge")
+    embed = on_pictures(network, "embed")
+
+    def features(photos: np.ndarray) -> np.ndarray:
+        parts = np.split(photos, range(64, len(photos), 64))
+        return np.concatenate([embed(image.to_unit_range(part)) for part in parts])
+
+    return features

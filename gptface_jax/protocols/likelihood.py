@@ -1,0 +1,131 @@
+"""Likelihoods of held-out tokens under a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import opening, training
+from gptface_jax.systems.gptface.held_out import make_eval
+from gptface_jax.systems.gptface.objective import ObjectiveConfig
+
+
+def likelihood(
+    run: str | os.PathLike,
+    eval_spec: Mapping[str, Any] | None = None,
+    *,
+    records: int = 1024,
+    max_phrases: int | None = None,
+) -> dict[str, float]:
+    """Masked likelihoods, matching accuracy and their unigram baselines.
+
+    Args:
+      run: GPTFace training run.
+      eval_spec: token cache to evaluate on; default the run's own.
+      records: held-out records used.
+      max_phrases: of the captions; default as trained.
+
+    Returns:
+      The metrics of `systems.gptface.held_out.make_eval`, and
+      image_unigram_nll, text_unigram_nll: of the training set's token
+      frequencies, add-one smoothed, on the same held-out tokens.
+    """
+    network = opening.open_network(run, "gptface")
+    config = ConfigDict(network.meta["config"])
+    if eval_spec:
+        config.data.eval = dict(eval_spec)
+    config.data.eval_records = records
+    if max_phrases:
+        config.data.eval_captions = {
+            **dict(config.data.get("eval_captions", {})),
+            "max_phrases": max_phrases,
+        }
+    experiment = training.build(config, run)
+    held_out = experiment.system.evaluations["eval"]
+    batches = held_out.batches or []
+    figures = _means(held_out.metrics, network.params, batches)
+    figures |= _unigrams(experiment, network.config.vocab, batches)
+    return figures
+
+
+def _means(eval_fn, params, batches) -> dict[str, float]:
+    evaluate = jax.jit(eval_fn)
+    totals: dict[str, list[float]] = {}
+    for index, batch in enumerate(batches):
+        key = jax.random.fold_in(jax.random.key(0), index)
+        for name, (total, count) in evaluate(params, {}, {}, batch, key).items():
+            sums = totals.setdefault(name, [0.0, 0.0])
+            sums[0], sums[1] = sums[0] + float(total), sums[1] + float(count)
+    return {k: a / b for k, (a, b) in totals.items() if b}
+
+
+def masked(
+    run: str | os.PathLike,
+    ratios: Sequence[float] = (0.15, 0.4, 0.65, 0.85),
+    *,
+    records: int = 512,
+) -> dict[str, float]:
+    """Likelihood of codes behind spans and behind random masks (claims G1, G2).
+
+    Args:
+      run: GPTFace training run.
+      ratios: shares of the codes that are masked.
+      records: of its held-out ones.
+
+    Returns:
+      {"span_40": nats a masked code, the own text seen, ..., "random_40": ...}.
+
+    Raises:
+      UserError: a ratio that masks nothing or more than everything.
+    """
+    if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
+        raise UserError(f"ratios are {list(ratios)}; use shares above 0, at most 1")
+    network = opening.open_network(run, "gptface")
+    config = ConfigDict(network.meta["config"])
+    config.data.eval_records = records
+    experiment = training.build(config, run)
+    objective = from_mapping(ObjectiveConfig, network.meta["config"]["objective"])
+    widest = max(objective.max_image_ratio, *ratios)
+    # As many slots as the widest mask needs.
+    objective = dataclasses.replace(
+        objective, ratio_schedule="uniform", wide_range=(0.0, widest)
+    )
+    figures = {}
+    for kind, share in (("span", 1.0), ("random", 0.0)):
+        eval_fn = make_eval(
+            network.module, objective, tuple(ratios), span_fraction=share
+        )
+        batches = experiment.system.evaluations["eval"].batches
+        found = _means(eval_fn, network.params, batches)
+        for ratio in ratios:
+            percent = round(100 * ratio)
+            figures[f"{kind}_{percent}"] = found[f"image_nll_{percent}"]
+    return figures
+
+
+def _unigrams(experiment, vocab, batches) -> dict[str, float]:
+    """Mean negative log frequency of the held-out tokens, in nats."""
+    feed = experiment.batches_fn(0)
+    drawn = [next(feed)["pairs"] for _ in range(100)]
+    feed.close()
+    figures = {}
+    for name, key, size in (
+        ("image", "image_ids", vocab.codebook_size),
+        ("text", "text_ids", vocab.text_size),
+    ):
+        seen = np.concatenate([b[key].ravel() for b in drawn])
+        held = np.concatenate([b[key].ravel() for b in batches])
+        if name == "text":
+            seen, held = seen[seen != vocab.pad_id], held[held != vocab.pad_id]
+        counts = np.bincount(seen, minlength=size) + 1.0
+        log_share = np.log(counts / counts.sum())
+        figures[f"{name}_unigram_nll"] = float(-np.mean(log_share[held]))
+    return figures

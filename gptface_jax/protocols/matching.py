@@ -1,0 +1,89 @@
+"""Image-text matching on balanced pairs, and attribute by attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions, phrases, probe, transforms
+from gptface_jax.data.record import Record
+from gptface_jax.evaluate import edits
+from gptface_jax.protocols.model import Model
+from gptface_jax.protocols.records import pictures_of
+
+
+def matching(
+    model: Model,
+    records: Sequence[Record],
+    *,
+    max_phrases: int = 10,
+    seed: int = 0,
+    attributes: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Image-text matching on balanced held-out pairs, and by attribute.
+
+    Every picture meets its own caption and that of another picture; then, an
+    attribute at a time, the sentence that is true of it and the one that is not.
+
+    Returns:
+      {"accuracy": of p(q=1) > 1/2 on the pairs, "count", "by_attribute": name ->
+      share of pictures whose true sentence scores higher than the false one}.
+    """
+    options = transforms.CaptionOptions(
+        max_phrases=max_phrases, attributes=tuple(attributes or ())
+    )
+    photos = pictures_of(records, model.editor.size)
+    rng = np.random.default_rng(seed)
+    own = [options.text(r, rng) for r in records]
+    if len(set(own)) < 2:
+        raise UserError(
+            f"{len(records)} pictures have one and the same text; matching needs more"
+        )
+    other = []
+    for text in own:
+        candidate = text
+        while candidate == text:
+            candidate = options.text(records[int(rng.integers(len(records)))], rng)
+        other.append(candidate)
+    matched = _scores(model, photos, own) > np.log(0.5)
+    mismatched = _scores(model, photos, other) > np.log(0.5)
+    by_attribute = {}
+    for name in attributes or probe.ATTRIBUTES:
+        truth = [phrases.known(r.labels or {}, name) for r in records]
+        sure = [i for i, t in enumerate(truth) if t is not None]
+        try:
+            texts = {
+                s: [
+                    captions.edit_text(name, bool(truth[i]) == s, records[i].labels)
+                    for i in sure
+                ]
+                for s in (True, False)
+            }
+        except UserError:
+            continue  # no words for the absence
+        if not sure:
+            continue
+        wins = _scores(model, photos[sure], texts[True]) > _scores(
+            model, photos[sure], texts[False]
+        )
+        states = np.array([bool(truth[i]) for i in sure])
+        by_attribute[name] = edits.balanced_accuracy(wins == states, states)
+    return {
+        "accuracy": float((matched.mean() + (~mismatched).mean()) / 2),
+        "count": 2 * len(records),
+        "by_attribute": by_attribute,
+    }
+
+
+def _scores(model: Model, photos, texts, batch_size: int = 64) -> np.ndarray:
+    results = []
+    for start in range(0, len(photos), batch_size):
+        numbers = np.arange(start, start + batch_size) % len(photos)
+        score = model.editor.match_log_prob(
+            photos[numbers], [texts[i] for i in numbers]
+        )
+        results.append(score[: len(photos) - start])
+    return np.concatenate(results)

@@ -1,0 +1,108 @@
+"""Proposed masks against the pixels that an edit of a drawn face changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from gptface_jax.apps import proposing
+from gptface_jax.data import captions, synthetic
+from gptface_jax.protocols.model import Model
+
+# Attributes that change a part of a drawn face.
+SHOWN = (
+    "Smiling", "Eyeglasses", "Wearing_Hat", "Black_Hair", "Blond_Hair", "No_Beard",
+    "Mustache", "Wearing_Lipstick",
+)  # fmt: skip
+
+
+def proposals(
+    model: Model,
+    attributes: Sequence[str],
+    count: int,
+    *,
+    method: str = "likelihood",
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """How well proposed masks meet the pixels that an edit of a drawn face changes.
+
+    The truth is that of two drawings that differ in one attribute. "proposed" is what
+    `proposing.propose` makes of the sentence alone. "saliency" knows the sentence that
+    is true now; like the others it takes the share of tokens that the attribute changes
+    on average in other faces, from which the average map comes too.
+
+    Args:
+      model: the networks.
+      attributes: names of `synthetic.ATTRIBUTES`.
+      count: faces of each.
+      method: of `proposing.saliency`.
+      seed: of the faces and of the random blobs.
+      progress: show a bar.
+
+    Returns:
+      {"attributes": name -> {mask: mean IoU over tokens}, "mean": {mask: ...}} of the
+      masks proposed, saliency, saliency x average, average, centre, random.
+    """
+    grid = model.editor.gptface.config.layout.grid
+    size = model.editor.size
+    faces = synthetic.SyntheticFaces(size=size, count=4000, seed=1000 + seed)
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(grid)
+    centre = -np.hypot(rows - (grid[0] - 1) / 2, columns - (grid[1] - 1) / 2)
+    bar = tqdm.tqdm(total=len(attributes) * count, disable=not progress)
+    table = {}
+    for name in attributes:
+        average = proposing.usual(name, grid)
+        area = float(average.mean())
+        found: dict[str, list[float]] = {}
+        number = -1
+        for _ in range(count):
+            truth = np.zeros(grid, bool)
+            while not truth.any():
+                number += 1
+                before = faces.factors(number)
+                present, truth = proposing.changed_tokens(before, name, grid)
+            record = faces[number]
+            wanted, now = (
+                captions.edit_text(
+                    name, p, record.labels, np.random.default_rng(number)
+                )
+                for p in (present, not present)
+            )
+            salience = proposing.saliency(
+                model.editor, record.image[None], wanted, now, method
+            )
+            masks = {
+                "proposed": proposing.propose(
+                    model.editor, record.image, wanted, method=method
+                ),
+                "saliency": proposing.mask_tokens(salience, area),
+                "saliency x average": proposing.mask_tokens(salience, area, average),
+                "average": _highest(average, area),
+                "centre": _highest(centre, area),
+                "random": _highest(_from(rng.integers(grid), grid), area),
+            }
+            for kind, mask in masks.items():
+                iou = (mask & truth).sum() / (mask | truth).sum()
+                found.setdefault(kind, []).append(iou)
+            bar.update(1)
+        table[name] = {kind: float(np.mean(x)) for kind, x in found.items()}
+    bar.close()
+    kinds = list(table[attributes[0]])
+    mean = {k: float(np.mean([row[k] for row in table.values()])) for k in kinds}
+    return {"attributes": table, "mean": mean}
+
+
+def _highest(values: np.ndarray, area: float) -> np.ndarray:
+    count = max(1, round(area * values.size))
+    return values >= np.sort(values.ravel())[-count]
+
+
+def _from(point: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Minus the distance of each cell to a point: its highest are a blob."""
+    rows, columns = np.indices(grid)
+    return -np.hypot(rows - point[0], columns - point[1])

@@ -1,0 +1,28 @@
+"""Matching and likelihoods, on the tiny model."""
+
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.protocols import likelihood as protocol
+from gptface_jax.protocols import matching
+
+
+def test_matching_and_likelihood(tiny, model):
+    faces = SyntheticFaces(size=32, count=12, seed=5)
+    figures = matching.matching(model, [faces[i] for i in range(12)])
+    # Untrained: one answer to all pairs, or nearly.
+    assert abs(figures["accuracy"] - 0.5) < 0.2 and figures["count"] == 24
+    assert "Smiling" in figures["by_attribute"]
+    with pytest.raises(UserError, match="1 pictures have one and the same text"):
+        matching.matching(model, [faces[0]])
+    likelihood = protocol.likelihood(tiny / "gptface", records=8)
+    assert {"image_nll", "image_unigram_nll", "text_unigram_nll"} <= set(likelihood)
+    assert 0 < likelihood["image_unigram_nll"] < 6
+    masked = protocol.masked(tiny / "gptface", (0.5, 1.0), records=8)
+    assert list(masked) == ["span_50", "span_100", "random_50", "random_100"]
+    # All of it is all of it, whatever the shape.
+    assert masked["span_100"] == pytest.approx(masked["random_100"], rel=1e-5)
+    assert masked["span_50"] != masked["random_50"]
+    with pytest.raises(UserError, match=r"ratios are \[0.0\]"):
+        protocol.masked(tiny / "gptface", (0.0,))

@@ -1,0 +1,16 @@
+"""Proposed masks measured, on the tiny model."""
+
+from gptface_jax.protocols import proposals
+
+
+def test_proposals_are_measured_beside_what_knows_no_text(model):
+    names = ("Wearing_Hat", "Eyeglasses")
+    figures = proposals.proposals(model, names, 3, progress=False)
+    assert set(figures["attributes"]) == set(names)
+    for row in (*figures["attributes"].values(), figures["mean"]):
+        assert set(row) == {
+            "proposed", "saliency", "saliency x average", "average", "centre", "random"
+        }  # fmt: skip
+        assert all(0 <= iou <= 1 for iou in row.values())
+    # Drawn faces are aligned: where hats are is known before.
+    assert figures["attributes"]["Wearing_Hat"]["average"] > 0.4
