@@ -190,3 +190,38 @@ def test_a_step_under_each_allocator(load, capsys):
         "| glibc | 200 | 300 | 1,000,000 | 1.00 |",
         "| jemalloc | 100 | 300 | 0 | 1.00 |",
     ]
+
+
+def test_structure_counts_what_it_says(load):
+    structure = load("structure")
+    body = "\n".join(f"    x = {i}" for i in range(58))
+    sources = {
+        "long.py": f"@one\n@two\ndef f():\n{body}\n# why\n" + "y = 1  # noqa\n" * 340,
+        "short.py": f"def g():\n{body}\n    return x\n",
+        "names.py": 'a = n == "vqgan"\nb = n in ("other", "judge")\nc = "judge"\n',
+        "experiments/registry.py": 'a = name == "vqgan"\n',
+    }
+    assert structure.long_files(sources) == [("long.py", 402)]
+    assert structure.long_functions(sources) == [("long.py f", 61)]
+    found = structure.compared_systems(sources, {"vqgan", "judge"})
+    assert found == [("names.py", 1), ("names.py", 2)]
+    assert structure.comments(sources) == (1, 402 + 60 + 3 + 1)
+
+
+def test_structure_finds_each_cycle(load, tmp_path, monkeypatch):
+    structure = load("structure")
+    monkeypatch.setattr(structure, "PACKAGE", "looped")
+    monkeypatch.setattr(structure.sys, "path", [*structure.sys.path])
+    package = tmp_path / "looped"
+    package.mkdir()
+    texts = {
+        "__init__": "", "a": "import looped.b", "b": "def f():\n    import looped.a",
+        "c": "import looped.d", "d": "import looped.e",
+        "e": "import looped.c, looped.a",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (package / f"{name}.py").write_text(text)
+    cycles = [set(cycle) for cycle in structure.closing_imports(tmp_path)]
+    assert len(cycles) == 2
+    assert {"looped.a", "looped.b"} in cycles
+    assert {"looped.c", "looped.d", "looped.e"} in cycles

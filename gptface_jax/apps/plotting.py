@@ -283,8 +283,8 @@ def rates(rows: Sequence[Mapping[str, Any]], out: str | os.PathLike) -> None:
             values = [row["mean"][part] for row in same]
             axis.plot([min(values), max(values)], [place] * 2, color=colour, lw=3)
             axis.plot(np.mean(values), place, "o", color=colour, ms=6)
-        labels = [f"{method}  ({row['forwards']})" for row in same]
-        methods[place] = labels[0]
+        if same[0]["forwards"] is not None:  # nobody knows those of another program
+            methods[place] = f"{method}  ({same[0]['forwards']})"
     axis.axvline(rows[0]["mean"]["before"], color="grey", ls=":")
     axis.set_yticks(range(len(methods)), methods, fontsize=8)
     axis.invert_yaxis()

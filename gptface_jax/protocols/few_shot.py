@@ -262,6 +262,62 @@ def _cnn(names: tuple[str, ...], size: int) -> tuple[Callable, Callable]:
     return forward, init
 
 
+def _check(models, task: Task, fractions, seeds, how, baselines) -> None:
+    """Refuses what `probe` cannot do."""
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise UserError(f"fraction {fraction} is not above 0 and up to 1")
+    if not (models and fractions and seeds):
+        raise UserError("a probe needs a model, a fraction and a seed")
+    if min(seeds) < 0 or how.epochs < 0 or task.per_class < 0:
+        raise UserError(
+            f"seeds {list(seeds)}, epochs {how.epochs} and {task.per_class} pictures a "
+            "class must not be negative"
+        )
+    for name in baselines:
+        if name not in BASELINES:
+            raise UserError(
+                f"baseline '{name}' is unknown{nearest(name, BASELINES)}; use "
+                + ", ".join(BASELINES)
+            )
+        if name in models:
+            raise UserError(f"a model is named '{name}', as a baseline; rename it")
+
+
+def _curves(
+    models: Mapping[str, Model],
+    task: Task,
+    parts: Sequence[Sequence[Record]],
+    curve: Callable[..., Any],
+    layers: Sequence[int],
+    baselines: Sequence[str],
+    progress: bool,
+) -> dict[str, Any]:
+    """Backbone -> curve((forward, init), inputs of both parts), trained heads only."""
+    pictures = functools.cache(
+        lambda size: [_pictures(part, size, progress) for part in parts]
+    )
+    first = next(iter(models.values()))
+    backbones = {name: (m, m.editor.gptface) for name, m in models.items()}
+    if "random" in baselines:
+        backbones["random"] = (first, untrained(first))
+    codes: dict[str, list[np.ndarray]] = {}
+    curves = {}
+    for name, (model, network) in backbones.items():
+        digest = model.editor.vqgan.network.codes_digest
+        if digest not in codes:
+            shown = pictures(model.editor.size)
+            codes[digest] = [model.editor.image_ids(x) for x in shown]
+        inputs = [features(network, ids, layers, progress) for ids in codes[digest]]
+        head = _head(len(task.names), inputs[0].shape[1:])
+        curves[name] = curve(head, inputs)
+    if "cnn" in baselines:
+        size = first.editor.size
+        # One after another: a batch of networks has no fast convolution.
+        curves["cnn"] = curve(_cnn(task.names, size), pictures(size), together=False)
+    return curves
+
+
 def probe(
     models: Mapping[str, Model],
     task: Task,
@@ -297,59 +353,21 @@ def probe(
     Raises:
       UserError: fractions, seeds, baselines or pictures that cannot be used.
     """
-    for fraction in fractions:
-        if not 0 < fraction <= 1:
-            raise UserError(f"fraction {fraction} is not above 0 and up to 1")
-    if not (models and fractions and seeds):
-        raise UserError("a probe needs a model, a fraction and a seed")
     how = training or few_shot.Training()
-    if min(seeds) < 0 or how.epochs < 0 or task.per_class < 0:
-        raise UserError(
-            f"seeds {list(seeds)}, epochs {how.epochs} and {task.per_class} pictures a "
-            "class must not be negative"
-        )
-    for name in baselines:
-        if name not in BASELINES:
-            raise UserError(
-                f"baseline '{name}' is unknown{nearest(name, BASELINES)}; use "
-                + ", ".join(BASELINES)
-            )
-        if name in models:
-            raise UserError(f"a model is named '{name}', as a baseline; rename it")
+    _check(models, task, fractions, seeds, how, baselines)
     parts = [
         _select(train, task, task.per_class, "training"),
         _select(test, task, -(-task.per_class // 4), "test"),
     ]
     labels = [task.labels(part) for part in parts]
-    pictures = functools.cache(
-        lambda size: [_pictures(part, size, progress) for part in parts]
-    )
-    first = next(iter(models.values()))
-    outputs = len(task.names)
 
-    def learning_curve(made, inputs, together=True):
+    def curve(made, inputs, together=True):
         examples = [few_shot.Examples(x, y) for x, y in zip(inputs, labels)]
         return few_shot.learning_curve(
             *made, *examples, fractions, seeds, how, together=together
         )
 
-    backbones = {name: (m, m.editor.gptface) for name, m in models.items()}
-    if "random" in baselines:
-        backbones["random"] = (first, untrained(first))
-    codes: dict[str, list[np.ndarray]] = {}
-    curves = {}
-    for name, (model, network) in backbones.items():
-        digest = model.editor.vqgan.network.codes_digest
-        if digest not in codes:
-            shown = pictures(model.editor.size)
-            codes[digest] = [model.editor.image_ids(x) for x in shown]
-        inputs = [features(network, ids, layers, progress) for ids in codes[digest]]
-        curves[name] = learning_curve(_head(outputs, inputs[0].shape[1:]), inputs)
-    if "cnn" in baselines:
-        size = first.editor.size
-        # One after another: a batch of networks has no fast convolution.
-        made = _cnn(task.names, size)
-        curves["cnn"] = learning_curve(made, pictures(size), together=False)
+    curves = _curves(models, task, parts, curve, layers, baselines, progress)
     if "majority" in baselines:
         nothing = [few_shot.Examples(np.zeros(len(y)), y) for y in labels]
         curves["majority"] = few_shot.majority(*nothing, fractions, seeds)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, phrases
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import edits
@@ -36,6 +37,19 @@ class Judge:
             logits = self._logits(image.to_unit_range(padded))
             results.append(np.asarray(logits)[: len(part)] > 0)
         return np.concatenate(results)
+
+    def check(self, attributes: Sequence[str]) -> None:
+        """Refuses an attribute that the judge does not know.
+
+        Raises:
+          UserError: there is one.
+        """
+        for name in attributes:
+            if name not in self.attributes:
+                raise UserError(
+                    f"the judge does not know '{name}'; it knows "
+                    + ", ".join(self.attributes)
+                )
 
     def balanced_accuracy(self, records: Sequence[Record]) -> dict[str, float]:
         """By attribute, on records with confident labels."""

@@ -50,8 +50,19 @@ def matching(
         other.append(candidate)
     matched = _scores(model, photos, own) > np.log(0.5)
     mismatched = _scores(model, photos, other) > np.log(0.5)
+    return {
+        "accuracy": float((matched.mean() + (~mismatched).mean()) / 2),
+        "count": 2 * len(records),
+        "by_attribute": _by_attribute(
+            model, records, photos, attributes or probe.ATTRIBUTES
+        ),
+    }
+
+
+def _by_attribute(model: Model, records, photos, attributes) -> dict[str, float]:
+    """Attribute -> how often its true sentence wins, of both states alike."""
     by_attribute = {}
-    for name in attributes or probe.ATTRIBUTES:
+    for name in attributes:
         truth = [phrases.known(r.labels or {}, name) for r in records]
         sure = [i for i, t in enumerate(truth) if t is not None]
         try:
@@ -71,11 +82,7 @@ def matching(
         )
         states = np.array([bool(truth[i]) for i in sure])
         by_attribute[name] = edits.balanced_accuracy(wins == states, states)
-    return {
-        "accuracy": float((matched.mean() + (~mismatched).mean()) / 2),
-        "count": 2 * len(records),
-        "by_attribute": by_attribute,
-    }
+    return by_attribute
 
 
 def _scores(model: Model, photos, texts, batch_size: int = 64) -> np.ndarray:

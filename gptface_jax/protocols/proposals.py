@@ -51,13 +51,9 @@ def proposals(
     size = model.editor.size
     faces = synthetic.SyntheticFaces(size=size, count=4000, seed=1000 + seed)
     rng = np.random.default_rng(seed)
-    rows, columns = np.indices(grid)
-    centre = -np.hypot(rows - (grid[0] - 1) / 2, columns - (grid[1] - 1) / 2)
     bar = tqdm.tqdm(total=len(attributes) * count, disable=not progress)
     table = {}
     for name in attributes:
-        average = proposing.usual(name, grid)
-        area = float(average.mean())
         found: dict[str, list[float]] = {}
         number = -1
         for _ in range(count):
@@ -67,25 +63,13 @@ def proposals(
                 before = faces.factors(number)
                 present, truth = proposing.changed_tokens(before, name, grid)
             record = faces[number]
-            wanted, now = (
+            texts = [
                 captions.edit_text(
                     name, p, record.labels, np.random.default_rng(number)
                 )
                 for p in (present, not present)
-            )
-            salience = proposing.saliency(
-                model.editor, record.image[None], wanted, now, method
-            )
-            masks = {
-                "proposed": proposing.propose(
-                    model.editor, record.image, wanted, method=method
-                ),
-                "saliency": proposing.mask_tokens(salience, area),
-                "saliency x average": proposing.mask_tokens(salience, area, average),
-                "average": _highest(average, area),
-                "centre": _highest(centre, area),
-                "random": _highest(_from(rng.integers(grid), grid), area),
-            }
+            ]
+            masks = _masks(model, record.image, name, texts, method, rng)
             for kind, mask in masks.items():
                 iou = (mask & truth).sum() / (mask | truth).sum()
                 found.setdefault(kind, []).append(iou)
@@ -95,6 +79,27 @@ def proposals(
     kinds = list(table[attributes[0]])
     mean = {k: float(np.mean([row[k] for row in table.values()])) for k in kinds}
     return {"attributes": table, "mean": mean}
+
+
+def _masks(model, picture, name, texts, method, rng) -> dict[str, np.ndarray]:
+    """Every kind of mask, bool [h,w], of a picture uint8 [S,S,3].
+
+    `texts` are the sentence that is wanted and the one that is true now.
+    """
+    grid = model.editor.gptface.config.layout.grid
+    average = proposing.usual(name, grid)
+    area = float(average.mean())
+    wanted, now = texts
+    salience = proposing.saliency(model.editor, picture[None], wanted, now, method)
+    middle = (np.array(grid) - 1) / 2
+    return {
+        "proposed": proposing.propose(model.editor, picture, wanted, method=method),
+        "saliency": proposing.mask_tokens(salience, area),
+        "saliency x average": proposing.mask_tokens(salience, area, average),
+        "average": _highest(average, area),
+        "centre": _highest(_from(middle, grid), area),
+        "random": _highest(_from(rng.integers(grid), grid), area),
+    }
 
 
 def _highest(values: np.ndarray, area: float) -> np.ndarray:

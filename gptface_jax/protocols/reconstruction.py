@@ -191,6 +191,19 @@ def _size(network: networks.Network, resolution: int | None) -> int:
     return size
 
 
+def _measures(judge, attributes, efficientnet: bool, lpips) -> dict[str, Any]:
+    """Arguments of `evaluate.reconstruction.evaluate` beside the pictures."""
+    measures: dict[str, Any] = {"distances": {}, "features": {}}
+    if judge:
+        measures |= judged_by(judge, attributes)
+    if efficientnet:
+        for kind, more in efficientnet_space().items():
+            measures[kind] |= more
+    if lpips:
+        measures["distances"]["lpips"] = lpips_by(lpips)
+    return measures
+
+
 def reconstruct(
     spec: Mapping[str, Any],
     tokenizers: Paths,
@@ -239,14 +252,7 @@ def reconstruct(
     ]
     # Only of drawn people it may be asked who they are.
     with_identity = spec["kind"] == "synthetic"
-    measures: dict[str, Any] = {"distances": {}, "features": {}}
-    if judge:
-        measures |= judged_by(judge, attributes)
-    if efficientnet:
-        for kind, more in efficientnet_space().items():
-            measures[kind] |= more
-    if lpips:
-        measures["distances"]["lpips"] = lpips_by(lpips)
+    measures = _measures(judge, attributes, efficientnet, lpips)
     opened = [opening.open_network(path, "vqgan") for path in tokenizers]
     sizes = [_size(network, resolution) for network in opened]
     figures, rows = {}, {}

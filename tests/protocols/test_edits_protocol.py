@@ -1,53 +1,90 @@
-"""Edits judged by a judge, on the tiny model."""
+"""Edits judged by a judge, on the tiny model: its own, and those of another program."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
-from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.experiments import opening, training
-from gptface_jax.protocols import edits
+from gptface_jax.protocols import editors, edits
 from gptface_jax.protocols import judge as judges
 from gptface_jax.protocols import records as held_out
 
+SPEC = {"kind": "synthetic", "size": 32, "count": 10, "seed": 4}
+NAMES = ("Smiling", "Eyeglasses")
 
-def test_edits_are_judged(tiny, model, tmp_path, gptface_command, capsys):
+
+@pytest.fixture(scope="module")
+def judge_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judge") / "judge"
     config = load_config("configs/judge/faces64.py:tiny")
-    training.train(config, tmp_path / "judge", progress=False)
-    judge = judges.Judge(opening.open_network(tmp_path / "judge", "judge"))
-    faces = SyntheticFaces(size=32, count=10, seed=4)
-    records = [faces[i] for i in range(5)]
+    training.train(config, folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(judge_run):
+    return judges.Judge(opening.open_network(judge_run, "judge"))
+
+
+@pytest.fixture(scope="module")
+def records():
+    return held_out.open_records(SPEC, 5)
+
+
+@pytest.fixture(scope="module")
+def photos(records):
+    return held_out.pictures_of(records, 32)
+
+
+def test_edits_are_judged(model, judge, judge_run, records, photos):
     scores = judge.balanced_accuracy(records)
     assert set(scores) == set(judge.attributes)
-    names = ("Smiling", "Eyeglasses")
     config = model.decode_config({"guidance": "none"})
-    spec = {"kind": "synthetic", "size": 32, "count": 10, "seed": 4}
-    features = judges.features_of(tmp_path / "judge")
+    features = judges.features_of(judge_run)
     people = np.array([0, 0, 1, 1, 2])
     figures = edits.judge_edits(
-        model, judge, records, names, config, batch_size=4, progress=False,
-        truth=edits.counterfactuals({**spec, "size": 48}),  # of any size
-        features=features, people=people,
-    )  # fmt: skip
-    seen = features(held_out.pictures_of(records, 32)).astype(float)
+        editors.by_model(model, config, batch_size=4),
+        judge,
+        photos,
+        editors.tasks(records, NAMES, 32),
+        truth=edits.counterfactuals({**SPEC, "size": 48}),  # of any size
+        features=features,
+        people=people,
+        progress=False,
+    )
+    seen = features(photos).astype(float)
     apart = ((seen[:, None] - seen) ** 2).sum(-1) + np.diag([np.inf] * 5)
     hits = people[apart.argmin(1)] == people  # number 4 has no other to find
     assert figures["same_person_before"] == hits[:4].mean()
     assert 0 <= figures["same_person"] <= 1
-    assert set(figures["attributes"]) == set(names)
+    assert set(figures["attributes"]) == set(NAMES)
     assert figures["mean"]["count"] == 10
     assert np.isinf(figures["outside_psnr"])  # composited: bit-identical
     assert np.isfinite(figures["outside_psnr_raw"])
     assert figures["examples"].shape == (2, 3, 32, 32, 3)
     assert 5 < figures["inside_psnr"] < 60 and figures["frechet"] > 0
     assert 0 < figures["others_kept"] <= 1 and figures["seconds"] > 0
-    before = edits.counterfactuals(spec)(0, "Smiling", faces[0].labels["Smiling"] > 0.5)
-    np.testing.assert_array_equal(before, faces[0].image)
+    present = records[0].labels["Smiling"] > 0.5
+    before = edits.counterfactuals(SPEC)(0, "Smiling", present)
+    np.testing.assert_array_equal(before, records[0].image)
     with pytest.raises(UserError, match="does not know 'Bald'"):
-        edits.judge_edits(model, judge, records, ("Bald",), config)
+        judge.check(("Smiling", "Bald"))
+    tasks = [dataclasses.replace(editors.tasks(records, NAMES, 32)[0], attribute="Age")]
+    with pytest.raises(UserError, match="does not know 'Age'"):
+        edits.judge_edits(None, judge, photos, tasks)
+    with pytest.raises(UserError, match="where 'Young' shows"):
+        editors.tasks(records, ("Young",), 32)
+
+
+def test_what_was_measured_is_not_measured_again(
+    tiny, judge_run, tmp_path, gptface_command, capsys
+):
     methods, out = tmp_path / "methods.py", tmp_path / "rows.json"
     methods.write_text(
         "def get_sweep():\n"
@@ -56,7 +93,7 @@ def test_edits_are_judged(tiny, model, tmp_path, gptface_command, capsys):
     )
     command = (
         "evaluate", "edits", "--quiet", "--model", tiny / "model", "--judge",
-        tmp_path / "judge", "--images", "synthetic", "--data", "size=32",
+        judge_run, "--images", "synthetic", "--data", "size=32",
         "--attributes", "Smiling", "--methods", methods, "--out", out, "--limit",
     )  # fmt: skip
     assert gptface_command(*command, 3, "--only", "plain") == 0
@@ -71,6 +108,118 @@ def test_edits_are_judged(tiny, model, tmp_path, gptface_command, capsys):
     assert all(row["decode"]["cfg"] == 1.0 for row in rows)  # whatever the model's own
     assert gptface_command(*command, 4) == 2
     assert "of another evaluation; write to another --out" in capsys.readouterr().err
-    judge.attributes = (*judge.attributes, "Young")
-    with pytest.raises(UserError, match="where 'Young' shows"):
-        edits.judge_edits(model, judge, records, ("Young",), config)
+
+
+def test_what_is_judged_is_what_users_get(model, photos, records):
+    (task, _) = editors.tasks(records, ("Smiling",), 32)
+    config = model.decode_config({"guidance": "none"})
+    grid = model.editor.gptface.config.layout.grid
+    key = jax.numpy.stack([jax.random.key(7)])
+    grey = np.repeat(photos[1].mean(-1, keepdims=True), 3, -1).astype(np.uint8)
+    for photo in (photos[0], grey):
+        batch = model.editor.edit(
+            photo[None], task.region[None], ["a smiling woman"], config, key
+        )
+        own = model.edit(
+            photo, "a smiling woman", mask=task.region, align=False, seed=7,
+            guidance="none", samples=1,
+        )  # fmt: skip
+        pasted = editors.paste(photo, batch.images[0], task, grid)
+        np.testing.assert_array_equal(pasted, np.asarray(own.image))
+
+
+def test_our_own_edits_written_and_read_again_have_the_same_figures(
+    model, judge, judge_run, photos, records, tmp_path
+):
+    asked = editors.tasks(records, NAMES, 32, seed=3)
+    measures = {
+        "truth": edits.counterfactuals(SPEC),
+        "features": judges.features_of(judge_run),
+        "people": np.array([0, 0, 1, 1, 2]),
+        "progress": False,
+    }
+    ours = editors.by_model(model, model.decode_config({"guidance": "none"}), seed=3)
+
+    def written(photos, task, done):
+        edited = ours(photos, task, done)
+        for name, picture in zip(task.ids, edited.images):
+            Image.fromarray(picture).save(tmp_path / f"{name}.png")
+        return edited
+
+    first = edits.judge_edits(written, judge, photos, asked, **measures)
+    read, digest = editors.by_other(tmp_path, asked)
+    again = edits.judge_edits(read, judge, photos, asked, **measures)
+    assert set(first) - set(again) == {"seconds", "outside_psnr_raw"}
+    for name, figure in again.items():
+        np.testing.assert_equal(figure, first[name], err_msg=name)
+    # A pixel outside the mask counts, and is another set of pictures.
+    path = tmp_path / f"{asked[0].ids[0]}.png"
+    spoilt = np.array(Image.open(path))
+    spoilt[0, 0] ^= 255
+    Image.fromarray(spoilt).save(path)
+    read, other = editors.by_other(tmp_path, asked)
+    assert other != digest
+    spoilt = edits.judge_edits(read, judge, photos, asked, progress=False)
+    assert np.isfinite(spoilt["outside_psnr"])
+    Image.fromarray(photos[0][:16]).save(path)
+    read, _ = editors.by_other(tmp_path, asked)
+    with pytest.raises(UserError, match="is 32 x 16, its photograph 32 x 32"):
+        edits.judge_edits(read, judge, photos, asked, progress=False)
+    path.unlink()
+    with pytest.raises(UserError, match=f"lacks 1 of 20 pictures, such as {path.name}"):
+        editors.by_other(tmp_path, asked)
+
+
+def test_another_program_stands_in_the_same_table(
+    tiny, judge_run, tmp_path, gptface_command, capsys
+):
+    """It copies the photographs; the product edits the same jobs."""
+    jobs, out = tmp_path / "jobs", tmp_path / "rows.json"
+    evaluate = (
+        "evaluate", "edits", "--quiet", "--model", tiny / "model", "--images",
+        "synthetic", "--data", "size=32", "--attributes", "Smiling", "--limit", 3,
+    )  # fmt: skip
+    assert gptface_command(*evaluate, "--write-jobs", jobs) == 0
+    assert gptface_command(*evaluate, "--write-jobs", jobs) == 2
+    assert "is not empty" in capsys.readouterr().err
+    lines = [json.loads(x) for x in (jobs / "jobs.jsonl").read_text().splitlines()]
+    assert [x["id"] for x in lines[2:4]] == [
+        "00002_Smiling_asked", "00000_Smiling_opposite"
+    ]  # fmt: skip
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for line in lines:
+        mask = np.asarray(Image.open(jobs / line["mask"]))
+        assert mask.shape == (32, 32) and set(np.unique(mask)) == {0, 255}
+        (copies / line["image"]).write_bytes((jobs / line["image"]).read_bytes())
+    own = tmp_path / "own"
+    product = ("edit", "--model", tiny / "model", "--jobs", jobs / "jobs.jsonl")
+    quick = ("--no-align", "--samples", 1, "--guidance", "none", "--k", 64, "--quiet")
+    assert gptface_command(*product, *quick, "--out", own) == 0
+    judged = (*evaluate, "--judge", judge_run, "--out", out)
+    assert gptface_command(*judged, "--pictures", f"copy={copies}") == 0
+    capsys.readouterr()
+    more = ("--pictures", own, "--pictures", f"copy={copies}", "--guidance", "none")
+    assert gptface_command(*judged, *more, "--k", 64) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [x.split(" | ")[0] for x in table[2:]] == ["| copy", "| none", "| own"]
+    assert "outside at least, dB" in table[0]
+    copied, ours, asked = json.loads(out.read_text())
+    mean = copied["mean"]
+    assert mean["asked"] == mean["before"] and copied["others_kept"] == 1
+    assert copied["forwards"] is None and ours["forwards"] > 0
+    assert asked["outside_psnr"] == ours["outside_psnr"] == np.inf
+    # Other pictures of one name are no other row.
+    first = copies / lines[0]["image"]
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(first)
+    assert gptface_command(*judged, "--pictures", f"copy={copies}") == 2
+    assert "holds other edits as 'copy', seed 0" in capsys.readouterr().err
+    for wrong, said in (
+        (("--pictures", copies, "--attributes", "Bald"), "does not know 'Bald'"),
+        (("--pictures", copies, "--decode-seeds", 0, 1), "one of --decode-seeds"),
+        (("--pictures", copies, "--sheet", tmp_path / "a.png"), "--sheet shows what"),
+        (("--pictures", copies, "--write-jobs", "x"), "comes before --pictures"),
+        (("--pictures", "a=", "--judge", judge_run), "is no NAME=PATH"),
+    ):
+        assert gptface_command(*judged, *wrong) == 2
+        assert said in capsys.readouterr().err

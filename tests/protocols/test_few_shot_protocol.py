@@ -139,7 +139,7 @@ def test_the_command(tiny, tmp_path, gptface_command, capsys):
     assert gptface_command(*command, *wrong) == 2
     assert "--model x= is no NAME=PATH" in capsys.readouterr().err
     assert gptface_command(*command, "--model", "demo", "--model", "demo") == 2
-    assert "two models are named 'demo'" in capsys.readouterr().err
+    assert "--model names 'demo' twice" in capsys.readouterr().err
 
 
 def test_synthetic_test_faces_are_of_the_same_collection():

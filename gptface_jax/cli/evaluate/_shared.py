@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import Any
 
 from gptface_jax.cli import _photo, _source
@@ -50,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-match-token", action="store_true")
     parser.add_argument("--samples", type=int, default=1)
     parser.add_argument(
-        "--borders", type=int, default=0, help="levels, as of `edit` (edits)"
+        "--borders",
+        type=int,
+        default=30,
+        help="levels, as of `edit`; default 30, as there (edits)",
     )
     parser.add_argument("--decode-seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--sheet", help="picture of examples (edits)")
@@ -87,6 +91,25 @@ def open_judge(options: argparse.Namespace):
 
     need(options, "judge")
     return Judge(opening.open_network(options.judge, "judge"))
+
+
+def named(given: list[str], flag: str) -> dict[str, str]:
+    """NAME=PATH or PATH of a repeatable flag -> {name: path}.
+
+    Raises:
+      UserError: a name twice, or half a pair.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals:
+            path, name = text, os.path.basename(os.path.normpath(text))
+        if not (name and path):
+            raise UserError(f"{flag} {text} is no NAME=PATH; write e.g. itm=runs/itm")
+        if name in found:
+            raise UserError(f"{flag} names '{name}' twice; write {flag} NAME=PATH")
+        found[name] = path
+    return found
 
 
 def write(figures: Any, path: str | None) -> None:

@@ -4,6 +4,19 @@ Every picture is edited twice an attribute, with a text that asks for it and one
 rules it out; a classifier trained apart says what it sees. --methods names a file whose
 get_sweep() gives {name: options of the decoder and "samples"}; then comes a table, and
 what --out holds already is not measured again.
+
+Another program edits the same photographs in three steps:
+
+gptface evaluate edits --images photos --limit 64 --write-jobs jobs
+    jobs/ID.png, jobs/ID_mask.png (white = may change) and jobs/jobs.jsonl with a line
+    {"id": "ID", "image": "ID.png", "mask": "ID_mask.png", "text": ...} an edit, at the
+    size of --model's pictures
+the program reads them and writes edited/ID.png of the same size
+gptface evaluate edits --images photos --limit 64 --pictures edited --judge runs/judge
+
+Its pictures are judged as they are. With --methods or --guidance, or an --out that
+holds others, they stand in one table; --images, --limit, --seed, --attributes and
+--model must then be the same.
 """
 
 from __future__ import annotations
@@ -17,78 +30,175 @@ from typing import Any
 
 from gptface_jax.cli import _source
 from gptface_jax.cli.evaluate import _shared
-from gptface_jax.cli.evaluate._shared import add_arguments as add_arguments
 from gptface_jax.core.errors import UserError, nearest
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _shared.add_arguments(parser)
+    group = parser.add_argument_group("editors that are other programs")
+    group.add_argument(
+        "--write-jobs",
+        metavar="DIR",
+        help="write photographs, masks and texts there for another program, and stop",
+    )
+    group.add_argument(
+        "--pictures",
+        action="append",
+        metavar="NAME=DIR",
+        help="judge DIR/ID.png that another program made of these jobs, with a name "
+        "for the table or without; repeatable",
+    )
+
+
 def run(options: argparse.Namespace) -> None:
+    from gptface_jax.data import probe
+    from gptface_jax.protocols import editors
+    from gptface_jax.protocols.records import pictures_of
+
+    others = _shared.named(options.pictures or [], "--pictures")
+    own = bool(options.methods or options.guidance or not others)
+    _check(options, own)
+    judge = None if options.write_jobs else _shared.open_judge(options)
+    model, records = _shared.model(options), _shared.records(options)
+    attributes = options.attributes or probe.ATTRIBUTES
+    if judge:
+        judge.check(attributes)
+    size = model.editor.size
+    photos = pictures_of(records, size)
+    asked = {
+        seed: editors.tasks(records, attributes, size, seed)
+        for seed in options.decode_seeds
+    }
+    if options.write_jobs:
+        (tasks,) = asked.values()
+        print(editors.write_jobs(options.write_jobs, photos, tasks))
+        return
+    edits = []
+    if own:
+        edits += _by_model(options, model, asked)
+    for name, folder in others.items():
+        ((seed, tasks),) = asked.items()
+        edit, digest = editors.by_other(folder, tasks)
+        said = {"method": name, "seed": seed, "forwards": None, "digest": digest}
+        edits.append((said, edit))
+    _judge(options, model, judge, records, photos, asked, edits)
+
+
+def _check(options: argparse.Namespace, own: bool) -> None:
+    if options.write_jobs and options.pictures:
+        raise UserError("--write-jobs comes before --pictures; give one of them")
+    if options.write_jobs or options.pictures:
+        if len(options.decode_seeds) > 1:
+            flag = "--write-jobs" if options.write_jobs else "--pictures"
+            raise UserError(
+                f"{flag} goes with one of --decode-seeds at a time, for each has texts "
+                "of its own"
+            )
+    if options.sheet and not own:
+        raise UserError(
+            "--sheet shows what --model made; add --methods or --guidance, or leave "
+            "it out"
+        )
+
+
+def _by_model(options, model, asked) -> list[tuple[dict[str, Any], Any]]:
+    """(what the row says, edits) of every method and seed."""
+    from gptface_jax.protocols import editors
+
+    found = []
+    told = model.editor.gptface.config.match_token
+    for name, (config, samples) in _methods(options, model).items():
+        said = {
+            "forwards": config.forwards(told) * samples,
+            "decode": dataclasses.asdict(config),
+            "samples": samples,
+        }
+        for seed in asked:
+            edit = editors.by_model(
+                model, config, seed, samples=samples, borders=options.borders
+            )
+            found.append(({"method": name, "seed": seed, **said}, edit))
+    return found
+
+
+def _judge(options, model, judge, records, photos, asked, editors) -> None:
+    """Measures what is not measured yet; prints and writes it."""
+    from gptface_jax.apps import plotting
+    from gptface_jax.protocols import edits
+
+    more = _measures(options, records)
+    about = {
+        "model": model.digest,
+        "judge": options.judge,
+        "pictures": [options.images, options.split, options.limit, options.seed],
+        "attributes_asked": [t.attribute for t in asked[options.decode_seeds[0]][::2]],
+        "borders": options.borders,
+        "measured": sorted([*more, *([options.features] if options.features else [])]),
+    }
+    rows, shown = _earlier(options.out, about), None
+    for said, edit in editors:
+        row = {**said, **about}
+        if any(row.items() <= earlier.items() for earlier in rows):
+            continue
+        for earlier in rows:
+            if all(earlier[key] == row[key] for key in ("method", "seed")):
+                raise UserError(
+                    f"'{options.out}' holds other edits as '{row['method']}', seed "
+                    f"{row['seed']}; give these another name, or write to another --out"
+                )
+        figures = edits.judge_edits(
+            edit, judge, photos, asked[row["seed"]], progress=not options.quiet, **more
+        )
+        examples = figures.pop("examples")
+        if "decode" in row:
+            shown = examples, row
+        rows.append({**row, **figures})
+        _shared.write(rows, options.out)  # what there is, should it be stopped
+    if options.sheet:
+        _save_sheet(options.sheet, model, shown, about["attributes_asked"])
+    if options.plot:
+        plotting.rates(rows, options.plot)
+    if options.methods or options.pictures:
+        print(edits.edits_table(rows))
+        _shared.write(rows, options.out)
+    else:
+        _shared.show(rows, options)
+
+
+def _measures(options, records) -> dict[str, Any]:
+    """Further arguments of `judge_edits`."""
     import numpy as np
 
-    from gptface_jax.apps import plotting
-    from gptface_jax.data import probe
-    from gptface_jax.pipelines import pictures
     from gptface_jax.protocols import edits
     from gptface_jax.protocols.judge import features_of
 
-    model = _shared.model(options)
-    judge = _shared.open_judge(options)
-    records = _shared.records(options)
-    attributes = options.attributes or probe.ATTRIBUTES
-    more = {}
+    more: dict[str, Any] = {}
     if options.images == "synthetic":
         more["truth"] = edits.counterfactuals(_source.spec(options))
         more["people"] = np.array([record.identity for record in records])
     if options.features:
         more["features"] = features_of(options.features)
-    about = {
-        "model": model.digest,
-        "judge": options.judge,
-        "pictures": [options.images, options.split, options.limit, options.seed],
-        "attributes_asked": list(attributes),
-        "borders": options.borders,
-        "measured": sorted([*more, *([options.features] if options.features else [])]),
-    }
-    rows, examples = _earlier(options.out, about), None
-    for name, (config, samples) in _methods(options, model).items():
-        told = model.editor.gptface.config.match_token
-        cost = config.forwards(told) * samples
-        asked = {"decode": dataclasses.asdict(config), "samples": samples, **about}
-        for seed in options.decode_seeds:
-            row = {"method": name, "seed": seed, "forwards": cost, **asked}
-            if any(row.items() <= earlier.items() for earlier in rows):
-                continue
-            figures = edits.judge_edits(
-                model,
-                judge,
-                records,
-                attributes,
-                config,
-                seed,
-                samples=samples,
-                borders=options.borders,
-                progress=not options.quiet,
-                **more,
-            )
-            examples = figures.pop("examples")
-            rows.append({**row, **figures})
-            _shared.write(rows, options.out)  # what there is, should it be stopped
-    if options.sheet and examples is None:
+    return more
+
+
+def _save_sheet(path: str, model, shown, attributes) -> None:
+    """A picture of the last examples that the model made: (pictures, their row)."""
+    from gptface_jax.pipelines import pictures
+
+    if shown is None:
         print(
             "no sheet: --out holds all of it already, and no pictures", file=sys.stderr
         )
-    elif options.sheet:
-        shown = [p for triple in examples for p in triple]
-        said = [t for a in attributes for t in ("before", f"+ {a}", f"- {a}")]
-        sheet = pictures.sheet(shown, 6, said, cell=128)
-        details = model.details(True, "; ".join(said), seed, config)
-        pictures.save(sheet, options.sheet, details)
-    if options.plot:
-        plotting.rates(rows, options.plot)
-    if options.methods:
-        print(edits.edits_table(rows))
-        _shared.write(rows, options.out)
-    else:
-        _shared.show(rows, options)
+        return
+    examples, row = shown
+    said = [t for a in attributes for t in ("before", f"+ {a}", f"- {a}")]
+    sheet = pictures.sheet(
+        [p for triple in examples for p in triple], 6, said, cell=128
+    )
+    config = model.decode_config(row["decode"])
+    pictures.save(
+        sheet, path, model.details(True, "; ".join(said), row["seed"], config)
+    )
 
 
 def _earlier(path: str | None, about: dict[str, Any]) -> list[dict[str, Any]]:

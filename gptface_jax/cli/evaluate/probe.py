@@ -24,11 +24,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
 from gptface_jax.cli import _source
+from gptface_jax.cli.evaluate import _shared
 from gptface_jax.core import files
-from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,32 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def named(given: list[str]) -> dict[str, str]:
-    """NAME=PATH or PATH of --model -> name: path.
-
-    Raises:
-      UserError: a name twice, or half a pair.
-    """
-    found: dict[str, str] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals:
-            path, name = text, os.path.basename(os.path.normpath(text))
-        if not (name and path):
-            raise UserError(f"--model {text} is no NAME=PATH; write e.g. itm=runs/itm")
-        if name in found:
-            raise UserError(f"two models are named '{name}'; write --model NAME=PATH")
-        found[name] = path
-    return found
-
-
 def run(options: argparse.Namespace) -> None:
     import gptface_jax
     from gptface_jax.apps import plotting
     from gptface_jax.evaluate import few_shot
     from gptface_jax.protocols import few_shot as probing
 
-    paths = named(options.model or ["demo"])
+    paths = _shared.named(options.model or ["demo"], "--model")
     spec = _source.spec(options)
     train, test = probing.splits(
         spec, spec.pop("split", None) or "train", options.test_split

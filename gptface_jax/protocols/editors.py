@@ -1,0 +1,262 @@
+"""What every editor is asked to do, and what does it: a model, or another program.
+
+The tasks of one seed are the same for all: photographs, masks and sentences. Another
+program reads them from a folder (`write_jobs`) and leaves its pictures in a second one
+(`by_other`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from PIL import Image
+
+from gptface_jax.core import files
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import blending, captions, image, image_io, regions, tone
+from gptface_jax.data.record import Record
+from gptface_jax.protocols.model import Model
+from gptface_jax.systems.gptface.options import DecodeConfig
+
+JOBS = "jobs.jsonl"
+BORDERS = 30  # levels, as of `Model.edit`
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One change that is asked of every photograph.
+
+    Attributes:
+      attribute: what it is about.
+      present: the sentences ask for it; otherwise they rule it out.
+      region: bool [S,S], what may change.
+      texts: a sentence for each photograph.
+      stream: number of the attribute, for random numbers of its own.
+    """
+
+    attribute: str
+    present: bool
+    region: np.ndarray
+    texts: Sequence[str]
+    stream: int
+
+    @property
+    def ids(self) -> list[str]:
+        """Name of each edit."""
+        side = "asked" if self.present else "opposite"
+        return [f"{i:05d}_{self.attribute}_{side}" for i in range(len(self.texts))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Edited:
+    """Pictures of one task.
+
+    Attributes:
+      images: uint8 [B,S,S,3] as a user gets them.
+      raw: uint8 [B,S,S,3] before compositing; None where nobody knows.
+      seconds: of each edit; empty where nobody knows.
+    """
+
+    images: np.ndarray
+    raw: np.ndarray | None = None
+    seconds: Sequence[float] = ()
+
+
+# (photographs uint8 [B,S,S,3], task, called with how many are done) -> Edited.
+Edit = Callable[[np.ndarray, Task, Callable[[int], object]], Edited]
+
+
+def tasks(
+    records: Sequence[Record], attributes: Sequence[str], size: int, seed: int = 0
+) -> list[Task]:
+    """Two an attribute: sentences for it, then sentences against it.
+
+    Args:
+      records: the photographs, with labels.
+      attributes: to ask for.
+      size: of the photographs in pixels.
+      seed: of the sentences.
+
+    Raises:
+      UserError: an attribute of which no region is known.
+    """
+    for name in attributes:
+        if name not in regions.OF_ATTRIBUTE:
+            raise UserError(
+                f"no region is known where '{name}' shows; use "
+                + ", ".join(regions.OF_ATTRIBUTE)
+            )
+    return [
+        Task(
+            name,
+            present,
+            regions.region_mask(regions.OF_ATTRIBUTE[name], size),
+            [
+                captions.edit_text(
+                    name, present, r.labels, np.random.default_rng([seed, i, stream])
+                )
+                for i, r in enumerate(records)
+            ],
+            stream,
+        )
+        for stream, name in enumerate(attributes)
+        for present in (True, False)
+    ]
+
+
+def paste(
+    photo: np.ndarray, decoded: np.ndarray, task: Task, grid: tuple[int, int],
+    borders: int = BORDERS,
+) -> np.ndarray:  # fmt: skip
+    """A decoded picture composited into its photograph, as `Model.edit` does it.
+
+    Args:
+      photo, decoded: uint8 [S,S,3].
+      task: whose region was edited.
+      grid: of the tokens.
+      borders: levels, see `Model.edit`.
+
+    Returns:
+      uint8 [S,S,3].
+    """
+    region, size = task.region, photo.shape[:2]
+    drawn = image.tokens_to_pixels(image.pixels_to_tokens(region, grid), size)
+    patch = blending.continue_colours(photo, decoded, drawn)
+    patch = blending.meet_borders(photo, patch, region, borders)
+    patch = blending.composite(photo, patch, region, max(1, size[0] // 32))
+    if (own := tone.tone_of(photo, ~region)) is not None:
+        patch[region] = own.give(patch[region])
+    return patch
+
+
+def by_model(
+    model: Model,
+    config: DecodeConfig,
+    seed: int = 0,
+    *,
+    samples: int = 1,
+    borders: int = BORDERS,
+    batch_size: int = 32,
+) -> Edit:
+    """Edits by a model.
+
+    Args:
+      model: the model.
+      config: of its decoder.
+      seed: of the decoding.
+      samples: candidates an edit; the best by the model's own match is taken.
+      borders: levels, see `Model.edit`.
+      batch_size: edits decoded at once.
+    """
+    grid = model.editor.gptface.config.layout.grid
+
+    def edit(photos: np.ndarray, task: Task, done: Callable[[int], object]) -> Edited:
+        key = jax.random.fold_in(jax.random.key(seed), task.stream)
+        raw, seconds = [], []
+        for start in range(0, len(photos), batch_size):
+            numbers = np.arange(start, start + batch_size) % len(photos)
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+            begin = time.perf_counter()
+            batch = model.editor.edit(
+                photos[numbers],
+                np.repeat(task.region[None], batch_size, 0),
+                [task.texts[i] for i in numbers],
+                config,
+                keys,
+                samples=samples,
+            )
+            count = min(batch_size, len(photos) - start)
+            raw.append(batch.images[:count])
+            seconds.append((time.perf_counter() - begin) / batch_size)
+            done(count)
+        raw = np.concatenate(raw)
+        pasted = [paste(a, b, task, grid, borders) for a, b in zip(photos, raw)]
+        return Edited(np.stack(pasted), raw, seconds)
+
+    return edit
+
+
+def write_jobs(
+    folder: str | os.PathLike, photos: np.ndarray, asked: Sequence[Task]
+) -> pathlib.Path:
+    """Writes what another program has to do: a photograph, mask and line an edit.
+
+    Args:
+      folder: new or empty; gets ID.png, ID_mask.png (white = may change) and
+        jobs.jsonl, whose lines hold "id", "image", "mask" and "text", as those of
+        `gptface edit --jobs` do.
+      photos: uint8 [B,S,S,3].
+      asked: of `tasks`.
+
+    Returns:
+      Path of jobs.jsonl, which is written last.
+
+    Raises:
+      UserError: a folder with anything in it.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"'{folder}' is not empty; choose a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for task in asked:
+        for name, photo, text in zip(task.ids, photos, task.texts):
+            Image.fromarray(photo).save(folder / f"{name}.png")
+            mask = Image.fromarray(task.region.astype(np.uint8) * 255)
+            mask.save(folder / f"{name}_mask.png")
+            job = {"image": f"{name}.png", "mask": f"{name}_mask.png", "text": text}
+            lines.append(json.dumps({"id": name, **job}))
+    files.write_text(folder / JOBS, "\n".join(lines) + "\n")
+    return folder / JOBS
+
+
+def by_other(folder: str | os.PathLike, asked: Sequence[Task]) -> tuple[Edit, str]:
+    """Edits that another program made of the tasks.
+
+    They are taken as they are: nothing is composited, and what they change outside the
+    mask counts as what they did.
+
+    Args:
+      folder: holds ID.png of every edit.
+      asked: of `tasks`.
+
+    Returns:
+      The edits, and a digest of the files.
+
+    Raises:
+      UserError: pictures that are missing, or, when they are read, of another size.
+    """
+    folder = pathlib.Path(folder)
+    paths = [folder / f"{name}.png" for task in asked for name in task.ids]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise UserError(
+            f"'{folder}' lacks {len(missing)} of {len(paths)} pictures, such as "
+            f"{missing[0].name}; make those of every line of jobs.jsonl, of the same "
+            "--images, --limit, --seed, --attributes and --decode-seeds"
+        )
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+
+    def edit(photos: np.ndarray, task: Task, done: Callable[[int], object]) -> Edited:
+        found = [image_io.decode(folder / f"{name}.png") for name in task.ids]
+        for name, picture in zip(task.ids, found):
+            if picture.shape != photos.shape[1:]:
+                height, width = picture.shape[:2]
+                side = photos.shape[1]
+                raise UserError(
+                    f"'{folder / name}.png' is {width} x {height}, its photograph "
+                    f"{side} x {side}; scale it to that"
+                )
+        done(len(found))
+        return Edited(np.stack(found))
+
+    return edit, digest.hexdigest()[:16]
