@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,15 +15,28 @@ from gptface_jax.protocols.editors import Edit, Edited, Task
 from gptface_jax.protocols.judge import Judge
 
 
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """What is measured beside the judge's verdicts.
+
+    Attributes:
+      truth: (number of the picture, attribute, present) -> the picture as it ought
+        to look, uint8 [S,S,3].
+      features: uint8 [B,S,S,3] -> [B,D] of a network trained apart.
+      people: [N], who is shown; only of drawn faces, and counts with `features`.
+    """
+
+    truth: Callable[[int, str, bool], np.ndarray] | None = None
+    features: Callable[[np.ndarray], np.ndarray] | None = None
+    people: np.ndarray | None = None
+
+
 def judge_edits(
     edit: Edit,
     judge: Judge,
     photos: np.ndarray,
     tasks: Sequence[Task],
-    *,
-    truth: Callable[[int, str, bool], np.ndarray] | None = None,
-    features: Callable[[np.ndarray], np.ndarray] | None = None,
-    people: np.ndarray | None = None,
+    measures: Measures | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """How often edits show what the text asks for, and what else they change.
@@ -35,10 +49,7 @@ def judge_edits(
       judge: what judges.
       photos: uint8 [B,S,S,3].
       tasks: of `editors.tasks`.
-      truth: (number of the picture, attribute, present) -> the picture as it ought
-        to look, uint8 [S,S,3].
-      features: uint8 [B,S,S,3] -> [B,D] of a network trained apart.
-      people: [N], who is shown; only of drawn faces.
+      measures: what is measured besides.
       progress: show a bar.
 
     Returns:
@@ -46,7 +57,7 @@ def judge_edits(
       "outside_psnr": the lowest, in dB, "examples": uint8 [A,3,S,S,3] first picture
       before, asked, opposite, "others_kept": share of the judge's other verdicts that
       the edits leave alone}; where the editor tells, "outside_psnr_raw": mean before
-      compositing, and "seconds": an edit, without compilation; with `truth`
+      compositing, and "seconds": an edit, without compilation; with "truth"
       "inside_psnr": dB within the region; with `features` "frechet": distance of edits
       to unedited pictures; with `people` too "same_person": share of edits to which, of
       all other pictures before, the nearest in features is one of the same person, and
@@ -55,6 +66,7 @@ def judge_edits(
     Raises:
       UserError: an attribute that the judge does not know.
     """
+    measures = measures or Measures()
     judge.check([task.attribute for task in tasks])
     before = judge(_sized(photos, judge.size))
     psnr: dict[str, list[np.ndarray]] = {}
@@ -69,11 +81,11 @@ def judge_edits(
         verdicts.setdefault(name, {})[task.present] = said[:, column]
         others.append(np.delete(said == before, column, axis=1).mean())
         examples.setdefault(name, [photos[0]]).append(edited.images[0])
-        for kind, values in _psnr(photos, task, edited, truth).items():
+        for kind, values in _psnr(photos, task, edited, measures.truth).items():
             psnr.setdefault(kind, []).append(values)
         seconds += edited.seconds
-        if features:
-            seen.append(features(edited.images))
+        if measures.features:
+            seen.append(measures.features(edited.images))
     bar.close()
     figures = {
         **_rates(verdicts, before, judge.attributes),
@@ -83,8 +95,9 @@ def judge_edits(
     }
     if seconds:  # the first batch of each shape was compiled
         figures["seconds"] = float(np.median(seconds))
-    if features:
-        figures |= _distances(seen, features(photos), people)
+    if measures.features:
+        originals = measures.features(photos)
+        figures |= _distances(seen, originals, measures.people)
     return figures
 
 

@@ -284,6 +284,14 @@ def _check(models, task: Task, fractions, seeds, how, baselines) -> None:
             raise UserError(f"a model is named '{name}', as a baseline; rename it")
 
 
+def _curve(labels, fractions, seeds, how, made, inputs, together=True):
+    """`few_shot.learning_curve` of (forward, init) on inputs of both parts."""
+    examples = [few_shot.Examples(x, y) for x, y in zip(inputs, labels)]
+    return few_shot.learning_curve(
+        *made, *examples, fractions, seeds, how, together=together
+    )
+
+
 def _curves(
     models: Mapping[str, Model],
     task: Task,
@@ -360,13 +368,7 @@ def probe(
         _select(test, task, -(-task.per_class // 4), "test"),
     ]
     labels = [task.labels(part) for part in parts]
-
-    def curve(made, inputs, together=True):
-        examples = [few_shot.Examples(x, y) for x, y in zip(inputs, labels)]
-        return few_shot.learning_curve(
-            *made, *examples, fractions, seeds, how, together=together
-        )
-
+    curve = functools.partial(_curve, labels, fractions, seeds, how)
     curves = _curves(models, task, parts, curve, layers, baselines, progress)
     if "majority" in baselines:
         nothing = [few_shot.Examples(np.zeros(len(y)), y) for y in labels]

@@ -247,9 +247,8 @@ def reconstruct(
     if out:
         pictures.check(out)
     source = sources.open_source(spec, tell=True)
-    picks = [
-        transforms.decode_picture(source[i]) for i in range(min(shown, len(source)))
-    ]
+    count = min(shown, len(source))
+    picks = [transforms.decode_picture(source[i]) for i in range(count)]
     # Only of drawn people it may be asked who they are.
     with_identity = spec["kind"] == "synthetic"
     measures = _measures(judge, attributes, efficientnet, lpips)
@@ -258,23 +257,28 @@ def reconstruct(
     figures, rows = {}, {}
     for name, network, size in zip(names_of(tokenizers), opened, sizes):
         vqgan = ImageTokenizer(network)
+        batches = _batches(source, size, batch_size, with_identity, progress)
+        codes = vqgan.config.codebook_size
         figures[name] = reconstruction.evaluate(
-            _batches(source, size, batch_size, with_identity, progress),
-            vqgan.encode,
-            vqgan.decode,
-            vqgan.config.codebook_size,
-            landmarks=landmarks,
-            **measures,
+            batches, vqgan.encode, vqgan.decode, codes, landmarks=landmarks, **measures
         )
-        photos = np.stack([image.fit(p, size) for p in picks])
-        again = vqgan.decode(vqgan.encode(image.to_unit_range(photos)))
-        rows[name] = image.from_unit_range(again)
+        rows[name] = _again(vqgan, picks, size)
     if out:
-        largest = max(sizes)
-        originals = [image.fit(p, largest) for p in picks]
-        page = figure({"original": originals, **rows}, max(96, largest))
-        pictures.save(page, out)
+        pictures.save(_page(picks, rows, max(sizes)), out)
     return figures
+
+
+def _page(picks, rows: Mapping[str, np.ndarray], size: int) -> np.ndarray:
+    """Photos of any size above what tokenizers make of them; uint8 [H,W,3]."""
+    originals = [image.fit(photo, size) for photo in picks]
+    return figure({"original": originals, **rows}, max(96, size))
+
+
+def _again(vqgan: ImageTokenizer, picks, size: int) -> np.ndarray:
+    """Photos of any size through a tokenizer and back; uint8 [B,S,S,3]."""
+    photos = np.stack([image.fit(photo, size) for photo in picks])
+    again = vqgan.decode(vqgan.encode(image.to_unit_range(photos)))
+    return image.from_unit_range(again)
 
 
 def reconstruct_at_own_size(

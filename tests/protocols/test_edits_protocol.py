@@ -53,9 +53,11 @@ def test_edits_are_judged(model, judge, judge_run, records, photos):
         judge,
         photos,
         editors.tasks(records, NAMES, 32),
-        truth=edits.counterfactuals({**SPEC, "size": 48}),  # of any size
-        features=features,
-        people=people,
+        edits.Measures(
+            truth=edits.counterfactuals({**SPEC, "size": 48}),  # of any size
+            features=features,
+            people=people,
+        ),
         progress=False,
     )
     seen = features(photos).astype(float)
@@ -132,12 +134,11 @@ def test_our_own_edits_written_and_read_again_have_the_same_figures(
     model, judge, judge_run, photos, records, tmp_path
 ):
     asked = editors.tasks(records, NAMES, 32, seed=3)
-    measures = {
-        "truth": edits.counterfactuals(SPEC),
-        "features": judges.features_of(judge_run),
-        "people": np.array([0, 0, 1, 1, 2]),
-        "progress": False,
-    }
+    measures = edits.Measures(
+        truth=edits.counterfactuals(SPEC),
+        features=judges.features_of(judge_run),
+        people=np.array([0, 0, 1, 1, 2]),
+    )
     ours = editors.by_model(model, model.decode_config({"guidance": "none"}), seed=3)
 
     def written(photos, task, done):
@@ -146,9 +147,9 @@ def test_our_own_edits_written_and_read_again_have_the_same_figures(
             Image.fromarray(picture).save(tmp_path / f"{name}.png")
         return edited
 
-    first = edits.judge_edits(written, judge, photos, asked, **measures)
+    first = edits.judge_edits(written, judge, photos, asked, measures, progress=False)
     read, digest = editors.by_other(tmp_path, asked)
-    again = edits.judge_edits(read, judge, photos, asked, **measures)
+    again = edits.judge_edits(read, judge, photos, asked, measures, progress=False)
     assert set(first) - set(again) == {"seconds", "outside_psnr_raw"}
     for name, figure in again.items():
         np.testing.assert_equal(figure, first[name], err_msg=name)

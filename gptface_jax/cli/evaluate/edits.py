@@ -147,7 +147,12 @@ def _judge(options, model, judge, records, photos, asked, editors) -> None:
                     f"{row['seed']}; give these another name, or write to another --out"
                 )
         figures = edits.judge_edits(
-            edit, judge, photos, asked[row["seed"]], progress=not options.quiet, **more
+            edit,
+            judge,
+            photos,
+            asked[row["seed"]],
+            edits.Measures(**more),
+            progress=not options.quiet,
         )
         examples = figures.pop("examples")
         if "decode" in row:
@@ -166,7 +171,7 @@ def _judge(options, model, judge, records, photos, asked, editors) -> None:
 
 
 def _measures(options, records) -> dict[str, Any]:
-    """Further arguments of `judge_edits`."""
+    """Arguments of `protocols.edits.Measures`."""
     import numpy as np
 
     from gptface_jax.protocols import edits
