@@ -1,4 +1,20 @@
-"""Edits of pictures, judged by a classifier: did they do what the text says?"""
+"""Edits of pictures, judged by a classifier: did they do what the text says?
+
+Figures of `judge_edits`:
+
+attributes: name -> `evaluate.edits.Rates` as a dict
+mean: the same of all edits
+others_kept: share of the judge's other verdicts that the edits leave alone
+outside_psnr: in dB, the lowest of all edits
+outside_psnr_raw: mean before compositing, where the editor tells
+seconds: an edit, without compilation, where the editor tells
+examples: uint8 [A,3,S,S,3], the first picture before, asked, opposite
+inside_psnr: with `Measures.truth`, dB within the region
+frechet: with `Measures.features`, distance of edits to unedited pictures
+same_person: with `Measures.people` too, share of edits to which, of all other pictures
+    before, the nearest in features is one of the same person
+same_person_before: that of the pictures before
+"""
 
 from __future__ import annotations
 
@@ -53,15 +69,7 @@ def judge_edits(
       progress: show a bar.
 
     Returns:
-      {"attributes": name -> `edits.Rates` as dict, "mean": of all edits,
-      "outside_psnr": the lowest, in dB, "examples": uint8 [A,3,S,S,3] first picture
-      before, asked, opposite, "others_kept": share of the judge's other verdicts that
-      the edits leave alone}; where the editor tells, "outside_psnr_raw": mean before
-      compositing, and "seconds": an edit, without compilation; with "truth"
-      "inside_psnr": dB within the region; with `features` "frechet": distance of edits
-      to unedited pictures; with `people` too "same_person": share of edits to which, of
-      all other pictures before, the nearest in features is one of the same person, and
-      "same_person_before": that of the pictures before.
+      The figures that the module's docstring lists.
 
     Raises:
       UserError: an attribute that the judge does not know.

@@ -241,23 +241,22 @@ def reconstruct(
       Folder's name of each tokenizer -> figures of `evaluate.reconstruction`.
 
     Raises:
-      UserError: a resolution that a tokenizer cannot have, pictures, tokenizers or
-        weights that cannot be read, or an ending of `out` that is no picture format.
+      UserError: a resolution that a tokenizer cannot have, what cannot be read, or an
+        ending of `out` that is no picture format.
     """
     if out:
         pictures.check(out)
     source = sources.open_source(spec, tell=True)
     count = min(shown, len(source))
     picks = [transforms.decode_picture(source[i]) for i in range(count)]
-    # Only of drawn people it may be asked who they are.
-    with_identity = spec["kind"] == "synthetic"
+    drawn = spec["kind"] == "synthetic"  # of no others may be asked who they are
     measures = _measures(judge, attributes, efficientnet, lpips)
     opened = [opening.open_network(path, "vqgan") for path in tokenizers]
     sizes = [_size(network, resolution) for network in opened]
     figures, rows = {}, {}
     for name, network, size in zip(names_of(tokenizers), opened, sizes):
         vqgan = ImageTokenizer(network)
-        batches = _batches(source, size, batch_size, with_identity, progress)
+        batches = _batches(source, size, batch_size, drawn, progress)
         codes = vqgan.config.codebook_size
         figures[name] = reconstruction.evaluate(
             batches, vqgan.encode, vqgan.decode, codes, landmarks=landmarks, **measures

@@ -214,7 +214,12 @@ def test_another_program_stands_in_the_same_table(
     first = copies / lines[0]["image"]
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(first)
     assert gptface_command(*judged, "--pictures", f"copy={copies}") == 2
-    assert "holds other edits as 'copy', seed 0" in capsys.readouterr().err
+    assert "other edits as 'copy', seed 0" in capsys.readouterr().err
+    before = out.read_text()
+    both = ("--pictures", f"none={own}", "--guidance", "ascent", "none")
+    assert gptface_command(*judged, *both) == 2
+    assert "other edits as 'none', seed 0" in capsys.readouterr().err
+    assert out.read_text() == before  # before anything is measured
     for wrong, said in (
         (("--pictures", copies, "--attributes", "Bald"), "does not know 'Bald'"),
         (("--pictures", copies, "--decode-seeds", 0, 1), "one of --decode-seeds"),

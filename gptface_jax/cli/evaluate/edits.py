@@ -121,7 +121,7 @@ def _by_model(options, model, asked) -> list[tuple[dict[str, Any], Any]]:
     return found
 
 
-def _judge(options, model, judge, records, photos, asked, editors) -> None:
+def _judge(options, model, judge, records, photos, asked, methods) -> None:
     """Measures what is not measured yet; prints and writes it."""
     from gptface_jax.apps import plotting
     from gptface_jax.protocols import edits
@@ -136,16 +136,7 @@ def _judge(options, model, judge, records, photos, asked, editors) -> None:
         "measured": sorted([*more, *([options.features] if options.features else [])]),
     }
     rows, shown = _earlier(options.out, about), None
-    for said, edit in editors:
-        row = {**said, **about}
-        if any(row.items() <= earlier.items() for earlier in rows):
-            continue
-        for earlier in rows:
-            if all(earlier[key] == row[key] for key in ("method", "seed")):
-                raise UserError(
-                    f"'{options.out}' holds other edits as '{row['method']}', seed "
-                    f"{row['seed']}; give these another name, or write to another --out"
-                )
+    for row, edit in _missing(rows, [({**said, **about}, e) for said, e in methods]):
         figures = edits.judge_edits(
             edit,
             judge,
@@ -168,6 +159,29 @@ def _judge(options, model, judge, records, photos, asked, editors) -> None:
         _shared.write(rows, options.out)
     else:
         _shared.show(rows, options)
+
+
+def _missing(rows, planned) -> list[tuple[dict[str, Any], Any]]:
+    """What of (row, edits) no earlier row holds.
+
+    Raises:
+      UserError: two kinds of edits of one name and seed.
+    """
+    found = [
+        (row, edit)
+        for row, edit in planned
+        if not any(row.items() <= earlier.items() for earlier in rows)
+    ]
+    names = {(row["method"], row["seed"]) for row in rows}
+    for row, _ in found:
+        if (name := (row["method"], row["seed"])) in names:
+            raise UserError(
+                f"there are other edits as '{name[0]}', seed {name[1]}, in --out or "
+                "beside; give these another name (--pictures NAME=DIR), or write to "
+                "another --out"
+            )
+        names.add(name)
+    return found
 
 
 def _measures(options, records) -> dict[str, Any]:
