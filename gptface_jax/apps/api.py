@@ -21,8 +21,6 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax import __version__
-from gptface_jax.apps import proposing, texts
-from gptface_jax.apps.editing import Batch, Editor, Request
 from gptface_jax.core import arguments, compiled, files
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
@@ -33,8 +31,16 @@ from gptface_jax.data import photo as photos
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import opening, registry
 from gptface_jax.interop import directory
+from gptface_jax.pipelines import (
+    captioning,
+    framing,
+    networks,
+    pictures,
+    provenance,
+    region_proposal,
+)
 from gptface_jax.pipelines import faces as face_finding
-from gptface_jax.pipelines import framing, networks, pictures, provenance
+from gptface_jax.pipelines.editor import Batch, Editor, Request
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.systems.gptface.options import DecodeConfig
 
@@ -464,7 +470,7 @@ class Model:
         image: image_io.Source,
         text: str,
         *,
-        source: str = proposing.NEUTRAL,
+        source: str = region_proposal.NEUTRAL,
         method: str = "likelihood",
         area: float | None = None,
         aligned: bool = True,
@@ -477,7 +483,7 @@ class Model:
         Args:
           image, text: see `edit`.
           source: what is seen now, where it is known.
-          method: see `proposing.saliency`.
+          method: see `region_proposal.saliency`.
           area: share of the square to take, above 0 and below 1; default what the
             attributes that the sentence names usually take, else a fifth.
           aligned: the square is filled by an upright face: where such attributes
@@ -493,14 +499,14 @@ class Model:
         return self._proposed(photo, text, area, seen, source, method, aligned).mask
 
     def _proposed(
-        self, photo, text, area, seen, source=proposing.NEUTRAL, method="likelihood",
+        self, photo, text, area, seen, source=region_proposal.NEUTRAL, method="likelihood",
         aligned=True,
     ) -> framing.Framed:  # fmt: skip
         if area is not None and not 0 < area < 1:
             raise UserError(f"area is {area}; use a share between 0 and 1")
         _, view = seen
         small = images.resize(view.picture(photo), (self.editor.size,) * 2)
-        tokens = proposing.propose(
+        tokens = region_proposal.propose(
             self.editor, small, text, source, method, area, aligned
         )
         size = photo.shape[:2]
@@ -747,10 +753,10 @@ class Model:
         self, image: image_io.Source, count: int = 10, *, seed: int = 0,
         among: Sequence[str] | None = None, face: int | Face | None = None,
         align: bool = True, **decode: Any,
-    ) -> list[texts.Tag]:  # fmt: skip
-        """The words that fit a photo best, see `texts.tags` and `match`."""
+    ) -> list[captioning.Tag]:  # fmt: skip
+        """The words that fit a photo best, see `captioning.tags` and `match`."""
         config, pixels = self._text_side(decode), self._square(image, face, align)
-        return texts.tags(self.editor, pixels, count, config, _key(seed), among)
+        return captioning.tags(self.editor, pixels, count, config, _key(seed), among)
 
     @_checked
     def caption(
@@ -758,9 +764,11 @@ class Model:
         seed: int = 0, face: int | Face | None = None, align: bool = True,
         **decode: Any,
     ) -> list[tuple[str, float]]:  # fmt: skip
-        """Sentences for a photo and p(q=1) of each, see `texts.captions`, `match`."""
+        """Sentences for a photo and p(q=1) of each, see `captioning.captions`, `match`."""
         config, pixels = self._text_side(decode), self._square(image, face, align)
-        return texts.captions(self.editor, pixels, words, samples, config, _key(seed))
+        return captioning.captions(
+            self.editor, pixels, words, samples, config, _key(seed)
+        )
 
     def decode_config(self, changes: Mapping[str, Any]) -> DecodeConfig:
         """The model's decoder options with changes.

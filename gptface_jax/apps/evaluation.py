@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from gptface_jax.apps import proposing, reconstructing
+from gptface_jax.apps import reconstructing
 from gptface_jax.apps.api import Model
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
@@ -34,6 +34,7 @@ from gptface_jax.data.record import Record
 from gptface_jax.evaluate import agreement, distributions, edits
 from gptface_jax.experiments import opening, training
 from gptface_jax.pipelines import networks
+from gptface_jax.pipelines import region_proposal as proposing
 from gptface_jax.systems.gptface.held_out import make_eval
 from gptface_jax.systems.gptface.objective import ObjectiveConfig
 from gptface_jax.systems.gptface.options import DecodeConfig

@@ -14,11 +14,11 @@ import numpy as np
 from jax import export as jax_export
 
 from gptface_jax.apps import api
-from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import blending
 from gptface_jax.interop import directory
 from gptface_jax.pipelines import networks
+from gptface_jax.pipelines.editor import Editor
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.model import assemble
 from gptface_jax.systems.gptface.options import DecodeConfig

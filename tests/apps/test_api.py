@@ -9,12 +9,12 @@ from PIL import Image
 from tiny import config as tiny_config
 
 import gptface_jax
-from gptface_jax.apps import api, editing, evaluation, quickstart
+from gptface_jax.apps import api, evaluation, quickstart
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.experiments import opening, training
-from gptface_jax.pipelines import pictures
+from gptface_jax.pipelines import editor, pictures
 from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface.options import DecodeConfig
 
@@ -275,7 +275,7 @@ def test_how_many_are_guided_at_once():
     one = guidance.bytes_of_one(config)
     assert one == 4 * 2 * (3 * 2176 + 19 * 276)
     for memory, expected in ((0, 1), (2 * one, 1), (11 * one, 4), (16 * one, 8)):
-        assert editing.at_once(memory, config) == expected
+        assert editor.at_once(memory, config) == expected
 
 
 def test_forward_passes_by_hand():

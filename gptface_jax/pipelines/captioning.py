@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import tag_words
+from gptface_jax.pipelines.editor import Editor
 from gptface_jax.systems.gptface import decode, predict
 from gptface_jax.systems.gptface.options import DecodeConfig
 

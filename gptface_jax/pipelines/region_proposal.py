@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, image, synthetic
+from gptface_jax.pipelines.editor import Editor
 from gptface_jax.systems.gptface import guidance, predict
 from gptface_jax.systems.gptface.model import MATCHED
 
