@@ -22,8 +22,8 @@ from PIL import Image
 from tables import aligned
 
 import gptface_jax
-from gptface_jax.apps import detecting
 from gptface_jax.data import image, image_io, sources
+from gptface_jax.pipelines import watermark_detection
 from gptface_jax.systems.gptface import decode, predict
 
 KEY = 0x5EC2E7
@@ -142,21 +142,21 @@ def rate(codes, opened, by_left, together=1, groups=None, rng=None, keys=(KEY,))
     """Share of pictures, or of random groups of them, in which the mark is found."""
     found = []
     for key in keys:
-        green = detecting.green_codes(codes, key, by_left)
+        green = watermark_detection.green_codes(codes, key, by_left)
         if together == 1:
             counts = zip((green & opened).sum((1, 2)), opened.sum((1, 2)))
             found += [_found(int(g), int(n)) for g, n in counts]
             continue
         for _ in range(groups):
             r = rng.choice(len(codes), together, replace=False)
-            count = detecting.count(green[r], codes[r], opened[r], by_left)
+            count = watermark_detection.count(green[r], codes[r], opened[r], by_left)
             found.append(_found(count.green, count.tokens))
     return np.mean(found)
 
 
 @functools.cache
 def _found(green: int, tokens: int) -> bool:
-    return detecting.Count(green, tokens).found
+    return watermark_detection.Count(green, tokens).found
 
 
 def agreement(bench: Bench, photos: list[np.ndarray], count: int) -> None:
@@ -186,7 +186,7 @@ def detection(bench: Bench, photos, count: int, designs, groups: int) -> None:
         }  # fmt: skip
         name = f"delta {delta:g}{', left' * by_left}"
         ids, drawn, log_probs = bench.sample(count, options)
-        green = detecting.green_codes(ids, KEY, by_left).mean()
+        green = watermark_detection.green_codes(ids, KEY, by_left).mean()
         cost.append([name, f"{log_probs.mean():.3f}", f"{green:.3f}"])
         edited = bench.inpaint(photos, options)
         seen = {

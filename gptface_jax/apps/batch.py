@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import tqdm
 
-from gptface_jax.apps.api import SEAMS, Edit, Model
+from gptface_jax.apps.api import DRAWN, SEAMS, Edit, Model
 from gptface_jax.core import arguments, files, locks
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import folders
@@ -273,8 +273,7 @@ def _run(
             if isinstance(answer, Exception):
                 raise answer
             target = folder / f"{job.name}{ending}"
-            draws = hasattr(getattr(model, verb), "steps")
-            if draws and os.path.abspath(target) in given:
+            if verb in DRAWN and os.path.abspath(target) in given:
                 raise UserError(
                     f"'{target}' is a picture to work on and would be lost; write to "
                     "another folder"
@@ -348,10 +347,9 @@ def _first(queue: Iterable[Job], count: int):
 def _steps(model: Model, verb: str, job: Job):
     """A generator of requests that ends with an Edit, or with what was found."""
     values = {**job.values, "seed": job.seed}
-    method = getattr(model, verb)
-    if not hasattr(method, "steps"):
-        return _found(method, values)
-    return method.steps(model, **values)
+    if verb in DRAWN:
+        return model.steps(verb, values)
+    return _found(getattr(model, verb), values)
 
 
 def _found(method, values):

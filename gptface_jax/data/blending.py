@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gptface_jax.data.image import dilate, from_unit_range, resize
+from gptface_jax.data.image import dilate, from_unit_range, resize, to_unit_range
 
 
 def prefill(image: np.ndarray, mask: np.ndarray, xp: Any = np) -> np.ndarray:
@@ -234,5 +234,5 @@ def shrink_hidden(
             np.add.reduceat(x, starts, axis, np.uint32) for x in (total, count)
         )
     mean = (total / np.maximum(count, 1)).astype(np.float32)
-    filled = prefill(mean / np.float32(127.5) - 1, count[..., 0] == 0)
+    filled = prefill(to_unit_range(mean), count[..., 0] == 0)
     return resize(from_unit_range(filled), size)

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptface_jax import __version__
 from gptface_jax.core.config import changes, from_mapping
 from gptface_jax.core.errors import UserError
+from gptface_jax.core.version import __version__
 from gptface_jax.experiments import registry
 from gptface_jax.interop import directory
 from gptface_jax.pipelines.networks import Network, is_run, locate

@@ -275,7 +275,7 @@ def test_how_many_are_guided_at_once():
     one = guidance.bytes_of_one(config)
     assert one == 4 * 2 * (3 * 2176 + 19 * 276)
     for memory, expected in ((0, 1), (2 * one, 1), (11 * one, 4), (16 * one, 8)):
-        assert editor.at_once(memory, config) == expected
+        assert editor.samples_in_memory(memory, config) == expected
 
 
 def test_forward_passes_by_hand():

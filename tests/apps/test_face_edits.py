@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import api, batch, detecting
+from gptface_jax.apps import api, batch
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.geometry import Similarity
-from gptface_jax.pipelines import faces, framing, upright
+from gptface_jax.pipelines import faces, framing, upright, watermark_detection
 
 GREY = np.full((120, 120, 3), 128, np.uint8)
 STEADY = {"samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
@@ -150,12 +150,14 @@ def test_a_raw_decode_stays_within_the_square(framed, astronaut):
 def test_the_mark_is_found_again_in_a_turned_face(framed, astronaut):
     turned = np.asarray(Image.fromarray(astronaut).rotate(25, Image.BICUBIC))
     edit = framed.edit(turned, "a woman", region="face", **STEADY)
-    (view, opened), *_ = detecting._squares(
+    (view, opened), *_ = watermark_detection._squares(
         edit.details, turned.shape[:2], edit.committed_at.shape
     )
     assert view == framing.view_of(edit.details)
     np.testing.assert_array_equal(opened, edit.committed_at >= 0)
-    half = detecting._squares(edit.details, (256, 256), edit.committed_at.shape)
+    half = watermark_detection._squares(
+        edit.details, (256, 256), edit.committed_at.shape
+    )
     assert half[0][0].side == round(view.side / 2)
 
 
