@@ -66,7 +66,7 @@ class Bench:
         self.model, self.seed = gptface_jax.load(name), seed
         self.editor = self.model.editor
         self.config = self.editor.gptface.config
-        self.grid = self.config.layout.grid
+        self.grid = self.editor.grid
 
     def codes(self, pictures: list[np.ndarray]) -> np.ndarray:
         """int [B,h,w] of pictures as a detector sees them."""
@@ -82,7 +82,7 @@ class Bench:
         tokens = self.editor.tokens(np.zeros((count, *self.grid), int), [""] * count)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = False
-        module, params = self.editor.gptface.module, self.editor.params
+        module, params = self.editor.module, self.editor.params
         key = jax.random.key(self.seed)
         result = decode.decode(module, params, tokens, jnp.asarray(known), config, key)
         chosen = result.tokens[:, layout.image_slice]
@@ -94,7 +94,7 @@ class Bench:
     def log_probs(self, result, config) -> np.ndarray:
         """What the unmarked model gave every code when it was chosen."""
         where, vocab = self.config.layout.image_slice, self.config.vocab
-        module, params = self.editor.gptface.module, self.editor.params
+        module, params = self.editor.module, self.editor.params
 
         @jax.jit
         def scores(tokens):

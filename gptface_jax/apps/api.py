@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import os
@@ -10,26 +11,17 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-import jax
 import numpy as np
 from PIL import Image
 
 from gptface_jax.core import arguments, compiled
-from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
-from gptface_jax.data.text import TextTokenizer
-from gptface_jax.experiments import opening, registry
-from gptface_jax.experiments.gptface_run import (
-    check_pair,
-    learnt_frame,
-    learnt_options,
-)
-from gptface_jax.interop import directory
+from gptface_jax.experiments import gptface_run, opening
+from gptface_jax.experiments.gptface_run import check_pair, learnt_frame, learnt_options
 from gptface_jax.pipelines import (
     captioning,
-    framing,
-    networks,
+    editing_model,
     region_proposal,
     synthesis,
 )
@@ -38,13 +30,7 @@ from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines import restore as restoring
 from gptface_jax.pipelines import stitch as stitching
 from gptface_jax.pipelines.compositing import BORDERS, Blend
-from gptface_jax.pipelines.editing_model import (
-    EditingModel,
-    Selection,
-    decode_options,
-    key_of,
-)
-from gptface_jax.pipelines.editor import Editor
+from gptface_jax.pipelines.editing_model import EditingModel, Selection, decode_options
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.framing import Box
 from gptface_jax.pipelines.results import Edit, Samples, outputs, save_with_sidecar
@@ -64,23 +50,9 @@ DRAWN = {
     "restore": restoring.restore,
     "stitch": stitching.stitch,
 }
-# What pipelines take as one, and which arguments of the verbs it is made of.
-_GROUPS = {
-    "change": (
-        framing.Change,
-        {"invert": "invert_mask", "grow": "mask_grow", "shrink": "mask_shrink"},
-    ),
-    "selection": (
-        Selection,
-        {
-            name: name
-            for name in ("mask", "box", "region", "crop", "face", "align", "change")
-        },
-    ),
-    "blend": (Blend, {name: name for name in ("composite", "feather", "borders")}),
-}
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _checked(method: Callable[P, R]) -> Callable[P, R]:
@@ -96,38 +68,16 @@ def _checked(method: Callable[P, R]) -> Callable[P, R]:
 class Model(EditingModel):
     """A trained editor and all that it does with photos; see `EditingModel`."""
 
-    def on(self, devices: Sequence[jax.Device]) -> Model:
-        """The same model on these devices."""
-        editor = self.editor.on(devices)
-        return Model(editor, self.digest, self.decode, self.card, self.frame)
-
-    def __repr__(self) -> str:
-        return f"<gptface_jax.Model {self.digest}, {self.size} px>"
-
     def edit(
-        self,
-        image: image_io.Source | Edit,
-        text: str,
-        mask: image_io.Source | None = None,
-        *,
-        box: Box | None = None,
-        region: str | None = None,
-        crop: Box | None = None,
-        seed: int = 0,
-        samples: int | None = None,
-        composite: bool = True,
-        feather: int | None = None,
-        borders: int = BORDERS,
-        grow: int = 0,
-        area: float | None = None,
-        face: int | str | Face | None = None,
-        align: bool = True,
-        invert_mask: bool = False,
-        mask_grow: int = 0,
-        mask_shrink: int = 0,
-        keep_location: bool = False,
-        **decode: Any,
-    ) -> Edit:
+        self, image: image_io.Source | Edit, text: str,
+        mask: image_io.Source | None = None, *, box: Box | None = None,
+        region: str | None = None, crop: Box | None = None, seed: int = 0,
+        samples: int | None = None, composite: bool = True, feather: int | None = None,
+        borders: int = BORDERS, grow: int = 0, area: float | None = None,
+        face: int | str | Face | None = None, align: bool = True,
+        invert_mask: bool = False, mask_grow: int = 0, mask_shrink: int = 0,
+        keep_location: bool = False, **decode: Any,
+    ) -> Edit:  # fmt: skip
         """Changes a region of a photo so that a sentence fits it.
 
         The face is found, brought upright, edited and carried back. Without a mask, box
@@ -173,44 +123,22 @@ class Model(EditingModel):
         return self._run("edit", locals())
 
     def inpaint(
-        self,
-        image: image_io.Source | Edit,
-        mask: image_io.Source | None = None,
-        *,
-        box: Box | None = None,
-        region: str | None = None,
-        crop: Box | None = None,
-        seed: int = 0,
-        composite: bool = True,
-        feather: int | None = None,
-        borders: int = BORDERS,
-        grow: int = 0,
-        face: int | str | Face | None = None,
-        align: bool = True,
-        invert_mask: bool = False,
-        mask_grow: int = 0,
-        mask_shrink: int = 0,
-        keep_location: bool = False,
-        **decode: Any,
-    ) -> Edit:
+        self, image: image_io.Source | Edit, mask: image_io.Source | None = None, *,
+        box: Box | None = None, region: str | None = None, crop: Box | None = None,
+        seed: int = 0, composite: bool = True, feather: int | None = None,
+        borders: int = BORDERS, grow: int = 0, face: int | str | Face | None = None,
+        align: bool = True, invert_mask: bool = False, mask_grow: int = 0,
+        mask_shrink: int = 0, keep_location: bool = False, **decode: Any,
+    ) -> Edit:  # fmt: skip
         """Fills a region without a text; arguments as for `edit`."""
         return self._run("inpaint", locals())
 
     def restore(
-        self,
-        image: image_io.Source | Edit,
-        damage: image_io.Source | None = None,
-        *,
-        kind: str = "both",
-        thin: float = 1.0,
-        paint: str = "damage",
-        seed: int = 0,
-        invert_mask: bool = False,
-        mask_grow: int = 0,
-        mask_shrink: int = 0,
-        keep_location: bool = False,
-        **decode: Any,
-    ) -> Edit:
+        self, image: image_io.Source | Edit, damage: image_io.Source | None = None, *,
+        kind: str = "both", thin: float = 1.0, paint: str = "damage", seed: int = 0,
+        invert_mask: bool = False, mask_grow: int = 0, mask_shrink: int = 0,
+        keep_location: bool = False, **decode: Any,
+    ) -> Edit:  # fmt: skip
         """Paints over scratches and cracks.
 
         Thin ones are closed smoothly (`data.damage.fill`), which keeps more of the
@@ -235,20 +163,11 @@ class Model(EditingModel):
         return self._run("restore", locals())
 
     def stitch(
-        self,
-        first: image_io.Source | Edit,
-        second: image_io.Source,
-        *,
-        seam: str | image_io.Source = "vertical",
-        at: float = 0.5,
-        band: float = 1.0,
-        colours: bool = True,
-        text: str = "",
-        seed: int = 0,
-        samples: int = 1,
-        keep_location: bool = False,
-        **decode: Any,
-    ) -> Edit:
+        self, first: image_io.Source | Edit, second: image_io.Source, *,
+        seam: str | image_io.Source = "vertical", at: float = 0.5, band: float = 1.0,
+        colours: bool = True, text: str = "", seed: int = 0, samples: int = 1,
+        keep_location: bool = False, **decode: Any,
+    ) -> Edit:  # fmt: skip
         """Joins two photos and lets the model draw what lies along the seam.
 
         Args:
@@ -316,18 +235,12 @@ class Model(EditingModel):
 
     @_checked
     def propose(
-        self,
-        image: image_io.Source,
-        text: str,
-        *,
+        self, image: image_io.Source, text: str, *,
         source: str = region_proposal.NEUTRAL,
-        method: str = "likelihood",
-        area: float | None = None,
-        aligned: bool = True,
-        crop: Box | None = None,
-        face: int | Face | None = None,
-        align: bool = True,
-    ) -> np.ndarray:
+        method: str = region_proposal.LIKELIHOOD, area: float | None = None,
+        aligned: bool = True, crop: Box | None = None,
+        face: int | Face | None = None, align: bool = True,
+    ) -> np.ndarray:  # fmt: skip
         """Where a sentence wants a photo changed: a mask to correct, bool [H,W].
 
         Args:
@@ -384,7 +297,9 @@ class Model(EditingModel):
     ) -> list[captioning.Tag]:  # fmt: skip
         """The words that fit a photo best, see `captioning.tags` and `match`."""
         config, pixels = self.text_config(decode), self._square(image, face, align)
-        return captioning.tags(self.editor, pixels, count, config, key_of(seed), among)
+        return captioning.tags(
+            self.editor, pixels, count, config, editing_model.key_of(seed), among
+        )
 
     @_checked
     def caption(
@@ -394,9 +309,8 @@ class Model(EditingModel):
     ) -> list[tuple[str, float]]:  # fmt: skip
         """Sentences for a photo and p(q=1) of each; see `captioning.captions`."""
         config, pixels = self.text_config(decode), self._square(image, face, align)
-        return captioning.captions(
-            self.editor, pixels, words, samples, config, key_of(seed)
-        )
+        key = editing_model.key_of(seed)
+        return captioning.captions(self.editor, pixels, words, samples, config, key)
 
     def _square(self, image: image_io.Source, face, align: bool) -> np.ndarray:
         """What the model sees of a photo at its own size, uint8 [1,S,S,3]."""
@@ -406,11 +320,12 @@ class Model(EditingModel):
 
 
 def _grouped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A verb's arguments with those of `_GROUPS` as one each."""
+    """A verb's arguments, the fields of a Selection or a Blend among them as one."""
     given = dict(values)
-    for group, (kind, names) in _GROUPS.items():
-        if given.keys() >= {*names.values()}:
-            given[group] = kind(**{own: given.pop(n) for own, n in names.items()})
+    for group, kind in (("selection", Selection), ("blend", Blend)):
+        names = [f.name for f in dataclasses.fields(kind) if f.name in given]
+        if names:
+            given[group] = kind(**{name: given.pop(name) for name in names})
     return given
 
 
@@ -442,44 +357,11 @@ def load(
         together.
     """
     compiled.keep()
-    path = networks.locate(source)
-    found = opening.networks_of(path)
-    loaded = [name for name in registry.SYSTEMS if registry.row(name).facade]
-    for name in loaded:
-        row = registry.row(name)
-        if name in found and (networks.is_run(path) or {*row.beside} <= {*found}):
-            module, _, function = row.facade.partition(":")
-            opened = getattr(importlib.import_module(module), function)
-            return opened(path, tokenizer, dtype)
-    wanted = " or ".join(f"'{name}'" for name in loaded)
-    raise UserError(
-        f"'{source}' holds no network {wanted} with what belongs to it, only: "
-        f"{', '.join(found)}; give a model that was exported whole"
-    )
+    path, facade = opening.facade(source)
+    module, _, function = facade.partition(":")
+    return getattr(importlib.import_module(module), function)(path, tokenizer, dtype)
 
 
 def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Model:
     """A GPTFace with its tokenizer from a folder; arguments as of `load`."""
-    gptface = opening.open_network(path, "gptface")
-    if not networks.is_run(path):
-        vqgan = opening.open_network(path, "vqgan")
-        text = TextTokenizer.from_vocab_text(directory.read_vocab(path))
-        decode = decode_options(gptface.meta.get("decode", {}))
-        card = path / "README.md"
-        described = card.read_text("utf-8") if card.is_file() else ""
-        digest = f"{vqgan.digest}-{gptface.digest}"
-        editor = Editor(vqgan, gptface, text, dtype=dtype)
-        return Model(editor, digest, decode, described, gptface.meta.get("frame"))
-    if tokenizer is None:
-        raise UserError(
-            f"'{path}' is a training run of the transformer alone; give its VQGAN as "
-            "tokenizer= (--tokenizer)"
-        )
-    vqgan = opening.open_network(tokenizer, "vqgan")
-    check_pair(vqgan, gptface, path)
-    files = gptface.meta["extra_files"]
-    text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())
-    digest = f"{vqgan.digest}-{gptface.digest}"
-    editor = Editor(vqgan, gptface, text, dtype=dtype)
-    decode = decode_options(learnt_options(gptface))
-    return Model(editor, digest, decode, frame=learnt_frame(gptface))
+    return gptface_run.open_model(Model, path, tokenizer, dtype)

@@ -13,7 +13,6 @@ from gptface_jax.data.tone import Tone, tone_of
 from gptface_jax.pipelines.framing import Framed
 
 BORDERS = 30  # levels; more of it makes edits less of what was asked for
-PAINTS = ("mask", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,24 +25,22 @@ class Blend:
       feather: soft edge inside the mask, in pixels; None: 1/32 of the square.
       borders: levels of 255 by which colours within the mask are shifted at most to
         meet those around it; 0 does not shift them.
-      paint: "mask" changes masked pixels only, "tokens" all that the model drew.
+      beyond_mask: all that the model drew, not only within the mask.
       damaged: what was under the mask says nothing of its colours.
 
     Raises:
-      UserError: borders beyond 0..255, or an unknown paint.
+      UserError: borders beyond 0..255.
     """
 
     composite: bool = True
     feather: int | None = None
     borders: int = BORDERS
-    paint: str = "mask"
+    beyond_mask: bool = False
     damaged: bool = False
 
     def __post_init__(self):
         if not 0 <= self.borders <= 255:
             raise UserError(f"borders is {self.borders}; use 0 to 255 levels")
-        if self.paint not in PAINTS:
-            raise UserError(f"paint is '{self.paint}'; use {' or '.join(PAINTS)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +84,7 @@ def paste(
         image[view.slices] = np.where(covered[..., None], view.back(patch), there)
         return Pasted(image, mask)
     drawn = images.tokens_to_pixels(open_tokens, square)
-    if blend.paint == "tokens":
+    if blend.beyond_mask:
         inside, mask = drawn, mask | view.mask_back(drawn, mask.shape)
     changed, before = mask[view.slices], view.picture(photo)
     unknown = drawn | inside | view.beyond(photo.shape[:2])

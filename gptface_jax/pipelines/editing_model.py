@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ class Selection:
 
     Attributes:
       mask, box, region, crop, face, align: see `apps.api.Model.edit`.
-      change: of the mask, box or region.
+      invert_mask, mask_grow, mask_shrink: as there, of the mask, box or region.
     """
 
     mask: image_io.Source | None = None
@@ -40,7 +40,14 @@ class Selection:
     crop: framing.Box | None = None
     face: int | str | Face | None = None
     align: bool = True
-    change: framing.Change = framing.AS_GIVEN
+    invert_mask: bool = False
+    mask_grow: int = 0
+    mask_shrink: int = 0
+
+    @property
+    def change(self) -> framing.Change:
+        """What is done to the mask."""
+        return framing.Change(self.invert_mask, self.mask_grow, self.mask_shrink)
 
     @property
     def is_open(self) -> bool:
@@ -97,6 +104,14 @@ class EditingModel:
         self.editor, self.digest = editor, digest
         self.decode, self.card = decode, card
         self.frame = framing.checked_frame(frame)
+
+    def on(self, devices: Sequence[jax.Device]) -> Self:
+        """The same model on these devices."""
+        editor = self.editor.on(devices)
+        return type(self)(editor, self.digest, self.decode, self.card, self.frame)
+
+    def __repr__(self) -> str:
+        return f"<gptface_jax.Model {self.digest}, {self.size} px>"
 
     @property
     def size(self) -> int:
@@ -220,7 +235,7 @@ class EditingModel:
     def square(
         self, photo: np.ndarray, face: int | Face | None, align: bool
     ) -> tuple[np.ndarray, list[str]]:
-        """What the model sees of a photo, uint8 [1,S,S,3] of its own size, and notes."""
+        """What the model sees of a photo, uint8 [1,S,S,3] at its own size; notes."""
         (_, view), notes = self.seen(photo, face, align)
         return images.resize(view.picture(photo), (self.size,) * 2)[None], notes
 
@@ -235,10 +250,9 @@ class EditingModel:
         seed: int = 0,
         face: int | Face | None = None,
         align: bool = True,
-        change: framing.Change = framing.AS_GIVEN,
     ) -> tuple[framing.Framed, list[str]]:
         """What `edit` would change of a photo uint8 [H,W,3], and notes."""
-        selection = Selection(mask, box, region, crop, face, align, change)
+        selection = Selection(mask, box, region, crop, face, align)
         return self.select(photo, selection, seed)
 
     def select(

@@ -14,9 +14,9 @@ from gptface_jax.data import image_io
 from gptface_jax.pipelines import framing, results
 from gptface_jax.pipelines.compositing import BORDERS, Blend
 from gptface_jax.pipelines.edit import Plan, Steps, resample
-from gptface_jax.pipelines.editing_model import EditingModel
+from gptface_jax.pipelines.editing_model import EditingModel, Selection
 
-_PAINTS = {"damage": "mask", "tokens": "tokens"}
+PAINTS = ("damage", "tokens")
 
 
 def restore(
@@ -27,7 +27,7 @@ def restore(
     kind: str,
     thin: float,
     paint: str,
-    change: framing.Change,
+    selection: Selection,
     decode: Mapping[str, Any],
     seed: int = 0,
 ) -> Steps:
@@ -36,15 +36,15 @@ def restore(
     Raises:
       UserError: no damage is found, or an argument that cannot be used.
     """
-    if paint not in _PAINTS:
-        raise UserError(f"paint is '{paint}'; use 'damage' or 'tokens'")
+    if paint not in PAINTS:
+        raise UserError(f"paint is '{paint}'; use {' or '.join(map(repr, PAINTS))}")
     if not 0 <= thin < math.inf:
         raise UserError(f"thin is {thin}; use a width in tokens from 0 on")
     mask, said = _damage(photo, damage, kind)
-    mask = change.of(mask)
+    mask = selection.change.of(mask)
     config = model.unsteered_config(decode)
     blend = Blend(
-        feather=0, borders=2 * BORDERS, paint=_PAINTS[paint], damaged=True
+        feather=0, borders=2 * BORDERS, beyond_mask=paint == "tokens", damaged=True
     )  # fmt: skip
     cell = min(photo.shape[:2]) / max(model.grid)
     wide = defects.wide_parts(mask, thin * cell) if thin else mask

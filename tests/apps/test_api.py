@@ -138,7 +138,7 @@ def test_a_share_is_hidden_by_chance(model, face, shape):
     first, again, other = (
         model.inpaint(face, region=f"{shape}:0.25", seed=seed) for seed in (3, 3, 4)
     )
-    grid = model.editor.gptface.config.layout.grid
+    grid = model.grid
     assert first.details["tokens"] == round(0.25 * grid[0] * grid[1])
     assert first.details["mask"]["region"] == f"{shape}:0.25"
     np.testing.assert_array_equal(first.mask, again.mask)

@@ -180,8 +180,8 @@ def test_likelihood_saliency_is_how_two_texts_disagree_about_hidden_codes(model,
     same = region_proposal.saliency(editor, small, "a hat", "a hat", "likelihood")
     np.testing.assert_allclose(same, 0, atol=1e-6)
     found = region_proposal.saliency(editor, small, "a hat", "a man", "likelihood")
-    module, params = editor.gptface.module, editor.params
-    layout = editor.gptface.config.layout
+    module, params = editor.module, editor.params
+    layout = editor.layout
     n, where = layout.num_image_tokens, layout.image_slice
     tokens = editor.tokens(
         np.repeat(editor.image_ids(small), 2, axis=0), ["a hat", "a man"]
@@ -205,8 +205,8 @@ def test_saliency_is_what_hiding_a_piece_does_to_the_match(model, faces):
     small = np.asarray(Image.fromarray(faces[0]).resize((editor.size,) * 2))[None]
     found = region_proposal.saliency(editor, small, "a hat", "a man", "occlusion")
     ids = editor.image_ids(small)
-    module, params = editor.gptface.module, editor.params
-    layout = editor.gptface.config.layout
+    module, params = editor.module, editor.params
+    layout = editor.layout
 
     def odds(text, hide):
         tokens = np.array(editor.tokens(ids, [text]))
