@@ -171,7 +171,7 @@ def judge_edits(
             pasted = []
             for a, b in zip(photos, decoded):
                 b = blending.continue_colours(a, b, drawn)
-                b = blending.meet_borders(a, b, region, borders)
+                b = blending.blend_border(a, b, region, borders)
                 pasted.append(blending.composite(a, b, region, max(1, size // 32)))
             pasted = np.stack(pasted)
             masks = np.broadcast_to(region, photos.shape[:3])
@@ -551,7 +551,7 @@ def proposals(
     bar = tqdm.tqdm(total=len(attributes) * count, disable=not progress)
     table = {}
     for name in attributes:
-        average = proposing.usual(name, grid)
+        average = proposing.attribute_prior(name, grid)
         area = float(average.mean())
         found: dict[str, list[float]] = {}
         number = -1

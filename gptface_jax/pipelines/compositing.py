@@ -89,7 +89,7 @@ def paste(
     changed, before = mask[view.slices], view.picture(photo)
     unknown = drawn | inside | view.beyond(photo.shape[:2])
     patch = blending.continue_colours(before, patch, unknown)
-    patch = blending.meet_borders(
+    patch = blending.blend_border(
         before, patch, inside, blend.borders, damaged=blend.damaged
     )
     feather = max(1, view.side // 32) if blend.feather is None else blend.feather

@@ -235,7 +235,7 @@ def central(size: tuple[int, int]) -> Box:
     return x0, y0, x0 + side, y0 + side
 
 
-def holding(mask: np.ndarray) -> Box:
+def square_holding(mask: np.ndarray) -> Box:
     """Of the largest squares of a photo the one that holds most of a mask.
 
     Among equals the one nearest the middle.

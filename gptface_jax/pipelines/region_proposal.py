@@ -167,7 +167,7 @@ def changed_tokens(
 
 
 @functools.cache
-def usual(name: str, grid: tuple[int, int]) -> np.ndarray:
+def attribute_prior(name: str, grid: tuple[int, int]) -> np.ndarray:
     """Share of drawn faces in which an attribute changes a token; float [h,w].
 
     Args:
@@ -180,10 +180,10 @@ def usual(name: str, grid: tuple[int, int]) -> np.ndarray:
     return np.mean(list(seen), axis=0)
 
 
-def place(text: str, grid: tuple[int, int]) -> np.ndarray | None:
+def text_prior(text: str, grid: tuple[int, int]) -> np.ndarray | None:
     """Where a sentence's attributes usually show; float [h,w], None if none is said."""
     known = [n for n in captions.named(text) if n in synthetic.ATTRIBUTES]
-    return np.max([usual(n, grid) for n in known], axis=0) if known else None
+    return np.max([attribute_prior(n, grid) for n in known], axis=0) if known else None
 
 
 def propose(
@@ -203,12 +203,12 @@ def propose(
       text, source, method: see `saliency`.
       area: share of the tokens to take; default what the attributes of the sentence
         usually take, else `AREA`.
-      aligned: the picture is filled by an upright face, so that `place` counts.
+      aligned: the picture is filled by an upright face, so that `text_prior` counts.
 
     Returns:
       bool [h,w].
     """
-    prior = place(text, editor.grid) if aligned else None
+    prior = text_prior(text, editor.grid) if aligned else None
     if area is None:
         area = AREA if prior is None else float(prior.mean())
     salience = saliency(editor, pixels[None], text, source, method)

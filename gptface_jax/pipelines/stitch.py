@@ -48,13 +48,13 @@ def stitch(
         raise UserError(f"band is {band}; draw more than 0 tokens along the seam")
     cell = min(height, width) / max(model.grid)
     if colours:
-        strip = blending.near(theirs, 2 * cell)
+        strip = blending.boundary_band(theirs, 2 * cell)
         other = blending.match_colours(other, strip, photo, strip)
         if (own := tone.tone_of(photo, ~theirs)) is not None:
             other = own.give(other)
     joined = np.where(theirs[..., None], other, photo)
-    mask = blending.near(theirs, band * cell / 2)
-    view = framing.View.crop(framing.holding(mask))
+    mask = blending.boundary_band(theirs, band * cell / 2)
+    view = framing.View.crop(framing.square_holding(mask))
     drawn = mask & view.covered(mask.shape)
     config = model.decode_config(decode) if text else model.unsteered_config(decode)
     said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}

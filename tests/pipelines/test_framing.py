@@ -39,7 +39,7 @@ def test_the_square_that_holds_most_of_a_mask(turned):
         if turned:
             mask = mask.T
             expected = tuple(expected[i] for i in (1, 0, 3, 2))
-        assert framing.holding(mask) == expected
+        assert framing.square_holding(mask) == expected
 
 
 @settings(max_examples=60, deadline=None)
