@@ -32,9 +32,9 @@ from gptface_jax.pipelines import stitch as stitching
 from gptface_jax.pipelines.compositing import BORDERS, Blend
 from gptface_jax.pipelines.editing_model import EditingModel, Selection, decode_options
 from gptface_jax.pipelines.faces import Face
-from gptface_jax.pipelines.framing import Box
 from gptface_jax.pipelines.results import Edit, Samples, outputs, save_with_sidecar
 from gptface_jax.pipelines.stitch import SEAMS
+from gptface_jax.pipelines.views import Box
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 __all__ = [

@@ -19,6 +19,7 @@ from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines import framing, provenance, region_proposal
 from gptface_jax.pipelines.editor import Editor
 from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.views import Box, View
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 _UNSTEERED = {"guidance": "none", "cfg": 1.0, "cfg_end": None}
@@ -35,9 +36,9 @@ class Selection:
     """
 
     mask: image_io.Source | None = None
-    box: framing.Box | None = None
+    box: Box | None = None
     region: str | None = None
-    crop: framing.Box | None = None
+    crop: Box | None = None
     face: int | str | Face | None = None
     align: bool = True
     invert_mask: bool = False
@@ -202,7 +203,7 @@ class EditingModel:
         return notes
 
     def found_faces(
-        self, photo: np.ndarray, face: Any, align: bool, crop: framing.Box | None
+        self, photo: np.ndarray, face: Any, align: bool, crop: Box | None
     ) -> list[Face] | None:
         """The faces of a photo; None where none is to be looked for."""
         if not align or crop is not None or self.frame is None:
@@ -220,8 +221,8 @@ class EditingModel:
         photo: np.ndarray,
         face: int | Face | None = None,
         align: bool = True,
-        crop: framing.Box | None = None,
-    ) -> tuple[tuple[Face | None, framing.View], list[str]]:
+        crop: Box | None = None,
+    ) -> tuple[tuple[Face | None, View], list[str]]:
         """The face to work on with the square that the model sees of it, and notes."""
         found, size = self.found_faces(photo, face, align, crop), photo.shape[:2]
         notes: list[str] = []
@@ -230,7 +231,7 @@ class EditingModel:
             best, notes = framing.chosen_face(found, number, size)
             if best is not None:
                 return (best, self._view(best, photo)), notes
-        return (None, framing.View.crop(framing.checked_crop(crop, size))), notes
+        return (None, View.crop(framing.checked_crop(crop, size))), notes
 
     def square(
         self, photo: np.ndarray, face: int | Face | None, align: bool
@@ -243,9 +244,9 @@ class EditingModel:
         self,
         photo: np.ndarray,
         mask: image_io.Source | None = None,
-        box: framing.Box | None = None,
+        box: Box | None = None,
         region: str | None = None,
-        crop: framing.Box | None = None,
+        crop: Box | None = None,
         *,
         seed: int = 0,
         face: int | Face | None = None,
@@ -285,7 +286,7 @@ class EditingModel:
         photo: np.ndarray,
         text: str,
         area: float | None,
-        view: framing.View,
+        view: View,
         source: str = region_proposal.NEUTRAL,
         method: str = region_proposal.LIKELIHOOD,
         aligned: bool = True,
@@ -302,5 +303,5 @@ class EditingModel:
         said = {"proposed": area or "by the sentence", "pixels": int(mask.sum())}
         return framing.Framed(mask, view, said, tokens)
 
-    def _view(self, face: Face, photo: np.ndarray) -> framing.View:
-        return framing.View.upright(face.five, self.frame, photo.shape[:2])
+    def _view(self, face: Face, photo: np.ndarray) -> View:
+        return View.upright(face.five, self.frame, photo.shape[:2])

@@ -15,6 +15,7 @@ from gptface_jax.pipelines import framing, results
 from gptface_jax.pipelines.compositing import BORDERS, Blend
 from gptface_jax.pipelines.edit import Plan, Steps, resample
 from gptface_jax.pipelines.editing_model import EditingModel, Selection
+from gptface_jax.pipelines.views import View
 
 PAINTS = ("damage", "tokens")
 
@@ -80,7 +81,7 @@ def _damage(
     return mask, {"found": kind}
 
 
-def _squares(size: tuple[int, int]) -> list[tuple[framing.View, np.ndarray]]:
+def _squares(size: tuple[int, int]) -> list[tuple[View, np.ndarray]]:
     """Squares that cover a photo (H, W), and the pixels that each restores.
 
     Every pixel belongs to the square in whose middle it lies most; bool [H,1] or [1,W].
@@ -92,6 +93,6 @@ def _squares(size: tuple[int, int]) -> list[tuple[framing.View, np.ndarray]]:
     squares = []
     for number, start in enumerate(starts.tolist()):
         x0, y0 = (0, start) if height > width else (start, 0)
-        view = framing.View.crop((x0, y0, x0 + side, y0 + side))
+        view = View.crop((x0, y0, x0 + side, y0 + side))
         squares.append((view, owner == number))
     return squares

@@ -16,9 +16,9 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
 from gptface_jax.ops import watermark
-from gptface_jax.pipelines import framing, provenance
+from gptface_jax.pipelines import framing, provenance, views
 from gptface_jax.pipelines.editing_model import EditingModel
-from gptface_jax.pipelines.framing import Box, View
+from gptface_jax.pipelines.views import Box, View
 
 FALSE_POSITIVES = 1e-3
 
@@ -163,10 +163,10 @@ def detect(
     )
 
 
-def _codes(model: EditingModel, photo: np.ndarray, views: list[View]) -> np.ndarray:
+def _codes(model: EditingModel, photo: np.ndarray, squares: list[View]) -> np.ndarray:
     """int [B,h,w] of B squares of a photo."""
     size = (model.size,) * 2
-    parts = [images.resize(view.picture(photo), size) for view in views]
+    parts = [images.resize(view.picture(photo), size) for view in squares]
     return np.asarray(model.editor.image_ids(np.stack(parts)))
 
 
@@ -201,7 +201,7 @@ def _squares(
             return []
         found = []
         for square in details["squares"]:
-            view = framing.view_of(square, scale)
+            view = views.view_of(square, scale)
             opened = np.array([[c == "1" for c in row] for row in square["open"]])
             if opened.shape != tuple(grid) or not opened.any():
                 return []

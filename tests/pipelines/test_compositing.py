@@ -6,7 +6,8 @@ import pytest
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.pipelines.compositing import Blend, paste
-from gptface_jax.pipelines.framing import Framed, View
+from gptface_jax.pipelines.framing import Framed
+from gptface_jax.pipelines.views import View
 
 GRID = (4, 4)
 PLAIN = Blend(feather=0, borders=0)
