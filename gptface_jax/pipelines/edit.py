@@ -97,7 +97,7 @@ def resample(model: EditingModel, plan: Plan) -> Steps:
     scores = tuple(round(float(s), 6) for s in scores[~np.isnan(scores)])
     final = float(batch.final_log_prob)
     described = framed.view.described()
-    open_tokens = results.rows(batch.open_tokens)
+    open_tokens = results.bit_rows(batch.open_tokens)
     details = {
         **model.details(True, plan.text, plan.seed, plan.config),
         "samples": plan.samples,

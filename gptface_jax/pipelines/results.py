@@ -109,7 +109,7 @@ class Samples(list):
         columns = min(columns, len(self))
         drawn = [np.asarray(image) for image in self]
         sheet = pictures.sheet(drawn, columns)
-        everywhere = rows(np.ones(self.details["grid"], bool))
+        everywhere = bit_rows(np.ones(self.details["grid"], bool))
         places = pictures.cells(len(self), columns)
         squares = [{"crop": list(box), "open": everywhere} for box in places]
         size = list(sheet.shape[1::-1])
@@ -191,6 +191,6 @@ def joined(
     return dataclasses.replace(edits[-1], before=before, mask=mask, details=details)
 
 
-def rows(open_tokens: np.ndarray) -> list[str]:
+def bit_rows(open_tokens: np.ndarray) -> list[str]:
     """bool [h,w] -> h strings of 0 and 1."""
     return ["".join("01"[x] for x in row) for row in open_tokens.astype(int)]
