@@ -42,7 +42,7 @@ def main() -> None:
     def pasted(first, second, colours):
         if colours:
             theirs = np.broadcast_to(np.arange(128) >= 64, (128, 128))
-            strip = blending.near(theirs, 2 * first.shape[1] / 8)
+            strip = blending.boundary_band(theirs, 2 * first.shape[1] / 8)
             second = blending.match_colours(second, strip, first, strip)
         middle = first.shape[1] // 2
         return np.concatenate([first[:, :middle], second[:, middle:]], 1)

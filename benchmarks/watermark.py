@@ -22,8 +22,8 @@ from PIL import Image
 from tables import aligned
 
 import gptface_jax
-from gptface_jax.apps import detecting
 from gptface_jax.data import image, image_io, sources
+from gptface_jax.pipelines import watermark_detection
 from gptface_jax.systems.gptface import decode, predict
 
 KEY = 0x5EC2E7
@@ -66,7 +66,7 @@ class Bench:
         self.model, self.seed = gptface_jax.load(name), seed
         self.editor = self.model.editor
         self.config = self.editor.gptface.config
-        self.grid = self.config.layout.grid
+        self.grid = self.editor.grid
 
     def codes(self, pictures: list[np.ndarray]) -> np.ndarray:
         """int [B,h,w] of pictures as a detector sees them."""
@@ -82,7 +82,7 @@ class Bench:
         tokens = self.editor.tokens(np.zeros((count, *self.grid), int), [""] * count)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = False
-        module, params = self.editor.gptface.module, self.editor.params
+        module, params = self.editor.module, self.editor.params
         key = jax.random.key(self.seed)
         result = decode.decode(module, params, tokens, jnp.asarray(known), config, key)
         chosen = result.tokens[:, layout.image_slice]
@@ -94,7 +94,7 @@ class Bench:
     def log_probs(self, result, config) -> np.ndarray:
         """What the unmarked model gave every code when it was chosen."""
         where, vocab = self.config.layout.image_slice, self.config.vocab
-        module, params = self.editor.gptface.module, self.editor.params
+        module, params = self.editor.module, self.editor.params
 
         @jax.jit
         def scores(tokens):
@@ -142,21 +142,21 @@ def rate(codes, opened, by_left, together=1, groups=None, rng=None, keys=(KEY,))
     """Share of pictures, or of random groups of them, in which the mark is found."""
     found = []
     for key in keys:
-        green = detecting.green_codes(codes, key, by_left)
+        green = watermark_detection.green_codes(codes, key, by_left)
         if together == 1:
             counts = zip((green & opened).sum((1, 2)), opened.sum((1, 2)))
             found += [_found(int(g), int(n)) for g, n in counts]
             continue
         for _ in range(groups):
             r = rng.choice(len(codes), together, replace=False)
-            count = detecting.count(green[r], codes[r], opened[r], by_left)
+            count = watermark_detection.count(green[r], codes[r], opened[r], by_left)
             found.append(_found(count.green, count.tokens))
     return np.mean(found)
 
 
 @functools.cache
 def _found(green: int, tokens: int) -> bool:
-    return detecting.Count(green, tokens).found
+    return watermark_detection.Count(green, tokens).found
 
 
 def agreement(bench: Bench, photos: list[np.ndarray], count: int) -> None:
@@ -186,7 +186,7 @@ def detection(bench: Bench, photos, count: int, designs, groups: int) -> None:
         }  # fmt: skip
         name = f"delta {delta:g}{', left' * by_left}"
         ids, drawn, log_probs = bench.sample(count, options)
-        green = detecting.green_codes(ids, KEY, by_left).mean()
+        green = watermark_detection.green_codes(ids, KEY, by_left).mean()
         cost.append([name, f"{log_probs.mean():.3f}", f"{green:.3f}"])
         edited = bench.inpaint(photos, options)
         seen = {

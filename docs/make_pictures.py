@@ -18,7 +18,7 @@ from scipy import ndimage
 import gptface_jax
 from gptface_jax.apps import quickstart, reconstructing
 from gptface_jax.data import image_io, synthetic
-from gptface_jax.pipelines import framing, networks, pictures
+from gptface_jax.pipelines import networks, pictures, views
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
 IMAGES = pathlib.Path(__file__).parent / "images"
@@ -200,7 +200,7 @@ def found() -> None:
     shown, captions, places = [], [], ("small, off the centre", "tilted")
     for row, place in zip(rows, places):
         before, after = np.asarray(row.before), np.asarray(row.image)
-        view = framing.view_of(row.details)
+        view = views.view_of(row.details)
         shown += [pictures.squares_seen(before, [view]), after, view.picture(after)]
         captions += [f"{place}: the face is found", f"“{row.text}”", "upright"]
     details = model.details(True, "", 0, model.decode)

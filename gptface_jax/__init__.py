@@ -5,20 +5,32 @@
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+import os
+from typing import TYPE_CHECKING
+
+from gptface_jax.core.version import __version__
+
+if TYPE_CHECKING:
+    from gptface_jax.apps.api import Model
 
 
-def load(source: str = "demo", **options):
+def load(
+    source: str | os.PathLike = "demo",
+    *,
+    tokenizer: str | os.PathLike | None = None,
+    dtype: str | None = None,
+) -> Model:
     """Opens a model: a bundled name, a directory, a training run or a hub id.
 
-    See `gptface_jax.apps.api.load` for the options.
+    Args:
+      source, tokenizer, dtype: see `gptface_jax.apps.api.load`.
     """
     from gptface_jax.core import compiled
 
     with compiled.tracing():  # importing makes as many objects
         from gptface_jax.apps import api
 
-        return api.load(source, **options)
+        return api.load(source, tokenizer=tokenizer, dtype=dtype)
 
 
 __all__ = ["__version__", "load"]

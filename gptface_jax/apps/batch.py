@@ -2,195 +2,25 @@
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import dataclasses
-import hashlib
-import inspect
 import json
 import os
 import pathlib
-import unicodedata
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import tqdm
 
-from gptface_jax.apps.api import SEAMS, Edit, Model
-from gptface_jax.core import arguments, files, locks
-from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data import folders
+from gptface_jax.apps.api import DRAWN, Edit, Model
+from gptface_jax.apps.jobs import FILES, Job, read_jobs
+from gptface_jax.core import files, locks
+from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import registry
 from gptface_jax.pipelines import provenance
-from gptface_jax.systems.gptface.options import DecodeConfig
 
-# Arguments that name files, which a job gives relative to the file of jobs.
-_FILES = ("image", "mask", "damage", "first", "second", "seam")
-_PLACES = ("mask", "box", "region")
-_LONGEST = 200  # bytes of an id; its files have endings as well
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One line of a file of jobs.
-
-    Attributes:
-      name: its id, by which its files are called and its random numbers drawn.
-      values: the arguments of the verb's method, and options of the decoder.
-      error: why it cannot be run, or "".
-      source: the files that it names, as they were given: argument -> name.
-    """
-
-    name: str
-    values: Mapping[str, Any]
-    error: str = ""
-    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """Of all that decides its result but the model; a changed job is run again."""
-        text = json.dumps([self.name, dict(self.values)], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def seed(self) -> int:
-        """Of its own: the job's seed mixed with its id."""
-        return zlib.crc32(f"{self.values.get('seed', 0)} {self.name}".encode())
-
-
-def read_jobs(
-    source: str | os.PathLike,
-    verb: str,
-    defaults: Mapping[str, Any] | None = None,
-    base: str | os.PathLike | None = None,
-) -> list[Job]:
-    """Jobs of a JSON-lines file, or one for each picture of a folder.
-
-    A line is an object of arguments of `Model.<verb>`, of `DecodeConfig` and an "id"
-    (default: the number of the line). Files are relative to the file of jobs. A line
-    that makes no sense is a Job with an error.
-
-    Args:
-      source: FILE.jsonl or a folder; its pictures' ids are their names. What is passed
-        over there `data.folders.listing` says.
-      verb: of `registry.verbs()`.
-      defaults: arguments of jobs that do not give them.
-      base: what their files are relative to; default the folder of the jobs' file.
-
-    Raises:
-      UserError: nothing to read, or two jobs of one id.
-    """
-    path, defaults = pathlib.Path(source), dict(defaults or {})
-    if path.is_dir():
-        first = "first" if verb == "stitch" else "image"
-        pictures = folders.listing(path, deep=False).pictures
-        names = _names(pictures)
-        lines = [json.dumps({"id": n, first: p}) for n, p in zip(names, pictures)]
-        folder = path
-    else:
-        try:
-            # Not at every line end of Unicode's: a JSON text may hold some.
-            lines = path.read_text("utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"cannot read jobs from '{source}': {reason}; give a file of JSON "
-                "lines or a folder of pictures"
-            ) from None
-        folder = pathlib.Path(path.parent if base is None else base)
-    jobs = [
-        _parse(line, number, verb, defaults, folder)
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-    if not jobs:
-        raise UserError(f"'{source}' holds no jobs")
-    seen = set()
-    for job in jobs:
-        if job.name in seen:
-            raise UserError(f"two jobs of '{source}' have the id '{job.name}'")
-        seen.add(job.name)
-    return jobs
-
-
-def _names(pictures: Sequence[str]) -> list[str]:
-    """Ids of a folder's pictures: their names, where one is taken with the ending."""
-    paths = [pathlib.PurePath(folders.normal(name)) for name in pictures]
-    stems = collections.Counter(path.stem for path in paths)
-    found: dict[str, None] = {}
-    for number, path in enumerate(paths, 1):
-        name = path.stem if stems[path.stem] == 1 else path.name
-        name = "".join(c if _fits(c) else "-" for c in name).lstrip("._-")
-        name = _cut(name, _LONGEST - 10) or "picture"
-        while name in found:
-            name += f"-{number}"
-        found[name] = None
-    return list(found)
-
-
-def _fits(character: str) -> bool:
-    """Whether an id may hold it: a letter or digit of any script, or ". _ -"."""
-    # Marks are parts of letters: vowels in Hindi, accents that have no composed form.
-    mark = unicodedata.category(character).startswith("M")
-    return character.isalnum() or mark or character in "._-"
-
-
-def _cut(name: str, most: int) -> str:
-    """At most so many bytes of it, and whole letters."""
-    return name.encode()[:most].decode("utf-8", "ignore")
-
-
-def _id(given: Any) -> str:
-    """An id as it is compared and written."""
-    name = folders.normal(str(given))
-    fits = name[:1].isalnum() and all(map(_fits, name))
-    if not fits or len(name.encode()) > _LONGEST:
-        raise UserError(
-            f"id {given!r} names no file; use letters, digits, '.', '_' and '-', the "
-            f"first a letter or digit, {_LONGEST} bytes at most"
-        )
-    return name
-
-
-def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> Job:
-    name, source = f"{number:06d}", {}
-    try:
-        values = json.loads(line)
-        if not isinstance(values, dict):
-            raise UserError(f"line {number} is no JSON object")
-        # What a table leaves empty is not given.
-        values = {k: v for k, v in values.items() if v is not None and v == v}
-        name = _id(values.pop("id", name))
-        for key in set(_FILES) & set(values):
-            straight = key == "seam" and values[key] in SEAMS
-            if isinstance(values[key], str) and not straight:
-                source[key] = values[key]
-                values[key] = str(folders.resolve(base, values[key]))
-        if any(place in values for place in _PLACES):
-            defaults = {k: v for k, v in defaults.items() if k not in _PLACES}
-        known, values = _arguments(verb), {**defaults, **values}
-        for key in values:
-            if key not in known:
-                raise UserError(f"'{key}' is no option of {verb}{nearest(key, known)}")
-        values = arguments.checked(getattr(Model, verb), values, DecodeConfig)
-        missing = [k for k, needed in known.items() if needed and k not in values]
-        if missing:
-            raise UserError(f"'{missing[0]}' is missing")
-    except ValueError as error:
-        said = error if isinstance(error, UserError) else f"no JSON: {error}"
-        return Job(name, {"line": line}, str(said), source)
-    return Job(name, values, source=source)
-
-
-def _arguments(verb: str) -> dict[str, bool]:
-    """Argument of the verb -> whether it has to be given."""
-    parameters = list(inspect.signature(getattr(Model, verb)).parameters.values())[1:]
-    own = {p.name: p.default is p.empty for p in parameters if p.kind != p.VAR_KEYWORD}
-    return (
-        dict.fromkeys((f.name for f in dataclasses.fields(DecodeConfig)), False) | own
-    )
+__all__ = ["Job", "Results", "read_jobs", "run"]
 
 
 def run(
@@ -253,6 +83,55 @@ def run(
         )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What the jobs of a run have in common.
+
+    Attributes:
+      model, verb: what is done.
+      folder, ending, strips: what is written.
+      given: paths of the files that jobs work on.
+    """
+
+    model: Model
+    verb: str
+    folder: pathlib.Path
+    ending: str
+    strips: bool
+    given: frozenset[str]
+
+    def advance(self, job: Job, steps, answer):
+        """The job with its steps and next request, or with None and its result."""
+        try:
+            if job.error:
+                raise UserError(job.error)
+            if isinstance(answer, Exception):
+                raise answer
+            target = self.folder / f"{job.name}{self.ending}"
+            if self.verb in DRAWN and os.path.abspath(target) in self.given:
+                raise UserError(
+                    f"'{target}' is a picture to work on and would be lost; write to "
+                    "another folder"
+                )
+            if steps is None:
+                steps = _steps(self.model, self.verb, job)
+            try:
+                return job, steps, steps.send(answer)
+            except StopIteration as end:
+                found = _written(end.value, self.folder, job, self.ending, self.strips)
+                return job, None, found
+        except Exception as error:  # one bad job never stops the rest
+            known = isinstance(error, (UserError, OSError))
+            said = str(error) if known else f"{type(error).__name__}: {error}"
+            return job, None, {"error": said}
+
+
+def _files_of(jobs: Sequence[Job]) -> frozenset[str]:
+    """Absolute paths of the files that jobs name."""
+    named = (job.values.get(key) for job in jobs for key in FILES)
+    return frozenset(os.path.abspath(name) for name in named if isinstance(name, str))
+
+
 def _run(
     model, jobs, folder, verb, batch_size, ending, strips, threads, devices, progress
 ) -> dict[str, int]:
@@ -261,35 +140,8 @@ def _run(
     mine = jobs[jax.process_index() :: jax.process_count()]
     maker = "-".join(filter(None, (model.digest, model.editor.dtype)))
     todo = [job for job in mine if not results.has(job, maker, ending, strips)]
-    named = (job.values.get(key) for job in jobs for key in _FILES)
-    given = {os.path.abspath(file) for file in named if isinstance(file, str)}
+    work = _Work(model, verb, folder, ending, strips, _files_of(jobs))
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
-
-    def advance(job: Job, steps, answer):
-        """Up to the job's next request, or to its result."""
-        try:
-            if job.error:
-                raise UserError(job.error)
-            if isinstance(answer, Exception):
-                raise answer
-            target = folder / f"{job.name}{ending}"
-            draws = hasattr(getattr(model, verb), "steps")
-            if draws and os.path.abspath(target) in given:
-                raise UserError(
-                    f"'{target}' is a picture to work on and would be lost; write to "
-                    "another folder"
-                )
-            if steps is None:
-                steps = _steps(model, verb, job)
-            try:
-                return job, steps, steps.send(answer)
-            except StopIteration as end:
-                return job, None, _written(end.value, folder, job, ending, strips)
-        except Exception as error:  # one bad job never stops the rest
-            known = isinstance(error, (UserError, OSError))
-            said = str(error) if known else f"{type(error).__name__}: {error}"
-            return job, None, {"error": said}
-
     size = batch_size * len(devices)
     bar = tqdm.tqdm(total=len(todo), unit=verb, disable=not progress)
     queue, waiting, pending = iter(todo), {}, set()
@@ -301,7 +153,7 @@ def _run(
         while True:
             held = sum(map(len, waiting.values()))
             for job in _first(queue, 4 * size - held - len(pending)):
-                pending.add(pool.submit(advance, job, None, None))
+                pending.add(pool.submit(work.advance, job, None, None))
             largest = max(waiting, key=lambda b: len(waiting[b]), default=None)
             full = largest is not None and len(waiting[largest]) >= size
             if not full and pending:
@@ -323,7 +175,7 @@ def _run(
                     waiting[largest] = group[size:]
                 answers = _answers(model.editor, [r for *_, r in group[:size]], size)
                 for (job, steps, _), answer in zip(group, answers):
-                    pending.add(pool.submit(advance, job, steps, answer))
+                    pending.add(pool.submit(work.advance, job, steps, answer))
             else:
                 break
     results.sort(jobs)
@@ -348,10 +200,9 @@ def _first(queue: Iterable[Job], count: int):
 def _steps(model: Model, verb: str, job: Job):
     """A generator of requests that ends with an Edit, or with what was found."""
     values = {**job.values, "seed": job.seed}
-    method = getattr(model, verb)
-    if not hasattr(method, "steps"):
-        return _found(method, values)
-    return method.steps(model, **values)
+    if verb in DRAWN:
+        return model.steps(verb, values)
+    return _found(getattr(model, verb), values)
 
 
 def _found(method, values):

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from gptface_jax import __version__
-from gptface_jax.apps import api
 from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.experiments import opening, registry
+from gptface_jax.experiments import gptface_run, opening, registry
 from gptface_jax.interop import directory, state_dict, taming
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.pipelines import framing, networks
+from gptface_jax.pipelines.editing_model import decode_options
 
 _CARD = """\
 ---
@@ -125,14 +125,14 @@ def export(
     if not networks.is_run(gptface):
         decode = {**model.meta.get("decode", {}), **(decode or {})}
         model = _as_of_a_run(model, gptface)
-    api.check_pair(vqgan, model, gptface)
+    gptface_run.check_pair(vqgan, model, gptface)
     text = TextTokenizer.from_vocab_text(
         model.meta["extra_files"]["vocab.txt"].decode()
     )
-    frame = api.learnt_frame(model) if frame is None else frame
+    frame = gptface_run.learnt_frame(model) if frame is None else frame
     frame = framing.checked_frame(frame)
-    options = {**api.learnt_options(model), **(decode or {})}
-    options = dataclasses.asdict(api.decode_options(options))
+    options = {**gptface_run.learnt_options(model), **(decode or {})}
+    options = dataclasses.asdict(decode_options(options))
     millions = {
         "vqgan": trees.count(vqgan.params) / 1e6,
         "gptface": trees.count(model.params) / 1e6,

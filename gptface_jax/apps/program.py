@@ -14,11 +14,12 @@ import numpy as np
 from jax import export as jax_export
 
 from gptface_jax.apps import api
-from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import blending
 from gptface_jax.interop import directory
+from gptface_jax.ops.pictures import to_unit_range
 from gptface_jax.pipelines import networks
+from gptface_jax.pipelines.editor import Editor
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.model import assemble
 from gptface_jax.systems.gptface.options import DecodeConfig
@@ -40,8 +41,8 @@ def edit_function(editor: Editor, config: DecodeConfig, samples: int = 1):
       "itm_log_prob": float32 [B,T], "final_log_prob": float32 [B]}, the same as
       those of `Editor.edit`.
     """
-    vqgan, gptface = editor.vqgan.network.module, editor.gptface.module
-    layout, vocab = editor.gptface.config.layout, editor.gptface.config.vocab
+    vqgan, gptface = editor.vqgan.network.module, editor.module
+    layout, vocab = editor.layout, editor.vocab
     cell = editor.size // layout.grid[0], editor.size // layout.grid[1]
     prefill = jax.vmap(lambda x, mask: blending.prefill(x, mask, jnp))
 
@@ -50,10 +51,10 @@ def edit_function(editor: Editor, config: DecodeConfig, samples: int = 1):
         cells = masks.reshape(count, layout.grid[0], cell[0], layout.grid[1], cell[1])
         is_open = cells.any((2, 4))
         hidden = jnp.repeat(jnp.repeat(is_open, cell[0], 1), cell[1], 2)
-        pixels = images.astype(jnp.float32) / 127.5 - 1.0
+        pixels = to_unit_range(images)
         params = {"params": weights["vqgan"]}
         ids = vqgan.apply(params, prefill(pixels, hidden), method="encode")
-        tokens = assemble(ids.reshape(count, -1), text_ids, editor.gptface.config)
+        tokens = assemble(ids.reshape(count, -1), text_ids, editor.module.config)
         known = jnp.ones(tokens.shape, bool)
         known = known.at[:, layout.image_slice].set(~is_open.reshape(count, -1))
         keys = jax.vmap(jax.random.key)(seeds)
@@ -125,7 +126,7 @@ def write(
     config = model.decode_config(decode_options or {})
     samples = samples or model.usual_samples(config)
     editor, size = model.editor, model.editor.size
-    words = editor.gptface.config.layout.max_text_tokens
+    words = editor.max_text_tokens
     weights = {"vqgan": editor.vqgan.network.params, "gptface": editor.gptface.params}
 
     def array(dtype, *shape):

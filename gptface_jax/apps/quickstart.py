@@ -13,7 +13,7 @@ from PIL import Image
 from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io, synthetic
-from gptface_jax.pipelines import framing, pictures
+from gptface_jax.pipelines import pictures, views
 
 ASTRONAUT = pathlib.Path(__file__).parents[1] / "assets" / "astronaut.jpg"
 TILT = 25  # degrees, clockwise
@@ -106,7 +106,7 @@ def run(
         )
         edit.save(folder / f"{number}-{job.name}-{job.region}.png")
         made.append(edit.details)
-        view = framing.view_of(edit.details)
+        view = views.view_of(edit.details)
         photo = np.asarray(edit.before)
         before, after = view.picture(photo), view.picture(image_io.decode(edit.image))
         first = pictures.squares_seen(photo, [view]) if view.face else before

@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     import gptface_jax
-    from gptface_jax.apps import detecting
+    from gptface_jax.pipelines import watermark_detection
 
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
-    report = detecting.detect(
+    report = watermark_detection.detect(
         model, options.image, options.key, **_photo.place(options)
     )
     print(f"XMP: {report.source_type or 'no mark of a digital source type'}")
@@ -46,5 +46,5 @@ def run(options: argparse.Namespace) -> None:
     print(
         f"watermark: of {count.tokens} codes {report.where} {count.green} are green "
         f"for {key}: z = {count.z:.2f}, p = {count.p_value:.2g}; {verdict} at a "
-        f"false-positive rate of {detecting.FALSE_POSITIVES}"
+        f"false-positive rate of {watermark_detection.FALSE_POSITIVES}"
     )

@@ -66,6 +66,26 @@ def bound(
     return checked(function, given, options)
 
 
+def complete(
+    method: Callable, values: Mapping[str, Any], options: type | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All arguments of a method but its first, `checked`, and its **arguments.
+
+    Args:
+      method: whose signature counts.
+      values: name -> argument; the others are at their defaults.
+      options: see `checked`.
+
+    Raises:
+      UserError: see `checked`.
+    """
+    _, *parameters = inspect.signature(method).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind != p.VAR_KEYWORD}
+    given = checked(method, values, options)
+    others = {name: given[name] for name in given.keys() - own}
+    return {n: given.get(n, default) for n, default in own.items()}, others
+
+
 def call_checked(
     function: Callable, args: Sequence, kwargs: Mapping, options: type | None = None
 ) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gptface_jax.data.image import dilate, from_unit_range, resize
+from gptface_jax.data.image import dilate, from_unit_range, resize, to_unit_range
 
 
 def prefill(image: np.ndarray, mask: np.ndarray, xp: Any = np) -> np.ndarray:
@@ -87,11 +87,11 @@ def continue_colours(
     Returns:
       uint8 [H,W,3].
     """
-    offset = _carried(original.astype(np.int16) - edited, ~mask, cells)
+    offset = _continued(original.astype(np.int16) - edited, ~mask, cells)
     return np.clip(edited + offset, 0, 255).astype(np.uint8)
 
 
-def meet_borders(
+def blend_border(
     original: np.ndarray,
     edited: np.ndarray,
     mask: np.ndarray,
@@ -139,12 +139,12 @@ def meet_borders(
     nearer = damaged | (np.abs(outer).sum(-1) < np.abs(inner).sum(-1))
     step = np.zeros(mask.shape + (3,), np.float32)
     step[around] = np.clip(np.where(nearer[..., None], outer, inner), -most, most)
-    moved = edited + _carried(step, border, cells)
+    moved = edited + _continued(step, border, cells)
     moved = np.clip(moved, 0, 255).astype(np.uint8)
     return np.where(mask[..., None], moved, edited)
 
 
-def _carried(difference: np.ndarray, known: np.ndarray, cells: int) -> np.ndarray:
+def _continued(difference: np.ndarray, known: np.ndarray, cells: int) -> np.ndarray:
     """Where a difference [H,W,3] is not known, its smooth continuation; int16."""
     size, weight = known.shape, known[..., None]
     total = weight * difference
@@ -178,7 +178,7 @@ def match_colours(
     return np.clip(np.round(moved), 0, 255).astype(np.uint8)
 
 
-def near(mask: np.ndarray, distance: float) -> np.ndarray:
+def boundary_band(mask: np.ndarray, distance: float) -> np.ndarray:
     """bool [H,W]: within `distance` pixels of where a mask changes its value."""
     from scipy import ndimage
 
@@ -234,5 +234,5 @@ def shrink_hidden(
             np.add.reduceat(x, starts, axis, np.uint32) for x in (total, count)
         )
     mean = (total / np.maximum(count, 1)).astype(np.float32)
-    filled = prefill(mean / np.float32(127.5) - 1, count[..., 0] == 0)
+    filled = prefill(to_unit_range(mean), count[..., 0] == 0)
     return resize(from_unit_range(filled), size)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
+import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
-from gptface_jax import __version__
 from gptface_jax.core.config import changes, from_mapping
 from gptface_jax.core.errors import UserError
+from gptface_jax.core.version import __version__
 from gptface_jax.experiments import registry
 from gptface_jax.interop import directory
 from gptface_jax.pipelines.networks import Network, is_run, locate
@@ -106,3 +107,23 @@ def open_network(
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
     digest = directory.digest(params, changes(config))
     return Network(row.module(config), params, digest, meta)
+
+
+def facade(source: str | os.PathLike) -> tuple[pathlib.Path, str]:
+    """(folder, "module:function") that opens a model for people; see `registry.Row`.
+
+    Raises:
+      UserError: nothing there, or no network with what belongs to it.
+    """
+    path = locate(source)
+    found = networks_of(path)
+    opened = [name for name in registry.SYSTEMS if registry.row(name).facade]
+    for name in opened:
+        row = registry.row(name)
+        if name in found and (is_run(path) or {*row.beside} <= {*found}):
+            return path, row.facade
+    wanted = " or ".join(f"'{name}'" for name in opened)
+    raise UserError(
+        f"'{source}' holds no network {wanted} with what belongs to it, only: "
+        f"{', '.join(found)}; give a model that was exported whole"
+    )

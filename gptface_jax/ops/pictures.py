@@ -1,9 +1,14 @@
-"""Pictures compared pixel by pixel, and cut into patches: float [B,H,W,C] in [-1,1]."""
+"""Pictures in [-1,1], float [B,H,W,C]: compared by pixels, and cut into patches."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+
+
+def to_unit_range(image: jax.Array) -> jax.Array:
+    """uint8 0..255 -> float32 [-1,1]; `data.image.to_unit_range` in JAX."""
+    return image.astype(jnp.float32) / 127.5 - 1.0
 
 
 def gradient_loss(

@@ -22,6 +22,8 @@ from PIL import Image
 from gptface_jax.data.geometry import Similarity
 from gptface_jax.interop import mediapipe
 from gptface_jax.nn import face_finder
+from gptface_jax.ops import pictures
+from gptface_jax.pipelines import batching
 
 SCORE, SECOND_SCORE = 0.6, 0.3
 OVERLAP = 0.3  # intersection over union from which two boxes are one face
@@ -102,7 +104,7 @@ def largest(faces: Sequence[Face]) -> Face | None:
 @jax.jit
 def _detect(params, images):
     """uint8 [B,H,W,3] -> (regressors [B,A,16], scores [B,A])."""
-    pixels = images.astype(jnp.float32) / 127.5 - 1
+    pixels = pictures.to_unit_range(images)
     boxes, logits = face_finder.BlazeFace().apply({"params": params}, pixels)
     return boxes, jax.nn.sigmoid(logits)
 
@@ -125,14 +127,16 @@ def _in_batches(function, name: str, items: Sequence[np.ndarray]) -> list[tuple]
 
     Batches are filled up to one of a few sizes.
     """
-    rows = []
-    for start in range(0, len(items), _BATCHES[-1]):
-        part = list(items[start : start + _BATCHES[-1]])
-        size = next(size for size in _BATCHES if size >= len(part))
-        stacked = np.stack(part + part[-1:] * (size - len(part)))
-        answer = function(_params(name), stacked)
-        rows += zip(*(np.asarray(x)[: len(part)] for x in answer))
-    return rows
+    if not len(items):
+        return []
+
+    def answer(stacked):
+        return function(_params(name), stacked)
+
+    def size(count: int) -> int:
+        return next(size for size in _BATCHES if size >= count)
+
+    return list(zip(*batching.run(answer, [np.stack(items)], _BATCHES[-1], size)))
 
 
 def _canvas(

@@ -1,7 +1,4 @@
-"""Which pixels may change, and which square of the photo the model sees.
-
-A square is a part of the photo as it is, or a face brought upright (SPEC E.11).
-"""
+"""Which pixels may change, and which square of the photo the model sees."""
 
 from __future__ import annotations
 
@@ -19,143 +16,12 @@ import numpy as np
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io, regions
-from gptface_jax.data.geometry import Similarity, fitted
 from gptface_jax.ops import masking
 from gptface_jax.pipelines.faces import Face, largest
+from gptface_jax.pipelines.views import Box, View
 
 SHAPES = ("span", "random")
 NEARLY_SQUARE = 1.2  # longer by shorter side up to which a photo may be a portrait
-Box = tuple[int, int, int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """The square of a photo that a model sees.
-
-    Attributes:
-      way: from the photo's pixels to the square's.
-      side: of the square in pixels.
-      box: (x0, y0, x1, y1), the part of the photo that may show in it.
-      face: the square is a face brought upright; else a part of the photo as it is.
-    """
-
-    way: Similarity
-    side: int
-    box: Box
-    face: bool = False
-
-    @staticmethod
-    def crop(box: Box) -> View:
-        """A square part of the photo as it is."""
-        return View(Similarity(dx=-box[0], dy=-box[1]), box[2] - box[0], box)
-
-    @staticmethod
-    def upright(points: np.ndarray, frame: np.ndarray, size: tuple[int, int]) -> View:
-        """A face in the model frame, about as large as it is in the photo.
-
-        Args:
-          points: float [5,2] of the face, see `faces.Face.five`.
-          frame: float [5,2], where a model expects them, as shares of the side.
-          size: (H, W) of the photo.
-        """
-        way = fitted(np.asarray(points, np.float64), np.asarray(frame, np.float64))
-        side = max(1, round(1 / way.scale))
-        way = way.scaled(side)
-        corners = np.array([[0, 0], [side, 0], [side, side], [0, side]])
-        held = way.inverse.points(corners)
-        limit = np.array(size[::-1])
-        low = np.clip(np.floor(held.min(0)), 0, limit - 1).astype(int)
-        high = np.clip(np.ceil(held.max(0)), low + 1, limit).astype(int)
-        return View(way, side, (*low.tolist(), *high.tolist()), True)
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Of the photo's rows and columns in the box."""
-        x0, y0, x1, y1 = self.box
-        return slice(y0, y1), slice(x0, x1)
-
-    @property
-    def _from_box(self) -> Similarity:
-        return Similarity(dx=self.box[0], dy=self.box[1]).then(self.way)
-
-    def picture(self, photo: np.ndarray) -> np.ndarray:
-        """What the model sees of a photo uint8 [H,W,3]; uint8 [side,side,3]."""
-        if not self.face:
-            return photo[self.slices]
-        return self.way.image(photo, (self.side, self.side))
-
-    def mask(self, mask: np.ndarray) -> np.ndarray:
-        """A mask of the photo bool [H,W] in the square; bool [side,side]."""
-        if not self.face:
-            return mask[self.slices]
-        return self._from_box.mask(mask[self.slices], (self.side, self.side))
-
-    def beyond(self, size: tuple[int, int]) -> np.ndarray:
-        """Where the square leaves a photo (H, W); bool [side,side]."""
-        square = (self.side, self.side)
-        x0, y0, x1, y1 = self.box
-        if not self.face or 0 < x0 and 0 < y0 and x1 < size[1] and y1 < size[0]:
-            return np.zeros(square, bool)
-        return ~self.way.lookup(np.ones(size, bool), square)
-
-    def back(self, square: np.ndarray) -> np.ndarray:
-        """A picture uint8 [side,side,3] as it lies in the photo; of `box`."""
-        if not self.face:
-            return square
-        x0, y0, x1, y1 = self.box
-        return self._from_box.inverse.image(square, (y1 - y0, x1 - x0))
-
-    def mask_back(self, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """A mask of the square bool [side,side] in a photo (H, W); bool [H,W]."""
-        x0, y0, x1, y1 = self.box
-        result = np.zeros(size, bool)
-        if not self.face:
-            result[self.slices] = mask
-            return result
-        inside = self._from_box.inverse.lookup(mask, (y1 - y0, x1 - x0))
-        result[self.slices] = inside
-        return result
-
-    def covered(self, size: tuple[int, int]) -> np.ndarray:
-        """The pixels of a photo (H, W) that lie in the square; bool [H,W]."""
-        return self.mask_back(np.ones((self.side, self.side), bool), size)
-
-    def holds(self, mask: np.ndarray) -> bool:
-        """Whether all of a mask of the photo bool [H,W] lies in the square."""
-        return not (mask & ~self.covered(mask.shape)).any()
-
-    def described(self) -> dict[str, Any]:
-        """What a sidecar says of it; `view_of` reads it again."""
-        found: dict[str, Any] = {"crop": list(self.box)}
-        if self.face:
-            way = {k: float(v) for k, v in dataclasses.asdict(self.way).items()}
-            found["upright"] = {**way, "side": self.side}
-        return found
-
-
-def view_of(details: Mapping[str, Any], scale: float = 1.0) -> View:
-    """The View that `View.described` gave.
-
-    Args:
-      details: of a sidecar, or one of its "squares".
-      scale: of the photo since then.
-
-    Raises:
-      KeyError, TypeError, ValueError: the details name none.
-    """
-    box = tuple(round(scale * v) for v in details["crop"])
-    if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
-        raise ValueError(f"crop {details['crop']} is no box")
-    if "upright" not in details:
-        return View.crop(box)
-    given, extent = dict(details["upright"]), max(box[2] - box[0], box[3] - box[1])
-    before = given.pop("side")
-    side = max(1, round(scale * before))
-    way = Similarity(*(float(given[k]) for k in ("a", "b", "dx", "dy")))
-    if not (0.5 < way.scale < 2 and side <= 8 * extent):
-        raise ValueError(f"{details['upright']} is no face of the photo")
-    way = Similarity(1 / scale).then(way).scaled(side / before)
-    return View(way, side, box, True)
 
 
 def checked_frame(frame: Any) -> np.ndarray | None:
@@ -235,7 +101,7 @@ def central(size: tuple[int, int]) -> Box:
     return x0, y0, x0 + side, y0 + side
 
 
-def holding(mask: np.ndarray) -> Box:
+def square_holding(mask: np.ndarray) -> Box:
     """Of the largest squares of a photo the one that holds most of a mask.
 
     Among equals the one nearest the middle.
@@ -449,33 +315,10 @@ def frame(
     view = None
     if region is not None:
         face, view = faces[0] if faces else (None, View.crop(checked_crop(crop, size)))
-        whole = np.ones((view.side, view.side), bool)
-        if hidden is not None:
-            inside = images.tokens_to_pixels(hidden, whole.shape)
-            result = view.mask_back(inside, size)
-        elif face is not None:
-            result = regions.face_region(region, face.mesh, size)
-            result &= view.mask_back(whole, size)
-        else:
-            inside = regions.region_mask(region, view.side)
-            result = view.mask_back(inside, size)
+        result = _region_mask(region, size, face, view, hidden)
         said: dict[str, Any] = {"region": region}
-    elif box is not None:
-        box = _box(box, "box")
-        result, said = regions.box_mask(box, size), {"box": [int(v) for v in box]}
     else:
-        result = image_io.decode_mask(mask, size)
-        said = {"picture": hashlib.sha256(np.packbits(result)).hexdigest()[:16]}
-        if isinstance(mask, (str, os.PathLike)):
-            said["file"] = pathlib.Path(mask).name
-    if not result.any():
-        raise UserError(
-            f"region '{region}' holds no pixel of a square of {view.side}; give a "
-            "larger photo"
-            if view is None or not view.face
-            else f"region '{region}' of this face lies beyond the photo or beyond what "
-            "the model sees of it; give a mask or a box"
-        )
+        result, said = _given_mask(mask, box, size)
     if change.any:
         result = change.of(result)
         if region is not None:
@@ -486,13 +329,7 @@ def frame(
     if view is None:
         whole = [v for _, v in faces if v.holds(result)]
         view = whole[0] if whole else View.crop(around(result, least))
-    outside = int((result & ~view.covered(size)).sum())
-    if outside:
-        x0, y0, x1, y1 = view.box
-        raise UserError(
-            f"{outside} masked pixels lie outside the square "
-            f"{x0},{y0},{x1},{y1} that the model sees; mask less or give another crop"
-        )
+    _check_within(view, result)
     said = {**said, "pixels": int(result.sum())}
     framed = Framed(result, view, said, hidden)
     if (framed.inside | view.beyond(size)).all():
@@ -501,6 +338,58 @@ def frame(
             "the edit to"
         )
     return framed
+
+
+def _check_within(view: View, mask: np.ndarray) -> None:
+    """Refuses a mask of a photo bool [H,W] that leaves the square."""
+    outside = int((mask & ~view.covered(mask.shape)).sum())
+    if outside:
+        x0, y0, x1, y1 = view.box
+        raise UserError(
+            f"{outside} masked pixels lie outside the square "
+            f"{x0},{y0},{x1},{y1} that the model sees; mask less or give another crop"
+        )
+
+
+def _region_mask(
+    region: str,
+    size: tuple[int, int],
+    face: Face | None,
+    view: View,
+    hidden: np.ndarray | None,
+) -> np.ndarray:
+    """The pixels of a photo (H, W) in a named region of a square; bool [H,W]."""
+    whole = np.ones((view.side, view.side), bool)
+    if hidden is not None:
+        result = view.mask_back(images.tokens_to_pixels(hidden, whole.shape), size)
+    elif face is not None:
+        result = regions.face_region(region, face.mesh, size)
+        result &= view.mask_back(whole, size)
+    else:
+        result = view.mask_back(regions.region_mask(region, view.side), size)
+    if not result.any():
+        raise UserError(
+            f"region '{region}' of this face lies beyond the photo or beyond what "
+            "the model sees of it; give a mask or a box"
+            if view.face
+            else f"region '{region}' holds no pixel of a square of {view.side}; give a "
+            "larger photo"
+        )
+    return result
+
+
+def _given_mask(
+    mask: image_io.Source | None, box: Box | None, size: tuple[int, int]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """bool [H,W] of a box, else of a mask, and how it was given."""
+    if box is not None:
+        box = _box(box, "box")
+        return regions.box_mask(box, size), {"box": [int(v) for v in box]}
+    result = image_io.decode_mask(mask, size)
+    said = {"picture": hashlib.sha256(np.packbits(result)).hexdigest()[:16]}
+    if isinstance(mask, (str, os.PathLike)):
+        said["file"] = pathlib.Path(mask).name
+    return result, said
 
 
 def _box(values: Any, name: str) -> Box:

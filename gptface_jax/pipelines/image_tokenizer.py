@@ -15,6 +15,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.ops import pictures
 from gptface_jax.ops.tiling import Tiling, border_gradient
+from gptface_jax.pipelines import batching
 from gptface_jax.pipelines.networks import Network
 
 DTYPES = ("float32", "bfloat16")
@@ -64,7 +65,7 @@ class ImageTokenizer:
         @functools.partial(jax.jit, static_argnames="method")
         def run(params, x, method):
             if x.dtype == jnp.uint8:
-                x = x.astype(jnp.float32) / 127.5 - 1.0
+                x = pictures.to_unit_range(x)
             return module.apply({"params": params}, x, method=method)
 
         self._run = run
@@ -89,19 +90,18 @@ class ImageTokenizer:
         Returns:
           The result; its batch axis is padded, the first len(x) entries count.
         """
-        share = -(-len(x) // len(self._devices))
-        share = self.batch_size if full else 1 << (share - 1).bit_length()
-        size = min(share * len(self._devices), self.full_batch)
-        padding = np.repeat(x[-1:], size - len(x), axis=0)
-        batch = jax.device_put(np.concatenate([x, padding]), self._split)
+        size = self.full_batch if full else self._size(len(x))
+        batch = jax.device_put(batching.filled(x, size), self._split)
         return self._run(self._params, batch, method)
 
+    def _size(self, count: int) -> int:
+        """Pictures of the batch that so many get: a power of two on each device."""
+        share = batching.power_of_two(-(-count // len(self._devices)))
+        return min(share * len(self._devices), self.full_batch)
+
     def _batched(self, x: np.ndarray, method: str) -> np.ndarray:
-        size = self.full_batch
-        parts = [x[start : start + size] for start in range(0, len(x), size)]
-        return np.concatenate(
-            [np.asarray(self.dispatch(part, method))[: len(part)] for part in parts]
-        )
+        start = functools.partial(self.dispatch, method=method)
+        return batching.run(start, [x], self.full_batch, self._size)
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Pictures to codes.

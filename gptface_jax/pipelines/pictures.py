@@ -18,7 +18,7 @@ from gptface_jax.data.image import tokens_to_pixels
 from gptface_jax.data.image_io import over_white
 from gptface_jax.pipelines import provenance
 from gptface_jax.pipelines.faces import Face
-from gptface_jax.pipelines.framing import View
+from gptface_jax.pipelines.views import View
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _WRITTEN = ("exif", "icc_profile", "dpi")  # of a picture's info

@@ -14,7 +14,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import geometry, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.pipelines import faces
-from gptface_jax.pipelines.framing import View
+from gptface_jax.pipelines.views import View
 
 # Mean places of right eye, left eye, nose and the corners of the mouth, as shares of
 # the side, over lfw_attributes train (docs/results.md): what the bundled model sees.

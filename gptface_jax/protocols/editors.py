@@ -21,13 +21,14 @@ from PIL import Image
 
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import blending, captions, image, image_io, regions, tone
+from gptface_jax.data import captions, image_io, regions
 from gptface_jax.data.record import Record
+from gptface_jax.pipelines.compositing import BORDERS, Blend, paste
+from gptface_jax.pipelines.framing import Framed, View
 from gptface_jax.protocols.model import Model
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 JOBS = "jobs.jsonl"
-BORDERS = 30  # levels, as of `Model.edit`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,29 +113,24 @@ def tasks(
     ]
 
 
-def paste(
-    photo: np.ndarray, decoded: np.ndarray, task: Task, grid: tuple[int, int],
-    borders: int = BORDERS,
-) -> np.ndarray:  # fmt: skip
-    """A decoded picture composited into its photograph, as `Model.edit` does it.
+def pasted(
+    photo: np.ndarray,
+    decoded: np.ndarray,
+    open_tokens: np.ndarray,
+    task: Task,
+    blend: Blend | None = None,
+) -> np.ndarray:
+    """A decoded picture in its photograph, as users get it; uint8 [S,S,3].
 
     Args:
       photo, decoded: uint8 [S,S,3].
+      open_tokens: bool [h,w], what the model drew.
       task: whose region was edited.
-      grid: of the tokens.
-      borders: levels, see `Model.edit`.
-
-    Returns:
-      uint8 [S,S,3].
+      blend: how it is pasted; default `Blend()`.
     """
-    region, size = task.region, photo.shape[:2]
-    drawn = image.tokens_to_pixels(image.pixels_to_tokens(region, grid), size)
-    patch = blending.continue_colours(photo, decoded, drawn)
-    patch = blending.meet_borders(photo, patch, region, borders)
-    patch = blending.composite(photo, patch, region, max(1, size[0] // 32))
-    if (own := tone.tone_of(photo, ~region)) is not None:
-        patch[region] = own.give(patch[region])
-    return patch
+    side = photo.shape[0]
+    framed = Framed(task.region, View.crop((0, 0, side, side)), {})
+    return paste(photo, decoded, open_tokens, framed, blend).image
 
 
 def by_model(
@@ -156,11 +152,11 @@ def by_model(
       borders: levels, see `Model.edit`.
       batch_size: edits decoded at once.
     """
-    grid = model.editor.gptface.config.layout.grid
+    blend = Blend(borders=borders)
 
     def edit(photos: np.ndarray, task: Task, done: Callable[[int], object]) -> Edited:
         key = jax.random.fold_in(jax.random.key(seed), task.stream)
-        raw, seconds = [], []
+        raw, drawn, seconds = [], [], []
         for start in range(0, len(photos), batch_size):
             numbers = np.arange(start, start + batch_size) % len(photos)
             keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
@@ -175,11 +171,15 @@ def by_model(
             )
             count = min(batch_size, len(photos) - start)
             raw.append(batch.images[:count])
+            drawn.append(batch.open_tokens[:count])
             seconds.append((time.perf_counter() - begin) / batch_size)
             done(count)
         raw = np.concatenate(raw)
-        pasted = [paste(a, b, task, grid, borders) for a, b in zip(photos, raw)]
-        return Edited(np.stack(pasted), raw, seconds)
+        images = [
+            pasted(photo, decoded, tokens, task, blend)
+            for photo, decoded, tokens in zip(photos, raw, np.concatenate(drawn))
+        ]
+        return Edited(np.stack(images), raw, seconds)
 
     return edit
 

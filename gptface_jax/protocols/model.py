@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from gptface_jax.pipelines.editor import Editor
+
 
 class Model(Protocol):
     """The part of what `gptface_jax.load` returns that protocols use.
@@ -15,7 +17,7 @@ class Model(Protocol):
     """
 
     digest: str
-    editor: Any
+    editor: Editor
 
     def tag(
         self, image: Any, count: int, *, seed: int, among: Sequence[str], **decode: Any

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from gptface_jax.apps import proposing
 from gptface_jax.data import captions, synthetic
+from gptface_jax.pipelines import region_proposal
 from gptface_jax.protocols.model import Model
 
 # Attributes that change a part of a drawn face.
@@ -31,15 +31,15 @@ def proposals(
     """How well proposed masks meet the pixels that an edit of a drawn face changes.
 
     The truth is that of two drawings that differ in one attribute. "proposed" is what
-    `proposing.propose` makes of the sentence alone. "saliency" knows the sentence that
-    is true now; like the others it takes the share of tokens that the attribute changes
-    on average in other faces, from which the average map comes too.
+    `region_proposal.propose` makes of the sentence alone. "saliency" knows the sentence
+    that is true now; like the others it takes the share of tokens that the attribute
+    changes on average in other faces, from which the average map comes too.
 
     Args:
       model: the networks.
       attributes: names of `synthetic.ATTRIBUTES`.
       count: faces of each.
-      method: of `proposing.saliency`.
+      method: of `region_proposal.saliency`.
       seed: of the faces and of the random blobs.
       progress: show a bar.
 
@@ -61,7 +61,7 @@ def proposals(
             while not truth.any():
                 number += 1
                 before = faces.factors(number)
-                present, truth = proposing.changed_tokens(before, name, grid)
+                present, truth = region_proposal.changed_tokens(before, name, grid)
             record = faces[number]
             texts = [
                 captions.edit_text(
@@ -87,15 +87,19 @@ def _masks(model, picture, name, texts, method, rng) -> dict[str, np.ndarray]:
     `texts` are the sentence that is wanted and the one that is true now.
     """
     grid = model.editor.gptface.config.layout.grid
-    average = proposing.usual(name, grid)
+    average = region_proposal.attribute_prior(name, grid)
     area = float(average.mean())
     wanted, now = texts
-    salience = proposing.saliency(model.editor, picture[None], wanted, now, method)
+    salience = region_proposal.saliency(
+        model.editor, picture[None], wanted, now, method
+    )
     middle = (np.array(grid) - 1) / 2
     return {
-        "proposed": proposing.propose(model.editor, picture, wanted, method=method),
-        "saliency": proposing.mask_tokens(salience, area),
-        "saliency x average": proposing.mask_tokens(salience, area, average),
+        "proposed": region_proposal.propose(
+            model.editor, picture, wanted, method=method
+        ),
+        "saliency": region_proposal.mask_tokens(salience, area),
+        "saliency x average": region_proposal.mask_tokens(salience, area, average),
         "average": _highest(average, area),
         "centre": _highest(_from(middle, grid), area),
         "random": _highest(_from(rng.integers(grid), grid), area),

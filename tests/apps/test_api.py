@@ -9,10 +9,10 @@ from PIL import Image
 from tiny import config as tiny_config
 
 import gptface_jax
-from gptface_jax.apps import api, editing, quickstart
+from gptface_jax.apps import api, quickstart
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
-from gptface_jax.pipelines import pictures
+from gptface_jax.pipelines import editor, pictures
 from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface.options import DecodeConfig
 
@@ -136,7 +136,7 @@ def test_a_share_is_hidden_by_chance(model, face, shape):
     first, again, other = (
         model.inpaint(face, region=f"{shape}:0.25", seed=seed) for seed in (3, 3, 4)
     )
-    grid = model.editor.gptface.config.layout.grid
+    grid = model.grid
     assert first.details["tokens"] == round(0.25 * grid[0] * grid[1])
     assert first.details["mask"]["region"] == f"{shape}:0.25"
     np.testing.assert_array_equal(first.mask, again.mask)
@@ -189,7 +189,7 @@ def test_how_many_are_guided_at_once():
     one = guidance.bytes_of_one(config)
     assert one == 4 * 2 * (3 * 2176 + 19 * 276)
     for memory, expected in ((0, 1), (2 * one, 1), (11 * one, 4), (16 * one, 8)):
-        assert editing.at_once(memory, config) == expected
+        assert editor.samples_in_memory(memory, config) == expected
 
 
 def test_forward_passes_by_hand():

@@ -8,9 +8,9 @@ import pytest
 from compiled import apply
 from PIL import Image, ImageDraw
 
-from gptface_jax.apps import proposing
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, synthetic
+from gptface_jax.pipelines import region_proposal
 from gptface_jax.systems.gptface import predict
 
 
@@ -176,11 +176,11 @@ def test_likelihood_saliency_is_how_two_texts_disagree_about_hidden_codes(model,
 
     editor = model.editor
     small = image.fit(faces[0], editor.size)[None]
-    same = proposing.saliency(editor, small, "a hat", "a hat", "likelihood")
+    same = region_proposal.saliency(editor, small, "a hat", "a hat", "likelihood")
     np.testing.assert_allclose(same, 0, atol=1e-6)
-    found = proposing.saliency(editor, small, "a hat", "a man", "likelihood")
-    module, params = editor.gptface.module, editor.params
-    layout = editor.gptface.config.layout
+    found = region_proposal.saliency(editor, small, "a hat", "a man", "likelihood")
+    module, params = editor.module, editor.params
+    layout = editor.layout
     n, where = layout.num_image_tokens, layout.image_slice
     tokens = editor.tokens(
         np.repeat(editor.image_ids(small), 2, axis=0), ["a hat", "a man"]
@@ -202,10 +202,10 @@ def test_likelihood_saliency_is_how_two_texts_disagree_about_hidden_codes(model,
 def test_saliency_is_what_hiding_a_piece_does_to_the_match(model, faces):
     editor = model.editor
     small = np.asarray(Image.fromarray(faces[0]).resize((editor.size,) * 2))[None]
-    found = proposing.saliency(editor, small, "a hat", "a man", "occlusion")
+    found = region_proposal.saliency(editor, small, "a hat", "a man", "occlusion")
     ids = editor.image_ids(small)
-    module, params = editor.gptface.module, editor.params
-    layout = editor.gptface.config.layout
+    module, params = editor.module, editor.params
+    layout = editor.layout
 
     def odds(text, hide):
         tokens = np.array(editor.tokens(ids, [text]))
@@ -224,12 +224,12 @@ def test_the_largest_pieces_of_what_stands_out():
     salience = np.zeros((8, 8))
     salience[1:5, 1:5] = 1.0
     salience[7, 7] = 3.0  # alone
-    mask = proposing.mask_tokens(salience, 0.25)
+    mask = region_proposal.mask_tokens(salience, 0.25)
     assert mask[2:4, 2:4].all() and mask.sum() <= 20
     prior = np.zeros((8, 8))
     prior[:, 4:] = 1.0
     for area in (0.1, 0.6):  # more than there is, too
-        assert not proposing.mask_tokens(salience, area, prior)[:, :4].any()
+        assert not region_proposal.mask_tokens(salience, area, prior)[:, :4].any()
 
 
 def test_the_commands(tiny, faces, tmp_path, capsys, gptface_command):

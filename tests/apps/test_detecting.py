@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gptface_jax.apps import detecting
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
+from gptface_jax.pipelines import watermark_detection
 
 KEY = 2**40 + 77
 MARK = {"watermark": 30.0, "watermark_key": KEY, "guidance": "none", "k": 8}
@@ -20,16 +20,22 @@ def face():
 
 
 def test_the_test_by_hand():
-    count = detecting.Count(green=15, tokens=20)
+    count = watermark_detection.Count(green=15, tokens=20)
     assert count.z == pytest.approx(10 / 20**0.5)  # (15 - 10) / sqrt(20 / 4)
     ways = 15504 + 4845 + 1140 + 190 + 20 + 1  # 20 over 15, 16, ..., 20
     assert count.p_value == pytest.approx(ways / 2**20) and not count.found
-    assert detecting.Count(10, 20).z == 0 and detecting.Count(0, 20).p_value == 1
+    assert (
+        watermark_detection.Count(10, 20).z == 0
+        and watermark_detection.Count(0, 20).p_value == 1
+    )
     # 2**-10 is below 1e-3, and that of 16 in 20 (6196 ways) is not.
-    assert detecting.Count(10, 10).found and not detecting.Count(16, 20).found
-    assert detecting.Count(17, 20).p_value == pytest.approx(1351 / 2**20)
+    assert (
+        watermark_detection.Count(10, 10).found
+        and not watermark_detection.Count(16, 20).found
+    )
+    assert watermark_detection.Count(17, 20).p_value == pytest.approx(1351 / 2**20)
     # Many tokens: the normal approximation, with its correction for whole numbers.
-    many = detecting.Count(3310, 6400)
+    many = watermark_detection.Count(3310, 6400)
     assert many.z == 2.75 and many.p_value == pytest.approx(0.00308, rel=0.02)
 
 
@@ -38,11 +44,11 @@ def test_what_says_the_same_counts_once():
     ids = rng.integers(0, 27, (2, 8, 8))
     is_open = np.zeros((2, 8, 8), bool)
     is_open[:, 2:5] = True
-    green = detecting.green_codes(ids, KEY)
-    one = detecting.count(green[:1], ids[:1], is_open[:1])
+    green = watermark_detection.green_codes(ids, KEY)
+    one = watermark_detection.count(green[:1], ids[:1], is_open[:1])
     assert (one.green, one.tokens) == (green[0, 2:5].sum(), 24)
-    assert detecting.count(green[[0, 0]], ids[[0, 0]], is_open) == one
-    literal = detecting.green_codes(ids, KEY, by_left=True)
+    assert watermark_detection.count(green[[0, 0]], ids[[0, 0]], is_open) == one
+    literal = watermark_detection.green_codes(ids, KEY, by_left=True)
     assert (literal != green).any()
     for by_left, colours in ((False, green), (True, literal)):
         said = {
@@ -50,13 +56,15 @@ def test_what_says_the_same_counts_once():
             for (b, y, x), colour in np.ndenumerate(colours)
             if is_open[b, y, x]
         }
-        both = detecting.count(colours, ids, is_open, by_left)
+        both = watermark_detection.count(colours, ids, is_open, by_left)
         assert (both.green, both.tokens) == (sum(said.values()), len(said))
     # The same codes with other neighbours count once more only if those count.
     ids[1] = ids[0]
     ids[1, :, ::2] = (ids[0, :, ::2] + 1) % 27
     counted = [
-        detecting.count(detecting.green_codes(ids, KEY, by), ids, is_open, by).tokens
+        watermark_detection.count(
+            watermark_detection.green_codes(ids, KEY, by), ids, is_open, by
+        ).tokens
         for by in (False, True)
     ]
     assert counted == [24 + 12, 48]
@@ -66,14 +74,14 @@ def test_keys_find_what_they_marked_and_nothing_else():
     """Codes without pictures: half of 64 are green, or three quarters."""
     rng = np.random.default_rng(1)
     ids, again = rng.integers(0, 1024, (2, 400, 8, 8))
-    green = detecting.green_codes(ids, KEY)
+    green = watermark_detection.green_codes(ids, KEY)
     marked = np.where(green, ids, again)
     for codes, least, most in ((ids, 0, 3), (marked, 250, 399)):
-        counts = detecting.green_codes(codes, KEY).sum((1, 2))
-        found = sum(detecting.Count(int(n), 64).found for n in counts)
+        counts = watermark_detection.green_codes(codes, KEY).sum((1, 2))
+        found = sum(watermark_detection.Count(int(n), 64).found for n in counts)
         assert least <= found <= most
-    other = detecting.green_codes(marked, KEY + 1).sum((1, 2))
-    assert sum(detecting.Count(int(n), 64).found for n in other) <= 3
+    other = watermark_detection.green_codes(marked, KEY + 1).sum((1, 2))
+    assert sum(watermark_detection.Count(int(n), 64).found for n in other) <= 3
 
 
 def read_back(model, monkeypatch, ids):
@@ -99,7 +107,7 @@ def test_a_marked_sample_is_told_from_an_unmarked_one(model, tmp_path, monkeypat
         ("plain", drawn_ids[1], False),
     ):
         read_back(model, monkeypatch, ids)
-        report = detecting.detect(model, tmp_path / f"{name}.png", KEY)
+        report = watermark_detection.detect(model, tmp_path / f"{name}.png", KEY)
         assert report.count.found == found
         assert report.source_type.endswith("/trainedAlgorithmicMedia")
         assert (report.details_in, report.where) == (
@@ -108,7 +116,7 @@ def test_a_marked_sample_is_told_from_an_unmarked_one(model, tmp_path, monkeypat
         )
         assert report.same_key is (True if found else None)
     read_back(model, monkeypatch, drawn_ids[0])
-    other = detecting.detect(model, tmp_path / "marked.png", KEY + 1)
+    other = watermark_detection.detect(model, tmp_path / "marked.png", KEY + 1)
     assert other.same_key is False and not other.count.found
 
 
@@ -119,7 +127,7 @@ def test_where_is_what_was_asked_else_what_is_known(model, face, tmp_path):
     assert tokens == 6 and edit.details["squares"][0]["open"].count("00000000") == 6
 
     def asked(picture, **where):
-        report = detecting.detect(model, picture, KEY, **where)
+        report = watermark_detection.detect(model, picture, KEY, **where)
         return report.details_in, report.where, report.count.tokens
 
     beside = ("sidecar", "that the sidecar names", tokens)
@@ -158,7 +166,7 @@ def test_restored_squares_are_counted_together(model, face):
     damage = np.zeros(wide.shape[:2], np.uint8)
     damage[30:34, 20:60] = damage[50:54, 120:150] = 255
     restored = model.restore(wide, damage, thin=0, **MARK)
-    squares = detecting._squares(restored.details, wide.shape[:2], (8, 8))
+    squares = watermark_detection._squares(restored.details, wide.shape[:2], (8, 8))
     assert [view.box for view, _ in squares] == [(0, 0, 96, 96), (96, 0, 192, 96)]
     opened = sum(int(is_open.sum()) for _, is_open in squares)
     assert opened == restored.details["tokens"]
@@ -167,7 +175,7 @@ def test_restored_squares_are_counted_together(model, face):
 def test_bad_input(tiny, model, face, tmp_path, gptface_command, capsys):
     for key in (-1, 2**64, "secret", 1.5):
         with pytest.raises(UserError, match="watermark_key is"):
-            detecting.detect(model, face, key)
+            watermark_detection.detect(model, face, key)
     for wrong in ({"watermark": -1.0}, {"watermark_key": "secret"}):
         with pytest.raises(UserError, match="watermark"):
             model.sample(1, **wrong)

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import api, batch, detecting
+from gptface_jax.apps import api, batch
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.geometry import Similarity
-from gptface_jax.pipelines import faces, framing, upright
+from gptface_jax.pipelines import faces, upright, views, watermark_detection
 
 GREY = np.full((120, 120, 3), 128, np.uint8)
 STEADY = {"samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
@@ -40,7 +40,7 @@ def test_a_region_lies_on_the_face(framed, astronaut):
     after = np.asarray(edit.image)
     np.testing.assert_array_equal(after[~edit.mask], astronaut[~edit.mask])
     assert (after != astronaut).any()
-    view = framing.view_of(edit.details)
+    view = views.view_of(edit.details)
     (face,) = framed.faces(astronaut)
     wanted = view.side * np.asarray(framed.frame)
     np.testing.assert_allclose(view.way.points(face.five), wanted, atol=8)
@@ -86,7 +86,7 @@ def test_a_mask_on_a_face_is_seen_in_its_frame(framed, two):
     (small, large) = framed.faces(two)
     x, y = small.five[3:].mean(0).astype(int)
     on_face = framed.inpaint(two, box=(x - 15, y - 8, x + 15, y + 8), k=64)
-    view = framing.view_of(on_face.details)
+    view = views.view_of(on_face.details)
     assert view.face and view.box[0] < x < view.box[2] < large.five[:, 0].min()
     assert not on_face.details["notes"]
     beside = framed.inpaint(two, box=(10, 450, 60, 500), k=64)
@@ -140,7 +140,7 @@ def test_descriptions_see_the_face(framed, astronaut, monkeypatch):
 
 def test_a_raw_decode_stays_within_the_square(framed, astronaut):
     edit = framed.edit(astronaut, "a woman", region="hat", composite=False, **STEADY)
-    view = framing.view_of(edit.details)
+    view = views.view_of(edit.details)
     whole = view.mask_back(np.ones((view.side,) * 2, bool), astronaut.shape[:2])
     after = np.asarray(edit.image)
     np.testing.assert_array_equal(after[~whole], astronaut[~whole])
@@ -150,12 +150,14 @@ def test_a_raw_decode_stays_within_the_square(framed, astronaut):
 def test_the_mark_is_found_again_in_a_turned_face(framed, astronaut):
     turned = np.asarray(Image.fromarray(astronaut).rotate(25, Image.BICUBIC))
     edit = framed.edit(turned, "a woman", region="face", **STEADY)
-    (view, opened), *_ = detecting._squares(
+    (view, opened), *_ = watermark_detection._squares(
         edit.details, turned.shape[:2], edit.committed_at.shape
     )
-    assert view == framing.view_of(edit.details)
+    assert view == views.view_of(edit.details)
     np.testing.assert_array_equal(opened, edit.committed_at >= 0)
-    half = detecting._squares(edit.details, (256, 256), edit.committed_at.shape)
+    half = watermark_detection._squares(
+        edit.details, (256, 256), edit.committed_at.shape
+    )
     assert half[0][0].side == round(view.side / 2)
 
 

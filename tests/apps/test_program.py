@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps.editing import Request
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.pipelines import provenance
+from gptface_jax.pipelines.editor import Request
 
 # Runs edit.py's Editor where this package cannot be imported.
 ALONE = """

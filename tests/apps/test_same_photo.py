@@ -9,8 +9,8 @@ from PIL import ExifTags, Image, ImageCms
 from gptface_jax.apps import api, batch
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import image_io, synthetic, tone
 from gptface_jax.data import photo as photos
-from gptface_jax.data import synthetic, tone
 from gptface_jax.pipelines import provenance
 
 STEADY = {"samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
@@ -215,7 +215,7 @@ def test_the_command_line_knows_the_flags(monkeypatch, colours, tmp_path):
 
 def test_the_page_keeps_the_same(file):
     desk = pytest.importorskip("gptface_jax.apps.web.desk")
-    where = desk.Desk(None, 0, photos.images.MAX_PIXELS, 1, "")
+    where = desk.Desk(None, 0, image_io.MAX_PIXELS, 1, "")
     photo = where.photo(file.read_bytes())
     again = photos.read(photo)
     with Image.open(file) as given:

@@ -46,6 +46,19 @@ def test_null_and_nan_are_not_given():
     }  # fmt: skip
 
 
+def test_all_arguments_with_their_defaults():
+    class Thing:
+        def verb(self, image: str, *, count: int = 1, end: float | None = None, **more):
+            raise AssertionError
+
+    given, others = arguments.complete(
+        Thing.verb, {"image": "a", "count": None, "k": 4.0}, Options
+    )
+    assert given == {"image": "a", "count": 1, "end": None} and others == {"k": 4}
+    with pytest.raises(UserError, match="k is '4'"):
+        arguments.complete(Thing.verb, {"image": "a", "k": "4"}, Options)
+
+
 @pytest.mark.parametrize(
     "name, value, said",
     [

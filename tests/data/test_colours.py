@@ -36,9 +36,9 @@ def test_colours_are_matched_where_they_count():
 def test_near_is_a_band_along_the_border():
     mask = np.zeros((10, 20), bool)
     mask[:, 12:] = True
-    band = blending.near(mask, 2)
+    band = blending.boundary_band(mask, 2)
     assert band[:, 10:14].all() and band.sum() == 40
-    assert not blending.near(np.ones((5, 5), bool), 3).any()
+    assert not blending.boundary_band(np.ones((5, 5), bool), 3).any()
 
 
 def test_the_largest_part_of_a_shape():
@@ -55,13 +55,13 @@ def test_a_region_begins_as_its_surroundings_end():
     mask[40:80, 32:104] = True
     edited = np.where(mask[..., None], np.uint8(110), original)
     edited[58:62, 60:70] = 50  # an eye
-    moved = blending.meet_borders(original, edited, mask).astype(int)
+    moved = blending.blend_border(original, edited, mask).astype(int)
     np.testing.assert_array_equal(moved[~mask], edited[~mask])
     np.testing.assert_allclose(moved[41:79, 34:102][:10], 90, atol=2)
     assert np.abs(moved[60, 65] - 90 + 60).max() <= 2  # as dark beside its skin
     # What is more than `most` was drawn.
     dark = np.where(mask[..., None], np.uint8(230), original)
-    kept = blending.meet_borders(original, dark, mask, most=30)
+    kept = blending.blend_border(original, dark, mask, most=30)
     np.testing.assert_allclose(kept[60, 65], 200, atol=1)
 
 
@@ -69,10 +69,10 @@ def test_borders_that_meet_stay_as_they_are():
     ramp = np.tile(np.arange(64, dtype=np.uint8)[:, None, None], (1, 64, 3))
     mask = np.zeros((64, 64), bool)
     mask[20:40, 20:40] = True
-    moved = blending.meet_borders(ramp, ramp, mask).astype(int)
+    moved = blending.blend_border(ramp, ramp, mask).astype(int)
     np.testing.assert_allclose(moved, ramp, atol=4)
     for nothing in (np.zeros_like(mask), np.ones_like(mask)):
-        assert blending.meet_borders(ramp, ramp, nothing) is ramp
+        assert blending.blend_border(ramp, ramp, nothing) is ramp
 
 
 def test_an_edge_that_was_on_the_border_stays_there():
@@ -82,12 +82,12 @@ def test_an_edge_that_was_on_the_border_stays_there():
     mask = np.zeros((64, 64), bool)
     mask[16:40, 16:48] = True
     edited = np.where(mask[..., None], np.uint8(100), original)
-    moved = blending.meet_borders(original, edited, mask).astype(int)
+    moved = blending.blend_border(original, edited, mask).astype(int)
     np.testing.assert_allclose(moved[mask], 120, atol=2)
-    damaged = blending.meet_borders(original, edited, mask, damaged=True)
+    damaged = blending.blend_border(original, edited, mask, damaged=True)
     assert (damaged[38, 30:34] > 125).all()  # told that the chin says nothing
     # What is hidden does not come back where the surroundings are nearer.
     covered = np.where(mask[..., None], np.uint8(20), np.uint8(120))
     covered = np.broadcast_to(covered, original.shape).astype(np.uint8)
-    moved = blending.meet_borders(covered, edited, mask).astype(int)
+    moved = blending.blend_border(covered, edited, mask).astype(int)
     np.testing.assert_allclose(moved[20:36, 20:44], 120, atol=2)

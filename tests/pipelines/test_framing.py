@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, views
+from gptface_jax.pipelines.views import View
 
 
 def masked(size, box):
@@ -39,7 +40,7 @@ def test_the_square_that_holds_most_of_a_mask(turned):
         if turned:
             mask = mask.T
             expected = tuple(expected[i] for i in (1, 0, 3, 2))
-        assert framing.holding(mask) == expected
+        assert framing.square_holding(mask) == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,7 +68,7 @@ def turned_view(size=(300, 400), degrees=37, scale=150, centre=(200, 150)):
     angle = np.radians(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = scale * (FRAME - 0.5) @ turn.T + centre
-    return framing.View.upright(points, FRAME, size), points
+    return View.upright(points, FRAME, size), points
 
 
 def test_a_face_is_seen_upright_at_its_own_scale():
@@ -100,9 +101,9 @@ def test_what_lies_beyond_the_photo_is_known():
 
 
 def test_a_view_is_read_again_from_its_description_at_any_scale():
-    for view in (turned_view()[0], framing.View.crop((10, 20, 60, 70))):
-        assert framing.view_of(view.described()) == view
-        double = framing.view_of(view.described(), 2.0)
+    for view in (turned_view()[0], View.crop((10, 20, 60, 70))):
+        assert views.view_of(view.described()) == view
+        double = views.view_of(view.described(), 2.0)
         assert double.side == 2 * view.side
         np.testing.assert_allclose(
             double.way.points([[240.0, 300.0]]), 2 * view.way.points([[120.0, 150.0]])
@@ -113,7 +114,7 @@ def test_a_view_is_read_again_from_its_description_at_any_scale():
         {"crop": [0, 0, 9, 9], "upright": {"side": 1}},
     ):
         with pytest.raises((KeyError, TypeError, ValueError)):
-            framing.view_of(broken)
+            views.view_of(broken)
 
 
 def some_face(left, size, score=0.9):

@@ -115,7 +115,6 @@ def test_what_was_measured_is_not_measured_again(
 def test_what_is_judged_is_what_users_get(model, photos, records):
     (task, _) = editors.tasks(records, ("Smiling",), 32)
     config = model.decode_config({"guidance": "none"})
-    grid = model.editor.gptface.config.layout.grid
     key = jax.numpy.stack([jax.random.key(7)])
     grey = np.repeat(photos[1].mean(-1, keepdims=True), 3, -1).astype(np.uint8)
     for photo in (photos[0], grey):
@@ -126,7 +125,7 @@ def test_what_is_judged_is_what_users_get(model, photos, records):
             photo, "a smiling woman", mask=task.region, align=False, seed=7,
             guidance="none", samples=1,
         )  # fmt: skip
-        pasted = editors.paste(photo, batch.images[0], task, grid)
+        pasted = editors.pasted(photo, batch.images[0], batch.open_tokens[0], task)
         np.testing.assert_array_equal(pasted, np.asarray(own.image))
 
 

@@ -13,6 +13,7 @@ from gptface_jax.apps.web import work
 from gptface_jax.core.errors import UserError
 from gptface_jax.pipelines import framing, pictures
 from gptface_jax.pipelines.faces import Face, largest
+from gptface_jax.pipelines.views import View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ def aim_at(model: api.Model, opened: Opened, mask: np.ndarray) -> dict[str, Any]
     others = sorted(opened.faces or (), key=lambda face: -face.area)
     for face in (opened.face, *others):
         if face is not None:
-            view = framing.View.upright(face.five, model.frame, mask.shape)
+            view = View.upright(face.five, model.frame, mask.shape)
             if view.holds(mask):
                 return {"face": face}
     return {"align": False}

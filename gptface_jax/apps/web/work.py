@@ -18,7 +18,7 @@ from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
-from gptface_jax.pipelines import framing, pictures
+from gptface_jax.pipelines import pictures, views
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 RED, BLUE = "#dc2828", "#2850dc"
@@ -166,7 +166,7 @@ def files(edit: api.Edit, folder: str | os.PathLike, name: str) -> list[str]:
 
 def close_up(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
     """Writes the square that the model saw, edited and small; the path."""
-    square = framing.view_of(edit.details).picture(np.asarray(edit.image))
+    square = views.view_of(edit.details).picture(np.asarray(edit.image))
     path = pathlib.Path(folder, f"{name}.png")
     pictures.save(thumbnail(square, _CLOSE_SIDE), path, edit.details)
     return str(path)
@@ -174,7 +174,7 @@ def close_up(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
 
 def animation(edit: api.Edit, folder: str | os.PathLike, name: str) -> str:
     """Writes how the tokens of an edit were committed; the path."""
-    square = framing.view_of(edit.details).picture(pixels(edit))
+    square = views.view_of(edit.details).picture(pixels(edit))
     frames = pictures.steps(
         images.resize(square, (_STEPS_SIDE,) * 2), edit.committed_at
     )

@@ -190,7 +190,7 @@ class Marking:
       trace: tell log p(q=1) before each iteration without guidance too, which takes one
         more pass an iteration of what is returned.
       watermark: what a keyed half of the codes gains at open image positions, in nats;
-        0 turns it off. See `ops.watermark`, `apps.detecting`.
+        0 turns it off. See `ops.watermark`, `pipelines.watermark_detection`.
       watermark_key: the secret, 0 to 2**64 - 1.
       watermark_left: the half depends on the left neighbour's code too, where that is
         known when a position is filled (literal).

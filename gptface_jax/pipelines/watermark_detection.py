@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gptface_jax.apps.api import Box, Model
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
 from gptface_jax.ops import watermark
-from gptface_jax.pipelines import framing, provenance
-from gptface_jax.pipelines.framing import View
+from gptface_jax.pipelines import framing, provenance, views
+from gptface_jax.pipelines.editing_model import EditingModel
+from gptface_jax.pipelines.views import Box, View
 
 FALSE_POSITIVES = 1e-3
 
@@ -105,7 +105,7 @@ def count(
 
 
 def detect(
-    model: Model,
+    model: EditingModel,
     image: image_io.Source,
     key: int = 0,
     *,
@@ -136,7 +136,7 @@ def detect(
         raise UserError(str(error)) from None
     photo = image_io.decode(image)
     source_type, details, details_in = _metadata(image)
-    grid = model.editor.gptface.config.layout.grid
+    grid = model.grid
     squares = _squares(details, photo.shape[:2], grid)
     if mask is not None or box is not None or region is not None:
         framed, _ = model.framed(photo, mask, box, region, crop, face=face, align=align)
@@ -163,10 +163,10 @@ def detect(
     )
 
 
-def _codes(model: Model, photo: np.ndarray, views: list[View]) -> np.ndarray:
+def _codes(model: EditingModel, photo: np.ndarray, squares: list[View]) -> np.ndarray:
     """int [B,h,w] of B squares of a photo."""
-    size = (model.editor.size,) * 2
-    parts = [images.resize(view.picture(photo), size) for view in views]
+    size = (model.size,) * 2
+    parts = [images.resize(view.picture(photo), size) for view in squares]
     return np.asarray(model.editor.image_ids(np.stack(parts)))
 
 
@@ -201,7 +201,7 @@ def _squares(
             return []
         found = []
         for square in details["squares"]:
-            view = framing.view_of(square, scale)
+            view = views.view_of(square, scale)
             opened = np.array([[c == "1" for c in row] for row in square["open"]])
             if opened.shape != tuple(grid) or not opened.any():
                 return []

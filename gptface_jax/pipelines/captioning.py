@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import tag_words
+from gptface_jax.pipelines import batching
+from gptface_jax.pipelines.editor import Editor
 from gptface_jax.systems.gptface import decode, predict
 from gptface_jax.systems.gptface.options import DecodeConfig
 
-_SLOTS, _BATCH, _ROUNDS = 8, 16, 4
+_SLOTS, _BATCH, _ROUNDS, _SCORED = 8, 16, 4, 32
 _LOGITS = jax.jit(predict.side_logits, static_argnums=(0, 3))
 
 
@@ -67,7 +68,7 @@ def tags(
     prefix, comma = _ids(tokenizer, "tags :"), _ids(tokenizer, ",")
     if tokenizer.unk_id in prefix:
         prefix = []
-    slots = editor.gptface.config.layout.max_text_tokens - len(prefix)
+    slots = editor.max_text_tokens - len(prefix)
     number = min(_SLOTS, (slots + len(comma)) // (1 + len(comma)))
     template = [*prefix, *([tokenizer.mask_id, *comma] * number)[: -len(comma) or None]]
     ids = editor.image_ids(pixels)
@@ -109,7 +110,7 @@ def captions(
     Raises:
       UserError: more words than the model reads, or no samples.
     """
-    most = editor.gptface.config.layout.max_text_tokens
+    most = editor.max_text_tokens
     if not 1 <= words <= most:
         raise UserError(f"words is {words}; this model writes 1 to {most}")
     if samples < 1:
@@ -143,9 +144,8 @@ def _allowed(tokenizer, among: Sequence[str] | None) -> np.ndarray:
 
 def _score(editor: Editor, image_ids, texts: Sequence[str]) -> np.ndarray:
     """log p(q=1) of one picture with each text, in whole batches: compiled once."""
-    padded = [*texts, *[""] * (-len(texts) % 32)]
-    repeated = np.repeat(image_ids, len(padded), 0)
-    return editor.score(repeated, padded)[: len(texts)]
+    repeated = np.repeat(image_ids, len(texts), 0)
+    return batching.run(editor.score, [repeated, texts], _SCORED)
 
 
 def _ids(tokenizer, text: str) -> list[int]:
@@ -160,7 +160,7 @@ def _fold(key, numbers):
 def _tokens(editor: Editor, image_ids, rows) -> jax.Array:
     """Joint ids [B,L] of one picture's codes and B rows of text ids."""
     text = np.full(
-        (len(rows), editor.gptface.config.layout.max_text_tokens),
+        (len(rows), editor.max_text_tokens),
         editor.tokenizer.pad_id,
     )
     text[:, : len(rows[0])] = rows
@@ -172,9 +172,9 @@ def _fill(editor, image_ids, rows, words, config, keys) -> np.ndarray:
     tokens = _tokens(editor, image_ids, rows)
     known = tokens != editor.tokenizer.mask_id
     result = decode.decode(
-        editor.gptface.module, editor.params, tokens, known, config, keys, words
+        editor.module, editor.params, tokens, known, config, keys, words
     )
-    where = editor.gptface.config.layout.text_slice
+    where = editor.layout.text_slice
     return np.asarray(result.tokens)[:, where][:, : len(rows[0])]
 
 
@@ -183,6 +183,6 @@ def _slot_probabilities(editor, image_ids, prefix, words, config) -> np.ndarray:
     row = [*prefix, editor.tokenizer.mask_id]
     tokens = _tokens(editor, image_ids, [row])[0]
     variables = {"params": editor.params}
-    logits = _LOGITS(editor.gptface.module, variables, tokens, config)
+    logits = _LOGITS(editor.module, variables, tokens, config)
     logits = jnp.where(words, logits["text"][len(prefix)], -jnp.inf)
     return np.asarray(jax.nn.softmax(logits))

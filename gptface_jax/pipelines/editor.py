@@ -15,13 +15,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.core.vocab import JointVocab
 from gptface_jax.data import blending, image
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.nn.sequence import SequenceLayout
+from gptface_jax.pipelines import batching
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.gptface import decode as gptface_decode
 from gptface_jax.systems.gptface import guidance, predict
-from gptface_jax.systems.gptface.model import GPTFaceConfig, assemble
+from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig, assemble
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 
@@ -78,7 +81,7 @@ class Request:
         return self.config, self.samples
 
 
-def at_once(memory: int, model: GPTFaceConfig) -> int:
+def samples_in_memory(memory: int, model: GPTFaceConfig) -> int:
     """Samples that are guided at a time in half of `memory` bytes, a power of two."""
     fit = memory // 2 // guidance.bytes_of_one(model)
     return 1 << max(0, fit.bit_length() - 1)
@@ -91,7 +94,7 @@ def _memory(device: jax.Device) -> int:
         return stats["bytes_limit"]
     try:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not told by every system
+    except (AttributeError, ValueError, OSError):  # not known of every system
         machine = 8 << 30
     return machine // jax.local_device_count()
 
@@ -152,7 +155,8 @@ class Editor:
         score = functools.partial(predict.itm_log_prob, gptface.module)
         self._score = jax.jit(score)
         self.has_answered = False
-        self._at_once = at_once(_memory(devices[0]), gptface.config) * len(devices)
+        fitting = samples_in_memory(_memory(devices[0]), gptface.config)
+        self._most_guided = fitting * len(devices)
 
     def on(self, devices: Sequence[jax.Device]) -> Editor:
         """The same networks on these devices."""
@@ -165,6 +169,36 @@ class Editor:
         """Side of the pictures in pixels."""
         return self.vqgan.config.resolution
 
+    @property
+    def module(self) -> GPTFace:
+        """The transformer; its parameters are `params`."""
+        return self.gptface.module
+
+    @property
+    def layout(self) -> SequenceLayout:
+        """Where codes and text lie in a sequence."""
+        return self.gptface.config.layout
+
+    @property
+    def vocab(self) -> JointVocab:
+        """The joint ids of codes and text."""
+        return self.gptface.config.vocab
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a picture's tokens."""
+        return tuple(self.layout.grid)
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Tokens of a text that are read."""
+        return self.layout.max_text_tokens
+
+    @property
+    def match_token(self) -> bool:
+        """Whether the transformer is told in each pass that text and codes match."""
+        return self.gptface.config.match_token
+
     def image_ids(self, images: np.ndarray, masks: np.ndarray | None = None):
         """uint8 [B,S,S,3] -> int32 [B,h,w]; masked pixels are filled first."""
         pixels = image.to_unit_range(images)
@@ -174,8 +208,8 @@ class Editor:
 
     def tokens(self, image_ids: np.ndarray, texts: Sequence[str]) -> jax.Array:
         """int [B,h,w] and B texts -> joint ids int32 [B,L]."""
-        most = self.gptface.config.layout.max_text_tokens
-        return self.joined(image_ids, self.tokenizer.encode(texts, most))
+        text_ids = self.tokenizer.encode(texts, self.max_text_tokens)
+        return self.joined(image_ids, text_ids)
 
     def joined(self, image_ids: np.ndarray, text_ids: np.ndarray) -> jax.Array:
         """int [B,h,w] and text ids int [B,m] -> joint ids int32 [B,L]."""
@@ -215,7 +249,7 @@ class Editor:
         Returns:
           A Batch.
         """
-        layout = self.gptface.config.layout
+        layout = self.layout
         is_open = np.stack(
             [
                 image.dilate(image.pixels_to_tokens(mask, layout.grid), steps)
@@ -230,7 +264,7 @@ class Editor:
         given = jax.device_put((tokens, known, key), self._split)
         tokens, known, key = given
         result, scores = gptface_decode.rerank(
-            self.gptface.module, self.params, tokens, known, self._fitting(config), key,
+            self.module, self.params, tokens, known, self._fitting(config), key,
             samples,
         )  # fmt: skip
         return Batch(
@@ -251,7 +285,7 @@ class Editor:
           size: of the batch, filled with the last request; default as many as asked.
         """
         count = len(requests)
-        padded = [*requests, *[requests[-1]] * (size - count)]
+        padded = batching.filled(list(requests), size)
         first = padded[0]
         if any(r.bucket != first.bucket for r in padded):
             raise ValueError("requests of different buckets cannot share a batch")
@@ -271,24 +305,24 @@ class Editor:
         self, texts: Sequence[str], config: DecodeConfig, key: Any
     ) -> np.ndarray:
         """Whole pictures after B sentences, keys [B] -> uint8 [B,S,S,3]."""
-        layout = self.gptface.config.layout
+        layout = self.layout
         nothing = np.zeros((len(texts), *layout.grid), np.int32)
         tokens = self.tokens(nothing, texts)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = False
         result = gptface_decode.decode(
-            self.gptface.module, self.params, tokens, jnp.asarray(known),
+            self.module, self.params, tokens, jnp.asarray(known),
             self._fitting(config), key,
         )  # fmt: skip
         return self._pictures(result.tokens)
 
     def _fitting(self, config: DecodeConfig):
         """Guides no more at a time than memory holds, unless a number is given."""
-        return dataclasses.replace(config, at_once=config.at_once or self._at_once)
+        return dataclasses.replace(config, at_once=config.at_once or self._most_guided)
 
     def _pictures(self, tokens: jax.Array) -> np.ndarray:
-        layout = self.gptface.config.layout
+        layout = self.layout
         codes = np.asarray(tokens)[:, layout.image_slice]
-        ids = self.gptface.config.vocab.joint_to_image(codes)
+        ids = self.vocab.joint_to_image(codes)
         decoded = self.vqgan.decode(ids.reshape(-1, *layout.grid))
         return image.from_unit_range(decoded)

@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptface_jax.apps.editing import Editor
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, image, synthetic
+from gptface_jax.pipelines.editor import Editor
 from gptface_jax.systems.gptface import guidance, predict
 from gptface_jax.systems.gptface.model import MATCHED
 
-METHODS = ("gradient", "occlusion", "likelihood")
+LIKELIHOOD = "likelihood"
+METHODS = ("gradient", "occlusion", LIKELIHOOD)
 _MASKS = 16  # of "likelihood"
 NEUTRAL = "a photo of a person"
 AREA = 0.2  # of the picture, where a sentence names no attribute
@@ -48,9 +49,10 @@ def _occluded(module, params, tokens):
     layout, vocab = module.config.layout, module.config.vocab
     height, width = layout.grid
     row, column = np.divmod(np.arange(height * width), width)
-    near = (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
+    rows, columns = row[:, None] - row, column[:, None] - column
+    neighbours = np.maximum(np.abs(rows), np.abs(columns)) <= 1
     hidden = np.zeros((height * width + 1, layout.length), bool)
-    hidden[:-1, layout.image_slice] = near
+    hidden[:-1, layout.image_slice] = neighbours
     log_prob = predict.itm_log_prob(
         module, params, jnp.where(hidden, vocab.mask_id, tokens)
     )
@@ -109,11 +111,11 @@ def saliency(
     """
     if method not in METHODS:
         raise UserError(f"method '{method}' is none of {', '.join(METHODS)}")
-    layout = editor.gptface.config.layout
+    layout = editor.layout
     ids = np.repeat(editor.image_ids(pixels), 2, axis=0)
     tokens = editor.tokens(ids, [text, source])
-    module, params = editor.gptface.module, editor.params
-    if method == "likelihood":
+    module, params = editor.module, editor.params
+    if method == LIKELIHOOD:
         found = _divergence(module, params, tokens)
         return np.asarray(found).reshape(layout.grid)
     if method == "gradient":
@@ -165,7 +167,7 @@ def changed_tokens(
 
 
 @functools.cache
-def usual(name: str, grid: tuple[int, int]) -> np.ndarray:
+def attribute_prior(name: str, grid: tuple[int, int]) -> np.ndarray:
     """Share of drawn faces in which an attribute changes a token; float [h,w].
 
     Args:
@@ -178,10 +180,10 @@ def usual(name: str, grid: tuple[int, int]) -> np.ndarray:
     return np.mean(list(seen), axis=0)
 
 
-def place(text: str, grid: tuple[int, int]) -> np.ndarray | None:
+def text_prior(text: str, grid: tuple[int, int]) -> np.ndarray | None:
     """Where a sentence's attributes usually show; float [h,w], None if none is said."""
     known = [n for n in captions.named(text) if n in synthetic.ATTRIBUTES]
-    return np.max([usual(n, grid) for n in known], axis=0) if known else None
+    return np.max([attribute_prior(n, grid) for n in known], axis=0) if known else None
 
 
 def propose(
@@ -189,7 +191,7 @@ def propose(
     pixels: np.ndarray,
     text: str,
     source: str = NEUTRAL,
-    method: str = "likelihood",
+    method: str = LIKELIHOOD,
     area: float | None = None,
     aligned: bool = True,
 ) -> np.ndarray:
@@ -201,12 +203,12 @@ def propose(
       text, source, method: see `saliency`.
       area: share of the tokens to take; default what the attributes of the sentence
         usually take, else `AREA`.
-      aligned: the picture is filled by an upright face, so that `place` counts.
+      aligned: the picture is filled by an upright face, so that `text_prior` counts.
 
     Returns:
       bool [h,w].
     """
-    prior = place(text, editor.gptface.config.layout.grid) if aligned else None
+    prior = text_prior(text, editor.grid) if aligned else None
     if area is None:
         area = AREA if prior is None else float(prior.mean())
     salience = saliency(editor, pixels[None], text, source, method)

@@ -1,0 +1,263 @@
+"""A photo's region drawn anew, with a text or without one (SPEC A.10, A.12).
+
+What edits a photo is a generator: it yields a `Request`, one square at a time, is sent
+the `Batch` that answers it, and returns an `Edit`. So whoever has many photos answers
+requests of several at once; `run_immediately` answers each as soon as it is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gptface_jax.core import compiled
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import blending, image_io
+from gptface_jax.data import image as images
+from gptface_jax.data import photo as photos
+from gptface_jax.pipelines import provenance, results
+from gptface_jax.pipelines.compositing import Blend, paste
+from gptface_jax.pipelines.editing_model import EditingModel, Selection, key_of
+from gptface_jax.pipelines.editor import Batch, Editor, Request
+from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.framing import Framed
+from gptface_jax.pipelines.results import Edit
+from gptface_jax.systems.gptface.options import DecodeConfig
+
+Steps = Generator[Request, Batch, Edit]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One square of a photo to be drawn anew.
+
+    Attributes:
+      photo: uint8 [H,W,3].
+      framed: the square, and what may change.
+      config: of the decoder.
+      text: the sentence, "" for none.
+      seed: of the random choices.
+      samples: candidates.
+      grow: tokens by which the mask is enlarged for the model.
+      blend: how the result is pasted.
+      notes: what should be told of it.
+
+    Raises:
+      UserError: no candidates, or a decoder that draws words.
+    """
+
+    photo: np.ndarray
+    framed: Framed
+    config: DecodeConfig
+    text: str = ""
+    seed: int = 0
+    samples: int = 1
+    grow: int = 0
+    blend: Blend = Blend()
+    notes: Sequence[str] = ()
+
+    def __post_init__(self):
+        if self.samples < 1:
+            raise UserError(f"samples is {self.samples}; use 1 or more")
+        if self.config.side != "image":
+            raise UserError(
+                f"side is '{self.config.side}'; a picture's edit has 'image'"
+            )
+
+    def request(self, size: int) -> Request:
+        """What the editor is asked for, of pictures of `size` pixels."""
+        framed, view = self.framed, self.framed.view
+        small = images.pixels_to_tokens(framed.inside, (size, size))
+        if framed.hidden is not None:  # pixels that lie on two cells hide no third one
+            small = images.tokens_to_pixels(framed.hidden, (size, size))
+        unknown = framed.inside | view.beyond(self.photo.shape[:2])
+        return Request(
+            # What is hidden must not be seen through the filter that makes it small.
+            blending.shrink_hidden(view.picture(self.photo), unknown, (size, size)),
+            small,
+            self.text,
+            self.config,
+            key_of(self.seed),
+            self.samples,
+            self.grow,
+        )
+
+
+def resample(model: EditingModel, plan: Plan) -> Steps:
+    """The photo with one square drawn anew."""
+    batch = yield plan.request(model.size)
+    photo, framed, blend = plan.photo, plan.framed, plan.blend
+    pasted = paste(photo, batch.images, batch.open_tokens, framed, blend)
+    scores = batch.itm_log_prob
+    scores = tuple(round(float(s), 6) for s in scores[~np.isnan(scores)])
+    final = float(batch.final_log_prob)
+    described = framed.view.described()
+    open_tokens = results.bit_rows(batch.open_tokens)
+    details = {
+        **model.details(True, plan.text, plan.seed, plan.config),
+        "samples": plan.samples,
+        "mask": dict(framed.said),
+        "size": list(photo.shape[1::-1]),
+        **described,
+        "squares": [{**described, "open": open_tokens}],
+        "tokens": int(batch.open_tokens.sum()),
+        "iterations": int(batch.num_iterations),
+        "itm_log_prob": list(scores),
+        "final_log_prob": round(final, 6),
+        "composite": blend.composite,
+        "borders": blend.borders,
+        **({"tone": str(pasted.tone)} if pasted.tone else {}),
+        "notes": list(plan.notes),
+    }
+    return Edit(
+        image=Image.fromarray(pasted.image),
+        before=Image.fromarray(photo),
+        mask=pasted.mask,
+        committed_at=batch.committed_at,
+        text=plan.text,
+        itm_log_prob=scores,
+        final_log_prob=final,
+        details=details,
+    )
+
+
+def edit(
+    model: EditingModel,
+    photo: np.ndarray,
+    *,
+    text: str,
+    selection: Selection,
+    blend: Blend,
+    decode: Mapping[str, Any],
+    seed: int = 0,
+    samples: int | None = None,
+    grow: int = 0,
+    area: float | None = None,
+) -> Steps:
+    """A photo uint8 [H,W,3] changed so that a text fits it; see `apps.api.Model.edit`.
+
+    Raises:
+      UserError: a mask, text or option that cannot be used.
+    """
+    text = " ".join(text.split())
+    if not text:
+        raise UserError("the text is empty; say what to see, or use inpaint")
+    notes = model.notes_on_text(text)
+    config = model.decode_config(decode)
+    samples = model.usual_samples(config) if samples is None else samples
+    if selection.is_open and selection.change.any:
+        raise UserError(
+            f"{selection.change} goes with a mask, box or region; give one, or leave "
+            "it out"
+        )
+    if selection.is_open:
+        notes.append("the region was proposed by the model; look at the strip")
+
+    def work(photo: np.ndarray, one: Selection) -> Steps:
+        if one.is_open:
+            (_, view), also = model.seen(photo, one.face, one.align, one.crop)
+            framed = model.proposed(photo, text, area, view)
+        else:
+            framed, also = model.select(photo, one, seed)
+        plan = Plan(
+            photo, framed, config, text, seed, samples, grow, blend, [*notes, *also]
+        )
+        return (yield from resample(model, plan))
+
+    return (yield from _each_face(model, photo, selection, work))
+
+
+def inpaint(
+    model: EditingModel,
+    photo: np.ndarray,
+    *,
+    selection: Selection,
+    blend: Blend,
+    decode: Mapping[str, Any],
+    seed: int = 0,
+    grow: int = 0,
+) -> Steps:
+    """A photo with a region filled without a text; arguments as of `edit`."""
+    config = model.unsteered_config(decode)
+
+    def work(photo: np.ndarray, one: Selection) -> Steps:
+        framed, notes = model.select(photo, one, seed)
+        plan = Plan(
+            photo, framed, config, seed=seed, grow=grow, blend=blend, notes=notes
+        )
+        return (yield from resample(model, plan))
+
+    return (yield from _each_face(model, photo, selection, work))
+
+
+def _each_face(
+    model: EditingModel,
+    photo: np.ndarray,
+    selection: Selection,
+    work: Callable[[np.ndarray, Selection], Steps],
+) -> Steps:
+    """work(photo, selection), for "all" of one face after the other as one Edit."""
+    if selection.face != "all":
+        return (yield from work(photo, selection))
+    if selection.mask is not None or selection.box is not None:
+        raise UserError(
+            "face 'all' edits a region of every face, but a mask or box lies in "
+            "one place; give a region, or leave out face"
+        )
+    found: Sequence[Face | None] | None = model.found_faces(
+        photo, "all", selection.align, selection.crop
+    )
+    edits, current = [], photo
+    for face in found or [None]:
+        one = dataclasses.replace(selection, face=face)
+        edits.append((yield from work(current, one)))
+        current = np.asarray(edits[-1].image)
+    return results.joined(edits, photo, edits[-1].details["mask"])
+
+
+def continued(
+    source: image_io.Source | Edit,
+    work: Callable[[np.ndarray], Steps],
+    keep_location: bool = False,
+) -> Steps:
+    """An edit of a file or of an earlier edit, which goes on with what it holds.
+
+    The details of an edited photo go on in "chain", and what its file holds besides
+    pixels in the Edit's `photo`.
+
+    Args:
+      source: what is edited.
+      work: of its pixels, uint8 [H,W,3].
+      keep_location: see `data.photo.read`.
+    """
+    if isinstance(source, Edit):
+        photo, earlier = photos.read(source.image), source.details
+        kept = source.photo or photo
+    else:
+        photo = kept = photos.read(source, keep_location=keep_location)
+        earlier = provenance.details_of(source)
+    made = yield from work(photo.pixels)
+    image = photo.edited(np.asarray(made.image))
+    made = dataclasses.replace(made, image=image, photo=kept)
+    if not earlier:
+        return made
+    own = {k: v for k, v in earlier.items() if k != "chain"}
+    details = {**made.details, "chain": [*earlier.get("chain", ()), own]}
+    return dataclasses.replace(made, details=details)
+
+
+def run_immediately(editor: Editor, steps: Steps) -> Edit:
+    """The edit of steps, each of whose requests is answered as soon as it is asked."""
+    first = not editor.has_answered
+    with compiled.tracing() if first else contextlib.nullcontext():
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(editor.answer([request])[0])
+        except StopIteration as end:
+            return end.value
