@@ -15,7 +15,7 @@ from PIL import Image
 
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, image_io, shards, sources
+from gptface_jax.data import image, image_io, shards
 from gptface_jax.experiments import opening
 from gptface_jax.experiments import tokenize as tokenization
 from gptface_jax.interop import directory
@@ -213,13 +213,3 @@ def test_a_photo_that_cannot_be_read_is_named_and_can_be_mended(place, tmp_path)
     assert run()["num_records"] == 9
     again = content(tmp_path / "set")
     assert all(again[name] == kept[name] for name in kept if name in again)
-
-
-def test_photo_batches_are_in_order_and_read_ahead(place):
-    source = sources.open_source({"kind": "folder", "path": place / "photos"})
-    batches = list(tokenization.photo_batches(source, 16, 8, False, threads=3))
-    assert [p.shape for _, p in batches] == [(8, 16, 16, 3)] * 2 + [(5, 16, 16, 3)]
-    names = [r.source for records, _ in batches for r in records]
-    assert names == [f"photos/{i:02d}.png" for i in range(21)]
-    with pytest.raises(UserError, match="-1 threads cannot read"):
-        next(tokenization.photo_batches(source, 16, 8, False, threads=-1))
