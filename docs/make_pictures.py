@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 import gptface_jax
-from gptface_jax.apps import quickstart, reconstructing
+from gptface_jax.apps import quickstart
 from gptface_jax.data import image_io, synthetic
 from gptface_jax.pipelines import networks, pictures, views
+from gptface_jax.protocols import reconstruction
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
 IMAGES = pathlib.Path(__file__).parent / "images"
@@ -134,7 +135,7 @@ def tokenizers(paths: list[str]) -> None:
             Image.fromarray(picture).save(pathlib.Path(folder) / f"{i}.png")
         spec = {"kind": "folder", "path": folder}
         page = IMAGES / "tokenizers.png"
-        reconstructing.reconstruct(spec, paths, page, progress=False)
+        reconstruction.reconstruct(spec, paths, page, progress=False)
 
 
 def edits() -> None:
