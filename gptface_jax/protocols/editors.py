@@ -24,7 +24,8 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, image_io, regions
 from gptface_jax.data.record import Record
 from gptface_jax.pipelines.compositing import BORDERS, Blend, paste
-from gptface_jax.pipelines.framing import Framed, View
+from gptface_jax.pipelines.framing import Framed
+from gptface_jax.pipelines.views import View
 from gptface_jax.protocols.model import Model
 from gptface_jax.systems.gptface.options import DecodeConfig
 
