@@ -15,7 +15,24 @@ from gptface_jax.cli.main import VERBS, main, verb_module
 from gptface_jax.core.config import load_config, load_sweep, override
 from gptface_jax.data.synthetic import SyntheticFaces
 
-PAGES = [pathlib.Path("README.md"), *sorted(pathlib.Path("docs").glob("*.md"))]
+PAGES = [pathlib.Path("README.md"), *sorted(pathlib.Path("docs").rglob("*.md"))]
+
+# In the order in which their commands run.
+RESULTS = (
+    "tokenizer",
+    "matching",
+    "guidance",
+    "restoration",
+    "faces",
+    "stitching",
+    "masking",
+    "probing",
+    "decoding",
+    "watermark",
+    "speed",
+    "photographs",
+    "versions",
+)
 
 
 def commands(page: pathlib.Path) -> list[list[str]]:
@@ -178,11 +195,11 @@ def test_from_a_folder_of_photos_to_an_edit(tmp_path):
 @pytest.mark.slow
 @pytest.mark.shared
 def test_the_commands_behind_the_results_run(tmp_path, shared, capsys):
-    """docs/demo.md, then docs/results.md, in their order."""
+    """docs/demo.md, then the pages of docs/results, in their order."""
     for run, stand_in in _SWEPT.items():
         (tmp_path / run).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / run).symlink_to(tmp_path / stand_in)
-    for page in ("docs/demo.md", "docs/results.md"):
+    for page in ("docs/demo.md", *(f"docs/results/{name}.md" for name in RESULTS)):
         for command in commands(pathlib.Path(page)):
             if command[0] == "quickstart":  # tests/apps/test_demo_model.py
                 continue
