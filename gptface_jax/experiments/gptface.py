@@ -66,10 +66,11 @@ def text_tokenizer(
         # One that the config names and that is there must be the same, and is compared.
         named = data.vocab and pathlib.Path(data.vocab).expanduser().exists()
         return TextTokenizer.from_pretrained(data.vocab if named else saved)
+    source = base.open_train(data, _CACHE)  # what is missing is told of first
     if data.vocab:
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
     else:
-        texts = corpus(base.open_train(data, _CACHE), data.captions)
+        texts = corpus(source, data.captions)
         tokenizer = TextTokenizer.train(texts, data.vocab_size)
     if jax.process_index() == 0:
         saved.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import tiny_vqgan
 from gptface_jax.core import trees
 from gptface_jax.core.config import load_config
 from gptface_jax.data.synthetic import SyntheticFaces
-from gptface_jax.experiments import opening, training
+from gptface_jax.experiments import opening, training, vqgan
 from gptface_jax.nn.vqgan import VQGAN
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 
@@ -36,7 +36,7 @@ def test_more_codes_begin_as_the_codes_that_are_used():
     spec = {"kind": "synthetic", "count": 40, "size": 32}
     wanted = dataclasses.replace(tiny_vqgan.CONFIG, codebook_size=256, resolution=32)
     options = {"records": 36, "noise": 0.0}
-    params = training.with_more_codes(network, wanted, spec, **options)
+    params = vqgan.with_more_codes(network, wanted, spec, **options)
     assert params["codebook"].shape == (256, 4)
     np.testing.assert_array_equal(params["codebook"][:64], network.params["codebook"])
     larger = dataclasses.replace(network, module=VQGAN(wanted), params=params)
@@ -54,7 +54,7 @@ def test_more_codes_begin_as_the_codes_that_are_used():
     children = np.bincount(parents, minlength=64)
     assert children[used > 0].mean() > 2 * children[used == 0].mean()
     assert children[used.argmax()] >= 0.5 * children.max()
-    same = training.with_more_codes(network, tiny_vqgan.CONFIG, spec)
+    same = vqgan.with_more_codes(network, tiny_vqgan.CONFIG, spec)
     assert same is network.params
 
 

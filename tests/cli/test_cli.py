@@ -14,7 +14,7 @@ from PIL import Image
 import gptface_jax
 from gptface_jax.cli import _photo
 from gptface_jax.cli.main import VERBS, main
-from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface import options
 
 
 def run(*arguments):
@@ -30,7 +30,7 @@ def fresh(code: str) -> str:
 
 
 def test_guidance_rules_are_all_offered():
-    assert _photo.GUIDANCE == decode.GUIDANCE
+    assert _photo.GUIDANCE == options.GUIDANCE
 
 
 def test_import_and_help_load_nothing_heavy():

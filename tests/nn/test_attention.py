@@ -69,7 +69,8 @@ def test_equations(qk_norm, attention):
         out = apply(Attention(config), {"params": params}, X, mask)
         expected = reference(params, mask, qk_norm)
         np.testing.assert_allclose(out, expected, atol=1e-5, err_msg=name)
-        some = apply(Attention(config), {"params": params}, X, mask, rows=2)
+        first = X[:, :2], mask[:, :, :2]
+        some = apply(Attention(config), {"params": params}, *first, memory=X)
         np.testing.assert_allclose(some, expected[:, :2], atol=1e-5, err_msg=name)
 
 

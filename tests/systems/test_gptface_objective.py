@@ -518,6 +518,7 @@ def test_a_small_batch_is_learnt(preset):
     config = {
         "model": tiny_model_mapping(match_token=preset == "control"),
         "objective": objective,
+        "batch_size": 8,
         "total_steps": 100,
     }
     system = make_system(config)

@@ -81,7 +81,7 @@ def test_hits_and_totals_by_hand(system, params):
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     assert count == 6
     loss_fn = jax.jit(system.phases[0].loss)
-    loss, (_, metrics) = loss_fn(always, {}, batch, KEY, jnp.int32(0))
+    loss, (_, metrics) = loss_fn(always, {}, {}, {"pictures": batch}, KEY, jnp.int32(0))
     np.testing.assert_allclose(loss, expected / 6, rtol=1e-5)
     assert [float(x) for x in metrics["accuracy"]] == [4.0, 6.0]
 

@@ -187,12 +187,13 @@ def test_balance_equals_the_definition():
 
 def test_the_slope_at_the_last_weights_is_that_of_the_network():
     """With patches too, whose pixels are channels of the last convolution."""
+    from gptface_jax.nn.vqgan import VQGANConfig
+    from gptface_jax.systems.vqgan import system
+
     for patch in (1, 2):
         model = {**MODEL, "patch": patch, "attn_resolutions": ()}
         objective = vqgan.VQGANObjective()
-        trainer = vqgan._Trainer(
-            vqgan.nn_vqgan.VQGANConfig(**model), objective, 3, 9, None
-        )
+        trainer = system._Trainer(VQGANConfig(**model), objective, 3, 9, None)
         params = nn.meta.unbox(jax.jit(trainer.init)(KEY))
         slope = jnp.sin(jnp.arange(IMAGE.size, dtype=jnp.float32)).reshape(IMAGE.shape)
 
