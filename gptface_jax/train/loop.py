@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import pathlib
@@ -16,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax.core import files, locks, trees, types
-from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.core.errors import UserError
 from gptface_jax.train import (
+    batches,
     checkpoint,
     goodput,
     metrics,
@@ -28,6 +28,7 @@ from gptface_jax.train import (
     step,
     work_folder,
 )
+from gptface_jax.train.evaluation import Evaluations
 from gptface_jax.train.host import Prefetch, Profile, StopSignal
 from gptface_jax.train.settings import plain, read_settings
 
@@ -99,7 +100,7 @@ def train(
             wall,
         )
         with StopSignal() as stop:
-            run.check_evaluations()
+            run.evaluations.check(run.state, run.constants)
             wall.opened()
             return run.train(batches_fn, stop, progress)
 
@@ -126,11 +127,7 @@ class _Run:
         self.settings = settings = self.program.settings
         self.system, self.mesh, self.rules = system, mesh, rules
         self.workdir, self.lock = pathlib.Path(workdir), lock
-        self.evaluations = {
-            name: given
-            for name, given in system.evaluations.items()
-            if given.batches is not None
-        }
+        self.evaluations = Evaluations(system, settings, mesh, rules)
         self.extra_files, self.samples, self.wall = extra_files, samples, wall
         self.constants = self.program.constants()
         self.digests = {k: trees.digest(v) for k, v in system.constants.items()}
@@ -150,10 +147,6 @@ class _Run:
         self.state, shardings = self._create_or_restore(initial_params)
         self.start = int(self.state.step)
         self.step_fn, self.packer = self.program.step(shardings)
-        self.eval_fns = {
-            name: step.make_eval(name, given.metrics, settings.seed, mesh)
-            for name, given in self.evaluations.items()
-        }
         self.compiled: set[str] = set()
         self.average, self.clock = metrics.Average(), metrics.Clock()
         self.monitor = monitors.SpikeMonitor(settings.spike)
@@ -215,11 +208,11 @@ class _Run:
         self.bar = metrics.progress_bar(total, self.start, enabled)
         profile = Profile(self.workdir, self.start, self.settings.profile_steps)
         pending, stopped, done = None, False, self.start
-        batches = self._batches(batches_fn, done)
+        feed = self._batches(batches_fn, done)
         try:
             while done < total and not stopped and not self.early_stop.ends:
                 try:
-                    batch = self._next(batches, done, stop, pending)
+                    batch = self._next(feed, done, stop, pending)
                 except UserError:
                     self._save_before_the_end(done, pending)
                     raise
@@ -240,9 +233,9 @@ class _Run:
                     self._read(pending)
                     pending = None
                 if self.spike is not None:
-                    batches.close()
+                    feed.close()
                     done, pending = self._rewind(done), None
-                    batches = self._batches(batches_fn, done)
+                    feed = self._batches(batches_fn, done)
                     continue
                 if stopped or save or evaluate:
                     if save or stopped:
@@ -261,7 +254,7 @@ class _Run:
             self.checkpoints.wait()
         finally:
             profile.close()
-            batches.close()
+            feed.close()
             self.bar.close()
         early = done < total and not self.early_stop.ends
         return self.state.replace(stopped=early)
@@ -314,48 +307,8 @@ class _Run:
         self.bar.n = target
         return target
 
-    def _put_held_out(self, batch, spec):
-        """Host batch -> global arrays; held-out batches may hold more entries."""
-        batch = {**batch, **self._checked(batch, spec)}
-        return sharding.put_batch(batch, self.mesh, self.rules)
-
-    def _put(self, batches):
-        """Host batches of all feeds -> global arrays."""
-        placed = {}
-        for name, feed in self.system.feeds.items():
-            if name not in batches:
-                raise UserError(
-                    f"a step has no batch '{name}'{nearest(name, batches)}; system "
-                    f"{self.system.name!r} needs {', '.join(self.system.feeds)}"
-                )
-            batch = self._checked(batches[name], feed.spec)
-            for key, value in batch.items():
-                if len(value) * jax.process_count() != feed.size:
-                    raise UserError(
-                        f"batch entry '{key}' of '{name}' has {len(value)} examples "
-                        f"in each of {jax.process_count()} processes; together they "
-                        f"must be {feed.size}"
-                    )
-            placed[name] = sharding.put_batch(batch, self.mesh, self.rules)
-        return placed
-
-    def _checked(self, batch, specs):
-        """The entries that are asked for, with their shapes checked."""
-        chosen = {}
-        for name, spec in specs.items():
-            if name not in batch:
-                raise UserError(
-                    f"a batch has no '{name}'{nearest(name, batch)}; system "
-                    f"{self.system.name!r} needs {', '.join(specs)}"
-                )
-            value = batch[name]
-            if tuple(value.shape[1:]) != tuple(spec.shape):
-                raise UserError(
-                    f"batch entry '{name}' has examples of shape {value.shape[1:]}; "
-                    f"system {self.system.name!r} needs {tuple(spec.shape)}"
-                )
-            chosen[name] = value.astype(spec.dtype, copy=False)
-        return chosen
+    def _put(self, given):
+        return batches.put_feeds(given, self.system, self.mesh, self.rules)
 
     @contextlib.contextmanager
     def _compiling(self, name: str) -> Iterator[None]:
@@ -367,7 +320,7 @@ class _Run:
         with self.wall.spent("compile"):
             yield
 
-    def _next(self, batches: Prefetch, done: int, stop: StopSignal, pending):
+    def _next(self, feed: Prefetch, done: int, stop: StopSignal, pending):
         """The next batches; None when the signal to stop also ended the data.
 
         A Ctrl-C reaches the data workers too, and they may fall first.
@@ -377,7 +330,7 @@ class _Run:
             return pending is None or pending[1].is_ready()
 
         try:
-            batch, waited = batches.wait(idle)
+            batch, waited = feed.wait(idle)
             self.wall.add("input", waited)
             return batch
         except Exception as error:
@@ -513,57 +466,14 @@ class _Run:
         for writer in self.writers:
             writer.write(record)
 
-    def _held_out(self, name: str) -> Iterator[Mapping[str, Any]]:
-        source = self.evaluations[name].batches
-        return iter(source() if callable(source) else source)
-
-    def check_evaluations(self) -> None:
-        """Traces the evaluations, so that a wrong name fails before training.
-
-        Raises:
-          UserError: no held-out batches, or `best_metric` is not among the
-            metrics.
-        """
-        params, values = self.state.eval_params, self.state.state
-        for name, given in self.evaluations.items():
-            if isinstance(given.batches, Iterator):
-                raise TypeError(
-                    f"batches of '{name}' are an iterator; give a list or a function"
-                )
-            batch = next(self._held_out(name), None)
-            if batch is None:
-                raise UserError(
-                    "there are no held-out batches; use more data or a smaller "
-                    "batch_size"
-                )
-            batch = self._put_held_out(batch, given.spec)
-            jax.eval_shape(
-                self.eval_fns[name][0], params, values, self.constants, batch,
-                jnp.int32(0),
-            )  # fmt: skip
-        packers = {name: packer for name, (_, packer) in self.eval_fns.items()}
-        self.eval_names = step.eval_names({k: p.names for k, p in packers.items()})
-        names = [name for own in self.eval_names.values() for name in own.values()]
-        for key, name in (
-            ("best_metric", self.settings.best_metric),
-            ("early_stop.metric", self.settings.early_stop.metric),
-        ):
-            if self.evaluations and name and name not in names:
-                raise UserError(
-                    f"{key} '{name}' is not evaluated{nearest(name, names)}; "
-                    f"have {', '.join(names)}"
-                )
-
     def _evaluate(self, done: int) -> dict[str, float]:
         """Evaluates on the held-out batches, logs and prints the means.
 
         Raises:
           UserError: one of them is not finite.
         """
-        average = metrics.Average()
         with self.wall.spent("evaluation"):
-            for name in self.evaluations:
-                self._evaluate_one(name, average)
+            average = self.evaluations.run(self.state, self.constants, self._compiling)
         bad = metrics.non_finite(average.totals)
         if bad:
             raise UserError(
@@ -577,24 +487,6 @@ class _Run:
             shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
             metrics.tell(f"step {done}: {shown}")
         return values
-
-    def _evaluate_one(self, name: str, average: metrics.Average) -> None:
-        """Adds the metrics of an evaluation's batches."""
-        evaluate, packer = self.eval_fns[name]
-        spec, names = self.evaluations[name].spec, self.eval_names[name]
-        limit = self.settings.eval_batches or None
-        for index, batch in enumerate(itertools.islice(self._held_out(name), limit)):
-            batch = self._put_held_out(batch, spec)
-            with self._compiling(f"eval/{name}"):
-                packed = evaluate(
-                    self.state.eval_params,
-                    self.state.state,
-                    self.constants,
-                    batch,
-                    jnp.int32(index),
-                )
-            found = packer.unpack(packed)
-            average.add({names[key]: value for key, value in found.items()})
 
     def _save(self, done: int, values: Mapping[str, float]) -> None:
         """Saves, unless something in the state is not finite."""
