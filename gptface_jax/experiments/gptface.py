@@ -66,7 +66,8 @@ def text_tokenizer(
         # One that the config names and that is there must be the same, and is compared.
         named = data.vocab and pathlib.Path(data.vocab).expanduser().exists()
         return TextTokenizer.from_pretrained(data.vocab if named else saved)
-    source = base.open_train(data, _CACHE)  # what is missing is told of first
+    # What is missing is told of first; what is passed over, when `_build` opens it.
+    source = base.open_source("data.train", data.train, _CACHE, tell=False)
     if data.vocab:
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
     else:

@@ -99,12 +99,15 @@ class Evaluations:
     ) -> metrics.Average:
         """The sums of all metrics over the held-out batches, by their names in the log.
 
+        To be called after `check`, which learns the names.
+
         Args:
           state: its averaged parameters are evaluated, where there are some.
           constants: of the system, on the devices.
           compiling: name -> what surrounds a call that may compile.
         """
         average, limit = metrics.Average(), self.settings.eval_batches or None
+        all_names = self.names
         for name, (evaluate, packer) in self.jitted.items():
             held_out = itertools.islice(self._held_out(name), limit)
             for index, batch in enumerate(held_out):
@@ -116,7 +119,7 @@ class Evaluations:
                         batch,
                         jnp.int32(index),
                     )
-                found, names = packer.unpack(packed), self.names[name]
+                found, names = packer.unpack(packed), all_names[name]
                 average.add({names[key]: value for key, value in found.items()})
         return average
 
