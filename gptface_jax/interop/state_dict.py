@@ -58,12 +58,15 @@ def _read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise UserError(f"'{path}' is damaged ({error}); get it again") from None
 
 
-def write(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> None:
-    """Writes `.safetensors`, or else {"state_dict": state} for `torch.load`.
+def write(
+    path: str | os.PathLike, state: Mapping[str, np.ndarray], key: str = "state_dict"
+) -> None:
+    """Writes `.safetensors`, or else {key: state} for `torch.load`.
 
     Args:
       path: its suffix decides.
       state: name -> array, float32 or int64.
+      key: see `torch_writer.save_state_dict`.
 
     Raises:
       UserError: another suffix than `SUFFIXES`.
@@ -74,7 +77,7 @@ def write(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> None:
         contiguous = {k: np.asarray(v, order="C") for k, v in state.items()}
         pathlib.Path(path).write_bytes(save(contiguous, {"format": "pt"}))
     else:
-        torch_writer.save_state_dict(path, state)
+        torch_writer.save_state_dict(path, state, key)
 
 
 def check(path: str | os.PathLike) -> str:

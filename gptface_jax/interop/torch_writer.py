@@ -49,14 +49,17 @@ def _tensor(key: str, array: np.ndarray) -> bytes:
     return _name("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
 
 
-def save_state_dict(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> None:
-    """Writes {"state_dict": state} in the zip format of torch 1.6 and newer.
+def save_state_dict(
+    path: str | os.PathLike, state: Mapping[str, np.ndarray], key: str = "state_dict"
+) -> None:
+    """Writes {key: state} in the zip format of torch 1.6 and newer.
 
     Equal states make equal files.
 
     Args:
       path: the file.
       state: name -> array, float32 or int64.
+      key: under which Lightning keeps it; "" writes the state itself.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
     entries = b"".join(
@@ -64,8 +67,9 @@ def save_state_dict(path: str | os.PathLike, state: Mapping[str, np.ndarray]) ->
         for i, (name, array) in enumerate(arrays.items())
     )
     weights = pickle.EMPTY_DICT + pickle.MARK + entries + pickle.SETITEMS
-    index = pickle.PROTO + b"\x02" + pickle.EMPTY_DICT
-    index += _plain("state_dict") + weights + pickle.SETITEM + pickle.STOP
+    if key:
+        weights = pickle.EMPTY_DICT + _plain(key) + weights + pickle.SETITEM
+    index = pickle.PROTO + b"\x02" + weights + pickle.STOP
     with zipfile.ZipFile(path, "w") as archive:
 
         def write(name: str, content: bytes) -> None:

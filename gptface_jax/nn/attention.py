@@ -108,6 +108,49 @@ def choose(
     return "folded" if platform == "cpu" and not heads_split else "xla"
 
 
+def attend_past(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    past: tuple[jax.Array, jax.Array],
+    own_past: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """Attention of new positions that read earlier ones from a cache.
+
+    The heads of the caches stand before their positions, as batched products want it:
+    else every step would copy them.
+
+    Args:
+      query, key, value: [B,Q,N,H] of the new positions.
+      mask: bool, broadcastable to [B,N,Q,P+T+Q]: what each new position may see of the
+        past, of its own past and of the new positions, in this order.
+      past: keys and values [B,N,P,H] that all new positions share.
+      own_past: keys and values [B,N,Q,T,H], a past for each of the new positions
+        (samples that begin alike, side by side); None for T = 0.
+
+    Returns:
+      [B,Q,N,H] in the dtype of `value`.
+    """
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # [B,N,Q,H]
+    query = query * query.shape[-1] ** -0.5
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    logits = [product("bnqh,bnph->bnqp", query, past[0])]
+    if own_past:
+        logits.append(product("bnqh,bnqth->bnqt", query, own_past[0]))
+    logits.append(product("bnqh,bnkh->bnqk", query, key))
+    sizes = [x.shape[-1] for x in logits]
+    logits = jnp.where(mask, jnp.concatenate(logits, -1), -1e30)
+    weights = jax.nn.softmax(logits, -1).astype(value.dtype)
+    first, second = sizes[0], sum(sizes[:-1])
+    out = jnp.einsum("bnqp,bnph->bnqh", weights[..., :first], past[1])
+    if own_past:
+        share = weights[..., first:second]
+        out += jnp.einsum("bnqt,bnqth->bnqh", share, own_past[1])
+    out += jnp.einsum("bnqk,bnkh->bnqh", weights[..., second:], value)
+    return out.swapaxes(1, 2)
+
+
 def _folded(query, key, value, mask):
     b, length, heads, width = query.shape
 

@@ -88,6 +88,7 @@ class Backbone(nn.Module):
         deterministic: bool = True,
         hidden_states: jax.Array | None = None,
         segment_ids: jax.Array | None = None,
+        positions: jax.Array | None = None,
     ) -> jax.Array:
         """Final hidden states.
 
@@ -98,13 +99,14 @@ class Backbone(nn.Module):
           deterministic: no dropout.
           hidden_states: [B,L,D] what enters the layers in place of the embeddings.
           segment_ids: int32 [B,L], for models with segments.
+          positions: int32 [B,L] rows of the position table; default 0 to L - 1.
 
         Returns:
           [B,L,D].
         """
         if attn_mask is None:
             attn_mask = self.attn_mask(tokens)
-        x = self.entering(tokens, control, hidden_states, segment_ids)
+        x = self.entering(tokens, control, hidden_states, segment_ids, positions)
         return self.transformer(x, attn_mask, deterministic)
 
     def states(
@@ -130,11 +132,18 @@ class Backbone(nn.Module):
         """What may see what by default: all but padding."""
         return attention_mask(tokens != self.config.vocab.pad_id)
 
-    def entering(self, tokens, control=None, hidden_states=None, segment_ids=None):
+    def entering(
+        self,
+        tokens,
+        control=None,
+        hidden_states=None,
+        segment_ids=None,
+        positions=None,
+    ):
         """What enters the layers [B,L,D]: see `__call__`."""
         if hidden_states is not None:
             return hidden_states
-        x = self.tokens(tokens, control, segment_ids)
+        x = self.tokens(tokens, control, segment_ids, positions)
         return nn.with_logical_constraint(x, ("batch", "length", "embed_act"))
 
     def token_logits(

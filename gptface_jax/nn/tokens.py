@@ -72,6 +72,7 @@ class JointEmbedding(nn.Module):
         tokens: jax.Array,
         control: jax.Array | None = None,
         segment_ids: jax.Array | None = None,
+        positions: jax.Array | None = None,
     ) -> jax.Array:
         """Embeds joint ids.
 
@@ -79,6 +80,7 @@ class JointEmbedding(nn.Module):
           tokens: int32 [B,L], L <= max_length.
           control: int32 [B] row of the control table added to position 0.
           segment_ids: int32 [B,L] rows of the segment table; default row 0 of it.
+          positions: int32 [B,L] rows of the position table; default 0 to L - 1.
 
         Returns:
           [B,L,D] of `dtype`.
@@ -88,7 +90,8 @@ class JointEmbedding(nn.Module):
         # partitioner may gather all the rows.
         table = nn.with_logical_constraint(self.embedding, ("vocab", "embed_act"))
         position = nn.with_logical_constraint(self.position, (None, "embed_act"))
-        x = jnp.take(table, tokens, axis=0) + position[:length]
+        x = jnp.take(table, tokens, axis=0)
+        x += position[:length] if positions is None else position[positions]
         x = nn.with_logical_constraint(x, ("batch", None, "embed_act"))
         if control is not None:
             x = x.at[:, 0].add(jnp.take(self.control_rows, control, axis=0))

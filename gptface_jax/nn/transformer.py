@@ -32,11 +32,15 @@ GATES = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
 }
+# Collections of keys and values, a row a layer: PRESENT is written where it is mutable,
+# PAST is read where it is given; see `Attention`.
+PRESENT, PAST = "present", "past"
 NORMS = ("standard", "unbiased")
 NORM_POSITIONS = ("pre", "post")
 
 # Name -> what a layer keeps for its backward pass; None keeps everything.
 _KEPT = jax.checkpoint_policies
+_PAIR = ("key", "value")
 REMAT = {
     "none": None,
     # The outputs of all projections: attention and gates are computed again.
@@ -195,7 +199,14 @@ class UnbiasedNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over all positions that the mask allows."""
+    """Multi-head attention over all positions that the mask allows.
+
+    With the collection PRESENT mutable, keys and values of x are kept in it, "key" and
+    "value" [B,N,L,H]. With the collection PAST, such ones of earlier positions, the
+    positions of x read these and one another, see `nn.attention.attend_past`; those of
+    each position's own past are "own_key" and "own_value" [B,N,Q,T,H]. The mask then is
+    broadcastable to [B,N,Q,P+T+Q].
+    """
 
     config: TransformerConfig
 
@@ -247,7 +258,19 @@ class Attention(nn.Module):
                 )(array)
                 for name, array in (("query_norm", query), ("key_norm", key))
             )
-        out = attention.attend(query, key, value, attn_mask, kernel, is_split("heads"))
+        if self.is_mutable_collection(PRESENT) and not self.is_initializing():
+            for name, array in zip(_PAIR, (key, value)):
+                self.put_variable(PRESENT, name, array.swapaxes(1, 2))
+        if self.has_variable(PAST, "key"):
+            past, own_past = (
+                tuple(self.get_variable(PAST, f"{own}{name}") for name in _PAIR)
+                for own in ("", "own_")
+            )
+            own_past = None if own_past[0] is None else own_past
+            out = attention.attend_past(query, key, value, attn_mask, past, own_past)
+        else:
+            heads_split = is_split("heads")
+            out = attention.attend(query, key, value, attn_mask, kernel, heads_split)
         out = checkpoint_name(out.reshape(*out.shape[:2], c.width), "attended")
         out = dense(c, c.width, ("heads", "embed"), "out", residual=True)(out)
         return nn.with_logical_constraint(out, ("batch", None, "embed_act"))

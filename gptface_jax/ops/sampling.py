@@ -87,6 +87,33 @@ def sample(scores: jax.Array, temperature: jax.Array, key: jax.Array):
     return chosen, jnp.take_along_axis(scores, chosen[:, None], axis=-1)[:, 0]
 
 
+def keep_likely(logits: jax.Array, top_k: int = 0, top_p: float = 0.0) -> jax.Array:
+    """Logits with -inf where an id is too unlikely to be drawn (SPEC B.9).
+
+        p          .5  .3  .15  .05
+        top_k 2     x   x
+        top_p .6    x   x            the first beyond .6 is still drawn
+
+    Args:
+      logits: float [...,V].
+      top_k: the k largest stay, and what equals the k-th; 0 for all.
+      top_p: largest first, those stay before which the probabilities add up to no
+        more than this; the first always does. 0 for all.
+    """
+    if 0 < top_k < logits.shape[-1]:
+        last = jax.lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits < last, -jnp.inf, logits)
+    if 0 < top_p < 1:
+        ordered = -jnp.sort(-logits, axis=-1)
+        p = jax.nn.softmax(ordered, axis=-1)
+        before = jnp.cumsum(p, axis=-1) - p
+        last = jnp.min(
+            jnp.where(before <= top_p, ordered, jnp.inf), axis=-1, keepdims=True
+        )
+        logits = jnp.where(logits < last, -jnp.inf, logits)
+    return logits
+
+
 def _invert(weights: jax.Array, drawn: jax.Array) -> jax.Array:
     """Indices [P] in proportion to weights [P,n] by numbers [P] of [0,1)."""
     ends = jnp.cumsum(weights, axis=-1)

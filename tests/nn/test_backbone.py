@@ -1,7 +1,6 @@
 """Embedding, layers and output, in the forms that the papers have."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from gptface_jax.core import trees
 from gptface_jax.core.vocab import JointVocab
 from gptface_jax.nn.backbone import Backbone, BackboneConfig, some_layers
 from gptface_jax.nn.transformer import TransformerConfig
-from gptface_jax.ops.attention_mask import attention_mask
 
 KEY = jax.random.key(0)
 SMALL = BackboneConfig(
@@ -131,86 +129,3 @@ def test_states_after_chosen_layers():
     np.testing.assert_allclose(last, whole, atol=1e-6)
     (chosen,) = module.apply(variables, tokens, (2,), method="layer_states")
     np.testing.assert_allclose(chosen, last, atol=1e-6)
-
-
-@pytest.mark.shared
-def test_golden_talk2face(shared):
-    """The dense prefix language model as the authors' framework computes it."""
-    from gptface_jax.interop.torch_pickle import load_torch
-
-    folder = shared / "golden"
-    options = json.loads((folder / "talk2face_dense.json").read_text())
-    state = load_torch(folder / "talk2face_dense.bin")
-    arrays = np.load(folder / "talk2face_dense.npz")
-
-    def dense(name):
-        return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
-
-    def norm(name):
-        return {"scale": state[f"{name}.gamma"], "bias": state[f"{name}.beta"]}
-
-    layers = []
-    for i in range(options["layers_num"]):
-        at = f"encoder.transformer.{i}"
-        parts = ("query", "key", "value")
-        attention = {
-            name: dense(f"{at}.self_attn.linear_layers.{j}")
-            for j, name in enumerate(parts)
-        }
-        attention["out"] = dense(f"{at}.self_attn.final_linear")
-        mlp = {
-            ours: dense(f"{at}.feed_forward.linear_{theirs}")
-            for ours, theirs in (("up", 1), ("down", 2))
-        }
-        norms = {
-            f"{name}_norm": norm(f"{at}.layer_norm_{j}")
-            for name, j in (("attention", 1), ("mlp", 2))
-        }
-        layers.append({"attention": attention, "mlp": mlp, **norms})
-    tables = {"embedding": "word", "position": "pos", "segment": "seg"}
-    params = {
-        "tokens": {
-            ours: state[f"embedding.{theirs}.embedding.weight"]
-            for ours, theirs in tables.items()
-        },
-        "transformer": {
-            "layers": jax.tree.map(lambda *a: np.stack(a), *layers),
-            "final_norm": norm("encoder.layer_norm"),
-        },
-    }
-    params["tokens"]["output"] = state["target.lm.output_layer.weight"]
-    size = options["vocab_size"]
-    transformer = TransformerConfig(
-        num_layers=options["layers_num"],
-        width=options["hidden_size"],
-        num_heads=options["heads_num"],
-        mlp_width=options["feedforward_size"],
-        feed_forward="dense",
-        norm="unbiased",
-        norm_eps=options["layernorm_eps"],
-        remat="none",
-    )
-    config = dataclasses.replace(
-        TALK2FACE,
-        transformer=transformer,
-        vocab=JointVocab(text_size=size, codebook_size=0, multiple_of=1),
-        max_positions=options["max_seq_length"],
-        tied_output=False,
-    )
-    module, params = Backbone(config), jax.tree.map(jnp.asarray, params)
-    tokens, segments = (
-        jnp.asarray(arrays[n].astype(np.int32)) for n in ("tokens", "segments")
-    )
-    mask = attention_mask(segments > 0, segments == 1)
-    hidden = apply(
-        module, {"params": params}, tokens, attn_mask=mask, segment_ids=segments
-    )
-    logits = apply(module, {"params": params}, hidden, method="token_logits")
-    real = np.asarray(segments) > 0
-    for name, found in (("hidden", hidden), ("logits", logits)):
-        np.testing.assert_allclose(
-            np.asarray(found)[real], arrays[name][real], atol=2e-4, err_msg=name
-        )
-    said = np.asarray(jax.nn.log_softmax(logits))
-    nll = -np.take_along_axis(said, arrays["target"][..., None], -1)[..., 0]
-    np.testing.assert_allclose(nll[segments == 2].mean(), arrays["loss"], atol=2e-4)

@@ -78,3 +78,20 @@ def test_what_cannot_be_is_never_drawn(seed):
         np.testing.assert_array_equal(sure, scores[np.arange(500), ids])
         if temperature == 0:
             np.testing.assert_array_equal(ids, scores.argmax(-1))
+
+
+def test_keep_likely_by_hand():
+    """SPEC B.9: ids below the k-th, or beyond a cumulative probability, fall away."""
+    p = np.array([0.15, 0.5, 0.05, 0.3])
+
+    def kept(**options):
+        return np.isfinite(sampling.keep_likely(jnp.log(p), **options)).tolist()
+
+    assert kept() == [True] * 4
+    assert kept(top_k=2) == [False, True, False, True]
+    assert kept(top_k=9) == [True] * 4
+    assert kept(top_p=0.4) == [False, True, False, False]
+    assert kept(top_p=0.6) == [False, True, False, True]
+    assert kept(top_p=0.81) == [True, True, False, True]
+    assert kept(top_p=1.0) == [True] * 4
+    assert kept(top_k=1, top_p=0.99) == [False, True, False, False]

@@ -134,19 +134,26 @@ class GPTFace(backbone.Backbone):
         """`joint_mask`."""
         return joint_mask(tokens, self.config)
 
-    def entering(self, tokens, control=None, hidden_states=None, segment_ids=None):
+    def entering(
+        self,
+        tokens,
+        control=None,
+        hidden_states=None,
+        segment_ids=None,
+        positions=None,
+    ):
         """As the backbone's; the match bit is ignored by models that have none.
 
         Args:
           tokens: int32 [B,L].
           control: int32 [B] of UNKNOWN (default), MATCHED, MISMATCHED.
-          hidden_states, segment_ids: see `Backbone.__call__`.
+          hidden_states, segment_ids, positions: see `Backbone.__call__`.
         """
         if not self.config.match_token:
             control = None
         elif control is None:
             control = jnp.full(tokens.shape[:1], UNKNOWN, jnp.int32)
-        return super().entering(tokens, control, hidden_states, segment_ids)
+        return super().entering(tokens, control, hidden_states, segment_ids, positions)
 
     def itm_logits(self, hidden: jax.Array) -> jax.Array:
         """[B,L,D] -> float32 [B,2] from the last [CLS] state; index 1 = matched."""
