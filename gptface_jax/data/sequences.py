@@ -82,8 +82,8 @@ def _cut(
     needed = images[-1] + 1 if len(images) else 0
     if room < needed:
         raise UserError(
-            f"the {what} holds an image of {len(images)} tokens and only {max(room, 0)} "
-            f"tokens of it fit into a sequence of {length}; make the sequence longer, "
-            "or the prompt shorter"
+            f"the {what} holds an image of {len(images)} tokens and only "
+            f"{max(room, 0)} tokens of it fit into a sequence of {length}; make the "
+            "sequence longer, or the prompt shorter"
         )
     return ids[: max(room, 0)]
