@@ -76,9 +76,7 @@ def test_words_after_an_image_may_be_cut():
 def test_images_are_never_cut():
     with pytest.raises(UserError, match="prefix holds .* of 4 tokens and only 3"):
         sequences.assemble([7], IMAGE, [9], VOCAB, 20, max_prefix=7)
-    with pytest.raises(
-        UserError, match="target holds .* of 4 .* only 3 .* of 10"
-    ):
+    with pytest.raises(UserError, match="target holds .* of 4 .* only 3 .* of 10"):
         sequences.assemble([7], [9, 9], IMAGE, VOCAB, 10)
 
 
