@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from gptface_jax.core.vocab import JointVocab
 
 
 class JointEmbedding(nn.Module):
@@ -113,3 +117,39 @@ class JointEmbedding(nn.Module):
         bias = self.output_bias[start:stop] if self.bias else 0.0
         bias = jnp.where(ids < self.vocab_size, bias, -1e30)
         return logits.astype(jnp.float32) + bias
+
+
+def with_codebook(
+    embedding: jax.Array, codebook: jax.Array, text_size: int, key
+) -> jax.Array:
+    """Lets the embeddings of image codes start from the tokenizer's codebook.
+
+    Similar codes then have similar embeddings from the first step on, which a
+    short run would otherwise have to find out from the data.
+
+    Args:
+      embedding: float [V or more rows,D], as initialised.
+      codebook: float [K,C].
+      text_size: first row of the image codes.
+      key: of the random projection C -> D.
+
+    Returns:
+      The same shape; image rows are 3/4 projected code, 1/4 their own noise (in
+      variance) at the old scale.
+    """
+    where = slice(text_size, text_size + codebook.shape[0])
+    rows = embedding[where]
+    codes = codebook - jnp.mean(codebook, axis=0)
+    projection = jax.random.normal(key, (codes.shape[1], embedding.shape[1]))
+    projected = codes @ projection
+    projected *= jnp.std(rows) / jnp.maximum(jnp.std(projected), 1e-9)
+    mixed = 0.75**0.5 * projected + 0.25**0.5 * rows
+    return embedding.at[where].set(mixed)
+
+
+def from_codebook(tables: Any, codebook: Any, vocab: JointVocab, key: jax.Array) -> Any:
+    """The (boxed) parameters of a `JointEmbedding`, begun `with_codebook`."""
+    boxed = tables["embedding"]
+    codebook = jnp.asarray(codebook, jnp.float32)
+    table = with_codebook(nn.meta.unbox(boxed), codebook, vocab.text_size, key)
+    return {**tables, "embedding": boxed.replace_boxed(table)}

@@ -148,3 +148,25 @@ def text_span_mask(valid: jax.Array, ratio: float, key: jax.Array) -> jax.Array:
     position = jnp.arange(valid.shape[-1])
     inside = (position >= start[:, None]) & (position < (start + span)[:, None])
     return inside & valid
+
+
+def gather_masked(
+    hidden: jax.Array, targets: jax.Array, masked: jax.Array, budget: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Brings masked positions to the front of a static budget of S slots.
+
+    Args:
+      hidden: [B,P,D] states.
+      targets: int [B,P].
+      masked: bool [B,P], at most S True in a row.
+      budget: S.
+
+    Returns:
+      (hidden [B,S,D], targets [B,S], real bool [B,S]).
+    """
+    order = jnp.argsort(~masked, axis=1, stable=True)[:, :budget]  # [B,S]
+    return (
+        jnp.take_along_axis(hidden, order[..., None], axis=1),
+        jnp.take_along_axis(targets, order, axis=1),
+        jnp.take_along_axis(masked, order, axis=1),
+    )

@@ -19,11 +19,11 @@ from gptface_jax.data import photo_batches, sources
 from gptface_jax.data.record import Record
 from gptface_jax.data.tables import CELEBA_ATTRIBUTES
 from gptface_jax.evaluate import few_shot
+from gptface_jax.nn import tokens as nn_tokens
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 from gptface_jax.nn.pooled_head import PooledHead
 from gptface_jax.pipelines import networks
 from gptface_jax.protocols.model import Model
-from gptface_jax.systems import gptface
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.train import sharding
 
@@ -223,7 +223,7 @@ def untrained(model: Model, seed: int = 0) -> networks.Network:
         size = network.config.vocab.text_size
         key = trees.stream(key, "codebook")
         table = params["tokens"]["embedding"]
-        table = gptface.with_codebook(table, codebook, size, key)
+        table = nn_tokens.with_codebook(table, codebook, size, key)
         params = {**params, "tokens": {**params["tokens"], "embedding": table}}
     return dataclasses.replace(network, params=params, digest="untrained")
 

@@ -10,9 +10,10 @@ from compiled import apply
 from flax import linen as nn
 
 from gptface_jax.nn import backbone
+from gptface_jax.nn.tokens import with_codebook
 from gptface_jax.ops import losses
 from gptface_jax.systems.gptface import corruption as C
-from gptface_jax.systems.gptface import held_out, make_system, model, with_codebook
+from gptface_jax.systems.gptface import held_out, make_system, model
 from gptface_jax.systems.gptface import objective as O
 from gptface_jax.systems.gptface.objective import ObjectiveConfig
 

@@ -7,42 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Evaluation, Feed, Phase, System
+from gptface_jax.nn import tokens as nn_tokens
 from gptface_jax.systems.gptface import held_out
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import objective as gptface_objective
-
-
-def with_codebook(
-    embedding: jax.Array, codebook: jax.Array, text_size: int, key
-) -> jax.Array:
-    """Lets the embeddings of image codes start from the tokenizer's codebook.
-
-    Similar codes then have similar embeddings from the first step on, which a
-    short run would otherwise have to find out from the data.
-
-    Args:
-      embedding: float [V or more rows,D], as initialised.
-      codebook: float [K,C].
-      text_size: first row of the image codes.
-      key: of the random projection C -> D.
-
-    Returns:
-      The same shape; image rows are 3/4 projected code, 1/4 their own noise (in
-      variance) at the old scale.
-    """
-    where = slice(text_size, text_size + codebook.shape[0])
-    rows = embedding[where]
-    codes = codebook - jnp.mean(codebook, axis=0)
-    projection = jax.random.normal(key, (codes.shape[1], embedding.shape[1]))
-    projected = codes @ projection
-    projected *= jnp.std(rows) / jnp.maximum(jnp.std(projected), 1e-9)
-    mixed = 0.75**0.5 * projected + 0.25**0.5 * rows
-    return embedding.at[where].set(mixed)
 
 
 def make_system(
@@ -72,15 +44,13 @@ def make_system(
         params = module.init(key, tokens, method="init_all")["params"]
         if codebook is None:
             return params
-        boxed = params["tokens"]["embedding"]
-        table = with_codebook(
-            nn.meta.unbox(boxed),
-            jnp.asarray(codebook, jnp.float32),
-            model_config.vocab.text_size,
+        tokens = nn_tokens.from_codebook(
+            params["tokens"],
+            codebook,
+            model_config.vocab,
             trees.stream(key, "codebook"),
         )
-        table = boxed.replace_boxed(table)
-        return {**params, "tokens": {**params["tokens"], "embedding": table}}
+        return {**params, "tokens": tokens}
 
     def ids(length):
         return jax.ShapeDtypeStruct((length,), jnp.int32)

@@ -11,7 +11,7 @@ import optax
 from gptface_jax.core import trees
 from gptface_jax.core.types import Metrics
 from gptface_jax.nn import backbone
-from gptface_jax.ops import losses
+from gptface_jax.ops import losses, masking
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface.corruption import (
     CorruptionConfig,
@@ -54,28 +54,6 @@ class ObjectiveConfig(CorruptionConfig):
     matching_alone: float = 0.0
 
 
-def gather_masked(
-    hidden: jax.Array, targets: jax.Array, masked: jax.Array, budget: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Brings masked positions to the front of a static budget of S slots.
-
-    Args:
-      hidden: [B,P,D] states of one modality.
-      targets: int [B,P].
-      masked: bool [B,P], at most S True in a row.
-      budget: S.
-
-    Returns:
-      (hidden [B,S,D], targets [B,S], real bool [B,S]).
-    """
-    order = jnp.argsort(~masked, axis=1, stable=True)[:, :budget]  # [B,S]
-    return (
-        jnp.take_along_axis(hidden, order[..., None], axis=1),
-        jnp.take_along_axis(targets, order, axis=1),
-        jnp.take_along_axis(masked, order, axis=1),
-    )
-
-
 def masked_metrics(
     module: gptface_model.GPTFace,
     params,
@@ -90,7 +68,7 @@ def masked_metrics(
         ("image", layout.image_slice, budget[0]),
         ("text", layout.text_slice, budget[1]),
     ):
-        states, targets, real = gather_masked(
+        states, targets, real = masking.gather_masked(
             hidden[:, where],
             corrupted.targets[:, where],
             corrupted.masked[:, where] & corrupted.scored[:, None],
