@@ -1,0 +1,150 @@
+"""Next-token prediction of targets (SPEC B.5), and its held-out metrics by task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptface_jax.core import trees
+from gptface_jax.nn.prefix_lm import PADDING, PrefixLM, PrefixLMConfig, is_image
+from gptface_jax.ops import losses, masking
+
+FEED = "sequences"
+SCORED = ("target", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is scored.
+
+    Attributes:
+      scored: "target", its closing [SEP] among it; or "all", every position as the
+        paper's equation 1 prints it, which gives the prefix away to itself.
+      pooled: one mean over all scored tokens (the paper's); else separate means of image
+        and text tokens, weighted: an image has twenty tokens for each of an answer.
+      image_weight, text_weight: of separate means, or of the tokens in one mean.
+      age_spread: ages that are told apart this little get a share of the target, as
+        normal with this standard deviation in years (SPEC B.7.2 "ordinal"); 0 for none.
+        Needs `soft_ids` and `soft_weights` in the batch.
+    """
+
+    scored: str = "target"
+    pooled: bool = True
+    image_weight: float = 1.0
+    text_weight: float = 1.0
+
+    def __post_init__(self):
+        if self.scored not in SCORED:
+            raise ValueError(f"scored {self.scored!r} is none of {', '.join(SCORED)}")
+
+
+def slots(config: PrefixLMConfig, objective: ObjectiveConfig) -> int:
+    """Most scored tokens of a sequence: of an image, or of a text after one."""
+    if objective.scored == "all":
+        return config.length - 1
+    image = config.num_image_tokens + 1
+    return min(config.length - 1, max(image, config.length - image - 3))
+
+
+def token_metrics(
+    module: PrefixLM,
+    objective: ObjectiveConfig,
+    params: Any,
+    batch: Mapping[str, jax.Array],
+    dropout_key: jax.Array | None = None,
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """NLL and accuracy of the scored tokens by modality, [B,S] with what counts.
+
+    Args:
+      module: the model.
+      objective: what is scored.
+      params: of the model.
+      batch: "tokens", "segment_ids" int32 [B,L], "loss_mask" bool [B,L], the tokens
+        that are to be predicted; see `data.sequences.assemble`.
+      dropout_key: None for no dropout.
+
+    Returns:
+      "image_nll", "text_nll", "image_accuracy", "text_accuracy": (values, mask).
+    """
+    config = module.config
+    tokens, segments = batch["tokens"], batch["segment_ids"]
+    scored = batch["loss_mask"] if objective.scored == "target" else segments != PADDING
+    variables = {"params": params}
+    hidden = module.apply(
+        variables,
+        tokens,
+        segments,
+        dropout_key is None,
+        method="sequence",
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )
+    # Position t predicts token t + 1.
+    states, targets, real = masking.gather_masked(
+        hidden[:, :-1], tokens[:, 1:], scored[:, 1:], slots(config, objective)
+    )
+    logits = module.apply(variables, states, method="token_logits")
+    nll = losses.cross_entropy(logits, targets)
+    right = jnp.argmax(logits, -1) == targets
+    image = is_image(targets, config.vocab)
+    return {
+        f"{name}_{metric}": (values, real & where)
+        for name, where in (("image", image), ("text", ~image))
+        for metric, values in (("nll", nll), ("accuracy", right))
+    }
+
+
+def make_loss(module: PrefixLM, objective: ObjectiveConfig):
+    """The training loss of a phase with the feed "sequences"; see `core.types.LossFn`."""
+    with_dropout = module.config.transformer.dropout > 0
+
+    def loss_fn(params, state, constants, batches, key, step):
+        del constants, step
+        dropout_key = trees.stream(key, "dropout") if with_dropout else None
+        found = token_metrics(module, objective, params, batches[FEED], dropout_key)
+        metrics = {name: losses.masked_sum(*pair) for name, pair in found.items()}
+        return combined(objective, metrics), (state, metrics)
+
+    return loss_fn
+
+
+def combined(objective: ObjectiveConfig, metrics: Mapping[str, Any]) -> jax.Array:
+    """The loss, of the sums and counts of both modalities."""
+    image, text = jnp.stack(metrics["image_nll"]), jnp.stack(metrics["text_nll"])
+    weighted = objective.image_weight * image, objective.text_weight * text
+    if objective.pooled:
+        return losses.mean(sum(weighted))
+    return objective.image_weight * losses.mean(
+        image
+    ) + objective.text_weight * losses.mean(text)
+
+
+def make_eval(
+    module: PrefixLM, objective: ObjectiveConfig, tasks: tuple[str, ...] = ()
+):
+    """Held-out metrics: NLL and accuracy by modality, and NLL by task.
+
+    Args:
+      module, objective: see `token_metrics`.
+      tasks: names that "task" int32 [B] of a batch counts; none: not by task.
+    """
+
+    def eval_fn(params, state, constants, batch, key):
+        del state, constants, key
+        found = token_metrics(module, objective, params, batch)
+        metrics = {name: losses.masked_sum(*pair) for name, pair in found.items()}
+        size = jnp.float32(len(batch["tokens"]))
+        metrics["loss"] = (combined(objective, metrics) * size, size)
+        for number, task in enumerate(tasks):
+            asked = (batch["task"] == number)[:, None]
+            parts = [
+                losses.masked_sum(values, mask & asked)
+                for values, mask in (found["image_nll"], found["text_nll"])
+            ]
+            metrics[f"{task}_nll"] = jax.tree.map(jnp.add, *parts)
+        return metrics
+
+    return eval_fn
