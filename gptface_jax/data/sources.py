@@ -5,6 +5,7 @@ Sources are picklable (data workers are processes) and open their files lazily.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -44,6 +45,7 @@ class Parquet(Sequence):
       classes: further labels from cells that hold one of several words, as
         {"Wearing_Mask": "label=mask"}: 1 where column "label" holds "mask", else 0.
       colour: only the pictures that are stored with colours.
+      facts: further columns, whose cells become `Record.facts`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Parquet(Sequence):
         text_column: str | None = None,
         classes: Mapping[str, str] | None = None,
         colour: bool = False,
+        facts: Sequence[str] = (),
     ):
         root = _must_exist(path, "Parquet path")
         pattern = f"{split}-*.parquet" if split else "*.parquet"
@@ -66,6 +69,8 @@ class Parquet(Sequence):
         self.classes = {k: v.partition("=")[::2] for k, v in (classes or {}).items()}
         named = [("image_column", image_column), ("text_column", text_column)]
         named += [("classes", column) for column, _ in self.classes.values()]
+        self.facts = tuple(facts)
+        named += [("facts", column) for column in self.facts]
         for argument, column in named:
             if column and column not in columns:
                 raise UserError(
@@ -117,7 +122,7 @@ class Parquet(Sequence):
     def summary(self) -> str:
         """One line: how many pictures, and what of the table is not used."""
         used = {self.image_column, self.text_column, "landmarks"}
-        used |= {column for column, _ in self.classes.values()}
+        used |= {column for column, _ in self.classes.values()} | set(self.facts)
         names = self._table.column_names
         unused = tables.ignored(names, *used)
         told = [self.text_column] if self.text_column else tables.TEXT_COLUMNS
@@ -164,6 +169,7 @@ class Parquet(Sequence):
             text=next(iter(texts), ""),
             texts=texts if len(texts) > 1 else (),
             labels=labels,
+            facts=tables.facts_from(row, self.facts),
             expression=tables.given(row.get("expression")) or "",
             **_points(row.get("landmarks")),
             identity=identity,
@@ -353,6 +359,9 @@ class Mixture(Sequence):
       weights: share of each; by default their lengths.
       length: records in one pass; by default the sum of the lengths. A part is
         repeated, or read in part, to fill its share.
+
+    Attributes:
+      weights: as given.
     """
 
     def __init__(
@@ -366,6 +375,7 @@ class Mixture(Sequence):
             raise UserError(
                 "a mixture needs sources, a list of specs; give one or more"
             )
+        self.weights = weights
         sizes = [len(s) for s in self.sources]
         shares = np.array(weights or sizes, float)
         if len(shares) != len(sizes) or (shares <= 0).any():
@@ -383,6 +393,54 @@ class Mixture(Sequence):
         start = 0 if part == 0 else int(self.bounds[part - 1])
         source = self.sources[part]
         return source[(index - start) % len(source)]
+
+
+class Chosen(Sequence):
+    """The records of a source with these numbers, in their order."""
+
+    def __init__(self, source: Sequence[Record], indices: Sequence[int]):
+        self.source, self.indices = source, np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[int(self.indices[index])]
+
+
+class Named(Sequence):
+    """The records of a source under another name.
+
+    What `data.label_text` writes of a record follows the data set that it is named
+    after: the same drawn faces may be "studio" and "street".
+
+    Args:
+      source: the records.
+      name: of the data set.
+      start, stop: which of them; all by default.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Record],
+        name: str,
+        start: int = 0,
+        stop: int | None = None,
+    ):
+        self.source, self.name = source, name
+        self.range = range(len(source))[start:stop]
+        if not self.range:
+            raise UserError(
+                f"records {start} to {stop} of '{name}' are none; its source has "
+                f"{len(source)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.source[self.range[index]]
+        return dataclasses.replace(record, source=self.name)
 
 
 class Subset(Sequence):
@@ -411,6 +469,7 @@ def _kinds() -> dict[str, Any]:
         "synthetic": synthetic.SyntheticFaces,
         "textures": textures.Textures,
         "mixture": Mixture,
+        "named": Named,
     }
 
 
@@ -419,7 +478,7 @@ def summaries(source: Sequence[Record]) -> list[str]:
     if isinstance(source, Mixture):
         lines = [line for part in source.sources for line in summaries(part)]
         return list(dict.fromkeys(lines))
-    if isinstance(source, Subset):
+    if isinstance(source, (Chosen, Named, Subset)):
         return summaries(source.source)
     return [source.summary()] if hasattr(source, "summary") else []
 
@@ -429,8 +488,9 @@ def open_source(spec: Mapping[str, Any], tell: bool = False) -> Sequence[Record]
 
     Args:
       spec: `kind` ("folder", "parquet", "celeba", "tfds", "arrayrecord",
-        "tokens", "synthetic", "textures" or "mixture") and the arguments of that
-        class; a mixture takes `sources` (a list of specs), `weights` and `length`.
+        "tokens", "synthetic", "textures", "mixture" or "named") and the arguments of
+        that class; a mixture takes `sources` (a list of specs), `weights` and `length`,
+        and "named" a `source` (a spec) and a `name`.
         Any spec may hold `limit`, the number of records to use.
       tell: write `summaries` to stderr.
 
@@ -454,6 +514,8 @@ def open_source(spec: Mapping[str, Any], tell: bool = False) -> Sequence[Record]
             )
     if kind == "mixture":
         options["sources"] = [open_source(s) for s in options.get("sources", ())]
+    if kind == "named" and "source" in options:
+        options["source"] = open_source(options["source"])
     try:
         source: Sequence[Record] = kinds[kind](**options)
     except TypeError as error:
