@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import age_tokens, label_text, phrases, sources
+from gptface_jax.data import age_tokens, composed, label_text, phrases
 from gptface_jax.data.label_text import DataSet
 from gptface_jax.data.record import Record
 from gptface_jax.data.transforms import CaptionOptions
@@ -59,7 +59,7 @@ def task_sources(
     Raises:
       UserError: a task has no records.
     """
-    mixed = isinstance(source, sources.Mixture)
+    mixed = isinstance(source, composed.Mixture)
     parts = source.sources if mixed else [source]
     captioned: list[list[int]] = [[] for _ in parts]
     labelled: list[list[int]] = [[] for _ in parts]
@@ -79,14 +79,14 @@ def task_sources(
                 "others; tasks need captions or labels, and the name of a data set "
                 "as their source"
             )
-        chosen = [sources.Chosen(p, rows) for p, rows in zip(parts, kept) if rows]
+        chosen = [composed.Chosen(p, rows) for p, rows in zip(parts, kept) if rows]
         given = source.weights if mixed else None
         weights = [w for w, rows in zip(given or (), kept) if rows]
         drawn = weights or [len(part) ** power for part in chosen]
         # Long enough for the part that is drawn most rarely for its size.
         passes = max(len(c) * sum(drawn) / w for c, w in zip(chosen, drawn))
         length = math.ceil(passes) + len(chosen)
-        mixture = sources.Mixture(chosen, drawn, length)
+        mixture = composed.Mixture(chosen, drawn, length)
         found[what] = chosen[0] if len(chosen) == 1 else mixture
     return {
         task: found["caption" if "caption" in task else "attributes"] for task in TASKS
