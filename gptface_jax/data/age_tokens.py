@@ -12,6 +12,7 @@ from gptface_jax.data.label_text import DataSet, Key
 from gptface_jax.data.label_values import Integer
 
 AGE_TOKENS = ("word", "digits", "ordinal")
+NUMBERS = 120  # 0 to 119 have soft targets
 
 
 def with_age_tokens(

@@ -112,7 +112,7 @@ class Row:
 
     Attributes:
       name: of its file, as seen from the root.
-      texts, labels, expression, identity: as in `Record`.
+      texts, labels, facts, expression, identity: as in `Record`.
       caption: a file of texts, one a line, as seen from the root; "" for none.
     """
 
@@ -122,6 +122,7 @@ class Row:
     expression: str = ""
     identity: Any = None
     caption: str = ""
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Folder(Sequence):
@@ -139,6 +140,7 @@ class Folder(Sequence):
       path: the folder.
       split: name of a subfolder, to use that alone.
       text_column: name; the text defaults to text or caption.
+      facts: further columns of the table, whose cells become `Record.facts`.
 
     Raises:
       UserError: no pictures, or a table with a fault; the line is named.
@@ -149,6 +151,7 @@ class Folder(Sequence):
         path: str | os.PathLike,
         split: str | None = None,
         text_column: str | None = None,
+        facts: Sequence[str] = (),
     ):
         self.root, self.text_column = pathlib.Path(path).expanduser(), text_column
         if not self.root.exists():
@@ -161,7 +164,7 @@ class Folder(Sequence):
                 f"folder '{path}' has no subfolder '{split}' that could be the split; "
                 "it has: " + (", ".join(parts[:20]) or "none")
             )
-        reader = _Reader(self.root, split, text_column)
+        reader = _Reader(self.root, split, text_column, tuple(facts))
         self.rows = reader.rows()
         self._summary, self._tables = reader.summary(self.rows), reader.tables()
         if not self.rows:
@@ -197,6 +200,7 @@ class Folder(Sequence):
             text=next(iter(texts), ""),
             texts=texts if len(texts) > 1 else (),
             labels=row.labels,
+            facts=row.facts,
             expression=row.expression,
             identity=row.identity,
             source=f"{self.root.name}/{row.name}",
@@ -215,8 +219,14 @@ def _lines(path: pathlib.Path) -> tuple[str, ...]:
 class _Reader:
     """Reads a folder once, and counts what it does not use."""
 
-    def __init__(self, root: pathlib.Path, split: str | None, text_column: str | None):
-        self.root, self.text_column = root, text_column
+    def __init__(
+        self,
+        root: pathlib.Path,
+        split: str | None,
+        text_column: str | None,
+        facts: tuple[str, ...],
+    ):
+        self.root, self.text_column, self.facts = root, text_column, facts
         self.found = listing(root)
         self.within = f"{split}/" if split else ""
         self.names = {normal(name): name for name in self.found.pictures}
@@ -226,12 +236,14 @@ class _Reader:
 
     def rows(self) -> list[Row]:
         rows = [row for table in self.tables() for row in self._of(table)]
-        if self.text_column and self.text_column not in self.columns:
-            raise UserError(
-                f"no table in '{self.root}' has a column '{self.text_column}'"
-                f"{nearest(self.text_column, self.columns)}; set text_column to one of "
-                + (", ".join(sorted(self.columns)) or "those of a metadata.jsonl")
-            )
+        named = [("text_column", self.text_column), *(("facts", f) for f in self.facts)]
+        for argument, column in named:
+            if column and column not in self.columns:
+                raise UserError(
+                    f"no table in '{self.root}' has a column '{column}'"
+                    f"{nearest(column, self.columns)}; set {argument} to "
+                    + (", ".join(sorted(self.columns)) or "those of a metadata.jsonl")
+                )
         seen = {row.name for row in rows}
         for name in self.found.pictures:
             if not name.startswith(self.within) or name in seen:
@@ -275,6 +287,7 @@ class _Reader:
                     str(tables.given(cells.get("expression")) or ""),
                     identity,
                     "" if texts else self._caption(name),
+                    tables.facts_from(cells, self.facts),
                 )
             except UserError as error:
                 raise UserError(f"'{path}' line {line}: {error}") from None
@@ -307,7 +320,7 @@ class _Reader:
             self.root / self.within,
             pictures,
             {"without a row, left out": self.without_row, BARE: bare},
-            tables.ignored(self.columns, "file_name", self.text_column),
+            tables.ignored(self.columns, "file_name", self.text_column, *self.facts),
             self.unused,
             self.found.skipped_words(),
         )

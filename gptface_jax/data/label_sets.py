@@ -27,7 +27,7 @@ def _attributes(names) -> tuple[Key, ...]:
 
 def _degrees(*names: str) -> tuple[Key, ...]:
     """Keys whose value is a degree, 0 to 5."""
-    return tuple(Key(name, f"{name}_degree", Integer()) for name in names)
+    return tuple(Key(name, name, Integer()) for name in names)
 
 
 _PAPER = (

@@ -60,8 +60,9 @@ class Key:
 
     Attributes:
       name: as it is written, "wearing hat".
-      label: where a record has it: "expression", a name in `Record.facts` or in
-        `Record.labels` ("Wearing_Hat", "Age"), or one of `DERIVED`.
+      label: where a record has it: a name in `Record.facts` (there the key's own name
+        serves too) or in `Record.labels` ("Wearing_Hat", "Age"), "expression", or one
+        of `DERIVED`.
       kind: how values are written and read.
     """
 
@@ -87,11 +88,11 @@ class Key:
             ) from None
 
     def _label_of(self, record: Record) -> Any:
-        if self.label == "expression":
-            return record.expression
         if self.label in DERIVED:
             return DERIVED[self.label](record)
-        found = record.facts.get(self.label)
+        found = record.facts.get(self.label, record.facts.get(self.name))
+        if found is None and self.label == "expression":
+            return record.expression
         if isinstance(self.kind, Boolean):
             return _known(record, self.label) if found is None else self._truth(found)
         return (record.labels or {}).get(self.label) if found is None else found

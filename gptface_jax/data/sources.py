@@ -17,6 +17,7 @@ import numpy as np
 
 from gptface_jax.core.errors import Missing, UserError, nearest
 from gptface_jax.data import fingerprint, folders, schemes, tables
+from gptface_jax.data.composed import Chosen, Mixture, Named, Subset
 from gptface_jax.data.folders import Folder
 from gptface_jax.data.record import Record
 
@@ -44,6 +45,7 @@ class Parquet(Sequence):
       classes: further labels from cells that hold one of several words, as
         {"Wearing_Mask": "label=mask"}: 1 where column "label" holds "mask", else 0.
       colour: only the pictures that are stored with colours.
+      facts: further columns, whose cells become `Record.facts`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Parquet(Sequence):
         text_column: str | None = None,
         classes: Mapping[str, str] | None = None,
         colour: bool = False,
+        facts: Sequence[str] = (),
     ):
         root = _must_exist(path, "Parquet path")
         pattern = f"{split}-*.parquet" if split else "*.parquet"
@@ -66,6 +69,8 @@ class Parquet(Sequence):
         self.classes = {k: v.partition("=")[::2] for k, v in (classes or {}).items()}
         named = [("image_column", image_column), ("text_column", text_column)]
         named += [("classes", column) for column, _ in self.classes.values()]
+        self.facts = tuple(facts)
+        named += [("facts", column) for column in self.facts]
         for argument, column in named:
             if column and column not in columns:
                 raise UserError(
@@ -117,7 +122,7 @@ class Parquet(Sequence):
     def summary(self) -> str:
         """One line: how many pictures, and what of the table is not used."""
         used = {self.image_column, self.text_column, "landmarks"}
-        used |= {column for column, _ in self.classes.values()}
+        used |= {column for column, _ in self.classes.values()} | set(self.facts)
         names = self._table.column_names
         unused = tables.ignored(names, *used)
         told = [self.text_column] if self.text_column else tables.TEXT_COLUMNS
@@ -164,6 +169,7 @@ class Parquet(Sequence):
             text=next(iter(texts), ""),
             texts=texts if len(texts) > 1 else (),
             labels=labels,
+            facts=tables.facts_from(row, self.facts),
             expression=tables.given(row.get("expression")) or "",
             **_points(row.get("landmarks")),
             identity=identity,
@@ -345,59 +351,6 @@ class Tfds(Sequence):
         )
 
 
-class Mixture(Sequence):
-    """Several sources in chosen proportions, as one.
-
-    Args:
-      sources: the parts.
-      weights: share of each; by default their lengths.
-      length: records in one pass; by default the sum of the lengths. A part is
-        repeated, or read in part, to fill its share.
-    """
-
-    def __init__(
-        self,
-        sources: Sequence[Sequence[Record]],
-        weights: Sequence[float] | None = None,
-        length: int | None = None,
-    ):
-        self.sources = list(sources)
-        if not self.sources:
-            raise UserError(
-                "a mixture needs sources, a list of specs; give one or more"
-            )
-        sizes = [len(s) for s in self.sources]
-        shares = np.array(weights or sizes, float)
-        if len(shares) != len(sizes) or (shares <= 0).any():
-            raise UserError(f"mixture weights {list(weights or [])}: one > 0 a source")
-        total = length or sum(sizes)
-        self.bounds = np.round(np.cumsum(shares) / shares.sum() * total).astype(int)
-
-    def __len__(self) -> int:
-        return int(self.bounds[-1])
-
-    def __getitem__(self, index: int) -> Record:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        part = int(np.searchsorted(self.bounds, index, side="right"))
-        start = 0 if part == 0 else int(self.bounds[part - 1])
-        source = self.sources[part]
-        return source[(index - start) % len(source)]
-
-
-class Subset(Sequence):
-    """Records `start` to `stop` of a source."""
-
-    def __init__(self, source: Sequence[Record], start: int, stop: int):
-        self.source, self.range = source, range(len(source))[start:stop]
-
-    def __len__(self) -> int:
-        return len(self.range)
-
-    def __getitem__(self, index: int) -> Record:
-        return self.source[self.range[index]]
-
-
 def _kinds() -> dict[str, Any]:
     from gptface_jax.data import shards, synthetic, textures
 
@@ -411,6 +364,7 @@ def _kinds() -> dict[str, Any]:
         "synthetic": synthetic.SyntheticFaces,
         "textures": textures.Textures,
         "mixture": Mixture,
+        "named": Named,
     }
 
 
@@ -419,7 +373,7 @@ def summaries(source: Sequence[Record]) -> list[str]:
     if isinstance(source, Mixture):
         lines = [line for part in source.sources for line in summaries(part)]
         return list(dict.fromkeys(lines))
-    if isinstance(source, Subset):
+    if isinstance(source, (Chosen, Named, Subset)):
         return summaries(source.source)
     return [source.summary()] if hasattr(source, "summary") else []
 
@@ -429,8 +383,9 @@ def open_source(spec: Mapping[str, Any], tell: bool = False) -> Sequence[Record]
 
     Args:
       spec: `kind` ("folder", "parquet", "celeba", "tfds", "arrayrecord",
-        "tokens", "synthetic", "textures" or "mixture") and the arguments of that
-        class; a mixture takes `sources` (a list of specs), `weights` and `length`.
+        "tokens", "synthetic", "textures", "mixture" or "named") and the arguments of
+        that class; a mixture takes `sources` (a list of specs), `weights` and `length`,
+        and "named" a `source` (a spec) and a `name`.
         Any spec may hold `limit`, the number of records to use.
       tell: write `summaries` to stderr.
 
@@ -454,6 +409,8 @@ def open_source(spec: Mapping[str, Any], tell: bool = False) -> Sequence[Record]
             )
     if kind == "mixture":
         options["sources"] = [open_source(s) for s in options.get("sources", ())]
+    if kind == "named" and "source" in options:
+        options["source"] = open_source(options["source"])
     try:
         source: Sequence[Record] = kinds[kind](**options)
     except TypeError as error:

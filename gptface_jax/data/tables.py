@@ -139,6 +139,12 @@ def labels_from(row: Mapping[str, Any]) -> dict[str, float] | None:
     return {name: s for name, s in labels.items() if s is not None} or None
 
 
+def facts_from(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, str]:
+    """Column -> what its cell holds, as text; empty cells are left out."""
+    cells = {name: given(row.get(name)) for name in columns}
+    return {name: str(cell) for name, cell in cells.items() if cell is not None}
+
+
 def _score(name: str, value: Any) -> float | None:
     words = {"": math.nan, "true": 1.0, "false": 0.0}
     number = math.nan if value is None else value

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image_io, sources, tables
+from gptface_jax.data import image_io, label_sets, sources, tables
 from gptface_jax.data.record import Record
 
 
@@ -320,6 +320,46 @@ def test_mixture_keeps_proportions(photos):
     for empty in ({}, {"sources": []}):
         with pytest.raises(UserError, match="a mixture needs sources"):
             sources.open_source({"kind": "mixture", **empty})
+
+
+def test_records_under_another_name(photos):
+    part = {"kind": "folder", "path": str(photos)}
+    spec = {"kind": "named", "source": part, "name": "street", "start": 2}
+    named = sources.open_source(spec)
+    assert [r.source for r in named] == ["street"] * 3
+    assert [grey(r) for r in named] == [20, 30, 40]
+    again = pickle.loads(pickle.dumps(named))
+    assert grey(again[-1]) == 40 and sources.summaries(named) == sources.summaries(
+        sources.open_source(part)
+    )
+    with pytest.raises(UserError, match="5 to None of 'street' are none; .* has 5"):
+        sources.open_source(spec | {"start": 5})
+    with pytest.raises(UserError, match="data source 'named'.*'source'"):
+        sources.open_source({"kind": "named", "name": "x"})
+
+
+def test_further_columns_are_facts(photos, tmp_path):
+    """A table as FairFace has it becomes text, the words of its columns as they are."""
+    rows = "file_name,age,gender,race,service_test\n3.png,10-19,Female,East Asian,1\n"
+    (photos / "metadata.csv").write_text(rows + "1.png,more than 70,,,0\n")
+    spec = {"kind": "folder", "path": photos, "facts": ["age", "gender", "race"]}
+    source = sources.open_source(spec)
+    assert source[0].facts == {"age": "10-19", "gender": "Female", "race": "East Asian"}
+    fairface = label_sets.TABLE["fairface"]
+    assert [fairface.pairs(record) for record in source] == [
+        [("age", "10-19"), ("gender", "female"), ("race", "east asian")],
+        [("age", "more than 70")],
+    ]
+    assert "service_test" in source.summary() and "race" not in source.summary()
+    with pytest.raises(UserError, match="no table.*'rase'.*did you mean 'ra"):
+        sources.open_source(spec | {"facts": ["rase"]})
+    table = pa.table({"image": [jpeg(3)], "race": ["White"]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    spec = {"kind": "parquet", "path": str(tmp_path / "x.parquet")}
+    assert sources.open_source(spec | {"facts": ["race"]})[0].facts == {"race": "White"}
+    assert sources.open_source(spec)[0].facts == {}
+    with pytest.raises(UserError, match="no column 'rase'.*set facts"):
+        sources.open_source(spec | {"facts": ["rase"]})
 
 
 def test_wrong_specs(tmp_path):

@@ -1,0 +1,116 @@
+"""Sources made of other sources: mixed, renamed, or some records of one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.record import Record
+
+
+class Mixture(Sequence):
+    """Several sources in chosen proportions, as one.
+
+    Args:
+      sources: the parts.
+      weights: share of each; by default their lengths.
+      length: records in one pass; by default the sum of the lengths. A part is
+        repeated, or read in part, to fill its share.
+
+    Attributes:
+      weights: as given.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Sequence[Record]],
+        weights: Sequence[float] | None = None,
+        length: int | None = None,
+    ):
+        self.sources = list(sources)
+        if not self.sources:
+            raise UserError(
+                "a mixture needs sources, a list of specs; give one or more"
+            )
+        self.weights = weights
+        sizes = [len(s) for s in self.sources]
+        shares = np.array(weights or sizes, float)
+        if len(shares) != len(sizes) or (shares <= 0).any():
+            raise UserError(f"mixture weights {list(weights or [])}: one > 0 a source")
+        total = length or sum(sizes)
+        self.bounds = np.round(np.cumsum(shares) / shares.sum() * total).astype(int)
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self.bounds, index, side="right"))
+        start = 0 if part == 0 else int(self.bounds[part - 1])
+        source = self.sources[part]
+        return source[(index - start) % len(source)]
+
+
+class Chosen(Sequence):
+    """The records of a source with these numbers, in their order."""
+
+    def __init__(self, source: Sequence[Record], indices: Sequence[int]):
+        self.source, self.indices = source, np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[int(self.indices[index])]
+
+
+class Named(Sequence):
+    """The records of a source under another name.
+
+    What `data.label_text` writes of a record follows the data set that it is named
+    after: the same drawn faces may be "studio" and "street".
+
+    Args:
+      source: the records.
+      name: of the data set.
+      start, stop: which of them; all by default.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Record],
+        name: str,
+        start: int = 0,
+        stop: int | None = None,
+    ):
+        self.source, self.name = source, name
+        self.range = range(len(source))[start:stop]
+        if not self.range:
+            raise UserError(
+                f"records {start} to {stop} of '{name}' are none; its source has "
+                f"{len(source)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.source[self.range[index]]
+        return dataclasses.replace(record, source=self.name)
+
+
+class Subset(Sequence):
+    """Records `start` to `stop` of a source."""
+
+    def __init__(self, source: Sequence[Record], start: int, stop: int):
+        self.source, self.range = source, range(len(source))[start:stop]
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[self.range[index]]

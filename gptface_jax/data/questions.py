@@ -1,0 +1,132 @@
+"""What may be asked of a picture: a person's words as the key that a model knows."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions
+from gptface_jax.data.label_text import DataSet, Key
+from gptface_jax.data.label_values import plain
+
+# Words of a question -> the label that is meant; besides the wordings of captions.
+_MEANT = {
+    "Male": "male female man woman sex gender",
+    "Age": "age old years",
+    "expression": "expression emotion mood feeling",
+    "race": "race ethnicity",
+    "Young": "young",
+}
+_ARTICLES = ("a", "an", "the")
+_SHOWN = 12  # known questions in an error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Anything:
+    """An answer to a key that no data set has: any text."""
+
+    candidates: tuple[str, ...] = ()
+    kind: str = "anything"
+
+    def write(self, value: Any) -> str:
+        return str(value)
+
+    def read(self, text: str) -> str | None:
+        return text or None
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One attribute, asked by the convention of one data set.
+
+    Attributes:
+      data_set: whose convention the answer follows; "" for a key of one's own.
+      key: what is asked.
+    """
+
+    data_set: str
+    key: Key
+
+    @property
+    def name(self) -> str:
+        """Data set and key, "lfw gender"."""
+        return f"{self.data_set} {self.key.name}".strip()
+
+    @property
+    def prompt(self) -> str:
+        """What stands before the answer, "lfw gender:"."""
+        return f"{self.name}:"
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """All answers there are, as text; () where they are open."""
+        return self.key.kind.candidates
+
+    def read(self, text: str) -> Any:
+        """The value that an answer gives, None where it is none (SPEC B.9.1).
+
+        Args:
+          text: what came after the prompt; what follows a ";" is another attribute.
+        """
+        return self.key.kind.read(plain(text.split(";")[0]))
+
+
+def of(data_sets: Mapping[str, DataSet], names: Iterable[str]) -> tuple[Question, ...]:
+    """All questions about the data sets of these names, in their order."""
+    return tuple(Question(n, key) for n in names for key in data_sets[n].keys)
+
+
+def find(asked: str, trained: Sequence[Question]) -> Question:
+    """The question that a person's words mean.
+
+    Understood are the key with or without its data set ("lfw age", "age"), the label
+    ("Wearing_Hat"), and words for it ("wearing a hat", "is she smiling?", "emotion").
+    Where several data sets know the answer, the one trained first is asked. Words that
+    end in a colon are taken as they are, as a key of one's own.
+
+    Args:
+      asked: the words.
+      trained: questions that the model was trained to answer.
+
+    Raises:
+      UserError: nothing known is meant; the nearest known questions are named.
+    """
+    if asked.rstrip().endswith(":") and (own := plain(asked.rstrip(" :"))):
+        known = [q for q in trained if own in (q.name, q.key.name)]
+        return known[0] if known else Question("", Key(own, own, _Anything()))
+    words = [w for w in plain(asked.replace("?", " ")).split() if w not in _ARTICLES]
+    said = " ".join(words)
+    for matches in (
+        lambda q: said == q.name,
+        lambda q: said == q.key.name,
+        lambda q: said == plain(q.key.label),
+    ):
+        for question in filter(matches, trained):
+            return question
+    meant = captions.named(said)
+    meant += [n for n, hints in _MEANT.items() if {*hints.split()} & {*words}]
+    found = [q for q in trained if q.key.label in meant]
+    if found and len({q.key.label for q in found}) == 1:
+        return found[0]
+    raise UserError(_unknown(asked, said, found or trained, trained))
+
+
+def _unknown(
+    asked: str, said: str, among: Sequence[Question], trained: Sequence[Question]
+) -> str:
+    names = list(dict.fromkeys(q.key.name for q in among))
+    if among is not trained:
+        return f"'{asked}' asks several things; ask for one of " + ", ".join(names)
+    near = difflib.get_close_matches(said, names, n=3, cutoff=0.5)
+    if near:
+        hint = "did you mean " + " or ".join(map(repr, near)) + "?"
+    else:
+        more = ", ..." if len(names) > _SHOWN else ""
+        hint = f"it answers {', '.join(names[:_SHOWN])}{more}"
+    return (
+        f"the model was not trained to answer '{asked}': {hint} (a key of your own "
+        "ends in a colon)"
+    )

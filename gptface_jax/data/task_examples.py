@@ -1,0 +1,230 @@
+"""Records as examples of four tasks, captions and attributes both ways (SPEC B.7)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.core.vocab import JointVocab
+from gptface_jax.data import age_tokens, label_sets, label_text, sequences
+from gptface_jax.data.label_text import DataSet
+from gptface_jax.data.label_values import Integer
+from gptface_jax.data.record import Record
+from gptface_jax.data.tasks import PROMPTS, TASKS, has_attributes, has_caption
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.data.transforms import CaptionOptions
+
+# Joins a caption and attributes.
+_AND = label_text.JOINT.strip()
+
+Pairs = Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskOptions:
+    """How texts of examples are made.
+
+    Attributes:
+      captions: of the sentences.
+      max_attributes: most attributes in a text; their number is uniform up to it.
+      combined_fraction: examples whose target is an image and whose prefix is a
+        caption with attributes behind it, where the record has both.
+      given_fraction: examples whose target is attributes and whose first key, with the
+        name of the data set, is given and not predicted, as in a question.
+      age_tokens: "word", "digits" or "ordinal", see `data.age_tokens`.
+      max_prefix: most positions of a prefix of text with its prompt and separators.
+    """
+
+    captions: CaptionOptions = CaptionOptions()
+    max_attributes: int = 12
+    combined_fraction: float = 0.2
+    given_fraction: float = 0.0
+    age_tokens: str = "word"
+    max_prefix: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskTransform:
+    """What `sequences.assemble` returns, of one task, and {"task": int32 []}.
+
+    With age_tokens "ordinal" also where a number is predicted, the first of a text, and
+    what instead of it alone: "soft_position" int32 [], its place in tokens, -1 for
+    none; "soft_ids" int32 [11] and "soft_weights" float32 [11], 0 for none.
+
+    Attributes:
+      task: one of `TASKS`.
+      tokenizer: of the text.
+      vocab: the joint id space.
+      length: L.
+      options: how texts are made.
+      data_sets: whose labels become text.
+    """
+
+    task: str
+    tokenizer: TextTokenizer
+    vocab: JointVocab
+    length: int
+    options: TaskOptions = TaskOptions()
+    data_sets: Mapping[str, DataSet] = dataclasses.field(
+        default_factory=lambda: label_sets.TABLE
+    )
+
+    def __post_init__(self):
+        if self.task not in PROMPTS:
+            raise UserError(
+                f"task '{self.task}' is unknown{nearest(self.task, TASKS)}; use "
+                + ", ".join(TASKS)
+            )
+        table = age_tokens.with_age_tokens(self.data_sets, self.options.age_tokens)
+        object.__setattr__(self, "data_sets", table)
+        if self.options.age_tokens == "ordinal":
+            _ = self._number_ids  # refuses a vocabulary without numbers at once
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+        if record.image_ids is None:
+            raise UserError(
+                f"a record of source '{record.source}' holds no image ids; run "
+                "`gptface tokenize` first"
+            )
+        image = self.vocab.image_to_joint(record.image_ids.reshape(-1).astype(np.int32))
+        prompt = self._sure_ids(PROMPTS[self.task])
+        if self.task.endswith("_to_image"):
+            room = self.options.max_prefix - 3 - len(prompt)
+            text = self._prefix(record, rng, room)
+            example = self._assembled(prompt, text, image, self.options.max_prefix)
+            return example | self._soft([], "", 0)
+        room = self.length - 4 - len(prompt) - len(image)
+        if self.task == "image_to_caption":
+            example = self._assembled(prompt, image, self._caption(record, rng))
+            return example | self._soft([], "", 0)
+        name, pairs = self._attributes(record, rng, room)
+        text = self._sure_ids(label_text.write(name, pairs))
+        given = 0
+        if rng.random() < self.options.given_fraction:
+            given = len(self._before_value(name, pairs[:1]))
+        example = self._assembled(prompt, image, text, given=given)
+        return example | self._soft(pairs, name, 3 + len(prompt) + len(image))
+
+    def _assembled(self, prompt, prefix, target, max_prefix=None, given=0) -> dict:
+        example = sequences.assemble(
+            prompt,
+            prefix,
+            target,
+            self.vocab,
+            self.length,
+            max_prefix=max_prefix,
+            given=given,
+        )
+        return example | {"task": np.int32(TASKS.index(self.task))}
+
+    def _ids(self, text: str) -> np.ndarray:
+        ids = self.tokenizer.encode([text], self.length)[0]
+        return ids[ids != self.tokenizer.pad_id]
+
+    def _sure_ids(self, text: str) -> np.ndarray:
+        """Ids that say all of the text, which captions from anywhere need not."""
+        ids = self._ids(text)
+        if (ids == self.tokenizer.unk_id).any():
+            raise UserError(
+                f"the vocabulary cannot spell '{text}'; learn it from "
+                "`tasks.vocabulary_texts` as well, or use BERT's vocab.txt"
+            )
+        return ids
+
+    def _caption(self, record: Record, rng: np.random.Generator) -> np.ndarray:
+        return self._ids(self.options.captions.text(record, rng))
+
+    def _prefix(self, record, rng, room: int) -> np.ndarray:
+        """The words that an image depends on, at most `room` of them."""
+        own = self.task == "caption_to_image"
+        both = rng.random() < self.options.combined_fraction and (
+            has_attributes(record, self.data_sets)
+            if own
+            else has_caption(record, self.options.captions)
+        )
+        if not both and own:
+            return self._caption(record, rng)[:room]
+        if not both:
+            text = label_text.write(*self._attributes(record, rng, room))
+            return self._sure_ids(text)
+        # A long caption leaves half of the room to the attributes.
+        caption, joint = self._caption(record, rng), self._sure_ids(_AND)
+        left = room - len(joint) - min(len(caption), room // 2)
+        text = label_text.write(*self._attributes(record, rng, left))
+        attributes = self._sure_ids(text)
+        caption = caption[: room - len(joint) - len(attributes)]
+        return np.concatenate([caption, joint, attributes])
+
+    def _attributes(self, record, rng, room: int) -> tuple[str, Pairs]:
+        """The data set's name and some of what it says, within `room` tokens."""
+        data_set = label_text.data_set_of(record, self.data_sets)
+        pairs = data_set.pairs(record) if data_set else []
+        if not pairs:
+            raise UserError(
+                f"a record of source '{record.source}' says nothing of the keys of a "
+                "known data set; name its data set, or draw from `tasks.task_sources`"
+            )
+        chosen = label_text.draw(
+            pairs,
+            rng,
+            most=self.options.max_attributes,
+            fits=lambda some: (
+                len(self._ids(label_text.write(data_set.name, some))) <= room
+            ),
+        )
+        if not chosen:
+            raise UserError(
+                f"not one attribute of data set '{data_set.name}' fits into {room} "
+                "tokens; make sequences or max_prefix longer"
+            )
+        return data_set.name, chosen
+
+    def _before_value(self, name: str, pairs: Pairs) -> np.ndarray:
+        """The ids of pairs up to the colon of the last."""
+        *rest, (key, _) = pairs
+        return self._ids(label_text.write(name, [*rest, (key, "")]))
+
+    @functools.cached_property
+    def _number_ids(self) -> np.ndarray:
+        """int [age_tokens.NUMBERS]: the token of each number.
+
+        Raises:
+          UserError: some number is several tokens.
+        """
+        ids = [self._ids(str(number)) for number in range(age_tokens.NUMBERS)]
+        broken = [
+            number
+            for number, pieces in enumerate(ids)
+            if len(pieces) != 1 or pieces[0] == self.tokenizer.unk_id
+        ]
+        if broken:
+            raise UserError(
+                f"age_tokens 'ordinal' needs a vocabulary with every number up to "
+                f"{age_tokens.NUMBERS - 1}, and this one has no {broken[0]}; use "
+                "BERT's vocab.txt or age_tokens 'digits'"
+            )
+        return np.concatenate(ids)
+
+    def _soft(self, pairs: Pairs, name: str, start: int) -> dict:
+        """Soft targets of the first number of a text that begins at `start`."""
+        if self.options.age_tokens != "ordinal":
+            return {}
+        for place, (key, value) in enumerate(pairs):
+            kind = self.data_sets[name].key(key).kind
+            if isinstance(kind, Integer) and int(value) < age_tokens.NUMBERS:
+                before = self._before_value(name, pairs[: place + 1])
+                ids, weights = age_tokens.ordinal_targets(int(value), self._number_ids)
+                position = start + len(before)
+                break
+        else:
+            ids, weights = age_tokens.ordinal_targets(0, self._number_ids)
+            position, weights = -1, 0 * weights
+        return {
+            "soft_position": np.int32(position),
+            "soft_ids": ids,
+            "soft_weights": weights,
+        }

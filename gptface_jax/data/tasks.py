@@ -1,0 +1,107 @@
+"""Four tasks over the same records, captions and attributes both ways (SPEC B.7.3).
+
+Each task is a feed of its own, a quarter of a step. A feed has its own source, so a
+task draws only from records that can serve it (expressions have no sentence), the
+shares of the data sets hold within each task, and a batch is balanced exactly, on any
+number of processes and from any step on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import age_tokens, composed, label_text, phrases
+from gptface_jax.data.label_text import DataSet
+from gptface_jax.data.record import Record
+from gptface_jax.data.transforms import CaptionOptions
+
+# Task -> its prompt; the number of a task is its place here.
+PROMPTS = {
+    "image_to_caption": "to caption",
+    "caption_to_image": "to image",
+    "image_to_attributes": "to attributes",
+    "attributes_to_image": "to image",
+}
+TASKS = tuple(PROMPTS)
+
+
+def has_caption(record: Record, captions: CaptionOptions) -> bool:
+    """Whether a sentence can be had that is about the picture."""
+    if not (captions.from_labels and record.labels):
+        return bool(record.text or record.texts)
+    among = captions.attributes
+    said = phrases.claims(record.labels)
+    return any(not among or name in among for name, _ in said)
+
+
+def has_attributes(record: Record, data_sets: Mapping[str, DataSet]) -> bool:
+    """Whether a record says anything that its data set has a key for."""
+    data_set = label_text.data_set_of(record, data_sets)
+    return data_set is not None and bool(data_set.pairs(record))
+
+
+def task_sources(
+    source: Sequence[Record],
+    captions: CaptionOptions,
+    data_sets: Mapping[str, DataSet],
+    power: float = 0.5,
+) -> dict[str, Sequence[Record]]:
+    """The records of each task; every record is read once to see what it serves.
+
+    Args:
+      source: a data set, or a mixture of some.
+      captions, data_sets: as of the transforms.
+      power: within a task, a data set is drawn in proportion to its size to this power
+        (SPEC B.7.3), unless the mixture was given weights.
+
+    Raises:
+      UserError: a task has no records.
+    """
+    mixed = isinstance(source, composed.Mixture)
+    parts = source.sources if mixed else [source]
+    captioned: list[list[int]] = [[] for _ in parts]
+    labelled: list[list[int]] = [[] for _ in parts]
+    for number, part in enumerate(parts):
+        for index in range(len(part)):
+            record = part[index]
+            if has_caption(record, captions):
+                captioned[number].append(index)
+            if has_attributes(record, data_sets):
+                labelled[number].append(index)
+    found = {}
+    for what, kept in (("caption", captioned), ("attributes", labelled)):
+        if not any(kept):
+            first = parts[0][0].source
+            raise UserError(
+                f"no record has {what}, among {sum(map(len, parts))} of '{first}' and "
+                "others; tasks need captions or labels, and the name of a data set "
+                "as their source"
+            )
+        chosen = [composed.Chosen(p, rows) for p, rows in zip(parts, kept) if rows]
+        given = source.weights if mixed else None
+        weights = [w for w, rows in zip(given or (), kept) if rows]
+        drawn = weights or [len(part) ** power for part in chosen]
+        # Long enough for the part that is drawn most rarely for its size.
+        passes = max(len(c) * sum(drawn) / w for c, w in zip(chosen, drawn))
+        length = math.ceil(passes) + len(chosen)
+        mixture = composed.Mixture(chosen, drawn, length)
+        found[what] = chosen[0] if len(chosen) == 1 else mixture
+    return {
+        task: found["caption" if "caption" in task else "attributes"] for task in TASKS
+    }
+
+
+def vocabulary_texts(data_sets: Mapping[str, DataSet]) -> list[str]:
+    """Texts that a vocabulary should be learnt from besides captions: prompts, and keys
+    with all their values."""
+    texts = [*dict.fromkeys(PROMPTS.values())]
+    texts += [
+        d.template.replace("{", " ").replace("}", " ") for d in data_sets.values()
+    ]
+    for data_set in data_sets.values():
+        for key in data_set.keys:
+            values = key.kind.candidates or map(str, range(age_tokens.NUMBERS))
+            texts += [label_text.write(data_set.name, [(key.name, v)]) for v in values]
+    return texts

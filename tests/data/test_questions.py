@@ -1,0 +1,71 @@
+"""A person's words find the key that a model was trained on."""
+
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import label_sets, questions
+
+TRAINED = questions.of(label_sets.TABLE, ["lfw", "faces", "fairface", "street"])
+
+
+@pytest.mark.parametrize(
+    "asked, name",
+    [
+        ("age", "lfw age"),
+        ("Age?", "lfw age"),
+        ("how old is he?", "lfw age"),
+        ("fairface age", "fairface age"),
+        ("expression", "faces expression"),
+        ("what emotion", "faces expression"),
+        ("wearing a hat", "lfw wearing hat"),
+        ("Wearing_Hat", "lfw wearing hat"),
+        ("hat", "street hat"),  # the key itself comes before what could be meant
+        ("Eyeglasses", "lfw eyeglasses"),
+        ("glasses", "street glasses"),
+        ("is she smiling?", "lfw smiling"),
+        ("Male", "lfw gender"),
+        ("is it a man or a woman", "lfw gender"),
+        ("sex", "street sex"),
+        ("street sex", "street sex"),
+        ("5_o_Clock_Shadow", "lfw 5 o clock shadow"),
+        ("blond hair", "lfw blond hair"),
+        ("street smiling:", "street smiling"),
+        ("Race", "fairface race"),
+    ],
+)
+def test_words_and_what_they_ask(asked, name):
+    found = questions.find(asked, TRAINED)
+    assert found.name == name and found.prompt == name + ":"
+
+
+def test_a_key_of_ones_own():
+    found = questions.find("Mood of the day:", TRAINED)
+    assert found.prompt == "mood of the day:" and found.candidates == ()
+    assert found.read("merry; and more") == "merry" and found.read("") is None
+
+
+def test_unknown_questions_name_the_nearest():
+    with pytest.raises(UserError, match="'eyeglases'.*mean 'eyeglasses'"):
+        questions.find("eyeglases", TRAINED)
+    few = questions.of(label_sets.TABLE, ["faces"])
+    with pytest.raises(UserError, match="'age': it answers expression"):
+        questions.find("age", few)
+    with pytest.raises(UserError, match="several things; ask for one of .*smiling"):
+        questions.find("is she smiling or wearing glasses", TRAINED)
+    for nothing in ("", "?", ":"):
+        with pytest.raises(UserError, match="was not trained to answer"):
+            questions.find(nothing, TRAINED)
+
+
+def test_answers_by_hand():
+    """SPEC B.9.1; what WordPiece puts between is forgiven."""
+    age, race, smile = (
+        questions.find(a, TRAINED) for a in ("age", "race", "street smiling")
+    )
+    assert age.read("31") == 31 and age.read("31 ; gender : male") == 31
+    assert age.read("thirty") is None and age.read("") is None
+    assert race.read("East Asian") == "east asian" and race.read("asian") is None
+    assert smile.read("true") is True and smile.read("no") is None
+    group = questions.find("fairface age", TRAINED)
+    assert group.read("20 - 29") == "20-29" and group.read("20 - 28") is None
+    assert smile.candidates == ("false", "true") and age.candidates == ()

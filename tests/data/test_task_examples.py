@@ -1,0 +1,259 @@
+"""Examples of the four tasks, read back from their ids."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import label_sets, label_text, pipeline, sources, tasks
+from gptface_jax.data.record import Record
+from gptface_jax.data.task_examples import TaskOptions, TaskTransform
+from gptface_jax.data.tasks import TASKS
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.data.transforms import CaptionOptions
+
+TABLE = {n: label_sets.TABLE[n] for n in ("lfw", "faces", "studio", "street", "album")}
+GRID, CODES, LENGTH = (2, 3), 8, 80
+IDS = np.arange(6, dtype=np.uint16).reshape(GRID)
+FACE = Record(
+    image_ids=IDS,
+    text="a woman with a hat",
+    labels={"Male": 0.0, "Smiling": 1.0, "Wearing_Hat": 1.0, "Age": 31.0},
+    source="lfw_attributes",
+)
+CRY = Record(image_ids=IDS, expression="sadness", source="faces")
+OWN = CaptionOptions(from_labels=False)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    texts = tasks.vocabulary_texts(TABLE) + ["a woman with a hat"]
+    return TextTokenizer.train(texts * 4, 900)
+
+
+def _transform(tokenizer, task, length=LENGTH, **options):
+    options = TaskOptions(**{"captions": OWN, **options})
+    vocab = tokenizer.joint_vocab(CODES)
+    return TaskTransform(task, tokenizer, vocab, length, options, TABLE)
+
+
+def _parts(example, transform):
+    """(prompt, prefix, target) as text, images as lists of codes."""
+    tokens, segments = example["tokens"], example["segment_ids"]
+    first = tokens[segments == 1]
+    separators = np.flatnonzero(first == transform.vocab.sep_id)
+    assert first[0] == transform.vocab.cls_id and separators[-1] == len(first) - 1
+    target = tokens[segments == 2]
+    assert target[-1] == transform.vocab.sep_id
+    pieces = (first[1 : separators[0]], first[separators[0] + 1 : -1], target[:-1])
+
+    def said(ids):
+        if len(ids) and (ids >= transform.vocab.text_size).all():
+            return (ids - transform.vocab.text_size).tolist()
+        return transform.tokenizer.decode(ids)
+
+    return tuple(map(said, pieces))
+
+
+def test_each_task_by_hand(tokenizer):
+    codes = list(range(6))
+    wanted = {
+        "image_to_caption": ("to caption", codes, FACE.text),
+        "caption_to_image": ("to image", FACE.text, codes),
+    }
+    for number, task in enumerate(TASKS):
+        transform = _transform(tokenizer, task, combined_fraction=0.0)
+        example = transform(FACE, np.random.default_rng(0))
+        assert example["task"] == number and example["task"].dtype == np.int32
+        scored = example["segment_ids"] == 2
+        np.testing.assert_array_equal(example["loss_mask"], scored)
+        prompt, prefix, target = _parts(example, transform)
+        if task in wanted:
+            assert (prompt, prefix, target) == wanted[task]
+            continue
+        assert prompt == f"to {task.split('_to_')[1]}"
+        text, image = (target, prefix) if task.startswith("image") else (prefix, target)
+        assert image == codes
+        reading = label_text.read(text, TABLE)
+        truth = {"gender": False, "smiling": True, "wearing hat": True, "age": 31}
+        assert reading.data_set == "lfw" and not reading.failures
+        assert reading.values.items() <= truth.items() and reading.values
+
+
+def test_drawing_depends_on_the_rng_alone(tokenizer):
+    transform = _transform(tokenizer, "attributes_to_image", combined_fraction=0.5)
+    again = pickle.loads(pickle.dumps(transform))
+    texts = set()
+    for seed in range(30):
+        one, two = (t(FACE, np.random.default_rng(seed)) for t in (transform, again))
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name])
+        texts.add(_parts(one, transform)[1])
+    assert len(texts) > 15
+
+
+@pytest.mark.parametrize("task", ["caption_to_image", "attributes_to_image"])
+def test_captions_and_attributes_together(tokenizer, task):
+    transform = _transform(tokenizer, task, combined_fraction=0.2)
+    both = 0
+    for seed in range(500):
+        prefix = _parts(transform(FACE, np.random.default_rng(seed)), transform)[1]
+        both += prefix.startswith(FACE.text + " ; lfw ")
+    assert abs(both / 500 - 0.2) < 0.05
+    # A record without the other one stays what it is.
+    if task == "attributes_to_image":
+        always = _transform(tokenizer, task, combined_fraction=1.0)
+        prefix = _parts(always(CRY, np.random.default_rng(0)), always)[1]
+        assert prefix == "faces expression : sadness"
+
+
+def test_a_long_caption_leaves_room_for_attributes(tokenizer):
+    long = dataclasses.replace(FACE, text=" ".join([FACE.text] * 30))
+    for task in ("caption_to_image", "attributes_to_image"):
+        transform = _transform(tokenizer, task, combined_fraction=1.0, max_prefix=40)
+        for seed in range(20):
+            example = transform(long, np.random.default_rng(seed))
+            assert np.sum(example["segment_ids"] == 1) <= 40
+            prefix = _parts(example, transform)[1]
+            attributes = prefix[prefix.index("lfw") :]
+            assert not label_text.read(attributes, TABLE).failures
+
+
+def test_attributes_fit_the_length(tokenizer):
+    scores = {name: 1.0 for name in label_sets.CELEBA_ATTRIBUTES}
+    many = dataclasses.replace(FACE, labels=scores)
+    task = "image_to_attributes"
+    transform = _transform(tokenizer, task, length=30)
+    counts = []
+    for seed in range(50):
+        example = transform(many, np.random.default_rng(seed))
+        reading = label_text.read(_parts(example, transform)[2], TABLE)
+        assert reading.values and not reading.failures
+        counts.append(len(reading.values))
+    assert max(counts) < 6
+    with pytest.raises(UserError, match="not one attribute of data set 'lfw' fits"):
+        _transform(tokenizer, task, length=12)(many, np.random.default_rng(0))
+
+
+def test_a_given_key_is_not_predicted(tokenizer):
+    transform = _transform(tokenizer, "image_to_attributes", given_fraction=1.0)
+    example = transform(CRY, np.random.default_rng(0))
+    predicted = example["tokens"][example["loss_mask"]]
+    assert tokenizer.decode(predicted[:-1]) == "sadness"
+    assert predicted[-1] == tokenizer.sep_id
+    assert _parts(example, transform)[2] == "faces expression : sadness"
+
+
+def test_soft_targets_stand_at_the_age(tokenizer):
+    transform = _transform(
+        tokenizer, "image_to_attributes", age_tokens="ordinal", max_attributes=4
+    )
+    seen = set()
+    for seed in range(40):
+        example = transform(FACE, np.random.default_rng(seed))
+        text = _parts(example, transform)[2]
+        position, weights = int(example["soft_position"]), example["soft_weights"]
+        seen.add("age" in text)
+        if "age" not in text:
+            assert position == -1 and not weights.any()
+            continue
+        assert tokenizer.decode([example["tokens"][position]]) == "31"
+        assert example["loss_mask"][position]
+        assert weights.sum() == pytest.approx(1) and weights.argmax() == 5
+        numbers = [tokenizer.decode([i]) for i in example["soft_ids"]]
+        assert numbers == [str(n) for n in range(26, 37)]
+    assert seen == {True, False}
+    other = _transform(tokenizer, "image_to_caption", age_tokens="ordinal")
+    example = other(FACE, np.random.default_rng(0))
+    assert example["soft_position"] == -1  # the same entries in every feed
+
+
+def test_a_vocabulary_that_lacks_what_labels_need():
+    small = TextTokenizer.train(["to attributes: lfw"] * 4, 64)
+    transform = _transform(small, "image_to_attributes")
+    with pytest.raises(UserError, match="cannot spell 'lfw .*vocabulary_texts"):
+        transform(FACE, np.random.default_rng(0))
+    with pytest.raises(UserError, match="cannot spell 'to image'"):
+        _transform(small, "attributes_to_image")(FACE, np.random.default_rng(0))
+
+
+def test_ages_that_are_no_token(tokenizer):
+    small = TextTokenizer.train(["age 1 2 3 4 5 6 7 8 9 0"] * 4, 64)
+    with pytest.raises(UserError, match="'ordinal' needs .* has no 10; use BERT's"):
+        _transform(small, "image_to_attributes", age_tokens="ordinal")
+
+
+@pytest.fixture
+def mixed():
+    """400 with attributes, 100 with expressions, 4 nobody knows."""
+    number = [dataclasses.replace(FACE, identity=i) for i in range(400)]
+    cries = [dataclasses.replace(CRY, identity=1000 + i) for i in range(100)]
+    strangers = [dataclasses.replace(FACE, source="x", text="") for _ in range(4)]
+    return sources.Mixture([number, cries, strangers])
+
+
+def test_shares_within_a_task(mixed):
+    """400^.5 : 100^.5 = 2 : 1, and everything is read in one pass."""
+    found = tasks.task_sources(mixed, OWN, TABLE)
+    assert set(found) == set(TASKS)
+    labelled = found["image_to_attributes"]
+    assert labelled is found["attributes_to_image"]
+    people = [labelled[i].identity for i in range(len(labelled))]
+    from_faces = np.mean([p >= 1000 for p in people])
+    assert from_faces == pytest.approx(1 / 3, abs=0.01)
+    assert set(people) == {*range(400), *range(1000, 1100)}
+    captioned = found["image_to_caption"]
+    assert len(captioned) == 400 and captioned[7].identity == 7
+
+
+def test_given_weights_are_kept(mixed):
+    weighted = sources.Mixture(mixed.sources, [1, 3, 5])
+    found = tasks.task_sources(weighted, OWN, TABLE)
+    labelled = found["image_to_attributes"]
+    own = [labelled[i].source == "faces" for i in range(len(labelled))]
+    assert np.mean(own) == pytest.approx(0.75, abs=0.01)
+
+
+def test_a_task_without_records():
+    with pytest.raises(UserError, match="no record has caption, among 1 of 'faces'"):
+        tasks.task_sources([CRY], CaptionOptions(), TABLE)
+    nobody = [dataclasses.replace(FACE, source="x")]
+    with pytest.raises(UserError, match="no record has attributes, among 1 of 'x'"):
+        tasks.task_sources(nobody, CaptionOptions(), TABLE)
+
+
+def test_wrong_task_and_records(tokenizer):
+    with pytest.raises(UserError, match="'image_to_captions' is unknown.*'image_to_c"):
+        _transform(tokenizer, "image_to_captions")
+    transform = _transform(tokenizer, "image_to_attributes")
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match="'x' says nothing of the keys of a known"):
+        transform(dataclasses.replace(FACE, source="x"), rng)
+    with pytest.raises(UserError, match="holds no image ids; run"):
+        transform(dataclasses.replace(FACE, image_ids=None), rng)
+
+
+def test_four_feeds_are_balanced_and_resume(tokenizer, mixed):
+    """A batch of 4k holds k of each, the same from any step on."""
+    found = tasks.task_sources(mixed, OWN, TABLE)
+    feeds = {
+        task: pipeline.Pipeline(source, _transform(tokenizer, task), 3, seed=number)
+        for number, (task, source) in enumerate(found.items())
+    }
+
+    def steps(start, count):
+        drawn = [feed.batches(start) for feed in feeds.values()]
+        together = [list(zip(*([next(d) for d in drawn],))) for _ in range(count)]
+        for iterator in drawn:
+            iterator.close()
+        return [[batch for (batch,) in step] for step in together]
+
+    all_of_them, later = steps(0, 3), steps(2, 1)
+    for step in all_of_them:
+        numbers = np.concatenate([batch["task"] for batch in step])
+        assert np.bincount(numbers).tolist() == [3, 3, 3, 3]
+    for ours, theirs in zip(all_of_them[2], later[0]):
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
