@@ -59,6 +59,12 @@ def synthetic(count: int, size: int, seed: int = 0) -> dict:
     return {"kind": "synthetic", "count": count, "size": size, "seed": seed}
 
 
+def token_caches(*names: str) -> dict:
+    """Folders that `gptface tokenize` wrote under tokens/, mixed by their sizes."""
+    parts = tuple({"kind": "tokens", "path": f"tokens/{n}"} for n in names)
+    return {"kind": "mixture", "sources": parts}
+
+
 def tiny(config: ConfigDict) -> ConfigDict:
     """A few steps, every one logged; the caller shrinks the model."""
     config.total_steps = 4
@@ -94,6 +100,24 @@ def tiny_gptface(config: ConfigDict) -> ConfigDict:
     config.data.workers = 0
     config.data.train = synthetic(64, 32)
     config.data.eval = synthetic(8, 32, seed=1)
+    return config
+
+
+def tiny_talk2face(config: ConfigDict) -> ConfigDict:
+    """`tiny` for Talk2Face: no token cache, no vocabulary file, an 8 x 8 grid."""
+    tiny(config)
+    default = base("talk2face")
+    config.optim, config.mesh = default.optim, default.mesh
+    transformer = config.model.transformer
+    transformer.num_layers = transformer.unroll = 2
+    transformer.update(width=16, num_heads=2, mlp_width=24, dtype="float32")
+    config.model.update(grid=(8, 8), length=104, max_positions=184)
+    config.model.vocab.codebook_size = 27
+    config.data.update(image_ids="palette", vocab="", vocab_size=400, workers=0)
+    config.data.train = synthetic(64, 32)
+    config.data.eval = synthetic(8, 32, seed=1)
+    config.data.captions = config.data.eval_captions = {"max_phrases": 4}
+    config.data.tasks.update(max_attributes=4, max_prefix=36)
     return config
 
 

@@ -35,8 +35,7 @@ RELIABLE = (
 
 
 def tokens(*names: str, weights: tuple[float, ...] | None = None) -> dict:
-    parts = tuple({"kind": "tokens", "path": f"tokens/{n}"} for n in names)
-    spec = {"kind": "mixture", "sources": parts}
+    spec = base.token_caches(*names)
     return spec | ({"weights": weights} if weights else {})
 
 

@@ -13,6 +13,7 @@ from gptface_jax.data.label_values import Integer
 
 AGE_TOKENS = ("word", "digits", "ordinal")
 NUMBERS = 120  # 0 to 119 have soft targets
+REACH = 5  # numbers on each side that a soft target spreads over
 
 
 def with_age_tokens(
@@ -41,7 +42,7 @@ def with_age_tokens(
 
 
 def ordinal_targets(
-    number: int, number_ids: np.ndarray, reach: int = 5, spread: float = 2.0
+    number: int, number_ids: np.ndarray, reach: int = REACH, spread: float = 2.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Soft targets over a number and its neighbours (SPEC B.7.2, age_tokens "ordinal").
 

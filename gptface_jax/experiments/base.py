@@ -14,7 +14,13 @@ import numpy as np
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import Missing, UserError
 from gptface_jax.core.types import System
-from gptface_jax.data import fingerprint, pipeline, sources, transforms
+from gptface_jax.data import (
+    fingerprint,
+    pipeline,
+    sources,
+    task_examples,
+    transforms,
+)
 from gptface_jax.data.record import Record
 from gptface_jax.train import checkpoint, settings, sharding
 
@@ -36,7 +42,10 @@ class DataConfig:
       vocab_size: see `vocab`.
       captions, eval_captions: `data.transforms.CaptionOptions`.
       tokenizer: the run or model directory of the VQGAN that made the codes, for
-        pictures of edits while a GPTFace trains; "" draws none.
+        pictures of what a model draws while it trains; "" draws none.
+      tasks: how examples of Talk2Face are made; its captions are `captions`.
+      label_sets: data sets of one's own whose labels become text, a mapping or the
+        path of a YAML or JSON file, see `data.label_templates`; "" for none.
     """
 
     train: Mapping[str, Any]
@@ -52,6 +61,8 @@ class DataConfig:
     captions: transforms.CaptionOptions = transforms.CaptionOptions()
     eval_captions: transforms.CaptionOptions = transforms.CaptionOptions()
     tokenizer: str = ""
+    tasks: task_examples.TaskOptions = task_examples.TaskOptions()
+    label_sets: Any = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +198,7 @@ def experiment(
             workers=data.workers,
             threads=data.threads,
         )
-    size = next(iter(system.feeds.values())).size
+    size = sum(feed.size for feed in system.feeds.values())
     ways = 1
     if processes > 1:  # one process may hold what its devices cannot share
         where = sharding.open_mesh(settings.read_settings(config).mesh)

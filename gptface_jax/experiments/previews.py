@@ -15,12 +15,14 @@ import numpy as np
 from gptface_jax.core.types import Params
 from gptface_jax.data import image
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.nn.prefix_lm import PREFIX, TARGET, PrefixLM
 from gptface_jax.nn.vqgan import VQGAN
 from gptface_jax.pipelines import pictures
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.model import GPTFace, assemble
 from gptface_jax.systems.gptface.options import DecodeConfig
+from gptface_jax.systems.talk2face import decode as talk2face_decode
 
 Samples = Callable[[Any, Any], Mapping[str, np.ndarray]]
 NUM_RECONSTRUCTIONS, NUM_EDITS = 8, 6
@@ -70,11 +72,7 @@ def edits(
     known = np.ones((columns, config.layout.length), bool)
     known[:, config.layout.image_slice] = ~is_open.reshape(-1)
     options = DecodeConfig(k=max(1, int(is_open.sum()) // 8))
-    draw = jax.jit(lambda p, x: vqgan.module.apply({"params": p}, x, method="decode"))
-
-    def drawn(image_ids):
-        codes = np.asarray(image_ids).reshape(-1, *config.layout.grid)
-        return image.from_unit_range(np.asarray(draw(vqgan.params, codes)))
+    drawn = _drawer(vqgan, config.layout.grid)
 
     def filled(params, text_ids):
         tokens = assemble(batch["image_ids"], text_ids, config)
@@ -97,3 +95,53 @@ def edits(
         return {"edits": pictures.sheet(shown, columns, captions)}
 
     return samples
+
+
+def syntheses(
+    module: PrefixLM,
+    vqgan: Network,
+    tokenizer: TextTokenizer,
+    examples: Sequence[Mapping[str, np.ndarray]],
+    rows: int = 3,
+) -> Samples:
+    """Pictures above, what is drawn after their texts below, `rows` times.
+
+    Args:
+      module: the Talk2Face in training.
+      vqgan: draws the codes.
+      tokenizer: of the text.
+      examples: of a task whose target is an image, see `data.sequences.assemble`.
+      rows: samples of each text.
+    """
+    vocab, columns = module.config.vocab, len(examples)
+    tokens, segments = (
+        np.stack([e[name] for e in examples]) for name in ("tokens", "segment_ids")
+    )
+    prefixes = np.where(segments == PREFIX, tokens, vocab.pad_id)
+    prefixes = prefixes[:, : (segments == PREFIX).sum(1).max()]
+    own = tokens[(segments == TARGET) & (tokens >= vocab.text_size)]
+    drawn = _drawer(vqgan, module.config.grid)
+    keys = jax.random.split(jax.random.key(0), (columns, rows))
+
+    def samples(params, state):
+        del state
+        found = talk2face_decode.generate(
+            module, params, prefixes, talk2face_decode.GenerateConfig(), keys
+        )
+        codes = np.asarray(found.tokens).swapaxes(0, 1).reshape(rows * columns, -1)
+        shown = [*drawn(vocab.joint_to_image(own)), *drawn(vocab.joint_to_image(codes))]
+        captions = [tokenizer.decode(row) for row in prefixes] + [""] * rows * columns
+        return {"syntheses": pictures.sheet(shown, columns, captions)}
+
+    return samples
+
+
+def _drawer(vqgan: Network, grid: tuple[int, int]):
+    """Codes, B times h * w of them in any shape -> uint8 [B,S,S,3]."""
+    draw = jax.jit(lambda p, x: vqgan.module.apply({"params": p}, x, method="decode"))
+
+    def drawn(image_ids):
+        codes = np.asarray(image_ids).reshape(-1, *grid)
+        return image.from_unit_range(np.asarray(draw(vqgan.params, codes)))
+
+    return drawn

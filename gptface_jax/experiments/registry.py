@@ -17,6 +17,7 @@ from gptface_jax.train import settings
 SYSTEMS = {
     "vqgan": "gptface_jax.experiments.vqgan",
     "gptface": "gptface_jax.experiments.gptface",
+    "talk2face": "gptface_jax.experiments.talk2face",
     "judge": "gptface_jax.experiments.judge",
 }
 

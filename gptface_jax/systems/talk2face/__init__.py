@@ -17,25 +17,36 @@ from gptface_jax.systems.talk2face import objective as t2f_objective
 
 
 def make_system(
-    config: Mapping[str, Any], codebook: Any = None, tasks: tuple[str, ...] = ()
+    config: Mapping[str, Any],
+    tasks: tuple[str, ...],
+    codebook: Any = None,
+    soft_targets: int = 0,
 ) -> System:
     """Builds the trainable system from an experiment config.
 
     Args:
       config: mapping with `model` (PrefixLMConfig), `objective` (ObjectiveConfig) and
-        `batch_size`.
+        `batch_size`, which the tasks share equally.
+      tasks: names of the feeds; in held-out batches "task" counts them.
       codebook: float [K,C] of the tokenizer, to start the code embeddings from; None
         starts them at random, as the paper does.
-      tasks: names of the tasks in held-out batches.
+      soft_targets: ids that a soft target spreads over, 0 for none.
 
     Returns:
       A System with one phase.
+
+    Raises:
+      ValueError: a batch that the tasks do not share equally.
     """
     model = from_mapping(PrefixLMConfig, config["model"], "model.")
     objective = from_mapping(
         t2f_objective.ObjectiveConfig, config["objective"], "objective."
     )
-    module = PrefixLM(model)
+    module, size = PrefixLM(model), config["batch_size"]
+    if size % len(tasks):
+        raise ValueError(
+            f"batch_size {size} does not divide by {len(tasks)} tasks; change it"
+        )
 
     def init(key):
         tokens = jnp.zeros((1, model.length), jnp.int32)
@@ -46,27 +57,38 @@ def make_system(
         tokens = nn_tokens.from_codebook(params["tokens"], codebook, model.vocab, key)
         return {**params, "tokens": tokens}
 
-    spec = sequence_spec(model)
+    spec = sequence_spec(model, soft_targets)
+    feed = Feed(spec, size // len(tasks), model.length)
+    metrics = t2f_objective.make_eval(module, objective, tasks)
     return System(
         name="talk2face",
         init=init,
-        feeds={
-            t2f_objective.FEED: Feed(spec, config["batch_size"], model.length),
-        },
+        feeds=dict.fromkeys(tasks, feed),
         phases=(Phase("", ".*", t2f_objective.make_loss(module, objective)),),
-        evaluations={
-            "eval": Evaluation(t2f_objective.make_eval(module, objective, tasks), spec)
-        },
+        evaluations={"eval": Evaluation(metrics, spec)},
         unit="tokens",
+        resumable=("data.tokenizer",),
     )
 
 
-def sequence_spec(model: PrefixLMConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """What an example of the feed holds."""
-    shape = (model.length,)
-    return {
-        "tokens": jax.ShapeDtypeStruct(shape, jnp.int32),
-        "segment_ids": jax.ShapeDtypeStruct(shape, jnp.int32),
-        "loss_mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
-        "task": jax.ShapeDtypeStruct((), jnp.int32),
+def sequence_spec(
+    model: PrefixLMConfig, soft_targets: int = 0
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """What an example of a feed holds, see `objective.token_metrics`."""
+
+    def array(dtype, *shape):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    spec = {
+        "tokens": array(jnp.int32, model.length),
+        "segment_ids": array(jnp.int32, model.length),
+        "loss_mask": array(jnp.bool_, model.length),
+        "task": array(jnp.int32),
     }
+    if soft_targets:
+        spec |= {
+            "soft_position": array(jnp.int32),
+            "soft_ids": array(jnp.int32, soft_targets),
+            "soft_weights": array(jnp.float32, soft_targets),
+        }
+    return spec

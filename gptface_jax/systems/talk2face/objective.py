@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,6 @@ from gptface_jax.core import trees
 from gptface_jax.nn.prefix_lm import PADDING, PrefixLM, PrefixLMConfig, is_image
 from gptface_jax.ops import losses, masking
 
-FEED = "sequences"
 SCORED = ("target", "all")
 
 
@@ -24,12 +24,9 @@ class ObjectiveConfig:
     Attributes:
       scored: "target", its closing [SEP] among it; or "all", every position as the
         paper's equation 1 prints it, which gives the prefix away to itself.
-      pooled: one mean over all scored tokens (the paper's); else separate means of image
-        and text tokens, weighted: an image has twenty tokens for each of an answer.
+      pooled: one mean over all scored tokens (the paper's); else separate means of
+        image and text tokens: an image has twenty tokens for each of an answer.
       image_weight, text_weight: of separate means, or of the tokens in one mean.
-      age_spread: ages that are told apart this little get a share of the target, as
-        normal with this standard deviation in years (SPEC B.7.2 "ordinal"); 0 for none.
-        Needs `soft_ids` and `soft_weights` in the batch.
     """
 
     scored: str = "target"
@@ -64,7 +61,9 @@ def token_metrics(
       objective: what is scored.
       params: of the model.
       batch: "tokens", "segment_ids" int32 [B,L], "loss_mask" bool [B,L], the tokens
-        that are to be predicted; see `data.sequences.assemble`.
+        that are to be predicted; see `data.sequences.assemble`. Optional: "soft_ids"
+        int32 and "soft_weights" float32 [B,W], what is to be predicted in place of the
+        token at "soft_position" int32 [B] (SPEC B.7.2, ordinal ages).
       dropout_key: None for no dropout.
 
     Returns:
@@ -83,11 +82,20 @@ def token_metrics(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
     # Position t predicts token t + 1.
-    states, targets, real = masking.gather_masked(
-        hidden[:, :-1], tokens[:, 1:], scored[:, 1:], slots(config, objective)
+    gather = functools.partial(
+        masking.gather_masked,
+        hidden[:, :-1],
+        masked=scored[:, 1:],
+        budget=slots(config, objective),
     )
+    states, targets, real = gather(targets=tokens[:, 1:])
     logits = module.apply(variables, states, method="token_logits")
     nll = losses.cross_entropy(logits, targets)
+    if "soft_ids" in batch:
+        places = jnp.broadcast_to(jnp.arange(1, tokens.shape[1]), scored[:, 1:].shape)
+        places = gather(targets=places)[1]
+        soft = _soft_cross_entropy(logits, batch["soft_ids"], batch["soft_weights"])
+        nll = jnp.where(places == batch["soft_position"][:, None], soft, nll)
     right = jnp.argmax(logits, -1) == targets
     image = is_image(targets, config.vocab)
     return {
@@ -97,14 +105,28 @@ def token_metrics(
     }
 
 
+def _soft_cross_entropy(
+    logits: jax.Array, ids: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """-sum_w weight * log softmax(logits)[id], [B,S], of ids and weights [B,W]."""
+    wanted = jnp.broadcast_to(ids[:, None], (*logits.shape[:2], ids.shape[1]))
+    log_probs = jnp.take_along_axis(logits, wanted, -1)
+    log_probs -= jax.nn.logsumexp(logits, -1, keepdims=True)
+    return -jnp.sum(weights[:, None] * log_probs, -1)
+
+
 def make_loss(module: PrefixLM, objective: ObjectiveConfig):
-    """The training loss of a phase with the feed "sequences"; see `core.types.LossFn`."""
+    """The training loss of a phase, of the batches of all tasks (`core.types.LossFn`).
+
+    Feeds are tasks, each with its own number of examples; all are run at once.
+    """
     with_dropout = module.config.transformer.dropout > 0
 
     def loss_fn(params, state, constants, batches, key, step):
         del constants, step
         dropout_key = trees.stream(key, "dropout") if with_dropout else None
-        found = token_metrics(module, objective, params, batches[FEED], dropout_key)
+        batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches.values())
+        found = token_metrics(module, objective, params, batch, dropout_key)
         metrics = {name: losses.masked_sum(*pair) for name, pair in found.items()}
         return combined(objective, metrics), (state, metrics)
 
@@ -114,12 +136,11 @@ def make_loss(module: PrefixLM, objective: ObjectiveConfig):
 def combined(objective: ObjectiveConfig, metrics: Mapping[str, Any]) -> jax.Array:
     """The loss, of the sums and counts of both modalities."""
     image, text = jnp.stack(metrics["image_nll"]), jnp.stack(metrics["text_nll"])
-    weighted = objective.image_weight * image, objective.text_weight * text
     if objective.pooled:
-        return losses.mean(sum(weighted))
-    return objective.image_weight * losses.mean(
-        image
-    ) + objective.text_weight * losses.mean(text)
+        weighted = objective.image_weight * image + objective.text_weight * text
+        return losses.mean(weighted)
+    loss = objective.image_weight * losses.mean(image)
+    return loss + objective.text_weight * losses.mean(text)
 
 
 def make_eval(

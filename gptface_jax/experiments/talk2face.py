@@ -1,0 +1,187 @@
+"""Experiments that train a Talk2Face on cached codes, captions and labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.types import System
+from gptface_jax.core.vocab import round_up
+from gptface_jax.data import label_templates, label_text
+from gptface_jax.data.age_tokens import REACH
+from gptface_jax.data.label_text import DataSet
+from gptface_jax.data.record import Record
+from gptface_jax.data.task_examples import TaskOptions, TaskTransform
+from gptface_jax.data.tasks import TASKS, task_sources, vocabulary_texts
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.data.transforms import CaptionOptions
+from gptface_jax.experiments import base, previews, registry, token_data
+from gptface_jax.nn.prefix_lm import PrefixLM, PrefixLMConfig
+from gptface_jax.systems import talk2face
+from gptface_jax.train import settings, sharding
+
+# In a run's and a model's folder: what the model was trained to say.
+LABEL_SETS = "label_sets.json"
+
+
+class _InTurn(Sequence):
+    """(number of the source, its record), of several sources in turn."""
+
+    def __init__(self, sources: Sequence[Sequence[Record]]):
+        self.sources = list(sources)
+
+    def __len__(self) -> int:
+        return len(self.sources) * min(map(len, self.sources))
+
+    def __getitem__(self, index: int) -> tuple[int, Record]:
+        row, number = divmod(index, len(self.sources))
+        return number, self.sources[number][row]
+
+
+@dataclasses.dataclass(frozen=True)
+class _TransformInTurn:
+    """What the transform of that number makes of an entry of `_InTurn`."""
+
+    transforms: Sequence[Callable[..., Any]]
+
+    def __call__(self, entry: tuple[int, Record], rng: np.random.Generator) -> Any:
+        number, record = entry
+        return self.transforms[number](record, rng)
+
+
+def _prepare(config: Any, data: base.DataConfig, workdir: str | os.PathLike):
+    """The vocabulary; one that is learnt can spell all that labels may say."""
+    table = label_templates.open_table(data.label_sets)
+
+    def texts(records):
+        # As often as a piece must be met to be learnt.
+        return 50 * vocabulary_texts(_used(records, table))
+
+    return token_data.text_tokenizer(config, data, workdir, texts)
+
+
+def _used(
+    records: Sequence[Record], table: Mapping[str, DataSet]
+) -> dict[str, DataSet]:
+    """The data sets that records belong to, and the keys that any of them has."""
+    said: dict[str, set[str]] = {}
+    for record in records:
+        if data_set := label_text.data_set_of(record, table):
+            keys = said.setdefault(data_set.name, set())
+            keys |= {key for key, _ in data_set.pairs(record)}
+    return {
+        name: dataclasses.replace(
+            table[name], keys=tuple(k for k in table[name].keys if k.name in said[name])
+        )
+        for name in table
+        if name in said
+    }
+
+
+def _make(
+    config: Mapping[str, Any], codebook: Any = None, tasks: tuple[str, ...] = TASKS
+) -> System:
+    ordinal = config["data"].get("tasks", {}).get("age_tokens") == "ordinal"
+    return talk2face.make_system(config, tasks, codebook, (2 * REACH + 1) * ordinal)
+
+
+def _build(
+    config: Any, data: base.DataConfig, tokenizer: TextTokenizer
+) -> base.Experiment:
+    config = config.copy_and_resolve_references()
+    source, eval_source = (
+        opener(data, token_data.CACHE) for opener in (base.open_train, base.open_eval)
+    )
+    model = config["model"]
+    found = token_data.open_codes(
+        data,
+        tuple(model["grid"]),
+        model["vocab"]["codebook_size"],
+        source,
+        source if eval_source is None else eval_source,
+    )
+    token_data.set_vocab(config, tokenizer)
+    mesh = settings.read_settings(config).mesh
+    with config.unlocked():
+        ways = sharding.ways("length", *sharding.open_mesh(mesh))
+        model["length"] = round_up(model["length"], ways)
+    values = settings.plain(config)
+    shape = from_mapping(PrefixLMConfig, values["model"], "model.")
+    table = label_templates.open_table(data.label_sets)
+
+    def records(pool: Sequence[Record], captions: CaptionOptions):
+        options = dataclasses.replace(data.tasks, captions=captions)
+        tasks = task_sources(pool, captions, table)
+        return {
+            task: base.Records(
+                tasks[task],
+                found.with_codes(
+                    TaskTransform(
+                        task, tokenizer, shape.vocab, shape.length, options, table
+                    )
+                ),
+            )
+            for task in TASKS
+        }
+
+    held_out = None
+    if eval_source is not None:
+        parts = records(eval_source, data.eval_captions).values()
+        held_out = base.Records(
+            _InTurn([part.source for part in parts]),
+            _TransformInTurn([part.transform for part in parts]),
+        )
+    feeds = records(source, data.captions)
+    samples = None
+    if data.tokenizer:
+        shown = base.first_examples(feeds["caption_to_image"], previews.NUM_EDITS)
+        vqgan = token_data.tokenizer_of(data.tokenizer, source)
+        samples = previews.syntheses(PrefixLM(shape), vqgan, tokenizer, shown)
+    used = _used([source[i] for i in _spread(len(source))], table)
+    return base.experiment(
+        config,
+        data,
+        _make(values, found.codebook),
+        feeds,
+        {"eval": held_out},
+        extra_files={
+            "vocab.txt": tokenizer.vocab_text().encode(),
+            LABEL_SETS: _label_sets(used, data.tasks),
+            **found.files,
+        },
+        samples=samples,
+    )
+
+
+def _spread(count: int, most: int = 4000) -> list[int]:
+    """Numbers of so many records at most, all over a source."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
+
+
+def _label_sets(data_sets: Mapping[str, DataSet], options: TaskOptions) -> bytes:
+    """What `pipelines.questions` needs to know of the training."""
+    content = {
+        "data_sets": label_templates.to_mapping(data_sets),
+        "age_tokens": options.age_tokens,
+    }
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+ROW = registry.Row(
+    config=PrefixLMConfig,
+    module=PrefixLM,
+    inputs=lambda config: (jnp.zeros((1, config.length), jnp.int32),),
+    method="init_all",
+    make=_make,
+    prepare=_prepare,
+    build=_build,
+    beside=("vqgan",),
+    files=("vocab.txt", LABEL_SETS),
+)

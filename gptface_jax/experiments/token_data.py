@@ -1,0 +1,194 @@
+"""What experiments on cached codes share: the codes, and the vocabulary of texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptface_jax.core import files
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions, transforms
+from gptface_jax.data.record import Record
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.experiments import base, opening
+from gptface_jax.pipelines.networks import Network
+from gptface_jax.train import settings
+
+# What `data.train` of such an experiment might be.
+CACHE = {
+    "a cache that `gptface tokenize` wrote": {"kind": "tokens", "path": "tokens/photos"}
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """Where the image ids of records come from.
+
+    Attributes:
+      palette: makes them of colours; None where the records hold them.
+      codebook: float [K,C] of the tokenizer, where the config begins with it.
+      files: what a run keeps of their origin.
+    """
+
+    palette: transforms.PaletteIds | None = None
+    codebook: np.ndarray | None = None
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+    def with_codes(self, transform: Callable[..., Any]) -> Callable[..., Any]:
+        """A transform of records with codes, as one of the records that there are."""
+        if self.palette is None:
+            return transform
+        return transforms.WithPalette(self.palette, transform)
+
+
+def open_codes(
+    data: base.DataConfig,
+    grid: tuple[int, int],
+    codes: int,
+    source: Sequence[Record],
+    eval_source: Sequence[Record],
+) -> Codes:
+    """The codes of a config's data.
+
+    Args:
+      data: its section.
+      grid, codes: (h, w) and K that the model has.
+      source, eval_source: of its records.
+
+    Raises:
+      UserError: no caches, or of other tokenizers than the model's.
+    """
+    if data.image_ids == "palette" and not any(map(_is_cache, caches(source))):
+        levels = transforms.palette_levels(codes)
+        return Codes(transforms.PaletteIds((), grid, levels))
+    if data.image_ids not in ("cache", "palette"):
+        raise UserError(f"data.image_ids '{data.image_ids}': use 'cache' or 'palette'")
+    first = caches(source)[0]
+    for key, pool in (("data.train", source), ("data.eval", eval_source)):
+        for cache in caches(pool):
+            _check_cache(key, cache, grid, codes, first)
+    known = {"tokenizer_digest": first.manifest["tokenizer_digest"]}
+    frames = [cache.manifest.get("frame") for cache in caches(source)]
+    if frames[0] and all(frame == frames[0] for frame in frames):
+        known["frame"] = frames[0]  # where edits bring faces
+    return Codes(
+        codebook=first.codebook if data.codebook_init else None,
+        files={"manifest.json": json.dumps(known).encode()},
+    )
+
+
+def set_vocab(config: Any, tokenizer: TextTokenizer) -> None:
+    """Fills in the config's `model.vocab` by the vocabulary of its texts."""
+    given = settings.plain(config)["model"]["vocab"]
+    options = {"multiple_of": given["multiple_of"]} if "multiple_of" in given else {}
+    vocab = tokenizer.joint_vocab(given["codebook_size"], **options)
+    with config.unlocked():
+        config["model"]["vocab"] = dataclasses.asdict(vocab)
+
+
+def corpus(
+    source: Sequence[Record],
+    options: transforms.CaptionOptions,
+    limit: int = 20_000,
+    more: Callable[[Sequence[Record]], Sequence[str]] | None = None,
+) -> list[str]:
+    """Texts to learn a vocabulary from: at least `limit`, over the whole source.
+
+    Args:
+      source: the records.
+      options: of their captions.
+      limit: see above.
+      more: records all over the source -> further texts.
+    """
+    picks = np.linspace(0, len(source) - 1, min(len(source), 4000)).astype(int)
+    # Read once: drawing or decoding a picture anew for every wording takes long.
+    records = [dataclasses.replace(source[int(i)], image=None) for i in picks]
+    rng = np.random.default_rng(0)
+    texts: list[str] = []
+    while len(texts) < limit:
+        for record in records:
+            texts.append(options.text(record, rng))
+            # The other wordings must be spelt out of known pieces as well.
+            texts.append(captions.unrelated(rng))
+    return [*texts, *(more(records) if more else ())]
+
+
+def text_tokenizer(
+    config: Any,
+    data: base.DataConfig,
+    workdir: str | os.PathLike,
+    more: Callable[[Sequence[Record]], Sequence[str]] | None = None,
+) -> TextTokenizer:
+    """The vocabulary of a run that has checkpoints, else as the config says.
+
+    One that is learnt from the training data is kept in the work folder; `more` as of
+    `corpus`.
+    """
+    del config
+    saved = pathlib.Path(workdir) / "vocab.txt"
+    if saved.is_file() and any(saved.parent.glob("checkpoints/[0-9]*")):
+        # One that the config names and that is there must be the same, and is compared.
+        named = data.vocab and pathlib.Path(data.vocab).expanduser().exists()
+        return TextTokenizer.from_pretrained(data.vocab if named else saved)
+    # What is missing is told of first; what is passed over, when `_build` opens it.
+    source = base.open_source("data.train", data.train, CACHE, tell=False)
+    if data.vocab:
+        tokenizer = TextTokenizer.from_pretrained(data.vocab)
+    else:
+        texts = corpus(source, data.captions, more=more)
+        tokenizer = TextTokenizer.train(texts, data.vocab_size)
+    if jax.process_index() == 0:
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(saved, tokenizer.vocab_text())
+    return tokenizer
+
+
+def caches(source: Any) -> list[Any]:
+    """The sources inside those that are made of others."""
+    if hasattr(source, "sources"):
+        return [c for part in source.sources for c in caches(part)]
+    return caches(source.source) if hasattr(source, "source") else [source]
+
+
+def _is_cache(source) -> bool:
+    return "tokenizer_digest" in (getattr(source, "manifest", None) or ())
+
+
+def _check_cache(key: str, source, grid, codes, first) -> None:
+    if not (_is_cache(source) and _is_cache(first)):
+        raise UserError(
+            f"{key} is no token cache; run `gptface tokenize` and set "
+            f"--config.{key}=\"{{'kind': 'tokens', 'path': OUT}}\""
+        )
+    manifest = source.manifest
+    if manifest["tokenizer_digest"] != first.manifest["tokenizer_digest"]:
+        raise UserError(
+            f"two token caches are of different tokenizers, "
+            f"{first.manifest['tokenizer_digest']} and {manifest['tokenizer_digest']}; "
+            "run `gptface tokenize` with one tokenizer"
+        )
+    if tuple(manifest["grid"]) != grid or manifest["codebook_size"] != codes:
+        raise UserError(
+            f"the token cache has grid {manifest['grid']} and codebook_size "
+            f"{manifest['codebook_size']}; the config says model.layout.grid "
+            f"{list(grid)} and model.vocab.codebook_size {codes}; change the config"
+        )
+
+
+def tokenizer_of(path: str, source: Any) -> Network:
+    """The VQGAN that made the codes of a cache."""
+    network = opening.open_network(path, "vqgan")
+    made_by = caches(source)[0].manifest["tokenizer_digest"]
+    if network.codes_digest != made_by:
+        raise UserError(
+            f"data.tokenizer '{path}' has the digest {network.codes_digest}, and the "
+            f"token cache was made by {made_by}; name the tokenizer of the cache"
+        )
+    return network
