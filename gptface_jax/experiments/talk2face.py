@@ -166,10 +166,11 @@ def _spread(count: int, most: int = 4000) -> list[int]:
 
 
 def _label_sets(data_sets: Mapping[str, DataSet], options: TaskOptions) -> bytes:
-    """What `pipelines.questions` needs to know of the training."""
+    """What `pipelines.sequence_model.Learnt` reads."""
     content = {
         "data_sets": label_templates.to_mapping(data_sets),
         "age_tokens": options.age_tokens,
+        "max_prefix": options.max_prefix,
     }
     return (json.dumps(content, indent=1) + "\n").encode()
 

@@ -201,11 +201,11 @@ class UnbiasedNorm(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention over all positions that the mask allows.
 
-    With the collection PRESENT mutable, keys and values of x are kept in it, "key" and
-    "value" [B,N,L,H]. With the collection PAST, such ones of earlier positions, the
-    positions of x read these and one another, see `nn.attention.attend_past`; those of
-    each position's own past are "own_key" and "own_value" [B,N,Q,T,H]. The mask then is
-    broadcastable to [B,N,Q,P+T+Q].
+    With the collection PRESENT mutable, queries, keys and values of x are kept in it,
+    "query", "key" and "value" [B,N,L,H]. With keys and values of earlier positions in
+    the collection PAST the positions of x read these and one another, see
+    `nn.attention.attend_past`; those of each position's own past are "own_key" and
+    "own_value" [B,N,Q,T,H]. The mask then is broadcastable to [B,N,Q,P+T+Q].
     """
 
     config: TransformerConfig
@@ -259,7 +259,7 @@ class Attention(nn.Module):
                 for name, array in (("query_norm", query), ("key_norm", key))
             )
         if self.is_mutable_collection(PRESENT) and not self.is_initializing():
-            for name, array in zip(_PAIR, (key, value)):
+            for name, array in (("query", query), ("key", key), ("value", value)):
                 self.put_variable(PRESENT, name, array.swapaxes(1, 2))
         if self.has_variable(PAST, "key"):
             past, own_past = (

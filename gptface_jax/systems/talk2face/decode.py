@@ -222,8 +222,9 @@ def read_prefix(module: PrefixLM, variables: Any, prefixes: jax.Array) -> Prefix
         mutable=[PRESENT],
     )
     last = jnp.sum(real, axis=1)[:, None, None] - 1
+    past = written[PRESENT]["transformer"]["layers"]["attention"]
     return Prefix(
-        past=written[PRESENT]["transformer"]["layers"]["attention"],
+        past={name: past[name] for name in ("key", "value")},
         hidden=jnp.take_along_axis(states, last, axis=1),
         real=real,
         images=jnp.sum(image, axis=1),

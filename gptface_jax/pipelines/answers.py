@@ -1,0 +1,165 @@
+"""Questions about a picture, answered by a sequence model (SPEC B.9)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.age_tokens import NUMBERS
+from gptface_jax.data.label_values import Integer, Range
+from gptface_jax.data.questions import Question, find
+from gptface_jax.data.tasks import PROMPTS
+from gptface_jax.pipelines.sequence_model import (
+    SequenceModel,
+    generate_options,
+    padded,
+)
+
+PROMPT = PROMPTS["image_to_attributes"]
+_TOKENS = 8  # of an answer that is written freely
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model says of a picture.
+
+    Attributes:
+      question: data set and key, "lfw age".
+      text: the answer as it is written.
+      value: what it means: True, 25, "happiness", ...; None where it means nothing.
+      confidence: of the answer among all that may be answered; written freely, the
+        probability of its words.
+      probabilities: of the likeliest answers, the likeliest first; {} written freely.
+    """
+
+    question: str
+    text: str
+    value: Any
+    confidence: float
+    probabilities: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        said = self.text if self.value is not None else f"{self.text!r} (no answer)"
+        return f"{self.question}: {said}  {self.confidence:.2f}"
+
+
+def candidates_of(question: Question) -> tuple[str, ...]:
+    """All answers to a question, as text; () where they are open."""
+    kind = question.key.kind
+    if isinstance(kind, Integer):
+        return tuple(kind.write(number) for number in range(NUMBERS))
+    if isinstance(kind, Range):
+        return tuple(kind.write(start) for start in range(0, NUMBERS, kind.width))
+    return question.candidates
+
+
+def found_question(model: SequenceModel, question: str) -> Question:
+    """The question that a person's words mean; see `data.questions.find`.
+
+    Raises:
+      UserError: nothing that the model was trained to answer.
+    """
+    return find(question, model.learnt.questions)
+
+
+def ask(
+    model: SequenceModel,
+    image_ids: np.ndarray,
+    question: Question,
+    *,
+    closed: bool = True,
+    normalised: bool = False,
+    prior: np.ndarray | None = None,
+) -> list[Answer]:
+    """One answer for each picture.
+
+    Closed, all answers are scored and the likeliest is taken; of numbers that by which
+    half of the probability is reached. Else, and where answers are open, words are
+    written one by one, the likeliest each time.
+
+    Args:
+      model: the networks.
+      image_ids: int [B,n] codes.
+      question: of `found_question`.
+      closed: see above.
+      normalised: divide a score by its number of tokens.
+      prior: int [n] codes of a picture that says nothing; answers are told apart by
+        how much likelier they are than after that one.
+
+    Raises:
+      UserError: the vocabulary cannot spell the question.
+    """
+    prefixes = np.stack([model.image_prefix(PROMPT, ids) for ids in image_ids])
+    key = _spelt(model, question.prompt)
+    choices = candidates_of(question) if closed else ()
+    if not choices:
+        return _written(model, prefixes, question, key)
+    scores = _scores(model, prefixes, key, choices, normalised)
+    if prior is not None:
+        blank = model.image_prefix(PROMPT, prior)[None]
+        scores = scores - _scores(model, blank, key, choices, normalised)
+    chances = np.exp(scores - scores.max(1, keepdims=True))
+    chances /= chances.sum(1, keepdims=True)
+    return [_chosen(question, choices, row) for row in chances]
+
+
+def _spelt(model: SequenceModel, text: str) -> np.ndarray:
+    ids = model.ids(text)
+    if not len(ids) or (ids == model.tokenizer.unk_id).any():
+        raise UserError(
+            f"this model's vocabulary cannot spell '{text}'; ask in other words"
+        )
+    return ids
+
+
+def _scores(model, prefixes, key, choices: Sequence[str], normalised) -> np.ndarray:
+    """log p [B,C] that an answer is said, and that it ends there.
+
+    It ends at [SEP], or at the ";" before another attribute: "2" is no answer that
+    has begun "25".
+    """
+    said = [model.ids(choice) for choice in choices]
+    ends = [np.array([model.tokenizer.sep_id]), model.ids(";")]
+    rows = [np.concatenate([key, ids, end]) for end in ends for ids in said]
+    table = padded(rows, model.tokenizer.pad_id)
+    table = np.broadcast_to(table, (len(prefixes), *table.shape))
+    scores = model.score(prefixes, table, given=len(key))
+    scores = np.logaddexp(*np.split(scores, len(ends), axis=1))
+    lengths = np.array([len(ids) + 1 for ids in said])
+    return scores / lengths if normalised else scores
+
+
+def _chosen(question: Question, choices: Sequence[str], chances: np.ndarray) -> Answer:
+    order = np.argsort(-chances)
+    best = int(order[0])
+    if isinstance(question.key.kind, Integer):
+        best = int(np.searchsorted(np.cumsum(chances), 0.5))
+    text = choices[best]
+    shown = {choices[i]: float(chances[i]) for i in order[:5]}
+    return Answer(question.name, text, question.read(text), float(chances[best]), shown)
+
+
+def _written(model, prefixes, question: Question, key) -> list[Answer]:
+    """Answers that are written word by word, greedily."""
+    config = generate_options(
+        {"modality": "text", "max_tokens": len(key) + _TOKENS, "temperature": 0.0}
+    )
+    given = np.tile(key, (len(prefixes), 1))
+    keys = jax.random.split(jax.random.key(0), (len(prefixes), 1))
+    found = model.generate(prefixes, config, keys, given)
+    answers = []
+    tokens, log_probs = (
+        np.asarray(found.tokens)[:, 0],
+        np.asarray(found.log_probs)[:, 0],
+    )
+    for row, said in zip(tokens, log_probs):
+        text = model.tokenizer.decode(row[len(key) :]).split(";")[0].strip()
+        count = len(model.ids(text)) + 1  # what ends it as well
+        chance = float(np.exp(said[len(key) : len(key) + count].sum()))
+        answers.append(Answer(question.name, text, question.read(text), chance))
+    return answers

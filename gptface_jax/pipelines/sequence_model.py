@@ -1,0 +1,177 @@
+"""A trained Talk2Face with its tokenizers: prefixes in, drawn or scored targets out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import age_tokens, label_templates, questions, sequences
+from gptface_jax.data import image as images
+from gptface_jax.data.questions import Question
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.nn.prefix_lm import PREFIX, PrefixLM
+from gptface_jax.pipelines import framing
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
+from gptface_jax.pipelines.networks import Network
+from gptface_jax.systems.talk2face import attention_map, decode
+from gptface_jax.systems.talk2face.decode import GenerateConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Learnt:
+    """What a model was trained to say, as its run keeps it.
+
+    Attributes:
+      questions: that it answers.
+      max_prefix: most tokens of a prefix of text, its prompt and separators among them.
+    """
+
+    questions: tuple[Question, ...] = ()
+    max_prefix: int = 64
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Learnt:
+        """Of the content of label_sets.json.
+
+        Raises:
+          UserError: it says something that is not understood.
+        """
+        data_sets = label_templates.from_mapping(content["data_sets"])
+        table = age_tokens.with_age_tokens(data_sets, content["age_tokens"])
+        return cls(questions.of(table, table), content["max_prefix"])
+
+
+def generate_options(values: Mapping[str, Any]) -> GenerateConfig:
+    """Fields of `GenerateConfig`, the others at their defaults.
+
+    Raises:
+      UserError: an unknown option, or a value that makes no sense.
+    """
+    try:
+        return from_mapping(GenerateConfig, values, "decode.")
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+class SequenceModel:
+    """A VQGAN and a prefix language model that belong together.
+
+    Args:
+      network: the prefix language model.
+      vqgan: made its codes.
+      tokenizer: of the text.
+      learnt: what it was trained to say.
+      frame: where the training pictures show a face, see `EditingModel`.
+
+    Raises:
+      UserError: networks that do not belong together.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        vqgan: ImageTokenizer,
+        tokenizer: TextTokenizer,
+        learnt: Learnt,
+        frame: Any = None,
+    ):
+        config = network.config
+        if config.vocab.codebook_size != vqgan.config.codebook_size:
+            raise UserError(
+                f"the tokenizer has {vqgan.config.codebook_size} codes, the "
+                f"transformer {config.vocab.codebook_size}; they do not belong together"
+            )
+        self.network, self.vqgan, self.tokenizer = network, vqgan, tokenizer
+        self.learnt, self.frame = learnt, framing.checked_frame(frame)
+        self.module = PrefixLM(config)
+        self._params = jax.tree.map(jnp.asarray, network.params)
+        self.size = config.grid[0] * vqgan.config.factor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of an image's tokens."""
+        return self.network.config.grid
+
+    def image_ids(self, pixels: np.ndarray) -> np.ndarray:
+        """Codes int32 [B,n] of pictures uint8 [B,S,S,3]."""
+        return self.vqgan.encode(pixels).reshape(len(pixels), -1)
+
+    def pictures(self, tokens: np.ndarray) -> np.ndarray:
+        """uint8 [B,S,S,3] of images as joint ids int32 [B,n]."""
+        codes = self.network.config.vocab.joint_to_image(np.asarray(tokens))
+        decoded = self.vqgan.decode(codes.reshape(-1, *self.grid))
+        return images.from_unit_range(decoded)
+
+    def ids(self, text: str, most: int | None = None) -> np.ndarray:
+        """int32 ids of a text, by default all of them up to the model's length."""
+        found = self.tokenizer.encode([text], most or self.network.config.length)[0]
+        return found[found != self.tokenizer.pad_id]
+
+    def text_prefix(self, prompt: str, text: str) -> tuple[np.ndarray, list[str]]:
+        """int32 [Q] `[CLS] prompt [SEP] text [SEP]` with [PAD] after it, and notes."""
+        ids, room = self.ids(text), self.learnt.max_prefix - 3 - len(self.ids(prompt))
+        notes = []
+        if len(ids) > room:
+            notes.append(f"the text was cut to its first {room} tokens")
+        return self._prefix(prompt, ids, self.learnt.max_prefix), notes
+
+    def image_prefix(self, prompt: str, image_ids: np.ndarray) -> np.ndarray:
+        """int32 [Q] `[CLS] prompt [SEP] image [SEP]` of codes [n]."""
+        joint = self.network.config.vocab.image_to_joint(np.asarray(image_ids))
+        return self._prefix(prompt, joint, 3 + len(self.ids(prompt)) + len(joint))
+
+    def _prefix(self, prompt: str, ids: np.ndarray, length: int) -> np.ndarray:
+        vocab = self.network.config.vocab
+        whole = sequences.assemble(
+            self.ids(prompt), ids, [], vocab, length + 1, max_prefix=length
+        )
+        prefix = whole["segment_ids"] == PREFIX
+        return np.where(prefix, whole["tokens"], vocab.pad_id)[:length].astype(np.int32)
+
+    def generate(
+        self,
+        prefixes: np.ndarray,
+        config: GenerateConfig,
+        keys: jax.Array,
+        given: np.ndarray | None = None,
+    ) -> decode.Generated:
+        """`decode.generate` by the model's parameters."""
+        return decode.generate(self.module, self._params, prefixes, config, keys, given)
+
+    def score(
+        self, prefixes: np.ndarray, candidates: np.ndarray, given: int = 0
+    ) -> np.ndarray:
+        """Log-probability of each text, float32 [P,C]; arguments of `decode.score`."""
+        found = decode.score(
+            self.module, self._params, prefixes, candidates, given=given
+        )
+        return np.asarray(found).sum(-1)
+
+    def attention_map(self, prefix: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Where the last layer looks before it says what follows, float32 [h,w].
+
+        Args:
+          prefix: int32 [Q], with an image in it.
+          target: int32 [T] tokens that have been said; may be empty.
+        """
+        found = attention_map.attention_to_image(
+            self.module, self._params, prefix, target
+        )
+        return np.asarray(found).reshape(self.grid)
+
+
+def padded(rows: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
+    """Rows of ids of any lengths as int32 [B,longest], [PAD] after them."""
+    result = np.full((len(rows), max(map(len, rows), default=0)), pad_id, np.int32)
+    for row, ids in zip(result, rows):
+        row[: len(ids)] = ids
+    return result
