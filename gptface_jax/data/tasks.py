@@ -134,6 +134,8 @@ def vocabulary_texts(data_sets: Mapping[str, DataSet]) -> list[str]:
     ]
     for data_set in data_sets.values():
         for key in data_set.keys:
-            values = key.kind.candidates or map(str, range(age_tokens.NUMBERS))
+            values = key.kind.candidates or map(
+                key.kind.write, range(age_tokens.NUMBERS)
+            )
             texts += [label_text.write(data_set.name, [(key.name, v)]) for v in values]
-    return texts
+    return list(dict.fromkeys(texts))

@@ -179,6 +179,16 @@ def test_soft_targets_stand_at_the_age(tokenizer):
     assert example["soft_position"] == -1  # the same entries in every feed
 
 
+def test_a_vocabulary_is_learnt_from_labels_as_they_are_written():
+    texts = tasks.vocabulary_texts(label_sets.TABLE)
+    said = [t for t in texts if ": " in t and ":  " not in t]
+    assert len(said) > 1500 and len(set(texts)) == len(texts)
+    for text in said:
+        reading = label_text.read(text, label_sets.TABLE)
+        assert len(reading.values) == 1 and not reading.failures, text
+    assert "street age: 20-29" in texts and "to caption" in texts
+
+
 def test_a_vocabulary_that_lacks_what_labels_need():
     small = TextTokenizer.train(["to attributes: lfw"] * 4, 64)
     transform = _transform(small, "image_to_attributes")
