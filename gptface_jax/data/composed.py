@@ -68,6 +68,36 @@ class Chosen(Sequence):
         return self.source[int(self.indices[index])]
 
 
+class Interleaved(Sequence):
+    """Several sources in turn: item i is (n, a record of source n), n = i mod N.
+
+    Each goes round by itself; one pass ends with the longest. A `Pipeline` shuffles
+    every source within itself, so that of each batch as many rows belong to each: row
+    i to source i mod N.
+
+    Args:
+      sources: the N parts.
+    """
+
+    def __init__(self, sources: Sequence[Sequence[Record]]):
+        self.sources = list(sources)
+        if not self.sources or not all(map(len, self.sources)):
+            raise UserError(
+                f"sources of {[len(s) for s in self.sources]} records cannot take "
+                "turns; give one or more, each with records"
+            )
+
+    def __len__(self) -> int:
+        return len(self.sources) * max(map(len, self.sources))
+
+    def __getitem__(self, index: int) -> tuple[int, Record]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        turn, number = divmod(int(index), len(self.sources))
+        source = self.sources[number]
+        return number, source[turn % len(source)]
+
+
 class Named(Sequence):
     """The records of a source under another name.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from gptface_jax.core import processes
 from gptface_jax.core.errors import UserError
+from gptface_jax.data.composed import Interleaved
 from gptface_jax.data.record import Record
 
 Transform = Callable[[Record, np.random.Generator], dict[str, np.ndarray]]
@@ -25,7 +26,9 @@ class Pipeline:
     """Shuffled batches of one process, for ever.
 
     Args:
-      source: random access to records; picklable if there are workers.
+      source: random access to records; picklable if there are workers. Of an
+        `Interleaved` one each part is shuffled by itself, and a batch holds as many
+        rows of each.
       transform: (record, rng) -> dict of arrays; picklable likewise. The rng
         depends on the seed and the place in the shuffled order only.
       batch_size: of this process.
@@ -35,7 +38,7 @@ class Pipeline:
       threads: threads of this process, without workers.
 
     Raises:
-      UserError: a source without records.
+      UserError: a source without records, or a batch that its parts do not divide.
     """
 
     def __init__(
@@ -52,6 +55,12 @@ class Pipeline:
     ):
         if not len(source):
             raise UserError("the data source holds 0 records; give one with pictures")
+        parts = source.sources if isinstance(source, Interleaved) else [source]
+        if batch_size % len(parts):
+            raise UserError(
+                f"a batch of {batch_size} in each process cannot hold as many rows of "
+                f"each of {len(parts)} parts; make it a multiple of {len(parts)}"
+            )
         self.source, self.transform = source, transform
         self.batch_size, self.seed = batch_size, seed
         self.shard, self.num_shards = shard, num_shards
@@ -65,11 +74,12 @@ class Pipeline:
         # Workers of grain read an absl flag, which fails in an unparsed process.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        data = grain.MapDataset.source(self.source).seed(self.seed).shuffle()
-        # The rng follows the index: mapped before the processes share the batches.
-        # The seed is given outright, since grain's own depends on the chain's length.
-        map_seed = np.random.SeedSequence([self.seed, 4]).generate_state(1)[0]
-        data = data.repeat().random_map(_Rng(self.transform), seed=int(map_seed))
+        if isinstance(self.source, Interleaved):
+            parts = enumerate(self.source.sources)
+            streams = [self._stream(part, number) for number, part in parts]
+            data = grain.MapDataset.range(sys.maxsize).map(_InTurn(streams))
+        else:
+            data = self._stream(self.source)
         if self.num_shards > 1:
             rows = _Rows(data, self.batch_size, self.shard, self.num_shards)
             data = grain.MapDataset.range(sys.maxsize // self.num_shards).map(rows)
@@ -86,19 +96,43 @@ class Pipeline:
             )
         return _until_closed(iter(iterator))
 
+    def _stream(self, source: Sequence[Record], number: int | None = None):
+        """A source, or part `number` of one, shuffled, repeated and transformed."""
+        import grain
+
+        seeds = [self.seed, 4] if number is None else [self.seed, 5, number]
+        # The rng follows the index: mapped before the processes share the batches.
+        # The seed is given outright, since grain's own depends on the chain's length.
+        map_seed, order_seed = np.random.SeedSequence(seeds).generate_state(2)
+        order_seed = self.seed if number is None else int(order_seed)
+        data = grain.MapDataset.source(source).seed(order_seed).shuffle().repeat()
+        return data.random_map(_Rng(self.transform, number), seed=int(map_seed))
+
 
 class _Rng:
     """Adapts a transform to grain's (element, rng) call; picklable."""
 
-    def __init__(self, transform: Transform):
-        self.transform = transform
+    def __init__(self, transform: Transform, number: int | None = None):
+        self.transform, self.number = transform, number
 
     def __setstate__(self, state):
         self.__dict__.update(state)
         processes.end_with_parent()  # this is how it gets into a worker
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Any:
-        return self.transform(record, rng)
+        item = record if self.number is None else (self.number, record)
+        return self.transform(item, rng)
+
+
+class _InTurn:
+    """Index -> the next item of one of N streams, of stream index mod N."""
+
+    def __init__(self, streams):
+        self.streams = streams
+
+    def __call__(self, index: int) -> Any:
+        turn, number = divmod(int(index), len(self.streams))
+        return self.streams[number][turn]
 
 
 class _Rows:

@@ -239,3 +239,35 @@ class TaskTransform:
             "soft_ids": ids,
             "soft_weights": weights,
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class EachTask:
+    """Items (number of a task, record) -> examples of that task.
+
+    For sources of `tasks.interleaved`; all examples have the same entries and shapes.
+
+    Attributes:
+      transforms: of each number.
+    """
+
+    transforms: tuple[TaskTransform, ...]
+
+    def __call__(self, item: tuple[int, Record], rng: np.random.Generator) -> dict:
+        number, record = item
+        return self.transforms[number](record, rng)
+
+
+def all_tasks(
+    tokenizer: TextTokenizer,
+    vocab: JointVocab,
+    length: int,
+    options: TaskOptions = TaskOptions(),
+    data_sets: Mapping[str, DataSet] = label_sets.TABLE,
+) -> EachTask:
+    """The transform of all `TASKS`; arguments as of `TaskTransform`."""
+    transforms = (
+        TaskTransform(task, tokenizer, vocab, length, options, data_sets)
+        for task in TASKS
+    )
+    return EachTask(tuple(transforms))

@@ -1,21 +1,25 @@
 """Four tasks over the same records, captions and attributes both ways (SPEC B.7.3).
 
-Each task is a feed of its own, a quarter of a step. A feed has its own source, so a
-task draws only from records that can serve it (expressions have no sentence), the
-shares of the data sets hold within each task, and a batch is balanced exactly, on any
-number of processes and from any step on.
+Each task has a source of its own, and one feed takes turns among the four
+(`composed.Interleaved`): row i of a batch is of task i mod 4. So a task draws only from
+records that can serve it (expressions have no sentence), the shares of the data sets
+hold within each task, and batches, also those of one process and those gradients are
+accumulated over, are balanced exactly, from any step on.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
-from gptface_jax.core.errors import UserError
-from gptface_jax.data import age_tokens, composed, label_text, phrases
+from gptface_jax.core.errors import UserError, nearest
+from gptface_jax.data import age_tokens, composed, label_text, phrases, tables
 from gptface_jax.data.label_text import DataSet
 from gptface_jax.data.record import Record
 from gptface_jax.data.transforms import CaptionOptions
+
+log = logging.getLogger(__name__)
 
 # Task -> its prompt; the number of a task is its place here.
 PROMPTS = {
@@ -56,6 +60,8 @@ def task_sources(
       power: within a task, a data set is drawn in proportion to its size to this power
         (SPEC B.7.3), unless the mixture was given weights.
 
+    A key whose label no record has is warned of: it may be misspelt.
+
     Raises:
       UserError: a task has no records.
     """
@@ -63,6 +69,7 @@ def task_sources(
     parts = source.sources if mixed else [source]
     captioned: list[list[int]] = [[] for _ in parts]
     labelled: list[list[int]] = [[] for _ in parts]
+    seen: dict[str, set[str]] = {}  # names of labels, by data set
     for number, part in enumerate(parts):
         for index in range(len(part)):
             record = part[index]
@@ -70,6 +77,11 @@ def task_sources(
                 captioned[number].append(index)
             if has_attributes(record, data_sets):
                 labelled[number].append(index)
+            if data_set := label_text.data_set_of(record, data_sets):
+                names = seen.setdefault(data_set.name, {"expression"})
+                names |= {*(record.labels or {}), *record.facts}
+    for name, names in seen.items():
+        _tell_misspelt(data_sets[name], names)
     found = {}
     for what, kept in (("caption", captioned), ("attributes", labelled)):
         if not any(kept):
@@ -93,6 +105,26 @@ def task_sources(
     }
 
 
+def interleaved(found: Mapping[str, Sequence[Record]]) -> composed.Interleaved:
+    """What `task_sources` found as one source, whose items are (number, record)."""
+    return composed.Interleaved([found[task] for task in TASKS])
+
+
+def _tell_misspelt(data_set: DataSet, seen: set[str]) -> None:
+    """Warns of keys whose label no record has, unless it may be there elsewhere."""
+    for key in data_set.keys:
+        known = {*seen, *label_text.DERIVED, *tables.CELEBA_ATTRIBUTES, "Age"}
+        if key.label not in known and key.name not in seen:
+            log.warning(
+                "no record of data set '%s' has the label '%s'%s: nothing will be "
+                "learnt of its key '%s'",
+                data_set.name,
+                key.label,
+                nearest(key.label, known),
+                key.name,
+            )
+
+
 def vocabulary_texts(data_sets: Mapping[str, DataSet]) -> list[str]:
     """Texts that a vocabulary should be learnt from besides captions: prompts, and keys
     with all their values."""
@@ -102,6 +134,8 @@ def vocabulary_texts(data_sets: Mapping[str, DataSet]) -> list[str]:
     ]
     for data_set in data_sets.values():
         for key in data_set.keys:
-            values = key.kind.candidates or map(str, range(age_tokens.NUMBERS))
+            values = key.kind.candidates or map(
+                key.kind.write, range(age_tokens.NUMBERS)
+            )
             texts += [label_text.write(data_set.name, [(key.name, v)]) for v in values]
-    return texts
+    return list(dict.fromkeys(texts))

@@ -16,6 +16,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -199,6 +200,40 @@ def meteor(
         {i: [" ".join(sentence)] for i, sentence in enumerate(split)},
     )
     return np.array(scores), ""
+
+
+def scores(
+    candidates: Sequence[str], references: References, with_meteor: bool = True
+) -> tuple[dict[str, float], list[dict[str, Any]], list[str]]:
+    """All metrics of a set of captions.
+
+    Returns:
+      figures: "bleu_4", "rouge_l", "cider" and, where it is there, "meteor", with
+      "count"; rows: a dict a candidate, with "caption", "references" and its own
+      figures; notes: what was left out, and why.
+
+    Raises:
+      UserError: as of `bleu`.
+    """
+    columns = {
+        "rouge_l": rouge_l(candidates, references),
+        "cider": cider(candidates, references),
+    }
+    notes = []
+    if with_meteor:
+        column, why = meteor(candidates, references)
+        if column is None:
+            notes.append(why)
+        else:
+            columns["meteor"] = column
+    figures = {"bleu_4": bleu(candidates, references)}
+    figures |= {name: float(column.mean()) for name, column in columns.items()}
+    rows = [
+        {"caption": caption, "references": list(several)}
+        | {name: float(column[i]) for name, column in columns.items()}
+        for i, (caption, several) in enumerate(zip(candidates, references))
+    ]
+    return figures | {"count": float(len(rows))}, rows, notes
 
 
 def attribute_rows(

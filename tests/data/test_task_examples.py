@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import label_sets, label_text, pipeline, sources, tasks
+from gptface_jax.data import (
+    composed,
+    label_sets,
+    label_templates,
+    label_text,
+    pipeline,
+    sources,
+    task_examples,
+    tasks,
+)
 from gptface_jax.data.record import Record
 from gptface_jax.data.task_examples import TaskOptions, TaskTransform
 from gptface_jax.data.tasks import TASKS
@@ -170,6 +179,16 @@ def test_soft_targets_stand_at_the_age(tokenizer):
     assert example["soft_position"] == -1  # the same entries in every feed
 
 
+def test_a_vocabulary_is_learnt_from_labels_as_they_are_written():
+    texts = tasks.vocabulary_texts(label_sets.TABLE)
+    said = [t for t in texts if ": " in t and ":  " not in t]
+    assert len(said) > 1500 and len(set(texts)) == len(texts)
+    for text in said:
+        reading = label_text.read(text, label_sets.TABLE)
+        assert len(reading.values) == 1 and not reading.failures, text
+    assert "street age: 20-29" in texts and "to caption" in texts
+
+
 def test_a_vocabulary_that_lacks_what_labels_need():
     small = TextTokenizer.train(["to attributes: lfw"] * 4, 64)
     transform = _transform(small, "image_to_attributes")
@@ -208,6 +227,16 @@ def test_shares_within_a_task(mixed):
     assert len(captioned) == 400 and captioned[7].identity == 7
 
 
+def test_a_misspelt_label_is_told(caplog):
+    own = {"keys": {"glad": "Smilng", "gender": "Male", "hat": "wears"}}
+    own |= {"sources": "lfw_attributes"}
+    table = label_templates.open_table({"mine": own})
+    record = dataclasses.replace(FACE, facts={"wears": "true"})
+    tasks.task_sources([record], OWN, table)
+    (told,) = caplog.messages
+    assert "label 'Smilng' (did you mean 'Smiling'?)" in told and "key 'glad'" in told
+
+
 def test_given_weights_are_kept(mixed):
     weighted = sources.Mixture(mixed.sources, [1, 3, 5])
     found = tasks.task_sources(weighted, OWN, TABLE)
@@ -235,25 +264,79 @@ def test_wrong_task_and_records(tokenizer):
         transform(dataclasses.replace(FACE, image_ids=None), rng)
 
 
-def test_four_feeds_are_balanced_and_resume(tokenizer, mixed):
-    """A batch of 4k holds k of each, the same from any step on."""
-    found = tasks.task_sources(mixed, OWN, TABLE)
-    feeds = {
-        task: pipeline.Pipeline(source, _transform(tokenizer, task), 3, seed=number)
-        for number, (task, source) in enumerate(found.items())
-    }
+def _batches(tokenizer, mixed, start, count, size=8, **options):
+    source = tasks.interleaved(tasks.task_sources(mixed, OWN, TABLE))
+    vocab = tokenizer.joint_vocab(CODES)
+    texts = TaskOptions(captions=OWN)
+    transform = task_examples.all_tasks(tokenizer, vocab, LENGTH, texts, TABLE)
+    feed = pipeline.Pipeline(source, transform, size, seed=3, **options).batches(start)
+    found = [next(feed) for _ in range(count)]
+    feed.close()
+    return found
 
-    def steps(start, count):
-        drawn = [feed.batches(start) for feed in feeds.values()]
-        together = [list(zip(*([next(d) for d in drawn],))) for _ in range(count)]
-        for iterator in drawn:
-            iterator.close()
-        return [[batch for (batch,) in step] for step in together]
 
-    all_of_them, later = steps(0, 3), steps(2, 1)
-    for step in all_of_them:
-        numbers = np.concatenate([batch["task"] for batch in step])
-        assert np.bincount(numbers).tolist() == [3, 3, 3, 3]
-    for ours, theirs in zip(all_of_them[2], later[0]):
-        for name in ours:
-            np.testing.assert_array_equal(ours[name], theirs[name])
+def test_batches_are_balanced_and_resume(tokenizer, mixed):
+    """A batch of 4k holds k of each, and is the same from any step on."""
+    batches = _batches(tokenizer, mixed, 0, 4)
+    for batch in batches:
+        assert batch["task"].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+        assert batch["tokens"].shape == (8, LENGTH)
+    (later,) = _batches(tokenizer, mixed, 3, 1)
+    for name, value in later.items():
+        np.testing.assert_array_equal(value, batches[3][name])
+    assert not (batches[0]["tokens"] == batches[1]["tokens"]).all()
+
+
+def test_processes_share_balanced_batches(tokenizer, mixed):
+    (whole,) = _batches(tokenizer, mixed, 1, 1)
+    for shard in (0, 1):
+        (part,) = _batches(tokenizer, mixed, 1, 1, size=4, shard=shard, num_shards=2)
+        for name, value in part.items():
+            np.testing.assert_array_equal(value, whole[name][4 * shard :][:4])
+    with pytest.raises(UserError, match="batch of 6 .* each of 4 parts.*multiple of 4"):
+        _batches(tokenizer, mixed, 0, 1, size=6)
+
+
+def test_workers_change_nothing(tokenizer, mixed):
+    (alone,) = _batches(tokenizer, mixed, 0, 1)
+    (helped,) = _batches(tokenizer, mixed, 0, 1, workers=1)
+    for name, value in helped.items():
+        np.testing.assert_array_equal(value, alone[name])
+
+
+def test_each_part_is_read_whole_and_shuffled():
+    """Two parts of 5 and 3: in ten turns one goes round twice, one three times."""
+    parts = [
+        [Record(identity=i) for i in range(n, n + k)] for n, k in ((0, 5), (10, 3))
+    ]
+    source = composed.Interleaved(parts)
+    assert [(n, r.identity) for n, r in source][:8] == [
+        (0, 0), (1, 10), (0, 1), (1, 11), (0, 2), (1, 12), (0, 3), (1, 10)
+    ]  # fmt: skip
+    assert len(source) == 10
+    with pytest.raises(UserError, match="sources of \\[5, 0\\] records"):
+        composed.Interleaved([parts[0], []])
+    feed = pipeline.Pipeline(source, _identity, 2, seed=0).batches()
+    drawn = np.array([next(feed)["identity"] for _ in range(15)])  # [15, 2]
+    feed.close()
+    for start in range(0, 15, 5):
+        assert set(drawn[start : start + 5, 0]) == set(range(5))
+    for start in range(0, 15, 3):
+        assert set(drawn[start : start + 3, 1]) == {10, 11, 12}
+    assert drawn[:5, 0].tolist() != drawn[5:10, 0].tolist()
+
+
+def _identity(item, rng):
+    return {"identity": np.int32(item[1].identity)}
+
+
+def test_held_out_records_take_turns(tokenizer, mixed):
+    source = tasks.interleaved(tasks.task_sources(mixed, OWN, TABLE))
+    vocab = tokenizer.joint_vocab(CODES)
+    transform = task_examples.all_tasks(
+        tokenizer, vocab, LENGTH, TaskOptions(captions=OWN), TABLE
+    )
+    rows = pipeline.held_out_rows(20, 8)
+    batches = pipeline.held_out(source, transform, rows)
+    numbers = np.concatenate([batch["task"] for batch in batches])
+    assert np.bincount(numbers).tolist() == [5, 5, 5, 5]

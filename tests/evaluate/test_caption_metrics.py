@@ -132,6 +132,19 @@ def test_meteor_is_left_out_and_says_so(monkeypatch):
     assert "gptface_jax[eval]" in captions.meteor(["a"], [["a"]])[1]
 
 
+def test_all_scores_together(corpus, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    candidates, references = corpus
+    figures, rows, notes = captions.scores(candidates, references)
+    assert notes == ["METEOR was left out: there is no Java"]
+    assert set(figures) == {"bleu_4", "rouge_l", "cider", "count"}
+    assert figures["count"] == 40 == len(rows)
+    assert figures["cider"] == pytest.approx(np.mean([r["cider"] for r in rows]))
+    assert rows[3]["caption"] == candidates[3]
+    assert rows[3]["references"] == references[3]
+    assert captions.scores(["a"], [["a"]], with_meteor=False)[2] == []
+
+
 @pytest.mark.slow
 def test_meteor_knows_synonyms():
     pytest.importorskip("pycocoevalcap")
