@@ -198,7 +198,7 @@ def experiment(
             workers=data.workers,
             threads=data.threads,
         )
-    size = sum(feed.size for feed in system.feeds.values())
+    size = max(feed.size for feed in system.feeds.values())
     ways = 1
     if processes > 1:  # one process may hold what its devices cannot share
         where = sharding.open_mesh(settings.read_settings(config).mesh)

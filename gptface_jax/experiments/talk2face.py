@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,42 +18,18 @@ from gptface_jax.data import label_templates, label_text
 from gptface_jax.data.age_tokens import REACH
 from gptface_jax.data.label_text import DataSet
 from gptface_jax.data.record import Record
-from gptface_jax.data.task_examples import TaskOptions, TaskTransform
-from gptface_jax.data.tasks import TASKS, task_sources, vocabulary_texts
+from gptface_jax.data.task_examples import EachTask, TaskOptions, all_tasks
+from gptface_jax.data.tasks import TASKS, interleaved, task_sources, vocabulary_texts
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.data.transforms import CaptionOptions
 from gptface_jax.experiments import base, previews, registry, token_data
 from gptface_jax.nn.prefix_lm import PrefixLM, PrefixLMConfig
 from gptface_jax.systems import talk2face
+from gptface_jax.systems.talk2face import objective
 from gptface_jax.train import settings, sharding
 
 # In a run's and a model's folder: what the model was trained to say.
 LABEL_SETS = "label_sets.json"
-
-
-class _InTurn(Sequence):
-    """(number of the source, its record), of several sources in turn."""
-
-    def __init__(self, sources: Sequence[Sequence[Record]]):
-        self.sources = list(sources)
-
-    def __len__(self) -> int:
-        return len(self.sources) * min(map(len, self.sources))
-
-    def __getitem__(self, index: int) -> tuple[int, Record]:
-        row, number = divmod(index, len(self.sources))
-        return number, self.sources[number][row]
-
-
-@dataclasses.dataclass(frozen=True)
-class _TransformInTurn:
-    """What the transform of that number makes of an entry of `_InTurn`."""
-
-    transforms: Sequence[Callable[..., Any]]
-
-    def __call__(self, entry: tuple[int, Record], rng: np.random.Generator) -> Any:
-        number, record = entry
-        return self.transforms[number](record, rng)
 
 
 def _prepare(config: Any, data: base.DataConfig, workdir: str | os.PathLike):
@@ -85,11 +61,9 @@ def _used(
     }
 
 
-def _make(
-    config: Mapping[str, Any], codebook: Any = None, tasks: tuple[str, ...] = TASKS
-) -> System:
+def _make(config: Mapping[str, Any], codebook: Any = None) -> System:
     ordinal = config["data"].get("tasks", {}).get("age_tokens") == "ordinal"
-    return talk2face.make_system(config, tasks, codebook, (2 * REACH + 1) * ordinal)
+    return talk2face.make_system(config, codebook, TASKS, (2 * REACH + 1) * ordinal)
 
 
 def _build(
@@ -116,32 +90,25 @@ def _build(
     shape = from_mapping(PrefixLMConfig, values["model"], "model.")
     table = label_templates.open_table(data.label_sets)
 
-    def records(pool: Sequence[Record], captions: CaptionOptions):
+    def records(pool: Sequence[Record], captions: CaptionOptions) -> base.Records:
         options = dataclasses.replace(data.tasks, captions=captions)
-        tasks = task_sources(pool, captions, table)
-        return {
-            task: base.Records(
-                tasks[task],
-                found.with_codes(
-                    TaskTransform(
-                        task, tokenizer, shape.vocab, shape.length, options, table
-                    )
-                ),
-            )
-            for task in TASKS
-        }
+        each = all_tasks(tokenizer, shape.vocab, shape.length, options, table)
+        return base.Records(
+            interleaved(task_sources(pool, captions, table)),
+            EachTask(tuple(map(found.with_codes, each.transforms))),
+        )
 
+    feed = records(source, data.captions)
     held_out = None
     if eval_source is not None:
-        parts = records(eval_source, data.eval_captions).values()
-        held_out = base.Records(
-            _InTurn([part.source for part in parts]),
-            _TransformInTurn([part.transform for part in parts]),
-        )
-    feeds = records(source, data.captions)
+        held_out = records(eval_source, data.eval_captions)
     samples = None
     if data.tokenizer:
-        shown = base.first_examples(feeds["caption_to_image"], previews.NUM_EDITS)
+        number = TASKS.index("caption_to_image")
+        drawn = base.Records(
+            feed.source.sources[number], feed.transform.transforms[number]
+        )
+        shown = base.first_examples(drawn, previews.NUM_EDITS)
         vqgan = token_data.tokenizer_of(data.tokenizer, source)
         samples = previews.syntheses(PrefixLM(shape), vqgan, tokenizer, shown)
     used = _used([source[i] for i in _spread(len(source))], table)
@@ -149,7 +116,7 @@ def _build(
         config,
         data,
         _make(values, found.codebook),
-        feeds,
+        {objective.FEED: feed},
         {"eval": held_out},
         extra_files={
             "vocab.txt": tokenizer.vocab_text().encode(),

@@ -108,25 +108,18 @@ def test_a_soft_target_takes_the_place_of_one_token():
     np.testing.assert_allclose(found, 0.75 * (eleven - seven), atol=1e-4)
 
 
-def test_tasks_share_a_step():
+def test_the_loss_of_a_step_is_that_of_the_batch():
     config = {
         "model": dataclasses.asdict(t2f.config()),
         "objective": {},
-        "batch_size": 6,
+        "batch_size": 2,
     }
-    system = talk2face.make_system(config, TASKS)
-    assert {name: feed.size for name, feed in system.feeds.items()} == {
-        name: 3 for name in TASKS
-    }
-    with pytest.raises(ValueError, match="batch_size 6 does not divide by 4 tasks"):
-        talk2face.make_system(config, ("a", "b", "c", "d"))
+    system = talk2face.make_system(config, tasks=TASKS)
+    assert system.feeds["sequences"].size == 2
     batch = examples()
-    batches = {
-        task: {k: v[[i]] for k, v in batch.items()} for i, task in enumerate(TASKS)
-    }
     _, params = t2f.model()
     loss = jax.jit(system.phases[0].loss)
-    value, (_, metrics) = loss(params, {}, {}, batches, KEY, 0)
+    value, (_, metrics) = loss(params, {}, {}, {"sequences": batch}, KEY, 0)
     assert metrics["image_nll"][1] == 4 and metrics["text_nll"][1] == 3
     expected = metrics_of(batch)["loss"]
     np.testing.assert_allclose(value, expected[0] / expected[1], rtol=1e-5)
@@ -138,7 +131,7 @@ def test_gradients_are_those_of_differences():
     loss = objective.make_loss(module, ObjectiveConfig())
 
     def value(params):
-        return loss(params, {}, {}, {"any": batch}, KEY, 0)[0]
+        return loss(params, {}, {}, {"sequences": batch}, KEY, 0)[0]
 
     slope = jax.jit(jax.grad(value))(params)["tokens"]["segment"]
     step = 1e-2 * jax.random.normal(KEY, slope.shape)

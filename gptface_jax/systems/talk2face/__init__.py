@@ -18,35 +18,28 @@ from gptface_jax.systems.talk2face import objective as t2f_objective
 
 def make_system(
     config: Mapping[str, Any],
-    tasks: tuple[str, ...],
     codebook: Any = None,
+    tasks: tuple[str, ...] = (),
     soft_targets: int = 0,
 ) -> System:
     """Builds the trainable system from an experiment config.
 
     Args:
       config: mapping with `model` (PrefixLMConfig), `objective` (ObjectiveConfig) and
-        `batch_size`, which the tasks share equally.
-      tasks: names of the feeds; in held-out batches "task" counts them.
+        `batch_size`.
       codebook: float [K,C] of the tokenizer, to start the code embeddings from; None
         starts them at random, as the paper does.
+      tasks: names that "task" in held-out batches counts.
       soft_targets: ids that a soft target spreads over, 0 for none.
 
     Returns:
-      A System with one phase.
-
-    Raises:
-      ValueError: a batch that the tasks do not share equally.
+      A System with one phase and the feed "sequences".
     """
     model = from_mapping(PrefixLMConfig, config["model"], "model.")
     objective = from_mapping(
         t2f_objective.ObjectiveConfig, config["objective"], "objective."
     )
-    module, size = PrefixLM(model), config["batch_size"]
-    if size % len(tasks):
-        raise ValueError(
-            f"batch_size {size} does not divide by {len(tasks)} tasks; change it"
-        )
+    module = PrefixLM(model)
 
     def init(key):
         tokens = jnp.zeros((1, model.length), jnp.int32)
@@ -58,12 +51,12 @@ def make_system(
         return {**params, "tokens": tokens}
 
     spec = sequence_spec(model, soft_targets)
-    feed = Feed(spec, size // len(tasks), model.length)
+    feed = Feed(spec, config["batch_size"], model.length)
     metrics = t2f_objective.make_eval(module, objective, tasks)
     return System(
         name="talk2face",
         init=init,
-        feeds=dict.fromkeys(tasks, feed),
+        feeds={t2f_objective.FEED: feed},
         phases=(Phase("", ".*", t2f_objective.make_loss(module, objective)),),
         evaluations={"eval": Evaluation(metrics, spec)},
         unit="tokens",

@@ -14,6 +14,7 @@ from gptface_jax.core import trees
 from gptface_jax.nn.prefix_lm import PADDING, PrefixLM, PrefixLMConfig, is_image
 from gptface_jax.ops import losses, masking
 
+FEED = "sequences"
 SCORED = ("target", "all")
 
 
@@ -116,17 +117,13 @@ def _soft_cross_entropy(
 
 
 def make_loss(module: PrefixLM, objective: ObjectiveConfig):
-    """The training loss of a phase, of the batches of all tasks (`core.types.LossFn`).
-
-    Feeds are tasks, each with its own number of examples; all are run at once.
-    """
+    """The training loss of a phase with the feed FEED; see `core.types.LossFn`."""
     with_dropout = module.config.transformer.dropout > 0
 
     def loss_fn(params, state, constants, batches, key, step):
         del constants, step
         dropout_key = trees.stream(key, "dropout") if with_dropout else None
-        batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches.values())
-        found = token_metrics(module, objective, params, batch, dropout_key)
+        found = token_metrics(module, objective, params, batches[FEED], dropout_key)
         metrics = {name: losses.masked_sum(*pair) for name, pair in found.items()}
         return combined(objective, metrics), (state, metrics)
 
