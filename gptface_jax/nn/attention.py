@@ -110,11 +110,9 @@ def choose(
 
 def attend_past(
     query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
     mask: jax.Array,
     past: tuple[jax.Array, jax.Array],
-    own_past: tuple[jax.Array, jax.Array] | None = None,
+    own: tuple[jax.Array, jax.Array],
 ) -> jax.Array:
     """Attention of new positions that read earlier ones from a cache.
 
@@ -122,32 +120,28 @@ def attend_past(
     else every step would copy them.
 
     Args:
-      query, key, value: [B,Q,N,H] of the new positions.
-      mask: bool, broadcastable to [B,N,Q,P+T+Q]: what each new position may see of the
-        past, of its own past and of the new positions, in this order.
+      query: [B,Q,N,H] of the new positions.
+      mask: bool, broadcastable to [B,N,Q,P+T]: what each may see of the past and of
+        the second set of positions, in this order.
       past: keys and values [B,N,P,H] that all new positions share.
-      own_past: keys and values [B,N,Q,T,H], a past for each of the new positions
-        (samples that begin alike, side by side); None for T = 0.
+      own: keys and values of the new positions [B,N,T,H], or of each one's own
+        [B,N,Q,T,H]: samples that begin alike stand side by side.
 
     Returns:
-      [B,Q,N,H] in the dtype of `value`.
+      [B,Q,N,H] in the dtype of the values.
     """
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # [B,N,Q,H]
-    query = query * query.shape[-1] ** -0.5
+    query = query.swapaxes(1, 2) * query.shape[-1] ** -0.5  # [B,N,Q,H]
+    each = "bnqth" if own[0].ndim == 5 else "bnth"
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    logits = [product("bnqh,bnph->bnqp", query, past[0])]
-    if own_past:
-        logits.append(product("bnqh,bnqth->bnqt", query, own_past[0]))
-    logits.append(product("bnqh,bnkh->bnqk", query, key))
-    sizes = [x.shape[-1] for x in logits]
+    logits = [
+        product("bnqh,bnph->bnqp", query, past[0]),
+        product(f"bnqh,{each}->bnqt", query, own[0]),
+    ]
     logits = jnp.where(mask, jnp.concatenate(logits, -1), -1e30)
-    weights = jax.nn.softmax(logits, -1).astype(value.dtype)
-    first, second = sizes[0], sum(sizes[:-1])
-    out = jnp.einsum("bnqp,bnph->bnqh", weights[..., :first], past[1])
-    if own_past:
-        share = weights[..., first:second]
-        out += jnp.einsum("bnqt,bnqth->bnqh", share, own_past[1])
-    out += jnp.einsum("bnqk,bnkh->bnqh", weights[..., second:], value)
+    weights = jax.nn.softmax(logits, -1).astype(past[1].dtype)
+    shared, others = jnp.split(weights, [past[0].shape[2]], axis=-1)
+    out = jnp.einsum("bnqp,bnph->bnqh", shared, past[1])
+    out += jnp.einsum(f"bnqt,{each}->bnqh", others, own[1])
     return out.swapaxes(1, 2)
 
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -202,10 +204,12 @@ class Attention(nn.Module):
     """Multi-head attention over all positions that the mask allows.
 
     With the collection PRESENT mutable, queries, keys and values of x are kept in it,
-    "query", "key" and "value" [B,N,L,H]. With keys and values of earlier positions in
-    the collection PAST the positions of x read these and one another, see
-    `nn.attention.attend_past`; those of each position's own past are "own_key" and
-    "own_value" [B,N,Q,T,H]. The mask then is broadcastable to [B,N,Q,P+T+Q].
+    "query", "key" and "value" [B,N,L,H]. With the collection PAST, keys and values of
+    earlier positions, the positions of x read these and one another. Where it has
+    "own_key" and "own_value" [B,N,Q,T,H] as well, x is one position of each of Q
+    samples, that number "step" of T; it is written there, read from there with what
+    was written before, and PRESENT holds them too. The mask is that of
+    `nn.attention.attend_past`.
     """
 
     config: TransformerConfig
@@ -258,19 +262,30 @@ class Attention(nn.Module):
                 )(array)
                 for name, array in (("query_norm", query), ("key_norm", key))
             )
-        if self.is_mutable_collection(PRESENT) and not self.is_initializing():
-            for name, array in (("query", query), ("key", key), ("value", value)):
-                self.put_variable(PRESENT, name, array.swapaxes(1, 2))
+        present = {
+            name: array.swapaxes(1, 2)
+            for name, array in (("query", query), ("key", key), ("value", value))
+        }
         if self.has_variable(PAST, "key"):
-            past, own_past = (
-                tuple(self.get_variable(PAST, f"{own}{name}") for name in _PAIR)
-                for own in ("", "own_")
-            )
-            own_past = None if own_past[0] is None else own_past
-            out = attention.attend_past(query, key, value, attn_mask, past, own_past)
+            past = self.variables[PAST]
+            own = tuple(present[name] for name in _PAIR)
+            if "own_key" in past:
+                own = tuple(
+                    # Before it is read, so that it can be written in place.
+                    jax.lax.dynamic_update_index_in_dim(
+                        past[f"own_{name}"], array, past["step"], 3
+                    )
+                    for name, array in zip(_PAIR, own)
+                )
+                present |= {f"own_{n}": array for n, array in zip(_PAIR, own)}
+            cached = tuple(past[name] for name in _PAIR)
+            out = attention.attend_past(query, attn_mask, cached, own)
         else:
             heads_split = is_split("heads")
             out = attention.attend(query, key, value, attn_mask, kernel, heads_split)
+        if self.is_mutable_collection(PRESENT) and not self.is_initializing():
+            for name, array in present.items():
+                self.put_variable(PRESENT, name, array)
         out = checkpoint_name(out.reshape(*out.shape[:2], c.width), "attended")
         out = dense(c, c.width, ("heads", "embed"), "out", residual=True)(out)
         return nn.with_logical_constraint(out, ("batch", None, "embed_act"))
@@ -397,3 +412,44 @@ class Transformer(nn.Module):
         if normalise and c.norm_position == "pre":
             x = layer_norm(c, "final_norm")(x)
         return (x, [states[number - 1] for number in collect]) if collect else x
+
+
+def taken_apart(config: TransformerConfig, params: Any) -> list[Any]:
+    """The parameters of each layer, and of the final norm where there is one."""
+    layers = [
+        jax.tree.map(lambda x, i=i: x[i], params["layers"])
+        for i in range(config.num_layers)
+    ]
+    return [*layers, params["final_norm"]] if "final_norm" in params else layers
+
+
+def run_after_past(
+    config: TransformerConfig,
+    parts: Sequence[Any],
+    x: jax.Array,
+    attn_mask: jax.Array,
+    past: Sequence[Mapping[str, jax.Array]],
+) -> tuple[jax.Array, list[Mapping[str, jax.Array]]]:
+    """Final states of positions that read earlier ones from a cache.
+
+    Layers run one by one: a loop over stacked layers would copy the weights of each,
+    and its cache, at every token.
+
+    Args:
+      config: of the layers.
+      parts: see `taken_apart`.
+      x: [B,Q,D].
+      attn_mask: see `nn.attention.attend_past`.
+      past: the collection PAST of each layer, see `Attention`.
+
+    Returns:
+      ([B,Q,D], the collection PRESENT of each layer).
+    """
+    block, presents = Block(config), []
+    for params, cache in zip(parts, past):
+        variables = {"params": params, PAST: {"attention": dict(cache)}}
+        (x, _), written = block.apply(variables, x, attn_mask, mutable=[PRESENT])
+        presents.append(written[PRESENT]["attention"])
+    for params in parts[config.num_layers :]:
+        x = layer_norm(config, "final_norm").apply({"params": params}, x)
+    return x, presents

@@ -22,7 +22,7 @@ from gptface_jax.nn.prefix_lm import (
     is_image,
     rows_of,
 )
-from gptface_jax.nn.transformer import PAST, PRESENT
+from gptface_jax.nn.transformer import PRESENT, run_after_past, taken_apart
 from gptface_jax.ops import sampling
 
 MODALITIES = ("image", "text")
@@ -91,7 +91,7 @@ class Prefix:
     """What has been read of P prefixes.
 
     Attributes:
-      past: keys and values of each layer, {"key", "value"} [layers,P,N,Q,H].
+      past: keys and values of each layer, a list of {"key", "value"} [P,N,Q,H].
       hidden: [P,1,D] state that the first token of the target is read off.
       real: bool [P,Q], no padding.
       images, others: int32 [P], tokens of images and other tokens.
@@ -116,8 +116,8 @@ class _Carry:
     tokens: jax.Array  # int32 [P,S,T]
     log_probs: jax.Array  # float32 [P,S,T]
     done: jax.Array  # bool [P,S]
-    keys: Any  # [layers,P,N,S,T,H] of the targets, None without a cache
-    values: Any
+    # {"own_key", "own_value"} [P,N,S,T,H] of each layer; none without a cache
+    own: list[dict[str, jax.Array]]
 
 
 def generate(
@@ -160,9 +160,11 @@ def generate(
 
 @functools.partial(jax.jit, static_argnames=("module", "config"))
 def _generate(module, params, prefixes, config: GenerateConfig, keys, given):
-    module, pad = _unrolled(module), module.config.vocab.pad_id
+    pad = module.config.vocab.pad_id
     variables, length = {"params": params}, given.shape[1]
     prefix = read_prefix(module, variables, prefixes)
+    # Taken apart before the loop, in which that would be done at every turn.
+    parts = taken_apart(module.config.transformer, params["transformer"])
 
     def body(carry: _Carry) -> _Carry:
         forced = given[:, carry.step, None]  # [P,1]
@@ -183,26 +185,24 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given):
             done=carry.done | (ended if config.modality == "text" else False),
         )
         if config.cached:
-            carry = _read_token(module, variables, prefix, carry, ids, config)
+            carry = _read_token(module, variables, parts, prefix, carry, ids, config)
         else:
             carry = _read_all(module, variables, prefixes, carry)
         return carry.replace(step=carry.step + 1)
 
     samples = keys.shape[1]
     shape = (len(prefixes), samples, length)
-    empty = None
-    if config.cached:
-        layers, prompts, heads, _, width = prefix.past["key"].shape
-        cache = (layers, prompts, heads, samples, length, width)
-        empty = jnp.zeros(cache, prefix.past["key"].dtype)
+    key = prefix.past[0]["key"]
+    empty = jnp.zeros((*key.shape[:2], samples, length, key.shape[-1]), key.dtype)
     start = _Carry(
         step=jnp.int32(0),
         hidden=jnp.repeat(prefix.hidden, samples, axis=1),
         tokens=jnp.full(shape, pad, jnp.int32),
         log_probs=jnp.zeros(shape),
         done=jnp.zeros(shape[:2], bool),
-        keys=empty,
-        values=empty,
+        own=[
+            {"own_key": empty, "own_value": empty} for _ in prefix.past * config.cached
+        ],
     )
     end = jax.lax.while_loop(
         lambda c: (c.step < length) & ~jnp.all(c.done), body, start
@@ -224,7 +224,10 @@ def read_prefix(module: PrefixLM, variables: Any, prefixes: jax.Array) -> Prefix
     last = jnp.sum(real, axis=1)[:, None, None] - 1
     past = written[PRESENT]["transformer"]["layers"]["attention"]
     return Prefix(
-        past={name: past[name] for name in ("key", "value")},
+        past=[
+            {name: past[name][i] for name in ("key", "value")}
+            for i in range(module.config.transformer.num_layers)
+        ],
         hidden=jnp.take_along_axis(states, last, axis=1),
         real=real,
         images=jnp.sum(image, axis=1),
@@ -258,7 +261,7 @@ def score(
 
 @functools.partial(jax.jit, static_argnames=("module", "modality", "given"))
 def _score(module, params, prefixes, candidates, modality, given):
-    module, variables, model = _unrolled(module), {"params": params}, module.config
+    variables, model = {"params": params}, module.config
     prefix = read_prefix(module, variables, prefixes)
     prompts, count, length = candidates.shape
     # Candidates stand side by side, as if they were one long target.
@@ -278,6 +281,7 @@ def _score(module, params, prefixes, candidates, modality, given):
     states, _ = _read(
         module,
         variables,
+        taken_apart(model.transformer, params["transformer"]),
         prefix.past,
         candidates.reshape(prompts, -1),
         mask,
@@ -291,13 +295,6 @@ def _score(module, params, prefixes, candidates, modality, given):
     said = jnp.take_along_axis(said, ids[..., None], axis=-1)[..., 0]
     scored = (candidates != model.vocab.pad_id) & (jnp.arange(length) >= given)
     return jnp.where(scored, said, 0.0)
-
-
-def _unrolled(module: PrefixLM) -> PrefixLM:
-    """The module with its layers one by one: a loop copies the weights of each."""
-    transformer = module.config.transformer
-    transformer = dataclasses.replace(transformer, unroll=transformer.num_layers)
-    return PrefixLM(dataclasses.replace(module.config, transformer=transformer))
 
 
 def _offset(model: PrefixLMConfig, modality: str) -> int:
@@ -344,40 +341,36 @@ def _rows(model: PrefixLMConfig, prefix: Prefix, place, modality: str) -> jax.Ar
     )
 
 
-def _read(module, variables, past, tokens, mask, positions):
-    """States of further tokens [P,R] after a past: ([P,R,D], their keys and values)."""
+def _read(module, variables, parts, past, tokens, mask, positions):
+    """States of further tokens [P,R] after a past: ([P,R,D], PRESENT of each layer)."""
     segments = jnp.full(tokens.shape, TARGET) if module.config.segments else None
-    states, new = module.apply(
-        {**variables, PAST: {"transformer": {"layers": {"attention": past}}}},
+    x = module.apply(
+        variables,
         tokens,
-        attn_mask=mask[:, None],
         segment_ids=segments,
         positions=positions,
-        mutable=[PRESENT],
+        method="entering",
     )
-    return states, new[PRESENT]["transformer"]["layers"]["attention"]
+    transformer = module.config.transformer
+    return run_after_past(transformer, parts, x, mask[:, None], past)
 
 
-def _read_token(module, variables, prefix: Prefix, carry: _Carry, ids, config):
+def _read_token(module, variables, parts, prefix: Prefix, carry: _Carry, ids, config):
     """The carry after the tokens [P,S] of this step, by the cache."""
     prompts, samples, length = carry.tokens.shape
-    seen = (
-        prefix.real[:, None],  # the prefix
-        jnp.arange(length) < carry.step,  # what the sample has written
-        jnp.eye(samples, dtype=bool),  # its new token
-    )
+    seen = prefix.real[:, None], jnp.arange(length) <= carry.step
     mask = jnp.concatenate(
         [jnp.broadcast_to(x, (prompts, samples, x.shape[-1])) for x in seen], axis=-1
     )
-    past = {**prefix.past, "own_key": carry.keys, "own_value": carry.values}
+    past = [
+        {**shared, **own, "step": carry.step}
+        for shared, own in zip(prefix.past, carry.own)
+    ]
     rows = _rows(module.config, prefix, carry.step[None], config.modality)
     rows = jnp.broadcast_to(rows, ids.shape)
-    hidden, new = _read(module, variables, past, ids, mask, rows)
-    keys, values = (
-        jax.lax.dynamic_update_index_in_dim(old, new[name], carry.step, 4)
-        for old, name in ((carry.keys, "key"), (carry.values, "value"))
-    )
-    return carry.replace(hidden=hidden, keys=keys, values=values)
+    hidden, present = _read(module, variables, parts, past, ids, mask, rows)
+    own = [{name: new[name] for name in ("own_key", "own_value")} for new in present]
+    return carry.replace(hidden=hidden, own=own)
 
 
 def _read_all(module, variables, prefixes: jax.Array, carry: _Carry) -> _Carry:
