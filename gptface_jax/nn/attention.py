@@ -124,24 +124,34 @@ def attend_past(
       mask: bool, broadcastable to [B,N,Q,P+T]: what each may see of the past and of
         the second set of positions, in this order.
       past: keys and values [B,N,P,H] that all new positions share.
-      own: keys and values of the new positions [B,N,T,H], or of each one's own
-        [B,N,Q,T,H]: samples that begin alike stand side by side.
+      own: keys and values of the new positions [B,N,T,H]; or of each one's own, flat as
+        [B*N*Q,T,H], where samples that begin alike stand side by side.
 
     Returns:
       [B,Q,N,H] in the dtype of the values.
     """
     query = query.swapaxes(1, 2) * query.shape[-1] ** -0.5  # [B,N,Q,H]
-    each = "bnqth" if own[0].ndim == 5 else "bnth"
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    logits = [
-        product("bnqh,bnph->bnqp", query, past[0]),
-        product(f"bnqh,{each}->bnqt", query, own[0]),
-    ]
+    flat = own[0].ndim == 3
+
+    def read(weights, values):
+        """[B,N,Q,T] of the second set."""
+        if not flat:
+            return jnp.einsum("bnqt,bnth->bnqh", weights, values)
+        rows = weights.reshape(len(values), 1, -1)
+        return jnp.einsum("rqt,rth->rqh", rows, values).reshape(query.shape)
+
+    if flat:
+        rows = query.reshape(len(own[0]), 1, -1)
+        second = product("rqh,rth->rqt", rows, own[0])
+        second = second.reshape(*query.shape[:3], -1)
+    else:
+        second = product("bnqh,bnth->bnqt", query, own[0])
+    logits = [product("bnqh,bnph->bnqp", query, past[0]), second]
     logits = jnp.where(mask, jnp.concatenate(logits, -1), -1e30)
     weights = jax.nn.softmax(logits, -1).astype(past[1].dtype)
     shared, others = jnp.split(weights, [past[0].shape[2]], axis=-1)
-    out = jnp.einsum("bnqp,bnph->bnqh", shared, past[1])
-    out += jnp.einsum(f"bnqt,{each}->bnqh", others, own[1])
+    out = jnp.einsum("bnqp,bnph->bnqh", shared, past[1]) + read(others, own[1])
     return out.swapaxes(1, 2)
 
 

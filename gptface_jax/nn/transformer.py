@@ -206,7 +206,7 @@ class Attention(nn.Module):
     With the collection PRESENT mutable, queries, keys and values of x are kept in it,
     "query", "key" and "value" [B,N,L,H]. With the collection PAST, keys and values of
     earlier positions, the positions of x read these and one another. Where it has
-    "own_key" and "own_value" [B,N,Q,T,H] as well, x is one position of each of Q
+    "own_key" and "own_value" [B*N*Q,T,H] as well, x is one position of each of Q
     samples, that number "step" of T; it is written there, read from there with what
     was written before, and PRESENT holds them too. The mask is that of
     `nn.attention.attend_past`.
@@ -271,9 +271,13 @@ class Attention(nn.Module):
             own = tuple(present[name] for name in _PAIR)
             if "own_key" in past:
                 own = tuple(
-                    # Before it is read, so that it can be written in place.
+                    # Before it is read, and in the shape in which it is read, so
+                    # that it can be written in place.
                     jax.lax.dynamic_update_index_in_dim(
-                        past[f"own_{name}"], array, past["step"], 3
+                        past[f"own_{name}"],
+                        array.reshape(-1, 1, array.shape[-1]),
+                        past["step"],
+                        1,
                     )
                     for name, array in zip(_PAIR, own)
                 )

@@ -116,7 +116,7 @@ class _Carry:
     tokens: jax.Array  # int32 [P,S,T]
     log_probs: jax.Array  # float32 [P,S,T]
     done: jax.Array  # bool [P,S]
-    # {"own_key", "own_value"} [P,N,S,T,H] of each layer; none without a cache
+    # {"own_key", "own_value"} [P*N*S,T,H] of each layer; none without a cache
     own: list[dict[str, jax.Array]]
 
 
@@ -193,7 +193,8 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given):
     samples = keys.shape[1]
     shape = (len(prefixes), samples, length)
     key = prefix.past[0]["key"]
-    empty = jnp.zeros((*key.shape[:2], samples, length, key.shape[-1]), key.dtype)
+    rows = key.shape[0] * key.shape[1] * samples
+    empty = jnp.zeros((rows, length, key.shape[-1]), key.dtype)
     start = _Carry(
         step=jnp.int32(0),
         hidden=jnp.repeat(prefix.hidden, samples, axis=1),
