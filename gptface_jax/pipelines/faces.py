@@ -9,28 +9,19 @@ compares faces.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from gptface_jax.data.geometry import Similarity
-from gptface_jax.interop import mediapipe
-from gptface_jax.nn import face_finder
-from gptface_jax.ops import pictures
-from gptface_jax.pipelines import batching
+from gptface_jax.pipelines import face_networks
+from gptface_jax.pipelines.face_networks import EYE_CORNERS
 
 SCORE, SECOND_SCORE = 0.6, 0.3
-OVERLAP = 0.3  # intersection over union from which two boxes are one face
 _SMALLEST = 25  # pixels of a face that BlazeFace still sees
 _MOST = 64  # faces in a photo
-_BATCHES = (1, 2, 4, 16)  # pictures or faces at a time: few shapes are compiled
-_EYE_CORNERS = (33, 263)  # rows of the mesh: outer corners of right and left eye
 # Rows of the mesh in the order of the 68 points of iBUG 300-W.
 LANDMARKS_68 = np.array(
     "162 234 93 58 172 136 149 148 152 377 378 365 397 288 323 454 389 71 63 105 66 "
@@ -101,172 +92,9 @@ def largest(faces: Sequence[Face]) -> Face | None:
     return max(faces, key=lambda face: face.area, default=None)
 
 
-@jax.jit
-def _detect(params, images):
-    """uint8 [B,H,W,3] -> (regressors [B,A,16], scores [B,A])."""
-    pixels = pictures.to_unit_range(images)
-    boxes, logits = face_finder.BlazeFace().apply({"params": params}, pixels)
-    return boxes, jax.nn.sigmoid(logits)
-
-
-@jax.jit
-def _mesh(params, images):
-    """uint8 [B,192,192,3] -> (points [B,468,3], presence [B])."""
-    pixels = images.astype(jnp.float32) / 255
-    points, logits = face_finder.FaceMesh().apply({"params": params}, pixels)
-    return points, jax.nn.sigmoid(logits)
-
-
-@functools.cache
-def _params(name: str) -> Any:
-    return mediapipe.read(name)
-
-
-def _in_batches(function, name: str, items: Sequence[np.ndarray]) -> list[tuple]:
-    """function(parameters of a network, items), a row an item.
-
-    Batches are filled up to one of a few sizes.
-    """
-    if not len(items):
-        return []
-
-    def answer(stacked):
-        return function(_params(name), stacked)
-
-    def size(count: int) -> int:
-        return next(size for size in _BATCHES if size >= count)
-
-    return list(zip(*batching.run(answer, [np.stack(items)], _BATCHES[-1], size)))
-
-
-def _canvas(
-    image: np.ndarray, level: int, share: float
-) -> tuple[np.ndarray, Similarity]:
-    """The picture on black, its longer side `share * level`, and the way there.
-
-    The canvas's shorter side is a quarter, half, three quarters or the whole of the
-    level: few shapes have to be compiled.
-    """
-    height, width = image.shape[:2]
-    scale = share * level / max(height, width)
-    w, h = (max(1, round(scale * n)) for n in (width, height))
-    quarter = level // 4
-    rows, columns = (-(-round(n / share) // quarter) * quarter for n in (h, w))
-    step = max(1, int(0.5 / scale))
-    small = Image.fromarray(image).reduce(step) if step > 1 else Image.fromarray(image)
-    # What the last cells of `reduce` hold beyond the picture is not part of it.
-    box = (0, 0, width / step, height / step)
-    small = small.resize((w, h), Image.Resampling.BILINEAR, box)
-    top, left = (rows - h) // 2, (columns - w) // 2
-    canvas = np.zeros((rows, columns, 3), np.uint8)
-    canvas[top : top + h, left : left + w] = small
-    return canvas, Similarity(scale, 0, left, top)
-
-
-def _candidates(boxes, scores, size, least: float, way: Similarity) -> np.ndarray:
-    """What the anchors of a canvas say, in the photo's pixels.
-
-    Args:
-      boxes, scores: of `_detect`, one picture's.
-      size: (h, w) of the canvas.
-      least: score from which an anchor counts.
-      way: from the photo to the canvas.
-
-    Returns:
-      float [N,17], rows of score, box (x0, y0, x1, y1) and six points.
-    """
-    kept = scores >= least
-    found = boxes[kept].astype(np.float64)
-    points = np.concatenate([found[:, :2], found[:, 4:]], 1).reshape(-1, 7, 2)
-    points = points + face_finder.anchors(*size)[kept, None]
-    half = found[:, None, 2:4] / 2
-    points = np.concatenate(
-        [points[:, :1] - half, points[:, :1] + half, points[:, 1:]], 1
-    )
-    points = way.inverse.points(points)
-    corners = np.concatenate([points[:, :2].min(1), points[:, :2].max(1)], 1)
-    return np.concatenate(
-        [scores[kept, None], corners, points[:, 2:].reshape(-1, 12)], 1
-    )
-
-
-def merged(rows: np.ndarray) -> np.ndarray:
-    """One row a face: means over rows whose boxes overlap, weighed by their scores.
-
-    As BlazeFace does within a pass; here across passes as well. A box that lies almost
-    wholly within a better one is a part of the same face.
-
-    Args:
-      rows: float [N,17], score, box, six points.
-
-    Returns:
-      float [M,17], best first; the score is the best one's.
-    """
-    rows, found = rows[np.argsort(-rows[:, 0], kind="stable")], []
-    while len(rows):
-        same, part = _overlapping(rows[0], rows)
-        same[0] = True
-        mean = np.average(rows[same, 1:], axis=0, weights=rows[same, 0])
-        found.append(np.concatenate([rows[:1, 0], mean]))
-        rows = rows[~(same | part)]
-    return np.array(found).reshape(-1, 17)
-
-
-def _overlapping(row: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows are the same face as a row, which lie in it or around it; bool [N]."""
-    (x0, y0, x1, y1), boxes = row[1:5], rows[:, 1:5].T
-    width = np.minimum(x1, boxes[2]) - np.maximum(x0, boxes[0])
-    height = np.minimum(y1, boxes[3]) - np.maximum(y0, boxes[1])
-    common = np.maximum(width, 0) * np.maximum(height, 0)
-    own, areas = (x1 - x0) * (y1 - y0), (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
-    same = common > OVERLAP * (areas + own - common)
-    return same, common > 0.7 * np.minimum(areas, own)
-
-
-def _square(centre, extent: float, along) -> Similarity:
-    """To the square that the mesh reads; `along` points from right to left eye."""
-    along = np.asarray(along) / max(np.hypot(*along), 1e-9)
-    size = face_finder.MESH_SIZE
-    scale = size / (1.5 * max(extent, 1e-9))
-    turn = Similarity(scale * along[0], -scale * along[1])
-    dx, dy = size / 2 - turn.points(centre)
-    return dataclasses.replace(turn, dx=dx, dy=dy)
-
-
-def _around_row(row: np.ndarray) -> Similarity:
-    """To the mesh's square, by what the detector says."""
-    low, high, right, left = row[1:9].reshape(4, 2)
-    return _square((low + high) / 2, max(high - low), left - right)
-
-
-def _around_mesh(points: np.ndarray) -> Similarity:
-    """The same by what the mesh itself said before."""
-    along = points[_EYE_CORNERS[1]] - points[_EYE_CORNERS[0]]
-    upright = Similarity(along[0], -along[1])  # and scaled
-    turned = upright.points(points)
-    low, high = turned.min(0), turned.max(0)
-    centre = upright.inverse.points((low + high) / 2)
-    return _square(centre, max(high - low) / upright.scale, along)
-
-
-def _meshes(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple]:
-    """(photo, row of the detector) -> (points [468,2] in the photo, presence) each.
-
-    Twice: the second time around what was found the first time.
-    """
-    ways = [_around_row(row) for _, row in found]
-    size = (face_finder.MESH_SIZE,) * 2
-    for _ in range(2):
-        squares = [way.image(image, size) for way, (image, _) in zip(ways, found)]
-        answers = _in_batches(_mesh, "face_mesh", squares)
-        points = [w.inverse.points(p[:, :2]) for w, (p, _) in zip(ways, answers)]
-        ways = [_around_mesh(p) for p in points]
-    return [(p, float(presence)) for p, (_, presence) in zip(points, answers)]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Stage:
-    """What is looked at together, and how sure the mesh must be of what is found.
+    """Sizes and turns that are searched together, and when a detection is a face.
 
     Attributes:
       turned: at the right angles but the upright one.
@@ -292,7 +120,7 @@ class _Stage:
           rows: all of the photo.
           face: what the mesh makes of it.
         """
-        same, _ = _overlapping(row, rows)
+        same, _ = face_networks.overlapping(row, rows)
         seen = rows[same & (rows[:, 0] >= SECOND_SCORE), 0]
         many = seen.sum() >= _MANY and abs(face.roll) <= _ROLL
         eyes = face.five[:2]
@@ -311,19 +139,19 @@ def _faces(
 
     Args:
       images: uint8 [H,W,3] each.
-      rows: of each photo, see `_candidates`.
+      rows: of each photo, see `face_networks.candidates`.
       score: from which one is a candidate.
       stage: says how sure the mesh must be.
     """
     found = [
         (i, row)
         for i, own in enumerate(rows)
-        for row in merged(own[own[:, 0] >= score])
+        for row in face_networks.merged(own[own[:, 0] >= score])
     ]
-    meshes = _meshes([(images[i], row) for i, row in found])
+    meshes = face_networks.meshes([(images[i], row) for i, row in found])
     faces: list[list[Face]] = [[] for _ in images]
     for (i, row), (mesh, presence) in zip(found, meshes):
-        along = mesh[_EYE_CORNERS[1]] - mesh[_EYE_CORNERS[0]]
+        along = mesh[EYE_CORNERS[1]] - mesh[EYE_CORNERS[0]]
         face = Face(
             box=tuple(float(v) for v in row[1:5]),
             score=float(row[0]),
@@ -415,21 +243,25 @@ def find_all(
 
 
 def _look(images, stage: _Stage, least: float) -> list[np.ndarray]:
-    """What the detector sees of each photo at a stage, see `_candidates`."""
+    """Detections of each photo at a stage, see `face_networks.candidates`."""
     looks: dict[tuple, list] = {}
     for i, image in enumerate(images):
         finest = max(_COARSE[-1][0], _ENLARGED * max(image.shape))
         levels = [(level, share) for level, share in stage.levels if level <= finest]
         for turn in (1, 3, 2) if stage.turned else (0,):
             for level, share in levels:
-                canvas, way = _canvas(np.rot90(image, turn), level, share)
+                canvas, way = face_networks.canvas_of(
+                    np.rot90(image, turn), level, share
+                )
                 way = _turned(image.shape, turn).then(way)
                 looks.setdefault(canvas.shape, []).append((i, canvas, way))
     rows: list[list] = [[np.zeros((0, 17))] for _ in images]
     for shape, same in looks.items():
-        answers = _in_batches(_detect, "blazeface", [canvas for _, canvas, _ in same])
+        answers = face_networks.detections([canvas for _, canvas, _ in same])
         for (i, _, way), (boxes, scores) in zip(same, answers):
-            rows[i].append(_candidates(boxes, scores, shape[:2], least, way))
+            rows[i].append(
+                face_networks.candidates(boxes, scores, shape[:2], least, way)
+            )
     return [np.concatenate(r) for r in rows]
 
 
@@ -446,16 +278,17 @@ def _settled(faces: Sequence[Face], image: np.ndarray, level: int) -> bool:
 
 
 def _surely(faces: Sequence[Face]) -> bool:
+    """Whether one of them is so sure that it is not seen the wrong way round."""
     score, presence = _SURE
     return any(f.score >= score and f.presence >= presence for f in faces)
 
 
 def _distinct(faces: Sequence[Face]) -> list[Face]:
-    """Without those whose middle lies close to that of a surer one; surest first."""
+    """Faces whose middle does not lie close to that of a surer one; surest first."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.score * face.presence):
-        middle, near = face.mesh.mean(0), np.ptp(face.mesh, axis=0).max() / 2
-        if all(np.hypot(*(middle - other.mesh.mean(0))) > near for other in kept):
+        middle, radius = face.mesh.mean(0), np.ptp(face.mesh, axis=0).max() / 2
+        if all(np.hypot(*(middle - other.mesh.mean(0))) > radius for other in kept):
             kept.append(face)
     return kept[:_MOST]
 

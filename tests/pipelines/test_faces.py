@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gptface_jax.pipelines import faces
+from gptface_jax.pipelines import face_networks, faces
 
 EYES = np.array([[203.5, 102], [247, 104]])  # measured by eye in the photograph
 
@@ -79,7 +79,7 @@ def test_boxes_that_overlap_are_weighed_by_their_scores():
         ],
         float,
     )
-    best, other = faces.merged(rows)
+    best, other = face_networks.merged(rows)
     np.testing.assert_allclose(best[:5], [1, 2, 0, 12, 10])
     np.testing.assert_allclose(other[:5], [0.7, 40, 40, 50, 50])
 
@@ -125,8 +125,8 @@ def test_a_picture_is_not_enlarged_for_smaller_faces(monkeypatch, side, levels):
         looked.add(level)
         return np.zeros((level, level, 3), np.uint8), faces.Similarity()
 
-    monkeypatch.setattr(faces, "_canvas", canvas)
-    monkeypatch.setattr(faces, "_in_batches", lambda *_: [])
+    monkeypatch.setattr(face_networks, "canvas_of", canvas)
+    monkeypatch.setattr(face_networks, "_in_batches", lambda *_: [])
     assert faces.find(np.zeros((side // 2, side, 3), np.uint8)) == []
     assert looked == levels
 
