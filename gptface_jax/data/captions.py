@@ -22,6 +22,7 @@ from gptface_jax.data.phrases import (
     claims,
     known,
 )
+from gptface_jax.data.unrelated_text import name_like, pick, unrelated, web_line
 
 _NOUNS = {
     True: ("man", "man", "gentleman", "guy"),
@@ -36,38 +37,6 @@ _AGES = {True: ("young",), False: ("older", "mature", "middle-aged")}
 _OPENERS = ("", "", "", "a photo of ", "a portrait of ", "this is ", "close-up of ")
 _TENS = "teens twenties thirties forties fifties sixties seventies eighties".split()
 
-# The pieces of unrelated lines. Names are invented syllables.
-_SYLLABLES = (
-    "al be cor da en fa gri ho il ja ka lo mar ne o pe qua ri sa to ul ve".split()
-)
-_NEWS = (
-    "markets close higher after a quiet week",
-    "minister opens the new bridge on monday",
-    "team wins the final after extra time",
-    "storm warning for the northern coast",
-    "council votes on the budget tonight",
-    "festival draws record crowds this summer",
-    "talks continue ahead of the summit",
-    "court hears the case next month",
-)
-_SHOP = (
-    "free shipping on all orders over 50",
-    "new arrivals in store now",
-    "summer sale up to 40 % off",
-    "click to enlarge the picture",
-    "available in three colours and all sizes",
-    "best price guaranteed",
-    "add to cart",
-)
-_MISC = (
-    "img 20140612 114502",
-    "profile picture",
-    "page 3 of 12",
-    "stock image, all rights reserved",
-    "photo by the press office",
-    "archive 1998",
-    "read more",
-)
 _WEAK_FRAMES = (
     "{fact}, {line}",
     "{line} - {fact}",
@@ -75,11 +44,6 @@ _WEAK_FRAMES = (
     "{fact} at {name} square",
     "{fact} | {line}",
 )
-
-
-def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
-    # One number whatever the length: `hard_negative` relies on that.
-    return options[int(rng.random() * len(options))]
 
 
 def _weight(claim: tuple[str, bool]) -> float:
@@ -95,7 +59,7 @@ def choose(
     attributes: Sequence[str] | None = None,
     fewest: int = 1,
 ) -> list[tuple[str, bool]]:
-    """Draws fewest..max_phrases claims without repetition, by their weights.
+    """Claims drawn by their weights without repetition, fewest..max_phrases of them.
 
     Raises:
       UserError: max_phrases below 1.
@@ -127,7 +91,7 @@ def describe(
     age: float | None = None,
     apart: str = "",
 ) -> str:
-    """Puts claims into one sentence.
+    """A sentence that says the claims.
 
     Args:
       chosen: (attribute, present) pairs, in the order to be mentioned.
@@ -141,20 +105,42 @@ def describe(
     Returns:
       A lower-case sentence without a full stop.
     """
+    clauses = _clauses(chosen, rng, apart)
+    if expression in EXPRESSIONS:
+        clauses.append(f"looking {EXPRESSIONS[expression]}")
+    if age is not None:
+        tens = _TENS[min(max(int(age) // 10 - 1, 0), len(_TENS) - 1)]
+        owner = {True: "his", False: "her", None: "the"}[male]
+        clauses.append(f"in {owner} {tens}")
+    noun = pick(_NOUNS[male], rng)
+    adjective = "" if young is None else pick(_AGES[young], rng)
+    if noun == "someone":
+        subject = f"someone {adjective}".strip()
+    else:
+        first = adjective or noun
+        subject = f"{'an' if first[0] in 'aeiou' else 'a'} {adjective} {noun}"
+    subject = " ".join(subject.split())
+    return f"{pick(_OPENERS, rng)}{subject} {', '.join(clauses)}".strip()
+
+
+def _clauses(
+    chosen: Sequence[tuple[str, bool]], rng: np.random.Generator, apart: str
+) -> list[str]:
+    """Clauses that say the claims, as "with a beard and red hair"; see `describe`."""
     words: dict[str, list[str]] = {"with": [], "wearing": [], "doing": []}
-    hair: dict[bool, str] = {}
+    hair: dict[bool, str] = {}  # colour: True, shape: False
     for name, present in chosen:
         if name in PHRASES:
             entry = PHRASES[name]
             slot = entry.slot if present else "doing"
-            phrase = _pick(entry.present if present else entry.absent, rng)
+            phrase = pick(entry.present if present else entry.absent, rng)
             if name == apart and slot != "doing":
                 slot, phrase = "doing", f"{slot} {phrase}"
             words[slot].append(phrase)
         elif name in HAIR_COLOURS:
-            hair[True] = _pick(HAIR_COLOURS[name], rng)
+            hair[True] = pick(HAIR_COLOURS[name], rng)
         elif name in HAIR_SHAPES:
-            hair[False] = _pick(HAIR_SHAPES[name], rng)
+            hair[False] = pick(HAIR_SHAPES[name], rng)
     if hair:
         adjectives = [hair[k] for k in (False, True) if k in hair]
         words["with"].insert(0, " ".join([*adjectives, "hair"]))
@@ -162,22 +148,7 @@ def describe(
     for slot in ("with", "wearing"):
         if words[slot]:
             clauses.append(f"{slot} {_joined(words[slot])}")
-    clauses.extend(words["doing"])
-    if expression in EXPRESSIONS:
-        clauses.append(f"looking {EXPRESSIONS[expression]}")
-    if age is not None:
-        tens = _TENS[min(max(int(age) // 10 - 1, 0), len(_TENS) - 1)]
-        owner = {True: "his", False: "her", None: "the"}[male]
-        clauses.append(f"in {owner} {tens}")
-    noun = _pick(_NOUNS[male], rng)
-    adjective = "" if young is None else _pick(_AGES[young], rng)
-    if noun == "someone":
-        subject = f"someone {adjective}".strip()
-    else:
-        first = adjective or noun
-        subject = f"{'an' if first[0] in 'aeiou' else 'a'} {adjective} {noun}"
-    subject = " ".join(subject.split())
-    return f"{_pick(_OPENERS, rng)}{subject} {', '.join(clauses)}".strip()
+    return [*clauses, *words["doing"]]
 
 
 def tag_list(
@@ -188,7 +159,7 @@ def tag_list(
     young: bool | None = None,
     expression: str = "",
 ) -> str:
-    """Puts claims into a list of tags, "man, glasses, no hat", in any order."""
+    """A list of tags that says the claims, "man, glasses, no hat", in any order."""
     tags = _tags(chosen, male, young, expression)
     return ", ".join(tags[i] for i in rng.permutation(len(tags)))
 
@@ -232,24 +203,6 @@ def word_bag(
     return " ".join(
         _tags(chosen, known(labels, "Male"), known(labels, "Young"), expression)
     )
-
-
-def name_like(rng: np.random.Generator) -> str:
-    """An invented name of two words."""
-    words = []
-    for _ in range(2):
-        count = int(rng.integers(2, 4))
-        words.append("".join(_pick(_SYLLABLES, rng) for _ in range(count)))
-    return " ".join(words)
-
-
-def unrelated(rng: np.random.Generator) -> str:
-    """A headline, a shop line, a name or a scrap, as found beside web pictures."""
-    kind = int(rng.integers(4))
-    if kind == 3:
-        return name_like(rng)
-    line = _pick((_NEWS, _SHOP, _MISC)[kind], rng)
-    return f"{name_like(rng)}: {line}" if rng.random() < 0.3 else line
 
 
 def caption(
@@ -306,8 +259,8 @@ def caption(
         text = describe(chosen, rng, **subject)
     if style == "strong":
         return text
-    line = _pick((_NEWS, _SHOP, _MISC)[int(rng.integers(3))], rng)
-    return _pick(_WEAK_FRAMES, rng).format(fact=text, line=line, name=name_like(rng))
+    line = web_line(rng)
+    return pick(_WEAK_FRAMES, rng).format(fact=text, line=line, name=name_like(rng))
 
 
 def _subject(labels, expression, rng) -> dict:
@@ -365,7 +318,7 @@ def _opposite(claim, labels, rng) -> tuple[str, bool] | None:
     for group in (HAIR_COLOURS, HAIR_SHAPES):
         if name in group:
             others = [n for n in group if known(labels, n) is False]
-            return (_pick(others, rng), True) if others else None
+            return (pick(others, rng), True) if others else None
     if not present or PHRASES[name].absent:
         return name, not present
     return None

@@ -168,6 +168,13 @@ class Head:
                 curve = shape.turn([[x, 0.375], [x * 1.1, 0.4], [x * 0.8, 0.43]])
                 rows.append(ribbon(curve, 0.009))
             canvas.paint(rows, self.shadow, 0.5 * frown, 0.003, clip=self.face)
+        self._around_the_eyes(old)
+        if factors.double_chin:
+            self._double_chin()
+
+    def _around_the_eyes(self, old: float) -> None:
+        """Crow's feet by age (0 to 1), and bags."""
+        canvas, shape, factors = self.canvas, self.shape, self.factors
         for sign, eye in zip((-1, 1), shape.eyes, strict=True):
             outer = eye[0]
             if old > 0.1:
@@ -187,16 +194,18 @@ class Head:
                     curve, 0.02 * (1.05 - t * t), dusk, 0.8, 0.005, clip=self.face
                 )
                 canvas.glow(middle + [0, 0.027], (0.04, 0.012), dusk, 0.55, self.face)
-        if factors.double_chin:
-            rim = smooth(shape.jaw[4:13], closed=False, steps=3)
-            t = np.linspace(-1, 1, len(rim))
-            sag = np.stack([-0.012 * t, 0.048 * (1 - t * t)], axis=1)
-            curve = rim + sag
-            fold = np.concatenate([curve, rim[::-1]])
-            canvas.paint(fold, self.skin * 0.9, number=SKIN)
-            width = 0.02 * (1.02 - t**4)
-            canvas.line(curve, width, self.shadow, 0.75, 0.006)
-            canvas.line(shape.jaw[5:12] + [0, -0.004], 0.016, self.shadow, 0.55, 0.006)
+
+    def _double_chin(self) -> None:
+        canvas, shape = self.canvas, self.shape
+        rim = smooth(shape.jaw[4:13], closed=False, steps=3)
+        t = np.linspace(-1, 1, len(rim))
+        sag = np.stack([-0.012 * t, 0.048 * (1 - t * t)], axis=1)
+        curve = rim + sag
+        fold = np.concatenate([curve, rim[::-1]])
+        canvas.paint(fold, self.skin * 0.9, number=SKIN)
+        width = 0.02 * (1.02 - t**4)
+        canvas.line(curve, width, self.shadow, 0.75, 0.006)
+        canvas.line(shape.jaw[5:12] + [0, -0.004], 0.016, self.shadow, 0.55, 0.006)
 
     def _sides(self, cover: np.ndarray, left: int, right: int) -> None:
         """Marks what is covered with one class per side of the face."""

@@ -10,6 +10,8 @@ from gptface_jax.data.faces.head import Head
 from gptface_jax.data.faces.palette import CLOTH, EAR_R, EYE_G, GOLD, HAT, WHITE, hsv
 from gptface_jax.data.faces.shape import Shape
 
+_HAT_RIM = 0.058  # by which a hat is wider than half a head
+
 
 class Worn:
     """Paints what is worn on the head, and occluders."""
@@ -37,7 +39,7 @@ class Worn:
         head = self.head
         tone = hsv(factors.hat_hue, 0.55, 0.28 + 0.5 * factors.cloth_value)
         dark = tone * 0.6
-        wide = half + 0.058
+        wide = half + _HAT_RIM
         shade = mirror(np.array([[0.95 * half, 0.36], [0.1, 0.385]]))
         shade = np.concatenate([shade, mirror(np.array([[0.9 * half, 0.26]]))[::-1]])
         canvas.paint(shade, head.shadow, 0.5, 0.012, clip=head.face)
@@ -54,53 +56,68 @@ class Worn:
         lit = tone * 0.6 + 0.38
         canvas.glow((0.5 - 0.13 * away, 0.12), (0.09, 0.07), lit, 0.5, clip)
         if factors.hat == "cap":
-            seams = [
-                [[0.5 + 0.25 * x, 0.01], [0.5 + 0.9 * x, 0.12], [0.5 + x, 0.31]]
-                for x in (-0.13, 0.0, 0.13)
-            ]
-            seams = [ribbon(smooth(seam, False, 4), 0.005) for seam in seams]
-            canvas.paint(seams, dark, 0.7, clip=clip)
-            visor = np.array(
-                [[0.93 * half, 0.315], [0.86 * half, 0.352], [0.15, 0.372]]
-            )
-            top = np.array([[0.15, 0.285], [0.82 * half, 0.295]])
-            points = np.concatenate([mirror(visor), mirror(top[::-1])[::-1]])
-            points = smooth(points, steps=4)
-            canvas.paint(points, dark, number=HAT)
-            canvas.glow((0.5 - 0.1 * away, 0.325), (0.09, 0.018), lit, 0.4)
+            self._cap(dark, lit, away, clip)
         elif factors.hat == "beanie":
-            low = np.array([[wide + 0.006, 0.345], [0.5 * half, 0.352]])
-            top = np.array([[0.5 * half, 0.245], [wide + 0.008, 0.238]])
-            band = np.concatenate([mirror(low), mirror(top[::-1])[::-1]])
-            canvas.paint(band, tone * 0.82 + 0.1, number=HAT)
-            inside = canvas.layer(band)
-            ribs = [
-                ribbon(np.array([[0.5 + x, 0.23], [0.5 + x, 0.36]]), 0.008)
-                for x in np.linspace(-wide, wide, 19)
-            ]
-            canvas.paint(ribs, dark, 0.5, clip=inside)
+            self._beanie(tone, dark)
         else:
-            band = np.array([[wide + 0.006, 0.315], [0.5 * half, 0.3]])
-            top = np.array([[0.5 * half, 0.225], [wide + 0.008, 0.24]])
-            band = np.concatenate([mirror(band), mirror(top[::-1])[::-1]])
-            canvas.paint(band, dark * 0.55, number=HAT)
-            brim = oval((0.5, 0.322), (half + 0.19, 0.042), 40)
-            canvas.paint(brim, tone * 0.85, number=HAT)
-            canvas.line(
-                smooth(
-                    [
-                        [0.5 - half - 0.17, 0.33],
-                        [0.5, 0.352],
-                        [0.5 + half + 0.17, 0.33],
-                    ],
-                    False,
-                    6,
-                ),
-                0.012,
-                dark,
-                0.7,
-                0.003,
-            )
+            self._brim(tone, dark)
+
+    def _cap(self, dark, lit, away: float, clip) -> None:
+        """Seams and visor; the light falls from the side that `away` is not."""
+        canvas, half = self.canvas, self.shape.half
+        seams = [
+            [[0.5 + 0.25 * x, 0.01], [0.5 + 0.9 * x, 0.12], [0.5 + x, 0.31]]
+            for x in (-0.13, 0.0, 0.13)
+        ]
+        seams = [ribbon(smooth(seam, False, 4), 0.005) for seam in seams]
+        canvas.paint(seams, dark, 0.7, clip=clip)
+        visor = np.array([[0.93 * half, 0.315], [0.86 * half, 0.352], [0.15, 0.372]])
+        top = np.array([[0.15, 0.285], [0.82 * half, 0.295]])
+        points = np.concatenate([mirror(visor), mirror(top[::-1])[::-1]])
+        points = smooth(points, steps=4)
+        canvas.paint(points, dark, number=HAT)
+        canvas.glow((0.5 - 0.1 * away, 0.325), (0.09, 0.018), lit, 0.4)
+
+    def _beanie(self, tone, dark) -> None:
+        """The ribbed band."""
+        canvas, half = self.canvas, self.shape.half
+        wide = half + _HAT_RIM
+        low = np.array([[wide + 0.006, 0.345], [0.5 * half, 0.352]])
+        top = np.array([[0.5 * half, 0.245], [wide + 0.008, 0.238]])
+        band = np.concatenate([mirror(low), mirror(top[::-1])[::-1]])
+        canvas.paint(band, tone * 0.82 + 0.1, number=HAT)
+        inside = canvas.layer(band)
+        ribs = [
+            ribbon(np.array([[0.5 + x, 0.23], [0.5 + x, 0.36]]), 0.008)
+            for x in np.linspace(-wide, wide, 19)
+        ]
+        canvas.paint(ribs, dark, 0.5, clip=inside)
+
+    def _brim(self, tone, dark) -> None:
+        """The band and the brim of a hat."""
+        canvas, half = self.canvas, self.shape.half
+        wide = half + _HAT_RIM
+        band = np.array([[wide + 0.006, 0.315], [0.5 * half, 0.3]])
+        top = np.array([[0.5 * half, 0.225], [wide + 0.008, 0.24]])
+        band = np.concatenate([mirror(band), mirror(top[::-1])[::-1]])
+        canvas.paint(band, dark * 0.55, number=HAT)
+        brim = oval((0.5, 0.322), (half + 0.19, 0.042), 40)
+        canvas.paint(brim, tone * 0.85, number=HAT)
+        canvas.line(
+            smooth(
+                [
+                    [0.5 - half - 0.17, 0.33],
+                    [0.5, 0.352],
+                    [0.5 + half + 0.17, 0.33],
+                ],
+                False,
+                6,
+            ),
+            0.012,
+            dark,
+            0.7,
+            0.003,
+        )
 
     def glasses(self) -> None:
         factors = self.factors
