@@ -97,7 +97,7 @@ class Model(EditingModel):
             lies on none the central square or one around it.
           seed: of the random choices; the same seed gives the same edit.
           samples: candidates; the one that fits the text best is returned. Default
-            what 16 forward passes an iteration pay for, see `usual_samples`.
+            what 16 forward passes an iteration pay for, see `default_candidates`.
           composite: paste the edit into the photo inside the mask only;
             otherwise the crop is the raw decode (the paper's way).
           feather: soft edge inside the mask, in pixels; default 1/32 of the crop.
@@ -281,7 +281,7 @@ class Model(EditingModel):
         """p(q=1), how likely each sentence belongs to the photo; float32 [N].
 
         Args:
-          image, face, align: see `edit`; notes are told as warnings.
+          image, face, align: see `edit`; notes become warnings.
           sentences: N of them.
         """
         pixels = self._square(image, face, align)

@@ -1,4 +1,4 @@
-"""Training runs -> a model directory, or a checkpoint of another project."""
+"""Training runs made into a model directory, or a checkpoint of another project."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax import __version__
+from gptface_jax.apps import model_cards
 from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
@@ -21,69 +22,6 @@ from gptface_jax.interop import directory, state_dict, taming
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.pipelines import framing, networks
 from gptface_jax.pipelines.editing_model import decode_options
-
-_CARD = """\
----
-library_name: gptface_jax
-tags: [jax, flax, face, image-editing]
----
-# {name}
-
-{description}
-
-GPTFace (arXiv 2510.18345) in JAX/Flax, made with gptface_jax {version}: a VQGAN
-({vqgan_millions:.2f} M parameters, {size} px, {grid} tokens of {codes} codes) and a
-transformer ({gptface_millions:.2f} M parameters). It edits a masked region of a face
-photograph so that a sentence fits it.
-
-```python
-import gptface_jax
-model = gptface_jax.load("{name}")
-edit = model.edit("photo.jpg", text="a smiling woman", region="mouth")
-edit.save("edited.png")
-```
-
-## Trained on
-
-VQGAN: `{vqgan_data}`, {vqgan_step} steps of {vqgan_batch}.
-Transformer: `{gptface_data}`, {gptface_step} steps of {gptface_batch}.
-
-## Limits and bias
-
-The pictures and their labels decide what the model believes: which faces look
-ordinary to it, how words such as "man", "woman", "young" are drawn, and which
-attributes it knows at all. Labels that a machine predicted carry that machine's
-errors. Faces, poses, ages and skin tones that are rare in the training data are
-edited worse. An edit shows what is likely under that data, never what a person
-really looks like without a beard, a mask or with another expression.
-
-## Use
-
-For research and for editing one's own pictures or those of consenting people. Not
-for deceiving anybody, not for identifying people, not for inferring attributes of
-real persons. Every edited picture is marked as edited in its metadata, and its JSON
-sidecar records how it was made.
-"""
-
-_TOKENIZER_CARD = """\
----
-library_name: gptface_jax
-tags: [jax, flax, vqgan]
----
-# {name}
-
-{description}
-
-A VQGAN in JAX/Flax ({vqgan_millions:.2f} M parameters, {size} px, {grid} tokens of
-{codes} codes), made with gptface_jax {version}. {origin}
-
-```bash
-gptface reconstruct --tokenizer {name} --images my_photos --out grid.png
-gptface tokenize --tokenizer {name} --images my_photos --out my_tokens
-```
-
-What was rare in its training pictures it reconstructs worse.
-"""
 
 
 def export(
@@ -118,64 +56,83 @@ def export(
     Returns:
       {"vqgan": parameters in millions, "gptface": parameters in millions}.
     """
-    if not networks.is_run(tokenizer):
-        raise UserError(f"'{tokenizer}' is no training run (it has no checkpoints)")
-    vqgan = opening.open_network(tokenizer, "vqgan")
-    model = opening.open_network(gptface, "gptface", step)
-    if not networks.is_run(gptface):
-        decode = {**model.meta.get("decode", {}), **(decode or {})}
-        model = _as_of_a_run(model, gptface)
-    gptface_run.check_pair(vqgan, model, gptface)
+    vqgan, model, decode = _pair(gptface, tokenizer, step, decode or {})
     text = TextTokenizer.from_vocab_text(
         model.meta["extra_files"]["vocab.txt"].decode()
     )
     frame = gptface_run.learnt_frame(model) if frame is None else frame
     frame = framing.checked_frame(frame)
-    options = {**gptface_run.learnt_options(model), **(decode or {})}
-    options = dataclasses.asdict(decode_options(options))
-    millions = {
-        "vqgan": trees.count(vqgan.params) / 1e6,
-        "gptface": trees.count(model.params) / 1e6,
+    options = {**gptface_run.learnt_options(model), **decode}
+    settings = {
+        "library_version": __version__,
+        "vqgan": to_mapping(vqgan.config),
+        "gptface": to_mapping(model.config),
+        "decode": dataclasses.asdict(decode_options(options)),
+        **({} if frame is None else {"frame": _plain(frame)}),
+        "training": {"vqgan": vqgan.meta["config"], "gptface": model.meta["config"]},
     }
-    facts = {**_facts(vqgan.config, out), "description": description}
-    for name, network in (("vqgan", vqgan), ("gptface", model)):
+    both = {"vqgan": vqgan, "gptface": model}
+    written = pathlib.Path(card).read_text() if card else _card(both, out, description)
+    files = {
+        **text.files(model.config.layout.max_text_tokens),
+        "README.md": written.encode(),
+        "training_log.jsonl": _log({"vqgan": tokenizer, "gptface": gptface}),
+    }
+    weights = {name: network.params for name, network in both.items()}
+    directory.write(out, settings, weights, files, dtype)
+    return _millions(both)
+
+
+def _pair(
+    gptface: str | os.PathLike,
+    tokenizer: str | os.PathLike,
+    step: str | int | None,
+    decode: Mapping[str, Any],
+) -> tuple[networks.Network, networks.Network, Mapping[str, Any]]:
+    """(VQGAN, transformer, decoder options): those of a model directory stay.
+
+    Raises:
+      UserError: no training run, or networks that do not belong together.
+    """
+    if not networks.is_run(tokenizer):
+        raise UserError(f"'{tokenizer}' is no training run (it has no checkpoints)")
+    vqgan = opening.open_network(tokenizer, "vqgan")
+    model = opening.open_network(gptface, "gptface", step)
+    if not networks.is_run(gptface):
+        decode = {**model.meta.get("decode", {}), **decode}
+        model = _as_of_a_run(model, gptface)
+    gptface_run.check_pair(vqgan, model, gptface)
+    return vqgan, model, decode
+
+
+def _millions(of: Mapping[str, networks.Network]) -> dict[str, float]:
+    """Parameters in millions by name of the network."""
+    return {name: trees.count(network.params) / 1e6 for name, network in of.items()}
+
+
+def _card(
+    both: Mapping[str, networks.Network], out: str | os.PathLike, description: str
+) -> str:
+    """The model card of a VQGAN and a transformer."""
+    facts = {**_facts(both["vqgan"].config, out), "description": description}
+    for name, millions in _millions(both).items():
+        meta = both[name].meta
         facts |= {
-            f"{name}_millions": millions[name],
-            f"{name}_data": json.dumps(network.meta["config"]["data"]["train"]),
-            f"{name}_step": network.meta["step"],
-            f"{name}_batch": network.meta["config"]["batch_size"],
+            f"{name}_millions": millions,
+            f"{name}_data": json.dumps(meta["config"]["data"]["train"]),
+            f"{name}_step": meta["step"],
+            f"{name}_batch": meta["config"]["batch_size"],
         }
-    written = pathlib.Path(card).read_text() if card else _CARD.format(**facts)
-    directory.write(
-        out,
-        {
-            "library_version": __version__,
-            "vqgan": to_mapping(vqgan.config),
-            "gptface": to_mapping(model.config),
-            "decode": options,
-            **({} if frame is None else {"frame": _plain(frame)}),
-            "training": {
-                "vqgan": vqgan.meta["config"],
-                "gptface": model.meta["config"],
-            },
-        },
-        {"vqgan": vqgan.params, "gptface": model.params},
-        {
-            **text.files(model.config.layout.max_text_tokens),
-            "README.md": written.encode(),
-            "training_log.jsonl": _log({"vqgan": tokenizer, "gptface": gptface}),
-        },
-        dtype,
-    )
-    return millions
+    return model_cards.EDITOR.format(**facts)
 
 
 def _plain(frame: np.ndarray) -> list[list[float]]:
+    """A frame as JSON types."""
     return [[round(float(v), 4) for v in point] for point in frame]
 
 
 def _as_of_a_run(network: networks.Network, folder) -> networks.Network:
-    """A transformer of a model directory, with the meta of the run it came from."""
+    """The transformer of a model directory with the meta of the run it came from."""
     vqgan = opening.open_network(folder, "vqgan")
     config = network.meta["training"]["gptface"]
     manifest = {
@@ -229,21 +186,6 @@ def export_tokenizer(
     )
 
 
-_RUN_CARD = """\
----
-library_name: gptface_jax
----
-# {name}
-
-{description}
-
-A network of the system `{system}` in JAX/Flax ({millions:.2f} M parameters), made with
-gptface_jax {version}. Trained on `{data}`, {steps} steps of {batch}.
-
-What was rare in its training data it knows less of.
-"""
-
-
 def export_run(
     run: str | os.PathLike,
     out: str | os.PathLike,
@@ -277,7 +219,7 @@ def export_run(
         )
     network = opening.open_network(run, name, step)
     config, millions = network.meta["config"], trees.count(network.params) / 1e6
-    written = _RUN_CARD.format(
+    written = model_cards.RUN.format(
         name=pathlib.Path(out).name,
         description=description,
         system=name,
@@ -326,7 +268,7 @@ def write_tokenizer(
       {"vqgan": parameters in millions}.
     """
     millions = {"vqgan": trees.count(params) / 1e6}
-    card = _TOKENIZER_CARD.format(
+    card = model_cards.TOKENIZER.format(
         **_facts(config, out), vqgan_millions=millions["vqgan"], **facts
     )
     settings = {"library_version": __version__, "vqgan": to_mapping(config), **source}
@@ -361,7 +303,7 @@ def export_taming(
 
 
 def _facts(config: VQGANConfig, out: str | os.PathLike) -> dict[str, Any]:
-    """What every card says."""
+    """Values that every model card holds."""
     return {
         "name": pathlib.Path(out).name,
         "version": __version__,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.resources
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,8 +28,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 NAME, SCRIPT = "editor.stablehlo", "edit.py"
 
 
-def edit_function(editor: Editor, config: DecodeConfig, samples: int = 1):
-    """The whole edit of a batch, from pixels to pixels.
+def edit_function(editor: Editor, config: DecodeConfig, num_candidates: int = 1):
+    """A function that is the whole edit of a batch, from pixels to pixels.
 
     Returns:
       A function of
@@ -48,6 +48,7 @@ def edit_function(editor: Editor, config: DecodeConfig, samples: int = 1):
 
     def edit(weights, images, masks, text_ids, seeds):
         count = images.shape[0]
+        # A token is open where any of its pixels is.
         cells = masks.reshape(count, layout.grid[0], cell[0], layout.grid[1], cell[1])
         is_open = cells.any((2, 4))
         hidden = jnp.repeat(jnp.repeat(is_open, cell[0], 1), cell[1], 2)
@@ -59,7 +60,7 @@ def edit_function(editor: Editor, config: DecodeConfig, samples: int = 1):
         known = known.at[:, layout.image_slice].set(~is_open.reshape(count, -1))
         keys = jax.vmap(jax.random.key)(seeds)
         result, scores = decode.rerank(
-            gptface, weights["gptface"], tokens, known, config, keys, samples
+            gptface, weights["gptface"], tokens, known, config, keys, num_candidates
         )
         ids = vocab.joint_to_image(result.tokens[:, layout.image_slice])
         ids = ids.reshape(count, *layout.grid)
@@ -95,7 +96,7 @@ def write(
       out: new folder.
       batch_size: pictures that the program edits at once.
       samples: candidates of each, of which the program keeps the best; default
-        `Model.usual_samples`.
+        `Model.default_candidates`.
       decode_options: changed fields of the model's `DecodeConfig`.
       platforms: the program runs on.
 
@@ -105,6 +106,40 @@ def write(
     Raises:
       UserError: no model directory, options that make no sense, no `flatbuffers`.
     """
+    _check(batch_size, samples, platforms)
+    folder = networks.locate(source)
+    model = api.load(folder)
+    config = model.decode_config(decode_options or {})
+    samples = samples or model.default_candidates(config)
+    editor = model.editor
+    weights = {"vqgan": editor.vqgan.network.params, "gptface": editor.gptface.params}
+    function = edit_function(editor, config, samples)
+    program = _exported(editor, function, weights, batch_size, platforms)
+    settings = directory.read_config(folder)
+    made_with = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
+    settings["program"] = {
+        "file": NAME,
+        "platforms": list(platforms),
+        "made_with": made_with,
+        "details": {**model.details(True, "", 0, config), "samples": samples},
+        "batch_size": batch_size,
+        "size": editor.size,
+        "max_text_tokens": editor.max_text_tokens,
+        "pad_id": editor.tokenizer.pad_id,
+    }
+    script = importlib.resources.files("gptface_jax") / "assets" / SCRIPT
+    files = {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.suffix in (".txt", ".md", ".json") and path.name != "config.json"
+    }
+    files |= {NAME: program, SCRIPT: script.read_bytes()}
+    directory.write(out, settings, weights, files, settings["dtype"])
+    return len(program)
+
+
+def _check(batch_size: int, samples: int | None, platforms: Sequence[str]) -> None:
+    """Raises UserError for options of `write` that make no sense."""
     if batch_size < 1 or (samples is not None and samples < 1):
         raise UserError(
             f"batch_size is {batch_size} and samples {samples}; use 1 or more"
@@ -121,51 +156,28 @@ def write(
             "StableHLO programs are stored by flatbuffers; pip install "
             "'gptface_jax[export]'"
         ) from None
-    folder = networks.locate(source)
-    model = api.load(folder)
-    config = model.decode_config(decode_options or {})
-    samples = samples or model.usual_samples(config)
-    editor, size = model.editor, model.editor.size
-    words = editor.max_text_tokens
-    weights = {"vqgan": editor.vqgan.network.params, "gptface": editor.gptface.params}
+
+
+def _exported(
+    editor: Editor,
+    function: Callable[..., Any],
+    weights: Mapping[str, Any],
+    batch_size: int,
+    platforms: Sequence[str],
+) -> bytes:
+    """The serialised program of a function that `edit_function` made."""
+    size = editor.size
 
     def array(dtype, *shape):
         return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
 
-    exported = jax_export.export(
-        jax.jit(edit_function(editor, config, samples)), platforms=tuple(platforms)
-    )(
+    # Weights are arguments and float32 whatever they are stored in: the program holds
+    # none of them, and edit.py converts what it reads.
+    exported = jax_export.export(jax.jit(function), platforms=tuple(platforms))(
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), weights),
         array(np.uint8, size, size, 3),
         array(bool, size, size),
-        array(np.int32, words),
+        array(np.int32, editor.max_text_tokens),
         array(np.uint32),
     )
-    program = bytes(exported.serialize())
-    settings = directory.read_config(folder)
-    script = importlib.resources.files("gptface_jax") / "assets" / SCRIPT
-    files = {
-        path.name: path.read_bytes()
-        for path in folder.iterdir()
-        if path.suffix in (".txt", ".md", ".json") and path.name != "config.json"
-    }
-    settings["program"] = {
-        "file": NAME,
-        "platforms": list(platforms),
-        "made_with": {
-            name: importlib.metadata.version(name) for name in ("jax", "jaxlib")
-        },
-        "details": {**model.details(True, "", 0, config), "samples": samples},
-        "batch_size": batch_size,
-        "size": size,
-        "max_text_tokens": words,
-        "pad_id": editor.tokenizer.pad_id,
-    }
-    directory.write(
-        out,
-        settings,
-        weights,
-        {**files, NAME: program, SCRIPT: script.read_bytes()},
-        settings["dtype"],
-    )
-    return len(program)
+    return bytes(exported.serialize())

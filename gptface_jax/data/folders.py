@@ -316,7 +316,7 @@ class _Reader:
     def summary(self, rows: Sequence[Row]) -> str:
         pictures = len({row.name for row in rows}) + self.without_row
         bare = sum(not (row.texts or row.labels or row.caption) for row in rows)
-        return told(
+        return summary_line(
             self.root / self.within,
             pictures,
             {"without a row, left out": self.without_row, BARE: bare},
@@ -336,7 +336,23 @@ def _hinted(column: str) -> str:
     return f"{column} (did you mean {known!r}?)" if known else column
 
 
-def told(
+# Both ways to give a source its arguments, for messages.
+WAYS = "(in data.train or data.eval of a config; as --data KEY=VALUE of a command)"
+
+
+def must_exist(path: str | os.PathLike, what: str) -> pathlib.Path:
+    """The path, expanded.
+
+    Raises:
+      Missing: there is nothing.
+    """
+    found = pathlib.Path(path).expanduser()
+    if not found.exists():
+        raise Missing(f"{what} '{path}' does not exist; check the path")
+    return found
+
+
+def summary_line(
     place: Any,
     pictures: int,
     counts: Mapping[str, int],

@@ -62,7 +62,7 @@ def prepare(
         raise UserError(f"{workers} workers cannot prepare pictures; use 1 or more")
     manifest = {"source": {k: v for k, v in spec.items() if v is not None}}
     manifest |= select.described() if select else {}
-    source = sources.open_source(spec, tell=True)
+    source = sources.open_source(spec, report=True)
     manifest |= {shards.FINGERPRINT: fingerprint.of(source)}
     lock = pathlib.Path(out) / locks.NAME
     with locks.held(lock, "prepares pictures", "choose another --out"):

@@ -246,7 +246,7 @@ def palette_levels(codebook_size: int) -> int:
 class PaletteIds:
     """A source whose image ids are quantised mean colours of grid cells.
 
-    No network is needed: for tests, and for probes of the objective where the
+    No network is needed: for tests, and for trials of the objective where the
     tokenizer should play no part. Code = (r * levels + g) * levels + b.
     """
 

@@ -128,7 +128,7 @@ def _host(array: Any) -> np.ndarray:
 
 
 class _Space:
-    """What is gathered in one feature space."""
+    """Moments, and where people are known all features, in one feature space."""
 
     def __init__(self, features: Callable[[Any], Any]):
         self.features = features
@@ -197,41 +197,69 @@ def evaluate(
     Raises:
       UserError: no pictures, or fewer than 2 where features are asked for.
     """
-    spaces = {name: _Space(f) for name, f in (features or {}).items()}
     per_picture = _PIXELS | {f"distance/{n}": d for n, d in (distances or {}).items()}
-    totals, people = None, []
-    points: tuple[list, list] = [], []
+    gathered = _Gathered(codebook_size, per_picture, features or {}, judge, landmarks)
     for batch in batches:
+        image_ids = encode(batch["image"])
+        gathered.add(batch, image_ids, jnp.clip(decode(image_ids), -1.0, 1.0))
+    return gathered.figures(attributes)
+
+
+class _Gathered:
+    """Sums, features and points of the batches so far; arguments as of `evaluate`.
+
+    Args:
+      per_picture: name -> (image, target) -> [B], whose means are figures.
+    """
+
+    def __init__(self, codebook_size, per_picture, features, judge, landmarks):
+        self.codebook_size, self.per_picture = codebook_size, per_picture
+        self.spaces = {name: _Space(function) for name, function in features.items()}
+        self.judge, self.landmarks = judge, landmarks
+        self.totals: dict[str, Any] | None = None
+        self.points: tuple[list, list] = [], []
+        self.people: list[np.ndarray] = []
+
+    def add(self, batch: Batch, image_ids: jax.Array, again: jax.Array) -> None:
+        """Adds a batch with its codes [B,h,w] and its reconstructions [B,S,S,3]."""
         image = batch["image"]
         weight = batch.get("weight", np.ones(len(image), np.float32))
-        image_ids = encode(image)
-        again = jnp.clip(decode(image_ids), -1.0, 1.0)
-        sums = {n: _sum(f(again, image), weight) for n, f in per_picture.items()}
-        sums["codes"] = code_counts(image_ids, weight, codebook_size)
-        if judge:
-            sums["judge"] = _attribute_sums(judge(image), judge(again), weight)
+        sums = {n: _sum(f(again, image), weight) for n, f in self.per_picture.items()}
+        sums["codes"] = code_counts(image_ids, weight, self.codebook_size)
+        if self.judge:
+            found = self.judge(image), self.judge(again)
+            sums["judge"] = _attribute_sums(*found, weight)
+        # float64 on the host: float32 would stop counting at 2^24.
         sums = jax.tree.map(np.float64, sums)
-        totals = jax.tree.map(np.add, totals, sums) if totals else sums
-        real, keep = _host(weight) > 0, "identity" in batch
-        for space in spaces.values():
-            space.add(image, again, real, keep)
-        if landmarks:
-            for picture, found in zip((image, again), points):
+        self.totals = jax.tree.map(np.add, self.totals, sums) if self.totals else sums
+        real, known = _host(weight) > 0, "identity" in batch
+        for space in self.spaces.values():
+            space.add(image, again, real, known)
+        if self.landmarks:
+            for picture, found in zip((image, again), self.points):
                 shown = np.nan_to_num(_host(picture)).clip(-1, 1)
                 shown = np.round((shown + 1) * 127.5).astype(np.uint8)
-                found.append(landmarks(shown)[real])
-        if keep:
-            people.append(_host(batch["identity"])[real])
-    count = int(totals["psnr"][1]) if totals else 0
-    if not count:
-        raise UserError("no pictures to measure; check what was given")
-    result = {name: float(np.divide(*totals[name])) for name in per_picture}
-    result |= code_figures(totals["codes"])
-    if judge:
-        result |= agreement.attribute_figures(totals["judge"], attributes)
-    if landmarks:
-        result |= landmark_figures(*map(np.concatenate, points))
-    identity = np.concatenate(people) if people else None
-    for name, space in spaces.items():
-        result |= space.figures(name, identity)
-    return {**result, "num_images": count}
+                found.append(self.landmarks(shown)[real])
+        if known:
+            self.people.append(_host(batch["identity"])[real])
+
+    def figures(self, attributes: Sequence[str]) -> dict[str, float]:
+        """The figures of all that was added, see `evaluate`.
+
+        Raises:
+          UserError: nothing was, or fewer than 2 pictures where features are asked for.
+        """
+        totals = self.totals or {}
+        count = int(totals["psnr"][1]) if totals else 0
+        if not count:
+            raise UserError("no pictures to measure; check what was given")
+        result = {name: float(np.divide(*totals[name])) for name in self.per_picture}
+        result |= code_figures(totals["codes"])
+        if self.judge:
+            result |= agreement.attribute_figures(totals["judge"], attributes)
+        if self.landmarks:
+            result |= landmark_figures(*map(np.concatenate, self.points))
+        identity = np.concatenate(self.people) if self.people else None
+        for name, space in self.spaces.items():
+            result |= space.figures(name, identity)
+        return {**result, "num_images": count}

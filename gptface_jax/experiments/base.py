@@ -22,7 +22,7 @@ from gptface_jax.data import (
     transforms,
 )
 from gptface_jax.data.record import Record
-from gptface_jax.train import checkpoint, settings, sharding
+from gptface_jax.train import checkpoint_meta, settings, sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DataConfig:
       workers, threads: of the input pipeline.
       flip: mirror pictures at random (vqgan).
       image_ids: "cache" (a source of kind "tokens") or "palette" (mean colours,
-        no tokenizer needed; for tests and probes; a cache is used as it is).
+        no tokenizer needed; for tests and trials; a cache is used as it is).
       codebook_init: start the code embeddings from the tokenizer's codebook.
       vocab: of the text: a vocab.txt, a folder, a hub id, or "" to learn one of
         `vocab_size` pieces from the captions of the training data.
@@ -113,7 +113,7 @@ def data_config(config: Any) -> DataConfig:
 
 
 def pictures(size: int) -> dict[str, Any]:
-    """What the key of a source of pictures might say -> such a value."""
+    """Examples of a source of pictures, for messages: words -> such a value."""
     return {
         "photographs of yours": {"kind": "folder", "path": "photos"},
         "drawn faces": {"kind": "synthetic", "count": 4000, "size": size},
@@ -133,22 +133,22 @@ def open_eval(data: DataConfig, examples: Mapping[str, Any]) -> Sequence[Record]
 
 
 def open_source(
-    key: str, spec: Any, examples: Mapping[str, Any], tell: bool = True
+    key: str, spec: Any, examples: Mapping[str, Any], report: bool = True
 ) -> Sequence[Record]:
-    """Opens what a key of the config says.
+    """The records that a key of the config names.
 
     Args:
       key: such as "data.train".
       spec: its value.
       examples: what it might say -> such a value, as of `pictures`.
-      tell: whether process 0 says what was passed over.
+      report: whether process 0 says what was passed over.
 
     Raises:
       UserError: as `sources.open_source`; of data that are not there, which the config
         may name without anybody having typed it, with the key and what to set it to.
     """
     try:
-        return sources.open_source(spec, tell=tell and jax.process_index() == 0)
+        return sources.open_source(spec, report=report and jax.process_index() == 0)
     except Missing as error:
         ways = (f'--config.{key}="{example}" for {what}'
                 for what, example in examples.items())  # fmt: skip
@@ -165,7 +165,7 @@ def experiment(
     extra_files: Mapping[str, bytes] | None = None,
     samples: Any = None,
 ) -> Experiment:
-    """Joins a system and its data.
+    """A system joined with its data.
 
     Args:
       config, data: of the experiment.
@@ -177,8 +177,40 @@ def experiment(
     Raises:
       UserError: a batch that the processes do not divide.
     """
+    contents: dict[str, str] = {}
+    pipelines = _pipelines(config, data, system, feeds, contents)
+    batches = _held_out(config, data, system, held_out, contents)
+
+    def batches_fn(start: int) -> Iterator[dict[str, Any]]:
+        with contextlib.ExitStack() as open_feeds:
+            drawn = {
+                name: open_feeds.enter_context(contextlib.closing(feed.batches(start)))
+                for name, feed in pipelines.items()
+            }
+            for together in zip(*drawn.values()):
+                yield dict(zip(drawn, together))
+
+    files = {checkpoint_meta.CONTENTS: json.dumps(contents).encode()}
+    files |= extra_files or {}
+    return Experiment(config, system.held_out(**batches), batches_fn, files, samples)
+
+
+def _pipelines(
+    config: Any,
+    data: DataConfig,
+    system: System,
+    feeds: Mapping[str, Records],
+    contents: dict[str, str],
+) -> dict[str, pipeline.Pipeline]:
+    """The input pipeline of each feed, for this process's share of every batch.
+
+    Fingerprints of their records go into `contents`, by keys of the config.
+
+    Raises:
+      UserError: a batch that the processes do not divide.
+    """
     index, processes = jax.process_index(), jax.process_count()
-    contents, pipelines = {}, {}
+    pipelines = {}
     for number, (name, feed) in enumerate(system.feeds.items()):
         if feed.size % processes:
             raise UserError(
@@ -198,6 +230,21 @@ def experiment(
             workers=data.workers,
             threads=data.threads,
         )
+    return pipelines
+
+
+def _held_out(
+    config: Any,
+    data: DataConfig,
+    system: System,
+    held_out: Mapping[str, Records | None],
+    contents: dict[str, str],
+) -> dict[str, list[dict[str, np.ndarray]]]:
+    """The held-out batches of each evaluation, this process's share of each.
+
+    Fingerprints of their records go into `contents`, by keys of the config.
+    """
+    index, processes = jax.process_index(), jax.process_count()
     size = max(feed.size for feed in system.feeds.values())
     ways = 1
     if processes > 1:  # one process may hold what its devices cannot share
@@ -216,18 +263,7 @@ def experiment(
             entries = records.more([records.source[i] for i in range(count)])
             for part, batch in zip(rows, batches[name]):
                 batch |= {k: value[list(part)] for k, value in entries.items()}
-
-    def batches_fn(start: int) -> Iterator[dict[str, Any]]:
-        with contextlib.ExitStack() as open_feeds:
-            drawn = {
-                name: open_feeds.enter_context(contextlib.closing(feed.batches(start)))
-                for name, feed in pipelines.items()
-            }
-            for together in zip(*drawn.values()):
-                yield dict(zip(drawn, together))
-
-    files = {checkpoint.CONTENTS: json.dumps(contents).encode(), **(extra_files or {})}
-    return Experiment(config, system.held_out(**batches), batches_fn, files, samples)
+    return batches
 
 
 def first_examples(records: Records, count: int) -> list[Mapping[str, np.ndarray]]:

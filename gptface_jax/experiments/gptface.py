@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Params
-from gptface_jax.data import probe, transforms
+from gptface_jax.data import attribute_questions, transforms
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import base, previews, registry, token_data
 from gptface_jax.nn.sequence import SequenceLayout
@@ -37,17 +37,17 @@ def _build(
     token_data.set_vocab(config, tokenizer)
     _fit_length(config)
     values = settings.plain(config)
-    system = gptface.make_system(values, found.codebook, probe.ATTRIBUTES)
+    system = gptface.make_system(values, found.codebook, attribute_questions.ATTRIBUTES)
     slots = config["model"]["layout"]["max_text_tokens"]
 
     def transform(pool, options):
         plain = transforms.TokenTransform(tokenizer, slots, pool, options)
         return found.with_codes(plain)
 
-    def questions(records):
+    def asked(records):
         if not data.eval_captions.from_labels:
             return {}
-        return probe.attribute_probe(records, tokenizer, slots)
+        return attribute_questions.questions(records, tokenizer, slots)
 
     eval_transform = transform(eval_pool, data.eval_captions)
     samples = None
@@ -62,7 +62,7 @@ def _build(
         )
     held_out = None
     if eval_source is not None:
-        held_out = base.Records(eval_source, eval_transform, questions)
+        held_out = base.Records(eval_source, eval_transform, asked)
     return base.experiment(
         config,
         data,

@@ -137,8 +137,8 @@ def text_tokenizer(
         # One that the config names and that is there must be the same, and is compared.
         named = data.vocab and pathlib.Path(data.vocab).expanduser().exists()
         return TextTokenizer.from_pretrained(data.vocab if named else saved)
-    # What is missing is told of first; what is passed over, when `_build` opens it.
-    source = base.open_source("data.train", data.train, CACHE, tell=False)
+    # What is missing is an error here already; what is passed over, `_build` reports.
+    source = base.open_source("data.train", data.train, CACHE, report=False)
     if data.vocab:
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
     else:

@@ -77,7 +77,7 @@ def tokenize(
         )
     if upright:
         spec = _in_turn(lambda: _prepared(spec, out, upright, progress))
-    source = sources.open_source(spec, tell=jax.process_index() == 0)
+    source = sources.open_source(spec, report=jax.process_index() == 0)
     network, devices = open_network(tokenizer, "vqgan"), jax.local_devices()
     batch_size = min(batch_size, max(1, len(source)))
     vqgan = ImageTokenizer(network, batch_size, dtype=dtype, devices=devices)

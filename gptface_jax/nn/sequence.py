@@ -87,13 +87,18 @@ def split(
 ) -> tuple[jax.Array, jax.Array]:
     """The codes int32 [B,n] and the words int32 [B,m] of joint ids int32 [B,L].
 
-    A code that is masked comes out below 0.
+    A code that is masked comes out as a negative number.
     """
     codes = vocab.joint_to_image(tokens[:, layout.image_slice])
     return codes, tokens[:, layout.text_slice]
 
 
-def place(layout: SequenceLayout, image: jax.Array, text: jax.Array) -> jax.Array:
-    """Masks of the codes [B,n] and the words [B,m] -> of the sequence, bool [B,L]."""
+def sequence_mask(
+    layout: SequenceLayout, image: jax.Array, text: jax.Array
+) -> jax.Array:
+    """Mask of the whole sequence bool [B,L], from that of codes [B,n] and words [B,m].
+
+    [CLS], [SEP] and the padding are False.
+    """
     whole = jnp.zeros((image.shape[0], layout.length), bool)
     return whole.at[:, layout.image_slice].set(image).at[:, layout.text_slice].set(text)

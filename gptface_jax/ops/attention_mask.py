@@ -39,8 +39,7 @@ def attention_mask(
         t 1 1 1 1 0
         _ 1 1 1 1 0
 
-    With `modality`, image (i) and words (w), a head sees "all", its "own" side or the
-    "other" one:
+    With `modality`, image (i) and words (w), a head sees "all", "own" or "other":
 
             own             other
           i i w w         i i w w
@@ -64,13 +63,18 @@ def attention_mask(
             raise ValueError(f"head {head!r} is none of {', '.join(HEADS)}")
     mask = valid[:, None, None, :]
     if prefix is not None:
-        place = jnp.arange(valid.shape[1])
-        one_way = place[:, None] >= place[None, :]
+        position = jnp.arange(valid.shape[1])
+        one_way = position[:, None] >= position[None, :]
         mask = mask & (prefix[:, None, None, :] | one_way)
     if set(heads) <= {"all"}:
         return mask
     if modality is None:
         raise ValueError(f"heads {list(heads)} need the modality of each position")
+    return mask & _by_modality(modality, heads)
+
+
+def _by_modality(modality: jax.Array, heads: Sequence[str]) -> jax.Array:
+    """Which side each head may see of each query, bool [B|1,N,Q,K]."""
     side = jnp.atleast_2d(modality)[:, None]  # [B|1,1,L]
     query, key = side[..., :, None], side[..., None, :]
     own, other = (
@@ -78,4 +82,4 @@ def attention_mask(
         for name in ("own", "other")
     )
     same, neither = query == key, (query < 0) | (key < 0)
-    return mask & (neither | jnp.where(same, ~other, ~own))
+    return neither | jnp.where(same, ~other, ~own)

@@ -29,7 +29,7 @@ def curriculum_ratio(step: jax.Array, total_steps: int | None = None) -> jax.Arr
 
 
 def lowest(scores: jax.Array, budget: jax.Array) -> jax.Array:
-    """True at the `budget` smallest scores of each row.
+    """Mask that is True at the `budget` smallest scores of each row.
 
     Args:
       scores: float [..., n], ties broken by position.
@@ -38,19 +38,20 @@ def lowest(scores: jax.Array, budget: jax.Array) -> jax.Array:
     Returns:
       bool [..., n] with exactly `budget` True.
     """
+    # The inverse of the sorting permutation: the rank of each position in its row.
     ranks = jnp.argsort(jnp.argsort(scores, axis=-1), axis=-1)
     return ranks < budget[..., None]
 
 
 def random_mask(shape: tuple[int, int], budget: jax.Array, key: jax.Array):
-    """Masks `budget` [B] of n positions, every set equally likely; bool [B,n]."""
+    """Mask bool [B,n] with `budget` [B] True a row, every such set equally likely."""
     return lowest(jax.random.uniform(key, shape), budget)
 
 
 def span_mask(
     grid: tuple[int, int], budget: jax.Array, key: jax.Array, spans: int = 1
 ) -> jax.Array:
-    """Grows masked regions from random seeds to an exact budget (SPEC A.6.1).
+    """Mask of regions grown from random seeds to an exact budget (SPEC A.6.1).
 
     Adding one cell at a time with probability proportional to its number of
     masked 4-neighbours is first-passage percolation: edges get independent
@@ -82,6 +83,25 @@ def span_mask(
     _, seeds = jax.lax.top_k(order, spans)
     start = jnp.full((batch, h * w), jnp.inf)
     start = start.at[jnp.arange(batch)[:, None], seeds].set(0.0).reshape(batch, h, w)
+    times = _arrival_times(start, across, down)
+    return lowest(times.reshape(batch, h * w), budget)
+
+
+def _arrival_times(start: jax.Array, across: jax.Array, down: jax.Array) -> jax.Array:
+    """Length of the shortest path from a seed to every cell of a grid.
+
+    All cells at once take the least of their own time and of their neighbours' plus
+    the edge between, until nothing changes (Bellman-Ford): at most h * w times, in
+    practice about as often as the longest shortest path has edges.
+
+    Args:
+      start: float [B,h,w], 0 at the seeds, infinity elsewhere.
+      across: float [B,h,w-1], lengths of the edges between columns.
+      down: float [B,h-1,w], between rows.
+
+    Returns:
+      float [B,h,w].
+    """
 
     def relax(times):
         pad = jnp.inf
@@ -94,10 +114,10 @@ def span_mask(
         up = jnp.pad(
             times[:, :-1] + down, ((0, 0), (1, 0), (0, 0)), constant_values=pad
         )
-        below = jnp.pad(
+        under = jnp.pad(
             times[:, 1:] + down, ((0, 0), (0, 1), (0, 0)), constant_values=pad
         )
-        arrivals = jnp.minimum(jnp.minimum(left, right), jnp.minimum(up, below))
+        arrivals = jnp.minimum(jnp.minimum(left, right), jnp.minimum(up, under))
         return jnp.minimum(times, arrivals)
 
     def unsettled(carry):
@@ -107,11 +127,11 @@ def span_mask(
     times, _ = jax.lax.while_loop(
         unsettled, lambda carry: (relax(carry[0]), carry[0]), (relax(start), start)
     )
-    return lowest(times.reshape(batch, h * w), budget)
+    return times
 
 
 def text_budget(valid: jax.Array, ratio: float) -> jax.Array:
-    """max(1, round(ratio * length)) for each text; int [B].
+    """Words to mask in each text, int [B]: max(1, round(ratio * length)).
 
     0 for empty texts, and for all where the ratio is 0.
     """
@@ -121,7 +141,7 @@ def text_budget(valid: jax.Array, ratio: float) -> jax.Array:
 
 
 def text_random_mask(valid: jax.Array, ratio: float, key: jax.Array) -> jax.Array:
-    """Masks a uniform subset of the real words (SPEC A.6.4).
+    """Mask of a uniform subset of the real words (SPEC A.6.4).
 
     Args:
       valid: bool [B,m], True at real tokens (not padding).
@@ -131,12 +151,13 @@ def text_random_mask(valid: jax.Array, ratio: float, key: jax.Array) -> jax.Arra
     Returns:
       bool [B,m], a subset of `valid`.
     """
+    # Padding ranks last, behind all real words.
     scores = jnp.where(valid, jax.random.uniform(key, valid.shape), jnp.inf)
     return lowest(scores, text_budget(valid, ratio)) & valid
 
 
 def text_span_mask(valid: jax.Array, ratio: float, key: jax.Array) -> jax.Array:
-    """Masks one contiguous run of real words with a uniform start (SPEC A.6.4).
+    """Mask of one contiguous run of real words, its start uniform (SPEC A.6.4).
 
     Real tokens must come first in every row. Arguments and result as in
     `text_random_mask`.

@@ -42,10 +42,10 @@ class Plan:
       config: of the decoder.
       text: the sentence, "" for none.
       seed: of the random choices.
-      samples: candidates.
+      num_candidates: of which the best match is kept.
       grow: tokens by which the mask is enlarged for the model.
       blend: how the result is pasted.
-      notes: what should be told of it.
+      notes: remarks for the user.
 
     Raises:
       UserError: no candidates, or a decoder that draws words.
@@ -56,21 +56,21 @@ class Plan:
     config: DecodeConfig
     text: str = ""
     seed: int = 0
-    samples: int = 1
+    num_candidates: int = 1
     grow: int = 0
     blend: Blend = Blend()
     notes: Sequence[str] = ()
 
     def __post_init__(self):
-        if self.samples < 1:
-            raise UserError(f"samples is {self.samples}; use 1 or more")
+        if self.num_candidates < 1:
+            raise UserError(f"samples is {self.num_candidates}; use 1 or more")
         if self.config.side != "image":
             raise UserError(
                 f"side is '{self.config.side}'; a picture's edit has 'image'"
             )
 
     def request(self, size: int) -> Request:
-        """What the editor is asked for, of pictures of `size` pixels."""
+        """The request to the editor, for pictures of `size` pixels."""
         framed, view = self.framed, self.framed.view
         small = images.pixels_to_tokens(framed.inside, (size, size))
         if framed.hidden is not None:  # pixels that lie on two cells hide no third one
@@ -83,13 +83,13 @@ class Plan:
             self.text,
             self.config,
             key_of(self.seed),
-            self.samples,
+            self.num_candidates,
             self.grow,
         )
 
 
 def resample(model: EditingModel, plan: Plan) -> Steps:
-    """The photo with one square drawn anew."""
+    """The Edit of a photo with one square drawn anew."""
     batch = yield plan.request(model.size)
     photo, framed, blend = plan.photo, plan.framed, plan.blend
     pasted = paste(photo, batch.images, batch.open_tokens, framed, blend)
@@ -100,7 +100,7 @@ def resample(model: EditingModel, plan: Plan) -> Steps:
     open_tokens = results.bit_rows(batch.open_tokens)
     details = {
         **model.details(True, plan.text, plan.seed, plan.config),
-        "samples": plan.samples,
+        "samples": plan.num_candidates,
         "mask": dict(framed.said),
         "size": list(photo.shape[1::-1]),
         **described,
@@ -149,7 +149,7 @@ def edit(
         raise UserError("the text is empty; say what to see, or use inpaint")
     notes = model.notes_on_text(text)
     config = model.decode_config(decode)
-    samples = model.usual_samples(config) if samples is None else samples
+    candidates = model.default_candidates(config) if samples is None else samples
     if selection.is_open and selection.change.any:
         raise UserError(
             f"{selection.change} goes with a mask, box or region; give one, or leave "
@@ -165,7 +165,7 @@ def edit(
         else:
             framed, also = model.select(photo, one, seed)
         plan = Plan(
-            photo, framed, config, text, seed, samples, grow, blend, [*notes, *also]
+            photo, framed, config, text, seed, candidates, grow, blend, [*notes, *also]
         )
         return (yield from resample(model, plan))
 
@@ -201,7 +201,10 @@ def _each_face(
     selection: Selection,
     work: Callable[[np.ndarray, Selection], Steps],
 ) -> Steps:
-    """work(photo, selection), for "all" of one face after the other as one Edit."""
+    """The Edit of work(photo, selection); with face "all" of one face after the other.
+
+    Each face is edited in what the one before it left.
+    """
     if selection.face != "all":
         return (yield from work(photo, selection))
     if selection.mask is not None or selection.box is not None:

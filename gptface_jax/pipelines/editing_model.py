@@ -1,4 +1,4 @@
-"""A trained editor with what belongs to it: options, frame, faces, what it reads."""
+"""A trained editor with its decoding options, its frame for faces and its notes."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class EditingModel:
         return decode_options({**dataclasses.asdict(self.decode), **changes})
 
     def unsteered_config(self, changes: Mapping[str, Any]) -> DecodeConfig:
-        """The same for what has no text to follow.
+        """The model's decoder options with changes, for verbs without a text.
 
         Raises:
           UserError: as there, or an option that steers by a text.
@@ -147,18 +147,20 @@ class EditingModel:
         return self.decode_config({**changes, **_UNSTEERED})
 
     def text_config(self, changes: Mapping[str, Any]) -> DecodeConfig:
-        """The same for decoding words of a picture."""
+        """The model's decoder options with changes, for drawing words of a picture."""
         return self.decode_config({**_UNSTEERED, "k": 1, "side": "text", **changes})
 
-    def usual_samples(self, config: DecodeConfig) -> int:
-        """Candidates of an edit that cost about as much whatever guides it: 16, or 3
-        where the gradient does."""
+    def default_candidates(self, config: DecodeConfig) -> int:
+        """Number of candidates by default: 16, or 3 where the gradient guides.
+
+        So an edit costs about as much whatever guides it.
+        """
         return max(1, round(_FORWARDS / config.forwards(self.editor.match_token)))
 
     def details(
         self, edited: bool, text: str, seed: int, config: DecodeConfig
     ) -> dict[str, Any]:
-        """What every sidecar holds; of a watermark's key no more than a digest."""
+        """Details that every sidecar holds; of a watermark's key only a digest."""
         options = dataclasses.asdict(config)
         key = options.pop("watermark_key")
         if config.watermark:
@@ -259,8 +261,13 @@ class EditingModel:
     def select(
         self, photo: np.ndarray, selection: Selection, seed: int = 0
     ) -> tuple[framing.Framed, list[str]]:
-        """What may change of a photo uint8 [H,W,3] by a Selection of one face or none,
-        and notes; `seed` is of regions that are chosen by chance."""
+        """(what may change of a photo by a Selection of one face or none, notes).
+
+        Args:
+          photo: uint8 [H,W,3].
+          selection: of one face at most.
+          seed: of regions that are chosen by chance.
+        """
         face, region, size = selection.face, selection.region, photo.shape[:2]
         where = face, selection.align, selection.crop
         hidden, notes, faces = None, [], []

@@ -63,7 +63,7 @@ class Request:
       text: the sentence, or "".
       config: of the decoder.
       key: of the random choices.
-      samples: candidates.
+      num_candidates: of which the best match is kept.
       grow: tokens by which the mask is dilated.
     """
 
@@ -72,13 +72,13 @@ class Request:
     text: str
     config: DecodeConfig
     key: jax.Array
-    samples: int = 1
+    num_candidates: int = 1
     grow: int = 0
 
     @property
     def bucket(self) -> tuple[DecodeConfig, int]:
-        """What requests have in common that are answered together."""
-        return self.config, self.samples
+        """Key of the requests that can be answered together: equal options."""
+        return self.config, self.num_candidates
 
 
 def samples_in_memory(memory: int, model: GPTFaceConfig) -> int:
@@ -196,7 +196,7 @@ class Editor:
 
     @property
     def match_token(self) -> bool:
-        """Whether the transformer is told in each pass that text and codes match."""
+        """Whether the transformer has a match bit: text and codes belong together."""
         return self.gptface.config.match_token
 
     def image_ids(self, images: np.ndarray, masks: np.ndarray | None = None):
@@ -232,10 +232,10 @@ class Editor:
         config: DecodeConfig,
         key: Any,
         *,
-        samples: int = 1,
+        num_candidates: int = 1,
         grow: Sequence[int] | None = None,
     ) -> Batch:
-        """Resamples the masked tokens.
+        """The pictures with their masked tokens drawn anew.
 
         Args:
           images: uint8 [B,S,S,3].
@@ -243,7 +243,7 @@ class Editor:
           texts: B sentences; "" leaves the text side empty.
           config: of the decoder.
           key: keys [B].
-          samples: candidates of each; the one that matches its text best is kept.
+          num_candidates: of each; the one that matches its text best is kept.
           grow: tokens by which each mask is dilated; default 0.
 
         Returns:
@@ -265,7 +265,7 @@ class Editor:
         tokens, known, key = given
         result, scores = gptface_decode.rerank(
             self.module, self.params, tokens, known, self._fitting(config), key,
-            samples,
+            num_candidates,
         )  # fmt: skip
         return Batch(
             images=self._pictures(result.tokens),
@@ -278,7 +278,7 @@ class Editor:
         )
 
     def answer(self, requests: Sequence[Request], size: int = 0) -> list[Batch]:
-        """Edits of one bucket, each a Batch without the batch axis.
+        """Answers to requests of one bucket, each a Batch without the batch axis.
 
         Args:
           requests: what to resample.
@@ -295,7 +295,7 @@ class Editor:
             [r.text for r in padded],
             first.config,
             jnp.stack([r.key for r in padded]),
-            samples=first.samples,
+            num_candidates=first.num_candidates,
             grow=[r.grow for r in padded],
         )
         self.has_answered = True
@@ -317,7 +317,7 @@ class Editor:
         return self._pictures(result.tokens)
 
     def _fitting(self, config: DecodeConfig):
-        """Guides no more at a time than memory holds, unless a number is given."""
+        """The options with `at_once` as many as memory holds, unless it is given."""
         return dataclasses.replace(config, at_once=config.at_once or self._most_guided)
 
     def _pictures(self, tokens: jax.Array) -> np.ndarray:

@@ -139,7 +139,7 @@ def by_model(
     config: DecodeConfig,
     seed: int = 0,
     *,
-    samples: int = 1,
+    num_candidates: int = 1,
     borders: int = BORDERS,
     batch_size: int = 32,
 ) -> Edit:
@@ -149,7 +149,7 @@ def by_model(
       model: the model.
       config: of its decoder.
       seed: of the decoding.
-      samples: candidates an edit; the best by the model's own match is taken.
+      num_candidates: of each edit; the best by the model's own match is taken.
       borders: levels, see `Model.edit`.
       batch_size: edits decoded at once.
     """
@@ -168,7 +168,7 @@ def by_model(
                 [task.texts[i] for i in numbers],
                 config,
                 keys,
-                samples=samples,
+                num_candidates=num_candidates,
             )
             count = min(batch_size, len(photos) - start)
             raw.append(batch.images[:count])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, phrases, probe, transforms
+from gptface_jax.data import attribute_questions, captions, phrases, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import edits
 from gptface_jax.protocols.model import Model
@@ -54,7 +54,7 @@ def matching(
         "accuracy": float((matched.mean() + (~mismatched).mean()) / 2),
         "count": 2 * len(records),
         "by_attribute": _by_attribute(
-            model, records, photos, attributes or probe.ATTRIBUTES
+            model, records, photos, attributes or attribute_questions.ATTRIBUTES
         ),
     }
 

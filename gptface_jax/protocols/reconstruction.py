@@ -246,9 +246,9 @@ def reconstruct(
     """
     if out:
         pictures.check(out)
-    source = sources.open_source(spec, tell=True)
-    count = min(shown, len(source))
-    picks = [transforms.decode_picture(source[i]) for i in range(count)]
+    source = sources.open_source(spec, report=True)
+    some = range(min(shown, len(source)))
+    picks = [transforms.decode_picture(source[i]) for i in some]
     drawn = spec["kind"] == "synthetic"  # of no others may be asked who they are
     measures = _measures(judge, attributes, efficientnet, lpips)
     opened = [opening.open_network(path, "vqgan") for path in tokenizers]
@@ -307,7 +307,7 @@ def reconstruct_at_own_size(
     Raises:
       UserError: a folder with other files in it, or a photo that cannot be read.
     """
-    source = sources.open_source(spec, tell=True)
+    source = sources.open_source(spec, report=True)
     folder = pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):

@@ -13,7 +13,7 @@ from gptface_jax.data.record import Record
 
 def open_records(spec: Mapping[str, Any], limit: int) -> list[Record]:
     """The first `limit` records of a source."""
-    source = sources.open_source(spec, tell=True)
+    source = sources.open_source(spec, report=True)
     return [source[i] for i in range(min(limit, len(source)))]
 
 

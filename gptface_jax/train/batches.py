@@ -43,10 +43,24 @@ def checked(
     return chosen
 
 
+def explained(error: Exception, done: int, total: int) -> UserError:
+    """The error of the data after `done` of `total` steps, in words for a person."""
+    if isinstance(error, StopIteration):
+        return UserError(
+            f"the data ended after {done} of {total} steps; give more data or lower "
+            "total_steps"
+        )
+    return UserError(
+        f"the data failed after step {done}: "
+        f"{str(error).strip() or type(error).__name__}; run the same command again "
+        "to go on"
+    )
+
+
 def put_feeds(
     batches: types.Batches, system: types.System, mesh: Mesh, rules: sharding.Rules
 ) -> dict[str, dict[str, jax.Array]]:
-    """This process's share of the batches of a step -> global arrays.
+    """Global arrays of the batches of a step, of which this process gives its share.
 
     Raises:
       UserError: a feed is missing, or a batch is not what its feed says.

@@ -9,87 +9,21 @@ Checksums of all files are among them.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
-import logging
 import pathlib
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
-from gptface_jax.train import integrity
-from gptface_jax.train.settings import first_difference
+from gptface_jax.train import checkpoint_folder, checkpoint_meta, integrity
 from gptface_jax.train.state import TrainState
 
-log = logging.getLogger(__name__)
-
-FORMAT = "gptface-train/1"
-# An extra file: JSON of fingerprints of what the run reads, by name. Where it is the
-# same, files may lie elsewhere; checkpoints of older versions have none.
-CONTENTS = "contents.json"
 _BEST = "best"  # the one metric stored with a checkpoint
-_UNFINISHED = ".orbax-checkpoint-tmp"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax's log off the screen: its errors are raised as well."""
-    logger = logging.getLogger("absl")
-
-    def foreign(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
-
-    logger.addFilter(foreign)
-    try:
-        yield
-    finally:
-        logger.removeFilter(foreign)
-
-
-def make_meta(
-    step: int,
-    system: str,
-    config: Mapping[str, Any],
-    extra: Mapping[str, bytes],
-    data_position: int,
-    early_stop: Mapping[str, Any] | None = None,
-    constants: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """What a checkpoint says about itself; bytes are stored as base64 or text.
-
-    `constants`: name -> digest.
-    """
-    return {
-        "format": FORMAT,
-        "step": step,
-        "data_position": data_position,
-        "early_stop": dict(early_stop or {}),
-        "system": system,
-        "constants": dict(constants or {}),
-        "config": dict(config),
-        "extra_files": {name: _encode(data) for name, data in extra.items()},
-    }
-
-
-def _encode(data: bytes) -> dict[str, str]:
-    try:
-        return {"text": data.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode("ascii")}
-
-
-def _decode(entry: Mapping[str, str]) -> bytes:
-    if "text" in entry:
-        return entry["text"].encode("utf-8")
-    return base64.b64decode(entry["base64"])
 
 
 class Checkpoints:
@@ -115,7 +49,7 @@ class Checkpoints:
                 "choose another --workdir"
             ) from error
         self._silence = contextlib.ExitStack()
-        self._silence.enter_context(_quiet())
+        self._silence.enter_context(checkpoint_folder.quiet())
         self.manager = _open_manager(
             self.directory, keep, best_mode, track, self._written
         )
@@ -159,7 +93,7 @@ class Checkpoints:
     def _written(self) -> None:
         """Adds checksums to what was written, just before it gets its final name."""
         if jax.process_index() == 0:
-            for draft in self.directory.glob(f"*{_UNFINISHED}*"):
+            for draft in self.directory.glob(f"*{checkpoint_folder.UNFINISHED}*"):
                 integrity.write(draft)
 
     def check(self) -> None:
@@ -181,8 +115,8 @@ class Checkpoints:
             raise self._save_failed(error) from error
 
     def _save_failed(self, error: Exception) -> UserError:
-        _remove_unfinished(self.directory)
-        intact = _complete_steps(self.directory)
+        checkpoint_folder.remove_unfinished(self.directory)
+        intact = checkpoint_folder.complete_steps(self.directory)
         kept = f"intact: steps {intact}" if intact else "there was none before"
         return UserError(
             f"cannot save a checkpoint in '{self.directory}': {_reason(error)}; "
@@ -192,7 +126,7 @@ class Checkpoints:
 
     def meta(self, step: int) -> dict[str, Any]:
         """The meta item, `extra_files` as bytes."""
-        return _read_meta(self.directory / str(step))
+        return checkpoint_meta.read(self.directory / str(step))
 
     def restore(
         self, step: int, template: TrainState, constants: Iterable[str] = ()
@@ -238,7 +172,7 @@ class Checkpoints:
     def _frozen(self, step: int, template: TrainState, names: Iterable[str]) -> Any:
         """What a saved state holds of constants, as shapes to be read and let go."""
         folder = self.directory / str(step) / "state"
-        saved = _metadata(folder) if names and folder.is_dir() else {}
+        saved = checkpoint_folder.metadata(folder) if names and folder.is_dir() else {}
         where = template.step.sharding
         return {
             name: jax.tree.map(
@@ -258,7 +192,7 @@ class Checkpoints:
             )
         saved = {
             k: (tuple(v.shape), str(np.dtype(v.dtype)) if _plain(v) else None)
-            for k, v in trees.flatten(_metadata(folder)).items()
+            for k, v in trees.flatten(checkpoint_folder.metadata(folder)).items()
             if hasattr(v, "shape")
         }
         wanted = {
@@ -318,158 +252,8 @@ def _open_manager(directory, keep, best_mode, track, written) -> ocp.CheckpointM
     )
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one short line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error)
-    for known in (
-        "No space left on device",
-        "File too large",
-        "Read-only file system",
-        "Permission denied",
-        "Disk quota exceeded",
-    ):
-        if known.lower() in text.lower():
-            return known
-    return (text.strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _complete_steps(directory: pathlib.Path) -> list[int]:
-    if not directory.is_dir():
-        return []
-    found = [p for p in directory.iterdir() if p.name.isdigit() and p.is_dir()]
-    return sorted(int(p.name) for p in found if (p / "meta").is_dir())
-
-
-def repair(workdir: Any) -> None:
-    """Makes the latest checkpoint one that a run can go on from.
-
-    Removes what a killed save left and moves damaged newest checkpoints to
-    `<workdir>/damaged`. Not for a folder in which a run is going on.
-
-    Raises:
-      UserError: there are checkpoints, and all of them are damaged.
-    """
-    if jax.process_index() == 0:
-        directory = pathlib.Path(workdir).absolute() / "checkpoints"
-        _remove_unfinished(directory)
-        _set_damaged_aside(directory)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("checkpoints are repaired")
-
-
-def _set_damaged_aside(directory: pathlib.Path) -> None:
-    steps = _complete_steps(directory)
-    damaged = []
-    for step in reversed(steps):
-        wrong = integrity.problem(directory / str(step))
-        if not wrong:
-            break
-        damaged.append((step, wrong))
-    if damaged and len(damaged) == len(steps):
-        raise UserError(
-            f"all checkpoints in '{directory}' are damaged (step {steps[-1]}: "
-            f"{damaged[0][1]}); bring one back from a copy, or use another --workdir"
-        )
-    for step, wrong in damaged:
-        aside = directory.parent / "damaged" / str(step)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.parent.mkdir(exist_ok=True)
-        shutil.move(directory / str(step), aside)
-        log.warning(
-            "the checkpoint of step %d is damaged (%s) and now in '%s'; going on from "
-            "step %d",
-            step,
-            wrong,
-            aside,
-            steps[-len(damaged) - 1],
-        )
-
-
-def _remove_unfinished(directory: pathlib.Path) -> None:
-    """Gives back the room that a failed or killed save took."""
-    if jax.process_index() == 0 and directory.is_dir():
-        for folder in directory.glob(f"*{_UNFINISHED}*"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _metadata(folder: pathlib.Path) -> Any:
-    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        item = reader.metadata(folder).item_metadata
-    return item.tree if hasattr(item, "tree") else item
-
-
-def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
-    with _quiet(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
-    meta["extra_files"] = {k: _decode(v) for k, v in meta["extra_files"].items()}
-    return meta
-
-
-def check_same_run(
-    meta: Mapping[str, Any],
-    system: str,
-    config: Any,
-    extra: Mapping[str, bytes],
-    where: Any,
-    constants: Mapping[str, str] | None = None,
-    resumable: tuple[str, ...] = (),
-) -> None:
-    """Refuses to resume a checkpoint of another model, config, constant or extra file.
-
-    What the run reads may lie elsewhere, if it is the same (`CONTENTS`). Where it lies
-    as before it may have changed, which is told: a picture that could not be read was
-    mended, say.
-
-    Args:
-      meta: of the checkpoint.
-      system, config, extra, constants: of this run, as of `make_meta`.
-      where: the work folder.
-      resumable: see `settings.first_difference`.
-
-    Raises:
-      UserError: names the first key, constant or file that differs.
-    """
-    saved, files = dict(meta["extra_files"]), dict(extra)
-    there, here = (json.loads(f.pop(CONTENTS, b"null")) for f in (saved, files))
-    if there and here:  # older versions noted a network among them
-        there = {k: v for k, v in there.items() if k in here or k.startswith("data.")}
-    same = there is not None and there == here
-
-    def compared(moved: bool) -> str | None:
-        return first_difference(meta["config"], config, moved, resumable)
-
-    difference = compared(moved=same)
-    known = meta.get("constants", {})  # checkpoints of older versions have none
-    for name, digest in (constants or {}).items():
-        if known.get(name, digest) != digest:
-            difference = f"its constant '{name}' has the digest {known[name]} there"
-            difference += f" and {digest} here"
-    odd = [n for n in sorted({*saved, *files}) if saved.get(n) != files.get(n)]
-    if odd and not difference:
-        difference = f"its {odd[0]} is not the one of this run"
-    if there and here and not same:
-        names = [n for n in {**there, **here} if there.get(n) != here.get(n)]
-        found = f"{', '.join(names)}: files were added, removed or altered"
-        if difference and not compared(moved=True):
-            difference += f", and not only moved ({found})"
-        elif not difference and jax.process_index() == 0:
-            log.warning("%s since step %d; going on", found, meta["step"])
-    if meta["system"] != system:
-        difference = f"system is {meta['system']!r} there and {system!r} here"
-    if difference:
-        raise UserError(
-            f"'{where}' holds a checkpoint (step {meta['step']}) of another run: "
-            f"{difference}; use another --workdir, where "
-            f"--config.init_from='{where}' starts with the weights of this one"
-        )
-
-
 def _choose_step(directory: pathlib.Path, step: int | str | None) -> int:
-    steps = _complete_steps(directory)
+    steps = checkpoint_folder.complete_steps(directory)
     if not steps:
         raise UserError(
             f"no checkpoint in '{directory}'; train first or name another --workdir"
@@ -487,14 +271,16 @@ def _choose_step(directory: pathlib.Path, step: int | str | None) -> int:
 
 
 def _best_mode(directory: pathlib.Path) -> str:
-    meta = _read_meta(directory / str(_complete_steps(directory)[-1]))
+    meta = checkpoint_meta.read(
+        directory / str(checkpoint_folder.complete_steps(directory)[-1])
+    )
     return meta["config"].get("best_mode", "min")
 
 
 def read_meta(workdir: Any, step: int | str | None = None) -> dict[str, Any]:
     """What a run's checkpoint says of itself, see `restore_params`."""
     directory = pathlib.Path(workdir).absolute() / "checkpoints"
-    return _read_meta(directory / str(_choose_step(directory, step)))
+    return checkpoint_meta.read(directory / str(_choose_step(directory, step)))
 
 
 def restore_params(
@@ -520,13 +306,35 @@ def restore_params(
     if wrong := integrity.problem(folder):
         raise UserError(
             f"checkpoint '{folder}' is damaged: {wrong}; there are the steps "
-            f"{_complete_steps(directory)}"
+            f"{checkpoint_folder.complete_steps(directory)}"
         )
     item = folder / "ema" if ema and (folder / "ema").is_dir() else folder / "params"
-    tree = _metadata(item)
+    tree = checkpoint_folder.metadata(item)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    with (
+        checkpoint_folder.quiet(),
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader,
+    ):
         params = reader.restore(
             item, args=ocp.args.PyTreeRestore(item=tree, restore_args=as_numpy)
         )
-    return params, _read_meta(folder)
+    return params, checkpoint_meta.read(folder)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one short line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    for known in (
+        "No space left on device",
+        "File too large",
+        "Read-only file system",
+        "Permission denied",
+        "Disk quota exceeded",
+    ):
+        if known.lower() in text.lower():
+            return known
+    return (text.strip().splitlines() or [type(error).__name__])[0][:200]

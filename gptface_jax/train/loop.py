@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from gptface_jax.core import files, locks, trees, types
+from gptface_jax.core import locks, trees, types
 from gptface_jax.core.errors import UserError
 from gptface_jax.train import (
     batches,
     checkpoint,
+    checkpoint_folder,
+    checkpoint_meta,
     goodput,
     metrics,
     monitors,
     program,
+    run_log,
     sharding,
     state,
     step,
@@ -87,18 +88,9 @@ def train(
     with sharding.in_force(mesh, rules), contextlib.ExitStack() as resources:
         lock = lock or resources.enter_context(work_folder.held(workdir))
         run = _Run(
-            config,
-            system,
-            workdir,
-            mesh,
-            rules,
-            extra_files or {},
-            initial_params,
-            samples,
-            lock,
-            resources,
-            wall,
-        )
+            config, system, workdir, mesh, rules, extra_files or {}, initial_params,
+            samples, lock, resources, wall,
+        )  # fmt: skip
         with StopSignal() as stop:
             run.evaluations.check(run.state, run.constants)
             wall.opened()
@@ -109,19 +101,9 @@ class _Run:
     """One call of `train`: the objects it needs, and the steps it takes."""
 
     def __init__(
-        self,
-        config,
-        system,
-        workdir,
-        mesh,
-        rules,
-        extra_files,
-        initial_params,
-        samples,
-        lock,
-        resources,
-        wall,
-    ):
+        self, config, system, workdir, mesh, rules, extra_files, initial_params,
+        samples, lock, resources, wall,
+    ):  # fmt: skip
         self.config = plain(config)
         self.program = program.Program(config, system, mesh, rules)
         self.settings = settings = self.program.settings
@@ -131,7 +113,7 @@ class _Run:
         self.extra_files, self.samples, self.wall = extra_files, samples, wall
         self.constants = self.program.constants()
         self.digests = {k: trees.digest(v) for k, v in system.constants.items()}
-        checkpoint.repair(workdir)
+        checkpoint_folder.repair(workdir)
         self.checkpoints = checkpoint.Checkpoints(
             workdir,
             keep=settings.keep,
@@ -139,8 +121,6 @@ class _Run:
             track=bool(self.evaluations and settings.best_metric),
         )
         resources.callback(self.checkpoints.close)
-        self.writers: list[Any] = []
-        self.galleries: list[Any] = []  # those of them that also take pictures
         # Batches that were passed over by rewinding: number of a batch - step.
         self.passed_over = 0
         self.early_stop = monitors.EarlyStop(settings.early_stop)
@@ -148,27 +128,21 @@ class _Run:
         self.start = int(self.state.step)
         self.step_fn, self.packer = self.program.step(shardings)
         self.compiled: set[str] = set()
-        self.average, self.clock = metrics.Average(), metrics.Clock()
         self.monitor = monitors.SpikeMonitor(settings.spike)
         self.spike: int | None = None  # first step of one that calls for a rewind
         self.bad_in_a_row = self.rewinds = 0
-        self.units = sum(feed.size * feed.units for feed in system.feeds.values())
+        self.log = run_log.RunLog(self.workdir, system, self.start, wall)
         if jax.process_index() == 0:
-            self._open_writers(resources)
+            self.log.open_files(self.config, settings, resources)
 
     def _create_or_restore(self, initial_params):
         latest = self.checkpoints.latest_step()
         if latest is not None:
             meta = self.checkpoints.meta(latest)
-            checkpoint.check_same_run(
-                meta,
-                self.system.name,
-                self.config,
-                self.extra_files,
-                self.workdir,
-                self.digests,
-                self.system.resumable,
-            )
+            checkpoint_meta.check_same_run(
+                meta, self.system.name, self.config, self.extra_files, self.workdir,
+                self.digests, self.system.resumable,
+            )  # fmt: skip
             self.passed_over = meta["data_position"] - latest
             self.early_stop = monitors.EarlyStop(
                 self.settings.early_stop, meta.get("early_stop")
@@ -180,32 +154,9 @@ class _Run:
             created = state.start_from(created, initial_params())
         return created, shardings
 
-    def _open_writers(self, resources) -> None:
-        try:
-            text = json.dumps(self.config, indent=2)
-            files.write_text(self.workdir / "config.json", text + "\n")
-        except OSError as error:
-            raise UserError(
-                f"cannot write in '{self.workdir}': {error.strerror or error}; choose "
-                "another --workdir"
-            ) from error
-        self.lines = metrics.JsonLines(self.workdir / "metrics.jsonl", self.start)
-        self.wall.lost(self.lines.lost)
-        self.writers.append(self.lines)
-        if self.settings.tensorboard:
-            self.galleries.append(metrics.TensorBoard(self.workdir))
-        if project := self.settings.wandb:
-            self.galleries.append(
-                metrics.WeightsAndBiases(project, self.workdir, self.config)
-            )
-        self.writers += self.galleries
-        for writer in self.writers:
-            resources.callback(writer.close)
-
     def train(self, batches_fn, stop: StopSignal, progress: bool) -> state.TrainState:
         total = self.settings.total_steps
-        enabled = progress and jax.process_index() == 0
-        self.bar = metrics.progress_bar(total, self.start, enabled)
+        self.log.open_bar(total, progress)
         profile = Profile(self.workdir, self.start, self.settings.profile_steps)
         pending, stopped, done = None, False, self.start
         feed = self._batches(batches_fn, done)
@@ -245,22 +196,25 @@ class _Run:
                     self.early_stop.seen(values)
                     if save or stopped or self.early_stop.ends:
                         self._save(done, values)
-                    if self.samples and not stopped and self._sample_due(done, save):
+                    if self.samples and not stopped and self.settings.samples_at(done):
                         with self.wall.spent("evaluation"):
                             self._sample(done)
-                    self.clock.pause()
+                    self.log.rate.pause()
             if self.early_stop.ends:
-                self._tell_early_stop(done)
+                metrics.print_line(f"step {done}: {self.early_stop.reason}")
             self.checkpoints.wait()
         finally:
             profile.close()
             feed.close()
-            self.bar.close()
+            self.log.bar.close()
         early = done < total and not self.early_stop.ends
         return self.state.replace(stopped=early)
 
     def _batches(self, batches_fn, done: int) -> Prefetch:
-        return Prefetch(batches_fn(done + self.passed_over), self._put)
+        put = functools.partial(
+            batches.put_feeds, system=self.system, mesh=self.mesh, rules=self.rules
+        )
+        return Prefetch(batches_fn(done + self.passed_over), put)
 
     def _save_before_the_end(self, done: int, pending) -> None:
         """Saves what was learnt before the data failed; others may not know of it."""
@@ -296,19 +250,8 @@ class _Run:
             target, state.with_shardings(self.state, where)
         )
         self.passed_over += done - target
-        self.average = metrics.Average()
-        self.clock.pause()
-        if self.writers:
-            self.wall.lost(self.lines.cut(target))
-        self._write({"step": target, "rewound_from": done, "spike_at": first})
-        metrics.tell(
-            f"step {first}: the loss has left its course; back to step {target}"
-        )
-        self.bar.n = target
+        self.log.rewind(done, target, first)
         return target
-
-    def _put(self, given):
-        return batches.put_feeds(given, self.system, self.mesh, self.rules)
 
     @contextlib.contextmanager
     def _compiling(self, name: str) -> Iterator[None]:
@@ -338,56 +281,18 @@ class _Run:
                 return None
             if isinstance(error, UserError):
                 raise
-            if not isinstance(error, StopIteration):
-                raise UserError(
-                    f"the data failed after step {done}: "
-                    f"{str(error).strip() or type(error).__name__}; run the same "
-                    "command again to go on"
-                ) from error
-            raise UserError(
-                f"the data ended after {done} of {self.settings.total_steps} steps; "
-                "give more data or lower total_steps"
-            ) from None
+            raise batches.explained(error, done, self.settings.total_steps) from error
 
     def _due(self, done: int) -> tuple[bool, bool]:
-        """Whether to (save, evaluate) after `done` updates."""
-        every, last = self.settings, done == self.settings.total_steps
-        save = last or _divides(every.checkpoint_every, done)
-        # A checkpoint without its metric could not become the best one.
-        evaluate = save or _divides(every.eval_every, done)
-        evaluate |= _divides(every.sample_every, done)
+        """(whether to save, whether to evaluate) after `done` updates."""
+        save, evaluate = self.settings.saves_at(done), self.settings.evaluates_at(done)
         return save, evaluate and bool(self.evaluations)
-
-    def _sample_due(self, done: int, save: bool) -> bool:
-        every = self.settings.sample_every
-        return _divides(every, done) if every else save
 
     def _sample(self, done: int) -> None:
         """Draws the pictures; process 0 keeps them."""
-        for name, image in self.samples(
-            self.state.eval_params, self.state.state
-        ).items():
-            if jax.process_index():
-                continue
-            folder = self.workdir / "samples"
-            try:
-                folder.mkdir(exist_ok=True)
-                Image.fromarray(image).save(folder / f"{name}_{done:07d}.png")
-            except OSError as error:
-                raise UserError(
-                    f"cannot write in '{folder}': {error.strerror or error}; free some "
-                    "space, then run the same command to go on"
-                ) from error
-            for gallery in self.galleries:
-                gallery.picture(done, name, image)
-
-    def _tell_early_stop(self, done: int) -> None:
-        watched = self.early_stop.config
-        metrics.tell(
-            f"step {done}: {watched.metric} has not been better than "
-            f"{self.early_stop.best:.4g} for {watched.patience} evaluations; the run "
-            "ends here"
-        )
+        drawn = self.samples(self.state.eval_params, self.state.state)
+        for name, image in drawn.items():
+            self.log.picture(done, name, image)
 
     def _read(self, pending: tuple[int, Any] | None) -> None:
         """Takes the metrics of one step: checks, averages, logs."""
@@ -403,14 +308,13 @@ class _Run:
                 f"stopped; {self._last_good()}; try a lower optim.peak_lr or "
                 "optim.clip_norm, or bad_batch='skip'"
             )
-        self.clock.tick()
-        self.bar.update(1)
+        self.log.count_step()
         if bad:
-            self._write({"step": done, "skipped": bad})
-            metrics.tell(f"step {done}: {bad}; the batch is skipped")
+            self.log.write({"step": done, "skipped": bad})
+            metrics.print_line(f"step {done}: {bad}; the batch is skipped")
         else:
             self._take(done, values)
-        if _divides(self.settings.log_every, done):
+        if self.settings.logs_at(done):
             self._log(done)
 
     def _may_skip(self) -> bool:
@@ -418,7 +322,7 @@ class _Run:
 
     def _take(self, done: int, values) -> None:
         """Averages the metrics of a good step and watches its loss."""
-        self.average.add(values)
+        self.log.average.add(values)
         name = f"{step.prefix(self.system.phases[0])}loss"
         total, count = values[name]
         first = self.monitor.seen(done, total / count) if count else None
@@ -427,9 +331,9 @@ class _Run:
         if self.settings.spike.action == "rewind":
             self.spike = first
         else:
-            self.monitor.reset()  # told once
-            self._write({"step": done, "spike_at": first})
-            metrics.tell(f"step {first}: the loss has left its course")
+            self.monitor.reset()  # so that it is said once
+            self.log.write({"step": done, "spike_at": first})
+            metrics.print_line(f"step {first}: the loss has left its course")
 
     def _last_good(self) -> str:
         self.checkpoints.wait()
@@ -441,30 +345,18 @@ class _Run:
         )
 
     def _log(self, done: int) -> None:
-        """Writes the means of the steps since the last line, if there are any."""
-        if not self.average.totals:
+        """Writes the means of the steps since the last line, if there are any.
+
+        Raises:
+          UserError: a save in the background failed, or the system's alarm.
+        """
+        record = self.log.write_means(done)
+        if record is None:
             return
-        start = step.prefix(self.system.phases[0])
-        record = metrics.with_plain_names(self.average.means(), start)
-        self.average = metrics.Average()
-        rate = self.clock.rate()
-        shown = {"loss": f"{record['loss']:.4g}"}
-        if rate is not None:
-            record["steps_per_s"] = rate
-            unit, items = self.system.unit, rate * self.units
-            record[f"{unit}_per_s"] = items
-            shown[f"{unit}/s"] = f"{items:.4g}"
-        record |= self.wall.take()
-        self.bar.set_postfix(shown, refresh=False)
-        self._write({"step": done, **record})
         self.checkpoints.check()
         wrong = self.system.alarm(record) if self.system.alarm else None
         if wrong:
             raise UserError(f"step {done}: {wrong}; {self._last_good()}")
-
-    def _write(self, record) -> None:
-        for writer in self.writers:
-            writer.write(record)
 
     def _evaluate(self, done: int) -> dict[str, float]:
         """Evaluates on the held-out batches, logs and prints the means.
@@ -482,54 +374,23 @@ class _Run:
                 "try a lower optim.peak_lr"
             )
         values = average.means()
-        self._write({"step": done, **values})
-        if not self.bar.disable:
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
-            metrics.tell(f"step {done}: {shown}")
+        self.log.write_evaluation(done, values)
         return values
 
     def _save(self, done: int, values: Mapping[str, float]) -> None:
         """Saves, unless something in the state is not finite."""
         with self.wall.spent("checkpoint"):
-            self._save_now(done, values)
-
-    def _save_now(self, done: int, values: Mapping[str, float]) -> None:
-        self.lock.check()
-        finite = trees.flatten(jax.device_get(_finite_leaves(self.state)))
-        bad = [name for name, ok in finite.items() if not ok]
-        if bad:
-            raise UserError(
-                f"step {done}: {bad[0]} is not finite, so no checkpoint is written; "
-                f"{self._last_good()}; try a lower optim.peak_lr or optim.clip_norm"
-            )
-        meta = checkpoint.make_meta(
-            done,
-            self.system.name,
-            self.config,
-            self.extra_files,
-            data_position=done + self.passed_over,
-            early_stop=self.early_stop.known,
-            constants=self.digests,
-        )
-        self.checkpoints.save(self.state, meta, values.get(self.settings.best_metric))
-
-
-def _divides(every: int, done: int) -> bool:
-    return every > 0 and done % every == 0
-
-
-@jax.jit
-def _finite_leaves(train_state: state.TrainState) -> Any:
-    """{"params": ..., "state": ...} of bool: each inexact leaf all finite."""
-
-    def finite(x):
-        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-        return jnp.isfinite(x).all() if inexact else jnp.bool_(True)
-
-    tree = {
-        "params": train_state.params,
-        "opt_state": train_state.opt_state,
-        "state": train_state.state,
-        "ema": train_state.ema,
-    }
-    return jax.tree.map(finite, tree)
+            self.lock.check()
+            if bad := state.non_finite(self.state):
+                raise UserError(
+                    f"step {done}: {bad[0]} is not finite, so no checkpoint is "
+                    f"written; {self._last_good()}; try a lower optim.peak_lr or "
+                    "optim.clip_norm"
+                )
+            meta = checkpoint_meta.make(
+                done, self.system.name, self.config, self.extra_files,
+                data_position=done + self.passed_over,
+                early_stop=self.early_stop.known, constants=self.digests,
+            )  # fmt: skip
+            metric = values.get(self.settings.best_metric)
+            self.checkpoints.save(self.state, meta, metric)

@@ -74,7 +74,7 @@ def non_finite(metrics: Mapping[str, tuple[float, float]]) -> str:
 
 
 def with_plain_names(means: Mapping[str, float], start: str) -> dict[str, float]:
-    """Puts `loss`, `lr` and `grad_norm` of the first phase in front."""
+    """The means, with `loss`, `grad_norm` and `lr` of the first phase in front."""
     plain = {}
     for name in ("loss", "grad_norm", "lr"):
         if start + name in means:
@@ -128,7 +128,7 @@ class JsonLines:
 
 
 def _lines_up_to(path: pathlib.Path, step: int) -> tuple[list[str], float]:
-    """(lines up to a step, seconds that the others tell of)."""
+    """(lines up to a step, seconds that went into the steps of the others)."""
     kept, lost = [], 0.0
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -230,7 +230,7 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-class Clock:
+class StepRate:
     """Steps per second over the last seconds of training, pauses left out.
 
     A window, since the host reads steps in bursts: one interval may hold the
@@ -248,7 +248,7 @@ class Clock:
         self.last = None
 
     def tick(self) -> None:
-        """Counts a step; the first one (compilation) only starts the clock."""
+        """Counts a step; the first one (compilation) only starts the time."""
         now = time.perf_counter()
         if self.last is not None:
             self.spans.append(now - self.last)
@@ -257,12 +257,12 @@ class Clock:
         while self.total > self.window and len(self.spans) > 1:
             self.total -= self.spans.popleft()
 
-    def rate(self) -> float | None:
+    def per_second(self) -> float | None:
         """Steps per second, None before the second step."""
         return len(self.spans) / max(self.total, 1e-9) if self.spans else None
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Prints a line above the progress bar; process 0 speaks for all."""
     if jax.process_index() == 0:
         tqdm.tqdm.write(text, file=sys.stderr)

@@ -77,6 +77,14 @@ class EarlyStop:
         """Whether the run is to end."""
         return bool(self.config.metric) and self.waited >= self.config.patience
 
+    @property
+    def reason(self) -> str:
+        """Why the run is to end."""
+        return (
+            f"{self.config.metric} has not been better than {self.best:.4g} for "
+            f"{self.config.patience} evaluations; the run ends here"
+        )
+
     def seen(self, values: Mapping[str, float]) -> None:
         """Takes the means of an evaluation."""
         if not self.config.metric or self.config.metric not in values:

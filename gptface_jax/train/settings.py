@@ -38,7 +38,7 @@ RESUMABLE = (
     "data.workers",
 )
 # Last parts of keys that say where something lies: it may be moved, if what it holds is
-# known to be the same (`checkpoint.CONTENTS`).
+# known to be the same (`checkpoint_meta.CONTENTS`).
 _LOCATIONS = ("path", "data_dir", "vocab")
 
 
@@ -175,9 +175,33 @@ class Settings:
                 f"config key 'ema_decay' is {self.ema_decay}; use 0 (off) to below 1"
             )
 
+    def logs_at(self, done: int) -> bool:
+        """Whether a line of the log is due after `done` updates."""
+        return _divides(self.log_every, done)
+
+    def saves_at(self, done: int) -> bool:
+        """Whether a checkpoint is due; the last step always has one."""
+        return done == self.total_steps or _divides(self.checkpoint_every, done)
+
+    def evaluates_at(self, done: int) -> bool:
+        """Whether an evaluation is due."""
+        # A checkpoint without its metric could not become the best one.
+        own = _divides(self.eval_every, done) or _divides(self.sample_every, done)
+        return own or self.saves_at(done)
+
+    def samples_at(self, done: int) -> bool:
+        """Whether pictures are due."""
+        if self.sample_every:
+            return _divides(self.sample_every, done)
+        return self.saves_at(done)
+
+
+def _divides(every: int, done: int) -> bool:
+    return every > 0 and done % every == 0
+
 
 def plain(config: Any) -> dict[str, Any]:
-    """ConfigDict, dataclass or mapping -> nested dict of JSON types."""
+    """A ConfigDict, dataclass or mapping as a nested dict of JSON types."""
     if dataclasses.is_dataclass(config):
         config = dataclasses.asdict(config)
     elif hasattr(config, "to_dict"):

@@ -158,3 +158,26 @@ def with_shardings(tree: Any, shardings: Any) -> Any:
         tree,
         shardings,
     )
+
+
+def non_finite(train_state: TrainState) -> list[str]:
+    """Paths of the parameters and other arrays that hold a NaN or an infinity."""
+    finite = trees.flatten(jax.device_get(_finite_leaves(train_state)))
+    return [name for name, ok in finite.items() if not ok]
+
+
+@jax.jit
+def _finite_leaves(train_state: TrainState) -> Any:
+    """{"params": ..., "state": ...} of bool: each inexact leaf all finite."""
+
+    def finite(x):
+        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+        return jnp.isfinite(x).all() if inexact else jnp.bool_(True)
+
+    tree = {
+        "params": train_state.params,
+        "opt_state": train_state.opt_state,
+        "state": train_state.state,
+        "ema": train_state.ema,
+    }
+    return jax.tree.map(finite, tree)

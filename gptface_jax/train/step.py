@@ -35,7 +35,11 @@ def _weight(metrics: types.Metrics) -> Any:
 
 
 def _split(batches: types.Batches, parts: int, mesh: Mesh, rules) -> types.Batches:
-    """[B, ...] -> [parts, B / parts, ...], each example staying on its device."""
+    """Microbatches [parts, B / parts, ...] of [B, ...], each example on its device.
+
+    Microbatch i has every `parts`-th example: cut into contiguous parts, each would lie
+    on a share of the devices and the others would wait.
+    """
     where = NamedSharding(mesh, PartitionSpec(None, rules["batch"]))
 
     def split(x):
@@ -113,7 +117,7 @@ def make_step(
     skip_bad: bool = False,
     rules: sharding.Rules = sharding.RULES,
 ) -> tuple[Callable, Packer]:
-    """Builds the jitted step.
+    """The jitted training step, and what unpacks its metrics.
 
     A batch that gives something that is not finite leaves the state as it was; with
     `skip_bad` the step counts all the same.
@@ -140,31 +144,16 @@ def make_step(
             batches = _split(batches, grad_accum, mesh, rules)
         params, state = train_state.params, train_state.state
         opt_state, metrics, healthy = {}, {}, jnp.bool_(True)
+        # In order: a phase sees the parameters and the state that the one before left.
         for phase in system.phases:
-            name, start = phase_key(phase), prefix(phase)
-            loss, grads, new_state, parts = phase_gradients(
-                phase,
-                params,
-                state,
-                constants,
-                batches,
-                trees.stream(key, name),
-                step,
-                grad_accum,
-            )
-            grad_norm = optax.global_norm(grads)
-            watched = [loss, grad_norm, *(total for total, _ in parts.values())]
-            healthy &= jnp.isfinite(jnp.stack(watched)).all()
-            update = _apply(
-                optimizers[name], phase, params, grads, train_state.opt_state[name]
-            )
-            old = (params, train_state.opt_state[name], state)
-            params, opt_state[name], state = _select(healthy, (*update, new_state), old)
-            metrics.update({start + k: v for k, v in parts.items()})
-            metrics.setdefault(f"{start}loss", (loss, 1.0))
-            metrics[f"{start}grad_norm"] = (grad_norm, 1.0)
-            for word, value in logged[name](grads, step).items():
-                metrics[start + word] = (value, 1.0)
+            name = phase_key(phase)
+            before = params, train_state.opt_state[name], state
+            healthy, after, found = _phase_update(
+                phase, optimizers[name], logged[name], before, healthy, constants,
+                batches, trees.stream(key, name), step, grad_accum,
+            )  # fmt: skip
+            params, opt_state[name], state = after
+            metrics |= found
         if post_update is not None:
             new = post_update(params, state, trees.stream(key, "post_update"), step)
             params, state = _select(healthy, tuple(new), (params, state))
@@ -173,21 +162,59 @@ def make_step(
         new = TrainState(done, params, opt_state, state, ema)
         return new, packer.pack(metrics)
 
+    everywhere = sharding.replicated(mesh)
+    placed = (shardings, everywhere, sharding.batch_sharding(mesh, rules))
+    out = (shardings, everywhere)
     jitted = jax.jit(
-        train_step,
-        in_shardings=(
-            shardings,
-            sharding.replicated(mesh),
-            sharding.batch_sharding(mesh, rules),
-        ),
-        out_shardings=(shardings, sharding.replicated(mesh)),
-        donate_argnums=0,
+        train_step, in_shardings=placed, out_shardings=out, donate_argnums=0
     )
     return jitted, packer
 
 
+def _phase_update(
+    phase: types.Phase,
+    tx: optax.GradientTransformation,
+    logged: Callable,
+    before: tuple[Any, Any, Any],
+    healthy: jax.Array,
+    constants,
+    batches: types.Batches,
+    key: jax.Array,
+    step: jax.Array,
+    grad_accum: int,
+) -> tuple[jax.Array, tuple[Any, Any, Any], types.Metrics]:
+    """One phase of a step.
+
+    Args:
+      phase, tx, logged: the phase, its optimizer, what else it logs.
+      before: (params, opt_state of the phase, state).
+      healthy: bool scalar, whether every metric of the step so far is finite.
+      constants, batches, key, step, grad_accum: see `phase_gradients`.
+
+    Returns:
+      (whether all is finite still, what `before` became: the same where not, metrics
+      with the phase's prefix).
+    """
+    params, opt_state, state = before
+    loss, grads, new_state, parts = phase_gradients(
+        phase, params, state, constants, batches, key, step, grad_accum
+    )
+    grad_norm = optax.global_norm(grads)
+    watched = [loss, grad_norm, *(total for total, _ in parts.values())]
+    healthy &= jnp.isfinite(jnp.stack(watched)).all()
+    update = _apply(tx, phase, params, grads, opt_state)
+    after = _select(healthy, (*update, new_state), before)
+    start = prefix(phase)
+    metrics = {start + name: value for name, value in parts.items()}
+    metrics.setdefault(f"{start}loss", (loss, 1.0))
+    metrics[f"{start}grad_norm"] = (grad_norm, 1.0)
+    for name, value in logged(grads, step).items():
+        metrics[start + name] = (value, 1.0)
+    return healthy, after, metrics
+
+
 def _apply(tx, phase, params, grads, opt_state):
-    """One optax update of the phase's parameters -> (params, opt_state)."""
+    """(params, opt_state) after one optax update of the phase's parameters."""
     chosen, fixed = trees.split(params, phase.trainable)
     nested = trees.unflatten(chosen)
     updates, opt_state = tx.update(trees.unflatten(grads), opt_state, nested)
@@ -196,6 +223,7 @@ def _apply(tx, phase, params, grads, opt_state):
 
 
 def _select(healthy, new, old):
+    """`new` where all is finite, else `old`: NaN would stay in parameters for good."""
     return jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
 
 
@@ -212,7 +240,7 @@ def _average(ema, params, decay: float, step):
 def make_eval(
     name: str, metrics: types.EvalFn, seed: int, mesh: Mesh
 ) -> tuple[Callable, Packer]:
-    """Jits an evaluation.
+    """A jitted evaluation, and what unpacks its metrics.
 
     Returns:
       (function, packer): (params, state, constants, batch, index int) -> packed
@@ -230,7 +258,7 @@ def make_eval(
 
 
 def eval_names(metrics: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
-    """{evaluation: its metrics} -> {evaluation: {metric: name in the log}}.
+    """{evaluation: {metric: name in the log}} of {evaluation: its metrics}.
 
     Names are "eval/<metric>", or "eval/<evaluation>/<metric>" for a metric that several
     evaluations have.

@@ -193,17 +193,17 @@ def test_how_many_are_guided_at_once():
 
 
 def test_forward_passes_by_hand():
-    def cost(told=False, **changes):
-        return DecodeConfig(**changes).forwards(told)
+    def cost(match=False, **changes):
+        return DecodeConfig(**changes).forwards(match)
 
     assert cost(guidance="none") == 1 and cost(guidance="none", cfg=2.0) == 2
     # Forward and backward, the moved model; the unguided scores are the first pass's.
-    assert cost() == 4 and cost(told=True) == 5 and cost(told=True, kl_max=0) == 5
-    assert cost(kl_max=0, fusion=1) == 4 and cost(told=True, kl_max=0, fusion=1) == 4
-    assert cost(guidance="literal", told=True) == 4
-    assert cost(num_steps=3) == 10 and cost(told=True, cfg=2.0) == 7
+    assert cost() == 4 and cost(match=True) == 5 and cost(match=True, kl_max=0) == 5
+    assert cost(kl_max=0, fusion=1) == 4 and cost(match=True, kl_max=0, fusion=1) == 4
+    assert cost(guidance="literal", match=True) == 4
+    assert cost(num_steps=3) == 10 and cost(match=True, cfg=2.0) == 7
     assert (
-        cost(guidance="embedding") == 3 and cost(guidance="embedding", told=True) == 4
+        cost(guidance="embedding") == 3 and cost(guidance="embedding", match=True) == 4
     )
 
 

@@ -214,8 +214,8 @@ def test_the_command_line_knows_the_flags(monkeypatch, colours, tmp_path):
 
 
 def test_the_page_keeps_the_same(file):
-    desk = pytest.importorskip("gptface_jax.apps.web.desk")
-    where = desk.Desk(None, 0, image_io.MAX_PIXELS, 1, "")
+    service = pytest.importorskip("gptface_jax.apps.web.service")
+    where = service.Service(None, 0, image_io.MAX_PIXELS, 1, "")
     photo = where.photo(file.read_bytes())
     again = photos.read(photo)
     with Image.open(file) as given:

@@ -282,9 +282,9 @@ def test_strength_0_is_without_the_gradient_and_still_tells_the_match(model, fac
     assert work.strength(literal) == literal.decode.step_size
     assert work.steering(literal, 1, 0.02)["guidance"] == "literal"
     # Sixteen passes: a candidate costs one, two to weigh, four with the gradient's.
-    assert model.usual_samples(model.decode) == 16
-    assert model.usual_samples(DecodeConfig(guidance="none", cfg=2.0)) == 8
-    assert model.usual_samples(literal.decode) == 4
+    assert model.default_candidates(model.decode) == 16
+    assert model.default_candidates(DecodeConfig(guidance="none", cfg=2.0)) == 8
+    assert model.default_candidates(literal.decode) == 4
 
 
 def test_one_bad_file_never_stops_the_rest(model, face, tmp_path):

@@ -152,9 +152,9 @@ def test_a_folder_without_faults_is_told_in_a_word(photos, capsys):
     part = {"kind": "folder", "path": photos, "limit": 3}
     sources.open_source(part)
     assert capsys.readouterr().err == ""
-    sources.open_source(part, tell=True)
+    sources.open_source(part, report=True)
     assert capsys.readouterr().err == f"'{photos}': 6 photos\n"
-    sources.open_source({"kind": "mixture", "sources": [part, part]}, tell=True)
+    sources.open_source({"kind": "mixture", "sources": [part, part]}, report=True)
     assert capsys.readouterr().err == f"'{photos}': 6 photos\n"
 
 

@@ -10,7 +10,7 @@ import tiny
 from flax import linen as nn
 
 from gptface_jax.core import trees
-from gptface_jax.nn import low_rank
+from gptface_jax.nn import backbone, low_rank, shifted_network
 from gptface_jax.nn.backbone import Backbone, BackboneConfig
 from gptface_jax.nn.transformer import TransformerConfig
 
@@ -58,7 +58,7 @@ def plain(score, module):
 
     def of(params):
         def run(start, stop, method, *args, **kwargs):
-            part, share = low_rank.backbone.some_layers(module, params, start, stop)
+            part, share = backbone.some_layers(module, params, start, stop)
             return part.apply({"params": share}, *args, method=method, **kwargs)
 
         return score(run)[0]
@@ -75,7 +75,7 @@ def test_gradient_of_any_score(score, feed_forward):
 
     @functools.partial(jax.jit, static_argnums=0)
     def ours(low):
-        shift = low_rank.begin(params, "^(transformer|output)", low)
+        shift = shifted_network.begin(params, "^(transformer|output)", low)
         found = low_rank.value_and_gradient(module, params, shift, score)
         return found[0], found[2], found[2].squares()
 
@@ -105,7 +105,7 @@ def test_a_step_raises_the_score_alike_in_both_forms():
 
     @functools.partial(jax.jit, static_argnums=0)
     def after(low):
-        shift = low_rank.begin(params, "^transformer/", low)
+        shift = shifted_network.begin(params, "^transformer/", low)
         found = []
         for _ in range(2):
             value, _, gradient = low_rank.value_and_gradient(
@@ -113,32 +113,32 @@ def test_a_step_raises_the_score_alike_in_both_forms():
             )
             found.append(value)
             shift = low_rank.step("ascent_norm", 0.02, params, shift, gradient)
-        logits = low_rank.apply(
+        logits = shifted_network.apply(
             module, shift.variables(params), TOKENS, method=logits_of
         )
         return jnp.stack(found), logits
 
-    (first, formed), (second, read) = after(False), after(True)
+    (first, materialized), (second, read) = after(False), after(True)
     assert (jnp.diff(first) > 0).all()
     np.testing.assert_allclose(second, first, rtol=1e-4)
-    np.testing.assert_allclose(read, formed, atol=1e-4)
+    np.testing.assert_allclose(read, materialized, atol=1e-4)
 
 
 def test_the_update_set_bounds_what_moves():
     module, params = network()
-    shift = low_rank.begin(params, "/mlp/", True)
-    assert set(shift.maps) == {
+    shift = shifted_network.begin(params, "/mlp/", True)
+    assert set(shift.factored) == {
         f"transformer/layers/mlp/{n}/kernel" for n in ("gate", "up", "down")
     }
-    assert all("/mlp/" in p and p.endswith("/bias") for p in shift.formed)
+    assert all("/mlp/" in p and p.endswith("/bias") for p in shift.materialized)
     _, _, gradient = low_rank.value_and_gradient(module, params, shift, states_score)
-    assert set(gradient.keys) == set(shift.maps)
-    assert set(gradient.formed) == set(shift.formed)
+    assert set(gradient.keys) == set(shift.factored)
+    assert set(gradient.materialized) == set(shift.materialized)
 
 
 def test_what_reads_cannot_hold_is_said():
     module, params = network()
-    shift = low_rank.begin(params, "tokens/embedding", True)
+    shift = shifted_network.begin(params, "tokens/embedding", True)
     with pytest.raises(ValueError, match="logits by tokens/embedding"):
         low_rank.value_and_gradient(module, params, shift, code_score)
     low_rank.value_and_gradient(module, params, shift, states_score)
@@ -148,6 +148,6 @@ def test_what_reads_cannot_hold_is_said():
 
     with pytest.raises(ValueError, match="used twice"):
         low_rank.value_and_gradient(
-            module, params, low_rank.begin(params, "^output", True),
+            module, params, shifted_network.begin(params, "^output", True),
             lambda run: (run(0, 2, twice, TOKENS).sum(), None),
         )  # fmt: skip

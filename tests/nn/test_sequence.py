@@ -30,7 +30,7 @@ def test_a_sequence_by_hand_and_back():
 
 def test_masks_stand_where_their_tokens_stand():
     layout = SequenceLayout(grid=(1, 2), max_text_tokens=3, multiple_of=4)
-    mask = sequence.place(
+    mask = sequence.sequence_mask(
         layout, jnp.array([[True, False]]), jnp.array([[False, True, True]])
     )
     np.testing.assert_array_equal(mask[0], np.array([0, 1, 0, 0, 0, 1, 1, 0], bool))

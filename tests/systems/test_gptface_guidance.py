@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from gptface_jax.core import trees
-from gptface_jax.nn import backbone, low_rank
+from gptface_jax.nn import backbone, low_rank, shifted_network
 from gptface_jax.systems.gptface import decode as D
 from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface import predict as P
@@ -29,12 +29,12 @@ CLASSES = {
 
 
 @functools.cache
-def gradients(by_reads):
+def gradients(as_factors):
     """Squared norms of the gradient after a step, of three samples."""
     module, params = tiny.model()
 
     def one(tokens):
-        shift = low_rank.begin(params, ".*", by_reads)
+        shift = shifted_network.begin(params, ".*", as_factors)
         _, _, gradient = guidance.value_and_gradient(module, params, shift, tokens)
         shift = low_rank.step("ascent_norm", 0.1, params, shift, gradient)
         return guidance.value_and_gradient(module, params, shift, tokens)[2].squares()
@@ -44,10 +44,10 @@ def gradients(by_reads):
 
 @pytest.mark.parametrize("path", CLASSES.values(), ids=CLASSES)
 def test_gradient_norms_of_every_class_of_parameters(path):
-    formed, low_rank = gradients(False)[path], gradients(True)[path]
-    assert formed.shape == ((3, 2) if "/layers/" in path else (3,))
-    assert (formed > 0).all()
-    np.testing.assert_allclose(low_rank, formed, rtol=1e-5)
+    materialized, low_rank = gradients(False)[path], gradients(True)[path]
+    assert materialized.shape == ((3, 2) if "/layers/" in path else (3,))
+    assert (materialized > 0).all()
+    np.testing.assert_allclose(low_rank, materialized, rtol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -55,7 +55,7 @@ def test_the_gradient_is_that_of_the_whole_network(layers):
     module, params = tiny.model()
     module, params = backbone.some_layers(module, params, 0, layers)
     row = tiny.tokens(1)[0]
-    shift = low_rank.begin(params, ".*", low_rank=False)
+    shift = shifted_network.begin(params, ".*", low_rank=False)
 
     @jax.jit
     def ours(shift):
@@ -70,7 +70,7 @@ def test_the_gradient_is_that_of_the_whole_network(layers):
     np.testing.assert_allclose(hidden, whole, atol=1e-5)
     for path, slope in trees.flatten(slopes).items():
         np.testing.assert_allclose(
-            gradient.formed[path], slope, rtol=1e-4, atol=1e-6, err_msg=path
+            gradient.materialized[path], slope, rtol=1e-4, atol=1e-6, err_msg=path
         )
 
 
@@ -102,8 +102,8 @@ def test_logits_of_both_sides_after_two_steps_and_a_trust_region(rule):
 
     both = DecodeConfig(side="both")
     plain = [P.side_logits(module, {"params": params}, t, both) for t in tokens]
-    formed, low_rank = logits("explicit"), logits("low_rank")
-    for side, expected in formed.items():
+    materialized, low_rank = logits("explicit"), logits("low_rank")
+    for side, expected in materialized.items():
         before = jnp.stack([x[side] for x in plain])
         finite = jnp.isfinite(before)
         size = jnp.abs(jnp.where(finite, expected, 0)).max()
@@ -147,12 +147,12 @@ def test_activations_in_bfloat16_leave_guidance_in_float32(form):
     assert logits.dtype == match.dtype == jnp.float32
     np.testing.assert_allclose(match, expected, atol=0.02)
     np.testing.assert_allclose(logits, exact, atol=0.05 * float(jnp.abs(exact).max()))
-    parts = [shift.formed, {p: r["values"] for p, r in shift.reads.items()}]
+    parts = [shift.materialized, {p: r["values"] for p, r in shift.factors.items()}]
     assert {x.dtype for x in jax.tree.leaves(parts)} == {jnp.dtype("float32")}
     if form == "explicit":
         # A thousandth of the parameters' norm: three digits of bfloat16 would lose it.
-        own = low_rank.begin(params, config.update_set, False).formed
-        moved = sum(jnp.sum((shift.formed[p] - x) ** 2, (*range(1, x.ndim + 1),))
+        own = shifted_network.begin(params, config.update_set, False).materialized
+        moved = sum(jnp.sum((shift.materialized[p] - x) ** 2, (*range(1, x.ndim + 1),))
                     for p, x in own.items())  # fmt: skip
         size = sum(jnp.sum(x**2) for x in own.values())
         np.testing.assert_allclose(jnp.sqrt(moved / size), 1e-3, rtol=1e-3)

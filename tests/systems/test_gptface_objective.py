@@ -478,7 +478,7 @@ def always_matched(params, answer):
     return {**params, "itm": head}
 
 
-def test_probe_reports_every_ratio_and_is_balanced():
+def test_matching_reports_every_ratio_and_is_balanced():
     module, params = tiny.model()
     evaluate = jax.jit(held_out.make_eval(module, ObjectiveConfig()))
     for answer in (True, False):
@@ -487,18 +487,18 @@ def test_probe_reports_every_ratio_and_is_balanced():
             assert tuple(metrics[f"itm_accuracy_{ratio}"]) == (10, 20)
 
 
-def test_probe_by_attribute_by_hand():
+def test_matching_by_attribute_by_hand():
     module, params = tiny.model()
     data = tiny.batch(4)
-    probe = {
-        "probe_ids": np.stack([data["text_ids"], data["negative_ids"]], axis=1),
-        "probe_attribute": np.array([0, 1, 0, -1], np.int32),
-        "probe_weight": np.array([0.5, 0.25, 0.25, 0.0], np.float32),
+    asked = {
+        "question_ids": np.stack([data["text_ids"], data["negative_ids"]], axis=1),
+        "question_attribute": np.array([0, 1, 0, -1], np.int32),
+        "question_weight": np.array([0.5, 0.25, 0.25, 0.0], np.float32),
     }
     evaluate = held_out.make_eval(
         module, ObjectiveConfig(), attributes=("Hat", "Smile")
     )
-    metrics = jax.jit(evaluate)(params, {}, {}, {**data, **probe}, KEY)
+    metrics = jax.jit(evaluate)(params, {}, {}, {**data, **asked}, KEY)
 
     def log_odds(texts):
         tokens = model.assemble(data["image_ids"], texts, CONFIG)

@@ -12,7 +12,7 @@ import pytest
 import regression_system as tiny
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.train import checkpoint
+from gptface_jax.train import checkpoint, checkpoint_meta
 from gptface_jax.train.loop import train
 from gptface_jax.train.state import TrainState
 
@@ -55,7 +55,7 @@ def make_state(scale, step=1, width=4):
 
 
 def meta(step):
-    return checkpoint.make_meta(step, "tiny", {}, {}, step)
+    return checkpoint_meta.make(step, "tiny", {}, {}, step)
 
 
 def test_dtypes_and_bits_survive(tmp_path):
@@ -109,7 +109,7 @@ FULL_DISK = """
     import resource, sys
     import jax.numpy as jnp
     from gptface_jax.core.errors import UserError
-    from gptface_jax.train import checkpoint
+    from gptface_jax.train import checkpoint, checkpoint_meta
     from gptface_jax.train.state import TrainState
     import numpy as np
     def state(n):
@@ -117,12 +117,12 @@ FULL_DISK = """
         params, moments = {"w": jnp.asarray(noise)}, {"m": (jnp.ones(1),)}
         return TrainState(jnp.int32(n), params, moments, {})
     kept = checkpoint.Checkpoints(sys.argv[1], keep=1, track=False)
-    kept.save(state(1), checkpoint.make_meta(1, "tiny", {}, {}, 1))
+    kept.save(state(1), checkpoint_meta.make(1, "tiny", {}, {}, 1))
     kept.wait()
     # Writes beyond 200 kB now fail, as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     try:
-        kept.save(state(2), checkpoint.make_meta(2, "tiny", {}, {}, 2))
+        kept.save(state(2), checkpoint_meta.make(2, "tiny", {}, {}, 2))
         kept.wait()
     except UserError as error:
         print("REFUSED", error)

@@ -87,18 +87,18 @@ def test_waiting_counts_only_while_the_device_is_idle():
 def test_clock_leaves_out_the_first_step_and_pauses(monkeypatch):
     times = iter([0.0, 100.0, 100.5, 200.0, 200.5, 202.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(times))
-    clock = metrics.Clock(window=2.0)
+    rate = metrics.StepRate(window=2.0)
     next(times)
-    clock.tick()
-    assert clock.rate() is None
-    clock.tick()
-    assert clock.rate() == 2.0
-    clock.pause()
-    clock.tick()
-    clock.tick()
-    assert clock.rate() == 2.0
-    clock.tick()  # spans 0.5, 0.5, 1.5: the window keeps the last two
-    assert clock.rate() == 1.0
+    rate.tick()
+    assert rate.per_second() is None
+    rate.tick()
+    assert rate.per_second() == 2.0
+    rate.pause()
+    rate.tick()
+    rate.tick()
+    assert rate.per_second() == 2.0
+    rate.tick()  # spans 0.5, 0.5, 1.5: the window keeps the last two
+    assert rate.per_second() == 1.0
 
 
 def test_prefetch_keeps_order_and_ends():

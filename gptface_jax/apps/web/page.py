@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from gptface_jax.apps.web import edit_tab, faces, tabs, work
-from gptface_jax.apps.web.desk import Desk, told
+from gptface_jax.apps.web.service import Service, shown_errors
 from gptface_jax.core import arguments
 from gptface_jax.data import image_io
 
@@ -55,7 +55,7 @@ class Page(gr.Blocks):
         refuse_links(inputs)
         left_out = block_fn.inputs[len(inputs) :]
         inputs = [*inputs, *(getattr(part, "value", None) for part in left_out)]
-        with told():
+        with shown_errors():
             inputs = [
                 *map(of_its_type, block_fn.inputs, inputs),
                 *inputs[len(block_fn.inputs) :],
@@ -89,21 +89,22 @@ def refuse_links(value: Any) -> None:
             refuse_links(part)
 
 
-def build(desk: Desk) -> gr.Blocks:
+def build(service: Service) -> gr.Blocks:
     """The whole page, for a model and its limits."""
     page = Page(title="GPTFace", analytics_enabled=False)
     with page:
-        _api(desk)  # first, for of two events of a name the first one keeps it
+        _api(service)  # first, for of two events of a name the first one keeps it
         gr.Markdown(_HEAD)
         for name, build_tab in _TABS.items():
             with gr.Tab(name):
-                build_tab(desk)
+                build_tab(service)
         gr.Markdown(_RESPONSIBLE)
     return page
 
 
-def _api(desk: Desk) -> None:
+def _api(service: Service) -> None:
     """Edit and propose without the page's state; the other verbs are their tabs'."""
+    model = service.model
 
     def number(value, label, least, most, **options):
         return gr.Number(value, label=label, minimum=least, maximum=most, **options)
@@ -111,22 +112,34 @@ def _api(desk: Desk) -> None:
     with gr.Group(visible=False):
         photo, mask = (gr.File(label=name, type="binary") for name in ("photo", "mask"))
         text, region = gr.Textbox(label="text"), gr.Textbox(label="region")
-        weight = number(desk.model.decode.cfg, "weight", 0, 16)
-        strength = number(work.strength(desk.model), "strength", 0, 1)
-        k = number(desk.model.decode.k, "k", 1, 64, precision=0)
-        seed = gr.Number(desk.seed, precision=0, label="seed")
+        weight = number(model.decode.cfg, "weight", 0, 16)
+        strength = number(work.strength(model), "strength", 0, 1)
+        k = number(model.decode.k, "k", 1, 64, precision=0)
+        seed = gr.Number(service.seed, precision=0, label="seed")
         samples = number(0, "samples", 0, 32, precision=0)
         area = number(0, "area", 0, 1)
-        faced, face = (
-            gr.Textbox("", label="face"),
-            number(0, "face", 0, 64, precision=0),
-        )
+        faced = gr.Textbox("", label="face")
+        face = number(0, "face", 0, 64, precision=0)
         align = gr.Checkbox(True, label="align")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
         edits, proposes = gr.Button(), gr.Button()
 
-    @told()
+    steered = [weight, strength, k, seed, samples]
+    edits.click(
+        _edit_endpoint(service), [photo, text, mask, region, *steered, faced, align],
+        files, api_name="edit", **service.busy,
+    )  # fmt: skip
+    proposes.click(
+        _propose_endpoint(service), [photo, text, area, face, align], proposed,
+        api_name="propose", **service.busy,
+    )  # fmt: skip
+
+
+def _edit_endpoint(service: Service):
+    """The function behind /edit. Its docstring is that of the API."""
+
+    @shown_errors()
     def edit(
         photo, text, mask, region, weight, strength, k, seed, samples, face, align
     ):  # fmt: skip
@@ -140,16 +153,22 @@ def _api(desk: Desk) -> None:
         largest, or that of a number, from 1 on by the left edge, or "all". Without
         align none is looked for: the middle square is taken for an upright face.
         """
-        photo = desk.photo(photo)
-        options = work.steering(desk.model, weight, strength)
+        photo = service.photo(photo)
+        options = work.steering(service.model, weight, strength)
         options |= {"k": k, "seed": seed, "samples": samples or None}
         options |= {"face": faces.number(face), "align": align}
         if mask is not None:
             options["mask"] = image_io.decode_mask(mask, photo.size[::-1])
-        edit = desk.model.edit(photo, text, region=region or None, **options)
-        return work.files(edit, desk.folder(), "edited")
+        edit = service.model.edit(photo, text, region=region or None, **options)
+        return work.files(edit, service.folder(), "edited")
 
-    @told()
+    return edit
+
+
+def _propose_endpoint(service: Service):
+    """The function behind /propose. Its docstring is that of the API."""
+
+    @shown_errors()
     def propose(photo, text, area, face, align):
         """Where a sentence wants a photo changed: a mask of the photo's size.
 
@@ -157,15 +176,7 @@ def _api(desk: Desk) -> None:
         see edit.
         """
         options = {"area": area or None, "face": face or None, "align": align}
-        mask = desk.model.propose(desk.photo(photo), text, **options)
-        return work.save_mask(mask, desk.folder())
+        mask = service.model.propose(service.photo(photo), text, **options)
+        return work.save_mask(mask, service.folder())
 
-    steered = [weight, strength, k, seed, samples]
-    edits.click(
-        edit, [photo, text, mask, region, *steered, faced, align], files,
-        api_name="edit", **desk.busy,
-    )  # fmt: skip
-    proposes.click(
-        propose, [photo, text, area, face, align], proposed, api_name="propose",
-        **desk.busy,
-    )  # fmt: skip
+    return propose

@@ -141,7 +141,7 @@ def serving(
 
 def _page(model, seed, max_pixels, concurrency, folder):
     try:
-        from gptface_jax.apps.web import desk, page
+        from gptface_jax.apps.web import page, service
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
@@ -149,7 +149,7 @@ def _page(model, seed, max_pixels, concurrency, folder):
             "the page needs gradio; pip install 'gptface-jax[demo]', in a checkout "
             "uv sync --extra demo"
         ) from None
-    return page.build(desk.Desk(model, seed, max_pixels, concurrency, folder))
+    return page.build(service.Service(model, seed, max_pixels, concurrency, folder))
 
 
 def _launch(page, folder, host, port, most) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gptface_jax.apps import api
 from gptface_jax.apps.web import work
-from gptface_jax.apps.web.desk import PROGRESS, Desk, photo_input, told
+from gptface_jax.apps.web.service import PROGRESS, Service, photo_input, shown_errors
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import regions
 
@@ -22,12 +22,12 @@ _FACES = {
 }
 
 
-def restore(desk: Desk) -> None:
+def restore(service: Service) -> None:
     """Scratches of old photos are painted over."""
     with gr.Row():
         with gr.Column(min_width=320):
-            photo = photo_input(desk, "Photo", elem_id="old")
-            damage = photo_input(desk, "Damage, if it is marked: white in its size")
+            photo = photo_input(service, "Photo", elem_id="old")
+            damage = photo_input(service, "Damage, if it is marked: white in its size")
             kind = gr.Radio(
                 ["bright", "dark", "both"], value="both", label="Scratches to look for"
             )
@@ -35,66 +35,71 @@ def restore(desk: Desk) -> None:
                 ["damage", "tokens"], value="damage", label="Paint over",
                 info="tokens: all that the model drew, for wide scratches",
             )  # fmt: skip
-            seed = gr.Number(desk.seed, precision=0, label="Seed")
+            seed = gr.Number(service.seed, precision=0, label="Seed")
             run = gr.Button("Restore", variant="primary", elem_id="restore")
         slider, files = _result()
 
-    @told()
+    @shown_errors()
     def restore(photo, damage, kind, paint, seed, progress=PROGRESS):
-        photo = desk.photo(photo)
-        desk.wait(progress, "restore")(0, "restoring")
-        edit = desk.model.restore(photo, damage, kind=kind, paint=paint, seed=seed)
-        return _handed_out(desk, edit, "restored")
+        photo = service.photo(photo)
+        service.wait(progress, "restore")(0, "restoring")
+        edit = service.model.restore(photo, damage, kind=kind, paint=paint, seed=seed)
+        return _handed_out(service, edit, "restored")
 
     run.click(
         restore, [photo, damage, kind, paint, seed], [slider, files],
-        api_name="restore", **desk.busy,
+        api_name="restore", **service.busy,
     )  # fmt: skip
 
 
-def stitch(desk: Desk) -> None:
+def stitch(service: Service) -> None:
     """Two photos are joined."""
     with gr.Row():
         with gr.Column(min_width=320):
-            first = photo_input(desk, "First: on the left, or on top", elem_id="first")
-            second = photo_input(desk, "Second", elem_id="second")
+            first = photo_input(
+                service, "First: on the left, or on top", elem_id="first"
+            )
+            second = photo_input(service, "Second", elem_id="second")
             seam = gr.Radio(api.SEAMS, value="vertical", label="Seam")
             at = gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Place of the seam")
             band = gr.Slider(1, 4, 1, step=0.5, label="Tokens along it drawn anew")
             text = gr.Textbox(label="Sentence, if there is one to follow")
-            seed = gr.Number(desk.seed, precision=0, label="Seed")
+            seed = gr.Number(service.seed, precision=0, label="Seed")
             run = gr.Button("Stitch", variant="primary", elem_id="stitch")
         slider, files = _result("Joined, and drawn along the seam")
 
-    @told()
+    @shown_errors()
     def stitch(first, second, seam, at, band, text, seed, progress=PROGRESS):
-        pair = desk.photo(first, "first photo"), desk.photo(second, "second photo")
-        desk.wait(progress, "stitch", bool(text))(0, "stitching")
-        edit = desk.model.stitch(
+        pair = (
+            service.photo(first, "first photo"),
+            service.photo(second, "second photo"),
+        )
+        service.wait(progress, "stitch", bool(text))(0, "stitching")
+        edit = service.model.stitch(
             *pair, seam=seam, at=at, band=band, text=text, seed=seed
         )
-        return _handed_out(desk, edit, "stitched")
+        return _handed_out(service, edit, "stitched")
 
     run.click(
         stitch, [first, second, seam, at, band, text, seed], [slider, files],
-        api_name="stitch", **desk.busy,
+        api_name="stitch", **service.busy,
     )  # fmt: skip
 
 
-def describe(desk: Desk) -> None:
+def describe(service: Service) -> None:
     """Words, sentences, and how well given sentences fit."""
     with gr.Row():
         with gr.Column(min_width=320):
             face = gr.Number(
                 0, precision=0, minimum=0, label="face", visible=False
             )  # 0: the largest
-            photo = photo_input(desk, "Photo", face, elem_id="described")
+            photo = photo_input(service, "Photo", face, elem_id="described")
             align = gr.Checkbox(
-                True, label="Find faces", visible=desk.finds_faces,
+                True, label="Find faces", visible=service.finds_faces,
                 info="otherwise the middle square is taken for an upright face",
             )  # fmt: skip
             count = gr.Slider(1, 20, 10, step=1, label="Words")
-            seed = gr.Number(desk.seed, precision=0, label="Seed")
+            seed = gr.Number(service.seed, precision=0, label="Seed")
             tags = gr.Button("Words that fit", variant="primary", elem_id="tag")
             captions = gr.Button("Sentences of eight words")
             sentences = gr.Textbox(
@@ -107,42 +112,45 @@ def describe(desk: Desk) -> None:
             interactive=False, wrap=True, elem_id="table",
         )  # fmt: skip
 
-    def which(face, align):
-        return {"face": face if face and align else None, "align": align}
-
-    @told()
+    @shown_errors()
     def tag(photo, count, seed, face, align, progress=PROGRESS):
-        photo = desk.photo(photo)
-        desk.wait(progress, "tag")(0, "looking for words")
-        found = desk.model.tag(photo, int(count), seed=seed, **which(face, align))
+        photo = service.photo(photo)
+        service.wait(progress, "tag")(0, "looking for words")
+        found = service.model.tag(
+            photo, int(count), seed=seed, **_face_options(face, align)
+        )
         names = [field.name for field in dataclasses.fields(found[0])]
         return {"headers": names, "data": [_row(dataclasses.astuple(t)) for t in found]}
 
-    @told()
+    @shown_errors()
     def caption(photo, seed, face, align, progress=PROGRESS):
-        photo = desk.photo(photo)
-        desk.wait(progress, "caption")(0, "writing sentences")
-        return _matches(desk.model.caption(photo, seed=seed, **which(face, align)))
+        photo = service.photo(photo)
+        service.wait(progress, "caption")(0, "writing sentences")
+        return _matches(
+            service.model.caption(photo, seed=seed, **_face_options(face, align))
+        )
 
-    @told()
+    @shown_errors()
     def fits(photo, sentences, face, align):
-        photo, lines = desk.photo(photo), (sentences or "").splitlines()
+        photo, lines = service.photo(photo), (sentences or "").splitlines()
         lines = [line for line in lines if line.strip()]
         if not lines:
             raise UserError("there is no sentence; write one a line")
         if len(lines) > _SENTENCES:
             raise UserError(f"{len(lines)} sentences; give at most {_SENTENCES}")
-        found = desk.model.match(photo, lines, **which(face, align))
+        found = service.model.match(photo, lines, **_face_options(face, align))
         return _matches(zip(lines, found))
 
-    private = {"api_visibility": "private", **desk.busy}
+    private = {"api_visibility": "private", **service.busy}
     chosen = [face, align]
-    tags.click(tag, [photo, count, seed, *chosen], table, api_name="tag", **desk.busy)
+    tags.click(
+        tag, [photo, count, seed, *chosen], table, api_name="tag", **service.busy
+    )
     captions.click(caption, [photo, seed, *chosen], table, **private)
     match.click(fits, [photo, sentences, *chosen], table, **private)
 
 
-def several(desk: Desk) -> None:
+def several(service: Service) -> None:
     """The same edit of many photos."""
     with gr.Row():
         with gr.Column(min_width=320):
@@ -152,13 +160,13 @@ def several(desk: Desk) -> None:
             text = gr.Textbox(label="Sentence", elem_id="text-of-all")
             region = gr.Dropdown(
                 [_PROPOSED, *sorted(regions.REGIONS)], value="hair", label="Region",
-                info=desk.whose,
+                info=service.whose,
             )  # fmt: skip
             which = gr.Radio(
                 list(_FACES), value="the largest", label="Faces of a photo",
-                visible=desk.finds_faces,
+                visible=service.finds_faces,
             )  # fmt: skip
-            seed = gr.Number(desk.seed, precision=0, label="Seed")
+            seed = gr.Number(service.seed, precision=0, label="Seed")
             run = gr.Button("Edit them all", variant="primary", elem_id="all")
         with gr.Column(min_width=320):
             packed = gr.File(label="Pictures, strips, sidecars", elem_id="zip")
@@ -167,22 +175,29 @@ def several(desk: Desk) -> None:
                 column_widths=["35%", "65%"], elem_id="report",
             )  # fmt: skip
 
-    @told()
+    @shown_errors()
     def edit_all(photos, text, region, seed, which, progress=PROGRESS):
         if not photos:
             raise UserError("there is no photo yet; upload some")
         where = None if region == _PROPOSED else region
 
         def edit(data):
-            photo, faces = desk.photo(data), _FACES[which]
-            return desk.model.edit(photo, text, region=where, seed=seed, **faces)
+            photo, faces = service.photo(data), _FACES[which]
+            return service.model.edit(photo, text, region=where, seed=seed, **faces)
 
-        return work.edit_all(photos, edit, desk.folder(), desk.wait(progress, "all"))
+        return work.edit_all(
+            photos, edit, service.folder(), service.wait(progress, "all")
+        )
 
     run.click(
         edit_all, [photos, text, region, seed, which], [packed, report],
-        api_visibility="private", **desk.busy,
+        api_visibility="private", **service.busy,
     )  # fmt: skip
+
+
+def _face_options(face: float, align: bool) -> dict[str, object]:
+    """Options for the face of a number, 0 for the largest, if faces are looked for."""
+    return {"face": face if face and align else None, "align": align}
 
 
 def _result(label="Before and after"):
@@ -196,8 +211,8 @@ def _result(label="Before and after"):
     return slider, files
 
 
-def _handed_out(desk, edit, name):
-    paths = work.files(edit, desk.folder(), name)
+def _handed_out(service, edit, name):
+    paths = work.files(edit, service.folder(), name)
     return (np.asarray(edit.before), paths[0]), paths
 
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from gptface_jax.data import probe
+    from gptface_jax.data import attribute_questions
     from gptface_jax.protocols import editors
     from gptface_jax.protocols.records import pictures_of
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     _check(options, own)
     judge = None if options.write_jobs else _shared.open_judge(options)
     model, records = _shared.model(options), _shared.records(options)
-    attributes = options.attributes or probe.ATTRIBUTES
+    attributes = options.attributes or attribute_questions.ATTRIBUTES
     if judge:
         judge.check(attributes)
     size = model.editor.size
@@ -106,16 +106,15 @@ def _by_model(options, model, asked) -> list[tuple[dict[str, Any], Any]]:
     from gptface_jax.protocols import editors
 
     found = []
-    told = model.editor.gptface.config.match_token
     for name, (config, samples) in _methods(options, model).items():
         said = {
-            "forwards": config.forwards(told) * samples,
+            "forwards": config.forwards(model.editor.match_token) * samples,
             "decode": dataclasses.asdict(config),
             "samples": samples,
         }
         for seed in asked:
             edit = editors.by_model(
-                model, config, seed, samples=samples, borders=options.borders
+                model, config, seed, num_candidates=samples, borders=options.borders
             )
             found.append(({"method": name, "seed": seed, **said}, edit))
     return found

@@ -27,7 +27,7 @@ def make_system(
         (ObjectiveConfig), `batch_size` and `total_steps`.
       codebook: float [K,C] of the tokenizer, to start the code embeddings from;
         None starts them at random, as the paper does.
-      attributes: of the matching probe in held-out batches.
+      attributes: that held-out batches ask about, see `data.attribute_questions`.
 
     Returns:
       A System with one phase.

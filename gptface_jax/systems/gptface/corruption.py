@@ -42,19 +42,19 @@ class CorruptionConfig:
       text_span_fraction: examples with one contiguous run of masked words.
       negative_fraction: examples whose text is replaced (paper: 0.5).
       null_fraction: examples without a text, for classifier-free guidance: 0.1 is
-        usual. They say nothing about matching.
+        common. They say nothing about matching.
       paired: every picture comes twice, with its own and with another text, instead
         of a coin for each example. Neither the picture nor the text alone then says
         anything about matching. Doubles the sequences of a batch.
       unknown_fraction: with the match token, examples that do not see their
         match bit; only these are scored by image-text matching.
-      told_negatives: share of the examples that are told of their mismatch which
-        stay so; the others get their own text back, for only a text that belongs
-        teaches how a picture follows it.
+      told_negatives: share of the mismatched examples whose match bit says so that
+        stay mismatched; the others get their own text back, for only a text that
+        belongs teaches how a picture follows it.
       hidden_negatives: masked modelling also scores examples whose text is replaced
         and whose match bit is hidden (paper). They teach to distrust every text: a
         code then moves by no more than the odds of a replaced text. Without them
-        masked modelling sees true pairs and told negatives only (arXiv 2107.07651).
+        masked modelling sees true pairs and known mismatches only (arXiv 2107.07651).
     """
 
     ratio_schedule: str = "wide"
@@ -181,7 +181,7 @@ def corrupt(
     key: jax.Array,
     matching_only: jax.Array | bool = False,
 ) -> Masked:
-    """Replaces texts, masks positions, draws match bits.
+    """A batch as training shows it: texts replaced, positions masked, match bits drawn.
 
     Args:
       config: the model's.
@@ -195,6 +195,45 @@ def corrupt(
       The corrupted batch of B (2B) examples. A text equal to its replacement
       counts as matched.
     """
+    image, text, swap, hidden = _replace_texts(
+        config, corruption, batch, key, matching_only
+    )
+    labels = 1 - swap[:, 0].astype(jnp.int32)
+
+    targets = gptface_model.assemble(image, text, config)
+    valid = text != config.vocab.pad_id
+    masked = sequence.sequence_mask(
+        config.layout,
+        image_mask(corruption, config.layout.grid, ratios, key),
+        text_mask(corruption, valid, key),
+    )
+    masked &= ~jnp.asarray(matching_only)
+    true_match = jnp.where(labels == 1, gptface_model.MATCHED, gptface_model.MISMATCHED)
+    match = jnp.where(hidden[:, 0], gptface_model.UNKNOWN, true_match)
+    return Masked(
+        tokens=jnp.where(masked, config.vocab.mask_id, targets),
+        targets=targets,
+        masked=masked,
+        itm_labels=labels,
+        match=match,
+        scored=corruption.hidden_negatives | ~(swap & hidden)[:, 0],
+        image_ratio=jnp.mean(masked[:, config.layout.image_slice], axis=1),
+    )
+
+
+def _replace_texts(
+    config: gptface_model.GPTFaceConfig,
+    corruption: CorruptionConfig,
+    batch: Batch,
+    key: jax.Array,
+    matching_only: jax.Array | bool,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Pairs in which some texts are replaced or removed; arguments as of `corrupt`.
+
+    Returns:
+      (image ids int [B,n], text ids int [B,m], whether the text is replaced bool
+      [B,1], whether the match bit is hidden bool [B,1]), 2B of each with `paired`.
+    """
     image, text = batch["image_ids"], batch["text_ids"]
     negative = batch["negative_ids"]
     if corruption.paired:
@@ -207,36 +246,16 @@ def corrupt(
     swap &= jnp.any(text != negative, axis=1, keepdims=True)
     if corruption.null_fraction:
         null = _coin(trees.stream(key, "null"), text, corruption.null_fraction)
+        # Without a text there is nothing to mismatch: the pair stays as it is.
         text, swap = jnp.where(null, config.vocab.pad_id, text), swap & ~null
-    size = text.shape[0]
-    hidden = jnp.ones((size, 1), bool)
+    hidden = jnp.ones((text.shape[0], 1), bool)
     if config.match_token:
         hidden = _coin(trees.stream(key, "match"), text, corruption.unknown_fraction)
         hidden |= matching_only
+        # Last, for only what sees its mismatch may get its own text back.
         stays = _coin(trees.stream(key, "told"), text, corruption.told_negatives)
         swap &= hidden | stays
-    text = jnp.where(swap, negative, text)
-    labels = 1 - swap[:, 0].astype(jnp.int32)
-
-    targets = gptface_model.assemble(image, text, config)
-    valid = text != config.vocab.pad_id
-    masked = sequence.place(
-        config.layout,
-        image_mask(corruption, config.layout.grid, ratios, key),
-        text_mask(corruption, valid, key),
-    )
-    masked &= ~jnp.asarray(matching_only)
-    told = jnp.where(labels == 1, gptface_model.MATCHED, gptface_model.MISMATCHED)
-    match = jnp.where(hidden[:, 0], gptface_model.UNKNOWN, told)
-    return Masked(
-        tokens=jnp.where(masked, config.vocab.mask_id, targets),
-        targets=targets,
-        masked=masked,
-        itm_labels=labels,
-        match=match,
-        scored=corruption.hidden_negatives | ~(swap & hidden)[:, 0],
-        image_ratio=jnp.mean(masked[:, config.layout.image_slice], axis=1),
-    )
+    return image, jnp.where(swap, negative, text), swap, hidden
 
 
 def budgets(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.core import trees
-from gptface_jax.nn import low_rank
+from gptface_jax.nn import shifted_network
 from gptface_jax.ops import sampling, watermark
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import predict
@@ -49,7 +49,9 @@ class _Carry:
     iteration: jax.Array  # int32 [B]
     itm_log_prob: jax.Array  # float32 [B,T]
     committed_at: jax.Array  # int32 [B,L]
-    moved: low_rank.Shift | None = None  # of each sample, where nothing is restored
+    moved: shifted_network.Shift | None = (
+        None  # of each sample, where nothing is restored
+    )
 
 
 def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Carry:
@@ -204,7 +206,7 @@ def fill(
         num_iterations=end.iteration,
         committed_at=end.committed_at,
     )
-    return _traced(module, params, result) if config.untold else result
+    return _traced(module, params, result) if config.traced_afterwards else result
 
 
 fill_jitted = jax.jit(fill, static_argnames=("module", "config"))
@@ -231,38 +233,40 @@ def rerank(
     known: jax.Array,
     config: DecodeConfig,
     key: jax.Array,
-    candidates: int,
+    num_candidates: int,
 ) -> tuple[DecodeResult, jax.Array]:
     """Decodes every sequence several times and keeps what matches best (A.9.4).
 
     Args:
       module, params, tokens, known, config: see `decode`.
       key: keys [B]; candidate i of sample b has fold_in(key[b], i).
-      candidates: N, of each sequence.
+      num_candidates: N, of each sequence.
 
     Returns:
       (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]).
     """
     config = config.settled(module.config, jax.default_backend())
-    return _rerank_jitted(module, params, tokens, known, config, key, candidates)
+    return _rerank_jitted(module, params, tokens, known, config, key, num_candidates)
 
 
-@functools.partial(jax.jit, static_argnames=("module", "config", "candidates"))
-def _rerank_jitted(module, params, tokens, known, config, key, candidates):
+@functools.partial(jax.jit, static_argnames=("module", "config", "num_candidates"))
+def _rerank_jitted(module, params, tokens, known, config, key, num_candidates):
     size = len(tokens)
-    number = jnp.tile(jnp.arange(candidates), size)
-    keys = jax.vmap(jax.random.fold_in)(jnp.repeat(key, candidates), number)
+    number = jnp.tile(jnp.arange(num_candidates), size)
+    keys = jax.vmap(jax.random.fold_in)(jnp.repeat(key, num_candidates), number)
     result = fill_jitted(
         module,
         params,
-        jnp.repeat(tokens, candidates, axis=0),
-        jnp.repeat(known, candidates, axis=0),
+        jnp.repeat(tokens, num_candidates, axis=0),
+        jnp.repeat(known, num_candidates, axis=0),
         dataclasses.replace(config, trace=False),
         keys,
     )
     scores = predict.itm_log_prob(module, params, result.tokens).reshape(
-        size, candidates
+        size, num_candidates
     )
-    best = jnp.arange(size) * candidates + jnp.argmax(scores, axis=1)
+    best = jnp.arange(size) * num_candidates + jnp.argmax(scores, axis=1)
     result = jax.tree.map(lambda x: x[best], result)
-    return _traced(module, params, result) if config.untold else result, scores
+    return _traced(
+        module, params, result
+    ) if config.traced_afterwards else result, scores

@@ -10,7 +10,7 @@ import jax
 
 from gptface_jax.core import trees
 from gptface_jax.core.types import Params
-from gptface_jax.nn import low_rank
+from gptface_jax.nn import low_rank, shifted_network
 from gptface_jax.systems.gptface import model as gptface_model
 
 
@@ -27,7 +27,11 @@ def bytes_of_one(model: gptface_model.GPTFaceConfig) -> int:
 
 
 def value_and_gradient(
-    module, params: Params, shift: low_rank.Shift, tokens: jax.Array, hidden_states=None
+    module,
+    params: Params,
+    shift: shifted_network.Shift,
+    tokens: jax.Array,
+    hidden_states=None,
 ):
     """log p(q=1) of one sequence, match bit unknown.
 
@@ -40,7 +44,10 @@ def value_and_gradient(
     Returns:
       (log p(q=1), last hidden states [L,D], low_rank.Gradient).
     """
-    module, depth = low_rank.unrolled(module), module.config.transformer.num_layers
+    module, depth = (
+        shifted_network.unrolled(module),
+        module.config.transformer.num_layers,
+    )
     tokens = tokens[None]
     entering = None if hidden_states is None else hidden_states[None]
 
@@ -53,7 +60,7 @@ def value_and_gradient(
         return jax.nn.log_softmax(logits[0])[1], states
 
     value, states, gradient = low_rank.value_and_gradient(module, params, shift, score)
-    hidden, _ = low_rank.run_layers(
+    hidden, _ = shifted_network.run_layers(
         module,
         shift.variables(params),
         depth - 1,
@@ -72,7 +79,7 @@ def embedding_slopes(module, params: Params, tokens: jax.Array):
       (log p(q=1), last hidden states [L,D], slopes d log p / d e_j float32 [L,D],
       table [V,D]).
     """
-    table = low_rank.Paths().table
-    shift = low_rank.begin(params, f"^{table}$", low_rank=True)
+    table = shifted_network.Paths().table
+    shift = shifted_network.begin(params, f"^{table}$", low_rank=True)
     value, hidden, gradient = value_and_gradient(module, params, shift, tokens)
     return value, hidden, gradient.values[table][0], trees.flatten(params)[table]

@@ -50,7 +50,11 @@ class Committing:
     raw_confidence: bool = False
 
     def check(self) -> None:
-        """Raises ValueError for values that make no sense; so do the other groups'."""
+        """Raises ValueError for values that make no sense; so do the other groups'.
+
+        The groups do not check themselves when they are made: `DecodeConfig` calls the
+        checks of all of them once, on the whole.
+        """
         _one_of(self, side=SIDES, select=SELECTIONS)
         if self.k < 1:
             raise ValueError(f"k is {self.k}; commit at least 1 token an iteration")
@@ -64,7 +68,7 @@ class Committing:
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """What sampling is told of the text.
+    """How the text enters sampling.
 
     Attributes:
       eq6: hide the text while sampling (equation 6 as printed).
@@ -157,7 +161,7 @@ class Steering:
             ) from None
 
     def settled(self, model: gptface_model.GPTFaceConfig, platform: str):
-        """These options with the form that costs less on a "cpu", "gpu" or "tpu".
+        """The options with the form that costs less on a "cpu", "gpu" or "tpu".
 
         For a weight, the explicit form multiplies L times and moves it and its gradient
         six times; the low-rank form compares L x L positions for the norm and again for
@@ -184,11 +188,11 @@ class Steering:
 
 @dataclasses.dataclass(frozen=True)
 class Marking:
-    """What the result tells and hides.
+    """What the result reports, and what is hidden in it.
 
     Attributes:
-      trace: tell log p(q=1) before each iteration without guidance too, which takes one
-        more pass an iteration of what is returned.
+      trace: report log p(q=1) before each iteration without guidance too, which takes
+        one more pass an iteration of what is returned.
       watermark: what a keyed half of the codes gains at open image positions, in nats;
         0 turns it off. See `ops.watermark`, `pipelines.watermark_detection`.
       watermark_key: the secret, 0 to 2**64 - 1.
@@ -211,7 +215,7 @@ _GROUPS = (Committing, Steering, Conditioning, Marking)
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig(Marking, Conditioning, Steering, Committing):
-    """Options of the decoder; hashable, static under jit. Its bases say what each does.
+    """All options of the decoder, hashable: static under jit. The bases explain them.
 
     Fields come in the order of `_GROUPS`, the reverse of the bases.
     """
@@ -226,17 +230,20 @@ class DecodeConfig(Marking, Conditioning, Steering, Committing):
             )
 
     @property
-    def untold(self) -> bool:
-        """Whether log p(q=1) is asked for, and guidance does not tell it."""
+    def traced_afterwards(self) -> bool:
+        """Whether log p(q=1) is asked for and takes passes of its own.
+
+        Guidance computes it anyway.
+        """
         return self.trace and self.guidance == "none"
 
-    def forwards(self, told: bool) -> int:
-        """What an iteration costs, in forward passes; a backward pass counts as two.
+    def forwards(self, has_match_token: bool) -> int:
+        """Cost of an iteration in forward passes; a backward pass counts as two.
 
         Without the shorter step that a trust region may ask for.
 
         Args:
-          told: whether the model has the match token.
+          has_match_token: whether the model was trained with the match token.
         """
         passes = 2 if self.uses_cfg else 1
         if self.guidance == "none":
@@ -247,7 +254,8 @@ class DecodeConfig(Marking, Conditioning, Steering, Committing):
         if moved:
             cost += passes
         if mixed or not moved:  # unguided scores; the gradient's pass may give them
-            same = not (self.eq6 or (told and self.match_token)) and self.restore
+            matched = has_match_token and self.match_token
+            same = not (self.eq6 or matched) and self.restore
             cost += passes - same
         return cost
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.nn import backbone, low_rank
+from gptface_jax.nn import backbone, low_rank, shifted_network
 from gptface_jax.ops import guidance as ops_guidance
 from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface import model as gptface_model
@@ -27,10 +27,10 @@ def itm_log_prob(module, params, tokens: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(logits, axis=-1)[:, 1]
 
 
-def start(params, config: Steering) -> low_rank.Shift:
-    """No shift yet of what may be changed."""
+def start(params, config: Steering) -> shifted_network.Shift:
+    """A shift of length 0 of the parameters that guidance may change."""
     pattern = ".*" if config.guidance == "literal" else config.update_set
-    return low_rank.begin(params, pattern, config.low_rank)
+    return shifted_network.begin(params, pattern, config.low_rank)
 
 
 def shift(
@@ -40,9 +40,9 @@ def shift(
     config: Steering,
     scale=1.0,
     hidden_states=None,
-    before: low_rank.Shift | None = None,
+    before: shifted_network.Shift | None = None,
 ):
-    """Parameters moved to make this one sequence match.
+    """The parameters moved to make this one sequence match.
 
     Args:
       module: the model.
@@ -54,7 +54,7 @@ def shift(
       before: where they were moved to before.
 
     Returns:
-      (low_rank.Shift, log p(q=1) before it, last hidden states before it [L,D]).
+      (shifted_network.Shift, log p(q=1) before it, last hidden states before it [L,D]).
 
     Raises:
       UserError: the update set is empty.
@@ -92,11 +92,11 @@ def side_logits(
     if hidden is None:
         seen, row = _seen(module, tokens, config)
         entering = None if hidden_states is None else hidden_states[None]
-        hidden = low_rank.apply(
+        hidden = shifted_network.apply(
             module, variables, seen[None], row, hidden_states=entering
         )[0]
     return {
-        side: low_rank.apply(
+        side: shifted_network.apply(
             module, variables, hidden[None, where], method=f"{side}_logits"
         )[0]
         for side, where in config.slices(module.config.layout).items()
@@ -104,7 +104,7 @@ def side_logits(
 
 
 def _seen(module, tokens, config: DecodeConfig):
-    """What sampling gives the model for [L] or [B,L]: tokens, match rows [1] or [B]."""
+    """What the model is given to sample: (tokens [L] or [B,L], rows [1] or [B])."""
     layout, vocab = module.config.layout, module.config.vocab
     if config.eq6:
         text = jnp.arange(tokens.shape[-1]) >= layout.text_slice.start
@@ -116,109 +116,181 @@ def _seen(module, tokens, config: DecodeConfig):
 def predict(
     module, params, config: DecodeConfig, words, tokens, is_open, remaining, before=None
 ):
-    """Scores side -> [B,P,V] of the guided model, log p(q=1) [B], the shifts [B,...].
+    """Scores of the guided model for every open and known position of a batch.
 
-    Scores are log-probabilities, or logits with `raw_confidence`. `before` are the
-    shifts that the last iteration left, and they are told, where nothing is restored.
+    Args:
+      module, params: the model.
+      config: options of the decoder, settled.
+      words: bool [|V|], the text ids that may be drawn; None for all.
+      tokens: int32 [B,L], [MASK] where open.
+      is_open: bool [B,L].
+      remaining: float [B], share of the open positions that still are, 1 to 0.
+      before: where nothing is restored, the shifts that the last iteration left.
+
+    Returns:
+      (side -> float32 [B,P,V] log-probabilities, or logits with `raw_confidence`;
+      log p(q=1) float32 [B] before the shift, NaN without guidance; the shifts [B,...],
+      None where everything is restored).
     """
-    layout = module.config.layout
-    without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=None)
     # One pass to sample, or one with and one without the text.
+    without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=None)
     passes = (config, without_text) if config.uses_cfg else (config,)
-    entering, views = None, (None,) * len(passes)
-    depth = module.config.transformer.num_layers
-    if config.last_blocks > depth:
-        raise UserError(f"last_blocks is {config.last_blocks}; the model has {depth}")
-    if 0 < config.last_blocks < depth:
-        stop = depth - config.last_blocks
-        first, share = backbone.some_layers(module, params, 0, stop)
-        module, params = backbone.some_layers(module, params, stop, depth)
-        states = functools.partial(first.apply, {"params": share}, method="states")
-        entering = states(tokens)
-        views = tuple(states(*_seen(module, tokens, view)) for view in passes)
+    module, params, entering, views = _fixed_layers(
+        module, params, config, passes, tokens
+    )
     if config.guidance != "none":
-        module = low_rank.unrolled(module)
+        module = shifted_network.unrolled(module)
     weight = config.last_cfg + remaining * (config.cfg - config.last_cfg)
-
-    def logits(variables, tokens, weight, views, hidden=None):
-        """One sample's."""
-        found = [
-            side_logits(
-                module, variables, tokens, told, states, hidden if i == 0 else None
-            )
-            for i, (told, states) in enumerate(zip(passes, views))
-        ]
-        if words is not None and "text" in found[0]:
-            found[0]["text"] = jnp.where(words, found[0]["text"], -jnp.inf)
-        if len(found) == 1:
-            return found[0]
-        return jax.tree.map(lambda z, null: null + weight * (z - null), *found)
-
-    seen = (tokens, weight, views)
+    logits = functools.partial(_mixed_logits, module, passes, words)
+    inputs = (tokens, weight, views)
     unmoved = functools.partial(logits, {"params": params})
     if config.guidance == "none":
         unknown = jnp.full(len(tokens), jnp.nan)
-        return _scores(jax.vmap(unmoved)(*seen), config), unknown, None
+        return _scores(jax.vmap(unmoved)(*inputs), config), unknown, None
+
+    change, match, hidden = _changes(
+        module, params, config, tokens, is_open, entering, before
+    )
     # The gradient's own forward pass is the plain one, where it saw the same.
-    told = config.match_token and module.config.match_token
-    same = not config.eq6 and not told
-    if config.guidance == "embedding":
-        change, match, hidden = jax.vmap(
-            lambda row, states: _embedding_gain(module, params, row, config, states)
-        )(tokens, entering)
-    else:
-        scale = jnp.ones(len(tokens))
-        if config.eta_growth:
-            # Not 1 - mean(open): the mean of ones may exceed 1 in float32.
-            scale = jnp.sqrt(jnp.mean(~is_open[:, layout.image_slice], axis=1))
-        change, match, hidden = jax.vmap(
-            lambda row, *given: shift(module, params, row, config, *given)
-        )(tokens, scale, entering, before)
-        same &= config.restore
-    plain = jax.vmap(unmoved)(*seen, *([hidden] if same else []))
-
-    def moved(factor=None):
-        """Scores after `factor` [B] of the change."""
-        if config.guidance == "embedding":
-            factor = 1.0 if factor is None else factor[:, None, None]
-            gained = jax.tree.map(lambda z, gain: z + factor * gain, plain, change)
-            return _scores(gained, config)
-
-        def one(change, factor, *seen):
-            change = change if factor is None else change.scaled(params, factor)
-            return logits(change.variables(params), *seen)
-
-        return _scores(jax.vmap(one)(change, factor, *seen), config)
-
+    reused = [hidden] if _gradient_sees_the_same(module, config) else []
+    plain = jax.vmap(unmoved)(*inputs, *reused)
+    moved = functools.partial(
+        _moved_scores, params, config, logits, inputs, plain, change
+    )
     scores = moved()
     if config.guidance == "literal":
         return scores, match, None if config.restore else change
     if config.kl_max > 0:
-        opened = {s: is_open[:, w] for s, w in config.slices(layout).items()}
-        kl = jax.vmap(ops_guidance.kl_divergence)(
-            _normalised(scores), _normalised(plain), opened
-        )
-        trust = ops_guidance.trust_scale(kl, config.kl_max)
-        far = (trust < 1) & jnp.any(is_open, axis=1)
-        # A second, shorter step for those that went too far.
-        again = jax.lax.cond(jnp.any(far), lambda: moved(trust), lambda: scores)
-        scores = jax.tree.map(
-            lambda a, b: jnp.where(far[:, None, None], a, b), again, scores
+        scores, factor = _within_trust_region(
+            module, config, scores, plain, is_open, moved
         )
         if not config.restore:
-            trust = jnp.where(far, trust, 1.0)
-            change = jax.vmap(lambda x, factor: x.scaled(params, factor))(change, trust)
+            change = jax.vmap(lambda x, by: x.scaled(params, by))(change, factor)
     if config.fusion < 1:
         mix = functools.partial(ops_guidance.fuse, gamma=config.fusion)
         scores = _scores(jax.tree.map(mix, scores, _scores(plain, config)), config)
     return scores, match, None if config.restore else change
 
 
-def _embedding_gain(module, params, tokens, config: DecodeConfig, hidden_states):
-    """What the ids of each side gain by the gradient at their embeddings (A.9.4).
+def _fixed_layers(module, params, config: Steering, passes, tokens):
+    """The part of the model that guidance changes, and what enters it.
+
+    Layers before the `last_blocks` give the same whatever the shift is: they run once,
+    outside the gradient.
 
     Returns:
-      (side -> [P,V], log p(q=1), last hidden states [L,D]).
+      (module, params, hidden states [B,L,D] that enter it with the match bit unknown,
+      for each pass those with what that pass sees); None for hidden states where the
+      whole model is changed.
+    """
+    depth = module.config.transformer.num_layers
+    if config.last_blocks > depth:
+        raise UserError(f"last_blocks is {config.last_blocks}; the model has {depth}")
+    if not 0 < config.last_blocks < depth:
+        return module, params, None, (None,) * len(passes)
+    stop = depth - config.last_blocks
+    first, share = backbone.some_layers(module, params, 0, stop)
+    module, params = backbone.some_layers(module, params, stop, depth)
+    states = functools.partial(first.apply, {"params": share}, method="states")
+    entering = states(tokens)
+    views = tuple(states(*_seen(module, tokens, view)) for view in passes)
+    return module, params, entering, views
+
+
+def _mixed_logits(
+    module, passes, words, variables, tokens, weight, views, hidden=None
+) -> dict[str, jax.Array]:
+    """Logits of one sample, side -> [P,V]; of two passes z_null + w (z_text - z_null).
+
+    Args:
+      module, passes, words: the model, what each pass sees, see `predict`.
+      variables: `Shift.variables`.
+      tokens, weight, views: int32 [L], w, and of each pass the entering states.
+      hidden: last hidden states [L,D] of the first pass, where they are known.
+    """
+    found = [
+        side_logits(module, variables, tokens, view, states, hidden if i == 0 else None)
+        for i, (view, states) in enumerate(zip(passes, views))
+    ]
+    if words is not None and "text" in found[0]:
+        found[0]["text"] = jnp.where(words, found[0]["text"], -jnp.inf)
+    if len(found) == 1:
+        return found[0]
+    return jax.tree.map(lambda z, null: null + weight * (z - null), *found)
+
+
+def _gradient_sees_the_same(module, config: DecodeConfig) -> bool:
+    """Whether the gradient's forward pass is also that of the unshifted model.
+
+    It sees the text and an unknown match bit, at the shift so far.
+    """
+    matched = config.match_token and module.config.match_token
+    moves_parameters = config.guidance != "embedding"
+    return not config.eq6 and not matched and (config.restore or not moves_parameters)
+
+
+def _changes(module, params, config, tokens, is_open, entering, before):
+    """What guidance changes, of each sample by its own gradient.
+
+    Returns:
+      (shifts [B,...], or with guidance "embedding" side -> gains [B,P,V];
+      log p(q=1) [B]; last hidden states [B,L,D]), the latter two before the change.
+    """
+    if config.guidance == "embedding":
+        return jax.vmap(
+            lambda row, states: _embedding_gain(module, params, row, config, states)
+        )(tokens, entering)
+    scale = jnp.ones(len(tokens))
+    if config.eta_growth:
+        # Not 1 - mean(open): the mean of ones may exceed 1 in float32.
+        image = module.config.layout.image_slice
+        scale = jnp.sqrt(jnp.mean(~is_open[:, image], axis=1))
+    return jax.vmap(lambda row, *given: shift(module, params, row, config, *given))(
+        tokens, scale, entering, before
+    )
+
+
+def _moved_scores(params, config, logits, inputs, plain, change, factor=None):
+    """Scores after `factor` [B] of the change; None for all of it."""
+    if config.guidance == "embedding":
+        factor = 1.0 if factor is None else factor[:, None, None]
+        gained = jax.tree.map(lambda z, gain: z + factor * gain, plain, change)
+        return _scores(gained, config)
+
+    def one(change, factor, *inputs):
+        change = change if factor is None else change.scaled(params, factor)
+        return logits(change.variables(params), *inputs)
+
+    return _scores(jax.vmap(one)(change, factor, *inputs), config)
+
+
+def _within_trust_region(module, config: DecodeConfig, scores, plain, is_open, moved):
+    """Scores after a step that is shortened where it went too far (SPEC A.9.4).
+
+    Returns:
+      (scores, factor on the change float32 [B], 1 where it stayed within `kl_max`;
+      None where everything is restored and nobody needs it).
+    """
+    opened = {s: is_open[:, w] for s, w in config.slices(module.config.layout).items()}
+    kl = jax.vmap(ops_guidance.kl_divergence)(
+        _normalised(scores), _normalised(plain), opened
+    )
+    trust = ops_guidance.trust_scale(kl, config.kl_max)
+    far = (trust < 1) & jnp.any(is_open, axis=1)
+    # The second step costs a pass of the whole batch: only if somebody needs it.
+    again = jax.lax.cond(jnp.any(far), lambda: moved(trust), lambda: scores)
+    scores = jax.tree.map(
+        lambda a, b: jnp.where(far[:, None, None], a, b), again, scores
+    )
+    return scores, None if config.restore else jnp.where(far, trust, 1.0)
+
+
+def _embedding_gain(module, params, tokens, config: DecodeConfig, hidden_states):
+    """Gain of each id of each side by the gradient at its embedding (A.9.4).
+
+    Returns:
+      (side -> step_size <e_v - e_mask, d log p / d e_j> [P,V], log p(q=1), last
+      hidden states [L,D]).
     """
     if hidden_states is not None:
         raise UserError("guidance 'embedding' moves no layers; leave last_blocks 0")

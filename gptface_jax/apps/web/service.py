@@ -1,4 +1,4 @@
-"""What all tabs share: the model, its limits, and how errors are told."""
+"""What all tabs share: the model, its limits, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PROGRESS = gr.Progress()  # as a default it stands for the one of the request
 
 
 @dataclasses.dataclass(frozen=True)
-class Desk:
-    """A model and what is asked of it.
+class Service:
+    """The model that answers all requests, with the limits of each.
 
     Attributes:
       model: answers every request.
@@ -41,24 +41,25 @@ class Desk:
 
     @property
     def busy(self) -> dict[str, Any]:
-        """Options of an event that needs the model."""
+        """Options of an event that needs the model: all such events share one queue."""
         return {"concurrency_id": "model", "concurrency_limit": self.concurrency}
 
     @property
     def finds_faces(self) -> bool:
-        """Whether the model can say where it wants them."""
+        """Whether faces can be found and brought to where the model wants them."""
         return self.model.frame is not None
 
     @property
     def whose(self) -> str:
-        """Whose regions have names."""
+        """Words for the form: which face the named regions are of."""
         if self.finds_faces:
             return "of the face"
         return "of an upright face that fills the middle square"
 
     def photo(self, data: bytes | None, name: str = "photo") -> Image.Image:
-        """An upload, upright; it still says how it was edited before, and what its
-        file holds besides pixels but the place.
+        """The photo of an upload, upright.
+
+        It keeps the record of earlier edits and all metadata but the location.
 
         Raises:
           UserError: nothing was uploaded, or no picture.
@@ -73,7 +74,7 @@ class Desk:
     def opened(
         self, photo: work.Photo, align: bool, progress: gr.Progress
     ) -> faces.Opened:
-        """A photo with its faces, see `faces.opened`; what is to be said of them is."""
+        """A photo with its faces, see `faces.opened`; notes on them are shown."""
         if align and self.finds_faces:
             self.wait(progress, "faces")(0, "looking for faces")
         found = faces.opened(self.model, photo, align)
@@ -99,8 +100,11 @@ class Desk:
 
 
 @contextlib.contextmanager
-def told():
-    """Bad input is told in its one line, and nothing else."""
+def shown_errors():
+    """Context, or decorator, that shows a `UserError` as its one line of text.
+
+    Without it gradio would show the name of the exception and print a traceback.
+    """
     try:
         yield
     except UserError as error:
@@ -108,12 +112,12 @@ def told():
 
 
 def photo_input(
-    desk: Desk, label: str, face: gr.Number | None = None, **options: Any
+    service: Service, label: str, face: gr.Number | None = None, **options: Any
 ) -> gr.File:
-    """An upload that shows the photo, and tells at once where it is none.
+    """An upload that shows the photo, or at once an error where it is none.
 
     Args:
-      desk: its limits.
+      service: its limits.
       label: above the upload.
       face: takes the number of the face that is clicked, 0 where there is no choice;
         without it none are looked for.
@@ -135,9 +139,9 @@ def photo_input(
         )  # fmt: skip
         return [picture, photo, photo.number or 0][: len(parts)]
 
-    @told()
+    @shown_errors()
     def show(data, progress=PROGRESS):
-        return shown(desk.opened(desk.photo(data), face is not None, progress))
+        return shown(service.opened(service.photo(data), face is not None, progress))
 
     def clear():
         return [gr.Image(None, visible=False), None, 0][: len(parts)]

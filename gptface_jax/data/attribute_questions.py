@@ -1,4 +1,4 @@
-"""The matching probe by attribute: is the true sentence preferred to the false one?"""
+"""Questions about attributes: is the true sentence preferred to the false one?"""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ATTRIBUTES = (
 )
 
 
-def attribute_probe(
+def questions(
     records: Sequence[Record],
     tokenizer: TextTokenizer,
     max_text_tokens: int,
     attributes: Sequence[str] = ATTRIBUTES,
 ) -> dict[str, np.ndarray]:
-    """Two sentences a picture, one true and one false of a known attribute.
+    """Ids of two sentences a picture: one true, one false of a known attribute.
 
     Each picture is asked about the attribute and state that has been asked least so
     far, so that rare ones get their share.
@@ -40,20 +40,20 @@ def attribute_probe(
       attributes: to ask about.
 
     Returns:
-      probe_ids: int32 [N,2,m], the true sentence, then the false one.
-      probe_attribute: int32 [N], index into `attributes`, -1 where none is known.
-      probe_weight: float32 [N]; the weighted mean of the right answers of an
+      question_ids: int32 [N,2,m], the true sentence, then the false one.
+      question_attribute: int32 [N], index into `attributes`, -1 where none is known.
+      question_weight: float32 [N]; the weighted mean of the right answers of an
         attribute is a balanced accuracy.
     """
     asked: collections.Counter[tuple[int, bool]] = collections.Counter()
-    questions: list[tuple[int, bool] | None] = []
+    chosen: list[tuple[int, bool] | None] = []
     texts: list[str] = []
     for record in records:
         labels = record.labels or {}
         known = [(i, phrases.known(labels, name)) for i, name in enumerate(attributes)]
         choices = [q for q in known if q[1] is not None]
         question = min(choices, key=lambda q: asked[q], default=None)
-        questions.append(question)
+        chosen.append(question)
         if question is None:
             texts += ["", ""]
             continue
@@ -62,9 +62,9 @@ def attribute_probe(
         texts += [captions.edit_text(name, s, labels) for s in (state, not state)]
     ids = tokenizer.encode(texts, max_text_tokens) if texts else np.zeros((0,), int)
     return {
-        "probe_ids": ids.reshape(-1, 2, max_text_tokens).astype(np.int32),
-        "probe_attribute": np.array([q[0] if q else -1 for q in questions], np.int32),
-        "probe_weight": np.array(
-            [0.5 / asked[q] if q else 0.0 for q in questions], np.float32
+        "question_ids": ids.reshape(-1, 2, max_text_tokens).astype(np.int32),
+        "question_attribute": np.array([q[0] if q else -1 for q in chosen], np.int32),
+        "question_weight": np.array(
+            [0.5 / asked[q] if q else 0.0 for q in chosen], np.float32
         ),
     }
