@@ -79,8 +79,8 @@ def tiny_gptface(config: ConfigDict) -> ConfigDict:
     """`tiny` for GPTFace: no token cache, no vocabulary file, an 8 x 8 grid."""
     tiny(config)
     # On any machine; and what is compiled for one is often right for another.
-    usual = base("gptface")
-    config.optim, config.mesh = usual.optim, usual.mesh
+    gptface = base("gptface")
+    config.optim, config.mesh = gptface.optim, gptface.mesh
     config.model.transformer.num_layers = config.model.transformer.unroll = 2
     config.model.transformer.width = 16
     config.model.transformer.num_heads = 2

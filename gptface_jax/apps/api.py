@@ -2,67 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import importlib
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from gptface_jax.core import arguments, compiled
+from gptface_jax.apps import verbs
+from gptface_jax.core import compiled
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
 from gptface_jax.experiments import gptface_run, opening
 from gptface_jax.experiments.gptface_run import check_pair, learnt_frame, learnt_options
-from gptface_jax.pipelines import (
-    captioning,
-    editing_model,
-    region_proposal,
-    synthesis,
-)
+from gptface_jax.pipelines import captioning, region_proposal, synthesis
 from gptface_jax.pipelines import edit as editing
 from gptface_jax.pipelines import faces as face_finding
-from gptface_jax.pipelines import restore as restoring
-from gptface_jax.pipelines import stitch as stitching
-from gptface_jax.pipelines.compositing import BORDERS, Blend
-from gptface_jax.pipelines.editing_model import EditingModel, Selection, decode_options
+from gptface_jax.pipelines.compositing import BORDERS
+from gptface_jax.pipelines.editing_model import EditingModel, decode_options, key_of
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.results import Edit, Samples, outputs, save_with_sidecar
 from gptface_jax.pipelines.stitch import SEAMS
 from gptface_jax.pipelines.views import Box
-from gptface_jax.systems.gptface.options import DecodeConfig
 
 __all__ = [
     "BORDERS", "Box", "Edit", "Face", "Model", "SEAMS", "Samples", "check_pair",
     "decode_options", "learnt_frame", "learnt_options", "load", "open_model", "outputs",
     "save_with_sidecar",
 ]  # fmt: skip
-
-# Verbs whose result is an Edit -> the pipeline that makes it.
-DRAWN = {
-    "edit": editing.edit,
-    "inpaint": editing.inpaint,
-    "restore": restoring.restore,
-    "stitch": stitching.stitch,
-}
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _checked(method: Callable[P, R]) -> Callable[P, R]:
-    """The method, which refuses arguments of another type than it says."""
-
-    @functools.wraps(method)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        return arguments.call_checked(method, args, kwargs, DecodeConfig)
-
-    return checked
 
 
 class Model(EditingModel):
@@ -78,7 +48,7 @@ class Model(EditingModel):
         invert_mask: bool = False, mask_grow: int = 0, mask_shrink: int = 0,
         keep_location: bool = False, **decode: Any,
     ) -> Edit:  # fmt: skip
-        """Changes a region of a photo so that a sentence fits it.
+        """The photo with a region changed so that a sentence fits it.
 
         The face is found, brought upright, edited and carried back. Without a mask, box
         or region the model proposes one, see `propose`.
@@ -130,7 +100,7 @@ class Model(EditingModel):
         align: bool = True, invert_mask: bool = False, mask_grow: int = 0,
         mask_shrink: int = 0, keep_location: bool = False, **decode: Any,
     ) -> Edit:  # fmt: skip
-        """Fills a region without a text; arguments as for `edit`."""
+        """The photo with a region filled without a text; arguments as for `edit`."""
         return self._run("inpaint", locals())
 
     def restore(
@@ -139,7 +109,7 @@ class Model(EditingModel):
         invert_mask: bool = False, mask_grow: int = 0, mask_shrink: int = 0,
         keep_location: bool = False, **decode: Any,
     ) -> Edit:  # fmt: skip
-        """Paints over scratches and cracks.
+        """The photo with its scratches and cracks painted over.
 
         Thin ones are closed smoothly (`data.damage.fill`), which keeps more of the
         photo than tokens can; the model draws the wide ones. A photo that is not square
@@ -168,7 +138,7 @@ class Model(EditingModel):
         colours: bool = True, text: str = "", seed: int = 0, samples: int = 1,
         keep_location: bool = False, **decode: Any,
     ) -> Edit:  # fmt: skip
-        """Joins two photos and lets the model draw what lies along the seam.
+        """Two photos joined, what lies along the seam drawn by the model.
 
         Args:
           first: gives the size, what is kept of its file, and everything on its own
@@ -189,7 +159,7 @@ class Model(EditingModel):
         return self._run("stitch", locals())
 
     def steps(self, verb: str, values: Mapping[str, Any]) -> editing.Steps:
-        """The requests of a verb of `DRAWN`, for whoever answers many at once.
+        """The requests of a verb of `verbs.DRAWN`, for whoever answers many at once.
 
         Args:
           verb: the method's name.
@@ -198,22 +168,15 @@ class Model(EditingModel):
         Raises:
           UserError: as the method does.
         """
-        method, work = getattr(Model, verb), DRAWN[verb]
-        given, decode = arguments.complete(method, values, DecodeConfig)
-        source, located = given.pop(next(iter(given))), given.pop("keep_location")
-
-        def of_pixels(photo: np.ndarray) -> editing.Steps:
-            return work(self, photo, decode=decode, **_grouped(given))
-
-        return editing.continued(source, of_pixels, located)
+        return verbs.steps(self, verb, values)
 
     def _run(self, verb: str, given: dict[str, Any]) -> Edit:
-        """What a verb makes of its arguments, as its `locals()` give them."""
+        """The Edit of a verb, whose arguments are its `locals()`."""
         del given["self"]
         values = {**given.pop("decode"), **given}
         return editing.run_immediately(self.editor, self.steps(verb, values))
 
-    @_checked
+    @verbs.checked
     def faces(
         self, image: image_io.Source | Edit, *, any_roll: bool = False
     ) -> list[Face]:
@@ -226,14 +189,14 @@ class Model(EditingModel):
         pixels = image_io.decode(image.image if isinstance(image, Edit) else image)
         return face_finding.find(pixels, any_roll=any_roll)
 
-    @_checked
+    @verbs.checked
     def reconstruct(self, image: image_io.Source) -> Image.Image:
         """The photo's central square through the VQGAN; [S,S] PIL image."""
         pixels = images.fit(image_io.decode(image), self.size)[None]
         decoded = self.editor.vqgan.decode(self.editor.image_ids(pixels))
         return Image.fromarray(images.from_unit_range(decoded)[0])
 
-    @_checked
+    @verbs.checked
     def propose(
         self, image: image_io.Source, text: str, *,
         source: str = region_proposal.NEUTRAL,
@@ -241,7 +204,7 @@ class Model(EditingModel):
         aligned: bool = True, crop: Box | None = None,
         face: int | Face | None = None, align: bool = True,
     ) -> np.ndarray:  # fmt: skip
-        """Where a sentence wants a photo changed: a mask to correct, bool [H,W].
+        """A mask, bool [H,W], of where a sentence wants a photo changed, to correct.
 
         Args:
           image, text: see `edit`.
@@ -261,7 +224,7 @@ class Model(EditingModel):
         _warn([*notes, *self.notes_on_text(text)])
         return self.proposed(photo, text, area, view, source, method, aligned).mask
 
-    @_checked
+    @verbs.checked
     def sample(
         self, count: int = 1, text: str = "", *, seed: int = 0, **decode: Any
     ) -> Samples:
@@ -273,7 +236,7 @@ class Model(EditingModel):
         _warn(self.notes_on_text(text) if text else [])
         return synthesis.sample(self, count, text, seed, decode)
 
-    @_checked
+    @verbs.checked
     def match(
         self, image: image_io.Source, sentences: Sequence[str], *,
         face: int | Face | None = None, align: bool = True,
@@ -289,7 +252,7 @@ class Model(EditingModel):
         repeated = np.repeat(pixels, len(sentences), axis=0)
         return np.exp(self.editor.match_log_prob(repeated, sentences))
 
-    @_checked
+    @verbs.checked
     def tag(
         self, image: image_io.Source, count: int = 10, *, seed: int = 0,
         among: Sequence[str] | None = None, face: int | Face | None = None,
@@ -297,11 +260,10 @@ class Model(EditingModel):
     ) -> list[captioning.Tag]:  # fmt: skip
         """The words that fit a photo best, see `captioning.tags` and `match`."""
         config, pixels = self.text_config(decode), self._square(image, face, align)
-        return captioning.tags(
-            self.editor, pixels, count, config, editing_model.key_of(seed), among
-        )
+        key = key_of(seed)
+        return captioning.tags(self.editor, pixels, count, config, key, among)
 
-    @_checked
+    @verbs.checked
     def caption(
         self, image: image_io.Source, words: int = 8, *, samples: int = 8,
         seed: int = 0, face: int | Face | None = None, align: bool = True,
@@ -309,28 +271,18 @@ class Model(EditingModel):
     ) -> list[tuple[str, float]]:  # fmt: skip
         """Sentences for a photo and p(q=1) of each; see `captioning.captions`."""
         config, pixels = self.text_config(decode), self._square(image, face, align)
-        key = editing_model.key_of(seed)
+        key = key_of(seed)
         return captioning.captions(self.editor, pixels, words, samples, config, key)
 
     def _square(self, image: image_io.Source, face, align: bool) -> np.ndarray:
-        """What the model sees of a photo at its own size, uint8 [1,S,S,3]."""
+        """The square that the model sees of a photo at its size, uint8 [1,S,S,3]."""
         pixels, notes = self.square(image_io.decode(image), face, align)
         _warn(notes, 6)
         return pixels
 
 
-def _grouped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A verb's arguments, the fields of a Selection or a Blend among them as one."""
-    given = dict(values)
-    for group, kind in (("selection", Selection), ("blend", Blend)):
-        names = [f.name for f in dataclasses.fields(kind) if f.name in given]
-        if names:
-            given[group] = kind(**{name: given.pop(name) for name in names})
-    return given
-
-
 def _warn(notes: Iterable[str], level: int = 5) -> None:
-    """Tells notes where no Edit holds them, as of who called the `_checked` method."""
+    """Notes where no Edit holds them, as of who called the `verbs.checked` method."""
     for note in notes:
         warnings.warn(note, stacklevel=level)
 
@@ -341,7 +293,7 @@ def load(
     tokenizer: str | os.PathLike | None = None,
     dtype: str | None = None,
 ) -> Model:
-    """Opens a model.
+    """The model, opened.
 
     Programs that are compiled from here on are kept for the next process, see
     `core.compiled`.

@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import tqdm
 
-from gptface_jax.apps.api import DRAWN, Edit, Model
+from gptface_jax.apps.api import Edit, Model
 from gptface_jax.apps.jobs import FILES, Job, read_jobs
+from gptface_jax.apps.verbs import DRAWN
 from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import registry
@@ -85,7 +86,7 @@ def run(
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """What the jobs of a run have in common.
+    """Options that the jobs of a run have in common.
 
     Attributes:
       model, verb: what is done.
@@ -245,7 +246,7 @@ class Results:
 
     @staticmethod
     def name(host: int, hosts: int) -> str:
-        """Of the file that a host writes."""
+        """Name of the file that a host writes."""
         return "results.jsonl" if hosts == 1 else f"results-{host}-of-{hosts}.jsonl"
 
     def __enter__(self):
@@ -279,6 +280,6 @@ class Results:
 
     def sort(self, jobs: Sequence[Job]) -> None:
         """Rewrites the file: a line a job, in their order; other jobs come first."""
-        place = {job.name: i for i, job in enumerate(jobs)}
-        rows = sorted(self.ours.values(), key=lambda row: place.get(row["id"], -1))
+        order = {job.name: i for i, job in enumerate(jobs)}
+        rows = sorted(self.ours.values(), key=lambda row: order.get(row["id"], -1))
         files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -195,7 +195,7 @@ def cost_table(
     accelerator: hardware.Accelerator | None,
     mesh: sharding.MeshConfig,
 ) -> str:
-    """What `cost_of` found, for people.
+    """The findings of `cost_of`, for people.
 
     Args:
       found, accelerator, mesh: as `cost_of` returns them.

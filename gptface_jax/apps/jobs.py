@@ -162,7 +162,7 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
             if isinstance(values[key], str) and not straight:
                 source[key] = values[key]
                 values[key] = str(folders.resolve(base, values[key]))
-        if any(place in values for place in _PLACES):
+        if any(name in values for name in _PLACES):
             defaults = {k: v for k, v in defaults.items() if k not in _PLACES}
         known, values = _arguments(verb), {**defaults, **values}
         for key in values:

@@ -27,7 +27,7 @@ Curve = tuple[np.ndarray, np.ndarray]  # steps int [N], values float [N]
 
 
 def read_log(run: str | os.PathLike) -> dict[str, Curve]:
-    """What a run logged: name -> (steps, values), only what is finite.
+    """Series that a run logged, name -> (steps, values); only finite values.
 
     Args:
       run: its work folder, or a file of such lines.
@@ -150,7 +150,7 @@ def plot(
 
 
 def _draw_time(axis: Any, runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, Any]:
-    """Of one run what its wall time went to, of several the share of steps.
+    """A figure: of one run what its wall time went to, of several the share of steps.
 
     Returns:
       What the legend has to say of the lines.
@@ -277,14 +277,14 @@ def rates(rows: Sequence[Mapping[str, Any]], out: str | os.PathLike) -> None:
     figure, axis = plt.subplots(
         figsize=(7, 1.2 + 0.32 * len(methods)), layout="constrained"
     )
-    for place, method in enumerate(methods):
+    for row, method in enumerate(methods):
         same = [row for row in rows if row["method"] == method]
         for part, colour in (("asked", "C2"), ("opposite", "C3")):
             values = [row["mean"][part] for row in same]
-            axis.plot([min(values), max(values)], [place] * 2, color=colour, lw=3)
-            axis.plot(np.mean(values), place, "o", color=colour, ms=6)
+            axis.plot([min(values), max(values)], [row] * 2, color=colour, lw=3)
+            axis.plot(np.mean(values), row, "o", color=colour, ms=6)
         if same[0]["forwards"] is not None:  # nobody knows those of another program
-            methods[place] = f"{method}  ({same[0]['forwards']})"
+            methods[row] = f"{method}  ({same[0]['forwards']})"
     axis.axvline(rows[0]["mean"]["before"], color="grey", ls=":")
     axis.set_yticks(range(len(methods)), methods, fontsize=8)
     axis.invert_yaxis()

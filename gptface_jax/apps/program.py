@@ -125,7 +125,7 @@ def write(
         "batch_size": batch_size,
         "size": editor.size,
         "max_text_tokens": editor.max_text_tokens,
-        "pad_id": editor.tokenizer.pad_id,
+        "pad_id": editor.text_tokenizer.pad_id,
     }
     script = importlib.resources.files("gptface_jax") / "assets" / SCRIPT
     files = {

@@ -42,10 +42,10 @@ def tree(flat):
     nested = {}
     for path, value in flat.items():
         *folders, name = path.split("/")
-        place = nested
+        node = nested
         for folder in folders:
-            place = place.setdefault(folder, {})
-        place[name] = np.asarray(value, np.float32)
+            node = node.setdefault(folder, {})
+        node[name] = np.asarray(value, np.float32)
     return nested
 
 

@@ -38,7 +38,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_place(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_selection(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--image", required=required, help="the photo")
     where = parser.add_argument_group("what may change (one of)")
     where.add_argument(
@@ -131,7 +131,7 @@ def face(options: argparse.Namespace, every: bool = True) -> dict[str, Any]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_place(parser, required=False)
+    add_selection(parser, required=False)
     parser.add_argument("--out", required=True, help="FILE.png for the result")
     add_kept(parser)
     add_model(parser)
@@ -191,8 +191,8 @@ def decode_options(options: argparse.Namespace) -> dict[str, Any]:
     return assignments("--decode", options.decode)
 
 
-def place(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `add_place` but the image."""
+def selection(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `add_selection` but the image."""
     return {
         "mask": options.mask,
         "box": box(options.box, "--box"),
@@ -203,12 +203,12 @@ def place(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """What `Model.edit` and `Model.inpaint` have in common."""
+    """Arguments that `Model.edit` and `Model.inpaint` have in common."""
     changes = {
         "k": options.k, "select": options.select, "borders": options.borders
     }  # fmt: skip
     return {
-        **place(options),
+        **selection(options),
         **change(options),
         **kept(options),
         "seed": options.seed,
@@ -230,8 +230,8 @@ def load(options: argparse.Namespace):
 
 
 @contextlib.contextmanager
-def clock(what: str) -> Iterator[None]:
-    """Counts the seconds on a terminal while something works without a word."""
+def elapsed_time(what: str) -> Iterator[None]:
+    """Shows the elapsed seconds on a terminal while the block runs."""
     note = f"{what} (the first time it is compiled, up to a minute)"
     done = threading.Event()
     with tqdm.tqdm(desc=note, bar_format="{desc} {elapsed}", disable=None) as bar:
@@ -251,7 +251,7 @@ def clock(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def notes() -> Iterator[None]:
-    """Prints what is told as warnings as notes, at the end."""
+    """Prints the warnings of the block as notes, at its end."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always", UserWarning)
         yield

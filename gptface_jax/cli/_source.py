@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
 
 
 def spec(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments -> a spec for `data.sources.open_source`.
+    """A spec for `data.sources.open_source` from the arguments.
 
     Raises:
       UserError: --split for a kind without splits, --data without a key, or a

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def upright(options: argparse.Namespace, size: int):
-    """What brings faces into the frame of --frame; None without --upright.
+    """The change of records that brings faces into the frame of --frame, or None.
 
     Raises:
       UserError: a frame without --upright or that is none, or a size below 16.

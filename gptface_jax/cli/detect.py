@@ -15,7 +15,7 @@ from gptface_jax.cli import _photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _photo.add_place(parser)
+    _photo.add_selection(parser)
     parser.add_argument("--model", default="demo", help="the model that edited")
     parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
     parser.add_argument("--key", type=int, default=0, help="the watermark's key")
@@ -27,14 +27,14 @@ def run(options: argparse.Namespace) -> None:
 
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     report = watermark_detection.detect(
-        model, options.image, options.key, **_photo.place(options)
+        model, options.image, options.key, **_photo.selection(options)
     )
     print(f"XMP: {report.source_type or 'no mark of a digital source type'}")
     if report.details is None:
         print("details: neither a sidecar nor our XMP")
     else:
-        told = ("edited", "software", "date", "model", "text", "seed", "mask")
-        said = {name: report.details.get(name) for name in told}
+        names = ("edited", "software", "date", "model", "text", "seed", "mask")
+        said = {name: report.details.get(name) for name in names}
         print(f"details ({report.details_in}): {said}")
     keys = {
         None: "this key",

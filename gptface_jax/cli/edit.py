@@ -67,12 +67,12 @@ def run(options: argparse.Namespace) -> None:
     _jobs.need(options, "image", "text")
     _photo.check_out(options, options.image, options.mask)
     given = {k: v for k, v in arguments.items() if v is not None}
-    with _photo.clock("editing"):
+    with _photo.elapsed_time("editing"):
         model = _photo.load(options)
         edit = model.edit(options.image, **given)
     for number, (region, text) in enumerate(options.then):
         given = {k: v for k, v in given.items() if k not in _OWN}
-        with _photo.clock(f"edit {number + 2} of {len(options.then) + 1}"):
+        with _photo.elapsed_time(f"edit {number + 2} of {len(options.then) + 1}"):
             edit = model.edit(edit, **{**given, "region": region, "text": text})
     _photo.finish(edit, options.out)
 
@@ -92,7 +92,7 @@ def _propose(options: argparse.Namespace) -> None:
     from gptface_jax.pipelines import pictures
 
     crop = _photo.box(options.crop, "--crop")
-    with _photo.notes(), _photo.clock("looking for the region"):
+    with _photo.notes(), _photo.elapsed_time("looking for the region"):
         photo = image_io.decode(options.image)
         mask = _photo.load(options).propose(
             photo,

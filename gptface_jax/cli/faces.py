@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
         pictures.check(path)
     if path.resolve() == pathlib.Path(options.image).resolve():
         raise UserError(f"--out is '{options.image}' itself; write to another file")
-    with _photo.clock("looking for faces"):
+    with _photo.elapsed_time("looking for faces"):
         photo = image_io.decode(options.image)
         found = faces.find(photo, any_roll=options.any_roll)
     for number, face in enumerate(found, 1):
@@ -61,10 +61,10 @@ def run(options: argparse.Namespace) -> None:
     if not found:
         print("no face was found")
     size = list(photo.shape[1::-1])
-    told = {"size": size, "faces": [face.described() for face in found]}
+    content = {"size": size, "faces": [face.described() for face in found]}
     beside = path.with_suffix(".json")
     pictures.write(
-        beside, lambda name: pathlib.Path(name).write_text(json.dumps(told) + "\n")
+        beside, lambda name: pathlib.Path(name).write_text(json.dumps(content) + "\n")
     )
     written = [beside]
     if path.suffix != ".json":

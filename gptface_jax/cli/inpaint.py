@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
         return _jobs.run(options, "inpaint", _photo.arguments(options))
     _jobs.need(options, "image")
     _photo.check_out(options, options.image, options.mask)
-    with _photo.clock("inpainting"):
+    with _photo.elapsed_time("inpainting"):
         model = _photo.load(options)
         edit = model.inpaint(options.image, **_photo.arguments(options))
     _photo.finish(edit, options.out)

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def verb_module(verb: str) -> types.ModuleType:
-    """gptface_jax.cli.<verb>, or <verb>_ where Python has that word itself."""
+    """The module gptface_jax.cli.<verb>; <verb>_ where Python has that word itself."""
     name = f"{verb}_" if keyword.iskeyword(verb) else verb
     return importlib.import_module(f"gptface_jax.cli.{name}")
 

@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> None:
         progress=not options.quiet,
     )
     dropped = manifest.get("dropped", {})
-    told = "".join(f", {count} dropped: {why}" for why, count in dropped.items())
-    print(f"{manifest['num_records']} records{told} -> {options.out}")
+    losses = "".join(f", {count} dropped: {why}" for why, count in dropped.items())
+    print(f"{manifest['num_records']} records{losses} -> {options.out}")
 
 
 def _select(options: argparse.Namespace):

@@ -58,6 +58,6 @@ def run(options: argparse.Namespace) -> None:
         return _jobs.run(options, "restore", arguments)
     _jobs.need(options, "image")
     _photo.check_out(options, options.image, options.damage)
-    with _photo.clock("restoring"):
+    with _photo.elapsed_time("restoring"):
         restored = _photo.load(options).restore(options.image, **arguments)
     _photo.finish(restored, options.out)

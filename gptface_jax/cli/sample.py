@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     _photo.check_out(options)
     decode = _photo.decode_options(options)
-    with _photo.notes(), _photo.clock("drawing"):
+    with _photo.notes(), _photo.elapsed_time("drawing"):
         drawn = _photo.load(options).sample(
             options.count, options.text, seed=options.seed, **decode
         )

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         return _jobs.run(options, "stitch", arguments)
     _jobs.need(options, "first", "second")
     _photo.check_out(options, options.first, options.second, options.seam)
-    with _photo.clock("stitching"):
+    with _photo.elapsed_time("stitching"):
         model = _photo.load(options)
         joined = model.stitch(options.first, options.second, **arguments)
     _photo.finish(joined, options.out)

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
             raise UserError("--text scores one photo; leave it out with --jobs")
         return _jobs.run(options, verb, arguments)
     _jobs.need(options, "image")
-    with _photo.notes(), _photo.clock("reading the photo"):
+    with _photo.notes(), _photo.elapsed_time("reading the photo"):
         model = _photo.load(options)
         found = list(_read(model, options, arguments, face))
     if options.json:
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _read(model, options: argparse.Namespace, arguments: dict, face: dict):
-    """What was asked for, a row each."""
+    """Rows of what was asked for."""
     if options.text:
         matches = model.match(options.image, options.text, **face)
         for text, match in zip(options.text, matches):

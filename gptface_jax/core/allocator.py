@@ -62,7 +62,7 @@ def find(*names: str) -> str | None:
 
 
 def _folders() -> Iterator[pathlib.Path]:
-    """Where libraries are: asked for, of the environment, of the system."""
+    """Folders of libraries: asked for, of the environment, of the system."""
     for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":"):
         if folder:
             yield pathlib.Path(folder)
@@ -121,7 +121,7 @@ def chosen(environ: Mapping[str, str] = os.environ) -> str | None:
     return found
 
 
-def start_again(told: str) -> None:
+def start_again(program: str) -> None:
     """Replaces this process by itself under a better allocator, where there is one.
 
     Its number, arguments, folder and open pipes stay. To be called at the start of a
@@ -129,7 +129,7 @@ def start_again(told: str) -> None:
     that was there before.
 
     Args:
-      told: who says so, in a line on stderr.
+      program: named in a line on stderr.
     """
     if _started_again() or "jax" in sys.modules:
         return
@@ -142,7 +142,7 @@ def start_again(told: str) -> None:
     new = settings(library)
     before = {name: os.environ.get(name) for name in new}
     new[_STARTED] = json.dumps([os.getpid(), before])
-    print(f"{told}: memory from {library} ({SWITCH}=off: as usual)", file=sys.stderr)
+    print(f"{program}: memory from {library} ({SWITCH}=off: as usual)", file=sys.stderr)
     sys.stderr.flush()
     arguments = [sys.executable, *sys.orig_argv[1:]]
     with contextlib.suppress(OSError):  # then it runs as it is

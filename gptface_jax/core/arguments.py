@@ -89,7 +89,7 @@ def complete(
 def call_checked(
     function: Callable, args: Sequence, kwargs: Mapping, options: type | None = None
 ) -> Any:
-    """What the function returns for its arguments once they are `checked`."""
+    """Result of the function for its arguments once they are `checked`."""
     return function(**bound(function, args, kwargs, options))
 
 
@@ -147,7 +147,7 @@ def _as(value: Any, hint: Any) -> Any:
 
 
 def _words(hint: Any) -> str:
-    """What an annotation asks for, in words."""
+    """Words for what an annotation asks for."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if np.ndarray in parts:  # or its name, its bytes, ...

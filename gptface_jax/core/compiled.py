@@ -86,11 +86,11 @@ def tracing() -> Iterator[None]:
 def _is_default(name: str) -> bool:
     import jax
 
-    usual = {
+    defaults = {
         "jax_compilation_cache_max_size": -1,
         "jax_persistent_cache_min_compile_time_secs": 1.0,
     }
-    return getattr(jax.config, name) == usual[name]
+    return getattr(jax.config, name) == defaults[name]
 
 
 def _mend(folder: str) -> None:

@@ -19,7 +19,7 @@ T = typing.TypeVar("T")
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Builds the frozen dataclass `cls`; unknown keys are errors.
+    """The frozen dataclass `cls` of a mapping; unknown keys are errors.
 
     Nested dataclasses are built from nested mappings and lists become tuples.
 
@@ -86,7 +86,7 @@ def changes(config: Any) -> dict[str, Any]:
 
 
 def load_config(spec: str) -> Any:
-    """Reads "path/to/file.py[:arg]" and returns its `get_config(arg)`.
+    """The config that `get_config(arg)` of "path/to/file.py[:arg]" returns.
 
     Args:
       spec: a Python file that defines `get_config(arg)`; what follows the
@@ -108,7 +108,7 @@ def load_config(spec: str) -> Any:
 
 
 def load_sweep(spec: str) -> dict[str, dict[str, Any]]:
-    """Reads `get_sweep()` of a config file: name -> {"a.b": value}, changes to it.
+    """The `get_sweep()` of a config file: name -> {"a.b": value}, changes to it.
 
     Args:
       spec: as of `load_config`; the argument is not used.
@@ -130,7 +130,7 @@ def load_sweep(spec: str) -> dict[str, dict[str, Any]]:
 
 
 def _load_module(spec: str) -> tuple[Any, str]:
-    """Runs "path/to/file.py[:arg]"; returns (module, arg)."""
+    """The module of "path/to/file.py[:arg]", run, and arg."""
     name, _, arg = spec.partition(".py:")
     path = pathlib.Path(name + ".py" if arg else name)
     if not path.is_file():
@@ -182,7 +182,7 @@ def assignments(flag: str, pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def override(config: Any, assignments: Iterable[str]) -> Any:
-    """Applies "a.b=value" strings to a ConfigDict in place and returns it.
+    """The ConfigDict itself, with "a.b=value" strings applied to it in place.
 
     Values are Python literals, or strings where they are not. A section may get a
     key that its file leaves at the default; who reads the section checks the name.

@@ -29,6 +29,6 @@ class Stopped(UserError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns " (did you mean 'x'?)" for the closest of `names`, else ""."""
+    """Hint " (did you mean 'x'?)" with the closest of `names`, else ""."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -144,7 +144,7 @@ def _ourselves() -> dict[str, Any]:
 
 
 def _process_space() -> str:
-    """Where process numbers mean the same: this boot of this machine or container."""
+    """Name of the scope of process numbers: this boot of a machine or container."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
@@ -153,7 +153,7 @@ def _process_space() -> str:
 
 
 def _described(lease: Any, path: pathlib.Path) -> dict[str, Any]:
-    """What the second file says, if it is of the lock's owner."""
+    """The content of the second file, if it is of the lock's owner."""
     owner = lease.owner
     try:
         found = json.loads(_about(path).read_text("utf-8"))

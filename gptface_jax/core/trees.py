@@ -35,7 +35,7 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def split(tree: Any, pattern: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits into (matching, rest), flat dicts by regex search on the path."""
+    """Flat dicts (matching, rest), by regex search on the path."""
     flat = flatten(tree)
     chosen = {p: x for p, x in flat.items() if re.search(pattern, p)}
     return chosen, {p: x for p, x in flat.items() if p not in chosen}

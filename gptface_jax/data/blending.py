@@ -48,17 +48,17 @@ def _pull_push(total, weight, xp=np):
 def _upsample(x, size: tuple[int, int], xp):
     """Bilinear x2, cropped to `size`."""
     for axis, length in enumerate(size):
-        place = (np.arange(length) + 0.5) / 2 - 0.5
-        low = np.clip(np.floor(place).astype(int), 0, x.shape[axis] - 1)
+        position = (np.arange(length) + 0.5) / 2 - 0.5
+        low = np.clip(np.floor(position).astype(int), 0, x.shape[axis] - 1)
         high = np.minimum(low + 1, x.shape[axis] - 1)
-        part = np.clip(place - low, 0, 1).astype(np.float32)
+        part = np.clip(position - low, 0, 1).astype(np.float32)
         part = part.reshape([-1 if i == axis else 1 for i in range(3)])
         x = xp.take(x, low, axis) * (1 - part) + xp.take(x, high, axis) * part
     return x
 
 
 def feathered(mask: np.ndarray, feather: int) -> np.ndarray:
-    """float32 [H,W] blend weight: exactly 0 outside the mask, 1 deep inside.
+    """Blend weight float32 [H,W]: exactly 0 outside the mask, 1 deep inside.
 
     The ramp of `feather` pixels lies inside the mask, so that nothing outside
     the user's own mask changes (SPEC A.10, step 6).
@@ -74,7 +74,7 @@ def feathered(mask: np.ndarray, feather: int) -> np.ndarray:
 def continue_colours(
     original: np.ndarray, edited: np.ndarray, mask: np.ndarray, cells: int = 16
 ) -> np.ndarray:
-    """Adds to an edit what its surroundings lack, so that no border shows.
+    """The edit with a smooth difference added, so that no border shows.
 
     Around the mask both pictures show the same; how they differ there (colours that a
     tokenizer shifts) is carried into the mask as smoothly as `prefill` does.
@@ -145,7 +145,7 @@ def blend_border(
 
 
 def _continued(difference: np.ndarray, known: np.ndarray, cells: int) -> np.ndarray:
-    """Where a difference [H,W,3] is not known, its smooth continuation; int16."""
+    """The difference int16 [H,W,3], continued smoothly where it is not known."""
     size, weight = known.shape, known[..., None]
     total = weight * difference
     for axis in (0, 1):
@@ -160,7 +160,7 @@ def _continued(difference: np.ndarray, known: np.ndarray, cells: int) -> np.ndar
 def match_colours(
     image: np.ndarray, inside: np.ndarray, target: np.ndarray, there: np.ndarray
 ) -> np.ndarray:
-    """Gives a picture the mean and spread of each channel of another one.
+    """The picture with the mean and spread of each channel of another one.
 
     Args:
       image: uint8 [H,W,3].
@@ -179,7 +179,7 @@ def match_colours(
 
 
 def boundary_band(mask: np.ndarray, distance: float) -> np.ndarray:
-    """bool [H,W]: within `distance` pixels of where a mask changes its value."""
+    """Band bool [H,W] within `distance` pixels of where a mask changes its value."""
     from scipy import ndimage
 
     if mask.all() or not mask.any():

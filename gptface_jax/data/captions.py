@@ -299,13 +299,13 @@ def hard_negative(
         turnable.append(-1)
     if not turnable:
         return None
-    place = int(turnable[int(rng.integers(len(turnable)))])
+    position = int(turnable[int(rng.integers(len(turnable)))])
     turned, other, apart = list(chosen), dict(subject), ""
-    if place < 0:
+    if position < 0:
         other["male"] = not subject["male"]
     else:
-        turned[place] = _opposite(chosen[place], labels, rng)
-        apart = chosen[place][0]
+        turned[position] = _opposite(chosen[position], labels, rng)
+        apart = chosen[position][0]
     seed = int(rng.integers(2**31))
     return (
         describe(chosen, np.random.default_rng(seed), **subject, apart=apart),

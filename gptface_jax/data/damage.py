@@ -52,7 +52,7 @@ def scratches(
 
 
 def wide_parts(mask: np.ndarray, width: float) -> np.ndarray:
-    """What of a mask, bool [H,W], discs of that width in pixels cover."""
+    """Part of a mask, bool [H,W], that discs of that width in pixels cover."""
     from scipy import ndimage
 
     if not mask.any():
@@ -62,8 +62,8 @@ def wide_parts(mask: np.ndarray, width: float) -> np.ndarray:
     middles = ndimage.distance_transform_edt(padded) > width / 2
     if not middles.any():
         return np.zeros_like(mask)
-    near = ndimage.distance_transform_edt(~middles) <= width / 2
-    return mask & near[1:-1, 1:-1]
+    close = ndimage.distance_transform_edt(~middles) <= width / 2
+    return mask & close[1:-1, 1:-1]
 
 
 def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -100,8 +100,8 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     # No more of a large photo than two pixels around the gaps.
     unknown = np.flatnonzero(mask)
-    near = np.flatnonzero(ndimage.binary_dilation(mask))
-    rows = laplacian(unknown)[:, near] @ laplacian(near)
+    close = np.flatnonzero(ndimage.binary_dilation(mask))
+    rows = laplacian(unknown)[:, close] @ laplacian(close)
     seen = np.unique(rows.indices)
     rows, unknown = rows[:, seen], mask.ravel()[seen]
     values = image.reshape(-1, 3)[seen].astype(np.float64)
@@ -113,7 +113,7 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _line(angle: float, length: int) -> np.ndarray:
-    """bool footprint of a straight line of that many pixels."""
+    """Footprint, bool, of a straight line of that many pixels."""
     steps = np.arange(length) - (length - 1) / 2
     rows, columns = (np.round(f(angle) * steps).astype(int) for f in (np.sin, np.cos))
     footprint = np.zeros((np.ptp(rows) + 1, np.ptp(columns) + 1), bool)

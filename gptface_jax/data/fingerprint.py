@@ -52,7 +52,7 @@ def of(source: Any) -> Any:
 def many_files(
     root: pathlib.Path, names: Sequence[str], tables: Iterable[str | os.PathLike] = ()
 ) -> str:
-    """Of many small files, and of whole tables.
+    """Fingerprint of many small files, or of whole tables.
 
     Args:
       root: what the names are seen from.
@@ -68,7 +68,7 @@ def many_files(
 
 
 def large_files(files: Sequence[str | os.PathLike], about: Any = None) -> str:
-    """Of files that end in an index; `about`: JSON that also counts."""
+    """Fingerprint of files that end in an index; `about`: JSON that also counts."""
     state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for path in map(pathlib.Path, files):
         size = _size(path)
@@ -81,7 +81,7 @@ def large_files(files: Sequence[str | os.PathLike], about: Any = None) -> str:
 
 
 def few_words(*words: Any) -> str:
-    """Of what a library says of its data."""
+    """Fingerprint of what a library says of its data."""
     return hashlib.sha256(json.dumps(words, default=str).encode()).hexdigest()[:16]
 
 

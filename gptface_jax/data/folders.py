@@ -31,7 +31,7 @@ _TABLES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What lies in a folder; names are as seen from it, with "/".
+    """Files of a folder by kind; names are as seen from it, with "/".
 
     Attributes:
       pictures: in order of their parts.
@@ -61,10 +61,11 @@ def listing(folder: str | os.PathLike, deep: bool = True) -> Listing:
     """
     root = pathlib.Path(folder)
     pictures, others, skipped = [], set(), collections.Counter()
-    for place, below, names in os.walk(root):
-        below[:] = [n for n in below if deep and not n.startswith((".", "__"))]
+    for parent, subfolders, names in os.walk(root):
+        visible = (n for n in subfolders if not n.startswith((".", "__")))
+        subfolders[:] = visible if deep else ()  # `os.walk` enters what is left
         for name in names:
-            path = pathlib.Path(place, name)
+            path = pathlib.Path(parent, name)
             ending, shown = path.suffix.lower(), path.relative_to(root).as_posix()
             if name.startswith((".", "__")):
                 skipped["hidden"] += ending in ENDINGS
@@ -108,7 +109,7 @@ def resolve(base: pathlib.Path, name: str) -> pathlib.Path:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """What is known of one picture.
+    """Text, labels and facts of one picture.
 
     Attributes:
       name: of its file, as seen from the root.
@@ -261,12 +262,12 @@ class _Reader:
         self.unused = []
         for name in _TABLES:
             for path in self.found.others:
-                place, base = posixpath.split(path)
-                if base == name and (not place or f"{path}".startswith(self.within)):
-                    if place in chosen:
-                        self.unused.append(chosen[place])
-                    chosen[place] = path
-        return [chosen[place] for place in sorted(chosen, key=lambda p: p.split("/"))]
+                folder, base = posixpath.split(path)
+                if base == name and (not folder or f"{path}".startswith(self.within)):
+                    if folder in chosen:
+                        self.unused.append(chosen[folder])
+                    chosen[folder] = path
+        return [chosen[folder] for folder in sorted(chosen, key=lambda p: p.split("/"))]
 
     def _of(self, table: str) -> list[Row]:
         rows, path = [], self.root / table
@@ -295,12 +296,12 @@ class _Reader:
         self.columns.add("file_name")  # also of an empty table
         return rows
 
-    def _picture(self, place: str, given: Any) -> str:
+    def _picture(self, folder: str, given: Any) -> str:
         """The name of a row's picture, as it is on the disk."""
         if not (given and isinstance(given, str)):
             raise UserError("there is no 'file_name'; add it")
         for name in (given, given.replace("\\", "/")):
-            path = posixpath.normpath(posixpath.join(place, name))
+            path = posixpath.normpath(posixpath.join(folder, name))
             if normal(path) in self.names:
                 return self.names[normal(path)]
             if not path.startswith(self.within) or (self.root / path).is_file():
@@ -353,7 +354,7 @@ def must_exist(path: str | os.PathLike, what: str) -> pathlib.Path:
 
 
 def summary_line(
-    place: Any,
+    source: Any,
     pictures: int,
     counts: Mapping[str, int],
     ignored: Sequence[str],
@@ -363,7 +364,7 @@ def summary_line(
     """One line on what was found and what is not used.
 
     Args:
-      place: where.
+      source: name of the folder or table.
       pictures: how many.
       counts: words -> how many of them are so.
       ignored: columns of which nothing is taken.
@@ -381,4 +382,4 @@ def summary_line(
         said += f"; skipped: {skipped}"
     if ignored or any(counts.values()):
         said += f" (understood: {tables.UNDERSTOOD}; texts in 0.txt beside 0.jpg)"
-    return f"'{place}': {said}"
+    return f"'{source}': {said}"

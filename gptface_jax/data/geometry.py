@@ -60,7 +60,7 @@ class Similarity:
         return dataclasses.replace(back, dx=dx, dy=dy)
 
     def scaled(self, factor: float) -> Similarity:
-        """The same into a picture `factor` times as large."""
+        """The transform into a picture `factor` times as large."""
         return self.then(Similarity(factor))
 
     def then(self, other: Similarity) -> Similarity:
@@ -148,7 +148,7 @@ class Similarity:
         return values[np.clip(y, 0, last[0]), np.clip(x, 0, last[1])]
 
     def _from(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """(x, y), int32 [h,w] each: the pixel from which each of the result comes."""
+        """Source pixel of each pixel of the result: x and y, int32 [h,w] each."""
         p, q, r, s, t, u = self.inverse.affine
         rows, columns = np.arange(size[0])[:, None] + 0.5, np.arange(size[1]) + 0.5
         x = np.floor(p * columns + q * rows + r).astype(np.int32)

@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def to_unit_range(image: np.ndarray) -> np.ndarray:
-    """uint8 0..255 -> float32 [-1,1]."""
+    """Pixels float32 in [-1,1] of uint8 0..255."""
     return image.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
@@ -25,7 +25,7 @@ def from_unit_range(image: Any) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H,W,3] -> uint8 [size,3], antialiased (Lanczos)."""
+    """The picture uint8 [H,W,3] at another size, antialiased (Lanczos)."""
     height, width = size
     if image.shape[:2] == (height, width):
         return image
@@ -34,7 +34,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def central(size: tuple[int, int], ratio: float) -> tuple[int, int, int, int]:
-    """(top, left, h, w): what `crop_to` keeps of (H, W)."""
+    """The window (top, left, h, w) that `crop_to` keeps of (H, W)."""
     height, width = size
     h = max(1, min(height, round(width / ratio)))
     w = max(1, min(width, round(height * ratio)))
@@ -53,7 +53,7 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def pixels_to_tokens(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """bool [H,W] -> bool [h,w]: a token is masked when any pixel of its cell is.
+    """Token mask bool [h,w] of bool [H,W]: masked where any pixel of the cell is.
 
     Sides need not be multiples of the grid: a pixel on a cell border counts for
     both cells.
@@ -76,7 +76,7 @@ def pixels_to_tokens(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def tokens_to_pixels(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """bool [h,w] -> bool [H,W], every cell as a block."""
+    """Pixel mask bool [H,W] of a token mask bool [h,w], every cell as a block."""
     rows = np.arange(size[0]) * tokens.shape[0] // size[0]
     columns = np.arange(size[1]) * tokens.shape[1] // size[1]
     return tokens[rows[:, None], columns[None, :]]

@@ -125,9 +125,9 @@ def _register_heif(name: str) -> None:
 
 
 def _load(image: Image.Image, source: Source) -> Image.Image:
-    """All of its pixels, upright."""
+    """All pixels of a picture, upright."""
     # Pillow turns TIFFs by what their XMP says; see `exif_of`.
-    told = image.info.pop("xmp", None)
+    xmp = image.info.pop("xmp", None)
     try:
         image.seek(0)  # the first frame of an animation
         image.load()
@@ -136,8 +136,8 @@ def _load(image: Image.Image, source: Source) -> Image.Image:
             f"{_name(source)} is damaged or cut short ({error}); get the file again"
         ) from None
     finally:
-        if told is not None:
-            image.info["xmp"] = told
+        if xmp is not None:
+            image.info["xmp"] = xmp
     exif = exif_of(image)
     turn = _TURNS.get(exif.pop(ExifTags.Base.Orientation, 1))
     if turn is None:
@@ -155,13 +155,13 @@ def exif_of(image: Image.Image) -> Image.Exif:
     `Image.getexif` adds an orientation that only the XMP tells; programs that turn the
     pixels leave the one there behind, and no viewer looks at it.
     """
-    told = {k: v for k, v in image.info.items() if k in ("exif", _RAW)}
-    if not told and hasattr(image, "tag_v2"):  # a TIFF is one
+    kept = {k: v for k, v in image.info.items() if k in ("exif", _RAW)}
+    if not kept and hasattr(image, "tag_v2"):  # a TIFF is one
         exif = Image.Exif()
         exif.update({k: v for k, v in image.tag_v2.items() if k in _OF_TIFF})
         return exif
     block = Image.new("1", (1, 1))
-    block.info = told
+    block.info = kept
     try:
         return block.getexif()
     except Exception:
@@ -224,7 +224,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Opens any picture as sRGB.
+    """Any picture as sRGB, upright.
 
     EXIF orientation and colour profile are applied, transparency is laid over
     white, CMYK, palette and 16-bit pictures are converted, and of an animation
@@ -263,7 +263,7 @@ _PAINT = (
 
 
 def decode_mask(source: Source, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Opens a mask: white = change.
+    """The mask of a picture: white = change.
 
     Of a picture with transparency a pixel must be white and opaque. Where the opaque
     pixels say nothing, the transparency does: of a few colours painted on a transparent
@@ -304,7 +304,7 @@ def decode_mask(source: Source, size: tuple[int, int] | None = None) -> np.ndarr
 
 
 def _marked(pixels: np.ndarray, name: str) -> tuple[np.ndarray, int]:
-    """What a mask uint8 [H,W,4] marks, bool [H,W], and its brightest opaque value."""
+    """Marked pixels bool [H,W] of a mask uint8 [H,W,4], and its brightest value."""
     opaque, colours = pixels[..., 3] >= 128, pixels[..., :3]
     grey = np.asarray(Image.fromarray(colours).convert("L"))
     seen = colours[opaque]

@@ -175,7 +175,7 @@ class Parquet(Sequence):
 
 
 def _filled(column) -> np.ndarray:
-    """bool [rows]: whether a cell holds anything; NaN, "" and [] are nothing."""
+    """Whether each cell holds anything, bool [rows]; NaN, "" and [] are nothing."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

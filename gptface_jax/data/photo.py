@@ -90,7 +90,7 @@ def read(
     max_pixels: int = image_io.MAX_PIXELS,
     keep_location: bool = False,
 ) -> Photo:
-    """Opens a photo.
+    """The photo, opened.
 
     Args:
       source, max_pixels: see `image_io.decode`.
@@ -159,7 +159,7 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
 
 
 def _exif(image: Image.Image, keep_location: bool) -> bytes:
-    """What a result says of camera, date and author."""
+    """The EXIF entries of camera, date and author that a result keeps."""
     try:
         given, kept = image_io.exif_of(image), Image.Exif()
         kept.update({tag: given[tag] for tag in _KEPT if tag in given})
@@ -169,10 +169,10 @@ def _exif(image: Image.Image, keep_location: bool) -> bytes:
         if camera:
             camera[_TAGS.ExifImageWidth], camera[_TAGS.ExifImageHeight] = image.size
             kept.get_ifd(_IFD.Exif).update(camera)
-        place = given.get_ifd(_IFD.GPSInfo) if keep_location else {}
-        if place:
-            kept.get_ifd(_IFD.GPSInfo).update(place)
-        block = kept.tobytes() if len(kept) or camera or place else b""
+        gps = given.get_ifd(_IFD.GPSInfo) if keep_location else {}
+        if gps:
+            kept.get_ifd(_IFD.GPSInfo).update(gps)
+        block = kept.tobytes() if len(kept) or camera or gps else b""
     except Exception:  # broken EXIF is no reason to refuse a good picture
         return b""
     return block if len(block) <= _MOST else b""

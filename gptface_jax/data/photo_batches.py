@@ -23,7 +23,7 @@ In, Out = TypeVar("In"), TypeVar("Out")
 def ahead(
     function: Callable[[In], Out], items: Iterable[In], threads: int, depth: int
 ) -> Iterator[Out]:
-    """function(item) of all items in order, by threads, up to `depth` items ahead."""
+    """Results of function(item) in order, by threads, up to `depth` items ahead."""
     waiting: collections.deque[futures.Future] = collections.deque()
     with futures.ThreadPoolExecutor(threads) as pool:
         try:
@@ -45,7 +45,7 @@ def photos_of(
     threads: int | None,
     depth: int,
 ) -> Iterator[tuple[Record, np.ndarray]]:
-    """(record, uint8 [S,S,3]) in order; a record that cannot be read is named."""
+    """Record and pixels uint8 [S,S,3] in order; one that cannot be read is named."""
 
     def load(i: int) -> tuple[Record, np.ndarray]:
         record = source[i]
@@ -68,7 +68,7 @@ def photo_batches(
     progress: bool,
     threads: int | None = None,
 ) -> Iterator[tuple[list[Record], np.ndarray]]:
-    """(records, uint8 [B,S,S,3]) of a whole source, read ahead by threads.
+    """Batches (records, uint8 [B,S,S,3]) of a whole source, read ahead by threads.
 
     Raises:
       UserError: a record that cannot be read; it is named.

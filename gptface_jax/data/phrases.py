@@ -11,7 +11,7 @@ LOW, HIGH = 0.1, 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Phrases:
-    """How an attribute is put into words.
+    """Wordings of an attribute.
 
     Attributes:
       slot: "with" (with ...), "wearing" (wearing ...), "doing" (a participle or

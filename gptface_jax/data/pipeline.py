@@ -155,7 +155,7 @@ def _until_closed(iterator) -> Iterator[dict[str, np.ndarray]]:
 def held_out_rows(
     count: int, batch_size: int, shard: int = 0, num_shards: int = 1, ways: int = 1
 ) -> list[range]:
-    """Which of `count` held-out records stand in a process's rows of each batch.
+    """Numbers of the held-out records in a process's rows of each batch.
 
     Args:
       count: records in all.

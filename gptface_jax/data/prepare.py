@@ -18,13 +18,13 @@ from gptface_jax.data.record import Record
 
 
 class Select(Protocol):
-    """What is done to records on their way; goes to other processes by pickle."""
+    """A change of records on their way; goes to other processes by pickle."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
         """For each record one to write, or why it is dropped."""
 
     def described(self) -> dict[str, Any]:
-        """What the manifest says of it: all that decides the content."""
+        """Entries of the manifest: all that decides the content."""
 
 
 def prepare(

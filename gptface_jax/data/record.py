@@ -54,7 +54,7 @@ class Record:
 
 
 def decode_picture(record: Record) -> np.ndarray:
-    """uint8 [H,W,3] of a record's picture.
+    """Pixels uint8 [H,W,3] of a record's picture.
 
     Raises:
       UserError: it cannot be read, or there is none; the record's source is named.

@@ -187,11 +187,11 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
 def _ears(eyes, ears, axes) -> list[np.ndarray]:
     """Hulls of the ears that a head turned to the side does not hide."""
     hulls = []
-    for sign, eye, near in zip((-1, 1), eyes, ears):
-        beside = sign * (near.mean(0) - eye) @ axes[0] / (axes[0] @ axes[0])
+    for sign, eye, ear in zip((-1, 1), eyes, ears):
+        beside = sign * (ear.mean(0) - eye) @ axes[0] / (axes[0] @ axes[0])
         if beside > _HIDDEN_EAR:
-            far = near + sign * _EAR * axes[0]
-            hulls.append(_grown(np.concatenate([near, far]), (0.05, 0.05), axes))
+            far = ear + sign * _EAR * axes[0]
+            hulls.append(_grown(np.concatenate([ear, far]), (0.05, 0.05), axes))
     return hulls
 
 
@@ -209,7 +209,7 @@ def _grown(
 
 
 def _painted(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """bool [H,W] of polygons whose corners are in pixels."""
+    """Mask bool [H,W] of polygons whose corners are in pixels."""
     canvas = Image.new("L", size[::-1])
     draw = ImageDraw.Draw(canvas)
     for corners in polygons:  # Pillow counts from the middle of a pixel
@@ -226,7 +226,7 @@ def _check(name: str) -> None:
 
 
 def box_mask(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """(x0, y0, x1, y1) in pixels, x1 and y1 excluded -> bool [H,W].
+    """Mask bool [H,W] of a box (x0, y0, x1, y1) in pixels, x1 and y1 excluded.
 
     Raises:
       UserError: a box that is empty or leaves the picture.

@@ -77,7 +77,7 @@ def of_points(count: int) -> str:
 
 
 def mirrored_points(name: str, count: int) -> np.ndarray:
-    """int [P]: point i of a mirrored face is point `[i]` of the face.
+    """Permutation int [P]: point i of a mirrored face is point `[i]` of the face.
 
     Args:
       name: of `LANDMARKS`.
@@ -95,7 +95,7 @@ def mirrored_points(name: str, count: int) -> np.ndarray:
 
 
 def mirrored_classes(name: str) -> np.ndarray:
-    """uint8 [256]: where a face shows class k its mirror shows `[k]`.
+    """Table uint8 [256]: where a face shows class k its mirror shows `[k]`.
 
     Numbers that are no class, such as 255 for what does not count, stay.
 

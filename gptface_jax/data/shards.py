@@ -130,7 +130,7 @@ class Writer:
             files.write_text(plan, json.dumps(ours, indent=2) + "\n")
 
     def records(self, index: int) -> range:
-        """Which records of the set shard `index` holds."""
+        """Numbers of the records that shard `index` holds."""
         size, total = self.manifest["shard_size"], self.manifest["num_records"]
         return range(index * size, min((index + 1) * size, total))
 
@@ -156,7 +156,7 @@ class Writer:
         return True
 
     def _kept(self, index: int) -> dict[str, Any]:
-        """How many records shard `index` holds, and how many were dropped and why."""
+        """Counts of shard `index`: records kept, and dropped by reason."""
         if not self.drops:
             return {"kept": len(self.records(index)), "dropped": {}}
         path = self._path(index).with_suffix(".json")
@@ -188,8 +188,8 @@ class Writer:
             assert given == len(self.records(index)), (given, self.records(index))
             assert self.drops or not dropped, dropped
             if self.drops:
-                told = json.dumps({"kept": count, "dropped": dropped})
-                files.write_text(path.with_suffix(".json"), told)
+                counts = json.dumps({"kept": count, "dropped": dropped})
+                files.write_text(path.with_suffix(".json"), counts)
 
     def finish(self) -> dict[str, Any]:
         """Puts the manifest in its place and returns it."""
@@ -208,10 +208,10 @@ class Writer:
 
     def _count(self) -> None:
         """Puts what was kept and dropped into the coming manifest."""
-        told = [self._kept(i) for i in range(len(self.manifest["shards"]))]
-        counts = [part["kept"] for part in told]
+        reports = [self._kept(i) for i in range(len(self.manifest["shards"]))]
+        counts = [part["kept"] for part in reports]
         dropped = sum(
-            (collections.Counter(p["dropped"]) for p in told),
+            (collections.Counter(p["dropped"]) for p in reports),
             start=collections.Counter(),
         )
         if not any(counts):
@@ -353,6 +353,6 @@ class Tokens(Records):
 
     @property
     def codebook(self) -> np.ndarray | None:
-        """float32 [K,C] of the tokenizer, where the cache holds it."""
+        """The tokenizer's codebook float32 [K,C], where the cache holds it."""
         path = pathlib.Path(self.files[0]).parent / CODEBOOK
         return np.load(path) if path.is_file() else None

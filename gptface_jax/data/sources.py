@@ -185,7 +185,7 @@ def summaries(source: Sequence[Record]) -> list[str]:
 
 
 def open_source(spec: Mapping[str, Any], report: bool = False) -> Sequence[Record]:
-    """Opens a source from its config.
+    """The records of a source, opened by its config.
 
     Args:
       spec: `kind` ("folder", "parquet", "celeba", "tfds", "arrayrecord",

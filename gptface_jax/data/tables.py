@@ -35,7 +35,7 @@ _NOTHING = ("nan", "NaN", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>")
 
 
 def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) of a JSON-lines, CSV or Parquet file.
+    """Line number and row of all rows of a JSON-lines, CSV or Parquet file.
 
     Raises:
       UserError: a file or line that cannot be read without guessing: not UTF-8, no
@@ -109,7 +109,7 @@ def _json_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, A
 
 
 def ignored(columns: Iterable[str], *used: str | None) -> list[str]:
-    """Those of a table's columns that nothing is taken from, in order.
+    """Columns of a table that nothing is taken from, in order.
 
     Args:
       columns: all.
@@ -140,7 +140,7 @@ def labels_from(row: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def facts_from(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, str]:
-    """Column -> what its cell holds, as text; empty cells are left out."""
+    """Cells as text by column; empty ones are left out."""
     cells = {name: given(row.get(name)) for name in columns}
     return {name: str(cell) for name, cell in cells.items() if cell is not None}
 

@@ -148,7 +148,7 @@ class TextTokenizer:
         )
 
     def encode(self, texts: Sequence[str], max_tokens: int = 64) -> np.ndarray:
-        """Texts -> int32 [B,m] without [CLS] and [SEP], cut or padded with [PAD].
+        """Ids int32 [B,m] of texts without [CLS] and [SEP], cut or padded with [PAD].
 
         Special tokens spelt out in a text count as plain characters, so that
         nobody can smuggle a [MASK] in.
@@ -162,7 +162,7 @@ class TextTokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids -> text, specials left out."""
+        """The text of ids, specials left out."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def understood(self, text: str) -> dict[str, bool]:
@@ -183,7 +183,7 @@ class TextTokenizer:
         }
 
     def words(self) -> np.ndarray:
-        """bool [size]: entries that are whole words, of letters only."""
+        """Entries that are whole words, of letters only: bool [size]."""
         return np.array([word.isalpha() for word in self._vocab])
 
     def files(self, max_tokens: int = 64) -> dict[str, bytes]:

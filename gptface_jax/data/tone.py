@@ -90,10 +90,10 @@ def tone_of(image: np.ndarray, known: np.ndarray) -> Tone | None:
 def _curve(colours: np.ndarray) -> np.ndarray:
     """Mean offsets from the lightness, smoothed, for all 256 levels; [256,3]."""
     luma = colours @ _LUMA
-    place, size = (luma / _BIN).astype(int), 256 // _BIN
-    count = np.bincount(place, minlength=size)
+    bins, size = (luma / _BIN).astype(int), 256 // _BIN
+    count = np.bincount(bins, minlength=size)
     offset = (colours - luma[:, None]).T
-    total = np.stack([np.bincount(place, c, size) for c in offset], 1)
+    total = np.stack([np.bincount(bins, c, size) for c in offset], 1)
     bins = np.arange(size)
     # Bins far from any pixel take the nearest one's, however little it weighs.
     distance = np.abs(bins[:, None] - bins)

@@ -14,7 +14,7 @@ from gptface_jax.data.text import TextTokenizer
 
 
 def _picture(record: Record, size: int) -> np.ndarray:
-    """uint8 [S,S,3] of a record's picture."""
+    """Pixels uint8 [S,S,3] of a record's picture."""
     return image.fit(decode_picture(record), size)
 
 
@@ -108,7 +108,7 @@ def _soften(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class CaptionOptions:
-    """Which text goes with a picture; see `captions.caption`.
+    """Options of the text that goes with a picture; see `captions.caption`.
 
     Attributes:
       from_labels: build texts from the labels, anew at every visit; otherwise
@@ -147,7 +147,7 @@ class CaptionOptions:
         )
 
     def words(self, record: Record) -> str:
-        """What the bag-of-words term asks for: of the labels, or of the own text."""
+        """Words that the bag-of-words term asks for: of labels, or of the own text."""
         if not (self.from_labels and record.labels):
             return " ".join(record.texts) or record.text
         return captions.word_bag(

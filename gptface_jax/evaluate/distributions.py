@@ -15,7 +15,7 @@ from gptface_jax.core.errors import UserError
 
 
 def _table(features: Any) -> np.ndarray:
-    """[N,D] as float64; refuses other shapes and values that are not finite."""
+    """Features [N,D] as float64."""
     table = np.asarray(features, np.float64)
     if table.ndim != 2:
         raise UserError(f"features have the shape {table.shape}; give [N,D]")

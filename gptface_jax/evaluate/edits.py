@@ -38,7 +38,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """How often the judge sees an attribute after an edit.
+    """Rates at which the judge sees an attribute after an edit.
 
     Attributes:
       asked: share of edits with the attribute when the text asks for it.

@@ -21,7 +21,7 @@ FEWEST = 10  # test pictures of either kind that an attribute's balanced accurac
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How a head is trained.
+    """Settings of the training of a head.
 
     Attributes:
       peak_lr: of AdamW; it falls to 0 along a cosine.
@@ -40,7 +40,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What is learnt from or tested on.
+    """Inputs and targets of training or of testing.
 
     Attributes:
       inputs: [N,...].

@@ -87,7 +87,7 @@ def ssim(image: jax.Array, target: jax.Array) -> jax.Array:
 def code_counts(
     image_ids: jax.Array, weight: jax.Array, codebook_size: int
 ) -> jax.Array:
-    """How often each code occurs in the pictures that count.
+    """Count of each code in the pictures that count.
 
     Args:
       image_ids: int [B,h,w].

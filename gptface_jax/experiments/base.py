@@ -67,7 +67,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What `train.loop.train` is handed.
+    """Arguments of `train.loop.train`.
 
     Attributes:
       config: the experiment config, completed with what the data decided.

@@ -60,7 +60,7 @@ def networks_of(path: str | os.PathLike) -> list[str]:
 def open_network(
     path: str | os.PathLike, name: str, step: str | int | None = "best"
 ) -> Network:
-    """Opens the network of a system.
+    """The network of a system, from a run or a model directory.
 
     Args:
       path: work folder of a training run, a model directory, a bundled name or hub id.
@@ -110,7 +110,7 @@ def open_network(
 
 
 def facade(source: str | os.PathLike) -> tuple[pathlib.Path, str]:
-    """(folder, "module:function") that opens a model for people; see `registry.Row`.
+    """Folder, and "module:function" that opens it for people; see `registry.Row`.
 
     Raises:
       UserError: nothing there, or no network with what belongs to it.

@@ -60,7 +60,7 @@ _OPENERS = {"lpips": _lpips, "classifier": _classifier, EFFICIENTNET: _efficient
 
 
 def open_distance(config: PerceptualConfig) -> Perceptual:
-    """Reads the network that a config names.
+    """The perceptual network that a config names.
 
     Raises:
       UserError: an unknown network, no path, or weights that cannot be read.

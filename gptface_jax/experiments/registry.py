@@ -78,7 +78,7 @@ def row(name: str) -> Row:
 
 
 def verbs() -> list[str]:
-    """What jobs may ask models of all systems for."""
+    """Verbs that jobs may ask models of all systems for."""
     return [verb for name in SYSTEMS for verb in row(name).verbs]
 
 

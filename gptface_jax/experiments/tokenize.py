@@ -163,7 +163,7 @@ def _encoded(
     threads: int | None,
     done: Callable[[int], Any],
 ) -> Iterator[tuple[int, Record]]:
-    """(shard, record) of all pictures in `ranges` (shard -> indices), in order.
+    """Shard and record of all pictures in `ranges` (shard -> indices), in order.
 
     While threads read the next pictures and the devices encode two batches, the
     caller writes the one before.

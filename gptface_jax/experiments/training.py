@@ -12,7 +12,7 @@ from gptface_jax.train.state import TrainState
 
 
 def build(config: Any, workdir: str | os.PathLike) -> base.Experiment:
-    """Opens the data and builds the system that a config names.
+    """The experiment of a config: its data opened, its system built.
 
     What has to be learnt from the data before (a vocabulary) is read from the work
     folder of a run that has checkpoints, else learnt and kept there.

@@ -42,7 +42,7 @@ def digests(
     networks: Mapping[str, Any],
     files: Mapping[str, bytes],
 ) -> dict[str, str]:
-    """What config.json says about the stored weights and the vocabulary.
+    """Entries of config.json about the stored weights and the vocabulary.
 
     Args:
       config: network's name -> its config.
@@ -118,7 +118,7 @@ def write(
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """config.json of a model directory.
+    """The content of config.json of a model directory.
 
     Raises:
       UserError: no such file, no JSON object, or another format.
@@ -202,7 +202,7 @@ def _check_shapes(
 
 
 def read_vocab(folder: str | os.PathLike) -> str:
-    """vocab.txt of a model directory.
+    """The content of vocab.txt of a model directory.
 
     Raises:
       UserError: it is missing, or not the one that config.json names.

@@ -28,7 +28,7 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def load(path: str | os.PathLike = "") -> dict[str, Any]:
-    """Reads the weights; runs nothing that is in the file.
+    """The weights as our parameters; nothing that is in the file is run.
 
     Args:
       path: of a state dict (.pth or .safetensors); "" is that of the package.
@@ -63,7 +63,7 @@ def load(path: str | os.PathLike = "") -> dict[str, Any]:
 
 
 def _folded(state: Mapping[str, np.ndarray], conv: str, norm: str):
-    """(kernel [h,w,C,D] or [h,w,D], bias [D]) of a convolution and its norm."""
+    """Kernel and bias [D] of a convolution with its norm folded in."""
     weight, bias, mean, variance = (state[f"{norm}.{part}"] for part in _NORM)
     gain = weight / np.sqrt(variance + np.float32(_EPSILON))
     kernel = state[f"{conv}.weight"].transpose(2, 3, 1, 0)
@@ -87,8 +87,8 @@ def _layers() -> dict[str, tuple[str, str, tuple[int, ...]]]:
             for ours, theirs in _LAYERS.items():
                 if ours != "expand" or expansion > 1:
                     conv, norm = (f"_blocks.{number}.{name}" for name in theirs)
-                    place = f"stages_{stage}_{block}/{ours}"
-                    layers[place] = (conv, norm, shapes[ours])
+                    module = f"stages_{stage}_{block}/{ours}"
+                    layers[module] = (conv, norm, shapes[ours])
             inputs, number = width, number + 1
     return layers | {"head": ("_conv_head", "_bn1", (HEAD, inputs, 1, 1))}
 

@@ -31,7 +31,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def load(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads both parts; runs nothing that is in the files.
+    """Both parts of LPIPS as our parameters; nothing that is in the files is run.
 
     Args:
       path: a file (.pth, .pt, .ckpt, .bin of PyTorch, or .safetensors), a folder of
@@ -92,7 +92,7 @@ def _ours(name: str) -> str | None:
 
 
 def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """What a file holds, by path in the parameters."""
+    """Arrays of a weight file by their path in the parameters."""
     state = state_dict.read(file)
     if inside := [name for name in state if _INSIDE in name]:  # the rest is a VQGAN
         prefix = inside[0].partition(_INSIDE)[0] + _INSIDE
@@ -131,13 +131,13 @@ def _files(path: str) -> list[pathlib.Path]:
     for part in (p.strip() for p in path.split(",")):
         if not part:
             raise UserError(f"weights of LPIPS: '{path}' names no file; give a path")
-        place = pathlib.Path(part).expanduser()
-        if not place.exists() and _HUB_ID.fullmatch(part):
-            if place.suffix not in state_dict.SUFFIXES:
-                place = _from_hub(part)
-        if place.is_dir():
+        path = pathlib.Path(part).expanduser()
+        if not path.exists() and _HUB_ID.fullmatch(part):
+            if path.suffix not in state_dict.SUFFIXES:
+                path = _from_hub(part)
+        if path.is_dir():
             inside = sorted(
-                p for p in place.iterdir() if p.suffix in state_dict.SUFFIXES
+                p for p in path.iterdir() if p.suffix in state_dict.SUFFIXES
             )
             if not inside:
                 raise UserError(
@@ -145,7 +145,7 @@ def _files(path: str) -> list[pathlib.Path]:
                 )
             files += inside
         else:
-            files.append(place)
+            files.append(path)
     return files
 
 

@@ -93,7 +93,7 @@ def check(path: str | os.PathLike) -> str:
 
 
 def as_float32(array: np.ndarray, name: str) -> np.ndarray:
-    """float32 of a weight stored as any float.
+    """The weight as float32, whatever float it is stored as.
 
     Raises:
       UserError: whole numbers; a quantised weight means nothing without its scale.
@@ -104,7 +104,7 @@ def as_float32(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def shortened(names: Iterable[Any]) -> str:
-    """All of the names, or the first ten and how many more."""
+    """The names in one line: all, or the first ten and how many more."""
     names = sorted(names)
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
@@ -113,7 +113,7 @@ def shortened(names: Iterable[Any]) -> str:
 def differences(
     found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
 ) -> str:
-    """What keeps two sets of named shapes apart: "" if nothing does.
+    """Message on how two sets of named shapes differ, "" where they do not.
 
     Args:
       found: name -> shape in the file.

@@ -90,10 +90,10 @@ def _discriminator_name(path: str) -> str:
     """
     _, layer, leaf = path.split("/")
     kind, number = layer.split("_")
-    place = 3 * int(number) - (kind == "conv" and number != "0")
+    index = 3 * int(number) - (kind == "conv" and number != "0")
     leaves = {"kernel": "weight", "scale": "weight", "bias": "bias"}
     leaves |= {"mean": "running_mean", "var": "running_var"}
-    return f"main.{place}.{leaves[leaf]}"
+    return f"main.{index}.{leaves[leaf]}"
 
 
 def load(
@@ -107,7 +107,7 @@ def load(
 def read(
     path: str | os.PathLike, config: str | os.PathLike | Mapping[str, Any]
 ) -> Imported:
-    """Reads the VQGAN of a checkpoint; runs nothing that is in the file.
+    """The VQGAN of a checkpoint; nothing that is in the file is run.
 
     Names decide whether it is a VQModel (`quantize.embedding.weight`) or a GumbelVQ
     (`quantize.proj.*`, `quantize.embed.weight`); a `target` in the config that says
@@ -143,7 +143,7 @@ def read(
 def load_discriminator(
     path: str | os.PathLike,
 ) -> tuple[DiscriminatorConfig, dict[str, Any], dict[str, Any]]:
-    """Reads the discriminator that a VQGAN was trained against.
+    """The discriminator that a VQGAN was trained against.
 
     Args:
       path: as for `load`.
@@ -243,7 +243,7 @@ def _vqgan_shapes(config: VQGANConfig) -> dict[str, Any]:
 
 
 def _discriminator_shapes(config: DiscriminatorConfig) -> dict[str, Any]:
-    """Path -> shape struct; paths begin with "params" or "batch_stats"."""
+    """Shapes by path; paths begin with "params" or "batch_stats"."""
     side = 4 * 2**config.num_layers
     dummy = jax.ShapeDtypeStruct((1, side, side, config.in_channels), jnp.float32)
     init = functools.partial(Discriminator(config).init, jax.random.key(0))

@@ -44,7 +44,7 @@ _FIXED = {"double_z": False, "resamp_with_conv": True}
 
 @dataclasses.dataclass(frozen=True)
 class TamingConfig:
-    """What a config of taming says.
+    """A config of taming-transformers, as far as it concerns the VQGAN.
 
     Attributes:
       model: the VQGAN; its quantizer is `quantizer`, or "nearest".
@@ -59,7 +59,7 @@ class TamingConfig:
 
 
 def read(config: str | os.PathLike | Mapping[str, Any]) -> TamingConfig:
-    """Reads a config of taming.
+    """The config of a taming checkpoint, as ours.
 
     Args:
       config: YAML file, or a mapping with `ddconfig`, `n_embed` and `embed_dim`,

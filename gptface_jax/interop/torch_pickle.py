@@ -85,7 +85,7 @@ def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
 
 
 def _dtype(kind: Any, storage: Any) -> np.dtype:
-    """Of a persistent id's first two entries."""
+    """The dtype of a storage, by the first two entries of its persistent id."""
     if kind != "storage" or storage not in _DTYPES:
         raise pickle.UnpicklingError(f"unknown storage {kind!r} {storage!r}")
     return _DTYPES[storage]
@@ -204,7 +204,7 @@ def _legacy(path: str | os.PathLike) -> Any:
 
 
 def load_torch(path: str | os.PathLike) -> Any:
-    """Reads a checkpoint of `torch.save`, of the zip format or the one before it.
+    """The content of a checkpoint of `torch.save`, of the zip format or the older one.
 
     Args:
       path: the file.

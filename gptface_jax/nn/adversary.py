@@ -82,7 +82,7 @@ class BatchNorm(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """[B,H,W,3] in [-1,1] -> logits float32 [B,h,w], high = looks real."""
+    """A patch discriminator, [B,H,W,3] in [-1,1] -> logits [B,h,w], high = real."""
 
     config: DiscriminatorConfig
 

@@ -98,7 +98,7 @@ def attend(
 def choose(
     query: jax.Array, mask: jax.Array, platform: str, heads_split: bool = False
 ) -> str:
-    """What "auto" means for queries [B,Q,N,H] and a mask on "cpu", "gpu" or "tpu"."""
+    """The implementation that "auto" stands for, by shapes, mask and kind of device."""
     if platform == "tpu" and _flash_can(query, mask):
         return "flash"
     width, square = query.shape[-1], query.shape[1] == mask.shape[-1]

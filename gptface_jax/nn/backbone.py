@@ -129,7 +129,7 @@ class Backbone(nn.Module):
         return self.transformer(x, self.attn_mask(tokens), collect=layers)[1]
 
     def attn_mask(self, tokens: jax.Array) -> jax.Array:
-        """What may see what by default: all but padding."""
+        """The default attention mask: everything may be seen but padding."""
         return attention_mask(tokens != self.config.vocab.pad_id)
 
     def entering(
@@ -140,7 +140,7 @@ class Backbone(nn.Module):
         segment_ids=None,
         positions=None,
     ):
-        """What enters the layers [B,L,D]: see `__call__`."""
+        """The input of the layers [B,L,D]: see `__call__`."""
         if hidden_states is not None:
             return hidden_states
         x = self.tokens(tokens, control, segment_ids, positions)
@@ -161,12 +161,12 @@ class Backbone(nn.Module):
         return self.tokens.attend(x, start, stop)
 
     def image_logits(self, hidden: jax.Array) -> jax.Array:
-        """[...,D] -> [...,C], image codes only."""
+        """Logits [...,C] of the image codes alone, of hidden states [...,D]."""
         vocab = self.config.vocab
         return self.token_logits(hidden, vocab.text_size, vocab.size)
 
     def text_logits(self, hidden: jax.Array) -> jax.Array:
-        """[...,D] -> [...,|V|], words only; special ids are -inf."""
+        """Logits [...,|V|] of the words, special ids -inf, of hidden states [...,D]."""
         logits = self.token_logits(hidden, 0, self.config.vocab.text_size)
         special = jnp.array(self.config.vocab.special_ids)
         return logits.at[..., special].set(-jnp.inf)

@@ -33,7 +33,7 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """[B,S,S,3] in [-1,1] -> logits float32 [B,A]."""
+    """A convolutional classifier, [B,S,S,3] in [-1,1] -> logits float32 [B,A]."""
 
     config: ClassifierConfig
 
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         return maps
 
     def embed(self, image: jax.Array) -> jax.Array:
-        """[B,H,W,3] -> the last map's mean over its positions, float32 [B,C]."""
+        """Features float32 [B,C] of [B,H,W,3]: the last map's mean over positions."""
         last = nn.swish(self.norm_out(self.features(image)[-1]))
         return jnp.mean(last.astype(jnp.float32), axis=(1, 2))
 

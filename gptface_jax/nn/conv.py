@@ -77,7 +77,7 @@ def group_norm(width: int, groups: int, name: str | None, dtype) -> GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """norm, swish, conv, norm, swish, dropout, conv; 1x1 shortcut if widths differ."""
+    """A residual block: norm, swish, conv, twice; 1x1 shortcut if widths differ."""
 
     features: int
     groups: int = 32

@@ -101,6 +101,6 @@ class EfficientNetLite0(nn.Module):
         return maps
 
     def __call__(self, image: jax.Array) -> jax.Array:
-        """What the classifier reads: float32 [B,1280], means over the positions."""
+        """Input of the classifier, float32 [B,1280]: means over the positions."""
         x = nn.relu6(self.head(self.features(image)[-1]))
         return jnp.mean(x.astype(jnp.float32), (1, 2))

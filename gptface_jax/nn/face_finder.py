@@ -54,7 +54,7 @@ class Activation(nn.Module):
 
 
 class BlazeBlock(nn.Module):
-    """act(shortcut + pointwise(depthwise(x)))."""
+    """A residual block: act(shortcut + pointwise(depthwise(x)))."""
 
     features: int
     stride: int = 1
@@ -72,7 +72,7 @@ class BlazeBlock(nn.Module):
 
 
 class BlazeFace(nn.Module):
-    """Finds faces of a fifth of 128 pixels and more (short range)."""
+    """A detector of faces of a fifth of 128 pixels and more (short range)."""
 
     # (channels, stride) of the blocks whose output is read at a stride of 8, and of 16.
     FINE = ((24, 1), (28, 1), (32, 2), (36, 1), (42, 1), (48, 2),
@@ -81,7 +81,7 @@ class BlazeFace(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What every anchor of `anchors` says of a face near it.
+        """Box, points and score of a face close to each of `anchors`.
 
         Args:
           images: float32 [B,H,W,3] in [-1,1], sides multiples of 16.

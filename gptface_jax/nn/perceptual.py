@@ -24,7 +24,7 @@ MIN_SIDE = 16  # of a picture, so that the last stage has one position
 
 
 def unit_vectors(x: jax.Array) -> jax.Array:
-    """[...,C] divided by its length, float32; a zero vector stays (and has a slope)."""
+    """Unit vectors float32 [...,C]; a zero vector stays zero, with a finite slope."""
     x = x.astype(jnp.float32)
     return x / jnp.sqrt(jnp.sum(jnp.square(x), -1, keepdims=True) + 1e-20)
 

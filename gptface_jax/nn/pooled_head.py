@@ -8,7 +8,7 @@ from flax import linen as nn
 
 
 class PooledHead(nn.Module):
-    """[B,F,D] -> float32 logits [B,outputs].
+    """A head on pooled features, [B,F,D] -> float32 logits [B,outputs].
 
     LayerNorm of each of the F vectors, their mean weighted by a softmax over F learned
     scalars, one linear layer.

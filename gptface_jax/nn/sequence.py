@@ -56,7 +56,7 @@ def assemble(
     vocab: JointVocab,
     layout: SequenceLayout,
 ) -> jax.Array:
-    """Joins codes and words into one sequence of joint ids.
+    """Codes and words as one sequence of joint ids.
 
     Args:
       image_ids: int [B,n] codes 0..C-1 in raster order.

@@ -122,7 +122,7 @@ class JointEmbedding(nn.Module):
 def with_codebook(
     embedding: jax.Array, codebook: jax.Array, text_size: int, key
 ) -> jax.Array:
-    """Lets the embeddings of image codes start from the tokenizer's codebook.
+    """The table of embeddings, with image codes that start from the codebook.
 
     Similar codes then have similar embeddings from the first step on, which a
     short run would otherwise have to find out from the data.

@@ -130,7 +130,7 @@ def dense(config: TransformerConfig, features, axes, name, residual=False):
 
 
 def product(axes, x, kernel, dimension_numbers, **kwargs):
-    """x @ kernel, `lax.dot_general` as `nn.Dense` calls it.
+    """The product x @ kernel, called as `nn.Dense` calls `lax.dot_general`.
 
     As a product of two matrices: [B,L,D] @ [D,F] takes a CPU longer, forward and
     backward, than [B*L,D] @ [D,F]. Where a mesh splits the length the rows of one
@@ -180,7 +180,7 @@ def layer_norm(config: TransformerConfig, name: str) -> nn.Module:
 
 
 class UnbiasedNorm(nn.Module):
-    """scale * (x - mean) / (std + epsilon) + bias, std over D - 1 (SPEC B.6)."""
+    """Annotated layer norm: scale * (x - mean) / (std + epsilon) + bias (SPEC B.6)."""
 
     epsilon: float
     dtype: jnp.dtype
@@ -222,7 +222,7 @@ class Attention(nn.Module):
         memory: jax.Array | None = None,
         values: jax.Array | None = None,
     ) -> jax.Array:
-        """What every position of x reads from the memory.
+        """Attention output [B,Q,D]: what every position of x reads from the memory.
 
         Args:
           x: [B,Q,D], the queries.
@@ -375,7 +375,7 @@ class Transformer(nn.Module):
         memory: jax.Array | None = None,
         collect: tuple[int, ...] = (),
     ) -> jax.Array | tuple[jax.Array, list[jax.Array]]:
-        """Runs all layers.
+        """Hidden states after all layers.
 
         Args:
           x: [B,L,D].

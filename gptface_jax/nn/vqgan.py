@@ -89,17 +89,17 @@ class VQGANConfig:
 
     @property
     def factor(self) -> int:
-        """f: pixels per token side."""
+        """Pixels a side of a token, f."""
         return self.patch * 2 ** (len(self.widths) - 1)
 
     @property
     def first_side(self) -> int:
-        """Of the level next to the pixels, at `resolution`."""
+        """Side in pixels of the level next to the pixels, at `resolution`."""
         return self.resolution // self.patch
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(h, w) of the tokens of a picture at `resolution`."""
+        """Rows and columns of the tokens of a picture at `resolution`."""
         side = self.resolution // self.factor
         return side, side
 
@@ -122,7 +122,7 @@ class _Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """[B,H,W,3] -> float32 [B,H/f,W/f,z_channels].
+    """The encoder, [B,H,W,3] -> float32 [B,H/f,W/f,z_channels].
 
     What the blocks are added to stays float32: rounding it at every block is what
     turns a bfloat16 latent to another code.
@@ -162,7 +162,7 @@ def last_conv(config: VQGANConfig, name: str | None = None) -> nn.Conv:
 
 
 class Decoder(nn.Module):
-    """[B,h,w,z_channels] -> [B,h*f,w*f,3]."""
+    """The decoder, [B,h,w,z_channels] -> [B,h*f,w*f,3]."""
 
     config: VQGANConfig
 
@@ -217,7 +217,7 @@ class VQGAN(nn.Module):
             )
 
     def latents(self, image: jax.Array, deterministic: bool = True) -> jax.Array:
-        """z_e before quantisation: [B,H,W,3] in [-1,1] -> [B,h,w,C]."""
+        """Latents z_e [B,h,w,C], not quantised, of pictures [B,H,W,3] in [-1,1]."""
         return self.quant_conv(self.encoder(image, deterministic))
 
     def encode(self, image: jax.Array) -> jax.Array:
@@ -232,19 +232,19 @@ class VQGAN(nn.Module):
         return self.quantize(self.latents(image))
 
     def quantize(self, z_e: jax.Array) -> jax.Array:
-        """z_e [B,h,w,C] -> image_ids int32 [B,h,w]."""
+        """The nearest codes, image_ids int32 [B,h,w], of latents z_e [B,h,w,C]."""
         z_e = jax.lax.stop_gradient(z_e.astype(jnp.float32))
         if self.config.quantizer == "gumbel":
             return jnp.argmax(self.code_logits(z_e), axis=-1).astype(jnp.int32)
         return quantize.nearest(z_e, self.codebook)
 
     def decode_latents(self, z_q: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[B,h,w,C] code vectors -> float32 [B,H,W,3], about [-1,1]."""
+        """Pictures float32 [B,H,W,3], about [-1,1], of code vectors [B,h,w,C]."""
         z = self.post_quant_conv(z_q)
         return self.decoder(z, deterministic).astype(jnp.float32)
 
     def decode(self, image_ids: jax.Array) -> jax.Array:
-        """image_ids int [B,h,w] -> float32 [B,h*f,w*f,3], about [-1,1]."""
+        """Pictures float32 [B,h*f,w*f,3], about [-1,1], of image_ids int [B,h,w]."""
         return self.decode_latents(jnp.take(self.codebook, image_ids, axis=0))
 
     def __call__(

@@ -12,7 +12,7 @@ LOSSES = ("hinge", "vanilla")
 
 
 def discriminator_loss(real: jax.Array, fake: jax.Array, kind: str) -> jax.Array:
-    """What the discriminator minimises.
+    """The discriminator's loss.
 
     Args:
       real, fake: logits of photographs and of reconstructions, any shape.
@@ -40,7 +40,7 @@ def generator_loss(fake: jax.Array) -> jax.Array:
 def adaptive_weight(
     nll_grad: jax.Array, adversarial_grad: jax.Array, scale: float
 ) -> jax.Array:
-    """Makes the adversarial slope `scale` times as steep as the reconstruction's.
+    """Weight that makes the adversarial slope `scale` times the reconstruction's.
 
     scale * clip(|nll_grad| / (|adversarial_grad| + 1e-4), 0, 1e4), without gradient.
 

@@ -47,8 +47,8 @@ def convolve(
     Raises:
       ValueError: groups or a precision.
     """
-    for name, usual in (("feature_group_count", 1), ("precision", None)):
-        if defaults.get(name, usual) != usual:
+    for name, default in (("feature_group_count", 1), ("precision", None)):
+        if defaults.get(name, default) != default:
             raise ValueError(f"convolve knows no {name} {defaults[name]}; use lax's")
     padding = tuple(map(tuple, padding))
     dilations = tuple(lhs_dilation), tuple(rhs_dilation)
@@ -154,7 +154,7 @@ def _depthwise(x, kernel, stride, padding):
 
 
 def _windows(x, window, stride, padding):
-    """What each entry of a window meets, row by row: [B,H',W',C] each."""
+    """The inputs that each entry of a window meets, row by row: [B,H',W',C] each."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     last = [(n - window) // stride * stride for n in x.shape[1:3]]
     for i, j in itertools.product(range(window), repeat=2):

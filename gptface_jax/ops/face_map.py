@@ -26,7 +26,7 @@ def face_map(
     brows: float,
     radius: float,
 ) -> jax.Array:
-    """How much each pixel counts: [B,H,W], 1 on average over each picture.
+    """Weight of each pixel: [B,H,W], 1 on average over each picture.
 
     Before that average is taken out, a pixel within the radius of a point of the eyes
     counts `eyes` times, twice as far away once, and in between by a straight line;
@@ -49,7 +49,7 @@ def face_map(
     x, y = (jnp.arange(n, dtype=jnp.float32) for n in (width, height))
     x, y = ((at + 0.5) / n for at, n in ((x, width), (y, height)))
 
-    def near(part):  # 1 within reach of a point, 0 from twice that on
+    def closeness(part):  # 1 within reach of a point, 0 from twice that on
         points = landmarks[:, part]  # [B,P,2]
         across = jnp.square(x - points[..., :1])[:, :, None]  # [B,P,1,W]
         down = jnp.square(y - points[..., 1:])[..., None]  # [B,P,H,1]
@@ -58,6 +58,6 @@ def face_map(
 
     counts = jnp.ones((len(landmarks), height, width), jnp.float32)
     for part, times in ((EYES, eyes), (MOUTH, mouth), (BROWS, brows)):
-        counts = jnp.maximum(counts, 1.0 + (times - 1.0) * near(part))
+        counts = jnp.maximum(counts, 1.0 + (times - 1.0) * closeness(part))
     counts /= jnp.mean(counts, axis=(1, 2), keepdims=True)
     return jnp.where(jnp.isfinite(counts), counts, 1.0)

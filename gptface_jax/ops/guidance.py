@@ -19,7 +19,7 @@ def coefficients(
     gradient: dict[str, jax.Array],
     step_size: float,
 ) -> tuple[float, dict[str, jax.Array]]:
-    """What `rule` makes of parameters and gradient: keep * theta + coefficient * g.
+    """Coefficients of the update keep * theta + coefficient * g that a rule makes.
 
     Args:
       rule: "literal"       (1 - lambda) * theta + lambda * g    (equation 7)
@@ -71,7 +71,7 @@ def kl_divergence(log_p, log_q, mask) -> jax.Array:
 
 
 def trust_scale(kl: jax.Array, kl_max: float) -> jax.Array:
-    """min(1, sqrt(kl_max / kl)): KL is about quadratic in the step."""
+    """Factor on a step that went too far: min(1, sqrt(kl_max / kl))."""
     return jnp.minimum(1.0, jnp.sqrt(kl_max / jnp.maximum(kl, EPSILON)))
 
 

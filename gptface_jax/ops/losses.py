@@ -22,13 +22,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def masked_sum(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(sum of values where mask, number of masked entries), float32 scalars."""
+    """Sum of the values where mask, and number of such entries; float32 scalars."""
     mask = mask.astype(jnp.float32)
     return jnp.sum(values * mask), jnp.sum(mask)
 
 
 def mean(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """sum / count, 0 where the count is 0."""
+    """Mean of a (sum, count) pair, 0 where the count is 0."""
     total, count = pair
     return total / jnp.maximum(count, 1.0)
 

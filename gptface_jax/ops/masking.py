@@ -174,7 +174,7 @@ def text_span_mask(valid: jax.Array, ratio: float, key: jax.Array) -> jax.Array:
 def gather_masked(
     hidden: jax.Array, targets: jax.Array, masked: jax.Array, budget: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Brings masked positions to the front of a static budget of S slots.
+    """States, targets and masks of masked positions, in a static budget of S slots.
 
     Args:
       hidden: [B,P,D] states.

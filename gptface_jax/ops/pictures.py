@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def to_unit_range(image: jax.Array) -> jax.Array:
-    """uint8 0..255 -> float32 [-1,1]; `data.image.to_unit_range` in JAX."""
+    """Pixels float32 in [-1,1] of uint8 0..255; `data.image.to_unit_range` in JAX."""
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 

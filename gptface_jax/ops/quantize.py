@@ -114,12 +114,12 @@ def codebook_loss(
 
 
 def counts(image_ids: jax.Array, codebook_size: int) -> jax.Array:
-    """How often each code occurs: int [...] -> float32 [K]."""
+    """Count of each code, float32 [K], in int [...]."""
     return jnp.bincount(image_ids.reshape(-1), length=codebook_size).astype(jnp.float32)
 
 
 def perplexity(usage: jax.Array) -> jax.Array:
-    """exp(entropy) of code counts [K]: between 1 and K."""
+    """Perplexity of code counts [K], exp of their entropy: between 1 and K."""
     p = usage / jnp.maximum(jnp.sum(usage), 1e-9)
     return jnp.exp(-jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-12)), 0.0)))
 

@@ -61,7 +61,7 @@ def commit_mask(
 
 
 def sample(scores: jax.Array, temperature: jax.Array, key: jax.Array):
-    """Draws ids from softmax(scores / temperature); argmax at temperature 0.
+    """Ids drawn from softmax(scores / temperature); the argmax at temperature 0.
 
     By the inverse of the distribution function, with two random numbers a row: noise on
     every score takes as long as a small network's forward pass on a CPU.

@@ -67,12 +67,12 @@ class Tiling:
 
     @property
     def kept(self) -> tuple[tuple[int, int], ...]:
-        """(first, stop) of the tokens that each tile is responsible for."""
+        """First token and end of those that each tile is responsible for."""
         edges = [0, *(int(cut) for cut in self.cuts), self.length]
         return tuple(zip(edges, edges[1:]))
 
     def weights(self, scale: int) -> np.ndarray:
-        """What each tile contributes to its pixels.
+        """Share of each tile in its pixels.
 
         Args:
           scale: pixels per token.

@@ -43,7 +43,7 @@ def green(key: int, position, left, code) -> jax.Array:
 
 
 def left_neighbours(codes: jax.Array, columns: int) -> jax.Array:
-    """int [...,P] in raster order -> the code to the left of each, or NONE."""
+    """The code to the left of each of int [...,P] in raster order, or NONE."""
     first = jnp.arange(codes.shape[-1]) % columns == 0
     return jnp.where(first, NONE, jnp.roll(codes, 1, axis=-1))
 

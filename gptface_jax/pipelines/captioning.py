@@ -63,7 +63,7 @@ def tags(
     """
     if count < 1:
         raise UserError(f"count is {count}; use 1 or more")
-    tokenizer = editor.tokenizer
+    tokenizer = editor.text_tokenizer
     words = _allowed(tokenizer, among)
     prefix, comma = _ids(tokenizer, "tags :"), _ids(tokenizer, ",")
     if tokenizer.unk_id in prefix:
@@ -116,10 +116,10 @@ def captions(
     if samples < 1:
         raise UserError(f"samples is {samples}; use 1 or more")
     ids = editor.image_ids(pixels)
-    template = [editor.tokenizer.mask_id] * words
+    template = [editor.text_tokenizer.mask_id] * words
     keys = _fold(key, np.arange(samples))
     filled = _fill(editor, ids, [template] * samples, None, config, keys)
-    texts = list(dict.fromkeys(editor.tokenizer.decode(row) for row in filled))
+    texts = list(dict.fromkeys(editor.text_tokenizer.decode(row) for row in filled))
     match = np.exp(_score(editor, ids, texts))
     return sorted(zip(texts, match.tolist()), key=lambda pair: -pair[1])
 
@@ -161,7 +161,7 @@ def _tokens(editor: Editor, image_ids, rows) -> jax.Array:
     """Joint ids [B,L] of one picture's codes and B rows of text ids."""
     text = np.full(
         (len(rows), editor.max_text_tokens),
-        editor.tokenizer.pad_id,
+        editor.text_tokenizer.pad_id,
     )
     text[:, : len(rows[0])] = rows
     return editor.joined(np.repeat(image_ids, len(rows), 0), text)
@@ -170,7 +170,7 @@ def _tokens(editor: Editor, image_ids, rows) -> jax.Array:
 def _fill(editor, image_ids, rows, words, config, keys) -> np.ndarray:
     """Rows of text ids with their [MASK]s decoded; `words` bool [|V|] may be drawn."""
     tokens = _tokens(editor, image_ids, rows)
-    known = tokens != editor.tokenizer.mask_id
+    known = tokens != editor.text_tokenizer.mask_id
     result = decode.decode(
         editor.module, editor.params, tokens, known, config, keys, words
     )
@@ -180,7 +180,7 @@ def _fill(editor, image_ids, rows, words, config, keys) -> np.ndarray:
 
 def _slot_probabilities(editor, image_ids, prefix, words, config) -> np.ndarray:
     """float32 [|V|]: what a single open slot after the prefix holds."""
-    row = [*prefix, editor.tokenizer.mask_id]
+    row = [*prefix, editor.text_tokenizer.mask_id]
     tokens = _tokens(editor, image_ids, [row])[0]
     variables = {"params": editor.params}
     logits = _LOGITS(editor.module, variables, tokens, config)

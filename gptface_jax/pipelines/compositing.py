@@ -17,7 +17,7 @@ BORDERS = 30  # levels; more of it makes edits less of what was asked for
 
 @dataclasses.dataclass(frozen=True)
 class Blend:
-    """How an edited square is pasted.
+    """Options of pasting an edited square into its photo.
 
     Attributes:
       composite: inside the mask only; otherwise the square is the raw decode (the

@@ -28,7 +28,7 @@ _FORWARDS = 16  # an iteration, of all candidates of an edit
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What may change of a photo, as it is asked for.
+    """The part of a photo that may change, as a user gives it.
 
     Attributes:
       mask, box, region, crop, face, align: see `apps.api.Model.edit`.
@@ -47,7 +47,7 @@ class Selection:
 
     @property
     def change(self) -> framing.Change:
-        """What is done to the mask."""
+        """Changes that are made to the mask."""
         return framing.Change(self.invert_mask, self.mask_grow, self.mask_shrink)
 
     @property
@@ -107,7 +107,7 @@ class EditingModel:
         self.frame = framing.checked_frame(frame)
 
     def on(self, devices: Sequence[jax.Device]) -> Self:
-        """The same model on these devices."""
+        """A model of the same networks on these devices."""
         editor = self.editor.on(devices)
         return type(self)(editor, self.digest, self.decode, self.card, self.frame)
 
@@ -182,7 +182,7 @@ class EditingModel:
         Raises:
           UserError: it knows nothing of it.
         """
-        tokenizer, slots = self.editor.tokenizer, self.editor.max_text_tokens
+        tokenizer, slots = self.editor.text_tokenizer, self.editor.max_text_tokens
         ids = tokenizer.encode([text], slots + 1)[0]
         ids = ids[ids != tokenizer.pad_id]
         words = tokenizer.understood(text)
@@ -238,7 +238,7 @@ class EditingModel:
     def square(
         self, photo: np.ndarray, face: int | Face | None, align: bool
     ) -> tuple[np.ndarray, list[str]]:
-        """What the model sees of a photo, uint8 [1,S,S,3] at its own size; notes."""
+        """The square that the model sees, uint8 [1,S,S,3] at its size; notes."""
         (_, view), notes = self.seen(photo, face, align)
         return images.resize(view.picture(photo), (self.size,) * 2)[None], notes
 
@@ -254,7 +254,7 @@ class EditingModel:
         face: int | Face | None = None,
         align: bool = True,
     ) -> tuple[framing.Framed, list[str]]:
-        """What `edit` would change of a photo uint8 [H,W,3], and notes."""
+        """The `Framed` that `edit` would change of a photo uint8 [H,W,3], and notes."""
         selection = Selection(mask, box, region, crop, face, align)
         return self.select(photo, selection, seed)
 
@@ -298,7 +298,7 @@ class EditingModel:
         method: str = region_proposal.LIKELIHOOD,
         aligned: bool = True,
     ) -> framing.Framed:
-        """What a text asks to change in a square; see `region_proposal.propose`."""
+        """The `Framed` that a text asks to change; see `region_proposal.propose`."""
         if area is not None and not 0 < area < 1:
             raise UserError(f"area is {area}; use a share between 0 and 1")
         small = images.resize(view.picture(photo), (self.size,) * 2)

@@ -49,7 +49,7 @@ class Batch:
 
     @property
     def open_tokens(self) -> np.ndarray:
-        """bool [B,h,w] tokens that were resampled."""
+        """Tokens that were resampled, bool [B,h,w]."""
         return self.committed_at >= 0
 
 
@@ -104,7 +104,7 @@ class Editor:
 
     Args:
       vqgan, gptface: the networks; their token grids and codebooks must agree.
-      tokenizer: of the text.
+      text_tokenizer: turns sentences into ids.
       devices: share every batch of edits, whose size must be a multiple of their
         number; by default the first one of this process.
       dtype: of the activations, "float32" or "bfloat16"; by default the networks'
@@ -118,7 +118,7 @@ class Editor:
         self,
         vqgan: Network,
         gptface: Network,
-        tokenizer: TextTokenizer,
+        text_tokenizer: TextTokenizer,
         devices: Sequence[jax.Device] | None = None,
         dtype: str | None = None,
     ):
@@ -133,9 +133,9 @@ class Editor:
                 f"the VQGAN has {vqgan.config.codebook_size} codes, the GPTFace "
                 f"{vocab.codebook_size}; they do not belong together"
             )
-        if tokenizer.size != vocab.text_size:
+        if text_tokenizer.size != vocab.text_size:
             raise UserError(
-                f"vocab.txt has {tokenizer.size} entries, the GPTFace "
+                f"vocab.txt has {text_tokenizer.size} entries, the GPTFace "
                 f"{vocab.text_size}; they do not belong together"
             )
         devices = list(devices or jax.local_devices()[:1])
@@ -146,7 +146,8 @@ class Editor:
             config = dataclasses.replace(config, transformer=transformer)
             module = type(gptface.module)(config)
             gptface = dataclasses.replace(gptface, module=module)
-        self.gptface, self.tokenizer, self.dtype = gptface, tokenizer, dtype
+        self.gptface, self.text_tokenizer = gptface, text_tokenizer
+        self.dtype = dtype
         mesh = Mesh(np.array(devices), ("batch",))
         self._split = NamedSharding(mesh, PartitionSpec("batch"))
         self.params = jax.device_put(
@@ -159,9 +160,9 @@ class Editor:
         self._most_guided = fitting * len(devices)
 
     def on(self, devices: Sequence[jax.Device]) -> Editor:
-        """The same networks on these devices."""
+        """An editor of the same networks on these devices."""
         return Editor(
-            self.vqgan.network, self.gptface, self.tokenizer, devices, self.dtype
+            self.vqgan.network, self.gptface, self.text_tokenizer, devices, self.dtype
         )
 
     @property
@@ -176,7 +177,7 @@ class Editor:
 
     @property
     def layout(self) -> SequenceLayout:
-        """Where codes and text lie in a sequence."""
+        """The layout of codes and text in a sequence."""
         return self.gptface.config.layout
 
     @property
@@ -199,29 +200,38 @@ class Editor:
         """Whether the transformer has a match bit: text and codes belong together."""
         return self.gptface.config.match_token
 
+    @property
+    def has_retrieval(self) -> bool:
+        """Whether the transformer has the contrastive projections."""
+        return self.gptface.config.contrastive_width > 0
+
     def image_ids(self, images: np.ndarray, masks: np.ndarray | None = None):
-        """uint8 [B,S,S,3] -> int32 [B,h,w]; masked pixels are filled first."""
+        """Codes int32 [B,h,w] of pictures uint8 [B,S,S,3], masked pixels filled first.
+
+        What lies under a mask would leak otherwise: the encoder sees far beyond a
+        token.
+        """
         pixels = image.to_unit_range(images)
         if masks is not None:
             pixels = np.stack([blending.prefill(p, m) for p, m in zip(pixels, masks)])
         return self.vqgan.encode(pixels)
 
     def tokens(self, image_ids: np.ndarray, texts: Sequence[str]) -> jax.Array:
-        """int [B,h,w] and B texts -> joint ids int32 [B,L]."""
-        text_ids = self.tokenizer.encode(texts, self.max_text_tokens)
+        """Joint ids int32 [B,L] of codes int [B,h,w] and B texts."""
+        text_ids = self.text_tokenizer.encode(texts, self.max_text_tokens)
         return self.joined(image_ids, text_ids)
 
     def joined(self, image_ids: np.ndarray, text_ids: np.ndarray) -> jax.Array:
-        """int [B,h,w] and text ids int [B,m] -> joint ids int32 [B,L]."""
+        """Joint ids int32 [B,L] of codes int [B,h,w] and text ids int [B,m]."""
         flat = jnp.asarray(image_ids.reshape(len(image_ids), -1))
         return assemble(flat, jnp.asarray(text_ids), self.gptface.config)
 
     def match_log_prob(self, images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """log p(q=1) of whole pictures with texts; float32 [B]."""
+        """Log-probability that whole pictures and texts match; float32 [B]."""
         return self.score(self.image_ids(images), texts)
 
     def score(self, image_ids: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """The same of codes int [B,h,w]."""
+        """Log-probability that codes int [B,h,w] and texts match; float32 [B]."""
         return np.asarray(self._score(self.params, self.tokens(image_ids, texts)))
 
     def edit(

@@ -29,7 +29,7 @@ _BATCHES = (1, 2, 4, 16)  # pictures or faces at a time: few shapes are compiled
 
 @jax.jit
 def _detect(params, images):
-    """uint8 [B,H,W,3] -> (regressors [B,A,16], scores [B,A])."""
+    """(regressors [B,A,16], scores [B,A]) of the anchors of uint8 [B,H,W,3]."""
     pixels = pictures.to_unit_range(images)
     boxes, logits = face_finder.BlazeFace().apply({"params": params}, pixels)
     return boxes, jax.nn.sigmoid(logits)
@@ -37,7 +37,7 @@ def _detect(params, images):
 
 @jax.jit
 def _mesh(params, images):
-    """uint8 [B,192,192,3] -> (points [B,468,3], presence [B])."""
+    """(points [B,468,3], presence [B]) of face crops uint8 [B,192,192,3]."""
     pixels = images.astype(jnp.float32) / 255
     points, logits = face_finder.FaceMesh().apply({"params": params}, pixels)
     return points, jax.nn.sigmoid(logits)

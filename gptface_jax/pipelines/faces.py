@@ -65,12 +65,12 @@ class Face:
 
     @property
     def area(self) -> float:
-        """Of the box, in square pixels."""
+        """Area of the box in square pixels."""
         x0, y0, x1, y1 = self.box
         return (x1 - x0) * (y1 - y0)
 
     def described(self) -> dict[str, Any]:
-        """All of it as JSON types, pixels to a hundredth."""
+        """The face as JSON types, pixels to a hundredth."""
         arrays = {"points": self.points, "landmarks": self.landmarks, "mesh": self.mesh}
         return {
             "box": [round(v, 2) for v in self.box],
@@ -294,7 +294,7 @@ def _distinct(faces: Sequence[Face]) -> list[Face]:
 
 
 def _turned(shape, turn: int) -> Similarity:
-    """From a picture's pixels to those of `np.rot90` by so many right angles."""
+    """The way from a picture's pixels to those of `np.rot90`, by that many turns."""
     height, width = shape[:2]
     return (
         Similarity(),

@@ -102,7 +102,7 @@ def central(size: tuple[int, int]) -> Box:
 
 
 def square_holding(mask: np.ndarray) -> Box:
-    """Of the largest squares of a photo the one that holds most of a mask.
+    """The square, of the largest in a photo, that holds most of a mask.
 
     Among equals the one nearest the middle.
 
@@ -205,7 +205,7 @@ def hidden_tokens(region: str, grid: tuple[int, int], key: jax.Array) -> np.ndar
 
 @dataclasses.dataclass(frozen=True)
 class Framed:
-    """What may change, and what the model sees.
+    """The part of a photo that may change, and the square that the model sees.
 
     Attributes:
       mask: bool [H,W], what may change.
@@ -229,7 +229,7 @@ class Framed:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What is done to a mask that was given, in this order.
+    """Changes of a mask that was given, made in this order.
 
     Attributes:
       invert: what it leaves out counts.
@@ -289,7 +289,7 @@ def frame(
     faces: Sequence[tuple[Face, View]] = (),
     change: Change = AS_GIVEN,
 ) -> Framed:
-    """What may change, what the model sees, and how that was given.
+    """The `Framed` of a mask, box or region: what may change and what the model sees.
 
     Args:
       size: (H, W) of the photo.
@@ -381,7 +381,7 @@ def _region_mask(
 def _given_mask(
     mask: image_io.Source | None, box: Box | None, size: tuple[int, int]
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """bool [H,W] of a box, else of a mask, and how it was given."""
+    """The mask bool [H,W] of a box or a file, and how it was given."""
     if box is not None:
         box = _box(box, "box")
         return regions.box_mask(box, size), {"box": [int(v) for v in box]}

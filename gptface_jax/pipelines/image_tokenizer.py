@@ -131,7 +131,7 @@ class ImageTokenizer:
     def encode_tiled(
         self, image: np.ndarray, tile: int = 64, margin: int = 4
     ) -> np.ndarray:
-        """As `encode`, with the memory of one tile: for pictures that are too large.
+        """Codes as of `encode`, with the memory of one tile: for large pictures.
 
         Not the same codes: group norms and attention see the tile only.
 
@@ -160,7 +160,7 @@ class ImageTokenizer:
         overlap: int = 8,
         size: tuple[int, int] | None = None,
     ) -> np.ndarray:
-        """As `decode`, with the memory of one tile, the result aside.
+        """Pictures as of `decode`, with the memory of one tile, the result aside.
 
         Neighbouring tiles are blended by a ramp. Not the same picture: group norms
         and attention see the tile only. `tiling_effect` tells the difference.
@@ -180,14 +180,14 @@ class ImageTokenizer:
                 ids = image_ids[:, y : y + rows.size, x : x + columns.size]
                 part = self._batched(ids, "decode")
                 part *= (down[:, None] * across)[..., None]
-                place = picture[:, y * f :, x * f :]
-                place[:, : part.shape[1], : part.shape[2]] += part
+                region = picture[:, y * f :, x * f :]
+                region[:, : part.shape[1], : part.shape[2]] += part
         return _cropped(picture, size)
 
     def tiling_effect(
         self, image_ids: np.ndarray, tile: int = 64, overlap: int = 8
     ) -> dict[str, float]:
-        """What `decode_tiled` changes, where decoding whole is still possible.
+        """Errors of `decode_tiled`, measured where decoding whole is still possible.
 
         Args:
           image_ids: int [B,h,w], of more than one tile.

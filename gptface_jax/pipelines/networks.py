@@ -41,7 +41,7 @@ class Network:
 
     @property
     def codes_digest(self) -> str:
-        """Of what decides a VQGAN's codes; token caches and their runs carry it.
+        """Digest of what decides a VQGAN's codes; token caches and their runs carry it.
 
         Of the weights in bfloat16: the model directory of a run stores them so.
         """

@@ -85,8 +85,8 @@ def sheet(
             left = gap + c * (cell + gap)
             page.paste(_fitted(images[i], cell), (left, top))
             for n, line in enumerate(wrapped[i]):
-                place = (left, top + cell + 3 + n * _LINE)
-                draw.text(place, line, fill=_TEXT, font=font)
+                corner = (left, top + cell + 3 + n * _LINE)
+                draw.text(corner, line, fill=_TEXT, font=font)
         top += cell + heights[r] + 2 * gap
     return np.asarray(page)
 
@@ -105,7 +105,7 @@ def _fitted(image: np.ndarray, cell: int) -> Image.Image:
 def cells(
     count: int, columns: int, cell: int = 160, gap: int = 8
 ) -> list[tuple[int, int, int, int]]:
-    """Where `sheet` puts pictures without captions; squares (x0, y0, x1, y1)."""
+    """Squares (x0, y0, x1, y1) in which `sheet` puts pictures without captions."""
     corners = [
         (gap + i % columns * (cell + gap), gap + i // columns * (cell + 2 * gap))
         for i in range(count)
@@ -201,7 +201,7 @@ def before_mask_after(
 
 
 def steps(after: np.ndarray, committed_at: np.ndarray) -> list[np.ndarray]:
-    """How the decoder committed its tokens, one picture for each iteration.
+    """One picture for each iteration: how the decoder committed its tokens.
 
     Args:
       after: uint8 [H,W,3], what the model saw, edited.
@@ -250,7 +250,7 @@ def _mark(details: Mapping[str, Any]) -> str:
 
 
 def _metadata(details: Mapping[str, Any], exif: bytes = b"") -> dict[str, Any]:
-    """What JPEG and WebP say of a picture that a model made, besides its `exif`."""
+    """Options of JPEG and WebP that say that a model made it, besides `exif`."""
     said, mark = Image.Exif(), _mark(details)
     if exif:
         said.load(exif)
@@ -286,7 +286,7 @@ def saver(
     path: str | os.PathLike,
     details: Mapping[str, Any] | None = None,
 ) -> Callable[[str], None]:
-    """What writes the picture for `path`, see `save`, to a name that it is given."""
+    """A function that writes the picture for `path` to a name; see `save`."""
     kind = check(path)
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     options = {k: v for k, v in picture.info.items() if k in _WRITTEN}

@@ -40,7 +40,7 @@ def source_type(details: Mapping[str, Any]) -> str:
 
 
 def key_digest(key: int) -> str:
-    """Tells whether two keys of a watermark are the same; guessable if the key is."""
+    """Digest by which keys of a watermark are compared; guessable if the key is."""
     return hashlib.sha256(f"gptface_jax watermark {key}".encode()).hexdigest()[:16]
 
 
@@ -72,7 +72,7 @@ def packet(details: Mapping[str, Any]) -> bytes:
 
 
 def read(picture: Image.Image) -> tuple[str | None, dict[str, Any] | None]:
-    """What the XMP of a picture says: its source type, and our details.
+    """Source type and our details in the XMP of a picture.
 
     Either is None where there is none, or none that can be read.
     """
@@ -89,7 +89,7 @@ def read(picture: Image.Image) -> tuple[str | None, dict[str, Any] | None]:
 
 
 def details_of(source: Any) -> dict[str, Any] | None:
-    """How a picture was made: of a path its sidecar, else what its XMP says.
+    """Details of how a picture was made: of a path its sidecar, else of its XMP.
 
     None where it does not say, or cannot be read.
     """

@@ -45,7 +45,7 @@ def _slopes(module, params, tokens):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _occluded(module, params, tokens):
-    """log odds of a match with 3 x 3 codes hidden less those with all; [L] -> [n]."""
+    """Change [n] of the log odds of a match when 3 x 3 codes of int [L] are hidden."""
     layout, vocab = module.config.layout, module.config.vocab
     height, width = layout.grid
     row, column = np.divmod(np.arange(height * width), width)
@@ -62,10 +62,10 @@ def _occluded(module, params, tokens):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _divergence(module, params, tokens):
-    """How the texts of two sequences [2,L] disagree about hidden codes; nats [n].
+    """Divergence, nats [n], of the hidden codes' distributions under two texts [2,L].
 
     KL(p(code | first text) || p(code | second text)), where a random half of the codes
-    is hidden and the text is told to match; means over `_MASKS` halves.
+    is hidden and the match bit says that the text matches; means over `_MASKS` halves.
     """
     layout, vocab = module.config.layout, module.config.vocab
     n = layout.num_image_tokens
@@ -92,7 +92,7 @@ def saliency(
     source: str,
     method: str,
 ) -> np.ndarray:
-    """How much each token of a picture stands against a sentence.
+    """Score of each token of a picture by how much it stands against a sentence.
 
     Args:
       editor: the networks.
@@ -155,7 +155,7 @@ def mask_tokens(
 def changed_tokens(
     before: synthetic.Factors, name: str, grid: tuple[int, int]
 ) -> tuple[bool, np.ndarray]:
-    """What giving a drawn face an attribute, or taking it away, changes.
+    """Tokens of a drawn face that change when an attribute is given or taken away.
 
     Returns:
       (whether it is given, bool [h,w]).
@@ -181,7 +181,7 @@ def attribute_prior(name: str, grid: tuple[int, int]) -> np.ndarray:
 
 
 def text_prior(text: str, grid: tuple[int, int]) -> np.ndarray | None:
-    """Where a sentence's attributes usually show; float [h,w], None if none is said."""
+    """Map float [h,w] of where a sentence's attributes show; None without any."""
     known = [n for n in captions.named(text) if n in synthetic.ATTRIBUTES]
     return np.max([attribute_prior(n, grid) for n in known], axis=0) if known else None
 

@@ -69,7 +69,7 @@ def restore(
 def _damage(
     photo: np.ndarray, damage: image_io.Source | None, kind: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """bool [H,W], what is damaged, and how that is known."""
+    """Mask bool [H,W] of what is damaged, and how that is known."""
     if damage is not None:
         return image_io.decode_mask(damage, photo.shape[:2]), {"given": True}
     mask = defects.scratches(photo, kind)

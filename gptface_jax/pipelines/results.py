@@ -48,7 +48,7 @@ class Edit:
     photo: photos.Photo | None = None
 
     def losses(self, path: str | os.PathLike) -> list[str]:
-        """What the file's format cannot hold of the photo, in words."""
+        """Notes on what the file's format cannot hold of the photo."""
         flat = pictures.check(path) == "JPEG" and self.image.mode == "RGBA"
         return ["JPEG has no transparency: the photo lies on white"] if flat else []
 
@@ -192,5 +192,5 @@ def joined(
 
 
 def bit_rows(open_tokens: np.ndarray) -> list[str]:
-    """bool [h,w] -> h strings of 0 and 1."""
+    """The rows of bool [h,w] as h strings of 0 and 1."""
     return ["".join("01"[x] for x in row) for row in open_tokens.astype(int)]

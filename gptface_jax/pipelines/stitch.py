@@ -73,7 +73,7 @@ def stitch(
 def _beyond_seam(
     seam: str | image_io.Source, at: float, size: tuple[int, int]
 ) -> np.ndarray:
-    """bool [H,W], what the second photo gives."""
+    """Mask bool [H,W] of what the second photo gives."""
     if not (isinstance(seam, str) and seam in SEAMS):
         return image_io.decode_mask(seam, size)
     if not 0 < at < 1:

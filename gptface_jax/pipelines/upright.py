@@ -49,7 +49,7 @@ def _with_landmarks(record: Record, face: faces.Face, picture: Any) -> Record:
 
 @dataclasses.dataclass(frozen=True)
 class Upright:
-    """Records -> records of their largest faces, brought upright into a frame.
+    """Records of the largest faces of records, brought upright into a frame.
 
     Calling it yields a Record with `image` uint8 [size,size,3] and `landmarks`, or the
     reason for which a picture is dropped.
@@ -90,7 +90,7 @@ class Upright:
 
 @dataclasses.dataclass(frozen=True)
 class WithLandmarks:
-    """Records -> the same with the 68 landmarks of the largest face, where one is."""
+    """The records with the 68 landmarks of the largest face, where there is one."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
         for record, _, face in _searched(records):
@@ -105,7 +105,7 @@ class WithLandmarks:
 
 
 def measure_frame(records: Sequence[Record], progress: bool = True) -> dict[str, Any]:
-    """Where pictures of one face each show eyes, nose and mouth corners.
+    """Mean position of eyes, nose and mouth corners in pictures of one face each.
 
     Args:
       records: with pictures; what is no square counts by its central one.

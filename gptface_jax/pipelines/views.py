@@ -55,7 +55,7 @@ class View:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Of the photo's rows and columns in the box."""
+        """Slices of the photo's rows and columns in the box."""
         x0, y0, x1, y1 = self.box
         return slice(y0, y1), slice(x0, x1)
 
@@ -64,7 +64,7 @@ class View:
         return Similarity(dx=self.box[0], dy=self.box[1]).then(self.way)
 
     def picture(self, photo: np.ndarray) -> np.ndarray:
-        """What the model sees of a photo uint8 [H,W,3]; uint8 [side,side,3]."""
+        """The square uint8 [side,side,3] that is seen of a photo uint8 [H,W,3]."""
         if not self.face:
             return photo[self.slices]
         return self.way.image(photo, (self.side, self.side))
@@ -76,7 +76,7 @@ class View:
         return self._from_box.mask(mask[self.slices], (self.side, self.side))
 
     def beyond(self, size: tuple[int, int]) -> np.ndarray:
-        """Where the square leaves a photo (H, W); bool [side,side]."""
+        """Mask bool [side,side] of where the square leaves a photo (H, W)."""
         square = (self.side, self.side)
         x0, y0, x1, y1 = self.box
         if not self.face or 0 < x0 and 0 < y0 and x1 < size[1] and y1 < size[0]:
@@ -110,7 +110,7 @@ class View:
         return not (mask & ~self.covered(mask.shape)).any()
 
     def described(self) -> dict[str, Any]:
-        """What a sidecar says of it; `view_of` reads it again."""
+        """The view as JSON types for the sidecar; `view_of` reads it again."""
         found: dict[str, Any] = {"crop": list(self.box)}
         if self.face:
             way = {k: float(v) for k, v in dataclasses.asdict(self.way).items()}

@@ -56,7 +56,7 @@ class Count:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was found in a picture.
+    """Findings in a picture: its watermark and its metadata.
 
     Attributes:
       source_type: IPTC's digital source type in its XMP, or None.
@@ -76,7 +76,7 @@ class Report:
 
 
 def green_codes(image_ids: np.ndarray, key: int, by_left: bool = False) -> np.ndarray:
-    """Which codes int [B,h,w] are of the key's half; bool [B,h,w]."""
+    """Whether each code int [B,h,w] is of the key's half; bool [B,h,w]."""
     flat = image_ids.reshape(len(image_ids), -1)
     left = watermark.left_neighbours(flat, image_ids.shape[2])
     left = left if by_left else watermark.NONE
@@ -87,7 +87,7 @@ def green_codes(image_ids: np.ndarray, key: int, by_left: bool = False) -> np.nd
 def count(
     green: np.ndarray, image_ids: np.ndarray, is_open: np.ndarray, by_left: bool = False
 ) -> Count:
-    """Counts over one or several pictures, what says the same only once.
+    """The watermark's counts over one or several pictures, each independent code once.
 
     Args:
       green: bool [B,h,w], the `green_codes` of the pictures.
@@ -164,7 +164,7 @@ def detect(
 
 
 def _codes(model: EditingModel, photo: np.ndarray, squares: list[View]) -> np.ndarray:
-    """int [B,h,w] of B squares of a photo."""
+    """Codes int [B,h,w] of B squares of a photo."""
     size = (model.size,) * 2
     parts = [images.resize(view.picture(photo), size) for view in squares]
     return np.asarray(model.editor.image_ids(np.stack(parts)))

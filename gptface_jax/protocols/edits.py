@@ -33,7 +33,7 @@ from gptface_jax.protocols.judge import Judge
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-    """What is measured beside the judge's verdicts.
+    """Measures beside the judge's verdicts.
 
     Attributes:
       truth: (number of the picture, attribute, present) -> the picture as it ought
@@ -55,7 +55,7 @@ def judge_edits(
     measures: Measures | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """How often edits show what the text asks for, and what else they change.
+    """Rates at which edits show what the text asks for, and what else they change.
 
     Every picture is edited twice an attribute, with a text for it and a text against
     it, in the region where the attribute shows; the judge says whether it is there.

@@ -36,7 +36,7 @@ _BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is asked of a picture.
+    """The question that is asked of a picture.
 
     Attributes:
       kind: "attributes" (each there or not: a score above 0.5) or "expressions" (one
@@ -51,7 +51,7 @@ class Task:
     per_class: int = 0
 
     def labels(self, records: Sequence[Record]) -> np.ndarray:
-        """bool [N,A] or int [N]."""
+        """Targets of the task, bool [N,A] or int [N]."""
         if self.kind == "attributes":
             return np.array([[r.labels[n] > 0.5 for n in self.names] for r in records])
         return np.array([self.names.index(r.expression) for r in records])
@@ -155,7 +155,7 @@ def _select(records: Sequence[Record], task: Task, most: int, what: str):
 
 
 def _pictures(records: Sequence[Record], size: int, progress: bool) -> np.ndarray:
-    """uint8 [N,S,S,3]."""
+    """Pixels uint8 [N,S,S,3] of records."""
     batches = photo_batches.photo_batches(records, size, _BATCH, progress)
     return np.concatenate([pictures for _, pictures in batches])
 
@@ -177,7 +177,7 @@ def features(
     layers: Sequence[int] = (),
     progress: bool = False,
 ) -> np.ndarray:
-    """What a GPTFace says of pictures without a text.
+    """Features of a GPTFace for pictures without a text.
 
     Args:
       network: the GPTFace.
@@ -229,7 +229,7 @@ def untrained(model: Model, seed: int = 0) -> networks.Network:
 
 
 def _head(outputs: int, shape: tuple[int, ...]) -> tuple[Callable, Callable]:
-    """(forward, init) of `PooledHead` on features [F,D]."""
+    """Functions (forward, init) of `PooledHead` on features [F,D]."""
     module = PooledHead(outputs)
 
     def forward(params, x, key):
@@ -243,7 +243,7 @@ def _head(outputs: int, shape: tuple[int, ...]) -> tuple[Callable, Callable]:
 
 
 def _cnn(names: tuple[str, ...], size: int) -> tuple[Callable, Callable]:
-    """(forward, init) of the judge's network on uint8 pictures, mirrored at random."""
+    """Functions (forward, init) of the judge's network on uint8 pictures."""
     config = ClassifierConfig(size, names, _CNN_CHANNELS)
     module = Classifier(config)
 
@@ -301,7 +301,7 @@ def _curves(
     baselines: Sequence[str],
     progress: bool,
 ) -> dict[str, Any]:
-    """Backbone -> curve((forward, init), inputs of both parts), trained heads only."""
+    """Learning curves by backbone, of which the heads alone are trained."""
     pictures = functools.cache(
         lambda size: [_pictures(part, size, progress) for part in parts]
     )

@@ -28,7 +28,7 @@ class Judge:
         self._logits = jax.jit(apply)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [B,S,S,3] -> bool [B,A], what is present."""
+        """Verdicts bool [B,A] on pictures uint8 [B,S,S,3]: what is present."""
         results = []
         for start in range(0, len(images), self.batch_size):
             part = images[start : start + self.batch_size]
@@ -52,7 +52,7 @@ class Judge:
                 )
 
     def balanced_accuracy(self, records: Sequence[Record]) -> dict[str, float]:
-        """By attribute, on records with confident labels."""
+        """Balanced accuracy by attribute, on records with confident labels."""
         said = self(pictures_of(records, self.size))
         result = {}
         for i, name in enumerate(self.attributes):

@@ -60,7 +60,7 @@ def matching(
 
 
 def _by_attribute(model: Model, records, photos, attributes) -> dict[str, float]:
-    """Attribute -> how often its true sentence wins, of both states alike."""
+    """Balanced rate by attribute at which its true sentence wins."""
     by_attribute = {}
     for name in attributes:
         truth = [phrases.known(r.labels or {}, name) for r in records]

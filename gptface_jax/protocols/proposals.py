@@ -28,7 +28,7 @@ def proposals(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """How well proposed masks meet the pixels that an edit of a drawn face changes.
+    """Overlap of proposed masks with the pixels that an edit of a drawn face changes.
 
     The truth is that of two drawings that differ in one attribute. "proposed" is what
     `region_proposal.propose` makes of the sentence alone. "saliency" knows the sentence
@@ -47,7 +47,7 @@ def proposals(
       {"attributes": name -> {mask: mean IoU over tokens}, "mean": {mask: ...}} of the
       masks proposed, saliency, saliency x average, average, centre, random.
     """
-    grid = model.editor.gptface.config.layout.grid
+    grid = model.grid
     size = model.editor.size
     faces = synthetic.SyntheticFaces(size=size, count=4000, seed=1000 + seed)
     rng = np.random.default_rng(seed)
@@ -86,7 +86,7 @@ def _masks(model, picture, name, texts, method, rng) -> dict[str, np.ndarray]:
 
     `texts` are the sentence that is wanted and the one that is true now.
     """
-    grid = model.editor.gptface.config.layout.grid
+    grid = model.grid
     average = region_proposal.attribute_prior(name, grid)
     area = float(average.mean())
     wanted, now = texts

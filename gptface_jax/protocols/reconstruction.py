@@ -49,7 +49,7 @@ def names_of(paths: Paths) -> list[str]:
 def judged_by(
     judge: str | os.PathLike, attributes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What a judge adds to `evaluate.reconstruction.evaluate`.
+    """Arguments that a judge adds to `evaluate.reconstruction.evaluate`.
 
     Args:
       judge: training run or model directory of a classifier.
@@ -104,7 +104,7 @@ def mesh_landmarks(photos: np.ndarray) -> np.ndarray:
 
 
 def efficientnet_space() -> dict[str, Any]:
-    """What EfficientNet-lite0 adds to `evaluate.reconstruction.evaluate`.
+    """Arguments that EfficientNet-lite0 adds to `evaluate.reconstruction.evaluate`.
 
     Returns:
       Its arguments distances and features, of pictures in the size that they have.
@@ -129,7 +129,7 @@ def _batches(
     with_identity: bool,
     progress: bool,
 ) -> Iterator[Batch]:
-    """For `evaluate`: all of one size, the last one filled up with weight 0."""
+    """Batches for `evaluate`: all of one size, the last one filled up with weight 0."""
     batch_size = max(1, min(batch_size, len(source)))
     loaded = photo_batches.photo_batches(source, size, batch_size, progress)
     for records, photos in loaded:
@@ -175,8 +175,8 @@ def figure(
     draw = ImageDraw.Draw(page)
     for i, label in enumerate(labels):
         middle = _GAP + i * (cell + 2 * _GAP) + cell // 2
-        place = (margin - 4, middle)
-        draw.text(place, label, fill=(20, 20, 20), font=font, anchor="rm")
+        corner = (margin - 4, middle)
+        draw.text(corner, label, fill=(20, 20, 20), font=font, anchor="rm")
     return np.asarray(page)
 
 

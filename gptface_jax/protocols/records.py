@@ -18,5 +18,5 @@ def open_records(spec: Mapping[str, Any], limit: int) -> list[Record]:
 
 
 def pictures_of(records: Sequence[Record], size: int) -> np.ndarray:
-    """uint8 [B,S,S,3]."""
+    """Pixels uint8 [B,S,S,3] of records."""
     return np.stack([image.fit(image_io.decode(r.image), size) for r in records])

@@ -84,13 +84,13 @@ class DualEncoder:
         )
 
     def images(self, photos: np.ndarray) -> np.ndarray:
-        """uint8 [B,S,S,3] -> unit vectors float32 [B,P]."""
+        """Unit vectors float32 [B,P] of pictures uint8 [B,S,S,3]."""
         ids = self._editor.image_ids(photos)
         return self._features(ids, [""] * len(ids))[0]
 
     def words(self, words: Sequence[str]) -> np.ndarray:
         """Unit vectors float32 [B,P]."""
-        grid = self._editor.gptface.config.layout.grid
+        grid = self._editor.grid
         return self._features(np.zeros((len(words), *grid), np.int32), words)[1]
 
     def _features(self, image_ids, texts):
@@ -139,7 +139,7 @@ def rank(
         for p in tqdm.tqdm(photos, unit="image", disable=not progress)
     ]
     rankings = {"generative": written}
-    if retrieval is None and model.editor.gptface.config.contrastive_width:
+    if retrieval is None and model.editor.has_retrieval:
         retrieval = model
     if retrieval is not None:
         encoder = DualEncoder(retrieval)

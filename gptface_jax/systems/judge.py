@@ -15,7 +15,7 @@ from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """Builds the trainable system.
+    """The trainable system of an experiment config.
 
     Args:
       config: mapping with `model` (ClassifierConfig) and `batch_size`.

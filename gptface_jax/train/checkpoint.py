@@ -131,7 +131,7 @@ class Checkpoints:
     def restore(
         self, step: int, template: TrainState, constants: Iterable[str] = ()
     ) -> TrainState:
-        """Reads a checkpoint into the shapes and shardings of `template`.
+        """The state of a checkpoint, in the shapes and shardings of `template`.
 
         Args:
           step: an existing step.
@@ -170,7 +170,7 @@ class Checkpoints:
         )
 
     def _frozen(self, step: int, template: TrainState, names: Iterable[str]) -> Any:
-        """What a saved state holds of constants, as shapes to be read and let go."""
+        """Shapes of the constants in a saved state, to be read and let go."""
         folder = self.directory / str(step) / "state"
         saved = checkpoint_folder.metadata(folder) if names and folder.is_dir() else {}
         where = template.step.sharding
@@ -278,7 +278,7 @@ def _best_mode(directory: pathlib.Path) -> str:
 
 
 def read_meta(workdir: Any, step: int | str | None = None) -> dict[str, Any]:
-    """What a run's checkpoint says of itself, see `restore_params`."""
+    """The meta of a run's checkpoint, see `restore_params`."""
     directory = pathlib.Path(workdir).absolute() / "checkpoints"
     return checkpoint_meta.read(directory / str(_choose_step(directory, step)))
 
@@ -286,7 +286,7 @@ def read_meta(workdir: Any, step: int | str | None = None) -> dict[str, Any]:
 def restore_params(
     workdir: Any, step: int | str | None = None, *, ema: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads the parameters of a run, without a model and on any hardware.
+    """The parameters of a run, read without a model and on any hardware.
 
     Args:
       workdir: folder of the run.

@@ -63,7 +63,7 @@ def _decode(entry: Mapping[str, str]) -> bytes:
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
-    """What `make` made of a checkpoint, `extra_files` as bytes."""
+    """The meta of a checkpoint, see `make`; `extra_files` as bytes."""
     with quiet(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         meta = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
     meta["extra_files"] = {k: _decode(v) for k, v in meta["extra_files"].items()}

@@ -19,7 +19,7 @@ from gptface_jax.train.state import TrainState
 
 
 class Evaluations:
-    """Those that have held-out batches; false where there are none.
+    """The evaluations that have held-out batches; false where there are none.
 
     Args:
       system: what is trained.

@@ -65,7 +65,7 @@ class Prefetch:
         return self.wait(lambda: False)[0]
 
     def wait(self, idle: Callable[[], bool]) -> tuple[Any, float]:
-        """(the next, seconds for which it was waited while `idle()` held)."""
+        """The next batch, and the seconds that the idle device waited for it."""
         since = None
         while True:
             try:

@@ -26,7 +26,7 @@ _PORT = 8476
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Where the processes of a job find each other.
+    """Address and numbers by which the processes of a job find each other.
 
     Attributes:
       launcher: what said so, for messages.

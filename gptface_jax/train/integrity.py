@@ -27,7 +27,7 @@ def write(folder: pathlib.Path) -> None:
 
 
 def problem(folder: pathlib.Path) -> str | None:
-    """What is wrong with the files, in a few words; None if nothing is.
+    """Message on what is wrong with the files; None if nothing is.
 
     A folder without checksums passes.
     """

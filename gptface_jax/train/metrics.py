@@ -176,7 +176,7 @@ class TensorBoard:
             self.writer.add_scalar(name, value, record["step"])
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """image uint8 [H,W,3]."""
+        """Keeps a picture uint8 [H,W,3]."""
         self.writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class WeightsAndBiases:
         self.run.log(_numbers(record), step=record["step"])
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """image uint8 [H,W,3]."""
+        """Keeps a picture uint8 [H,W,3]."""
         self.run.log({name: self.wandb.Image(image)}, step=step)
 
     def close(self) -> None:
@@ -244,7 +244,7 @@ class StepRate:
         self.last: float | None = None
 
     def pause(self) -> None:
-        """What follows until the next step (an evaluation) is not counted."""
+        """Leaves out the time until the next step (an evaluation)."""
         self.last = None
 
     def tick(self) -> None:

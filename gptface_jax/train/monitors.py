@@ -67,7 +67,7 @@ class EarlyStop:
 
     @property
     def known(self) -> dict[str, Any]:
-        """What a checkpoint stores."""
+        """The state that a checkpoint stores."""
         return {
             "metric": self.config.metric, "best": self.best, "waited": self.waited
         }  # fmt: skip

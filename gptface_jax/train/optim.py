@@ -95,7 +95,7 @@ class OptimConfig:
 
     @functools.cached_property
     def all_groups(self) -> dict[str, GroupConfig]:
-        """Name -> group, in order; the last one takes what is left."""
+        """Groups by name, in order; the last one takes what is left."""
         made = {}
         for name, values in self.groups.items():
             where = f"optim.groups.{name}."
@@ -111,7 +111,7 @@ class OptimConfig:
 
 
 def make_schedule(config: OptimConfig, total_steps: int) -> Schedule:
-    """step int -> learning rate float32; `end_lr` is reached at `total_steps`.
+    """A schedule, step int -> learning rate float32; ends at `end_lr`.
 
     Raises:
       UserError: an unknown `schedule`.
@@ -189,13 +189,13 @@ def make_optimizer(
 
 
 def weight_decay(config: OptimConfig, group: str) -> float:
-    """Of a group."""
+    """The weight decay of a group."""
     own = config.all_groups[group].weight_decay
     return config.weight_decay if own is None else own
 
 
 def _decayed(config: OptimConfig, group: str) -> Callable[[Any], Any]:
-    """params -> tree of bool: in this group, and not without decay."""
+    """A mask for optax: params -> tree of bool, this group and no exempt ones."""
 
     def mask(params):
         return jax.tree_util.tree_map_with_path(
@@ -221,7 +221,7 @@ def _scaled(config: OptimConfig, updates: Any, params: Any) -> Any:
 def logged(
     config: OptimConfig, schedule: Schedule, grads: Mapping[str, jax.Array], step: Any
 ) -> dict[str, Any]:
-    """What is logged of an optimiser.
+    """Scalars of an optimiser to be logged.
 
     Args:
       config, schedule: of the optimiser.

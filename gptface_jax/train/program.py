@@ -53,7 +53,7 @@ class Program:
             self.logged[k] = functools.partial(logged, options, schedule)
 
     def create(self, abstract: bool = False) -> tuple[Any, Any]:
-        """(state, its shardings), see `state.create`."""
+        """State and its shardings, see `state.create`."""
         return state.create(
             self.system,
             self.optimizers,
@@ -65,7 +65,7 @@ class Program:
         )
 
     def step(self, shardings: Any) -> tuple[Callable, Packer]:
-        """(jitted step, packer of its metrics), see `step.make_step`."""
+        """Jitted step and packer of its metrics, see `step.make_step`."""
         return step.make_step(
             self.system,
             self.optimizers,
@@ -101,7 +101,7 @@ class Program:
         return sharding.on_every_device(dict(self.system.constants), self.mesh)
 
     def trace(self) -> tuple[jax.stages.Traced, Any]:
-        """(the step, traced without any array; the shapes of the state)."""
+        """The step, traced without any array, and the shapes of the state."""
         shapes, shardings = self.create(abstract=True)
         step_fn, _ = self.step(shardings)
         constants = self.constants(abstract=True)

@@ -44,7 +44,7 @@ _LOCATIONS = ("path", "data_dir", "vocab")
 
 @dataclasses.dataclass(frozen=True)
 class SpikeConfig:
-    """What to do about a loss that leaves its course.
+    """Settings for a loss that leaves its course.
 
     Attributes:
       factor: a step is far off when its loss lies so many robust standard deviations
@@ -109,7 +109,7 @@ class EarlyStopConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the engine reads from a config.
+    """Settings that the engine reads from a config.
 
     Attributes:
       seed: root of every random key of the run.
@@ -210,7 +210,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def read_settings(config: Any) -> Settings:
-    """Picks the engine's keys out of an experiment config.
+    """The engine's settings in an experiment config.
 
     Raises:
       UserError: a wrong type or value, or a top-level key that looks like a

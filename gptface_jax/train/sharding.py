@@ -111,7 +111,7 @@ class MeshConfig:
                 )
 
     def size(self, name: str) -> int:
-        """Of an axis or of "slices", before -1 is resolved."""
+        """Size of an axis or of "slices", before -1 is resolved."""
         return getattr(self, name) or PRESETS[self.preset].get(name, 1)
 
 
@@ -308,7 +308,7 @@ def ways(name: str, mesh: Mesh, rules: Rules = RULES) -> int:
 def put_batch(
     batch: Mapping[str, np.ndarray], mesh: Mesh, rules: Rules = RULES
 ) -> dict[str, jax.Array]:
-    """This process's share of a host batch -> global arrays.
+    """Global arrays of a host batch, of which this process gives its share.
 
     A batch that the data axes do not divide (the last one of an evaluation) is
     replicated; that needs a single process.

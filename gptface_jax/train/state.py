@@ -20,7 +20,7 @@ from gptface_jax.train import sharding
 
 @struct.dataclass
 class TrainState:
-    """All that a run carries from step to step.
+    """The state that a run carries from step to step.
 
     Attributes:
       step: int32 [], updates done.
@@ -125,7 +125,7 @@ def create(
 
 
 def start_from(created: TrainState, params: Mapping[str, Any]) -> TrainState:
-    """Gives a new state the parameters of another network.
+    """A new state with the parameters of another network.
 
     Args:
       created: as `create` makes it; what `params` lacks stays as it is.

@@ -30,7 +30,7 @@ def prefix(phase: types.Phase) -> str:
 
 
 def _weight(metrics: types.Metrics) -> Any:
-    """How much a microbatch counts: what its loss was averaged over, else 1."""
+    """Weight of a microbatch: what its loss was averaged over, else 1."""
     return jnp.float32(metrics["loss"][1] if "loss" in metrics else 1.0)
 
 

@@ -24,7 +24,7 @@ def face():
 
 def test_load_from_runs_equals_the_export(tiny, model, face):
     from_runs = gptface_jax.load(tiny / "gptface", tokenizer=tiny / "vqgan")
-    assert from_runs.editor.tokenizer.digest == model.editor.tokenizer.digest
+    assert from_runs.editor.text_tokenizer.digest == model.editor.text_tokenizer.digest
     # Stored as bfloat16: equal to about three digits.
     for name in ("vqgan", "gptface"):
         pair = [

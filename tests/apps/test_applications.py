@@ -190,7 +190,7 @@ def test_likelihood_saliency_is_how_two_texts_disagree_about_hidden_codes(model,
     for half in [*(order < n // 2), *(order >= n // 2)]:
         hidden = np.zeros(layout.length, bool)
         hidden[where] = half
-        seen = jnp.where(hidden, editor.tokenizer.mask_id, tokens)
+        seen = jnp.where(hidden, editor.text_tokenizer.mask_id, tokens)
         states = apply(module, {"params": params}, seen, jnp.ones(2, int))
         logits = apply(module, {"params": params}, states, method="image_logits")
         p, q = np.asarray(jax.nn.softmax(logits[:, where]), np.float64)
@@ -211,7 +211,7 @@ def test_saliency_is_what_hiding_a_piece_does_to_the_match(model, faces):
         tokens = np.array(editor.tokens(ids, [text]))
         codes = tokens[:, layout.image_slice].reshape(layout.grid)
         if hide:
-            codes[2:5, 4:7] = editor.tokenizer.mask_id
+            codes[2:5, 4:7] = editor.text_tokenizer.mask_id
         tokens[:, layout.image_slice] = codes.reshape(1, -1)
         p = np.exp(float(predict.itm_log_prob(module, params, tokens)[0]))
         return np.log(p / (1 - p))

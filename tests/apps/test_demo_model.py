@@ -45,7 +45,7 @@ def test_the_text_tokenizer_opens_with_transformers(demo):
 
     theirs = AutoTokenizer.from_pretrained(networks.BUNDLED / "demo")
     ids = theirs("a woman wearing glasses", add_special_tokens=False)["input_ids"]
-    ours = demo.editor.tokenizer.encode(["a woman wearing glasses"], 16)[0]
+    ours = demo.editor.text_tokenizer.encode(["a woman wearing glasses"], 16)[0]
     assert ids == ours[: len(ids)].tolist()
     assert theirs.unk_token_id not in ids
 

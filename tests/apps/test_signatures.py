@@ -10,7 +10,7 @@ import typing
 import pytest
 
 import gptface_jax
-from gptface_jax.apps import api
+from gptface_jax.apps import api, verbs
 
 SCRIPT = """import gptface_jax
 
@@ -50,7 +50,7 @@ def test_pyright_finds_what_the_verbs_return(tmp_path):
 
 
 def test_signatures_are_those_of_the_code():
-    for verb in api.DRAWN:
+    for verb in verbs.DRAWN:
         method = getattr(api.Model, verb)
         assert not hasattr(method, "__signature__")
         assert typing.get_type_hints(method)["return"] is api.Edit

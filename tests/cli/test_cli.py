@@ -307,6 +307,6 @@ def test_seconds_are_shown_on_terminals_only(terminal, monkeypatch):
 
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
-    with pytest.raises(KeyError), _photo.clock("editing"):
+    with pytest.raises(KeyError), _photo.elapsed_time("editing"):
         raise KeyError
     assert ("editing" in screen.getvalue()) == terminal

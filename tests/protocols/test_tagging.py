@@ -21,17 +21,17 @@ def records():
 
 
 def test_the_vocabulary_is_what_is_true_of_training_pictures(model, records):
-    words = tagging.vocabulary(model.editor.tokenizer, records)
+    words = tagging.vocabulary(model.editor.text_tokenizer, records)
     truth = tagging.grades_of(records)
     assert list(words.values()) == sorted(words.values(), reverse=True)
     for word, share in words.items():
         assert share == pytest.approx(np.mean([t.get(word, 0) for t in truth]))
     with pytest.raises(UserError, match="nothing is known of the 1 training pictures"):
-        tagging.vocabulary(model.editor.tokenizer, [Record()])
+        tagging.vocabulary(model.editor.text_tokenizer, [Record()])
 
 
 def test_all_systems_rank_the_same_words(model, records):
-    words = tagging.vocabulary(model.editor.tokenizer, records)
+    words = tagging.vocabulary(model.editor.text_tokenizer, records)
     rankings = tagging.rank(model, records[:3], words, progress=False)
     assert list(rankings) == ["generative", "retrieval", "frequency", "random"]
     for lists in rankings.values():

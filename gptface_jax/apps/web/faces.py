@@ -32,7 +32,7 @@ class Opened:
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 [H,W,3]."""
+        """Pixels uint8 [H,W,3] of the photo."""
         return work.pixels(self.photo)
 
     @property
@@ -42,13 +42,13 @@ class Opened:
 
     @property
     def number(self) -> int | None:
-        """Of the chosen one where there are several, from 1 on; else None."""
+        """Number of the chosen face where there are several, from 1 on; else None."""
         if not self.several:
             return None
         return 1 + next(i for i, f in enumerate(self.faces) if f is self.face)
 
     def at(self, point: Sequence[float]) -> Opened:
-        """The same with the face chosen that is nearest to (x, y) of `outlined`."""
+        """The photo with the face chosen that is nearest to (x, y) of `outlined`."""
         if not self.faces:
             return self
         scale = self.pixels.shape[1] / work.thumbnail(self.pixels).shape[1]
@@ -78,7 +78,7 @@ def opened(
 
 
 def notes(opened: Opened) -> list[str]:
-    """What should be told of the faces that were found, or not."""
+    """Notes on the faces that were found, or not."""
     if opened.faces is None:
         return []
     size = opened.pixels.shape[:2]
@@ -118,7 +118,7 @@ def aim(opened: Opened) -> dict[str, Any]:
 
 
 def aim_at(model: api.Model, opened: Opened, mask: np.ndarray) -> dict[str, Any]:
-    """The same for a mask: the chosen face where the mask lies on it.
+    """Options of `Model.edit` for a mask: the chosen face where the mask lies on it.
 
     Else the largest on which it does, else none, as where no face is named.
 
@@ -163,7 +163,7 @@ def _drawn(shown, opened, faces, chosen):
 
 
 def number(text: str | None) -> int | str | None:
-    """Which face a request asks for: a number from 1 on, "all", or None for "".
+    """The face that a request asks for: a number from 1 on, "all", or None for "".
 
     Raises:
       UserError: something else.

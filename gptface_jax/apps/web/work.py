@@ -34,19 +34,19 @@ Photo = Image.Image | api.Edit
 
 
 def pixels(photo: Photo) -> np.ndarray:
-    """uint8 [H,W,3]."""
+    """Pixels uint8 [H,W,3] of a photo."""
     return image_io.decode(photo.image if isinstance(photo, api.Edit) else photo)
 
 
 def thumbnail(photo: np.ndarray, side: int = _SIDE) -> np.ndarray:
-    """uint8 [H,W,3] with sides of at most 1,024, or another one."""
+    """The picture uint8 [H,W,3] with sides of at most 1,024, or another limit."""
     scale = min(1.0, side / max(photo.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
     return images.resize(photo, (height, width))
 
 
 def canvas(photo: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
-    """What the brush paints on: the photo, with a mask that is there already in red.
+    """The canvas for the brush: the photo, with a mask that is there already in red.
 
     The mask is no layer, for gradio 6.31 loses layers that it is given at the first
     stroke upon them.
@@ -84,7 +84,7 @@ def marked(
 def painted(
     value: Mapping[str, Any] | None, mask: np.ndarray | None, size: tuple[int, int]
 ) -> np.ndarray:
-    """The same, but something has to be marked.
+    """The marked pixels as of `marked`, but there have to be some.
 
     Raises:
       UserError: nothing is.
@@ -99,21 +99,21 @@ def painted(
 
 
 def strength(model: api.Model) -> float:
-    """How far the matching gradient moves the model's parameters; 0: it does not."""
+    """Strength by which the matching gradient moves the parameters; 0: it does not."""
     return 0.0 if model.decode.guidance == "none" else model.decode.step_size
 
 
 def steering(model: api.Model, weight: float, strength: float) -> dict[str, Any]:
     """Options of the decoder for a weight of the text (`cfg`) and a `strength`.
 
-    The match is told at every one.
+    The match is reported for every iteration.
     """
-    told = {"cfg": float(weight), "cfg_end": None}
+    options = {"cfg": float(weight), "cfg_end": None}
     if not strength:
-        return {**told, "guidance": "none", "trace": True}
+        return {**options, "guidance": "none", "trace": True}
     own = model.decode.guidance
     rule = DecodeConfig.guidance if own == "none" else own
-    return {**told, "guidance": rule, "step_size": strength}
+    return {**options, "guidance": rule, "step_size": strength}
 
 
 def variants(
@@ -126,7 +126,7 @@ def variants(
     say: Say,
     **options: Any,
 ) -> list[api.Edit]:
-    """The same edit with seeds from `seed` on."""
+    """Variants of an edit: the same with seeds from `seed` on."""
     edits = []
     for i in range(count):
         say(i / count, f"variant {i + 1} of {count}")
@@ -189,13 +189,13 @@ def edit_all(
     folder: str | os.PathLike,
     say: Say,
 ) -> tuple[str, list[tuple[str, str]]]:
-    """The same edit of many photos; one that cannot be edited never stops the rest.
+    """Edits of many photos; one that cannot be edited never stops the rest.
 
     Args:
       sources: files.
       edit: edits the content of one.
       folder: where the zip is written.
-      say: told how far it is.
+      say: is called with how far it is.
 
     Returns:
       (path of edited.zip with pictures, strips, sidecars and report.json; rows of

@@ -102,7 +102,7 @@ def _check(options: argparse.Namespace, own: bool) -> None:
 
 
 def _by_model(options, model, asked) -> list[tuple[dict[str, Any], Any]]:
-    """(what the row says, edits) of every method and seed."""
+    """Entries of the row and edits of every method and seed."""
     from gptface_jax.protocols import editors
 
     found = []
@@ -237,7 +237,7 @@ def _earlier(path: str | None, about: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _methods(options, model) -> dict:
-    """Name -> (DecodeConfig, samples)."""
+    """Decoder options and number of candidates by name of the method."""
     from gptface_jax.core.config import load_sweep
 
     changes = {"step_size": options.step_size, "k": options.k}

@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
         spec, spec.pop("split", None) or "train", options.test_split
     )
     task = probing.make_task(options.task, train, options.names, options.per_class)
-    usual = [0.01, 0.1, 1.0] if task.kind == "attributes" else [0.2, 0.5, 1.0]
+    default = [0.01, 0.1, 1.0] if task.kind == "attributes" else [0.2, 0.5, 1.0]
     models = {
         name: gptface_jax.load(path, tokenizer=options.tokenizer)
         for name, path in paths.items()
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
         task,
         train,
         test,
-        options.fractions or usual,
+        options.fractions or default,
         options.seeds,
         training=few_shot.Training(epochs=options.epochs),
         layers=options.layers,

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     records = held_out.open_records(spec, count)
     words = tagging.vocabulary(
-        model.editor.tokenizer, held_out.open_records(known, options.words_from)
+        model.editor.text_tokenizer, held_out.open_records(known, options.words_from)
     )
     retrieval = None
     if options.retrieval:
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
         about = {"model": model.digest, "images": spec, "vocabulary": words}
         if retrieval:
             about["retrieval"] = retrieval.digest
-        told = {**about, "figures": found, "rankings": rankings, "truth": truth}
-        files.write_text(options.out, json.dumps(told, indent=1) + "\n")
+        report = {**about, "figures": found, "rankings": rankings, "truth": truth}
+        files.write_text(options.out, json.dumps(report, indent=1) + "\n")
     if options.sheet:
         pictures.save(tagging.sheet(records, rankings, truth), options.sheet)

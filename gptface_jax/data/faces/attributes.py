@@ -197,7 +197,7 @@ _NO_COLLAR = ("tshirt", "blouse")
 
 
 def set_attribute(factors: Factors, name: str, present: bool) -> Factors:
-    """Makes one attribute true or false and visible.
+    """The factors with one attribute true or false, and visible.
 
     Changes only that and what it forces: hair colours exclude each other, hair
     grows where it must, a tie needs a collar, and an occluder or hat that would

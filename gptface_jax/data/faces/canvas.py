@@ -55,7 +55,7 @@ class Canvas:
         self.x = back[0, 0] * u + back[0, 1] * v + np.float32(_CENTRE[0])
         self.y = back[1, 0] * u + back[1, 1] * v + np.float32(_CENTRE[1])
 
-    def place(self, points: np.ndarray) -> np.ndarray:
+    def to_picture(self, points: np.ndarray) -> np.ndarray:
         """Face units [N,2] -> picture units [N,2] (0..1, y down)."""
         return (np.asarray(points) - _CENTRE) @ self._turn.T + self._origin
 
@@ -71,7 +71,7 @@ class Canvas:
           the polygon lies outside the picture.
         """
         shapes = points if isinstance(points, list) else [points]
-        spots = self.place(np.concatenate(shapes)) * self.size
+        spots = self.to_picture(np.concatenate(shapes)) * self.size
         sigma = blur * self._scale * self.size
         margin = 1 + 2.5 * sigma
         low = np.floor(spots.min(0) - margin).astype(int)
@@ -175,7 +175,7 @@ class Canvas:
         corners = np.array(centre) + reach * np.array(
             [[-1, -1], [1, -1], [1, 1], [-1, 1]]
         )
-        spots = self.place(corners) * self.size
+        spots = self.to_picture(corners) * self.size
         left, top = np.maximum(np.floor(spots.min(0)).astype(int), 0)
         right, bottom = np.minimum(np.ceil(spots.max(0)).astype(int), self.size)
         if left >= right or top >= bottom:

@@ -67,7 +67,7 @@ def _grain(canvas: Canvas, factors: Factors) -> None:
 
 
 def render(factors: Factors, size: int) -> Face:
-    """Draws the face of `factors`; equal arguments give equal arrays.
+    """The drawn face of `factors`; equal arguments give equal arrays.
 
     Args:
       factors: what to draw.
@@ -107,7 +107,7 @@ def render(factors: Factors, size: int) -> Face:
     worn.occluder()
     _grain(canvas, factors)
     picture = np.clip(np.rint(canvas.rgb * 255), 0, 255).astype(np.uint8)
-    points = canvas.place(shape.landmarks()) * size - 0.5
+    points = canvas.to_picture(shape.landmarks()) * size - 0.5
     return Face(picture, points.astype(np.float32), canvas.classes)
 
 

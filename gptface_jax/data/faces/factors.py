@@ -115,7 +115,7 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Factors))
 
 
 def counterfactual(factors: Factors, **changes: object) -> Factors:
-    """The same face with some factors replaced.
+    """The factors of the face with some replaced.
 
     Args:
       factors: the face to start from.
@@ -154,7 +154,7 @@ def _pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
 def _person(rng: np.random.Generator) -> dict:
     """The fields that stay the same in all pictures of one person."""
 
-    def near(spread: float) -> float:
+    def around(spread: float) -> float:
         return float(1 + spread * np.clip(rng.normal(), -2, 2))
 
     def chance(probability: float) -> bool:
@@ -183,17 +183,17 @@ def _person(rng: np.random.Generator) -> dict:
         "age": float(age),
         "skin": float(skin),
         "undertone": float(rng.random()),
-        "face_width": near(0.035),
-        "face_length": near(0.03),
-        "jaw": near(0.04),
-        "eye_size": near(0.06),
-        "eye_spacing": near(0.04),
+        "face_width": around(0.035),
+        "face_length": around(0.03),
+        "jaw": around(0.04),
+        "eye_size": around(0.06),
+        "eye_spacing": around(0.04),
         "eye_tilt": float(rng.uniform(-4, 9)),
         "eye_colour": eyes,
-        "nose_length": near(0.05),
-        "mouth_width": near(0.06),
-        "brow_height": near(0.1),
-        "ear_size": near(0.1),
+        "nose_length": around(0.05),
+        "mouth_width": around(0.06),
+        "brow_height": around(0.1),
+        "ear_size": around(0.1),
         "big_nose": chance(0.34 if male else 0.2),
         "narrow_eyes": chance(0.25),
         "bushy_brows": chance(0.36 if male else 0.16),
@@ -308,7 +308,7 @@ def _picture(rng: np.random.Generator) -> dict:
 
 
 def sample_factors(seed: int, index: int) -> Factors:
-    """Draws the factors of picture `index`, the same on every call.
+    """The factors of picture `index`, the same on every call.
 
     Four neighbouring indices show one person: face shape, sex, skin, eyes and
     about the age stay; expression, hair, clothes and picture vary.

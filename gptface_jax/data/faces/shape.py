@@ -13,7 +13,7 @@ from gptface_jax.data.faces.factors import Factors
 
 @dataclasses.dataclass(frozen=True)
 class Mood:
-    """What an expression does to the parts, 0 = rest."""
+    """Movements of the parts in an expression, 0 = rest."""
 
     smile: float = 0.0  # corners of the mouth up
     mouth_width: float = 1.0

@@ -20,7 +20,7 @@ from gptface_jax.systems.gptface import objective as gptface_objective
 def make_system(
     config: Mapping[str, Any], codebook: Any = None, attributes: tuple[str, ...] = ()
 ) -> System:
-    """Builds the trainable system from an experiment config.
+    """The trainable system of an experiment config.
 
     Args:
       config: mapping with `model` (GPTFaceConfig), `objective`

@@ -23,7 +23,7 @@ WIDE_TEXT_RATIO = 0.6
 
 @dataclasses.dataclass(frozen=True)
 class CorruptionConfig:
-    """What is masked, replaced and hidden. The defaults are preset `control`.
+    """Options of what is masked, replaced and hidden; by default preset `control`.
 
     Attributes:
       ratio_schedule: "paper" (1 % every 20,000 steps), "rescaled" (50 stages
@@ -169,7 +169,7 @@ def text_mask(corruption: CorruptionConfig, valid: jax.Array, key) -> jax.Array:
 
 
 def _coin(key, like: jax.Array, probability: float) -> jax.Array:
-    """bool [B,1], True with the given probability."""
+    """Independent coins bool [B,1], True with the given probability."""
     return jax.random.uniform(key, (like.shape[0], 1)) < probability
 
 

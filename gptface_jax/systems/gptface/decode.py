@@ -26,7 +26,7 @@ from gptface_jax.systems.gptface.options import DecodeConfig
 
 @flax.struct.dataclass
 class DecodeResult:
-    """What the loop returns.
+    """The filled sequences, and how they were filled.
 
     Attributes:
       tokens: int32 [B,L] joint ids, no [MASK] left on the decoded side.
@@ -213,7 +213,7 @@ fill_jitted = jax.jit(fill, static_argnames=("module", "config"))
 
 
 def _traced(module, params, result: DecodeResult) -> DecodeResult:
-    """With log p(q=1) of what was known before each iteration."""
+    """The result with log p(q=1) of what was known before each iteration."""
 
     def before(i, match):
         later = result.committed_at >= i

@@ -15,7 +15,7 @@ from gptface_jax.systems.gptface import model as gptface_model
 
 
 def bytes_of_one(model: gptface_model.GPTFaceConfig) -> int:
-    """About what guiding one sample takes.
+    """Bytes of memory that guiding one sample takes, about.
 
     Weights three times (its own, their gradient, and moved), and of every layer what
     the backward pass reads.
@@ -33,7 +33,7 @@ def value_and_gradient(
     tokens: jax.Array,
     hidden_states=None,
 ):
-    """log p(q=1) of one sequence, match bit unknown.
+    """The score log p(q=1) of one sequence, match bit unknown, and its gradient.
 
     Args:
       module, params: the model.
@@ -73,7 +73,7 @@ def value_and_gradient(
 
 
 def embedding_slopes(module, params: Params, tokens: jax.Array):
-    """How log p(q=1) of one sequence, int32 [L], changes with its embeddings.
+    """Slopes of log p(q=1) of one sequence, int32 [L], by its embeddings.
 
     Returns:
       (log p(q=1), last hidden states [L,D], slopes d log p / d e_j float32 [L,D],

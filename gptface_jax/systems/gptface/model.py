@@ -68,7 +68,7 @@ def assemble(
 
 
 def unimodal_mask(tokens: jax.Array, config: GPTFaceConfig) -> jax.Array:
-    """bool [B,1,Q,K]: image sees only image, text only text, no padding.
+    """Attention mask bool [B,1,Q,K]: image sees only image, text only text, no padding.
 
     [CLS] i i [SEP] w w
       1   1 1   0   0 0
@@ -80,7 +80,7 @@ def unimodal_mask(tokens: jax.Array, config: GPTFaceConfig) -> jax.Array:
 
 
 def joint_mask(tokens: jax.Array, config: GPTFaceConfig) -> jax.Array:
-    """bool [B,1|N,1|Q,K]: all but padding; the cross-modal heads, the other side."""
+    """Attention mask bool [B,1|N,1|Q,K]; cross-modal heads see the other side only."""
     valid, crossed = tokens != config.vocab.pad_id, config.cross_modal_heads
     if not crossed:
         return attention_mask(valid)
@@ -89,7 +89,7 @@ def joint_mask(tokens: jax.Array, config: GPTFaceConfig) -> jax.Array:
 
 
 def _modality(tokens: jax.Array, config: GPTFaceConfig) -> jax.Array:
-    """int [L]; [CLS] goes with the image, [SEP] with the text."""
+    """Side of each position, int [L]: [CLS] is the image's, [SEP] the text's."""
     is_text = jnp.arange(tokens.shape[1]) >= config.layout.sep_index
     return is_text.astype(jnp.int32)
 
@@ -142,7 +142,7 @@ class GPTFace(backbone.Backbone):
         segment_ids=None,
         positions=None,
     ):
-        """As the backbone's; the match bit is ignored by models that have none.
+        """The input of the layers; the match bit is ignored by models that have none.
 
         Args:
           tokens: int32 [B,L].
@@ -156,7 +156,7 @@ class GPTFace(backbone.Backbone):
         return super().entering(tokens, control, hidden_states, segment_ids, positions)
 
     def itm_logits(self, hidden: jax.Array) -> jax.Array:
-        """[B,L,D] -> float32 [B,2] from the last [CLS] state; index 1 = matched."""
+        """Matching logits float32 [B,2] of the [CLS] in [B,L,D]; index 1 = matched."""
         return self.itm(hidden[:, :1])[:, 0].astype(jnp.float32)
 
     def match_logits(
@@ -204,7 +204,7 @@ class GPTFace(backbone.Backbone):
         )
 
     def word_bag_logits(self, image_ids: jax.Array) -> jax.Array:
-        """Which words are true of a picture, from the picture alone.
+        """Logits of the words that are true of a picture, from the picture alone.
 
         Args:
           image_ids: int [B,n].

@@ -24,7 +24,7 @@ from gptface_jax.systems.gptface.corruption import (
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig(CorruptionConfig):
-    """What is scored, besides what `CorruptionConfig` says.
+    """Options of what is scored, besides those of `CorruptionConfig`.
 
     Attributes:
       pooled: one (weighted) mean over image and text positions (preset `paper`)
@@ -148,7 +148,7 @@ def make_loss(
 
 
 def _during(active, fn, params):
-    """fn(params), or zeros for the cost of none while not active."""
+    """Result of fn(params), or zeros for the cost of none while not active."""
 
     def zeros(params):
         shapes = jax.eval_shape(fn, params)

@@ -28,7 +28,7 @@ UPDATE_SET = r"^transformer/"
 
 @dataclasses.dataclass(frozen=True)
 class Committing:
-    """Which tokens are drawn, how, and in which order.
+    """Options of which tokens are drawn, how, and in which order.
 
     Attributes:
       k: tokens committed per iteration.
@@ -68,7 +68,7 @@ class Committing:
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """How the text enters sampling.
+    """Options of how the text enters sampling.
 
     Attributes:
       eq6: hide the text while sampling (equation 6 as printed).
@@ -100,7 +100,7 @@ class Conditioning:
 
 @dataclasses.dataclass(frozen=True)
 class Steering:
-    """How the parameters follow the gradient of log p(q=1).
+    """Options of how the parameters follow the gradient of log p(q=1).
 
     Attributes:
       guidance: "none", a rule of `ops.guidance.RULES`, or "embedding": no parameter
@@ -188,7 +188,7 @@ class Steering:
 
 @dataclasses.dataclass(frozen=True)
 class Marking:
-    """What the result reports, and what is hidden in it.
+    """Options of what the result reports, and of the watermark hidden in it.
 
     Attributes:
       trace: report log p(q=1) before each iteration without guidance too, which takes

@@ -20,7 +20,7 @@ from gptface_jax.systems.gptface.options import DecodeConfig, Steering
 
 
 def itm_log_prob(module, params, tokens: jax.Array) -> jax.Array:
-    """log p(q=1 | tokens), match bit unknown; [B,L] -> float32 [B]."""
+    """Log-probability float32 [B] that sequences [B,L] match, match bit unknown."""
     variables = {"params": params}
     hidden = module.apply(variables, tokens)
     logits = module.apply(variables, hidden, method="itm_logits")
@@ -104,7 +104,7 @@ def side_logits(
 
 
 def _seen(module, tokens, config: DecodeConfig):
-    """What the model is given to sample: (tokens [L] or [B,L], rows [1] or [B])."""
+    """Tokens [L] or [B,L] and match rows [1] or [B] that the model samples from."""
     layout, vocab = module.config.layout, module.config.vocab
     if config.eq6:
         text = jnp.arange(tokens.shape[-1]) >= layout.text_slice.start
@@ -230,7 +230,7 @@ def _gradient_sees_the_same(module, config: DecodeConfig) -> bool:
 
 
 def _changes(module, params, config, tokens, is_open, entering, before):
-    """What guidance changes, of each sample by its own gradient.
+    """The change that guidance makes, of each sample by its own gradient.
 
     Returns:
       (shifts [B,...], or with guidance "embedding" side -> gains [B,P,V];

@@ -176,7 +176,7 @@ class Adversary:
         return loss, ({**state, "batch_stats": statistics, "loss": average}, metrics)
 
     def alarm(self, means: Mapping[str, float]) -> str | None:
-        """What is wrong with a run whose logged means these are, or None."""
+        """Message on what is wrong with a run whose logged means these are, or None."""
         config = self.config
         share, ratio = means["discriminator/loss_share"], means["l1_ratio"]
         if share < config.won_below:

@@ -46,7 +46,7 @@ class PerceptualConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FaceMapConfig:
-    """What of a face the comparisons of pictures count more than the rest.
+    """Parts of a face that count more than the rest in comparisons of pictures.
 
     Needs records with 68 landmarks, as `gptface prepare --upright` and drawn faces have
     them; in a picture without any, all pixels count alike. See `ops.face_map`.
@@ -210,7 +210,7 @@ def picture_losses(
     image: jax.Array,
     counts: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What compares the reconstruction with the photograph.
+    """The losses that compare the reconstruction with the photograph.
 
     Args:
       counts: [B,H,W], how much each pixel counts, 1 on average; all alike by default.

@@ -81,7 +81,7 @@ class _Trainer:
         return reconstruction, aux, kept["intermediates"]["decoder"]["last"][0]
 
     def compare(self, constants, batch):
-        """reconstruction -> (loss, parts), for `picture_losses`."""
+        """Function from the reconstruction to (loss, parts), for `picture_losses`."""
         image, counts = batch["image"], None
         if options := self.objective.face_map:
             counts = face_map(
@@ -101,7 +101,7 @@ class _Trainer:
         return losses
 
     def at_last_weights(self, params, last):
-        """slope at the reconstruction -> gradient of the last kernel."""
+        """Function from the reconstruction's slope to the last kernel's gradient."""
         output = params["decoder"]["conv_out"]
         model, last = self.model, jax.lax.stop_gradient(last)
         conv = nn_vqgan.last_conv(model)
@@ -220,7 +220,7 @@ def _means(values: Mapping[str, jax.Array], size: int):
 
 
 def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None):
-    """Builds the trainable system from an experiment config.
+    """The trainable system of an experiment config.
 
     Args:
       config: mapping with `model` (VQGANConfig), `objective` (VQGANObjective),

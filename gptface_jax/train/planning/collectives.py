@@ -141,7 +141,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _executions(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
-    """How often each computation runs; the trip counts of loops multiply."""
+    """Number of runs of each computation; the trip counts of loops multiply."""
     counts: dict[str, int] = {}
 
     def visit(name: str, times: int) -> None:
@@ -156,7 +156,7 @@ def _executions(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
 
 
 def _trips(line: str, bodies: dict[str, list[str]]) -> int:
-    """How often a loop runs; 1 if nothing tells.
+    """Trip count of a loop; 1 if the program does not say.
 
     libtpu does not say it: there it is what the counter is compared with, the one
     integer of the condition.
@@ -214,7 +214,7 @@ def _iota(dims: str, order: str | None) -> np.ndarray:
 
 
 def _axes(groups, mesh: Mesh) -> tuple[tuple[str, ...], int]:
-    """(mesh axes along which the members of a group differ, largest group)."""
+    """Mesh axes along which the members of a group differ, and the largest group."""
     if not len(groups):  # no groups stand for all devices
         groups = [list(range(mesh.size))]
     varies, ways = np.zeros(len(mesh.axis_names), bool), 1

@@ -58,7 +58,7 @@ def _of_equation(equation: Any) -> float:
 
 
 def _executions(name: str, params: Mapping[str, Any]) -> int:
-    """How often the programs inside an equation run, over all devices."""
+    """Number of runs of the programs inside an equation, over all devices."""
     if name == "scan":
         return params["length"]
     if name == "pallas_call":
@@ -124,7 +124,7 @@ class Memory:
 
 
 def bytes_on_a_device(tree: Any) -> float:
-    """Of arrays or shape structs that carry shardings."""
+    """Bytes that one device holds of arrays or shape structs, by their shardings."""
 
     def one(x: Any) -> float:
         shape = x.sharding.shard_shape(x.shape)
@@ -137,12 +137,12 @@ def bytes_on_a_device(tree: Any) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one training step costs.
+    """Cost of one training step.
 
     Attributes:
       mesh: devices along each axis.
       parameters: their number.
-      model_flops: three times the forward pass, of all devices together; the usual
+      model_flops: three times the forward pass, of all devices together; the common
         measure, which leaves recomputation out.
       counted_flops: of the whole step as written, recomputation included.
       compiled_flops: what XLA counts, on one device; most of its backends count the
@@ -161,7 +161,7 @@ class Cost:
 
     @property
     def devices(self) -> int:
-        """How many share the step."""
+        """Number of devices that share the step."""
         return math.prod(self.mesh.values())
 
     def times(

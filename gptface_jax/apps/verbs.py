@@ -1,0 +1,63 @@
+"""From a method of `api.Model` to its pipeline: arguments checked and grouped."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from gptface_jax.core import arguments
+from gptface_jax.pipelines import edit, restore, stitch
+from gptface_jax.pipelines.compositing import Blend
+from gptface_jax.pipelines.editing_model import EditingModel, Selection
+from gptface_jax.systems.gptface.options import DecodeConfig
+
+# Verbs whose result is an Edit -> the pipeline that makes it.
+DRAWN = {
+    "edit": edit.edit,
+    "inpaint": edit.inpaint,
+    "restore": restore.restore,
+    "stitch": stitch.stitch,
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(method: Callable[P, R]) -> Callable[P, R]:
+    """The method, which refuses arguments of another type than it says."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return arguments.call_checked(method, args, kwargs, DecodeConfig)
+
+    return call
+
+
+def steps(model: EditingModel, verb: str, values: Mapping[str, Any]) -> edit.Steps:
+    """The requests of a verb of `DRAWN`; see `api.Model.steps`.
+
+    The signature of the model's method decides what the arguments may be. Its first
+    one is the photo or an earlier Edit, which the new one goes on from.
+    """
+    work = DRAWN[verb]
+    given, decode = arguments.complete(getattr(type(model), verb), values, DecodeConfig)
+    source, located = given.pop(next(iter(given))), given.pop("keep_location")
+
+    def of_pixels(photo: np.ndarray) -> edit.Steps:
+        return work(model, photo, decode=decode, **_grouped(given))
+
+    return edit.continued(source, of_pixels, located)
+
+
+def _grouped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A verb's arguments, the fields of a Selection or a Blend among them as one."""
+    given = dict(values)
+    for group, kind in (("selection", Selection), ("blend", Blend)):
+        names = [f.name for f in dataclasses.fields(kind) if f.name in given]
+        if names:
+            given[group] = kind(**{name: given.pop(name) for name in names})
+    return given
