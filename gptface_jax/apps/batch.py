@@ -153,8 +153,12 @@ def _run(
     ):
         while True:
             held = sum(map(len, waiting.values()))
+            # No more photos in memory than about four batches, however many jobs there
+            # are.
             for job in _first(queue, 4 * size - held - len(pending)):
                 pending.add(pool.submit(work.advance, job, None, None))
+            # A bucket runs when it is full; else one waits for more requests, and only
+            # when none can come the fullest runs as it is.
             largest = max(waiting, key=lambda b: len(waiting[b]), default=None)
             full = largest is not None and len(waiting[largest]) >= size
             if not full and pending:
@@ -171,6 +175,8 @@ def _run(
                     bar.set_postfix(failed=counts["failed"], refresh=False)
                     bar.update(1)
             elif largest is not None:
+                # Taken out and put back, so that the buckets take turns where several
+                # are full.
                 group = waiting.pop(largest)
                 if group[size:]:
                     waiting[largest] = group[size:]
@@ -190,6 +196,7 @@ def _answers(editor, requests: Sequence[Any], size: int) -> list[Any]:
     except Exception as error:  # of one of them, or of their common options
         if len(requests) == 1:
             return [error]
+        # One by one, so that the error is that job's alone.
         return [_answers(editor, [request], size)[0] for request in requests]
 
 

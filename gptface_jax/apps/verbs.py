@@ -44,6 +44,8 @@ def steps(model: EditingModel, verb: str, values: Mapping[str, Any]) -> edit.Ste
     one is the photo or an earlier Edit, which the new one goes on from.
     """
     work = DRAWN[verb]
+    # All arguments, with their defaults: a pipeline has none of its own for what users
+    # see.
     given, decode = arguments.complete(getattr(type(model), verb), values, DecodeConfig)
     source, located = given.pop(next(iter(given))), given.pop("keep_location")
 

@@ -12,8 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the same command on each; SLURM, JobSet and GKE TPU jobs need none of these",
     )
     group.add_argument("--coordinator", help="host:port of process 0")
-    group.add_argument("--num-processes", "--num_processes", type=int)
-    group.add_argument("--process-id", "--process_id", type=int)
+    group.add_argument(
+        "--num-processes", "--num_processes", type=int, help="number of processes"
+    )
+    group.add_argument(
+        "--process-id", "--process_id", type=int, help="number of this one, from 0 on"
+    )
     group.add_argument(
         "--distributed",
         action="store_true",

@@ -21,10 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "- for a pipe, or a folder of pictures; what a line does not say, the other "
         "options do. --out is then a folder; run it again to go on",
     )
-    group.add_argument("--batch-size", type=int, default=8, help="for each device")
+    group.add_argument("--batch-size", type=int, default=8, help="per device")
     group.add_argument("--format", choices=("png", "jpg", "webp"), default="png")
-    group.add_argument("--strips", action="store_true", help="before, mask, after too")
-    group.add_argument("--threads", type=int, default=4, help="that read and write")
+    group.add_argument(
+        "--strips", action="store_true", help="also write strips: before, mask, after"
+    )
+    group.add_argument("--threads", type=int, default=4, help="for reading and writing")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     _hosts.add_arguments(parser)
 

@@ -22,19 +22,23 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="demo", help="bundled name, model directory or training run"
     )
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument(
+        "--tokenizer", help="VQGAN training run, where --model is a training run"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="of the activations; bfloat16 is faster where the device has it",
+        help="precision of the activations; bfloat16 is faster on hardware that has it",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed; equal seeds, equal results"
+    )
     parser.add_argument(
         "--decode",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any option of DecodeConfig, e.g. kl_max=0.2 or cfg=2; repeatable",
+        help="any decoding option (DecodeConfig), e.g. kl_max=0.2 or cfg=2; repeatable",
     )
 
 
@@ -43,38 +47,37 @@ def add_selection(parser: argparse.ArgumentParser, required: bool = True) -> Non
     where = parser.add_argument_group("what may change (one of)")
     where.add_argument(
         "--mask",
-        help="picture of the photo's size, white = change; or the photo with a "
+        help="mask image of the photo's size, white = change; or the photo with a "
         "transparent hole",
     )
-    where.add_argument("--box", metavar="x0,y0,x1,y1", help="rectangle in pixels")
+    where.add_argument("--box", metavar="x0,y0,x1,y1", help="bounding box in pixels")
     where.add_argument(
         "--region",
-        help="mouth, eyes, glasses, nose, cheeks, hair, hat, beard, lower-face, ... of "
-        "the face; or span:0.4, random:0.4: two fifths of what the model sees, by "
-        "chance",
+        help="facial region: mouth, eyes, glasses, nose, cheeks, hair, hat, beard, "
+        "lower-face, ...; or span:0.4, random:0.4: a random mask over 40%% of the crop",
     )
     add_change(parser, "the mask, box or region")
     add_face(parser, "number by the left edge, or 'all', one after the other")
     parser.add_argument(
         "--crop",
         metavar="x0,y0,x1,y1",
-        help="square that the model sees, filled by an upright face; default the face "
-        "that is found, or for a mask that lies on none a square around it",
+        help="square crop that the model sees, filled by an upright face; default: "
+        "around the detected face, or around a mask that lies on none",
     )
 
 
 def add_change(parser: argparse.ArgumentParser, what: str) -> None:
     group = parser.add_argument_group(f"changes of {what}, in this order")
     group.add_argument(
-        "--invert-mask", action="store_true", help="what it leaves out may change"
+        "--invert-mask", action="store_true", help="invert it: black = change"
     )
-    for verb, how in (("grow", "enlarge"), ("shrink", "then reduce")):
+    for verb, how in (("grow", "dilate"), ("shrink", "then erode")):
         group.add_argument(
             f"--mask-{verb}",
             type=int,
             default=0,
             metavar="PX",
-            help=f"{how} it by so many pixels of the photo on all sides",
+            help=f"{how} it by this many pixels of the photo",
         )
 
 
@@ -89,8 +92,8 @@ def add_kept(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-location",
         action="store_true",
-        help="the result says where the photo was taken (EXIF GPS), as camera and date "
-        "stay in it anyway",
+        help="keep the GPS location in the EXIF metadata; camera and date are kept "
+        "anyway",
     )
 
 
@@ -109,7 +112,7 @@ def add_face(parser: argparse.ArgumentParser, which: str) -> None:
     group.add_argument(
         "--no-align",
         action="store_true",
-        help="look for no face: the middle square is taken for an upright one",
+        help="no face detection or alignment: the central square is the face",
     )
 
 
@@ -136,40 +139,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_kept(parser)
     add_model(parser)
     parser.add_argument(
-        "--no-composite", action="store_true", help="the model's raw output"
+        "--no-composite",
+        action="store_true",
+        help="write the model's raw output, not blended into the photo",
     )
-    parser.add_argument("--feather", type=int, help="soft edge inside the mask, px")
+    parser.add_argument(
+        "--feather", type=int, help="width of the soft edge inside the mask, in pixels"
+    )
     parser.add_argument(
         "--borders",
         type=int,
-        help="levels by which colours are shifted at most to meet those around the "
-        "mask; default 30, 0 where the mask leaves a rim of what is to go",
+        help="maximum colour shift, in levels of 255, that hides the mask's border; "
+        "default 30; 0 where the mask leaves a rim of an object to be removed",
     )
     parser.add_argument(
         "--grow",
         type=int,
         default=0,
-        help="enlarge the mask by so many tokens for the model alone",
+        help="dilate the mask by this many tokens, for the model only",
     )
-    parser.add_argument("--k", type=int, help="tokens committed per iteration")
-    parser.add_argument("--select", choices=("boundary", "global"))
+    parser.add_argument("--k", type=int, help="tokens committed per decoding iteration")
+    parser.add_argument(
+        "--select",
+        choices=("boundary", "global"),
+        help="commit tokens at the mask's boundary first, or by confidence alone",
+    )
 
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", help="what should be seen")
-    parser.add_argument("--guidance", choices=GUIDANCE, help="how the text steers")
-    parser.add_argument("--step-size", type=float, help="strength of the guidance")
+    parser.add_argument("--text", help="text prompt: what the result should show")
+    parser.add_argument(
+        "--guidance",
+        choices=GUIDANCE,
+        help="how the gradient of the matching score guides decoding",
+    )
+    parser.add_argument("--step-size", type=float, help="step size of the guidance")
     parser.add_argument(
         "--samples",
         type=int,
-        help="candidates; the best one is kept (default 16, or 3 where the matching "
-        "gradient guides, which take as long)",
+        help="number of candidates, of which the best match is kept (default 16, or 3 "
+        "with gradient guidance, which take as long)",
     )
     parser.add_argument(
         "--area",
         type=float,
-        help="share that a proposed region takes; default what the attribute in the "
-        "sentence usually takes, else 0.2",
+        help="area of a proposed region as a share of the crop; default: that of the "
+        "attribute in the text, else 0.2",
     )
 
 

@@ -76,15 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("bfloat16", "float32"),
-        help="of a directory's weights; default bfloat16",
+        help="precision of the stored weights; default bfloat16",
     )
     parser.add_argument(
         "--step",
         help="checkpoint of the transformer, or of a VQGAN alone; default best",
     )
     group = parser.add_argument_group("stablehlo")
-    group.add_argument("--batch-size", type=int, default=1, help="edits at once")
-    group.add_argument("--samples", type=int, help="candidates; best kept")
+    group.add_argument("--batch-size", type=int, default=1, help="batch size")
+    group.add_argument("--samples", type=int, help="candidates; best one kept")
     group.add_argument(
         "--platforms", default="cpu,cuda,tpu", help="comma-separated, of these three"
     )

@@ -26,10 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", help="the photo")
     parser.add_argument("--out", required=True, help="FILE.png, or FILE.json")
     parser.add_argument(
-        "--any-roll", action="store_true", help="look at every right angle too"
+        "--any-roll",
+        action="store_true",
+        help="also detect faces rotated by 90 or 180 degrees",
     )
     parser.add_argument(
-        "--measure", action="store_true", help="of --images, where faces usually are"
+        "--measure", action="store_true", help="mean landmark positions over --images"
     )
     _source.add_arguments(parser, required=False)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

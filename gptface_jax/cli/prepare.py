@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, default=128, help="side of --upright pictures in pixels"
     )
     parser.add_argument(
-        "--landmarks", action="store_true", help="points of the face beside the picture"
+        "--landmarks", action="store_true", help="also store 68 facial landmarks"
     )
     parser.add_argument(
         "--ages", action="store_true", help="estimated ages, where none are known"

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", default="gptface-quickstart", help="folder")
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -54,20 +54,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--landmarks",
         action="store_true",
-        help="also how far the points of the face mesh move, between the eyes = 1",
+        help="also the landmark error of the face mesh, in inter-ocular distances",
     )
     parser.add_argument(
         "--resolution", type=int, help="of the photos; default: each tokenizer's own"
     )
     parser.add_argument("--out", help="picture of originals above reconstructions")
     parser.add_argument(
-        "--own-size", action="store_true", help="photos are not made smaller"
+        "--own-size",
+        action="store_true",
+        help="reconstruct at full resolution, in tiles",
     )
     parser.add_argument(
-        "--tile", type=int, default=64, help="of --own-size, in tokens; default 64"
+        "--tile",
+        type=int,
+        default=64,
+        help="tile size of --own-size in tokens; default 64",
     )
     parser.add_argument(
-        "--overlap", type=int, default=8, help="of tiles, in tokens; default 8"
+        "--overlap", type=int, default=8, help="overlap of tiles in tokens; default 8"
     )
     parser.add_argument("--json", metavar="FILE", help="the figures, not rounded")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -17,24 +17,24 @@ from gptface_jax.cli import _jobs, _photo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", help="the photo")
-    parser.add_argument("--damage", help="picture of its size, white = damaged")
+    parser.add_argument("--damage", help="mask image, white = damaged")
     parser.add_argument(
         "--kind",
         choices=("bright", "dark", "both"),
         default="both",
-        help="of the scratches that are to be found",
+        help="colour of the scratches to detect",
     )
     parser.add_argument(
         "--thin",
         type=float,
         default=1.0,
-        help="close widths up to so many tokens smoothly, without the model; default 1",
+        help="inpaint damage up to this many tokens wide without the model; default 1",
     )
     parser.add_argument(
         "--paint",
         choices=("damage", "tokens"),
         default="damage",
-        help="damaged pixels only, or all that the model drew (for wide scratches)",
+        help="replace damaged pixels only, or all redrawn tokens (wide scratches)",
     )
     _photo.add_change(parser, "the damage")
     parser.add_argument("--out", required=True, help="FILE.png for the result")

@@ -12,8 +12,10 @@ from gptface_jax.cli import _photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=int, default=8, help="faces, on one sheet")
-    parser.add_argument("--text", default="", help="a sentence to follow")
+    parser.add_argument(
+        "--count", type=int, default=8, help="number of faces, on one sheet"
+    )
+    parser.add_argument("--text", default="", help="text prompt")
     parser.add_argument("--out", required=True, help="FILE.png for the sheet")
     _photo.add_model(parser)
 

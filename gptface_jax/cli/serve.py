@@ -23,7 +23,7 @@ from gptface_jax.cli import _photo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=int, default=7860, help="default 7860")
     parser.add_argument(
         "--concurrency",
         type=int,

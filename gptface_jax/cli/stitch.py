@@ -16,24 +16,31 @@ from gptface_jax.cli import _jobs, _photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--first", help="photo on the left, or on top")
-    parser.add_argument("--second", help="the other photo")
+    parser.add_argument("--first", help="left or top photo")
+    parser.add_argument("--second", help="right or bottom photo")
     parser.add_argument(
         "--seam",
         default="vertical",
-        help="vertical, horizontal, or a picture of the first's size, white = second",
+        help="vertical, horizontal, or a mask image, white = second photo",
     )
     parser.add_argument(
-        "--at", type=float, default=0.5, help="place of a straight seam, 0 to 1"
+        "--at", type=float, default=0.5, help="position of a straight seam, 0 to 1"
     )
     parser.add_argument(
-        "--band", type=float, default=1.0, help="tokens along the seam drawn anew"
+        "--band",
+        type=float,
+        default=1.0,
+        help="width in tokens of the band to be redrawn",
     )
     parser.add_argument(
-        "--keep-colours", action="store_true", help="leave the second's colours"
+        "--keep-colours",
+        action="store_true",
+        help="no colour matching of the second photo",
     )
-    parser.add_argument("--text", default="", help="a sentence to follow")
-    parser.add_argument("--samples", type=int, default=1, help="candidates; best kept")
+    parser.add_argument("--text", default="", help="text prompt")
+    parser.add_argument(
+        "--samples", type=int, default=1, help="candidates; best one kept"
+    )
     parser.add_argument("--out", required=True, help="FILE.png for the result")
     _photo.add_kept(parser)
     _photo.add_model(parser)

@@ -22,7 +22,7 @@ from gptface_jax.core.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", help="the photo")
-    parser.add_argument("--count", type=int, default=10, help="tags")
+    parser.add_argument("--count", type=int, default=10, help="number of tags")
     parser.add_argument(
         "--text", action="append", help="score this sentence instead; repeatable"
     )

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="of the activations; bfloat16 is faster where the device has it, and "
-        "changes the codes that are nearly ties; default: the tokenizer's own",
+        help="precision of the activations; bfloat16 is faster on hardware that has "
+        "it, and changes codes that are nearly ties; default: the tokenizer's own",
     )
     parser.add_argument(
         "--batch-size", type=int, default=64, help="photos a device encodes at once"

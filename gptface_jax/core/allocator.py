@@ -77,6 +77,8 @@ def _folders() -> Iterator[pathlib.Path]:
 def _loads(path: pathlib.Path) -> bool:
     """Whether a library is for this kind of machine and process: by its ELF header."""
     ours, theirs = (_header(p) for p in ("/proc/self/exe", path))
+    # The loader prints an error and goes on where a library is of another machine, at
+    # every program that is started: so it is looked at first.
     kind = slice(0, 6), slice(18, 20)  # magic, word size and byte order; machine
     return all(ours[part] == theirs[part] for part in kind)
 
@@ -140,6 +142,7 @@ def start_again(program: str) -> None:
     if library is None:
         return
     new = settings(library)
+    # So that what the program starts itself is as it would be without us.
     before = {name: os.environ.get(name) for name in new}
     new[_STARTED] = json.dumps([os.getpid(), before])
     print(f"{program}: memory from {library} ({SWITCH}=off: as usual)", file=sys.stderr)

@@ -89,6 +89,7 @@ def held(path: str | os.PathLike, doing: str, remedy: str) -> Iterator[Lock]:
             files.write_text(about, json.dumps(_ourselves()) + "\n")
         yield lock
     finally:
+        # Else both files are another owner's by now.
         if lease.compromise is None:
             about.unlink(missing_ok=True)
         lease.release()
@@ -105,6 +106,7 @@ def _acquire(lease: Any, path: pathlib.Path) -> None:
         lease.acquire(timeout=0)
         return
     except filelock.Timeout:
+        # A process of this machine lives for certain; of others only time can tell.
         if _is_here(lease, path):
             raise  # the library looked: that process is there
     print(
@@ -172,6 +174,7 @@ def _is_here(lease: Any, path: pathlib.Path) -> bool:
         stat = pathlib.Path(f"/proc/{found['process']}/stat").read_text("latin-1")
     except OSError:
         return not os.path.isdir("/proc/self")
+    # Behind the last bracket: a program's name may hold brackets and blanks.
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 

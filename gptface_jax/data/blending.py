@@ -29,6 +29,8 @@ def prefill(image: np.ndarray, mask: np.ndarray, xp: Any = np) -> np.ndarray:
 
 
 def _pull_push(total, weight, xp=np):
+    # Means over what is known in each cell: a level down, a cell is known as soon as
+    # one of its four is, so that holes close from their rims inward.
     known = weight > 0
     value = xp.where(known, total / xp.where(known, weight, 1), 0.0)
     height, width = weight.shape[:2]
@@ -40,6 +42,8 @@ def _pull_push(total, weight, xp=np):
         x = xp.pad(x, padding)
         return x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]
 
+    # Weights become 0 or 1 again: kept as counts, large areas would drown out the rim,
+    # which is what the fill should continue.
     coarse = _pull_push(halve(value * known), halve(known.astype(np.float32)), xp)
     smooth = _upsample(coarse, (height, width), xp)
     return xp.where(known, value, smooth).astype(np.float32)
@@ -63,6 +67,8 @@ def feathered(mask: np.ndarray, feather: int) -> np.ndarray:
     The ramp of `feather` pixels lies inside the mask, so that nothing outside
     the user's own mask changes (SPEC A.10, step 6).
     """
+    # The mask is peeled `feather` times; a pixel's weight is how many peelings it
+    # survives.
     alpha, inner = mask.astype(np.float32), mask
     for _ in range(max(feather, 0)):
         # Beyond the picture counts as inside: no ramp along the picture's edge.
@@ -153,6 +159,7 @@ def _continued(difference: np.ndarray, known: np.ndarray, cells: int) -> np.ndar
         total = np.add.reduceat(total, starts, axis, np.float64)
         weight = np.add.reduceat(weight, starts, axis, np.int64)
     smooth = _pull_push(total.astype(np.float32), weight.astype(np.float32))
+    # As a picture of 8 bits, for `resize` knows no signs: half a level is lost.
     offset = np.clip(np.round(smooth + 128), 0, 255).astype(np.uint8)
     return resize(offset, size).astype(np.int16) - 128
 
@@ -203,6 +210,7 @@ def composite(
     """
     alpha = feathered(mask, feather)[..., None]
     blend = np.round(alpha * edited + (1 - alpha) * original).astype(np.uint8)
+    # Not by the weight 0 alone: rounding the sum may move a pixel by one level.
     return np.where(mask[..., None], blend, original)
 
 

@@ -41,12 +41,15 @@ def scratches(
     for name, pixels in (("bright", image), ("dark", 255 - image)):
         if kind not in (name, "both"):
             continue
+        # The least of the channels: a scratch in the emulsion is white in all of them,
+        # what is merely colourful is dark in one.
         least = pixels.min(axis=-1).astype(np.int16)
         hat = ndimage.white_tophat(least, size=(width, width))
         thin = (hat >= contrast) & (least >= 150)
         long = np.zeros_like(thin)
         for angle in np.arange(12) * np.pi / 12:
             long |= ndimage.binary_opening(thin, _line(angle, length))
+        # The opening keeps straight pieces; from these on, bends and ends are followed.
         found |= ndimage.binary_propagation(long, np.ones((3, 3)), mask=thin)
     return ndimage.binary_dilation(found, np.ones((3, 3)))
 
@@ -101,11 +104,15 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     # No more of a large photo than two pixels around the gaps.
     unknown = np.flatnonzero(mask)
     close = np.flatnonzero(ndimage.binary_dilation(mask))
+    # The bilaplacian as the laplacian of the laplacian, by a product of sparse
+    # matrices.
     rows = laplacian(unknown)[:, close] @ laplacian(close)
     seen = np.unique(rows.indices)
     rows, unknown = rows[:, seen], mask.ravel()[seen]
     values = image.reshape(-1, 3)[seen].astype(np.float64)
     inner, outer = rows[:, unknown].tocsc(), rows[:, ~unknown]
+    # What is known moves to the right-hand side; one factorisation serves three
+    # channels.
     values = linalg.splu(inner).solve(-(outer @ values[~unknown]))
     filled = image.copy()
     filled[mask] = np.clip(np.round(values), 0, 255)

@@ -53,6 +53,7 @@ class Similarity:
     @property
     def inverse(self) -> Similarity:
         """The way back."""
+        # A mirrored similarity is its own kind of inverse: the angle keeps its sign.
         b = self.b if self.mirror else -self.b
         a, b = np.array([self.a, b]) / (self.a**2 + self.b**2)
         back = Similarity(a, b, mirror=self.mirror)
@@ -65,6 +66,7 @@ class Similarity:
 
     def then(self, other: Similarity) -> Similarity:
         """This transform followed by another."""
+        # A mirror after a rotation turns it the other way.
         turned = -self.b if other.mirror else self.b
         a = other.a * self.a - other.b * turned
         b = other.b * self.a + other.a * turned
@@ -96,11 +98,16 @@ class Similarity:
         Returns:
           uint8 [h,w,3].
         """
+        # Pillow's transform samples points: shrunk by more than two it would alias. So
+        # cells of step x step pixels are averaged first, and the rest of the way is
+        # resampled.
         step = max(1, int(1 / self.scale))
         held = self.inverse.points(_corners(size))
         # Bicubic looks two cells beyond.
         low = np.floor(held.min(0) - 3 * step).astype(int)
         cells = np.ceil((held.max(0) + 3 * step - low) / step).astype(int)
+        # A whole number of cells: `reduce` would average the last one over fewer
+        # pixels.
         high = low + step * cells
         limit = np.array(image.shape[1::-1])
         x0, y0 = near = np.clip(low, 0, limit - 1)
@@ -111,6 +118,7 @@ class Similarity:
         pixels = pixels[: step * cells[1], : step * cells[0]]
         part = Image.fromarray(pixels)
         part = part.reduce(step) if step > 1 else part
+        # Pillow asks for the way from the result's pixels to the source's.
         back = Similarity(step, 0, *low).then(self).inverse
         moved = part.transform(
             size[::-1],
@@ -165,6 +173,8 @@ class Similarity:
         Returns:
           bool [h,w], True where a marked pixel lies or comes from.
         """
+        # Both ways: looked up, a thin line is lost where the picture shrinks; carried
+        # over, an area has holes where it grows.
         result = self.lookup(mask, size)
         marked = np.argwhere(mask)[:, ::-1] + 0.5
         x, y = np.floor(self.points(marked)).astype(int).T
@@ -181,6 +191,8 @@ def fitted(source: np.ndarray, target: np.ndarray) -> Similarity:
     """
     (mx, my), (tx, ty) = source.mean(0), target.mean(0)
     (x, y), (u, v) = (source - [mx, my]).T, (target - [tx, ty]).T
+    # In closed form: with z = x + iy a similarity is one complex factor, whose least
+    # squares are sum(conj(z) w) / sum(|z|^2).
     square = np.sum(x * x + y * y)
     a, b = np.sum(x * u + y * v) / square, np.sum(x * v - y * u) / square
     centred = Similarity(1, 0, -mx, -my).then(Similarity(a, b))

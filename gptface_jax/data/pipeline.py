@@ -83,6 +83,7 @@ class Pipeline:
         if self.num_shards > 1:
             rows = _Rows(data, self.batch_size, self.shard, self.num_shards)
             data = grain.MapDataset.range(sys.maxsize // self.num_shards).map(rows)
+        # Sliced as random access, before it is iterated: nothing before it is read.
         data = data.batch(self.batch_size, drop_remainder=True)[start_step:]
         threads = 1 if self.workers else self.threads
         iterator = data.to_iter_dataset(
@@ -165,6 +166,8 @@ def held_out_rows(
       ways: parts into which the devices of several processes cut a batch; they leave
         out the last records where that is not possible.
     """
+    # All processes must have equally many rows, and their devices too: jit wants one
+    # global shape.
     parts = math.lcm(num_shards, ways) if num_shards > 1 else 1
     batches = []
     for start in range(0, count, batch_size):

@@ -165,6 +165,8 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
         ]
     else:
         height = np.hypot(*(mesh[_TOP] - mesh[_CHIN]))
+        # Distances of the eyes are the unit; a turned head shows them shorter than they
+        # are.
         axes = axes * max(1, _LEAST_ACROSS * height / np.hypot(*across))
         ears = mesh[list(_RIGHT_EAR)], mesh[list(_LEFT_EAR)]
         hulls = _ears((right, left), ears, axes) if name == "ears" else []
@@ -203,6 +205,8 @@ def _grown(
 
     if any(margin):
         signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        # Each point becomes the corners of a box along the face's axes; their hull is
+        # grown.
         around = signs * margin @ axes
         points = (points[:, None] + around).reshape(-1, 2)
     return points[ConvexHull(points).vertices]

@@ -131,6 +131,8 @@ def _write(
     with bar, contextlib.closing(records):
         for index, group in itertools.groupby(records, key=lambda pair: pair[0]):
             writer.write(index, (record for _, record in group))
+    # The manifest says that the set is complete: not before the slowest process is
+    # done.
     _wait_for_all("written")
     if first:
         np.save(writer.folder / shards.CODEBOOK, vqgan.network.params["codebook"])
@@ -182,6 +184,7 @@ def _encoded(
 
     def oldest() -> Iterator[tuple[int, Record]]:
         shard, records, results = pending.popleft()
+        # Here the host waits for the device, for the oldest batch in flight alone.
         views = [np.asarray(ids).astype(np.uint16) for ids in results]
         for i, record in enumerate(records):
             for ids in views:

@@ -161,7 +161,11 @@ def _folded(query, key, value, mask):
     def fold(x):
         return x.transpose(0, 2, 1, 3).reshape(b * heads, -1, width)
 
+    # A large number and not -inf: a row in which nothing may be seen would be NaN, and
+    # spread to all gradients.
     bias = jnp.where(mask, 0.0, -1e30).astype(jnp.float32)
+    # Heads folded into the batch: XLA's products of three axes are what a CPU runs
+    # best.
     bias = jnp.broadcast_to(bias, (b, heads, *bias.shape[2:]))
     logits = jnp.einsum(
         "bqh,bkh->bqk",

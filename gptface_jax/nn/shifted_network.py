@@ -147,6 +147,7 @@ def unrolled(module):
     transformer = module.config.transformer
     depth = transformer.num_layers
     unroll = depth if depth <= _UNROLLED else transformer.unroll
+    # Rematerialising saves memory that one sequence does not need.
     transformer = dataclasses.replace(transformer, remat="none", unroll=unroll)
     config = dataclasses.replace(module.config, transformer=transformer)
     return module.clone(config=config)

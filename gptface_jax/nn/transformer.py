@@ -193,6 +193,7 @@ class UnbiasedNorm(nn.Module):
         scale = self.param("scale", self.scale_init, (width,))
         bias = self.param("bias", self.bias_init, (width,))
         x = x.astype(jnp.float32)
+        # In two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
         centred = x - jnp.mean(x, -1, keepdims=True)
         variance = jnp.sum(centred**2, -1, keepdims=True) / (width - 1)
         # The slope of a root at 0 would be infinite.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 RULES = ("literal", "ascent", "ascent_norm", "ascent_layer")
+# Against division by 0 alone: far below the norm of any gradient that says something.
 EPSILON = 1e-12
 
 
@@ -36,6 +37,8 @@ def coefficients(
     """
     if rule not in RULES:
         raise ValueError(f"guidance rule {rule!r} is none of {', '.join(RULES)}")
+    # Norms come of stacked layers one each, so that the division is by layer as it
+    # stands.
     if rule == "ascent_layer":
         return 1.0, {
             p: step_size * jnp.sqrt(params[p]) / (jnp.sqrt(g) + EPSILON)
@@ -47,7 +50,11 @@ def coefficients(
             jnp.sqrt(sum(jnp.sum(x) for x in squares.values()))
             for squares in (params, gradient)
         )
+        # The step is then a share of the parameters' own length, whatever the
+        # gradient's is: one eta suits early iterations with steep slopes and late ones
+        # with shallow ones.
         factor = step_size * theta / (g + EPSILON)
+    # As printed, equation 7 also shrinks the parameters towards 0.
     keep = 1.0 - step_size if rule == "literal" else 1.0
     return keep, dict.fromkeys(gradient, factor)
 
@@ -64,6 +71,8 @@ def kl_divergence(log_p, log_q, mask) -> jax.Array:
     """
     total, count = jnp.float32(0.0), 0
     for side, p in log_p.items():
+        # Special ids have -inf in both: -inf - -inf would be NaN, where 0 log 0 is
+        # meant.
         difference = jnp.where(jnp.isfinite(p), p - log_q[side], 0.0)
         kl = jnp.sum(jnp.exp(p) * difference, axis=-1)
         total, count = total + jnp.sum(kl * mask[side]), count + jnp.sum(mask[side])
@@ -77,5 +86,6 @@ def trust_scale(kl: jax.Array, kl_max: float) -> jax.Array:
 
 def fuse(log_p: jax.Array, log_q: jax.Array, gamma: float) -> jax.Array:
     """Log of p^gamma q^(1-gamma) up to a constant, or mixed logits; -inf stays."""
+    # 0 * -inf is NaN: at gamma 0 or 1 a forbidden id would no longer be forbidden.
     finite = jnp.isfinite(log_p)
     return jnp.where(finite, gamma * log_p + (1 - gamma) * log_q, -jnp.inf)

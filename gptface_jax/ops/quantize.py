@@ -17,6 +17,8 @@ def distances(z: jax.Array, codebook: jax.Array) -> jax.Array:
     In full precision; by default accelerators round the factors of a product.
     """
     z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
+    # |z - e|^2 multiplied out: one product of matrices instead of K differences a row.
+    # It subtracts large numbers, hence the full precision.
     cross = jnp.einsum("...c,kc->...k", z, codebook, precision="highest")
     return jnp.sum(z * z, -1, keepdims=True) - 2.0 * cross + jnp.sum(codebook**2, -1)
 
@@ -27,6 +29,8 @@ def _least(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     Two plain reductions: XLA's argmin takes five times as long on a CPU.
     """
     least = jnp.min(x, axis=-1)
+    # The first of equals, so that every backend gives the same codes. NaN equals
+    # nothing and would otherwise give an index beyond the end.
     index = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
     index = jnp.where(x == least[..., None], index, x.shape[-1] - 1)
     return least, jnp.min(index, axis=-1)
@@ -52,6 +56,7 @@ def nearest(z: jax.Array, codebook: jax.Array) -> jax.Array:
         part = distances(z, jax.lax.dynamic_slice_in_dim(codebook, start, chunk))
         distance, index = best
         nearer, there = _least(part)
+        # Strictly: of codes at one distance the lower number stays, as without chunks.
         closer = nearer < distance
         there = jnp.where(closer, start + there, index)
         return jnp.where(closer, nearer, distance), there
@@ -62,6 +67,7 @@ def nearest(z: jax.Array, codebook: jax.Array) -> jax.Array:
 
 def straight_through(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
     """Forward value z_q, gradient of the identity on z_e."""
+    # z_e cancels in the value; the gradient sees z_e alone.
     return z_e + jax.lax.stop_gradient(z_q - z_e)
 
 
@@ -85,6 +91,7 @@ def rotate(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
 
     latent, code = jax.lax.stop_gradient((z_e, z_q))
     e, q = latent / length(latent), code / length(code)
+    # The rotation from e to q is two reflections, the first in r, halfway between them.
     r = (e + q) / length(e + q)
     turned = z_e - 2 * r * dot(r, z_e) + 2 * q * dot(e, z_e)
     return length(code) / length(latent) * turned
@@ -147,6 +154,8 @@ def revive(
     pick_key, noise_key = jax.random.split(key)
     size = codebook.shape[0]
     pick = jax.random.randint(pick_key, (size,), 0, candidates.shape[0])
+    # Two dead codes may be moved onto one output: without noise they stay twins for
+    # ever.
     spread = 0.01 * jnp.std(candidates)
     fresh = candidates[pick] + spread * jax.random.normal(noise_key, codebook.shape)
     return jnp.where(dead[:, None], fresh, codebook), dead
@@ -195,6 +204,7 @@ def entropy_loss(z_e: jax.Array, codebook: jax.Array, temperature: float) -> jax
       float32 scalar, -log K at best.
     """
     scores = -distances(z_e.reshape(-1, z_e.shape[-1]), codebook) / temperature
+    # From logs, for a latent that is sure has probabilities of 0, whose log is -inf.
     log_p = jax.nn.log_softmax(scores, axis=-1)
     each = -jnp.mean(jnp.sum(jnp.exp(log_p) * log_p, axis=-1))
     share = jnp.mean(jnp.exp(log_p), axis=0)

@@ -55,6 +55,7 @@ def commit_mask(
     Returns:
       bool [P], a subset of `is_open`.
     """
+    # By ranks and not by a threshold: of equal confidences exactly k are committed.
     order = jnp.lexsort((-confidence, ring, ~is_open))  # last key sorts first
     rank = jnp.zeros_like(ring).at[order].set(jnp.arange(ring.shape[0]))
     return (rank < k) & is_open
@@ -76,9 +77,13 @@ def sample(scores: jax.Array, temperature: jax.Array, key: jax.Array):
     """
     rows, ids = scores.shape
     best = jnp.max(scores, axis=-1, keepdims=True)
+    # The best score becomes 0, which exp cannot overflow at any temperature; what is
+    # far below it at temperature 0 becomes exactly 0.
     p = jnp.exp((scores - best) / jnp.maximum(temperature, 1e-9))
     blocks = -(-ids // _BLOCK)
     p = jnp.pad(p, ((0, 0), (0, blocks * _BLOCK - ids)))
+    # In two stages, first a block and then an id in it: a running sum over the whole
+    # vocabulary is long, and its rounding grows with it.
     p = p.reshape(rows, blocks, _BLOCK)
     drawn = jax.random.uniform(key, (2, rows))
     block = _invert(p.sum(-1), drawn[0])
@@ -117,6 +122,7 @@ def keep_likely(logits: jax.Array, top_k: int = 0, top_p: float = 0.0) -> jax.Ar
 def _invert(weights: jax.Array, drawn: jax.Array) -> jax.Array:
     """Indices [P] in proportion to weights [P,n] by numbers [P] of [0,1)."""
     ends = jnp.cumsum(weights, axis=-1)
+    # Against the last sum and not 1: rounded sums of probabilities end beside it.
     reached = ends > drawn[:, None] * ends[:, -1:]
     # The first that is reached; whatever was rounded, never a weight of 0.
     return jnp.argmax((weights > 0) * (1 + reached), axis=-1)

@@ -82,6 +82,8 @@ class Tiling:
           exactly, also when those of two axes are multiplied.
         """
         cuts = np.array(self.cuts)
+        # Ramps that reach the next cut would meet there, and a pixel would have three
+        # tiles.
         width = min([self.overlap, *np.diff(cuts)]) * scale
         offsets = np.arange(self.size * scale) + 0.5
         pixels = np.array(self.starts)[:, None] * scale + offsets

@@ -35,10 +35,12 @@ def green(key: int, position, left, code) -> jax.Array:
       code: int.
     """
     h = jnp.uint32(0)
+    # 64 bits in two halves, for JAX has no uint64 unless it is asked for everywhere.
     for value in (key % 2**32, key >> 32):
         h = _mixed(h, jnp.uint32(value))
     for value in (position, left, code):
         h = _mixed(h, jnp.asarray(value).astype(jnp.uint32))
+    # One bit of the hash, the highest: multiplications mix upward.
     return h >> 31 == 1
 
 

@@ -87,7 +87,11 @@ def paste(
     if blend.beyond_mask:
         inside, mask = drawn, mask | view.mask_back(drawn, mask.shape)
     changed, before = mask[view.slices], view.picture(photo)
+    # Where the photo says nothing of what the decoder does to colours: what it drew,
+    # what the user hid, and what the square shows beyond the photo.
     unknown = drawn | inside | view.beyond(photo.shape[:2])
+    # First the shift that the tokenizer brings to everything, then the seam that is
+    # left.
     patch = blending.continue_colours(before, patch, unknown)
     patch = blending.blend_border(
         before, patch, inside, blend.borders, damaged=blend.damaged
@@ -95,6 +99,7 @@ def paste(
     feather = max(1, view.side // 32) if blend.feather is None else blend.feather
     # Blended in the photo's own pixels: what is not drawn is not resampled.
     patch = blending.composite(there, view.back(patch), changed, feather)
+    # Last, for an edit of a sepia photo has the model's colours up to here.
     own = tone_of(there, covered & ~changed)
     if own is not None:
         patch[changed] = own.give(patch[changed])

@@ -16,7 +16,7 @@ from gptface_jax.core.version import __version__
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
 from gptface_jax.pipelines import faces as face_finding
-from gptface_jax.pipelines import framing, provenance, region_proposal
+from gptface_jax.pipelines import framing, provenance, region_proposal, squares
 from gptface_jax.pipelines.editor import Editor
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.views import Box, View
@@ -233,7 +233,7 @@ class EditingModel:
             best, notes = framing.chosen_face(found, number, size)
             if best is not None:
                 return (best, self._view(best, photo)), notes
-        return (None, View.crop(framing.checked_crop(crop, size))), notes
+        return (None, View.crop(squares.checked_crop(crop, size))), notes
 
     def square(
         self, photo: np.ndarray, face: int | Face | None, align: bool

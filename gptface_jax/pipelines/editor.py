@@ -271,6 +271,8 @@ class Editor:
         tokens = self.tokens(self.image_ids(images, np.stack(hidden)), texts)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
+        # Split over the devices here: rows are independent, so nothing is exchanged
+        # after.
         given = jax.device_put((tokens, known, key), self._split)
         tokens, known, key = given
         result, scores = gptface_decode.rerank(
@@ -295,6 +297,7 @@ class Editor:
           size: of the batch, filled with the last request; default as many as asked.
         """
         count = len(requests)
+        # Filled up, for each size of a batch is compiled.
         padded = batching.filled(list(requests), size)
         first = padded[0]
         if any(r.bucket != first.bucket for r in padded):

@@ -17,6 +17,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io, regions
 from gptface_jax.ops import masking
+from gptface_jax.pipelines import squares
 from gptface_jax.pipelines.faces import Face, largest
 from gptface_jax.pipelines.views import Box, View
 
@@ -47,7 +48,7 @@ def checked_frame(frame: Any) -> np.ndarray | None:
 def chosen_face(
     found: Sequence[Face], face: int | None, size: tuple[int, int]
 ) -> tuple[Face | None, list[str]]:
-    """The face of a photo to work on, and what should be told of the choice.
+    """The face of a photo to work on, and notes on the choice.
 
     Args:
       found: the faces, sorted by their left edge.
@@ -91,83 +92,6 @@ def chosen_face(
             f"the face is seen faintly (score {best.score:.2f}); look at the strip"
         )
     return best, notes
-
-
-def central(size: tuple[int, int]) -> Box:
-    """The largest square in the middle of a photo (H, W)."""
-    height, width = size
-    side = min(height, width)
-    x0, y0 = (width - side) // 2, (height - side) // 2
-    return x0, y0, x0 + side, y0 + side
-
-
-def square_holding(mask: np.ndarray) -> Box:
-    """The square, of the largest in a photo, that holds most of a mask.
-
-    Among equals the one nearest the middle.
-
-    Args:
-      mask: bool [H,W].
-    """
-    side, wide = min(mask.shape), mask.shape[1] >= mask.shape[0]
-    sums = np.concatenate([[0], np.cumsum(mask.sum(0 if wide else 1))])
-    held = sums[side:] - sums[:-side]  # by where the square starts
-    best = np.flatnonzero(held == held.max())
-    start = int(min(best, key=lambda i: abs(i - (len(held) - 1) // 2)))
-    x0, y0 = (start, 0) if wide else (0, start)
-    return x0, y0, x0 + side, y0 + side
-
-
-def around(mask: np.ndarray, least: int) -> Box:
-    """A square with context around what may change.
-
-    The central square where the mask lies in it and is not small (an aligned
-    portrait); else three times the mask, within the photo.
-
-    Args:
-      mask: bool [H,W], not empty.
-      least: smallest side in pixels.
-
-    Raises:
-      UserError: no square within the photo holds the mask.
-    """
-    height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    extent, side = int(max(bottom - top, right - left)), min(height, width)
-    x0, y0, x1, y1 = middle = central(mask.shape)
-    held = x0 <= left and right <= x1 and y0 <= top and bottom <= y1
-    if held and 4 * extent >= side:
-        return middle
-    if extent > side:
-        raise UserError(
-            f"the mask is {right - left} x {bottom - top}; no square in a photo of "
-            f"{width} x {height} holds it: mask less"
-        )
-    side = min(side, max(3 * extent, least))
-
-    def start(low, high, length):
-        return int(np.clip((low + high - side) // 2, 0, length - side))
-
-    x0, y0 = start(left, right, width), start(top, bottom, height)
-    return x0, y0, x0 + side, y0 + side
-
-
-def checked_crop(crop: Box | None, size: tuple[int, int]) -> Box:
-    """A square within a photo (H, W); default the central one.
-
-    Raises:
-      UserError: it leaves the photo, or is none.
-    """
-    if crop is None:
-        return central(size)
-    x0, y0, x1, y1 = crop = _box(crop, "crop")
-    regions.box_mask(crop, size)  # refuses a box that does not fit
-    if x1 - x0 != y1 - y0:
-        raise UserError(
-            f"crop {x0},{y0},{x1},{y1} is {x1 - x0} x {y1 - y0}; give a square"
-        )
-    return crop
 
 
 def hidden_tokens(region: str, grid: tuple[int, int], key: jax.Array) -> np.ndarray:
@@ -266,6 +190,7 @@ class Change:
           UserError: nothing is left of it.
         """
         changed = images.grown(mask ^ bool(self.invert), self.grow)
+        # To shrink is to grow what is outside; the border of the photo is not outside.
         changed = ~images.grown(~changed, self.shrink)
         if not changed.any():
             raise UserError(
@@ -295,7 +220,7 @@ def frame(
       size: (H, W) of the photo.
       mask, box, region: exactly one of them; see `Model.edit`.
       crop: square that the model sees; default the face's, else the central one for a
-        region, else `around` the mask.
+        region, else one `around` the mask.
       least: smallest side of a square that is chosen here.
       hidden: bool [h,w], the region where its name is not of `data.regions`.
       faces: with their views: the one to take for a region; of a mask or box the first
@@ -314,7 +239,8 @@ def frame(
         raise UserError(f"{change} does not go with the tokens of region '{region}'")
     view = None
     if region is not None:
-        face, view = faces[0] if faces else (None, View.crop(checked_crop(crop, size)))
+        face, view = faces[0] if faces else (None, None)
+        view = view or View.crop(squares.checked_crop(crop, size))
         result = _region_mask(region, size, face, view, hidden)
         said: dict[str, Any] = {"region": region}
     else:
@@ -322,13 +248,12 @@ def frame(
     if change.any:
         result = change.of(result)
         if region is not None:
+            # Grown, a region of a face may leave the square; a mask of a user's may
+            # not, and is refused below.
             result &= view.covered(size)
         said |= {k: v for k, v in dataclasses.asdict(change).items() if v}
-    if view is None and crop is not None:
-        view = View.crop(checked_crop(crop, size))
     if view is None:
-        whole = [v for _, v in faces if v.holds(result)]
-        view = whole[0] if whole else View.crop(around(result, least))
+        view = _view_of_mask(result, crop, faces, least)
     _check_within(view, result)
     said = {**said, "pixels": int(result.sum())}
     framed = Framed(result, view, said, hidden)
@@ -340,8 +265,20 @@ def frame(
     return framed
 
 
+def _view_of_mask(
+    mask: np.ndarray, crop: Box | None, faces: Sequence[tuple[Face, View]], least: int
+) -> View:
+    """The square for a mask or box: the crop, a face's, or one around it."""
+    if crop is not None:
+        return View.crop(squares.checked_crop(crop, mask.shape))
+    # Faces come largest first. A mask that no face's square holds is edited without
+    # one.
+    whole = [view for _, view in faces if view.holds(mask)]
+    return whole[0] if whole else View.crop(squares.around(mask, least))
+
+
 def _check_within(view: View, mask: np.ndarray) -> None:
-    """Refuses a mask of a photo bool [H,W] that leaves the square."""
+    """Raises where a mask of a photo, bool [H,W], leaves the square."""
     outside = int((mask & ~view.covered(mask.shape)).sum())
     if outside:
         x0, y0, x1, y1 = view.box
@@ -383,17 +320,10 @@ def _given_mask(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The mask bool [H,W] of a box or a file, and how it was given."""
     if box is not None:
-        box = _box(box, "box")
+        box = squares.checked_box(box, "box")
         return regions.box_mask(box, size), {"box": [int(v) for v in box]}
     result = image_io.decode_mask(mask, size)
     said = {"picture": hashlib.sha256(np.packbits(result)).hexdigest()[:16]}
     if isinstance(mask, (str, os.PathLike)):
         said["file"] = pathlib.Path(mask).name
     return result, said
-
-
-def _box(values: Any, name: str) -> Box:
-    box = tuple(values)
-    if len(box) != 4 or not all(isinstance(v, (int, np.integer)) for v in box):
-        raise UserError(f"{name} is {values!r}; give (x0, y0, x1, y1), whole numbers")
-    return box

@@ -96,6 +96,7 @@ class ImageTokenizer:
 
     def _size(self, count: int) -> int:
         """Pictures of the batch that so many get: a power of two on each device."""
+        # Few sizes, for each is compiled; at most half of the batch is padding.
         share = batching.power_of_two(-(-count // len(self._devices)))
         return min(share * len(self._devices), self.full_batch)
 
@@ -142,6 +143,7 @@ class ImageTokenizer:
         """
         image, f = self._padded(image), self.config.factor
         height, width = (side // f for side in image.shape[1:3])
+        # A margin on either side of the cut in the middle of each overlap.
         rows, columns = (Tiling(n, tile, 2 * margin) for n in (height, width))
         image_ids = np.zeros((len(image), height, width), np.int32)
         for y, (top, bottom) in zip(rows.starts, rows.kept):
@@ -179,6 +181,8 @@ class ImageTokenizer:
             for x, across in zip(columns.starts, columns.weights(f)):
                 ids = image_ids[:, y : y + rows.size, x : x + columns.size]
                 part = self._batched(ids, "decode")
+                # Weights of neighbouring tiles sum to exactly 1, see `ops.tiling`: no
+                # division after.
                 part *= (down[:, None] * across)[..., None]
                 region = picture[:, y * f :, x * f :]
                 region[:, : part.shape[1], : part.shape[2]] += part

@@ -10,7 +10,7 @@ import numpy as np
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import blending, image_io, tone
 from gptface_jax.data import image as images
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, squares
 from gptface_jax.pipelines.compositing import Blend
 from gptface_jax.pipelines.edit import Plan, Steps, resample
 from gptface_jax.pipelines.editing_model import EditingModel
@@ -55,7 +55,7 @@ def stitch(
             other = own.give(other)
     joined = np.where(theirs[..., None], other, photo)
     mask = blending.boundary_band(theirs, band * cell / 2)
-    view = View.crop(framing.square_holding(mask))
+    view = View.crop(squares.square_holding(mask))
     drawn = mask & view.covered(mask.shape)
     config = model.decode_config(decode) if text else model.unsteered_config(decode)
     said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}

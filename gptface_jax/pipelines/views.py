@@ -44,6 +44,8 @@ class View:
           size: (H, W) of the photo.
         """
         way = fitted(np.asarray(points, np.float64), np.asarray(frame, np.float64))
+        # As many pixels as the face has in the photo: neither blown up nor thrown away
+        # before the model's own size.
         side = max(1, round(1 / way.scale))
         way = way.scaled(side)
         corners = np.array([[0, 0], [side, 0], [side, side], [0, side]])
@@ -137,6 +139,7 @@ def view_of(details: Mapping[str, Any], scale: float = 1.0) -> View:
     before = given.pop("side")
     side = max(1, round(scale * before))
     way = Similarity(*(float(given[k]) for k in ("a", "b", "dx", "dy")))
+    # A sidecar is a file that anybody can edit: it must not make us allocate gigabytes.
     if not (0.5 < way.scale < 2 and side <= 8 * extent):
         raise ValueError(f"{details['upright']} is no face of the photo")
     way = Similarity(1 / scale).then(way).scaled(side / before)

@@ -251,20 +251,26 @@ def reconstruct(
     picks = [transforms.decode_picture(source[i]) for i in some]
     drawn = spec["kind"] == "synthetic"  # of no others may be asked who they are
     measures = _measures(judge, attributes, efficientnet, lpips)
+    # All are opened before the first is measured: a wrong one should not come late.
     opened = [opening.open_network(path, "vqgan") for path in tokenizers]
     sizes = [_size(network, resolution) for network in opened]
     figures, rows = {}, {}
     for name, network, size in zip(names_of(tokenizers), opened, sizes):
         vqgan = ImageTokenizer(network)
         batches = _batches(source, size, batch_size, drawn, progress)
-        codes = vqgan.config.codebook_size
-        figures[name] = reconstruction.evaluate(
-            batches, vqgan.encode, vqgan.decode, codes, landmarks=landmarks, **measures
-        )
+        figures[name] = _figures(vqgan, batches, landmarks=landmarks, **measures)
         rows[name] = _again(vqgan, picks, size)
     if out:
         pictures.save(_page(picks, rows, max(sizes)), out)
     return figures
+
+
+def _figures(vqgan: ImageTokenizer, batches, **measures) -> dict[str, float]:
+    """Figures of `evaluate.reconstruction` for one tokenizer."""
+    codes = vqgan.config.codebook_size
+    return reconstruction.evaluate(
+        batches, vqgan.encode, vqgan.decode, codes, **measures
+    )
 
 
 def _page(picks, rows: Mapping[str, np.ndarray], size: int) -> np.ndarray:

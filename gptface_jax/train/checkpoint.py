@@ -75,6 +75,7 @@ class Checkpoints:
           UserError: the folder cannot be written (this or the previous save).
         """
         step = int(meta["step"])
+        # Written already: a run that ends at a step at which it saved as well.
         if step in self.manager.all_steps():
             return
         items = {"params": state.params, "opt_state": state.opt_state}
@@ -82,6 +83,7 @@ class Checkpoints:
             items["state"] = state.state
         if state.ema is not None:
             items["ema"] = state.ema
+        # An item of its own for each, so that parameters can be read without the rest.
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args["meta"] = ocp.args.JsonSave(dict(meta))
         metrics = None if metric is None else {_BEST: float(metric)}
@@ -150,6 +152,7 @@ class Checkpoints:
         if template.ema is not None:
             names["ema"] = template.ema
         for name, tree in names.items():
+            # Orbax would restore what fits and complain in terms of its own trees.
             self._check_fits(step, name, tree)
         args = {name: ocp.args.StandardRestore(tree) for name, tree in names.items()}
         try:
@@ -308,6 +311,7 @@ def restore_params(
             f"checkpoint '{folder}' is damaged: {wrong}; there are the steps "
             f"{checkpoint_folder.complete_steps(directory)}"
         )
+    # As numpy, so that neither the mesh nor the devices of the run are needed.
     item = folder / "ema" if ema and (folder / "ema").is_dir() else folder / "params"
     tree = checkpoint_folder.metadata(item)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)

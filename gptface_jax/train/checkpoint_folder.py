@@ -63,6 +63,8 @@ def repair(workdir: Any) -> None:
 
 def _set_damaged_aside(directory: pathlib.Path) -> None:
     steps = complete_steps(directory)
+    # From the newest on, up to the first that is whole: checksums of all would be read
+    # for minutes at every start.
     damaged = []
     for step in reversed(steps):
         wrong = integrity.problem(directory / str(step))
@@ -75,6 +77,7 @@ def _set_damaged_aside(directory: pathlib.Path) -> None:
             f"{damaged[0][1]}); bring one back from a copy, or use another --workdir"
         )
     for step, wrong in damaged:
+        # Moved and not deleted: what is left may be worth more to its owner than to us.
         aside = directory.parent / "damaged" / str(step)
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(exist_ok=True)

@@ -98,6 +98,7 @@ def check_same_run(
     there, here = (json.loads(f.pop(CONTENTS, b"null")) for f in (saved, files))
     if there and here:  # older versions noted a network among them
         there = {k: v for k, v in there.items() if k in here or k.startswith("data.")}
+    # Equal fingerprints are the same data wherever they lie; None is an old checkpoint.
     same = there is not None and there == here
 
     def compared(moved: bool) -> str | None:

@@ -52,6 +52,8 @@ class Prefetch:
     def _put(self, item: Any) -> bool:
         while not self._closed.is_set():
             try:
+                # With a time limit, so that the thread sees that it has been closed
+                # meanwhile.
                 self._ready.put(item, timeout=0.1)
                 return True
             except queue.Full:
@@ -83,6 +85,7 @@ class Prefetch:
     def close(self) -> None:
         """Stops the thread and closes the source; waits a few seconds for it."""
         self._closed.set()
+        # A source that hangs must not keep the run from ending; the thread is a daemon.
         self._thread.join(timeout=10)
 
 
@@ -139,6 +142,7 @@ class StopSignal:
         self._votes: Any = None
 
     def __enter__(self) -> StopSignal:
+        # Python lets the main thread alone set handlers.
         if threading.current_thread() is threading.main_thread():
             self._former = {s: signal.signal(s, self._handle) for s in self._SIGNALS}
         return self
@@ -164,7 +168,10 @@ class StopSignal:
         if jax.process_count() == 1:
             return self.requested
         where = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        # A vote for each device: the array is sharded over all of them.
         mine = np.full(jax.local_device_count(), self.requested, np.int32)
+        # Reading the votes of this step would wait for the device; those of the one
+        # before have long arrived.
         before = self._votes
         self._votes = _any(jax.make_array_from_process_local_data(where, mine))
         return before is not None and bool(before)

@@ -146,6 +146,8 @@ def join(cluster: Cluster | None, *, timeout: float = 300.0) -> None:
         return
     names = None
     if cluster.coordinator:
+        # JAX would wait until its own time limit and name nobody: who is missing is
+        # found out by plain sockets first.
         names = roll_call(cluster, timeout)
     import jax
 
@@ -192,6 +194,7 @@ def _answer_calls(cluster: Cluster, mine: dict, end: float) -> dict[str, Any]:
     address = ("", int(cluster.coordinator.rpartition(":")[2]))
     timeout = end - time.monotonic()
     try:
+        # On the port that JAX will use: if it is blocked, that is found here too.
         server = socket.create_server(address, backlog=1024)
     except OSError as error:
         raise UserError(
@@ -204,6 +207,7 @@ def _answer_calls(cluster: Cluster, mine: dict, end: float) -> dict[str, Any]:
             server.settimeout(max(0.05, end - time.monotonic()))
             try:
                 connection, _ = server.accept()
+                # Something else may knock (a port scanner) and say nothing.
                 connection.settimeout(5.0)
                 other = json.loads(connection.makefile().readline(10_000))
                 number, host = int(other["process"]), str(other["host"])[:100]
@@ -295,12 +299,14 @@ def first_collective(timeout: float, names: list[str] | None = None) -> None:
             failed.append(error)
         done.set()
 
+    # In a thread, for a collective that hangs cannot be interrupted.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     if done.wait(timeout):
         if failed:
             raise UserError(f"the first collective failed: {failed[0]}")
         return
+    # Through the coordinator, which goes on working when the accelerators do not.
     ended = {key for key, _ in _global_state().client.key_value_dir_get(_DONE)}
     count = _global_state().num_processes
     hosts = {i: (names or [""] * count)[i] for i in range(count)}

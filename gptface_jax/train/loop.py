@@ -113,6 +113,7 @@ class _Run:
         self.extra_files, self.samples, self.wall = extra_files, samples, wall
         self.constants = self.program.constants()
         self.digests = {k: trees.digest(v) for k, v in system.constants.items()}
+        # Before Orbax looks, which goes by names and would restore a damaged one.
         checkpoint_folder.repair(workdir)
         self.checkpoints = checkpoint.Checkpoints(
             workdir,

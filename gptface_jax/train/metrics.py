@@ -36,6 +36,8 @@ class Packer:
         self.names: tuple[str, ...] = ()
 
     def pack(self, metrics: types.Metrics) -> Any:
+        # In the order of the trace, for a dict that passes through jit comes back
+        # sorted.
         self.names = tuple(metrics)
         pairs = [
             jnp.stack([jnp.float32(a), jnp.float32(b)]) for a, b in metrics.values()
@@ -43,6 +45,7 @@ class Packer:
         return jnp.stack(pairs) if pairs else jnp.zeros((0, 2), jnp.float32)
 
     def unpack(self, packed: Any) -> dict[str, tuple[float, float]]:
+        # float64 from here on: sums over an interval of steps lose digits in float32.
         rows = np.asarray(packed, np.float64)
         return {name: (float(a), float(b)) for name, (a, b) in zip(self.names, rows)}
 

@@ -129,6 +129,7 @@ def make_schedule(config: OptimConfig, total_steps: int) -> Schedule:
             f"optim.schedule is {config.schedule!r}{nearest(config.schedule, decays)}; "
             f"use one of {', '.join(decays)}"
         )
+    # Decay is counted from the end of the warm-up: at the peak the cosine begins.
     after = decays[config.schedule]
 
     def schedule(step):
@@ -145,6 +146,8 @@ def decay_mask(params: Any, no_decay: str = NO_DECAY) -> Any:
 
     def decays(path, x):
         name = trees.path_string(path)
+        # Under `nn.scan` biases have a layer axis and two axes in all: hence by name as
+        # well.
         return x.ndim >= 2 and re.search(no_decay, name) is None
 
     return jax.tree_util.tree_map_with_path(decays, params)
@@ -175,6 +178,9 @@ def make_optimizer(
     """Returns (tx, schedule): clip, Adam, decoupled decay, learning rate."""
     schedule = make_schedule(config, total_steps)
     adam = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
+    # Order matters: clipping comes before Adam sees the gradient, decay after it
+    # (decoupled, not scaled by the second moment) and before the learning rate, which
+    # scales both.
     chain = []
     if config.clip_norm > 0:
         chain.append(optax.clip_by_global_norm(config.clip_norm))

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 AXES = ("data", "fsdp", "tensor")
 
+# Below it the copies cost less than a line that a reader has to think about.
 _WORTH_A_WARNING = 2**16  # entries of an array that is left whole
 _REMEDIES = {
     "vocab": "; set model.vocab.multiple_of to a multiple of mesh.tensor to pad it"
@@ -150,6 +151,7 @@ def make_mesh(
       UserError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
+    # What was asked for stays as it is, for messages.
     asked = sizes = [data, fsdp, tensor]
     count = len(devices)
     shown = " x ".join(f"{a}={s}" for a, s in zip(AXES, asked))
@@ -172,6 +174,8 @@ def make_mesh(
     if slices > 1 and found > 1:
         if found != slices:
             raise UserError(f"mesh.slices is {slices}, but there are {found} slices")
+        # Only `data` may cross slices: gradients once a step, never activations or
+        # parameters.
         inside = (sizes[0] // slices, *sizes[1:])
         grid = mesh_utils.create_hybrid_device_mesh(
             inside, (slices, 1, 1), devices, allow_split_physical_axes=True
@@ -196,8 +200,11 @@ def _spec(names, shape, mesh: Mesh, rules: Rules) -> tuple[PartitionSpec, list[s
             )
         axes = _as_tuple(rules.get(name))
         parts = math.prod(mesh.shape[a] for a in axes)
+        # A mesh axis can split an array once only: the first logical axis that wants it
+        # has it.
         if used & set(axes):
             axes = ()
+        # jit refuses arguments whose sharding does not divide them.
         elif size % parts:
             dropped.append(name)
             axes = ()
@@ -258,9 +265,13 @@ def like_params(tree: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
     shapes = {path: x.shape for path, x in trees.flatten(params).items()}
 
     def one(path, leaf):
+        # optax nests parameters under paths of its own, such as 0/mu/transformer/...:
+        # the longest ending that is a parameter's path is looked for, from the left.
         parts = trees.path_string(path).split("/")
         for start in range(len(parts)):
             name = "/".join(parts[start:])
+            # The shape as well: a factored second moment has the path of its parameter,
+            # but not its axes.
             if shapes.get(name) == leaf.shape:
                 return flat[name]
         return NamedSharding(mesh, PartitionSpec())
@@ -317,6 +328,8 @@ def put_batch(
     out = {}
     for name, value in batch.items():
         value = np.asarray(value)
+        # Every process decides by its own share: all have the same, or the batch is no
+        # batch.
         whole = value.ndim and value.shape[0] * jax.process_count() % parts == 0
         where = batch_sharding(mesh, rules) if whole else replicated(mesh)
         if not whole and jax.process_count() > 1:

@@ -94,12 +94,14 @@ def phase_gradients(
         metrics = jax.tree.map(add, metrics, metrics_i)
         return (loss + weight * loss_i, grads, state, metrics, total + weight), None
 
+    # Shapes of the sums, without computing a microbatch for them.
     first = jax.tree.map(lambda x: x[0], batches)
     shapes = jax.eval_shape(gradients, state, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     carry = (zeros[0], zeros[1], state, zeros[3], jnp.float32(0))
     inputs = (jnp.arange(microbatches), batches)
     (loss, grads, state, metrics, total), _ = jax.lax.scan(body, carry, inputs)
+    # A batch in which nothing counted has gradients of 0, not NaN.
     total = jnp.where(total > 0, total, 1.0)
     return loss / total, jax.tree.map(lambda g: g / total, grads), state, metrics
 
@@ -142,18 +144,9 @@ def make_step(
         key = jax.random.fold_in(trees.stream(jax.random.key(seed), "train"), step)
         if grad_accum > 1:
             batches = _split(batches, grad_accum, mesh, rules)
-        params, state = train_state.params, train_state.state
-        opt_state, metrics, healthy = {}, {}, jnp.bool_(True)
-        # In order: a phase sees the parameters and the state that the one before left.
-        for phase in system.phases:
-            name = phase_key(phase)
-            before = params, train_state.opt_state[name], state
-            healthy, after, found = _phase_update(
-                phase, optimizers[name], logged[name], before, healthy, constants,
-                batches, trees.stream(key, name), step, grad_accum,
-            )  # fmt: skip
-            params, opt_state[name], state = after
-            metrics |= found
+        (params, opt_state, state), metrics, healthy = _all_phases(
+            system, optimizers, logged, train_state, constants, batches, key, grad_accum
+        )
         if post_update is not None:
             new = post_update(params, state, trees.stream(key, "post_update"), step)
             params, state = _select(healthy, tuple(new), (params, state))
@@ -169,6 +162,32 @@ def make_step(
         train_step, in_shardings=placed, out_shardings=out, donate_argnums=0
     )
     return jitted, packer
+
+
+def _all_phases(
+    system: types.System,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    logged: Mapping[str, Callable],
+    train_state: TrainState,
+    constants,
+    batches: types.Batches,
+    key: jax.Array,
+    grad_accum: int,
+) -> tuple[tuple[Any, dict[str, Any], Any], types.Metrics, jax.Array]:
+    """((params, opt_state, state), metrics, whether all is finite) after all phases."""
+    params, state = train_state.params, train_state.state
+    opt_state, metrics, healthy = {}, {}, jnp.bool_(True)
+    # In order: a phase sees the parameters and the state that the one before left.
+    for phase in system.phases:
+        name = phase_key(phase)
+        before = params, train_state.opt_state[name], state
+        healthy, after, found = _phase_update(
+            phase, optimizers[name], logged[name], before, healthy, constants, batches,
+            trees.stream(key, name), train_state.step, grad_accum,
+        )  # fmt: skip
+        params, opt_state[name], state = after
+        metrics |= found
+    return (params, opt_state, state), metrics, healthy
 
 
 def _phase_update(
@@ -231,6 +250,7 @@ def _average(ema, params, decay: float, step):
     """Exponential average; the decay starts low so that the start is forgotten."""
     if ema is None:
         return None
+    # At step t the average spans about t / 9 steps, until `decay` spans fewer.
     rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(
         lambda e, p: (rate * e + (1 - rate) * p).astype(e.dtype), ema, params

@@ -106,11 +106,7 @@ def describe(service: Service) -> None:
                 label="Your sentences, one a line", lines=3, elem_id="sentences"
             )
             match = gr.Button("How well they fit", elem_id="match")
-        table = gr.Dataframe(
-            headers=["word", "score"],
-            label="What fits; the model knows no names and is often wrong",
-            interactive=False, wrap=True, elem_id="table",
-        )  # fmt: skip
+        table = _word_table()
 
     @shown_errors()
     def tag(photo, count, seed, face, align, progress=PROGRESS):
@@ -192,6 +188,14 @@ def several(service: Service) -> None:
     run.click(
         edit_all, [photos, text, region, seed, which], [packed, report],
         api_visibility="private", **service.busy,
+    )  # fmt: skip
+
+
+def _word_table() -> gr.Dataframe:
+    return gr.Dataframe(
+        headers=["word", "score"],
+        label="What fits; the model knows no names and is often wrong",
+        interactive=False, wrap=True, elem_id="table",
     )  # fmt: skip
 
 

@@ -28,11 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", help="token cache to evaluate on (likelihood)")
     parser.add_argument("--model", default="demo", help="name, directory or run")
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument("--tokenizer", help="VQGAN run, if --model is a run")
     parser.add_argument("--judge", help="judge training run")
     parser.add_argument("--attributes", nargs="+", help="default: six of CelebA's")
     parser.add_argument("--method", default="likelihood", help="of the proposals")
-    parser.add_argument("--max-phrases", type=int, default=10)
+    parser.add_argument(
+        "--max-phrases", type=int, default=10, help="attributes a caption names at most"
+    )
     parser.add_argument(
         "--guidance",
         nargs="+",
@@ -46,10 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features", help="judge run whose features give Frechet distances (edits)"
     )
     parser.add_argument("--plot", help="picture of the figures (edits, masked)")
-    parser.add_argument("--step-size", type=float)
-    parser.add_argument("--k", type=int)
-    parser.add_argument("--no-match-token", action="store_true")
-    parser.add_argument("--samples", type=int, default=1)
+    parser.add_argument("--step-size", type=float, help="of the guidance")
+    parser.add_argument("--k", type=int, help="tokens committed per iteration")
+    parser.add_argument(
+        "--no-match-token", action="store_true", help="do not condition on a match"
+    )
+    parser.add_argument("--samples", type=int, default=1, help="candidates an edit")
     parser.add_argument(
         "--borders",
         type=int,

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="any option of DecodeConfig for the written tags; repeatable",
     )
-    parser.add_argument("--decode-seed", type=int, default=0)
+    parser.add_argument("--decode-seed", type=int, default=0, help="seed")
     parser.add_argument("--out", help="figures and rankings as JSON")
     parser.add_argument("--sheet", help="picture of a few photos and their tags")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -125,6 +125,7 @@ def image_ratios(
     step = jnp.asarray(step)
     stage_total = None if corruption.ratio_schedule == "paper" else total_steps
     staged = jnp.full((batch,), masking.curriculum_ratio(step, stage_total))
+    # All are traced and one is used; XLA drops the others.
     ratios = {
         "paper": staged,
         "rescaled": staged,
@@ -145,6 +146,7 @@ def image_mask(
     span = masking.span_mask(grid, budget, trees.stream(key, "span"), corruption.spans)
     scattered = masking.random_mask(shape, budget, trees.stream(key, "random"))
     choice = jax.random.uniform(trees.stream(key, "kind"), (ratios.shape[0], 1))
+    # Both are drawn for every row: under jit a choice by row saves nothing.
     return jnp.where(choice < corruption.span_fraction, span, scattered)
 
 
@@ -216,6 +218,7 @@ def corrupt(
         masked=masked,
         itm_labels=labels,
         match=match,
+        # A replaced text whose mismatch is hidden is all that this option takes away.
         scored=corruption.hidden_negatives | ~(swap & hidden)[:, 0],
         image_ratio=jnp.mean(masked[:, config.layout.image_slice], axis=1),
     )

@@ -62,6 +62,7 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
         "text": sampling.line_distances(layout.max_text_tokens),
     }
     offsets = {"image": vocab.text_size, "text": 0}
+    # By the sample's own iteration: what it draws does not depend on its batch mates.
     key = jax.random.fold_in(key, carry.iteration)
     # Linear from the first temperature to the last over the sample's own run.
     temperature = config.temperature_end + remaining * (
@@ -69,6 +70,7 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
     )
     drawn = carry.tokens
     confidence = jnp.full(layout.length, -jnp.inf)
+    # With "global" all rings stay equal, and confidence alone decides.
     ring = jnp.full(layout.length, sampling.FAR)
     for side, where in config.slices(layout).items():
         offered = scores[side]
@@ -81,12 +83,16 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
                 vocab.codebook_size,
                 config.watermark_left,
             )
+        # Every open position is drawn, and few of them kept: which they are depends on
+        # how sure the draws are.
         ids, sure = sampling.sample(offered, temperature, trees.stream(key, side))
         drawn = drawn.at[where].set(ids + offsets[side])
         confidence = confidence.at[where].set(sure)
         if config.select == "boundary":
             given = ~carry.is_open[where] & (carry.tokens[where] != vocab.pad_id)
             ring = ring.at[where].set(sampling.rings(distances[side], given))
+    # Early the order is nearly by chance, late by confidence: decoding in the order of
+    # confidence alone repeats what is most common (MaskGIT).
     noise = jax.random.gumbel(trees.stream(key, "order"), (layout.length,))
     confidence += config.confidence_noise * remaining * noise
     commit = sampling.commit_mask(ring, confidence, carry.is_open, config.k)
@@ -166,6 +172,7 @@ def fill(
         decoded[where] = True
     is_open = ~known & decoded
     total = jnp.sum(is_open, axis=1)
+    # Shapes are static: as many iterations as a sample with all positions open takes.
     bound = -(-int(decoded.sum()) // config.k)
     commit = functools.partial(_commit, model=module.config, config=config)
 
@@ -181,6 +188,8 @@ def fill(
         after = jax.vmap(commit)(carry, scores, match, remaining, key)
         if not config.restore:
             after = after.replace(moved=change)
+        # Samples of a batch end at different times; those that are done keep their
+        # carry.
         busy = jnp.any(carry.is_open, axis=1)
 
         def keep(new, old):
@@ -199,6 +208,7 @@ def fill(
         own = predict.start(params, config)
         repeated = jax.tree.map(lambda x: jnp.repeat(x[None], len(tokens), 0), own)
         carry = carry.replace(moved=repeated)
+    # Not a scan: a small mask ends after few iterations, whatever the bound is.
     end = jax.lax.while_loop(lambda c: jnp.any(c.is_open), body, carry)
     result = DecodeResult(
         tokens=end.tokens,
@@ -259,6 +269,7 @@ def _rerank_jitted(module, params, tokens, known, config, key, num_candidates):
         params,
         jnp.repeat(tokens, num_candidates, axis=0),
         jnp.repeat(known, num_candidates, axis=0),
+        # Traced is the best one alone, below: a trace takes a pass an iteration.
         dataclasses.replace(config, trace=False),
         keys,
     )

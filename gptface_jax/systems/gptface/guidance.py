@@ -53,6 +53,8 @@ def value_and_gradient(
 
     def score(run: low_rank.Run):
         states = entering
+        # The last layer apart: its keys and values come of all positions, but its
+        # queries, and all that follows them, of [CLS] alone.
         if depth > 1:
             states = run(0, depth - 1, "states", tokens, hidden_states=states)
         # Of the last layer the score needs the first position only.

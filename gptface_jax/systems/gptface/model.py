@@ -111,6 +111,7 @@ class GPTFace(backbone.Backbone):
             self.text_projection = nn_transformer.dense(
                 t, c.contrastive_width, ("embed", None), "text_projection"
             )
+            # log(1 / 0.07), CLIP's first temperature.
             self.contrastive_log_scale = self.param(
                 "contrastive_log_scale", nn.initializers.constant(2.66), ()
             )
@@ -214,6 +215,7 @@ class GPTFace(backbone.Backbone):
         """
         none = jnp.zeros((image_ids.shape[0], 0), jnp.int32)
         tokens = assemble(image_ids, none, self.config)
+        # Nothing of the text, not even its padding: [CLS] and the codes alone.
         tokens = tokens[:, : self.config.layout.sep_index]
         # Every head sees the picture, for there is no other side.
         valid = tokens != self.config.vocab.pad_id

@@ -110,7 +110,9 @@ def make_loss(
         (objective.contrastive_weight, _contrastive),
         (objective.word_bag_weight, _word_bag),
     ]
+    # A term of weight 0 is not traced: its head may not exist.
     terms = [(weight, term) for weight, term in terms if weight]
+    # Without terms nothing can be aligned alone, and the run begins with the rest.
     joint_start = objective.alignment_alone * total_steps if terms else 0
     masking_start = joint_start + objective.matching_alone * total_steps
     alignment_end = objective.alignment_until * total_steps
@@ -128,6 +130,8 @@ def make_loss(
 
         def alignment(params):
             stop = objective.alignment_layers or config.transformer.num_layers
+            # The first layers alone: the gradient does not reach the others, and their
+            # forward pass is not made.
             first = backbone.some_layers(module, params, 0, stop)
             loss, metrics = 0.0, {}
             for weight, term in terms:

@@ -52,6 +52,8 @@ class Adversary:
         zero = jnp.float32(0.0)
         return {
             "batch_stats": statistics,
+            # At chance, in units of the loss at chance: no alarm before anything is
+            # learnt.
             "loss": jnp.float32(1.0),
             "l1": zero,
             "l1_before": zero,
@@ -149,6 +151,8 @@ class Adversary:
 
         def active():
             real, statistics = self.logits(params, state["batch_stats"], image)
+            # One after the other and not as one batch: batch norms would mix the two
+            # kinds, and their statistics tell them apart.
             fake, statistics = self.logits(params, statistics, reconstruct())
             loss = adversarial.discriminator_loss(real, fake, config.loss)
             average = loss / _CHANCE[config.loss]
@@ -159,8 +163,11 @@ class Adversary:
                     lambda x: self.logits(params, statistics, x)[0], image
                 )
             accuracy = (jnp.mean(real > 0) + jnp.mean(fake < 0)) / 2
+            # By the average before this step: the loss of a single batch jumps about.
             learns = jnp.float32(state["loss"] >= config.hold_below)
             means = (jnp.mean(real), jnp.mean(fake), accuracy, penalty, learns)
+            # While it is held its loss is 0 and so is its gradient; weight decay goes
+            # on.
             return learns * (loss + config.r1 * penalty), statistics, average, means
 
         def idle():

@@ -65,6 +65,7 @@ class _Trainer:
 
     def reconstruct(self, params, image, key=None, sow: bool = False):
         """(reconstruction, aux, what the last convolution read or None)."""
+        # The discriminator lies in the same tree, so that one checkpoint holds both.
         params = {k: v for k, v in params.items() if k != DISCRIMINATOR}
         deterministic = key is None or self.model.dropout == 0.0
         result = self.module.apply(
@@ -104,6 +105,8 @@ class _Trainer:
         """Function from the reconstruction's slope to the last kernel's gradient."""
         output = params["decoder"]["conv_out"]
         model, last = self.model, jax.lax.stop_gradient(last)
+        # The last convolution alone, of what it read: the adaptive weight needs the
+        # gradient of its kernel, and of nothing before it.
         conv = nn_vqgan.last_conv(model)
 
         def run(kernel):
@@ -163,6 +166,7 @@ class _Trainer:
         )
         now = quantize.counts(aux["image_ids"], size)
         usage = decay * state["usage"] + (1 - decay) * now
+        # Kept for `post_update`, which sees no batch.
         candidates = jax.lax.stop_gradient(latents[pick])
         alive = jnp.mean(usage >= 0.1 * jnp.mean(usage))
         metrics = {
@@ -176,6 +180,7 @@ class _Trainer:
         image = batches["pictures"]["image"]
 
         def reconstruct():
+            # By the updated generator, as taming does: its phase came first.
             return jax.lax.stop_gradient(self.reconstruct(params, image)[0])
 
         loss, (watched, means) = self.adversary.learn(
@@ -190,6 +195,7 @@ class _Trainer:
         first = round(objective.revive_from * self.total_steps)
         due = (step % objective.revive_every == 0) & (step >= first)
         due &= step <= objective.revive_until * self.total_steps
+        # Relative to the mean, for usage is of a batch and its size may change.
         mean = jnp.mean(state["usage"])
         codebook, dead = quantize.revive(
             params["codebook"],
@@ -199,6 +205,8 @@ class _Trainer:
             key,
         )
         codebook = jnp.where(due, codebook, params["codebook"])
+        # As if it were used like the others, else it would be moved again the next
+        # time, before anything could choose it.
         usage = jnp.where(due & dead, mean, state["usage"])
         return {**params, "codebook": codebook}, {**state, "usage": usage}
 

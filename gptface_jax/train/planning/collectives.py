@@ -106,6 +106,7 @@ def of_program(text: str, mesh: Mesh) -> list[Collective]:
                         match["kind"],
                         axes,
                         ways,
+                        # Without the layout, such as {1,0:T(8,128)}.
                         match["result"].split("{")[0],
                         _whole_bytes(match, ways),
                         counts.get(name, 1),
@@ -147,6 +148,7 @@ def _executions(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
     def visit(name: str, times: int) -> None:
         counts[name] = counts.get(name, 0) + times
         for line in bodies.get(name, ()):
+            # The condition runs once more than the body, but no collective is in it.
             inner = times * (_trips(line, bodies) if " while(" in line else 1)
             for called in _called(line):
                 visit(called, inner)
@@ -220,7 +222,10 @@ def _axes(groups, mesh: Mesh) -> tuple[tuple[str, ...], int]:
     varies, ways = np.zeros(len(mesh.axis_names), bool), 1
     for group in groups:
         where = np.array(np.unravel_index(list(group), mesh.devices.shape))
+        # Compared with the first member of the group: an axis along which none differs
+        # from it is not crossed.
         varies |= (where != where[:, :1]).any(axis=1)
+        # A pair of a permutation from a device to itself is no exchange.
         ways = max(ways, len(set(map(int, group))))
     return tuple(n for n, v in zip(mesh.axis_names, varies) if v), ways
 
@@ -229,6 +234,7 @@ def _whole_bytes(match: re.Match, ways: int) -> int:
     """Bytes of the array that a collective is about, see `Collective.bytes`."""
     sizes = [_bytes(*shape) for shape in _SHAPE.findall(match["result"])]
     if match["start"] and match["kind"] in ("all-gather", "collective-permute"):
+        # Asynchronous ones return both buffers; summed, the bytes would count twice.
         result = max(sizes)  # a pair of operand and result
     else:
         result = sum(sizes)
