@@ -179,7 +179,7 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
 
 
 def _arguments(verb: str) -> dict[str, bool]:
-    """Argument of the verb -> whether it has to be given."""
+    """Whether each argument of the verb has to be given."""
     parameters = list(inspect.signature(getattr(Model, verb)).parameters.values())[1:]
     own = {p.name: p.default is p.empty for p in parameters if p.kind != p.VAR_KEYWORD}
     return (

@@ -38,7 +38,7 @@ compositeWithTrainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType>
 
 
 def tree(flat):
-    """{"a/b": x} -> {"a": {"b": x}}, float32."""
+    """Nested dict {"a": {"b": x}} of {"a/b": x}, float32."""
     nested = {}
     for path, value in flat.items():
         *folders, name = path.split("/")
@@ -79,7 +79,7 @@ class Editor:
         return np.array(ids + [self.about["pad_id"]] * (most - len(ids)), np.int32)
 
     def __call__(self, images, masks, texts, seeds):
-        """uint8 [B,S,S,3], bool [B,S,S], B texts and B seeds -> dict of arrays."""
+        """Dict of arrays for uint8 [B,S,S,3], bool [B,S,S], B texts and B seeds."""
         text_ids = np.stack([self.text_ids(text) for text in texts])
         seeds = np.array(seeds, np.uint32)
         return jax.device_get(self.run(self.weights, images, masks, text_ids, seeds))

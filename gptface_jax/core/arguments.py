@@ -111,7 +111,7 @@ def typed(name: str, value: Any, hint: Any) -> Any:
 
 @functools.cache
 def _table(function: Callable, options: type | None) -> tuple[dict[str, Any], set[str]]:
-    """(name -> annotation, names without a default)."""
+    """Annotations by name, and the names without a default."""
     parameters = inspect.signature(function).parameters.values()
     hints = dict(typing.get_type_hints(options)) if options else {}
     own = typing.get_type_hints(function)

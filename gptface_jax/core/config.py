@@ -65,12 +65,12 @@ def _plain_types(hint: Any) -> tuple[type, ...]:
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """Frozen dataclass -> plain nested dict of JSON types."""
+    """A frozen dataclass as a plain nested dict of JSON types."""
     return dataclasses.asdict(config)
 
 
 def changes(config: Any) -> dict[str, Any]:
-    """Frozen dataclass -> nested dict of the entries that are not the default.
+    """Nested dict of a frozen dataclass's entries that are not the default.
 
     It stays the same when a later version adds an entry.
     """
@@ -150,7 +150,7 @@ def _load_module(spec: str) -> tuple[Any, str]:
 
 
 def split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Command-line words -> (the others, "a.b=value" of every --config.a.b=value)."""
+    """Command-line words without --config.a.b=value, and "a.b=value" of those."""
     prefix, others, assignments = "--config.", [], []
     for word in arguments:
         if word.startswith(prefix):

@@ -12,12 +12,12 @@ import numpy as np
 
 
 def path_string(path: tuple[Any, ...]) -> str:
-    """Key path -> "a/b/c"."""
+    """A key path as "a/b/c"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Nested dict -> {"a/b/c": leaf}, in tree order."""
+    """Flat dict {"a/b/c": leaf} of a nested one, in tree order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {path_string(path): leaf for path, leaf in leaves}
 
@@ -42,7 +42,7 @@ def split(tree: Any, pattern: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def merge(*parts: dict[str, Any]) -> dict[str, Any]:
-    """Flat dicts -> one nested dict; the inverse of `split`."""
+    """One nested dict of flat ones; the inverse of `split`."""
     flat: dict[str, Any] = {}
     for part in parts:
         flat.update(part)

@@ -51,9 +51,9 @@ class JointVocab:
         return (self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id)
 
     def image_to_joint(self, image_ids):
-        """Codes 0..C-1 -> joint ids, any integer array."""
+        """Joint ids of codes 0..C-1, any integer array."""
         return image_ids + self.text_size
 
     def joint_to_image(self, tokens):
-        """Joint ids of image positions -> codes 0..C-1."""
+        """Codes 0..C-1 of the joint ids of image positions."""
         return tokens - self.text_size

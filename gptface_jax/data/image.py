@@ -19,7 +19,7 @@ def to_unit_range(image: np.ndarray) -> np.ndarray:
 
 
 def from_unit_range(image: Any) -> np.ndarray:
-    """Float [-1,1] -> uint8, clipped; inverse of `to_unit_range`."""
+    """Pixels uint8 of floats in [-1,1], clipped; inverse of `to_unit_range`."""
     scaled = (np.asarray(image, np.float32) + 1.0) * 127.5
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
@@ -48,7 +48,7 @@ def crop_to(image: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Central square, resized: uint8 [H,W,3] -> uint8 [size,size,3]."""
+    """The central square of uint8 [H,W,3], resized; uint8 [size,size,3]."""
     return resize(crop_to(image, 1), (size, size))
 
 

@@ -207,7 +207,7 @@ def over_white(image: Image.Image) -> np.ndarray:
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float modes -> 8-bit grey."""
+    """The picture with 16-bit, 32-bit and float modes as 8-bit grey."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image).astype(np.float64)

@@ -137,7 +137,7 @@ class _InTurn:
 
 
 class _Rows:
-    """Number n of a process -> the record in its rows of the global batches."""
+    """Function from n to the n-th record in a process's rows of all batches."""
 
     def __init__(self, data, batch_size: int, shard: int, num_shards: int):
         self.data, self.batch_size = data, batch_size

@@ -126,7 +126,7 @@ def given(value: Any) -> Any:
 
 
 def labels_from(row: Mapping[str, Any]) -> dict[str, float] | None:
-    """CelebA-named cells of a row -> scores in 0..1, and "Age" in years.
+    """Scores in 0..1 of a row's cells that are named as in CelebA, and "Age" in years.
 
     Taken are booleans, the words true and false, -1 (counts as 0) and scores from
     0 to 1; an empty cell and NaN mean unknown.

@@ -166,7 +166,7 @@ class TextTokenizer:
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def understood(self, text: str) -> dict[str, bool]:
-        """The words of a text -> whether the vocabulary holds them.
+        """Whether the vocabulary holds each word of a text.
 
         Punctuation is no word. A word is held whole, or by a first piece of three
         letters or more that makes up most of it ("smiling" of "smilingly"): what is
@@ -187,7 +187,7 @@ class TextTokenizer:
         return np.array([word.isalpha() for word in self._vocab])
 
     def files(self, max_tokens: int = 64) -> dict[str, bytes]:
-        """The files that `transformers.AutoTokenizer` opens: name -> content."""
+        """Contents, by name, of the files that `transformers.AutoTokenizer` opens."""
         names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIALS))
         config = {
             "tokenizer_class": "BertTokenizerFast",

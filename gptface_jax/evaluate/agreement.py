@@ -36,7 +36,7 @@ def attribute_sums(
 def attribute_figures(
     sums: Mapping[str, tuple[np.ndarray, np.ndarray]], attributes: Sequence[str]
 ) -> dict[str, float]:
-    """`attribute_sums`, added over all batches, as figures by attribute.
+    """Figures by attribute of `attribute_sums` that were added over all batches.
 
     Returns:
       agreement/NAME: share of all pictures with the same verdict;

@@ -187,7 +187,7 @@ def precision_recall(
 
 
 def inception_score(probabilities: Any, splits: int = 1) -> tuple[float, float]:
-    """exp of the mean KL divergence of p(class | picture) from p(class).
+    """Inception score: exp of the mean KL(p(class | picture) || p(class)).
 
     After Salimans et al. 2016, with the classes of any network: 1 where all pictures
     get the same probabilities, at most the number of classes. It grows with the number

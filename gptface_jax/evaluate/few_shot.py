@@ -79,14 +79,14 @@ def subset(count: int, fraction: float, seed: int) -> np.ndarray:
 
 
 def carve(chosen: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """A subset [...,n] -> (what is learnt from, its last part, which is held out)."""
+    """A subset [...,n] split into what is learnt from and its last part, held out."""
     number = chosen.shape[-1]
     held = min(number - 1, max(1, round(share * number)))
     return chosen[..., :-held], chosen[..., -held:]
 
 
 def epochs_for(count: int) -> int:
-    """100 up to 300 examples, 20 from 1,500 on."""
+    """Number of epochs: 100 up to 300 examples, 20 from 1,500 on."""
     return min(100, max(20, 30_000 // count))
 
 
@@ -220,7 +220,7 @@ def majority(
     fractions: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[float, list[dict[str, float]]]:
-    """`learning_curve` of what always says the most common label of the subset."""
+    """The `learning_curve` of always saying the most common label of the subset."""
     result = {}
     for fraction in fractions:
         rows = []
@@ -237,7 +237,7 @@ def majority(
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """accuracy and balanced_accuracy.
+    """Figures "accuracy" and "balanced_accuracy".
 
     Args:
       logits: [N,A]; an attribute is there above 0, of classes the highest counts.
@@ -261,7 +261,7 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def balanced_attributes(labels: np.ndarray) -> np.ndarray:
-    """int: which columns of bool [N,A] a balanced accuracy is taken of."""
+    """Columns, int, of bool [N,A] that a balanced accuracy is taken of."""
     present = labels.sum(0)
     return np.flatnonzero(np.minimum(present, len(labels) - present) >= FEWEST)
 

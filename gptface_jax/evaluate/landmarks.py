@@ -27,7 +27,7 @@ def landmark_errors(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarr
 
 
 def landmark_figures(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """`landmark_errors` over pictures [N,68,2], as figures.
+    """Figures of `landmark_errors` over pictures [N,68,2].
 
     Returns:
       landmark_error/PART: mean over the pictures with a face before and after, left out

@@ -38,7 +38,7 @@ def _checked(image: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def psnr(image: jax.Array, target: jax.Array) -> jax.Array:
-    """`ops.pictures.psnr` of pictures whose dtype and shapes are checked; [B] in dB."""
+    """PSNR [B] in dB, of pictures whose dtype and shapes are checked."""
     return pictures.psnr(*_checked(image, target))
 
 
@@ -103,7 +103,7 @@ def code_counts(
 
 
 def code_figures(counts: np.ndarray) -> dict[str, float]:
-    """Counts [K] -> codes_used (share met at least once), perplexity (1..K)."""
+    """Figures of counts [K]: codes_used (share met at all) and perplexity (1..K)."""
     return {
         "codes_used": float(np.mean(counts > 0)),
         "perplexity": float(quantize.perplexity(jnp.asarray(counts, jnp.float32))),

@@ -137,7 +137,7 @@ def syntheses(
 
 
 def _drawer(vqgan: Network, grid: tuple[int, int]):
-    """Codes, B times h * w of them in any shape -> uint8 [B,S,S,3]."""
+    """Pictures uint8 [B,S,S,3] of codes, B times h * w of them in any shape."""
     draw = jax.jit(lambda p, x: vqgan.module.apply({"params": p}, x, method="decode"))
 
     def drawn(image_ids):

@@ -73,7 +73,7 @@ def _folded(state: Mapping[str, np.ndarray], conv: str, norm: str):
 
 
 def _layers() -> dict[str, tuple[str, str, tuple[int, ...]]]:
-    """Our path -> (their convolution, their norm, its weight's shape [D,C,h,w])."""
+    """Names of their convolution and norm, and its weight's shape, by our path."""
     layers = {"stem": ("_conv_stem", "_bn0", (STEM, 3, 3, 3))}
     inputs, number = STEM, 0
     for stage, (blocks, window, _, expansion, width) in enumerate(STAGES):

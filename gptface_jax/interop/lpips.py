@@ -61,7 +61,7 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
-    """Path in the parameters -> shape."""
+    """Shapes by path in the parameters."""
     widths = [width for stage in perceptual.STAGES for width in stage]
     shapes: dict[str, tuple[int, ...]] = {}
     for i, (before, width) in enumerate(zip([3, *widths], widths)):
@@ -73,7 +73,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _theirs(name: str) -> str:
-    """Path in the parameters -> name in torchvision's and the package's files."""
+    """Names in torchvision's and the package's files by path in the parameters."""
     layer, _, leaf = name.partition("/")
     kind, number = layer.split("_")
     if kind == "lin":
@@ -83,7 +83,7 @@ def _theirs(name: str) -> str:
 
 
 def _ours(name: str) -> str | None:
-    """Name in a file -> path in the parameters, or None."""
+    """The path in the parameters of a name in a file, or None."""
     if (conv := _CONV.fullmatch(name)) and int(conv[1]) in _PLACES:
         leaf = {"weight": "kernel", "bias": "bias"}[conv[2]]
         return f"conv_{_PLACES.index(int(conv[1]))}/{leaf}"

@@ -69,7 +69,7 @@ class Imported:
 
 
 def their_name(path: str, quantizer: str = "nearest") -> str:
-    """Parameter path of our VQGAN -> its name in a taming checkpoint.
+    """The name in a taming checkpoint of a parameter path of our VQGAN.
 
     >>> their_name("encoder/down_1_block_0/conv1/kernel")
     'encoder.down.1.block.0.conv1.weight'
@@ -83,7 +83,7 @@ def their_name(path: str, quantizer: str = "nearest") -> str:
 
 
 def _discriminator_name(path: str) -> str:
-    """Path in our discriminator's variables -> name after `loss.discriminator.`.
+    """The name after `loss.discriminator.` of a path in our discriminator's variables.
 
     Theirs is one sequence: convolution, LeakyReLU, then convolution, norm and
     LeakyReLU for every further layer, and a last convolution.
@@ -99,7 +99,7 @@ def _discriminator_name(path: str) -> str:
 def load(
     path: str | os.PathLike, config: str | os.PathLike | Mapping[str, Any]
 ) -> tuple[VQGANConfig, dict[str, Any]]:
-    """`read`, of which this is (config, params)."""
+    """Config and parameters of a checkpoint, see `read`."""
     imported = read(path, config)
     return imported.config, imported.params
 
@@ -235,7 +235,7 @@ def _write_both(path: pathlib.Path, state: dict[str, Any], text: str) -> pathlib
 
 
 def _vqgan_shapes(config: VQGANConfig) -> dict[str, Any]:
-    """Parameter path -> shape struct."""
+    """Shapes of the parameters by path."""
     shape = (1, config.factor, config.factor, config.in_channels)
     dummy = jax.ShapeDtypeStruct(shape, jnp.float32)
     init = functools.partial(VQGAN(config).init, jax.random.key(0))

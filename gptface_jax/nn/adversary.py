@@ -55,7 +55,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B,H,W,C] -> [B,H,W,C]; `train` = use the statistics of this batch."""
+        """The normed maps [B,H,W,C]; `train` = by the statistics of this batch."""
         channels = (x.shape[-1],)
         boxed = nn.with_logical_partitioning
         ones, zeros = nn.initializers.ones, nn.initializers.zeros

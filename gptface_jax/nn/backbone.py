@@ -149,7 +149,7 @@ class Backbone(nn.Module):
     def token_logits(
         self, hidden: jax.Array, start: int = 0, stop: int | None = None
     ) -> jax.Array:
-        """Shared softmax: [...,D] -> float32 logits of joint ids [start, stop).
+        """Logits float32 of joint ids [start, stop), of hidden states [...,D].
 
         Without `stop` of all rows of the table, see `JointEmbedding.attend`.
         """

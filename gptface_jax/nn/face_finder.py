@@ -119,7 +119,7 @@ def anchors(height: int, width: int) -> np.ndarray:
 
 
 class FaceMesh(nn.Module):
-    """468 points of an upright face that fills two thirds of the picture."""
+    """A network for 468 points of an upright face, two thirds of a picture wide."""
 
     TRUNK = ((16, 1), (16, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1),
              (128, 2), (128, 1), (128, 1), (128, 2), (128, 1), (128, 1))  # fmt: skip

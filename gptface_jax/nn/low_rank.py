@@ -263,17 +263,17 @@ def _sum(paths: Paths, path: str, x: jax.Array) -> jax.Array:
 
 
 def _squares(total, path: str, x: jax.Array) -> jax.Array:
-    """|x|^2 in float32."""
+    """Squared norm |x|^2 in float32."""
     return total(path, jnp.square(x.astype(jnp.float32)))
 
 
 def _product_squares(total, path: str, keys: jax.Array, values: jax.Array) -> jax.Array:
-    """|X^T D|^2 = sum of (X X^T) * (D D^T), without forming X^T D."""
+    """Squared norm |X^T D|^2 = sum of (X X^T) * (D D^T), without forming X^T D."""
     return total(path, inner_products(keys, keys) * inner_products(values, values))
 
 
 def _map_squares(total, path: str, weights: jax.Array, own: dict | None) -> jax.Array:
-    """|a W + X^T D|^2 = a^2 |W|^2 + 2 a <X W, D> + |X^T D|^2."""
+    """Squared norm |a W + X^T D|^2 = a^2 |W|^2 + 2 a <X W, D> + |X^T D|^2."""
     plain = _squares(total, path, weights)
     if not own:
         return plain

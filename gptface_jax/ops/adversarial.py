@@ -33,7 +33,7 @@ def discriminator_loss(real: jax.Array, fake: jax.Array, kind: str) -> jax.Array
 
 
 def generator_loss(fake: jax.Array) -> jax.Array:
-    """-mean(fake logits), for both kinds as in the published VQGANs."""
+    """The generator's loss -mean(fake logits), as in the published VQGANs."""
     return -jnp.mean(fake.astype(jnp.float32))
 
 
@@ -67,5 +67,5 @@ def gradient_penalty(
 
 
 def ramp(step: jax.Array, start: float, length: float) -> jax.Array:
-    """0 before update `start`, 1 from `start + length` on, linear between."""
+    """Factor 0 before update `start`, 1 from `start + length` on, linear between."""
     return jnp.clip((step - start) / jnp.maximum(length, 1e-6), 0.0, 1.0)

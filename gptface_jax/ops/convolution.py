@@ -29,7 +29,7 @@ def convolve(
     rhs_dilation: Sequence[int] = (1, 1),
     **defaults,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` without groups, to be given to `nn.Conv`.
+    """A convolution without groups for `nn.Conv`, in place of `conv_general_dilated`.
 
     Differentiable backwards any number of times, not forwards.
 

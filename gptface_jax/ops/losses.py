@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """-log softmax(logits)[label] in nats.
+    """Cross entropy -log softmax(logits)[label] in nats.
 
     Args:
       logits: float [..., V].

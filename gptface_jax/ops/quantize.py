@@ -66,13 +66,13 @@ def nearest(z: jax.Array, codebook: jax.Array) -> jax.Array:
 
 
 def straight_through(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
-    """Forward value z_q, gradient of the identity on z_e."""
+    """The value z_q, with the gradient of the identity on z_e."""
     # z_e cancels in the value; the gradient sees z_e alone.
     return z_e + jax.lax.stop_gradient(z_q - z_e)
 
 
 def rotate(z_e: jax.Array, z_q: jax.Array) -> jax.Array:
-    """Forward value z_q, gradient of the rotation and scaling that z_e -> z_q is.
+    """The value z_q, with the gradient of the rotation and scaling from z_e to z_q.
 
     Angles between the slopes at codes and the codes thus become those between the
     slopes at latents and the latents (Fifty et al. 2024, arXiv 2410.06424, equation 4):

@@ -11,7 +11,7 @@ _BLOCK = 64  # ids whose probabilities are added up first
 
 
 def grid_distances(grid: tuple[int, int]) -> np.ndarray:
-    """4-neighbour distance between all pairs of cells; int32 [n,n]."""
+    """Distances between all pairs of cells in 4-neighbour steps; int32 [n,n]."""
     rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     return (
         np.abs(rows[:, None] - rows[None]) + np.abs(columns[:, None] - columns[None])
@@ -19,7 +19,7 @@ def grid_distances(grid: tuple[int, int]) -> np.ndarray:
 
 
 def line_distances(length: int) -> np.ndarray:
-    """|i - j|; int32 [m,m]."""
+    """Distances |i - j| between all pairs of positions; int32 [m,m]."""
     position = np.arange(length)
     return np.abs(position[:, None] - position[None]).astype(np.int32)
 

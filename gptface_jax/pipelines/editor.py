@@ -317,7 +317,7 @@ class Editor:
     def sample(
         self, texts: Sequence[str], config: DecodeConfig, key: Any
     ) -> np.ndarray:
-        """Whole pictures after B sentences, keys [B] -> uint8 [B,S,S,3]."""
+        """Whole pictures uint8 [B,S,S,3] after B sentences, by keys [B]."""
         layout = self.layout
         nothing = np.zeros((len(texts), *layout.grid), np.int32)
         tokens = self.tokens(nothing, texts)

@@ -108,7 +108,7 @@ def details_of(source: Any) -> dict[str, Any] | None:
 
 
 def beside(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
-    """FILE.png -> FILE.strip.png, FILE.json; these may be given another name with it.
+    """Paths FILE.strip.png and FILE.json beside FILE.png.
 
     FILE.png.strip.png and FILE.png.json where FILE.json is of FILE.jpg.
     """

@@ -34,7 +34,7 @@ _PAIRS = 24  # drawn faces that say where an attribute shows
 
 @functools.partial(jax.jit, static_argnums=0)
 def _slopes(module, params, tokens):
-    """<e_mask - e_j, d log p(q=1) / d e_j> of positions; [B,L] -> float32 [B,L]."""
+    """Gain float32 [B,L] of each position: <e_mask - e_j, d log p(q=1) / d e_j>."""
 
     def one(row):
         *_, slope, table = guidance.embedding_slopes(module, params, row)

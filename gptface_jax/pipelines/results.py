@@ -141,7 +141,7 @@ def save_with_sidecar(
 
 
 def outputs(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
-    """FILE.png -> FILE.png, FILE.strip.png, FILE.json, which `Edit.save` writes.
+    """Paths FILE.png, FILE.strip.png and FILE.json, which `Edit.save` writes.
 
     The two have FILE.png for FILE where FILE.json is of FILE.jpg.
 

@@ -118,7 +118,7 @@ _SUMMARY = {
 
 
 def _psnr(photos, task: Task, edited: Edited, truth) -> dict[str, np.ndarray]:
-    """Figure of `_SUMMARY` -> dB of each picture, as far as they are known."""
+    """PSNR in dB of each picture, as far as it is known, by figure of `_SUMMARY`."""
     masks = np.broadcast_to(task.region, photos.shape[:3])
     found = {"outside_psnr": edits.outside_psnr(edited.images, photos, masks)}
     if edited.raw is not None:

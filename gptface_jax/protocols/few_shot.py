@@ -162,7 +162,7 @@ def _pictures(records: Sequence[Record], size: int, progress: bool) -> np.ndarra
 
 @functools.partial(jax.jit, static_argnames=("module", "layers"))
 def _features(module, layers, params, image_ids) -> jax.Array:
-    """Codes int [B,n] -> float32 [B,F,D] of `[CLS] image [SEP]`."""
+    """Features float32 [B,F,D] of `[CLS] image [SEP]`, of codes int [B,n]."""
     layout = module.config.layout
     nothing = jnp.zeros((len(image_ids), 0), jnp.int32)
     tokens = gptface_model.assemble(image_ids, nothing, module.config)

@@ -88,13 +88,13 @@ def judged_by(
 
 
 def lpips_by(path: str) -> Callable:
-    """LPIPS as (picture, target) -> [B], its weights as `interop.lpips.load` says."""
+    """LPIPS as a function (picture, target) -> [B], see `interop.lpips.load`."""
     opened = perceptual.open_distance(PerceptualConfig(1.0, "lpips", path))
     return functools.partial(jax.jit(opened.distance), jax.device_put(opened.params))
 
 
 def mesh_landmarks(photos: np.ndarray) -> np.ndarray:
-    """The 68 points of the largest face: uint8 [B,H,W,3] -> float32 [B,68,2], or NaN.
+    """The 68 points float32 [B,68,2] of the largest faces in uint8 [B,H,W,3], or NaN.
 
     `landmarks` of `evaluate.reconstruction.evaluate`, by the face mesh.
     """

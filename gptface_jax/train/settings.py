@@ -236,7 +236,7 @@ def read_optim(config: Any, phase: str) -> OptimConfig:
 
 
 def flat_config(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested config -> {"a.b": value}."""
+    """Flat dict {"a.b": value} of a nested config."""
     flat = {}
     for key, value in plain(config).items():
         if isinstance(value, dict):

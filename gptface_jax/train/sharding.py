@@ -190,7 +190,7 @@ def make_mesh(
 
 
 def _spec(names, shape, mesh: Mesh, rules: Rules) -> tuple[PartitionSpec, list[str]]:
-    """Logical names of one array -> (spec, logical axes that did not divide)."""
+    """Spec of an array by its logical axes, and those axes that did not divide."""
     entries, used, dropped = [], set(), []
     for name, size in zip(names, shape):
         if name is not None and name not in rules:

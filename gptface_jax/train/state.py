@@ -152,7 +152,7 @@ def start_from(created: TrainState, params: Mapping[str, Any]) -> TrainState:
 
 
 def with_shardings(tree: Any, shardings: Any) -> Any:
-    """Arrays or shape structs -> `ShapeDtypeStruct`s that carry shardings."""
+    """Shape structs with shardings, of arrays or shape structs."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         tree,

@@ -98,7 +98,7 @@ def open_judge(options: argparse.Namespace):
 
 
 def named(given: list[str], flag: str) -> dict[str, str]:
-    """NAME=PATH or PATH of a repeatable flag -> {name: path}.
+    """Paths by name, of a repeatable flag's NAME=PATH or PATH.
 
     Raises:
       UserError: a name twice, or half a pair.

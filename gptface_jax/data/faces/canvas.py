@@ -56,7 +56,7 @@ class Canvas:
         self.y = back[1, 0] * u + back[1, 1] * v + np.float32(_CENTRE[1])
 
     def to_picture(self, points: np.ndarray) -> np.ndarray:
-        """Face units [N,2] -> picture units [N,2] (0..1, y down)."""
+        """Picture units [N,2] (0..1, y down) of face units [N,2]."""
         return (np.asarray(points) - _CENTRE) @ self._turn.T + self._origin
 
     def mask(self, points: Points, blur: float = 0.0) -> tuple[Box, np.ndarray] | None:
@@ -244,6 +244,6 @@ def _catmull_rom(steps: int) -> np.ndarray:
 
 
 def mirror(right: np.ndarray) -> np.ndarray:
-    """Right half (from one end to the middle or back) -> the whole, around x 0.5."""
+    """The whole of a right half, mirrored around x 0.5."""
     right = np.asarray(right, np.float64)
     return np.concatenate([right, (right * [-1, 1])[::-1]]) + [0.5, 0]

@@ -89,7 +89,7 @@ class Shape:
         self._mouth()
 
     def turn(self, points: np.ndarray, out: float = 0.0) -> np.ndarray:
-        """Face-relative points (x from -half to half) -> face units after yaw.
+        """Face units, after yaw, of face-relative points (x from -half to half).
 
         The face is a half cylinder: what lies in front moves with the turn;
         `out` is how far a point stands out of it (the tip of the nose).

@@ -55,7 +55,7 @@ class _Carry:
 
 
 def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Carry:
-    """One sample's iteration, given its scores: side -> [P,V]."""
+    """One sample's carry after an iteration, given its scores by side [P,V]."""
     layout, vocab = model.layout, model.vocab
     distances = {
         "image": sampling.grid_distances(layout.grid),

@@ -61,7 +61,7 @@ class Committing:
         _not_negative(self, "temperature", "temperature_end", "confidence_noise")
 
     def slices(self, layout: SequenceLayout) -> dict[str, slice]:
-        """Decoded side -> its positions."""
+        """Positions of each decoded side."""
         both = {"image": layout.image_slice, "text": layout.text_slice}
         return {s: where for s, where in both.items() if self.side in (s, "both")}
 

@@ -200,7 +200,7 @@ def _fixed_layers(module, params, config: Steering, passes, tokens):
 def _mixed_logits(
     module, passes, words, variables, tokens, weight, views, hidden=None
 ) -> dict[str, jax.Array]:
-    """Logits of one sample, side -> [P,V]; of two passes z_null + w (z_text - z_null).
+    """Logits of one sample by side [P,V]; of two passes z_null + w (z_text - z_null).
 
     Args:
       module, passes, words: the model, what each pass sees, see `predict`.

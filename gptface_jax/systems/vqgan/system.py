@@ -222,7 +222,7 @@ class _Trainer:
 
 
 def _means(values: Mapping[str, jax.Array], size: int):
-    """Means over `size` examples -> (sum, count) each."""
+    """Metrics (sum, count) of means over `size` examples."""
     size = jnp.float32(size)
     return {name: (value * size, size) for name, value in values.items()}
 

@@ -126,7 +126,7 @@ def total(collectives: list[Collective]) -> dict[tuple[str, tuple[str, ...]], fl
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """HLO text -> ({computation: its lines}, name of the entry)."""
+    """Lines of each computation of HLO text, and the name of the entry."""
     bodies: dict[str, list[str]] = {}
     entry, current = "", None
     for line in text.splitlines():
