@@ -87,19 +87,7 @@ def read_config(config: str | os.PathLike | Mapping[str, Any]) -> PrefixLMConfig
         )
     try:
         return PrefixLMConfig(
-            transformer=TransformerConfig(
-                num_layers=sizes["layers_num"],
-                width=sizes["hidden_size"],
-                num_heads=sizes["heads_num"],
-                mlp_width=sizes["feedforward_size"],
-                feed_forward=_one_of(
-                    config, "feed_forward", {"dense": "dense", "gated": "gated"}
-                ),
-                gate=_one_of(config, "hidden_act", _ACTIVATIONS, "gelu_fast"),
-                norm="unbiased",
-                norm_eps=float(config.get("layernorm_eps", 1e-6)),
-                dropout=float(config.get("dropout", 0.0)),
-            ),
+            transformer=_transformer(config, sizes),
             vocab=JointVocab(
                 text_size=sizes["vocab_size"] - codes,
                 codebook_size=codes,
@@ -114,6 +102,25 @@ def read_config(config: str | os.PathLike | Mapping[str, Any]) -> PrefixLMConfig
         )
     except ValueError as error:
         raise UserError(f"the config describes no transformer: {error}") from None
+
+
+def _transformer(
+    config: Mapping[str, Any], sizes: Mapping[str, int]
+) -> TransformerConfig:
+    """The layers that their options describe."""
+    return TransformerConfig(
+        num_layers=sizes["layers_num"],
+        width=sizes["hidden_size"],
+        num_heads=sizes["heads_num"],
+        mlp_width=sizes["feedforward_size"],
+        feed_forward=_one_of(
+            config, "feed_forward", {"dense": "dense", "gated": "gated"}
+        ),
+        gate=_one_of(config, "hidden_act", _ACTIVATIONS, "gelu_fast"),
+        norm="unbiased",
+        norm_eps=float(config.get("layernorm_eps", 1e-6)),
+        dropout=float(config.get("dropout", 0.0)),
+    )
 
 
 def load(
