@@ -18,6 +18,7 @@ from gptface_jax.data import image_io
 from gptface_jax.ops import watermark
 from gptface_jax.pipelines import provenance, views
 from gptface_jax.pipelines.editing_model import EditingModel
+from gptface_jax.pipelines.squares import checked_crop
 from gptface_jax.pipelines.views import Box, View
 
 FALSE_POSITIVES = 1e-3
@@ -145,7 +146,7 @@ def detect(
     elif squares and crop is None:
         where = f"that the {details_in} names"
     else:
-        view = View.crop(squares.checked_crop(crop, photo.shape[:2]))
+        view = View.crop(checked_crop(crop, photo.shape[:2]))
         squares, where = [(view, np.ones(grid, bool))], "of the whole square"
     decode = (details or {}).get("decode")
     decode = decode if isinstance(decode, dict) else {}
