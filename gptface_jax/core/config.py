@@ -64,6 +64,20 @@ def _plain_types(hint: Any) -> tuple[type, ...]:
     return tuple(parts) if all(p in plain for p in parts) else ()
 
 
+def from_options(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
+    """A frozen dataclass of a person's options, the others at their defaults.
+
+    Raises:
+      UserError: an unknown option, or a value that makes no sense.
+    """
+    try:
+        return from_mapping(cls, values, prefix)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """A frozen dataclass as a plain nested dict of JSON types."""
     return dataclasses.asdict(config)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from gptface_jax.core.config import from_mapping
+from gptface_jax.core.config import from_options
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.version import __version__
 from gptface_jax.data import image as images
@@ -62,12 +62,7 @@ def decode_options(values: Mapping[str, Any]) -> DecodeConfig:
     Raises:
       UserError: an unknown option, or a value that makes no sense.
     """
-    try:
-        return from_mapping(DecodeConfig, values, "decode.")
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    return from_options(DecodeConfig, values, "decode.")
 
 
 def key_of(seed: int) -> jax.Array:

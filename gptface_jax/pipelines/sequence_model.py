@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptface_jax.core.config import from_mapping
+from gptface_jax.core.config import from_options
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import age_tokens, label_templates, questions, sequences
 from gptface_jax.data import image as images
@@ -54,12 +54,7 @@ def generate_options(values: Mapping[str, Any]) -> GenerateConfig:
     Raises:
       UserError: an unknown option, or a value that makes no sense.
     """
-    try:
-        return from_mapping(GenerateConfig, values, "decode.")
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    return from_options(GenerateConfig, values, "decode.")
 
 
 class SequenceModel:
