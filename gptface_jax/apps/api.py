@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,11 @@ from gptface_jax.pipelines import captioning, region_proposal, synthesis
 from gptface_jax.pipelines import edit as editing
 from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines.compositing import BORDERS
-from gptface_jax.pipelines.editing_model import EditingModel, decode_options, key_of
+from gptface_jax.pipelines.editing_model import EditingModel, decode_options
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.results import Edit, Samples, outputs, save_with_sidecar
 from gptface_jax.pipelines.stitch import SEAMS
+from gptface_jax.pipelines.user_input import key_of
 from gptface_jax.pipelines.views import Box
 
 __all__ = [
@@ -221,7 +221,7 @@ class Model(EditingModel):
         """
         photo = image_io.decode(image)
         (_, view), notes = self.seen(photo, face, align, crop)
-        _warn([*notes, *self.notes_on_text(text)])
+        verbs.warn([*notes, *self.notes_on_text(text)])
         return self.proposed(photo, text, area, view, source, method, aligned).mask
 
     @verbs.checked
@@ -233,7 +233,7 @@ class Model(EditingModel):
         Raises:
           UserError: an option that cannot be used.
         """
-        _warn(self.notes_on_text(text) if text else [])
+        verbs.warn(self.notes_on_text(text) if text else [])
         return synthesis.sample(self, count, text, seed, decode)
 
     @verbs.checked
@@ -248,7 +248,7 @@ class Model(EditingModel):
           sentences: N of them.
         """
         pixels = self._square(image, face, align)
-        _warn(n for text in sentences if text for n in self.notes_on_text(text))
+        verbs.warn(n for text in sentences if text for n in self.notes_on_text(text))
         repeated = np.repeat(pixels, len(sentences), axis=0)
         return np.exp(self.editor.match_log_prob(repeated, sentences))
 
@@ -277,14 +277,8 @@ class Model(EditingModel):
     def _square(self, image: image_io.Source, face, align: bool) -> np.ndarray:
         """The square that the model sees of a photo at its size, uint8 [1,S,S,3]."""
         pixels, notes = self.square(image_io.decode(image), face, align)
-        _warn(notes, 6)
+        verbs.warn(notes, 6)
         return pixels
-
-
-def _warn(notes: Iterable[str], level: int = 5) -> None:
-    """Notes where no Edit holds them, as of who called the `verbs.checked` method."""
-    for note in notes:
-        warnings.warn(note, stacklevel=level)
 
 
 def load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import inspect
 import json
 import os
 import pathlib
@@ -13,9 +14,9 @@ from typing import Any
 import jax
 import tqdm
 
-from gptface_jax.apps.api import Edit, Model
+from gptface_jax.apps import verbs
+from gptface_jax.apps.api import Edit, Samples
 from gptface_jax.apps.jobs import FILES, Job, read_jobs
-from gptface_jax.apps.verbs import DRAWN
 from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import registry
@@ -25,7 +26,7 @@ __all__ = ["Job", "Results", "read_jobs", "run"]
 
 
 def run(
-    model: Model,
+    model: Any,
     jobs: Sequence[Job],
     out: str | os.PathLike,
     *,
@@ -45,7 +46,7 @@ def run(
     beside it. On several hosts each takes every n-th job, and none waits for another.
 
     Args:
-      model: the networks.
+      model: what `apps.api.load` opened.
       jobs: what to do, the same on every host.
       out: folder for ID.png and ID.json of every job, and for results.jsonl: an object
         a job, with its figures or its "error".
@@ -64,9 +65,9 @@ def run(
       UserError: the folder cannot be written, another process runs jobs there, or an
         option that makes no sense.
     """
-    verbs = registry.verbs()
-    if verb not in verbs:
-        raise UserError(f"verb '{verb}' is unknown; use {', '.join(verbs)}")
+    known = registry.verbs()
+    if verb not in known:
+        raise UserError(f"verb '{verb}' is unknown; use {', '.join(known)}")
     if batch_size < 1 or threads < 1:
         raise UserError(
             f"batch_size is {batch_size} and threads {threads}; use 1 or more"
@@ -94,7 +95,7 @@ class _Work:
       given: paths of the files that jobs work on.
     """
 
-    model: Model
+    model: Any
     verb: str
     folder: pathlib.Path
     ending: str
@@ -109,7 +110,7 @@ class _Work:
             if isinstance(answer, Exception):
                 raise answer
             target = self.folder / f"{job.name}{self.ending}"
-            if self.verb in DRAWN and os.path.abspath(target) in self.given:
+            if self.verb in verbs.DRAWN and os.path.abspath(target) in self.given:
                 raise UserError(
                     f"'{target}' is a picture to work on and would be lost; write to "
                     "another folder"
@@ -139,7 +140,7 @@ def _run(
     """`run` of a folder that is this process's."""
     results = Results(folder, jax.process_index(), jax.process_count())
     mine = jobs[jax.process_index() :: jax.process_count()]
-    maker = "-".join(filter(None, (model.digest, model.editor.dtype)))
+    maker = "-".join(filter(None, (model.digest, model.dtype)))
     todo = [job for job in mine if not results.has(job, maker, ending, strips)]
     work = _Work(model, verb, folder, ending, strips, _files_of(jobs))
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
@@ -205,25 +206,33 @@ def _first(queue: Iterable[Job], count: int):
         yield job
 
 
-def _steps(model: Model, verb: str, job: Job):
+def _steps(model, verb: str, job: Job):
     """A generator of requests that ends with an Edit, or with what was found."""
-    values = {**job.values, "seed": job.seed}
-    if verb in DRAWN:
+    method, values = verbs.of(model, verb), dict(job.values)
+    if "seed" in inspect.signature(method).parameters:
+        values["seed"] = job.seed
+    if verb in verbs.DRAWN:
         return model.steps(verb, values)
-    return _found(getattr(model, verb), values)
+    return _found(method, values)
 
 
 def _found(method, values):
-    """Text about a picture: one job is a batch of its own."""
+    """What is no edit: one job is a batch of its own."""
     found = method(**values)
-    return [dataclasses.asdict(f) if dataclasses.is_dataclass(f) else f for f in found]
+    if isinstance(found, Samples):
+        return found
+    rows = found if isinstance(found, list) else [found]
+    return [dataclasses.asdict(f) if dataclasses.is_dataclass(f) else f for f in rows]
     yield
 
 
 def _written(result: Any, folder: pathlib.Path, job: Job, ending, strips) -> dict:
-    if not isinstance(result, Edit):
+    if not isinstance(result, (Edit, Samples)):
         return {"found": result}
     details = {**result.details, "job": job.name, "source": dict(job.source)}
+    if isinstance(result, Samples):
+        path, _ = Samples(result, details).save(folder / f"{job.name}{ending}")
+        return {"file": path.name, "text": details["text"]}
     result = dataclasses.replace(result, details=details)
     path, *_ = result.save(folder / f"{job.name}{ending}", strip=strips)
     kept = ("text", "tokens", "iterations", "final_log_prob")

@@ -190,34 +190,43 @@ def export_run(
     run: str | os.PathLike,
     out: str | os.PathLike,
     *,
+    tokenizer: str | os.PathLike | None = None,
     description: str = "",
     card: str | os.PathLike | None = None,
     dtype: str = "bfloat16",
     step: str | int | None = "best",
 ) -> dict[str, float]:
-    """Writes a model directory that holds the network of a training run alone.
+    """Writes a model directory of a training run, with its VQGAN where it needs one.
 
     Args:
-      run: of any system that needs no other network beside its own.
+      run: of any system; a GPTFace may be given options of its decoder by `export`.
+      tokenizer: the VQGAN that made the run's token cache: a training run, model
+        directory or bundled name.
       out, description, card, dtype: as for `export`.
       step: checkpoint of the run.
 
     Returns:
-      {system: parameters in millions}.
+      Parameters in millions by network.
 
     Raises:
-      UserError: no training run, or of a system that needs others.
+      UserError: no training run, or a VQGAN that is missing or too many.
     """
     if not networks.is_run(run):
         raise UserError(f"'{run}' is no training run (it has no checkpoints)")
     (name,) = opening.networks_of(run)
     row = registry.row(name)
-    if row.beside:
+    if bool(row.beside) != bool(tokenizer):
         raise UserError(
-            f"a model of '{name}' holds {', '.join(row.beside)} too; give --{name} and "
-            "--tokenizer instead of --run"
+            f"a model of '{name}' holds its VQGAN too; give the run's as --tokenizer"
+            if row.beside
+            else f"a model of '{name}' has no tokenizer; leave --tokenizer out"
         )
     network = opening.open_network(run, name, step)
+    both, frame = {name: network}, None
+    if tokenizer:
+        both["vqgan"] = opening.open_network(tokenizer, "vqgan")
+        gptface_run.check_pair(both["vqgan"], network, run)
+        frame = framing.checked_frame(gptface_run.learnt_frame(network))
     config, millions = network.meta["config"], trees.count(network.params) / 1e6
     written = model_cards.RUN.format(
         name=pathlib.Path(out).name,
@@ -237,11 +246,13 @@ def export_run(
     }
     known = {
         "library_version": __version__,
-        name: to_mapping(network.config),
+        **{n: to_mapping(part.config) for n, part in both.items()},
+        **({} if frame is None else {"frame": _plain(frame)}),
         "training": {name: config},
     }
-    directory.write(out, known, {name: network.params}, files, dtype)
-    return {name: millions}
+    weights = {n: part.params for n, part in both.items()}
+    directory.write(out, known, weights, files, dtype)
+    return _millions(both)
 
 
 def write_tokenizer(

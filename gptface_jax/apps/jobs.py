@@ -14,11 +14,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptface_jax.apps import verbs
 from gptface_jax.apps.api import SEAMS, Model
 from gptface_jax.core import arguments
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import folders
-from gptface_jax.systems.gptface.options import DecodeConfig
 
 # Arguments that name files, which a job gives relative to the file of jobs.
 FILES = ("image", "mask", "damage", "first", "second", "seam")
@@ -59,12 +59,13 @@ def read_jobs(
     verb: str,
     defaults: Mapping[str, Any] | None = None,
     base: str | os.PathLike | None = None,
+    kind: type = Model,
 ) -> list[Job]:
     """Jobs of a JSON-lines file, or one for each picture of a folder.
 
-    A line is an object of arguments of `Model.<verb>`, of `DecodeConfig` and an "id"
-    (default: the number of the line). Files are relative to the file of jobs. A line
-    that makes no sense is a Job with an error.
+    A line is an object of arguments of the model's method, options of its decoder and
+    an "id" (default: the number of the line). Files are relative to the file of jobs. A
+    line that makes no sense is a Job with an error.
 
     Args:
       source: FILE.jsonl or a folder; its pictures' ids are their names. What is passed
@@ -72,10 +73,12 @@ def read_jobs(
       verb: of `registry.verbs()`.
       defaults: arguments of jobs that do not give them.
       base: what their files are relative to; default the folder of the jobs' file.
+      kind: class of the model that they are for.
 
     Raises:
-      UserError: nothing to read, or two jobs of one id.
+      UserError: nothing to read, two jobs of one id, or a verb that the model lacks.
     """
+    method = verbs.of(kind, verb)
     path, defaults = pathlib.Path(source), dict(defaults or {})
     if path.is_dir():
         first = "first" if verb == "stitch" else "image"
@@ -95,7 +98,7 @@ def read_jobs(
             ) from None
         folder = pathlib.Path(path.parent if base is None else base)
     jobs = [
-        _parse(line, number, verb, defaults, folder)
+        _parse(line, number, method, kind.OPTIONS, defaults, folder)
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
@@ -148,7 +151,9 @@ def _id(given: Any) -> str:
     return name
 
 
-def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> Job:
+def _parse(
+    line: str, number: int, method, options: type, defaults, base: pathlib.Path
+) -> Job:
     name, source = f"{number:06d}", {}
     try:
         values = json.loads(line)
@@ -164,11 +169,12 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
                 values[key] = str(folders.resolve(base, values[key]))
         if any(name in values for name in _PLACES):
             defaults = {k: v for k, v in defaults.items() if k not in _PLACES}
-        known, values = _arguments(verb), {**defaults, **values}
+        known, values = _arguments(method, options), {**defaults, **values}
         for key in values:
             if key not in known:
-                raise UserError(f"'{key}' is no option of {verb}{nearest(key, known)}")
-        values = arguments.checked(getattr(Model, verb), values, DecodeConfig)
+                said = f"'{key}' is no option of {method.__name__}"
+                raise UserError(said + nearest(key, known))
+        values = arguments.checked(method, values, options)
         missing = [k for k, needed in known.items() if needed and k not in values]
         if missing:
             raise UserError(f"'{missing[0]}' is missing")
@@ -178,10 +184,9 @@ def _parse(line: str, number: int, verb: str, defaults, base: pathlib.Path) -> J
     return Job(name, values, source=source)
 
 
-def _arguments(verb: str) -> dict[str, bool]:
-    """Whether each argument of the verb has to be given."""
-    parameters = list(inspect.signature(getattr(Model, verb)).parameters.values())[1:]
+def _arguments(method, options: type) -> dict[str, bool]:
+    """Whether each argument of the method has to be given."""
+    parameters = list(inspect.signature(method).parameters.values())[1:]
     own = {p.name: p.default is p.empty for p in parameters if p.kind != p.VAR_KEYWORD}
-    return (
-        dict.fromkeys((f.name for f in dataclasses.fields(DecodeConfig)), False) | own
-    )
+    others = (f.name for f in dataclasses.fields(options))
+    return dict.fromkeys(others, False) | own

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from gptface_jax.core import arguments
+from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import registry
 from gptface_jax.pipelines import edit, restore, stitch
 from gptface_jax.pipelines.compositing import Blend
 from gptface_jax.pipelines.editing_model import EditingModel, Selection
-from gptface_jax.systems.gptface.options import DecodeConfig
 
 # Verbs whose result is an Edit -> the pipeline that makes it.
 DRAWN = {
@@ -28,13 +30,41 @@ R = TypeVar("R")
 
 
 def checked(method: Callable[P, R]) -> Callable[P, R]:
-    """The method, which refuses arguments of another type than it says."""
+    """The method, which refuses arguments of another type than it says.
+
+    Its class says in OPTIONS whose fields its **arguments are.
+    """
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return arguments.call_checked(method, args, kwargs, DecodeConfig)
+        return arguments.call_checked(method, args, kwargs, args[0].OPTIONS)
 
     return call
+
+
+def of(model: Any, verb: str) -> Callable:
+    """The method of a model, or of its class, for a verb.
+
+    Raises:
+      UserError: it has none; the systems that have one are named.
+    """
+    if hasattr(model, verb):
+        return getattr(model, verb)
+    able = [name for name in registry.SYSTEMS if verb in registry.row(name).verbs]
+    raise UserError(
+        f"this model has no '{verb}'; give one of system {' or '.join(able)} (--model)"
+    )
+
+
+def warn(notes: Iterable[str], level: int = 5) -> None:
+    """Notes that no result holds, as warnings of who called the `checked` method.
+
+    Args:
+      notes: texts.
+      level: of the stack; 5 within the method itself.
+    """
+    for note in notes:
+        warnings.warn(note, stacklevel=level)
 
 
 def steps(model: EditingModel, verb: str, values: Mapping[str, Any]) -> edit.Steps:
@@ -46,7 +76,9 @@ def steps(model: EditingModel, verb: str, values: Mapping[str, Any]) -> edit.Ste
     work = DRAWN[verb]
     # All arguments, with their defaults: a pipeline has none of its own for what users
     # see.
-    given, decode = arguments.complete(getattr(type(model), verb), values, DecodeConfig)
+    given, decode = arguments.complete(
+        getattr(type(model), verb), values, model.OPTIONS
+    )
     source, located = given.pop(next(iter(given))), given.pop("keep_location")
 
     def of_pixels(photo: np.ndarray) -> edit.Steps:

@@ -58,9 +58,10 @@ def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> 
         if skipped := folders.listing(options.jobs, deep=False).skipped_words():
             print(f"'{options.jobs}': skipped: {skipped}", file=sys.stderr)
     base = "." if "jobs" in options.piped else None
-    jobs = batch.read_jobs(options.jobs, verb, given, base)
+    model = _photo.load(options)
+    jobs = batch.read_jobs(options.jobs, verb, given, base, type(model))
     counts = batch.run(
-        _photo.load(options),
+        model,
         jobs,
         options.out,
         verb=verb,

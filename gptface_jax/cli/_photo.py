@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import threading
 import warnings
@@ -12,13 +13,18 @@ from typing import Any
 
 import tqdm
 
+from gptface_jax.core import files
 from gptface_jax.core.config import assignments
 from gptface_jax.core.errors import UserError
 
 GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer", "embedding")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(
+    parser: argparse.ArgumentParser,
+    options: str = "DecodeConfig, e.g. kl_max=0.2 or cfg=2",
+) -> None:
+    """--model and what goes with it; --decode takes `options`, "" for none."""
     parser.add_argument(
         "--model", default="demo", help="bundled name, model directory or training run"
     )
@@ -33,13 +39,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="random seed; equal seeds, equal results"
     )
-    parser.add_argument(
-        "--decode",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any decoding option (DecodeConfig), e.g. kl_max=0.2 or cfg=2; repeatable",
-    )
+    if options:
+        parser.add_argument(
+            "--decode",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help=f"any decoding option of {options}; repeatable",
+        )
 
 
 def add_selection(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -242,6 +249,24 @@ def load(options: argparse.Namespace):
     return gptface_jax.load(
         options.model, tokenizer=options.tokenizer, dtype=options.dtype
     )
+
+
+def method(model, verb: str):
+    """The model's method for a verb.
+
+    Raises:
+      UserError: it has none.
+    """
+    from gptface_jax.apps import verbs
+
+    return verbs.of(model, verb)
+
+
+def write_json(options: argparse.Namespace, model, arguments: dict, found) -> None:
+    """Writes what was found of a photo, and by what, to --json."""
+    record = {"image": options.image, "model": model.digest, "options": arguments}
+    record["found"] = list(found)
+    files.write_text(options.json, json.dumps(record, indent=2) + "\n")
 
 
 @contextlib.contextmanager

@@ -3,8 +3,9 @@
 gptface export --gptface runs/gptface --tokenizer runs/vqgan --out my_model
 gptface edit --model my_model --image photo.jpg --region mouth --text "..." --out e.png
 
-A network of any other system alone:
+A training run of any other system, with the tokenizer of its codes if it has some:
 
+gptface export --run runs/talk2face --tokenizer runs/vqgan --out my_talk2face
 gptface export --run runs/judge --out my_judge
 
 A VQGAN alone, as a directory or for taming-transformers (FILE.ckpt or
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run of the VQGAN; without --gptface also a model directory",
     )
     parser.add_argument(
-        "--run", help="run of a system that needs no tokenizer, e.g. of a judge"
+        "--run", help="run of another system, e.g. of a Talk2Face or a judge"
     )
     parser.add_argument(
         "--model", help="bundled name, model directory or hub id (stablehlo)"
@@ -95,8 +96,8 @@ def run(options: argparse.Namespace) -> None:
         return _program(options)
     from gptface_jax.apps import exporting
 
-    if options.run and (options.tokenizer or options.gptface):
-        raise UserError("give either --run, or --tokenizer and --gptface")
+    if options.run and options.gptface:
+        raise UserError("give either --run or --gptface")
     if options.tokenizer is None and not options.run:
         raise UserError("--tokenizer is missing; give the run of the VQGAN")
     step: Any = options.step or "best"
@@ -119,7 +120,9 @@ def run(options: argparse.Namespace) -> None:
             for name in ("decode", "frame"):
                 if getattr(options, name) is not None:
                     raise UserError(f"--{name} is for a transformer; give --gptface")
-            millions = exporting.export_run(options.run, options.out, **card)
+            millions = exporting.export_run(
+                options.run, options.out, tokenizer=options.tokenizer, **card
+            )
         elif options.gptface:
             millions = exporting.export(
                 options.gptface,

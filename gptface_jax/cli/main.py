@@ -21,7 +21,7 @@ CLOSED = 141
 # verb -> what it does; see `verb_module`.
 VERBS = {
     "quickstart": "four text-guided edits with the bundled demo model, in a minute",
-    "train": "train a tokenizer, a GPTFace or a judge from a config",
+    "train": "train a tokenizer, a GPTFace, a Talk2Face or a judge from a config",
     "prepare": "photos or drawn faces -> ArrayRecord shards, read or drawn once",
     "tokenize": "photos -> ArrayRecord cache of image ids, texts and labels",
     "reconstruct": "photos through VQGANs and back: a grid, and figures that compare",
@@ -31,6 +31,9 @@ VERBS = {
     "restore": "paint over the scratches of an old photo",
     "stitch": "join two photos along a seam",
     "sample": "draw faces out of nothing, or after a sentence",
+    "synthesize": "draw faces after a sentence or attributes (Talk2Face)",
+    "caption": "sentences for a photo",
+    "ask": "ask a photo for an age, an expression, an attribute (Talk2Face)",
     "detect": "was a picture edited here? metadata and watermark",
     "tag": "words and sentences that fit a photo, and how well",
     "serve": "edit photos in a browser: paint a region, type a sentence",

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 
 from gptface_jax.cli import _jobs, _photo
-from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
@@ -51,9 +49,7 @@ def run(options: argparse.Namespace) -> None:
         model = _photo.load(options)
         found = list(_read(model, options, arguments, face))
     if options.json:
-        record = {"image": options.image, "model": model.digest, "options": arguments}
-        record["found"] = found
-        files.write_text(options.json, json.dumps(record, indent=2) + "\n")
+        _photo.write_json(options, model, arguments, found)
     for row in found:
         label, *figures = row.values()
         print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))

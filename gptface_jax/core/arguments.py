@@ -143,7 +143,7 @@ def _as(value: Any, hint: Any) -> Any:
         values = value.tolist() if isinstance(value, np.ndarray) else value
         found = tuple(_as(v, k) for v, k in zip(values, kinds))
         return _UNFIT if any(v is _UNFIT for v in found) else found
-    return value if isinstance(value, hint) else _UNFIT
+    return value if isinstance(value, origin or hint) else _UNFIT
 
 
 def _words(hint: Any) -> str:
@@ -158,4 +158,6 @@ def _words(hint: Any) -> str:
         return f"{len(parts)} {_words(parts[0]).removeprefix('a ')}s"
     if origin is collections.abc.Sequence:
         return f"a list of {_words(parts[0]).removeprefix('a ')}s"
+    if origin is collections.abc.Mapping:
+        return "a mapping"
     return _WORDS.get(hint, hint.__name__)

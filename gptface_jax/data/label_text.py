@@ -80,12 +80,22 @@ class Key:
         if found is None or found == "":
             return None
         try:
-            return self.kind.write(found)
+            return self.write(found)
         except UserError as error:
             raise UserError(
                 f"record '{record.source}', label '{self.label}' of key "
                 f"'{self.name}': {error}"
             ) from None
+
+    def write(self, value: Any) -> str:
+        """A value as text; of true or false also "yes", "0", or the kind's own word.
+
+        Raises:
+          UserError: the kind cannot write it.
+        """
+        if isinstance(self.kind, Boolean) and isinstance(value, str):
+            value = self._truth(value)
+        return self.kind.write(value)
 
     def _label_of(self, record: Record) -> Any:
         if self.label in DERIVED:
@@ -94,7 +104,7 @@ class Key:
         if found is None and self.label == "expression":
             return record.expression
         if isinstance(self.kind, Boolean):
-            return _known(record, self.label) if found is None else self._truth(found)
+            return _known(record, self.label) if found is None else found
         return (record.labels or {}).get(self.label) if found is None else found
 
     def _truth(self, fact: str) -> bool | None:

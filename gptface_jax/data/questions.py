@@ -9,7 +9,7 @@ from typing import Any
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions
-from gptface_jax.data.label_text import DataSet, Key
+from gptface_jax.data.label_text import DataSet, Key, write
 from gptface_jax.data.label_values import plain
 
 # Words of a question -> the label that is meant; besides the wordings of captions.
@@ -112,6 +112,51 @@ def find(asked: str, trained: Sequence[Question]) -> Question:
     if found and len({q.key.label for q in found}) == 1:
         return found[0]
     raise UserError(_unknown(asked, said, found or trained, trained))
+
+
+def parsed(text: str) -> dict[str, str]:
+    """Attributes of a text "Smiling=true; Eyeglasses=false", name -> value.
+
+    Raises:
+      UserError: a part without a name or a value.
+    """
+    found = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, sign, value = map(str.strip, part.partition("="))
+        if not (name and sign and value):
+            raise UserError(
+                f"attribute '{part}' is no NAME=VALUE; write e.g. 'Smiling=true; "
+                "Eyeglasses=false'"
+            )
+        found[name] = value
+    return found
+
+
+def stated(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
+    """Attributes as a model has read them, "lfw smiling: true; eyeglasses: false".
+
+    They are written by the convention of the first data set that knows all of them.
+
+    Args:
+      attributes: name, understood as by `find`, -> value: True, "male", 25, ...
+      trained: what the model was trained on.
+
+    Raises:
+      UserError: an unknown name or value, or no data set knows all of them.
+    """
+    if not attributes:
+        return ""
+    meant = {name: find(name, trained) for name in attributes}
+    for data_set in dict.fromkeys(q.data_set for q in trained):
+        own = [q for q in trained if q.data_set == data_set]
+        try:
+            keys = {name: find(name, own).key for name in attributes}
+        except UserError:
+            continue
+        pairs = [(key.name, key.write(attributes[name])) for name, key in keys.items()]
+        return write(data_set, pairs)
+    said = ", ".join(f"'{name}' ({q.data_set})" for name, q in meant.items())
+    raise UserError(f"no data set knows all of {said}; leave some of them out")
 
 
 def _unknown(

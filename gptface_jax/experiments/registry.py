@@ -79,7 +79,7 @@ def row(name: str) -> Row:
 
 def verbs() -> list[str]:
     """Verbs that jobs may ask models of all systems for."""
-    return [verb for name in SYSTEMS for verb in row(name).verbs]
+    return [*dict.fromkeys(verb for name in SYSTEMS for verb in row(name).verbs)]
 
 
 def named(config: Any) -> str:

@@ -152,4 +152,6 @@ ROW = registry.Row(
     build=_build,
     beside=("vqgan",),
     files=("vocab.txt", LABEL_SETS),
+    facade="gptface_jax.apps.sequence_api:open_model",
+    verbs=("synthesize", "caption", "ask", "answers"),
 )

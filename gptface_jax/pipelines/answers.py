@@ -108,6 +108,23 @@ def ask(
     return [_chosen(question, choices, row) for row in chances]
 
 
+def attention(
+    model: SequenceModel, image_ids: np.ndarray, question: Question
+) -> np.ndarray:
+    """Where the last layer looks before it answers, float32 [h,w]; adds up to 1.
+
+    Args:
+      model: the networks.
+      image_ids: int [n] codes.
+      question: of `found_question`.
+
+    Raises:
+      UserError: the vocabulary cannot spell the question.
+    """
+    prefix = model.image_prefix(PROMPT, image_ids)
+    return model.attention_map(prefix, _spelt(model, question.prompt))
+
+
 def _spelt(model: SequenceModel, text: str) -> np.ndarray:
     ids = model.ids(text)
     if not len(ids) or (ids == model.tokenizer.unk_id).any():

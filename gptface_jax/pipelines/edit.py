@@ -22,11 +22,12 @@ from gptface_jax.data import image as images
 from gptface_jax.data import photo as photos
 from gptface_jax.pipelines import provenance, results
 from gptface_jax.pipelines.compositing import Blend, paste
-from gptface_jax.pipelines.editing_model import EditingModel, Selection, key_of
+from gptface_jax.pipelines.editing_model import EditingModel, Selection
 from gptface_jax.pipelines.editor import Batch, Editor, Request
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.framing import Framed
 from gptface_jax.pipelines.results import Edit
+from gptface_jax.pipelines.user_input import key_of
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 Steps = Generator[Request, Batch, Edit]

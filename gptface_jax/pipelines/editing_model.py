@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -12,13 +11,13 @@ import numpy as np
 
 from gptface_jax.core.config import from_options
 from gptface_jax.core.errors import UserError
-from gptface_jax.core.version import __version__
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
-from gptface_jax.pipelines import faces as face_finding
-from gptface_jax.pipelines import framing, provenance, region_proposal, squares
+from gptface_jax.pipelines import framing, provenance, region_proposal
 from gptface_jax.pipelines.editor import Editor
+from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.user_input import key_of, unknown_words
 from gptface_jax.pipelines.views import Box, View
 from gptface_jax.systems.gptface.options import DecodeConfig
 
@@ -65,18 +64,7 @@ def decode_options(values: Mapping[str, Any]) -> DecodeConfig:
     return from_options(DecodeConfig, values, "decode.")
 
 
-def key_of(seed: int) -> jax.Array:
-    """The random key of a seed.
-
-    Raises:
-      UserError: a seed that does not fit into 32 bits.
-    """
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed is {seed}; use 0 to {2**32 - 1}")
-    return jax.random.key(seed)
-
-
-class EditingModel:
+class EditingModel(SeesFaces):
     """A VQGAN and a GPTFace that belong together.
 
     Args:
@@ -88,6 +76,8 @@ class EditingModel:
         shares of the side (`faces.Face.five`): faces are found and brought there. None:
         the model takes the middle square of a photo for an upright face.
     """
+
+    OPTIONS = DecodeConfig
 
     def __init__(
         self,
@@ -110,8 +100,13 @@ class EditingModel:
         return f"<gptface_jax.Model {self.digest}, {self.size} px>"
 
     @property
+    def dtype(self) -> str | None:
+        """Of the activations; None for the networks' own."""
+        return self.editor.dtype
+
+    @property
     def size(self) -> int:
-        """Side in pixels of the squares that the model sees."""
+        """See `SeesFaces`."""
         return self.editor.size
 
     @property
@@ -160,16 +155,7 @@ class EditingModel:
         key = options.pop("watermark_key")
         if config.watermark:
             options["watermark_key_digest"] = provenance.key_digest(key)
-        return {
-            "edited": edited,
-            "software": f"gptface_jax {__version__}",
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "model": self.digest,
-            **({"dtype": self.editor.dtype} if self.editor.dtype else {}),
-            "text": text,
-            "seed": seed,
-            "decode": options,
-        }
+        return provenance.details(edited, self.digest, self.dtype, text, seed, options)
 
     def notes_on_text(self, text: str) -> list[str]:
         """Notes on how the model reads a text: what it cuts and does not understand.
@@ -179,63 +165,10 @@ class EditingModel:
         """
         tokenizer, slots = self.editor.text_tokenizer, self.editor.max_text_tokens
         ids = tokenizer.encode([text], slots + 1)[0]
-        ids = ids[ids != tokenizer.pad_id]
-        words = tokenizer.understood(text)
-        if not words or (ids == tokenizer.unk_id).all():
-            raise UserError(
-                f"no word of the text '{text[:60]}' is known to this model; use plain "
-                "English, e.g. 'a smiling woman with glasses'"
-            )
-        notes = []
-        if len(ids) > slots:
-            notes.append(f"the text was cut to its first {slots} tokens")
-        unknown = [word for word, known in words.items() if not known]
-        if unknown:
-            named = ", ".join(word[:30] for word in unknown[:5])
-            notes.append(
-                f"the model understands {len(words) - len(unknown)} of the "
-                f"{len(words)} words of '{text[:60]}', not: {named}"
-                f"{', ...' if unknown[5:] else ''}; plain English works best"
-            )
+        notes = unknown_words(tokenizer, text)
+        if (ids != tokenizer.pad_id).sum() > slots:
+            notes.insert(0, f"the text was cut to its first {slots} tokens")
         return notes
-
-    def found_faces(
-        self, photo: np.ndarray, face: Any, align: bool, crop: Box | None
-    ) -> list[Face] | None:
-        """The faces of a photo; None where none is to be looked for."""
-        if not align or crop is not None or self.frame is None:
-            if face is not None:
-                why = "crop" if crop is not None else "align=False (--no-align)"
-                if align and crop is None:
-                    why = "a model without a frame"
-                which = "a face" if isinstance(face, Face) else f"face {face}"
-                raise UserError(f"{which} does not go with {why}; give one of them")
-            return None
-        return [face] if isinstance(face, Face) else face_finding.find(photo)
-
-    def seen(
-        self,
-        photo: np.ndarray,
-        face: int | Face | None = None,
-        align: bool = True,
-        crop: Box | None = None,
-    ) -> tuple[tuple[Face | None, View], list[str]]:
-        """The face to work on with the square that the model sees of it, and notes."""
-        found, size = self.found_faces(photo, face, align, crop), photo.shape[:2]
-        notes: list[str] = []
-        if found is not None:
-            number = None if isinstance(face, Face) else face
-            best, notes = framing.chosen_face(found, number, size)
-            if best is not None:
-                return (best, self._view(best, photo)), notes
-        return (None, View.crop(squares.checked_crop(crop, size))), notes
-
-    def square(
-        self, photo: np.ndarray, face: int | Face | None, align: bool
-    ) -> tuple[np.ndarray, list[str]]:
-        """The square that the model sees, uint8 [1,S,S,3] at its size; notes."""
-        (_, view), notes = self.seen(photo, face, align)
-        return images.resize(view.picture(photo), (self.size,) * 2)[None], notes
 
     def framed(
         self,
@@ -274,7 +207,7 @@ class EditingModel:
         else:
             found = self.found_faces(photo, *where) or ()
             largest = sorted(found, key=lambda f: -f.area)
-            faces = [(f, self._view(f, photo)) for f in largest]
+            faces = [(f, self.view_of(f, photo)) for f in largest]
         framed = framing.frame(
             size, selection.mask, selection.box, region, selection.crop, self.size,
             hidden, faces, selection.change,
@@ -304,6 +237,3 @@ class EditingModel:
         mask = view.mask_back(images.tokens_to_pixels(tokens, (view.side,) * 2), size)
         said = {"proposed": area or "by the sentence", "pixels": int(mask.sum())}
         return framing.Framed(mask, view, said, tokens)
-
-    def _view(self, face: Face, photo: np.ndarray) -> View:
-        return View.upright(face.five, self.frame, photo.shape[:2])

@@ -120,6 +120,19 @@ def shade(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], mixed, image)
 
 
+def heat(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Shows weights [h,w] from 0 on over a picture: the largest red, none dark."""
+    size = image.shape[:2]
+    share = weights / max(float(weights.max()), 1e-9)
+    smooth = Image.fromarray(share.astype(np.float32)).resize(
+        size[::-1], Image.Resampling.BICUBIC
+    )
+    share = np.clip(np.asarray(smooth), 0, 1)[..., None]
+    red = np.array([255, 60, 30], np.float32)
+    mixed = image * (0.35 + 0.65 * share)
+    return ((1 - 0.55 * share) * mixed + 0.55 * share * red).astype(np.uint8)
+
+
 def faces(photo: np.ndarray, found: Sequence[Face]) -> np.ndarray:
     """The photo with boxes, numbers from 1 on, and points; uint8 [H,W,3]."""
     page = Image.fromarray(photo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import json
@@ -12,6 +13,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from PIL import Image
+
+from gptface_jax.core.version import __version__
 
 # https://cv.iptc.org/newscodes/digitalsourcetype/
 SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -32,6 +35,36 @@ _SPACES = {
     "gptface_jax": "urn:gptface_jax:1/",
 }
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+
+
+def details(
+    edited: bool,
+    model: str,
+    dtype: str | None,
+    text: str,
+    seed: int,
+    decode: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What every sidecar holds.
+
+    Args:
+      edited: False for a picture drawn out of nothing.
+      model: digest of the weights.
+      dtype: of the activations, None for the networks' own.
+      text: that was followed, or "".
+      seed: of the random choices.
+      decode: options of the decoder.
+    """
+    return {
+        "edited": edited,
+        "software": f"gptface_jax {__version__}",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": model,
+        **({"dtype": dtype} if dtype else {}),
+        "text": text,
+        "seed": seed,
+        "decode": dict(decode),
+    }
 
 
 def source_type(details: Mapping[str, Any]) -> str:

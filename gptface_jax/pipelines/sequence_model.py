@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from gptface_jax.data import image as images
 from gptface_jax.data.questions import Question
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.nn.prefix_lm import PREFIX, PrefixLM
-from gptface_jax.pipelines import framing
+from gptface_jax.pipelines import framing, provenance
+from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.talk2face import attention_map, decode
@@ -57,7 +58,7 @@ def generate_options(values: Mapping[str, Any]) -> GenerateConfig:
     return from_options(GenerateConfig, values, "decode.")
 
 
-class SequenceModel:
+class SequenceModel(SeesFaces):
     """A VQGAN and a prefix language model that belong together.
 
     Args:
@@ -65,11 +66,16 @@ class SequenceModel:
       vqgan: made its codes.
       tokenizer: of the text.
       learnt: what it was trained to say.
-      frame: where the training pictures show a face, see `EditingModel`.
+      frame: see `SeesFaces`.
+      card: the model card.
+      dtype: of the transformer's activations, "float32" or "bfloat16"; by default the
+        network's.
 
     Raises:
       UserError: networks that do not belong together.
     """
+
+    OPTIONS = GenerateConfig
 
     def __init__(
         self,
@@ -78,6 +84,8 @@ class SequenceModel:
         tokenizer: TextTokenizer,
         learnt: Learnt,
         frame: Any = None,
+        card: str = "",
+        dtype: str | None = None,
     ):
         config = network.config
         if config.vocab.codebook_size != vqgan.config.codebook_size:
@@ -87,9 +95,35 @@ class SequenceModel:
             )
         self.network, self.vqgan, self.tokenizer = network, vqgan, tokenizer
         self.learnt, self.frame = learnt, framing.checked_frame(frame)
+        self.card, self.dtype = card, dtype
+        if dtype:
+            layers = dataclasses.replace(config.transformer, dtype=dtype)
+            config = dataclasses.replace(config, transformer=layers)
         self.module = PrefixLM(config)
         self._params = jax.tree.map(jnp.asarray, network.params)
-        self.size = config.grid[0] * vqgan.config.factor
+
+    def __repr__(self) -> str:
+        return f"<gptface_jax.{type(self).__name__} {self.digest}, {self.size} px>"
+
+    def on(self, devices: Sequence[jax.Device]) -> Self:
+        """The model itself: what it answers one by one needs one device."""
+        del devices
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Of both networks' weights."""
+        return f"{self.vqgan.network.digest}-{self.network.digest}"
+
+    @property
+    def size(self) -> int:
+        """See `SeesFaces`."""
+        return self.grid[0] * self.vqgan.config.factor
+
+    def details(self, text: str, seed: int, config: GenerateConfig) -> dict[str, Any]:
+        """Details of every sidecar of a picture that the model drew."""
+        options = dataclasses.asdict(config)
+        return provenance.details(False, self.digest, self.dtype, text, seed, options)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.pipelines.editing_model import EditingModel, key_of
+from gptface_jax.pipelines.editing_model import EditingModel
 from gptface_jax.pipelines.results import Samples
+from gptface_jax.pipelines.user_input import key_of
 
 
 def sample(

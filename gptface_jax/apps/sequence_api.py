@@ -1,0 +1,136 @@
+"""Draw, describe and question faces in a few lines: what `load` gives of a Talk2Face."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gptface_jax.apps import verbs
+from gptface_jax.data import image as images
+from gptface_jax.data import image_io, questions
+from gptface_jax.experiments import talk2face_run
+from gptface_jax.pipelines import answers, pictures, sequence_drawing
+from gptface_jax.pipelines.answers import Answer
+from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.results import Samples
+from gptface_jax.pipelines.sequence_model import SequenceModel
+
+_SHOWN = 256  # side in pixels of a picture of where the model looked
+
+
+class Talk2Face(SequenceModel):
+    """A trained sequence model and all that it does; see `SequenceModel`."""
+
+    @verbs.checked
+    def synthesize(
+        self, text: str = "", attributes: Mapping[str, Any] | str = "", count: int = 1,
+        *, seed: int = 0, **decode: Any,
+    ) -> Samples:  # fmt: skip
+        """Whole pictures after a sentence, attributes or both; [S,S] PIL images.
+
+        Args:
+          text: the sentence.
+          attributes: {"Smiling": True, "age": 30}, or "Smiling=true; age=30".
+          count: number of pictures.
+          seed: of the random choices; picture i is the same for any count.
+          **decode: fields of `GenerateConfig`, e.g. temperature=0.8, top_k=0.
+
+        Raises:
+          UserError: nothing to follow, an attribute that the model does not know (the
+            nearest known ones are named), or an option that cannot be used.
+        """
+        if isinstance(attributes, str):
+            attributes = questions.parsed(attributes)
+        drawn = sequence_drawing.synthesize(self, text, attributes, count, seed, decode)
+        verbs.warn(drawn.details.get("notes", ()))
+        return drawn
+
+    @verbs.checked
+    def caption(
+        self, image: image_io.Source, samples: int = 1, *, seed: int = 0,
+        face: int | Face | None = None, align: bool = True, **decode: Any,
+    ) -> list[tuple[str, float]]:  # fmt: skip
+        """Sentences for a photo and the probability of each, likeliest first.
+
+        Args:
+          image: path, encoded bytes, PIL image or uint8 array [H,W,3].
+          samples: sentences that are written, equal ones given once; 1 takes the
+            likeliest word each time.
+          seed: of the random choices.
+          face: which one where there are several, from 1 on by their left edge, or one
+            of `faces`; default the largest.
+          align: find the face and bring it upright; otherwise the central square is
+            taken for an upright face.
+          **decode: see `synthesize`.
+
+        Raises:
+          UserError: a picture or option that cannot be used.
+        """
+        (ids,) = self.image_ids(self._square(image, face, align))
+        return sequence_drawing.captions(self, ids, samples, seed, decode)
+
+    @verbs.checked
+    def ask(
+        self, image: image_io.Source, question: str, *, closed: bool = True,
+        face: int | Face | None = None, align: bool = True,
+    ) -> Answer:  # fmt: skip
+        """The answer to a question about a photo, with its confidence.
+
+        Args:
+          image, face, align: see `caption`.
+          question: "age", "wearing a hat", "lfw gender", or a key of one's own that
+            ends in a colon.
+          closed: choose among all answers there are; otherwise write one freely, which
+            may mean nothing: its value is None.
+
+        Raises:
+          UserError: a question that the model was not trained to answer (the nearest
+            are named), or a picture that cannot be used.
+        """
+        asked = answers.found_question(self, question)
+        ids = self.image_ids(self._square(image, face, align))
+        (answer,) = answers.ask(self, ids, asked, closed=closed)
+        return answer
+
+    @verbs.checked
+    def answers(
+        self, image: image_io.Source, *, closed: bool = True,
+        face: int | Face | None = None, align: bool = True,
+    ) -> list[Answer]:  # fmt: skip
+        """All that the model was trained to say of a photo; arguments as of `ask`."""
+        ids = self.image_ids(self._square(image, face, align))
+        return [
+            answers.ask(self, ids, question, closed=closed)[0]
+            for question in self.learnt.questions
+        ]
+
+    @verbs.checked
+    def attention(
+        self, image: image_io.Source, question: str, *,
+        face: int | Face | None = None, align: bool = True,
+    ) -> Image.Image:  # fmt: skip
+        """The square that the model sees, red where it looks before it answers.
+
+        Args:
+          image, question, face, align: see `ask`.
+        """
+        asked = answers.found_question(self, question)
+        pixels = self._square(image, face, align)
+        found = answers.attention(self, self.image_ids(pixels)[0], asked)
+        large = images.resize(pixels[0], (_SHOWN, _SHOWN))
+        return Image.fromarray(pictures.heat(large, found))
+
+    def _square(self, image: image_io.Source, face, align: bool) -> np.ndarray:
+        """The square that the model sees of a photo at its size, uint8 [1,S,S,3]."""
+        pixels, notes = self.square(image_io.decode(image), face, align)
+        verbs.warn(notes, 6)
+        return pixels
+
+
+def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Talk2Face:
+    """A Talk2Face with its tokenizer from a folder; arguments as of `load`."""
+    return talk2face_run.open_model(Talk2Face, path, tokenizer, dtype)

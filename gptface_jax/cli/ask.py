@@ -1,0 +1,113 @@
+"""Ask a face photo a question, and get the answer with its confidence (Talk2Face).
+
+gptface ask --model my_model --image photo.jpg --question age
+gptface ask --model my_model --image photo.jpg --question "wearing a hat" \\
+  --attention map.png
+gptface ask --model my_model --image photo.jpg --all --json answers.json
+gptface ask --model my_model --jobs photos/ --question expression --out answers/
+gptface ask --model my_model --list
+
+All answers there are to a question are scored and the likeliest is given; --open lets
+the model write one, which may mean nothing. The answers are guesses by appearance, by
+the convention of the data set that is named: no facts about a person.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from gptface_jax.cli import _jobs, _photo
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", help="the photo")
+    parser.add_argument(
+        "--question",
+        action="append",
+        metavar="WORDS",
+        help="an attribute that the model knows, e.g. age, expression, 'wearing a "
+        "hat', 'lfw gender'; or a key of your own that ends in a colon; repeatable",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="everything the model was trained to say"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the questions and answers it knows"
+    )
+    parser.add_argument(
+        "--open", action="store_true", help="let the model write its answer freely"
+    )
+    parser.add_argument(
+        "--attention",
+        metavar="FILE.png",
+        help="picture of where the model looked before it answered",
+    )
+    parser.add_argument("--json", metavar="FILE", help="the same answers as JSON")
+    parser.add_argument("--out", help="folder for the results.jsonl of --jobs")
+    _photo.add_face(parser, "number by the left edge")
+    _photo.add_model(parser, options="")
+    _jobs.add_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    asked = options.question or []
+    if options.list:
+        return _list(options)
+    if bool(asked) == options.all:
+        raise UserError(
+            "give either --question, or --all for everything the model knows (--list "
+            "shows what that is)"
+        )
+    arguments = {"closed": not options.open, **_photo.face(options, every=False)}
+    if options.jobs:
+        if len(asked) > 1 or options.attention:
+            raise UserError("--jobs take one --question or --all, and no --attention")
+        verb = "answers" if options.all else "ask"
+        return _jobs.run(options, verb, arguments | dict(zip(("question",), asked)))
+    _jobs.need(options, "image")
+    if options.attention:
+        _check_attention(options, asked)
+    with _photo.notes(), _photo.elapsed_time("reading the photo"):
+        model = _photo.load(options)
+        if options.all:
+            found = _photo.method(model, "answers")(options.image, **arguments)
+        else:
+            ask = _photo.method(model, "ask")
+            found = [ask(options.image, question, **arguments) for question in asked]
+        if options.attention:
+            del arguments["closed"]
+            picture = model.attention(options.image, asked[0], **arguments)
+    if options.attention:
+        from gptface_jax.pipelines import pictures
+
+        pictures.save(picture, options.attention)
+    if options.json:
+        _photo.write_json(options, model, arguments, map(dataclasses.asdict, found))
+    for answer in found:
+        print(answer)
+    silent = sum(answer.value is None for answer in found)
+    if silent:
+        print(f"{silent} of {len(found)} are no answers")
+    if options.attention:
+        print(f"wrote {options.attention}")
+
+
+def _check_attention(options: argparse.Namespace, asked: list[str]) -> None:
+    from gptface_jax.pipelines import pictures
+
+    if len(asked) != 1:
+        raise UserError("--attention shows one question; give a single --question")
+    pictures.check(options.attention)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from gptface_jax.pipelines import answers
+
+    model = _photo.load(options)
+    _photo.method(model, "ask")
+    for question in model.learnt.questions:
+        known = answers.candidates_of(question)
+        shown = ", ".join(known[:8]) + (", ..." if known[8:] else "")
+        print(f"{question.name:40s} {shown or 'any text'}")

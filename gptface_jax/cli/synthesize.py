@@ -1,0 +1,54 @@
+"""Draw faces after a sentence, attributes, or both (Talk2Face).
+
+gptface synthesize --model my_model --text "a smiling woman" -n 8 --out faces.png
+gptface synthesize --model my_model --attributes "Smiling=true; Eyeglasses=false" \\
+  -n 8 --out faces.png
+gptface synthesize --model my_model --jobs wanted.jsonl --out faces/
+
+--model is one that was trained by configs/talk2face and exported, or its run with
+--tokenizer. `gptface ask --model my_model --list` shows the attributes it knows. A
+GPTFace draws faces by `gptface sample`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _jobs, _photo
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", default="", help="text prompt")
+    parser.add_argument(
+        "--attributes",
+        default="",
+        metavar="'NAME=VALUE; ...'",
+        help="attributes, e.g. 'Smiling=true; age=30; expression=anger'",
+    )
+    parser.add_argument(
+        "-n", "--count", type=int, default=8, help="number of faces, on one sheet"
+    )
+    parser.add_argument(
+        "--out", required=True, help="FILE.png for the sheet; a folder with --jobs"
+    )
+    _photo.add_model(parser, options="GenerateConfig, e.g. temperature=0.8")
+    _jobs.add_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    arguments = {
+        "text": options.text,
+        "attributes": options.attributes,
+        "count": options.count,
+        "seed": options.seed,
+        **_photo.decode_options(options),
+    }
+    if options.jobs:
+        return _jobs.run(options, "synthesize", arguments)
+    if not (options.text or options.attributes):
+        raise UserError("--text and --attributes are missing; give one or both")
+    _photo.check_out(options)
+    with _photo.notes(), _photo.elapsed_time("drawing"):
+        drawn = _photo.method(_photo.load(options), "synthesize")(**arguments)
+    print("wrote " + ", ".join(str(p) for p in drawn.save(options.out)))

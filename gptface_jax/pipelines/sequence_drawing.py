@@ -1,0 +1,104 @@
+"""Faces after texts and attributes, and sentences for faces, by a sequence model.
+
+SPEC B.7 and B.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import label_text, questions
+from gptface_jax.data.tasks import PROMPTS
+from gptface_jax.pipelines.results import Samples
+from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
+from gptface_jax.pipelines.user_input import key_of, unknown_words
+
+_MOST = 1024  # samples at once
+
+
+def synthesize(
+    model: SequenceModel,
+    text: str,
+    attributes: Mapping[str, Any],
+    count: int,
+    seed: int,
+    decode: Mapping[str, Any],
+) -> Samples:
+    """Pictures after a sentence, attributes, or both.
+
+    Args:
+      model: the networks.
+      text: the sentence, or "".
+      attributes: see `data.questions.stated`.
+      count: number of pictures.
+      seed: of the random choices; picture i of a seed is the same for any count.
+      decode: fields of `GenerateConfig`.
+
+    Raises:
+      UserError: nothing to follow, or an argument that cannot be used.
+    """
+    if not 1 <= count <= _MOST:
+        raise UserError(f"count is {count}; use 1 to {_MOST}")
+    said = questions.stated(attributes, model.learnt.questions)
+    wanted = label_text.JOINT.join(filter(None, (text.strip(), said)))
+    if not wanted:
+        raise UserError(
+            "there is nothing to follow; give a text, attributes such as "
+            "'Smiling=true', or both"
+        )
+    config = generate_options({**decode, "modality": "image"})
+    words = unknown_words(model.tokenizer, text) if text.strip() else []
+    prefix, notes = model.text_prefix(PROMPTS["caption_to_image"], wanted)
+    found = model.generate(prefix[None], config, _keys(seed, count))
+    pixels = model.pictures(np.asarray(found.tokens)[0])
+    details = model.details(wanted, seed, config)
+    details |= {"mask": {"whole": True}, "grid": list(model.grid)}
+    if notes + words:
+        details["notes"] = notes + words
+    return Samples([Image.fromarray(x) for x in pixels], details)
+
+
+def captions(
+    model: SequenceModel,
+    image_ids: np.ndarray,
+    samples: int,
+    seed: int,
+    decode: Mapping[str, Any],
+) -> list[tuple[str, float]]:
+    """Distinct sentences for a picture and the probability of each, likeliest first.
+
+    Args:
+      model: the networks.
+      image_ids: int [n] codes.
+      samples: sentences that are written; 1 takes the likeliest word each time.
+      seed: of the random choices.
+      decode: fields of `GenerateConfig`.
+
+    Raises:
+      UserError: no samples, or an option that cannot be used.
+    """
+    if not 1 <= samples <= _MOST:
+        raise UserError(f"samples is {samples}; use 1 to {_MOST}")
+    prefix = model.image_prefix(PROMPTS["image_to_caption"], image_ids)
+    room = model.network.config.length - len(prefix)
+    greedy = {"temperature": 0.0} if samples == 1 else {}
+    options = {"max_tokens": room, **greedy, **decode, "modality": "text"}
+    config = generate_options(options)
+    found = model.generate(prefix[None], config, _keys(seed, samples))
+    chances = np.exp(np.asarray(found.log_probs)[0].sum(-1)).tolist()
+    texts = map(model.tokenizer.decode, np.asarray(found.tokens)[0])
+    # The first of those that read the same: they are spelt alike nearly always.
+    told = dict(reversed([*zip(texts, chances)]))
+    return sorted(told.items(), key=lambda pair: -pair[1])
+
+
+def _keys(seed: int, count: int) -> jax.Array:
+    """Keys [1,count] of a seed, each of its number alone."""
+    root = key_of(seed)
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(np.arange(count))[None]
