@@ -1,4 +1,4 @@
-"""Draw, describe and question faces in a few lines: what `load` gives of a Talk2Face."""
+"""Draw, describe and question faces in a few lines; `load` of a Talk2Face gives it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Talk2Face(SequenceModel):
         self, image: image_io.Source, samples: int = 1, *, seed: int = 0,
         face: int | Face | None = None, align: bool = True, **decode: Any,
     ) -> list[tuple[str, float]]:  # fmt: skip
-        """Sentences for a photo and the probability of each, likeliest first.
+        """Sentences for a photo and the mean probability of their words, best first.
 
         Args:
           image: path, encoded bytes, PIL image or uint8 array [H,W,3].

@@ -21,6 +21,7 @@ from gptface_jax.pipelines.sequence_model import (
 )
 
 PROMPT = PROMPTS["image_to_attributes"]
+_STEP = 8
 _TOKENS = 8  # of an answer that is written freely
 
 
@@ -143,7 +144,9 @@ def _scores(model, prefixes, key, choices: Sequence[str], normalised) -> np.ndar
     said = [model.ids(choice) for choice in choices]
     ends = [np.array([model.tokenizer.sep_id]), model.ids(";")]
     rows = [np.concatenate([key, ids, end]) for end in ends for ids in said]
-    table = padded(rows, model.tokenizer.pad_id)
+    # Widths in steps, so that questions of all lengths share few compiled programs.
+    width = -(-max(map(len, rows)) // _STEP) * _STEP
+    table = padded(rows, model.tokenizer.pad_id, width)
     table = np.broadcast_to(table, (len(prefixes), *table.shape))
     scores = model.score(prefixes, table, given=len(key))
     scores = np.logaddexp(*np.split(scores, len(ends), axis=1))

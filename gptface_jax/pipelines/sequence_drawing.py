@@ -71,7 +71,10 @@ def captions(
     seed: int,
     decode: Mapping[str, Any],
 ) -> list[tuple[str, float]]:
-    """Distinct sentences for a picture and the probability of each, likeliest first.
+    """Distinct sentences for a picture, likeliest first, and how likely each is.
+
+    That is the geometric mean of its tokens' probabilities, which does not fall with
+    the length.
 
     Args:
       model: the networks.
@@ -91,7 +94,8 @@ def captions(
     options = {"max_tokens": room, **greedy, **decode, "modality": "text"}
     config = generate_options(options)
     found = model.generate(prefix[None], config, _keys(seed, samples))
-    chances = np.exp(np.asarray(found.log_probs)[0].sum(-1)).tolist()
+    mean = np.asarray(found.log_probs)[0].sum(-1) / np.asarray(found.lengths)[0]
+    chances = np.exp(mean).tolist()
     texts = map(model.tokenizer.decode, np.asarray(found.tokens)[0])
     # The first of those that read the same: they are spelt alike nearly always.
     told = dict(reversed([*zip(texts, chances)]))

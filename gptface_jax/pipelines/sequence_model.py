@@ -198,9 +198,12 @@ class SequenceModel(SeesFaces):
         return np.asarray(found).reshape(self.grid)
 
 
-def padded(rows: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
-    """Rows of ids of any lengths as int32 [B,longest], [PAD] after them."""
-    result = np.full((len(rows), max(map(len, rows), default=0)), pad_id, np.int32)
+def padded(
+    rows: Sequence[np.ndarray], pad_id: int, width: int | None = None
+) -> np.ndarray:
+    """Rows of ids of any lengths as int32 [B,longest or width], [PAD] after them."""
+    longest = max(map(len, rows), default=0)
+    result = np.full((len(rows), width or longest), pad_id, np.int32)
     for row, ids in zip(result, rows):
         row[: len(ids)] = ids
     return result

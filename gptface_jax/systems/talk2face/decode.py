@@ -260,7 +260,7 @@ def score(
     return _score(module, params, prefixes, candidates, modality, given)
 
 
-@functools.partial(jax.jit, static_argnames=("module", "modality", "given"))
+@functools.partial(jax.jit, static_argnames=("module", "modality"))
 def _score(module, params, prefixes, candidates, modality, given):
     variables, model = {"params": params}, module.config
     prefix = read_prefix(module, variables, prefixes)
