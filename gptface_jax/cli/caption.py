@@ -6,7 +6,8 @@ gptface caption --model my_model --jobs photos/ --out captions/
 
 A Talk2Face (configs/talk2face) writes a sentence and gives the mean probability of its
 words; a GPTFace, such as the bundled demo model, fills in --words words and gives the
-probability that they match. The model sees the face of the photo, brought upright; it knows no names.
+probability that they match. The model sees the face of the photo, brought upright; it
+knows no names.
 """
 
 from __future__ import annotations

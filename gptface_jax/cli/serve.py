@@ -5,7 +5,8 @@ gptface serve --port 8000 --max-mb 5
 gptface serve --model runs/gptface --tokenizer runs/tokenizer
 
 Open the printed address; Ctrl-C ends it. Besides edits there are tabs to restore and
-stitch photos, to describe them, and to edit several at once; what the page does is a
+stitch photos, to describe them, and to edit several at once, of a Talk2Face to ask a
+photo and to draw faces; what the page does is a
 JSON API as well, described behind "Use via API" at its foot.
 
 Only this machine reaches the page. With --host 0.0.0.0 everybody in the network does,
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 
 from gptface_jax.cli import _photo
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +48,10 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps.web import server
 
     model = _photo.load(options)
-    model.decode = model.decode_config(_photo.decode_options(options))
+    if hasattr(model, "decode"):
+        model.decode = model.decode_config(_photo.decode_options(options))
+    elif options.decode:
+        raise UserError("--decode is for a model that edits; this one does not")
     # So that the temporary folder goes as it does after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with server.serving(

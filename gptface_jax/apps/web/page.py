@@ -6,26 +6,28 @@ from typing import Any
 
 import gradio as gr
 
-from gptface_jax.apps.web import edit_tab, faces, tabs, work
+from gptface_jax.apps.web import edit_tab, faces, sequence_tabs, tabs, work
 from gptface_jax.apps.web.service import Service, shown_errors
 from gptface_jax.core import arguments
 from gptface_jax.data import image_io
 
-_HEAD = (
-    "# GPTFace\nChange a face photo with a sentence: mark a region, say what to see."
-)
+_HEAD = "# GPTFace\n"
 _RESPONSIBLE = (
     "Faces are personal: edit your own pictures or those of people who agree, and do "
     "not deceive. Every result says in its metadata that it was edited, and nothing "
     "here identifies people. Uploads are kept for an hour at most."
 )
+# Method that a model needs -> (name, tab, what it is good for).
 _TABS = {
-    "Edit": edit_tab.build,
-    "Restore": tabs.restore,
-    "Stitch": tabs.stitch,
-    "Describe": tabs.describe,
-    "Several photos": tabs.several,
-}
+    "edit": ("Edit", edit_tab.build, "Change a face photo with a sentence: mark a "
+             "region, say what to see."),
+    "restore": ("Restore", tabs.restore, ""),
+    "stitch": ("Stitch", tabs.stitch, ""),
+    "tag": ("Describe", tabs.describe, ""),
+    "ask": ("Ask", sequence_tabs.ask, "Ask a face photo what can be seen."),
+    "synthesize": ("Draw", sequence_tabs.draw, "Draw faces after a sentence."),
+    "steps": ("Several photos", tabs.several, ""),
+}  # fmt: skip
 _TYPES = {gr.Textbox: str, (gr.Number, gr.Slider): float, gr.Checkbox: bool}
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
@@ -92,10 +94,12 @@ def refuse_links(value: Any) -> None:
 def build(service: Service) -> gr.Blocks:
     """The whole page, for a model and its limits."""
     page = Page(title="GPTFace", analytics_enabled=False)
+    able = [tab for method, tab in _TABS.items() if hasattr(service.model, method)]
     with page:
-        _api(service)  # first, for of two events of a name the first one keeps it
-        gr.Markdown(_HEAD)
-        for name, build_tab in _TABS.items():
+        if hasattr(service.model, "edit"):
+            _api(service)  # first, for of two events of a name the first one keeps it
+        gr.Markdown(_HEAD + " ".join(purpose for *_, purpose in able if purpose))
+        for name, build_tab, _ in able:
             with gr.Tab(name):
                 build_tab(service)
         gr.Markdown(_RESPONSIBLE)

@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from gptface_jax.apps import api
 from gptface_jax.apps.web import faces, work
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import photo as photos
@@ -24,7 +23,7 @@ class Service:
     """The model that answers all requests, with the limits of each.
 
     Attributes:
-      model: answers every request.
+      model: what `apps.api.load` opened; answers every request.
       seed: where the page begins.
       max_pixels: of a photo.
       concurrency: requests that the model answers at the same time.
@@ -32,7 +31,7 @@ class Service:
       compiled: kinds of requests that were answered before.
     """
 
-    model: api.Model
+    model: Any
     seed: int
     max_pixels: int
     concurrency: int

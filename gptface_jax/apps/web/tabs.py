@@ -113,7 +113,7 @@ def describe(service: Service) -> None:
         photo = service.photo(photo)
         service.wait(progress, "tag")(0, "looking for words")
         found = service.model.tag(
-            photo, int(count), seed=seed, **_face_options(face, align)
+            photo, int(count), seed=seed, **face_options(face, align)
         )
         names = [field.name for field in dataclasses.fields(found[0])]
         return {"headers": names, "data": [_row(dataclasses.astuple(t)) for t in found]}
@@ -123,7 +123,7 @@ def describe(service: Service) -> None:
         photo = service.photo(photo)
         service.wait(progress, "caption")(0, "writing sentences")
         return _matches(
-            service.model.caption(photo, seed=seed, **_face_options(face, align))
+            service.model.caption(photo, seed=seed, **face_options(face, align))
         )
 
     @shown_errors()
@@ -134,7 +134,7 @@ def describe(service: Service) -> None:
             raise UserError("there is no sentence; write one a line")
         if len(lines) > _SENTENCES:
             raise UserError(f"{len(lines)} sentences; give at most {_SENTENCES}")
-        found = service.model.match(photo, lines, **_face_options(face, align))
+        found = service.model.match(photo, lines, **face_options(face, align))
         return _matches(zip(lines, found))
 
     private = {"api_visibility": "private", **service.busy}
@@ -199,7 +199,7 @@ def _word_table() -> gr.Dataframe:
     )  # fmt: skip
 
 
-def _face_options(face: float, align: bool) -> dict[str, object]:
+def face_options(face: float, align: bool) -> dict[str, object]:
     """Options for the face of a number, 0 for the largest, if faces are looked for."""
     return {"face": face if face and align else None, "align": align}
 
