@@ -27,6 +27,7 @@ def get_config(arg: str = ""):
     arg = base.check(arg, "tiny")
     config = faces128.get_config("tiny_cpu" if arg else "cpu")
     if not arg:
+        config.model.codebook_size = 1024
         config.log_every = 25
         config.eval_every = config.checkpoint_every = 250
         config.total_steps = steps("features", config.batch_size)

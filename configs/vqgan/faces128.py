@@ -6,8 +6,8 @@ runs/features128 (`configs/judge/faces64.py:features`, model.resolution 128).
 ":f16" with narrow first levels, for a few minutes of one GPU: the tokenizer of
 `configs/gptface/mini.py`. It reads drawn faces from pictures/synthetic_train.
 
-":cpu" is for one core: the narrow network of `configs/vqgan/faces64.py` goes on from
-the bundled weights at 128 px. Pixels and features of EfficientNet-lite0 (extra
+":cpu" is for one core, four hours: the narrow network of `configs/vqgan/faces64.py`
+goes on from the bundled weights at 128 px with 4,096 codes. Pixels and features of EfficientNet-lite0 (extra
 `features`), in which eyes, mouth and brows count more. Photographs upright and as they
 are, with the points of their faces, and drawn faces, all written once (the colour
 photographs of `faces` are cropped too tightly for the frame):
@@ -104,13 +104,14 @@ def for_one_core(arg: str):
         config.objective.perceptual.weight = 0.0  # needs no files
         return config
     config.model.resolution = 128
+    config.model.codebook_size = 4096  # .4 dB above 1,024, docs/results/tokenizer.md
     config.init_from = "gptface_jax/models/demo"
     config.optim.peak_lr = 1e-3
     config.optim.start_lr = 1e-4
     config.optim.end_lr = 2e-5
     config.optim.warmup_fraction = 0.05  # the weights are good already
     config.ema_decay = 0.995
-    config.total_steps = 8000
+    config.total_steps = 5000
     config.batch_size = 16
     config.data.train.sources = tuple(
         {"kind": "arrayrecord", "path": f"runs/data/{name}"}
