@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Model(EditingModel):
+class Model(verbs.Facade, EditingModel):
     """A trained editor and all that it does with photos; see `EditingModel`."""
 
     def edit(

@@ -208,7 +208,7 @@ def _first(queue: Iterable[Job], count: int):
 
 def _steps(model, verb: str, job: Job):
     """A generator of requests that ends with an Edit, or with what was found."""
-    method, values = verbs.of(model, verb), dict(job.values)
+    method, values = getattr(model, verb), dict(job.values)
     if "seed" in inspect.signature(method).parameters:
         values["seed"] = job.seed
     if verb in verbs.DRAWN:

@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gptface_jax.apps import verbs
 from gptface_jax.apps.api import SEAMS, Model
 from gptface_jax.core import arguments
 from gptface_jax.core.errors import UserError, nearest
@@ -78,7 +77,9 @@ def read_jobs(
     Raises:
       UserError: nothing to read, two jobs of one id, or a verb that the model lacks.
     """
-    method = verbs.of(kind, verb)
+    method = getattr(kind, verb, None)
+    if method is None:
+        raise UserError(f"{kind.__name__} has no verb '{verb}' for jobs")
     path, defaults = pathlib.Path(source), dict(defaults or {})
     if path.is_dir():
         first = "first" if verb == "stitch" else "image"

@@ -22,7 +22,7 @@ from gptface_jax.pipelines.sequence_model import SequenceModel
 _SHOWN = 256  # side in pixels of a picture of where the model looked
 
 
-class Talk2Face(SequenceModel):
+class Talk2Face(verbs.Facade, SequenceModel):
     """A trained sequence model and all that it does; see `SequenceModel`."""
 
     @verbs.checked

@@ -42,18 +42,19 @@ def checked(method: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def of(model: Any, verb: str) -> Callable:
-    """The method of a model, or of its class, for a verb.
+class MissingVerb(UserError, AttributeError):
+    """A model was asked for what models of another system do."""
 
-    Raises:
-      UserError: it has none; the systems that have one are named.
-    """
-    if hasattr(model, verb):
-        return getattr(model, verb)
-    able = [name for name in registry.SYSTEMS if verb in registry.row(name).verbs]
-    raise UserError(
-        f"this model has no '{verb}'; give one of system {' or '.join(able)} (--model)"
-    )
+
+class Facade:
+    """What people get of any system: asked for what it cannot, it says which can."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        able = [s for s in registry.SYSTEMS if name in registry.row(s).verbs]
+        hint = f"; give one of system {' or '.join(able)} (--model)" if able else ""
+        raise MissingVerb(f"a model of {type(self).__name__} has no '{name}'{hint}")
 
 
 def warn(notes: Iterable[str], level: int = 5) -> None:

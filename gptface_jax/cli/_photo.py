@@ -251,17 +251,6 @@ def load(options: argparse.Namespace):
     )
 
 
-def method(model, verb: str):
-    """The model's method for a verb.
-
-    Raises:
-      UserError: it has none.
-    """
-    from gptface_jax.apps import verbs
-
-    return verbs.of(model, verb)
-
-
 def write_json(options: argparse.Namespace, model, arguments: dict, found) -> None:
     """Writes what was found of a photo, and by what, to --json."""
     record = {"image": options.image, "model": model.digest, "options": arguments}

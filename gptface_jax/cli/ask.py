@@ -72,9 +72,9 @@ def run(options: argparse.Namespace) -> None:
     with _photo.notes(), _photo.elapsed_time("reading the photo"):
         model = _photo.load(options)
         if options.all:
-            found = _photo.method(model, "answers")(options.image, **arguments)
+            found = model.answers(options.image, **arguments)
         else:
-            ask = _photo.method(model, "ask")
+            ask = model.ask
             found = [ask(options.image, question, **arguments) for question in asked]
         if options.attention:
             del arguments["closed"]
@@ -106,7 +106,6 @@ def _list(options: argparse.Namespace) -> None:
     from gptface_jax.pipelines import answers
 
     model = _photo.load(options)
-    _photo.method(model, "ask")
     for question in model.learnt.questions:
         known = answers.candidates_of(question)
         shown = ", ".join(known[:8]) + (", ..." if known[8:] else "")

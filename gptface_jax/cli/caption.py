@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     _jobs.need(options, "image")
     with _photo.notes(), _photo.elapsed_time("reading the photo"):
         model = _photo.load(options)
-        found = _photo.method(model, "caption")(options.image, **arguments)
+        found = model.caption(options.image, **arguments)
     rows = [{"text": text, "probability": chance} for text, chance in found]
     if options.json:
         _photo.write_json(options, model, arguments, rows)

@@ -50,5 +50,5 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("--text and --attributes are missing; give one or both")
     _photo.check_out(options)
     with _photo.notes(), _photo.elapsed_time("drawing"):
-        drawn = _photo.method(_photo.load(options), "synthesize")(**arguments)
+        drawn = _photo.load(options).synthesize(**arguments)
     print("wrote " + ", ".join(str(p) for p in drawn.save(options.out)))

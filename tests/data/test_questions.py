@@ -69,3 +69,30 @@ def test_answers_by_hand():
     group = questions.find("fairface age", TRAINED)
     assert group.read("20 - 29") == "20-29" and group.read("20 - 28") is None
     assert smile.candidates == ("false", "true") and age.candidates == ()
+
+
+def test_attributes_are_stated_as_one_data_set_writes_them():
+    said = questions.parsed("Wearing_Hat = true; Male=no;")
+    assert said == {"Wearing_Hat": "true", "Male": "no"}
+    wanted = "lfw wearing hat: true; gender: female"
+    assert questions.stated(said, TRAINED) == wanted
+    assert (
+        questions.stated({"Wearing_Hat": True, "gender": "female"}, TRAINED) == wanted
+    )
+    assert questions.stated({"expression": "Anger"}, TRAINED) == (
+        "faces expression: anger"
+    )
+    # lfw has no sex by that name: the first that knows both is asked.
+    both = questions.stated({"street sex": "male", "street hat": False}, TRAINED)
+    assert both.startswith("street sex: ")
+    assert questions.stated({}, TRAINED) == ""
+    for wrong, message in (
+        ({"street hat": True, "lfw age": 3}, "no data set knows all of"),
+        ({"expression": "bliss"}, "'bliss'"),
+        ({"Wearing_Hat": "maybe"}, "'maybe' of 'Wearing_Hat'"),
+        ({"hut": True}, "was not trained"),
+    ):
+        with pytest.raises(UserError, match=message):
+            questions.stated(wrong, TRAINED)
+    with pytest.raises(UserError, match="'Smiling' is no NAME=VALUE"):
+        questions.parsed("Smiling; Male=true")

@@ -1,0 +1,169 @@
+"""A Talk2Face from its training run to questions, captions, faces and jobs."""
+
+import json
+
+import numpy as np
+import pytest
+
+import gptface_jax
+from gptface_jax.apps import batch
+from gptface_jax.apps.sequence_api import Talk2Face
+from gptface_jax.core.errors import UserError
+from gptface_jax.pipelines import provenance
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, gptface_command, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("talk2face")
+    tokens = f"{{'kind': 'tokens', 'path': '{tiny}/tokens'}}"
+    steps = (
+        ("train", "--quiet", "--config", "configs/talk2face/faces64.py:tiny",
+         "--workdir", folder / "run", "--config.data.image_ids=cache",
+         f"--config.data.train={tokens}", f"--config.data.eval={tokens}",
+         "--config.total_steps=1"),
+        ("export", "--run", folder / "run", "--tokenizer", tiny / "vqgan",
+         "--out", folder / "model"),
+    )  # fmt: skip
+    for arguments in steps:
+        assert gptface_command(*arguments) == 0, arguments
+    return folder
+
+
+@pytest.fixture(scope="module")
+def talker(folder):
+    return gptface_jax.load(folder / "model")
+
+
+def test_a_run_and_its_model_directory_answer_alike(folder, tiny, talker):
+    run = gptface_jax.load(folder / "run", tokenizer=tiny / "vqgan")
+    assert isinstance(talker, Talk2Face) and isinstance(run, Talk2Face)
+    assert talker.size == run.size and talker.learnt == run.learnt
+    first, second = (m.ask(PHOTO, "gender", align=False) for m in (talker, run))
+    assert first.question == second.question == "synthetic gender"
+    # Of bfloat16 weights and float32 ones.
+    assert abs(first.confidence - second.confidence) < 0.02
+    with pytest.raises(UserError, match="transformer alone; give its VQGAN"):
+        gptface_jax.load(folder / "run")
+
+
+def test_everything_is_answered(talker):
+    found = talker.answers(PHOTO, align=False)
+    assert [a.question for a in found] == [q.name for q in talker.learnt.questions]
+    for answer in found:
+        assert answer.value is not None and 0 < answer.confidence <= 1
+    assert talker.attention(PHOTO, "gender", align=False).size == (256, 256)
+    with pytest.raises(UserError, match="did you mean 'gender'"):
+        talker.ask(PHOTO, "gendr", align=False)
+
+
+def test_captions(talker):
+    ((text, chance),) = talker.caption(PHOTO, align=False)
+    assert isinstance(text, str) and 0 < chance <= 1
+    many = talker.caption(PHOTO, 4, seed=3, align=False)
+    assert many == talker.caption(PHOTO, 4, seed=3, align=False)
+    assert [c for _, c in many] == sorted((c for _, c in many), reverse=True)
+    with pytest.raises(UserError, match="samples is 0"):
+        talker.caption(PHOTO, 0, align=False)
+    with pytest.raises(UserError, match="image is 3"):
+        talker.caption(3)
+
+
+def test_faces_after_words(talker, tmp_path):
+    two = talker.synthesize("a man", "Smiling=true; age=30", 2, seed=1)
+    assert two.details["text"] == "a man; synthetic smiling: true; age: 30"
+    (same,) = talker.synthesize("a man", {"Smiling": True, "age": 30}, 1, seed=1)
+    assert np.array_equal(np.asarray(two[0]), np.asarray(same))
+    assert not np.array_equal(np.asarray(two[0]), np.asarray(two[1]))
+    picture, sidecar = two.save(tmp_path / "two.png")
+    said = json.loads(sidecar.read_text())
+    assert said["edited"] is False and said["model"] == talker.digest
+    assert provenance.details_of(picture.read_bytes())["seed"] == 1
+    for arguments, message in (
+        ({}, "nothing to follow"),
+        ({"text": "a man", "count": 0}, "count is 0"),
+        ({"attributes": "Smilling=true"}, "did you mean 'smiling'"),
+        ({"attributes": "Smiling"}, "no NAME=VALUE"),
+        ({"attributes": {"Smiling": "perhaps"}}, "'perhaps' of 'Smiling' is none of"),
+        ({"attributes": 3}, "attributes is 3; give a mapping or a text"),
+        ({"text": "a man", "temprature": 1}, "temprature"),
+        ({"text": "\u4e00"}, "no word of the text"),
+    ):
+        with pytest.raises(UserError, match=message):
+            talker.synthesize(**arguments)
+    with pytest.warns(UserWarning, match="cut to its first"):
+        talker.synthesize("a man " * 60)
+
+
+def test_jobs(talker, tmp_path):
+    lines = [
+        {"id": "a", "text": "a man", "count": 2},
+        {"id": "b", "attributes": "Smiling=false"},
+        {"id": "c", "attributes": {"Nose": True}},
+        {"id": "d", "box": [0, 0, 1, 1]},
+    ]
+    path = tmp_path / "jobs.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    jobs = batch.read_jobs(path, "synthesize", kind=Talk2Face)
+    options = {"verb": "synthesize", "progress": False}
+    counts = batch.run(talker, jobs, tmp_path / "out", **options)
+    assert counts == {"done": 4, "failed": 2, "skipped": 0}
+    rows = [*map(json.loads, (tmp_path / "out/results.jsonl").open())]
+    assert [row.get("file") for row in rows] == ["a.png", "b.png", None, None]
+    assert "big nose" in rows[2]["error"] and "'box' is no option" in rows[3]["error"]
+    again = batch.run(talker, jobs, tmp_path / "out", **options)
+    assert again == {"done": 2, "failed": 2, "skipped": 2}
+
+
+def test_commands(folder, tmp_path, gptface_command, capsys):
+    from PIL import Image
+
+    model = ("--model", folder / "model")
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    photo = ("--image", tmp_path / "photo.png", "--no-align")
+    assert gptface_command("ask", *model, "--list") == 0
+    assert "synthetic smiling" in capsys.readouterr().out
+    answers = tmp_path / "answers.json"
+    asked = ("--question", "smiling", "--json", answers)
+    heat = ("--attention", tmp_path / "heat.png")
+    assert gptface_command("ask", *model, *photo, *asked, *heat) == 0
+    assert "synthetic smiling: " in capsys.readouterr().out
+    (found,) = json.loads(answers.read_text())["found"]
+    assert found["value"] in (True, False) and (tmp_path / "heat.png").is_file()
+    assert gptface_command("caption", *model, *photo) == 0
+    sheet = tmp_path / "sheet.png"
+    wanted = ("--attributes", "Smiling=true", "-n", 2, "--out", sheet)
+    assert gptface_command("synthesize", *model, *wanted) == 0
+    assert sheet.is_file()
+    jobs = ("--jobs", tmp_path, "--all", "--quiet", "--no-align")
+    assert gptface_command("ask", *model, *jobs, "--out", tmp_path / "out") == 0
+    row = json.loads((tmp_path / "out/results.jsonl").read_text().splitlines()[0])
+    assert row["found"][0]["question"].startswith("synthetic")
+    capsys.readouterr()
+    for arguments, message in (
+        (("ask", *model, *photo), "either --question, or --all"),
+        (("ask", *photo, "--question", "age"), "no 'ask'; give one of system talk2f"),
+        (
+            ("edit", *model, *photo, "--text", "a", "--out", sheet),
+            "no 'edit'; give one of",
+        ),
+        (("tag", *model, *jobs[:2], "--out", tmp_path), "no 'tag'; give one of"),
+        (("synthesize", *model, "--out", sheet), "--text and --attributes are miss"),
+    ):
+        assert gptface_command(*arguments) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_damaged_folder_says_so(folder, tmp_path):
+    import shutil
+
+    for content, message in (("{", "makes no sense"), ("{}", "makes no sense")):
+        copy = tmp_path / content.replace("{", "a").replace("}", "b")
+        shutil.copytree(folder / "model", copy)
+        (copy / "label_sets.json").write_text(content)
+        with pytest.raises(UserError, match=message):
+            gptface_jax.load(copy)
+    (copy / "label_sets.json").unlink()
+    with pytest.raises(UserError, match="cannot read.*label_sets.json"):
+        gptface_jax.load(copy)
