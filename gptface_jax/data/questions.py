@@ -135,7 +135,7 @@ def parsed(text: str) -> dict[str, str]:
 def stated(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
     """Attributes as a model has read them, "lfw smiling: true; eyeglasses: false".
 
-    They are written by the convention of the first data set that knows all of them.
+    They are written by the convention of one data set that knows all of them.
 
     Args:
       attributes: name, understood as by `find`, -> value: True, "male", 25, ...
@@ -147,7 +147,11 @@ def stated(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
     if not attributes:
         return ""
     meant = {name: find(name, trained) for name in attributes}
-    for data_set in dict.fromkeys(q.data_set for q in trained):
+    # "street hat" is asked of that data set and no other.
+    named = [q.data_set for name, q in meant.items() if plain(name) == q.name]
+    for data_set in dict.fromkeys(named or (q.data_set for q in trained)):
+        if {*named} - {data_set}:
+            break
         own = [q for q in trained if q.data_set == data_set]
         try:
             keys = {name: find(name, own).key for name in attributes}
