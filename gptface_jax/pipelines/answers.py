@@ -21,6 +21,7 @@ from gptface_jax.pipelines.sequence_model import (
 )
 
 PROMPT = PROMPTS["image_to_attributes"]
+SHOWN = 16  # chances of an answer that are kept
 _STEP = 8
 _TOKENS = 8  # of an answer that is written freely
 
@@ -66,6 +67,22 @@ def found_question(model: SequenceModel, question: str) -> Question:
       UserError: nothing that the model was trained to answer.
     """
     return find(question, model.learnt.questions)
+
+
+def balanced(question: Question, said: Sequence[Answer]) -> list[Answer]:
+    """The answers as they would be, were all that may be answered equally frequent.
+
+    Chances are divided by their mean over the pictures.
+
+    Args:
+      question: with few candidates, all of whose chances are known.
+      said: of `ask`, closed.
+    """
+    choices = candidates_of(question)
+    chances = np.array([[a.probabilities.get(c, 0.0) for c in choices] for a in said])
+    chances = chances / np.maximum(chances.mean(0), 1e-9)
+    chances /= chances.sum(1, keepdims=True)
+    return [_chosen(question, choices, row) for row in chances]
 
 
 def ask(
@@ -160,7 +177,7 @@ def _chosen(question: Question, choices: Sequence[str], chances: np.ndarray) -> 
     if isinstance(question.key.kind, Integer):
         best = int(np.searchsorted(np.cumsum(chances), 0.5))
     text = choices[best]
-    shown = {choices[i]: float(chances[i]) for i in order[:5]}
+    shown = {choices[i]: float(chances[i]) for i in order[:SHOWN]}
     return Answer(question.name, text, question.read(text), float(chances[best]), shown)
 
 

@@ -167,3 +167,23 @@ def test_a_damaged_folder_says_so(folder, tmp_path):
     (copy / "label_sets.json").unlink()
     with pytest.raises(UserError, match="cannot read.*label_sets.json"):
         gptface_jax.load(copy)
+
+
+def test_evaluations(folder, tmp_path, gptface_command, capsys):
+    given = ("--model", folder / "model", "--images", "synthetic", "--limit", 6)
+    kept = ("--samples", tmp_path / "rows.jsonl", "--out", tmp_path / "out.json")
+    asked = ("--questions", "smiling", "age", "--balanced", "--quiet")
+    assert gptface_command("evaluate", "answers", *given, *asked, *kept) == 0
+    found = json.loads((tmp_path / "out.json").read_text())["figures"]
+    assert set(found) == {"synthetic smiling", "synthetic age"}
+    assert found["synthetic age"]["count"] == 6
+    assert "synthetic smiling" in capsys.readouterr().out
+    rows = [*map(json.loads, (tmp_path / "rows.jsonl").open())]
+    assert {row["question"] for row in rows} == set(found)
+    assert gptface_command("evaluate", "captions", *given, "--quiet", *kept) == 0
+    found = json.loads((tmp_path / "out.json").read_text())["figures"]
+    assert 0 <= found["accuracy"] <= 1 or found["checked"] == 0
+    assert "richness" in capsys.readouterr().out
+    wrong = ("--convention", "lfw", "--quiet")
+    assert gptface_command("evaluate", "answers", *given, *wrong) == 2
+    assert "not trained by the convention of 'lfw'" in capsys.readouterr().err

@@ -11,6 +11,8 @@ gptface evaluate edits --model runs/weak_text/rho_0.3 --tokenizer demo \\
 gptface evaluate proposals --model demo --limit 64
 gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
 gptface evaluate tagging --model demo --images synthetic --limit 100
+gptface evaluate answers --model my_talk2face --images synthetic --limit 256
+gptface evaluate captions --model my_talk2face --images synthetic --limit 256
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -22,6 +24,8 @@ import types
 
 from gptface_jax.cli import _written
 from gptface_jax.cli.evaluate import (
+    answers,
+    captions,
     edits,
     judge,
     likelihood,
@@ -41,6 +45,8 @@ KINDS: dict[str, types.ModuleType] = {
     "proposals": proposals,
     "probe": probe,
     "tagging": tagging,
+    "answers": answers,
+    "captions": captions,
 }
 
 

@@ -1,0 +1,62 @@
+"""Answers of a Talk2Face to questions whose answers are known.
+
+gptface evaluate answers --model my_model --images ../shared/data/lfw_attributes \\
+    --split test --limit 500 --questions Smiling gender "wearing a hat" --balanced
+gptface evaluate answers --model my_model --images synthetic --limit 256 --seed 77
+
+Pictures are asked by the convention of the data set that they belong to, about all that
+is known of them. Printed are the share of right answers, the mean of that share over
+the true values (balanced), and the chance that a true one is told from a false one
+(auc); of ages the mean error. --balanced divides the chances of answers by their means
+over the pictures: otherwise what is rare is hardly ever said.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _source
+from gptface_jax.cli.evaluate import _shared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _source.add_arguments(parser)
+    parser.add_argument(
+        "--model", required=True, help="directory or run of a Talk2Face"
+    )
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument(
+        "--questions", nargs="+", default=[], help="default: all that it knows"
+    )
+    parser.add_argument(
+        "--convention", default="", help="data set by whose convention it is asked"
+    )
+    parser.add_argument("--balanced", action="store_true", help="see above")
+    parser.add_argument("--open", action="store_true", help="written freely")
+    parser.add_argument("--samples", metavar="FILE.jsonl", help="every single answer")
+    parser.add_argument("--out", help="the figures as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> None:
+    from gptface_jax.protocols import answering, samples
+    from gptface_jax.protocols.records import open_records
+
+    spec, model = _source.spec(options), _shared.model(options)
+    records = open_records(spec, options.limit or 256)
+    found = answering.ask(
+        model,
+        records,
+        options.questions,
+        convention=options.convention,
+        closed=not options.open,
+        prior=options.balanced,
+        progress=not options.quiet,
+    )
+    figures = [asked.figures() for asked in found]
+    print(answering.table(found, figures))
+    if options.samples:
+        samples.write(options.samples, answering.samples(found, records))
+    about = {"model": model.digest, "images": spec, "balanced": options.balanced}
+    named = {asked.question.name: row for asked, row in zip(found, figures)}
+    _shared.write({**about, "figures": named}, options.out)

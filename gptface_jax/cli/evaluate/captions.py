@@ -1,0 +1,58 @@
+"""Captions that a Talk2Face writes, against sentences and attributes that are true.
+
+gptface evaluate captions --model my_model --images ../shared/data/lfw_attributes \\
+    --split test --limit 200 --samples captions.jsonl
+gptface evaluate captions --model my_model --images synthetic --limit 200 --seed 77
+
+Sentences of the pictures are the references; of pictures with labels only, some are
+made of these. Printed are BLEU-4, ROUGE-L, CIDEr-D and, where Java is present, METEOR;
+how many attributes a caption mentions (richness), the share of these that is right
+(accuracy), and the share of different captions.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _photo, _source
+from gptface_jax.cli.evaluate import _shared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _source.add_arguments(parser)
+    parser.add_argument(
+        "--model", required=True, help="directory or run of a Talk2Face"
+    )
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument("--decode-seed", type=int, default=0, help="seed")
+    parser.add_argument(
+        "--decode",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of GenerateConfig, e.g. temperature=0.7; repeatable",
+    )
+    parser.add_argument("--samples", metavar="FILE.jsonl", help="every single caption")
+    parser.add_argument("--out", help="the figures as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> None:
+    from gptface_jax.protocols import captioning, samples
+    from gptface_jax.protocols.records import open_records
+
+    spec, model = _source.spec(options), _shared.model(options)
+    records = open_records(spec, options.limit or 256)
+    decode = _photo.decode_options(options)
+    written = captioning.write(
+        model, records, seed=options.decode_seed, progress=not options.quiet, **decode
+    )
+    figures, rows, notes = captioning.figures(written, records)
+    for note in notes:
+        print(f"note: {note}")
+    for name, value in figures.items():
+        print(f"{name:10s} {value:.4f}")
+    if options.samples:
+        samples.write(options.samples, rows)
+    about = {"model": model.digest, "images": spec, "decode": decode}
+    _shared.write({**about, "figures": figures}, options.out)

@@ -1,0 +1,187 @@
+"""Questions asked of pictures whose answers are known (SPEC B.10)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import label_sets, label_text, questions
+from gptface_jax.data.label_values import Integer
+from gptface_jax.data.questions import Question
+from gptface_jax.data.record import Record
+from gptface_jax.evaluate import answers as scoring
+from gptface_jax.pipelines import answers
+from gptface_jax.pipelines.sequence_model import SequenceModel
+from gptface_jax.protocols.records import pictures_of
+
+_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A question about the pictures that have an answer to it.
+
+    Attributes:
+      question: that was asked.
+      rows: numbers of the pictures.
+      said: what the model answered.
+      truth: what is known.
+    """
+
+    question: Question
+    rows: tuple[int, ...]
+    said: tuple[answers.Answer, ...]
+    truth: tuple[Any, ...]
+
+    def figures(self, median: float | None = None) -> dict[str, float]:
+        """Of `evaluate.answers`: of ages with the median, else of accuracies.
+
+        Of two answers also "auc", the chance that one of the second kind is told from
+        one of the first.
+        """
+        said = [answer.value for answer in self.said]
+        if isinstance(self.question.key.kind, Integer):
+            middle = float(np.median(self.truth)) if median is None else median
+            return scoring.age_errors(said, self.truth, middle)
+        found = scoring.accuracy(said, self.truth)
+        words = self.question.candidates
+        if len(words) == 2 and all(answer.probabilities for answer in self.said):
+            chances = np.array([a.probabilities[words[1]] for a in self.said])
+            second = np.array([value == self.question.read(words[1])
+                               for value in self.truth])  # fmt: skip
+            found["auc"] = _auc(chances[second], chances[~second])
+        return found
+
+
+def ask(
+    model: SequenceModel,
+    records: Sequence[Record],
+    asked: Sequence[str] = (),
+    *,
+    convention: str = "",
+    closed: bool = True,
+    prior: bool = False,
+    progress: bool = True,
+) -> list[Asked]:
+    """The answers to questions about pictures of which something is known.
+
+    Args:
+      model: the networks.
+      records: the pictures, taken as they are: upright faces.
+      asked: words of questions; default all that the model was trained to answer by
+        the convention.
+      convention: name of a data set; default that which the pictures belong to.
+      closed: see `pipelines.answers.ask`.
+      prior: answers are told apart by how much likelier they are than on average over
+        the pictures, so that what is rare is not never said.
+      progress: show a bar.
+
+    Raises:
+      UserError: no question that the model knows, or nothing that is known of the
+        pictures.
+    """
+    if not convention:
+        data_set = label_text.data_set_of(records[0], label_sets.TABLE)
+        convention = data_set.name if data_set else records[0].source.split("/")[0]
+    own = [q for q in model.learnt.questions if q.data_set == convention]
+    if not own:
+        known = ", ".join(dict.fromkeys(q.data_set for q in model.learnt.questions))
+        raise UserError(
+            f"the model was not trained by the convention of '{convention}'; give "
+            f"--convention, one of {known}"
+        )
+    if asked:
+        own = [questions.find(words, own) for words in asked]
+    truths = {q: [_truth(q, record) for record in records] for q in own}
+    known = {q: rows for q, row in truths.items() if (rows := _known(row))}
+    if not known:
+        raise UserError(
+            f"nothing is known of the {len(records)} pictures that could be asked by "
+            f"the convention of '{convention}'"
+        )
+    ids = _codes(model, records)
+    found = []
+    for question in tqdm.tqdm(known, unit="question", disable=not progress):
+        rows = known[question]
+        said = [
+            answer
+            for start in range(0, len(rows), _BATCH)
+            for answer in answers.ask(
+                model, _filled(ids[list(rows[start : start + _BATCH])]), question,
+                closed=closed,
+            )[: len(rows) - start]
+        ]  # fmt: skip
+        if prior and 1 < len(question.candidates) <= answers.SHOWN:
+            said = answers.balanced(question, said)
+        truth = tuple(truths[question][i] for i in rows)
+        found.append(Asked(question, rows, tuple(said), truth))
+    return found
+
+
+def table(found: Sequence[Asked], figures: Sequence[Mapping[str, float]]) -> str:
+    """A line a question: pictures and figures in percent, errors of ages in years."""
+    lines = [f"{'question':34s}{'count':>7s}{'acc':>8s}{'balanced':>10s}{'auc':>8s}"]
+    for asked, row in zip(found, figures):
+        if "mae" in row:
+            cells = f"   {row['mae_with_median']:.1f} years off in the mean"
+        else:
+            names = ("accuracy", "balanced_accuracy", "auc")
+            share = [100 * row.get(name, float("nan")) for name in names]
+            cells = "{:8.1f}{:10.1f}{:8.1f}".format(*share).replace("nan", " - ")
+        none = 1 - row["coverage"]
+        cells += f"   {100 * none:.1f} % none" if none else ""
+        lines.append(f"{asked.question.name:34s}{int(row['count']):7d}{cells}")
+    return "\n".join(lines)
+
+
+def samples(found: Sequence[Asked], records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A row for each picture and question: what was said, and what is true."""
+    return [
+        {
+            "picture": row,
+            "source": records[row].source,
+            "question": asked.question.name,
+            "text": answer.text,
+            "value": answer.value,
+            "truth": truth,
+            "confidence": answer.confidence,
+        }
+        for asked in found
+        for row, answer, truth in zip(asked.rows, asked.said, asked.truth)
+    ]
+
+
+def _truth(question: Question, record: Record) -> Any:
+    text = question.key.text_of(record)
+    return None if text is None else question.read(text)
+
+
+def _known(truths: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(i for i, value in enumerate(truths) if value is not None)
+
+
+def _codes(model: SequenceModel, records: Sequence[Record]) -> np.ndarray:
+    return np.concatenate(
+        [
+            model.image_ids(pictures_of(records[start : start + _BATCH], model.size))
+            for start in range(0, len(records), _BATCH)
+        ]
+    )
+
+
+def _filled(rows: np.ndarray) -> np.ndarray:
+    """A whole batch of rows, some twice: compiled once."""
+    return rows[np.arange(_BATCH) % len(rows)]
+
+
+def _auc(higher: np.ndarray, lower: np.ndarray) -> float:
+    """Share of pairs in which the first is above the second; NaN without any."""
+    if not (len(higher) and len(lower)):
+        return float("nan")
+    above = higher[:, None] > lower
+    return float(np.mean(above + 0.5 * (higher[:, None] == lower)))

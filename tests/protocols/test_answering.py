@@ -1,0 +1,69 @@
+"""Figures of answers by hand: chance of telling apart, and answers made balanced."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gptface_jax.data import label_sets, questions
+from gptface_jax.data.record import Record
+from gptface_jax.pipelines.answers import Answer, balanced
+from gptface_jax.protocols import answering, captioning
+
+TRAINED = questions.of(label_sets.TABLE, ["lfw", "synthetic"])
+SMILING = questions.find("lfw smiling", TRAINED)
+AGE = questions.find("lfw age", TRAINED)
+
+
+def answer(chance: float) -> Answer:
+    value = chance > 0.5
+    words = {"false": 1 - chance, "true": chance}
+    return Answer("lfw smiling", str(value).lower(), value, max(words.values()), words)
+
+
+def test_a_rare_answer_is_told_from_others_by_its_mean():
+    said = [answer(p) for p in (0.1, 0.2, 0.3, 0.4)]
+    asked = answering.Asked(
+        SMILING, (0, 1, 2, 3), tuple(said), (False, True, True, True)
+    )
+    found = asked.figures()
+    assert found["accuracy"] == 0.25 and found["balanced_accuracy"] == 0.5
+    assert found["auc"] == 1.0
+    # Mean .25: what is above it is likelier than usual.
+    fair = balanced(SMILING, said)
+    assert [a.value for a in fair] == [False, False, True, True]
+    np.testing.assert_allclose(
+        fair[2].confidence, (0.3 / 0.25) / (0.3 / 0.25 + 0.7 / 0.75)
+    )
+
+
+def test_chance_of_telling_apart_counts_ties_half():
+    assert answering._auc(np.array([2.0, 1.0]), np.array([1.0, 0.0])) == 3.5 / 4
+    assert math.isnan(answering._auc(np.array([]), np.array([1.0])))
+
+
+def test_ages_are_off_by_years():
+    said = [Answer("lfw age", "20", 20, 0.5), Answer("lfw age", "x", None, 0.5)]
+    found = answering.Asked(AGE, (0, 1), tuple(said), (30, 40)).figures(median=35)
+    assert found["mae"] == 10 and found["mae_with_median"] == 7.5
+    assert found["coverage"] == 0.5
+    shown = answering.table(
+        [answering.Asked(AGE, (0, 1), tuple(said), (30, 40))], [found]
+    )
+    assert "7.5 years" in shown and "50.0 % none" in shown
+
+
+def test_captions_by_hand():
+    labels = {"Smiling": 1.0, "Male": 1.0}
+    records = [
+        Record(text="a smiling man", labels=labels, source="x"),
+        Record(texts=("a man", "someone"), labels=labels, source="x"),
+    ]
+    same = ["a smiling man", "a man"]
+    found, rows, _ = captioning.figures(same, records)
+    assert found["rouge_l"] == pytest.approx(1) and found["accuracy"] == 1
+    assert found["richness"] == 1.5 and found["distinct"] == 1 and len(rows) == 2
+    made = captioning.references([Record(labels=labels, source="x")])
+    assert 1 <= len(made[0]) <= captioning.REFERENCES
+    with pytest.raises(ValueError, match="nothing is known of picture 0 of 'x'"):
+        captioning.references([Record(source="x")])
