@@ -20,20 +20,22 @@ photographs of `faces` are cropped too tightly for the frame):
       --landmarks --out runs/data/faces_landmarks
   gptface prepare --images synthetic --limit 4000 --data size=128 --out runs/data/drawn
 
-":cpu_gan" goes on from runs/tokenizer128 with a discriminator as well.
+":cpu_gan" goes on from runs/tokenizer128 with a discriminator as well, and
+":conditional" with a decoder that sees what is known of the photograph, trained alone.
 """
 
 from configs import base
 from configs.vqgan import faces64
 
+FORMS = ("f16", "pixels", "f16_pixels", "mini", "cpu", "cpu_gan", "conditional")
+FORMS += ("tiny", "tiny_cpu", "tiny_conditional")
+
 
 def get_config(arg: str = ""):
-    base.check(
-        arg, "f16", "pixels", "f16_pixels", "mini", "cpu", "cpu_gan", "tiny", "tiny_cpu"
-    )
-    if arg == "tiny":
-        return faces64.get_config("tiny_gan")
-    if arg in ("cpu", "cpu_gan", "tiny_cpu"):
+    base.check(arg, *FORMS)
+    if arg in ("tiny", "tiny_conditional"):
+        return faces64.get_config("tiny_gan" if arg == "tiny" else arg)
+    if arg in ("cpu", "cpu_gan", "conditional", "tiny_cpu"):
         return for_one_core(arg)
     config = base.base("vqgan")
     deep = arg in ("f16", "f16_pixels", "mini")
@@ -125,6 +127,12 @@ def for_one_core(arg: str):
         )
     )
     config.data.threads = 1
+    if arg == "conditional":
+        photographs = config.data.train.sources
+        faces64.conditional(config, 128)
+        config.data.train.sources = photographs
+        config.init_from = "runs/tokenizer128"
+        config.total_steps = 6000
     if arg == "cpu_gan":
         perceptual = config.objective.perceptual
         faces64.adversarial(config)

@@ -15,19 +15,22 @@ from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import Params, System
 from gptface_jax.data import sources, transforms
-from gptface_jax.experiments import base, perceptual, previews, registry
+from gptface_jax.experiments import base, opening, perceptual, previews, registry
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.ops import quantize
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems import vqgan
+from gptface_jax.systems.gptface import decode
+from gptface_jax.systems.gptface.model import assemble
+from gptface_jax.systems.gptface.options import DecodeConfig
 from gptface_jax.train import settings
 
 log = logging.getLogger(__name__)
 
 
 def _make(values: Mapping[str, Any]) -> System:
-    return vqgan.make_system(values, _distance(values))
+    return vqgan.make_system(values, _distance(values), _painter(values))
 
 
 def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experiment:
@@ -73,6 +76,42 @@ def _distance(values: Mapping[str, Any]) -> vqgan.Perceptual | None:
             f"--config configs/judge/faces64.py:features --workdir {wanted.path}` (for "
             "64 px); or go without: --config.objective.perceptual.weight=0"
         ) from None
+
+
+def _painter(values: Mapping[str, Any]) -> vqgan.Painter | None:
+    """The transformer that `objective.holes` lets draw codes, without a text."""
+    wanted = from_mapping(vqgan.VQGANObjective, values["objective"], "objective.").holes
+    if not wanted.drawn:
+        return None
+    try:
+        network = opening.open_network(wanted.model, "gptface")
+    except UserError as error:
+        raise UserError(f"objective.holes.model: {error}") from None
+    config = network.config
+    layout, vocab = config.layout, config.vocab
+    model = from_mapping(VQGANConfig, values["model"], "model.")
+    theirs = tuple(layout.grid), vocab.codebook_size
+    if theirs != (model.grid, model.codebook_size):
+        raise UserError(
+            f"objective.holes.model '{wanted.model}' draws {theirs[0]} tokens of "
+            f"{theirs[1]} codes, and the tokenizer has {model.grid} of "
+            f"{model.codebook_size}; give the transformer of its codes"
+        )
+    options = DecodeConfig(
+        k=max(1, layout.num_image_tokens // 4), temperature=wanted.temperature
+    )
+
+    def draw(params, image_ids, is_open, key):
+        count = len(image_ids)
+        text_ids = jnp.full((count, layout.max_text_tokens), vocab.pad_id)
+        tokens = assemble(image_ids.reshape(count, -1), text_ids, config)
+        known = jnp.ones(tokens.shape, bool)
+        known = known.at[:, layout.image_slice].set(~is_open.reshape(count, -1))
+        result = decode.decode(network.module, params, tokens, known, options, key)
+        drawn = vocab.joint_to_image(result.tokens[:, layout.image_slice])
+        return drawn.reshape(image_ids.shape)
+
+    return vqgan.Painter(network.params, draw)
 
 
 def _without_discriminator(params: Params) -> Params:

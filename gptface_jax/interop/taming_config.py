@@ -157,6 +157,11 @@ def check(config: VQGANConfig) -> None:
             f"taming's VQGAN begins with single pixels, not with patches of "
             f"{config.patch} x {config.patch}; export with --format directory"
         )
+    if config.condition_channels:
+        raise UserError(
+            f"taming's decoder sees no photograph, and this one has condition_channels "
+            f"{config.condition_channels}; export with --format directory"
+        )
     for width in (config.first_width, *config.widths):
         if width % GROUPS:
             raise UserError(

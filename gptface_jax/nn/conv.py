@@ -14,13 +14,19 @@ from gptface_jax.ops.convolution import convolve
 
 
 def conv(
-    features: int, size: int, name: str | None, dtype, stride: int = 1, padding=None
+    features: int,
+    size: int,
+    name: str | None,
+    dtype,
+    stride: int = 1,
+    padding=None,
+    init=None,
 ):
     """A 2-D convolution, NHWC, "same" unless `padding` says otherwise.
 
-    Initialised as PyTorch's default: uniform in +-1/sqrt(fan in).
+    Its kernel starts as PyTorch's default, uniform in +-1/sqrt(fan in), or by `init`.
     """
-    init = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+    init = init or nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
     if padding is None:
         padding = [(size // 2, size // 2)] * 2
     return nn.Conv(

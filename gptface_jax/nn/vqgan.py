@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,9 @@ class VQGANConfig:
       groups: of every GroupNorm (lowered until it divides the width).
       dropout: inside residual blocks.
       in_channels, out_channels: of the picture.
+      condition_channels: width, at most that of a level, of the stem through which
+        the decoder sees what is known of a photograph; 0 for a decoder that paints
+        from codes alone (taming's topology).
       dtype: of the activations; the encoder's residual stream, its two ends and the
         code distances are always float32.
     """
@@ -58,6 +62,7 @@ class VQGANConfig:
     dropout: float = 0.0
     in_channels: int = 3
     out_channels: int = 3
+    condition_channels: int = 0
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -161,18 +166,49 @@ def last_conv(config: VQGANConfig, name: str | None = None) -> nn.Conv:
     return nn_conv.conv(channels, 3, name, config.dtype)
 
 
+class Stem(nn.Module):
+    """A feature map for each level of the decoder, of what is known of a photograph.
+
+    They are zero at first, so that training starts at the plain decoder (SPEC E.12).
+    """
+
+    config: VQGANConfig
+
+    @nn.compact
+    def __call__(self, known: jax.Array) -> list[jax.Array]:
+        """`ops.pictures.known_pixels` [B,H,W,4] -> what each level's blocks get."""
+        c = self.config
+        x, maps = pictures.to_patches(known, c.patch).astype(c.dtype), []
+        # A level begins with the width of the one below it.
+        for i, below in enumerate((*c.widths[1:], c.widths[-1])):
+            width = min(c.condition_channels, c.widths[i])
+            stride = 2 if i else 1
+            x = nn.swish(nn_conv.conv(width, 3, f"conv_{i}", c.dtype, stride)(x))
+            zeros = nn.initializers.zeros
+            maps.append(nn_conv.conv(below, 1, f"out_{i}", c.dtype, init=zeros)(x))
+        return maps
+
+
 class Decoder(nn.Module):
     """The decoder, [B,h,w,z_channels] -> [B,h*f,w*f,3]."""
 
     config: VQGANConfig
 
     @nn.compact
-    def __call__(self, z: jax.Array, deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self,
+        z: jax.Array,
+        deterministic: bool = True,
+        known: jax.Array | None = None,
+    ) -> jax.Array:
         c = self.config
+        maps = Stem(c, name="stem")(known) if c.condition_channels else None
         x = nn_conv.conv(c.widths[-1], 3, "conv_in", c.dtype)(z)
         x = _Middle(c, name="mid")(x, deterministic)
         side = c.resolution // c.factor
         for i, width in reversed(list(enumerate(c.widths))):
+            if maps:
+                x += maps[i]
             for j in range(c.num_res_blocks + 1):
                 x = nn_conv.ResidualBlock(
                     width, c.groups, c.dropout, c.dtype, name=f"up_{i}_block_{j}"
@@ -238,20 +274,42 @@ class VQGAN(nn.Module):
             return jnp.argmax(self.code_logits(z_e), axis=-1).astype(jnp.int32)
         return quantize.nearest(z_e, self.codebook)
 
-    def decode_latents(self, z_q: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Pictures float32 [B,H,W,3], about [-1,1], of code vectors [B,h,w,C]."""
-        z = self.post_quant_conv(z_q)
-        return self.decoder(z, deterministic).astype(jnp.float32)
+    def decode_latents(
+        self,
+        z_q: jax.Array,
+        deterministic: bool = True,
+        known: jax.Array | None = None,
+    ) -> jax.Array:
+        """Pictures float32 [B,H,W,3], about [-1,1], of code vectors [B,h,w,C].
 
-    def decode(self, image_ids: jax.Array) -> jax.Array:
-        """Pictures float32 [B,h*f,w*f,3], about [-1,1], of image_ids int [B,h,w]."""
-        return self.decode_latents(jnp.take(self.codebook, image_ids, axis=0))
+        Args:
+          z_q: the code vectors.
+          deterministic: no dropout.
+          known: float32 [B,H,W,4], `ops.pictures.known_pixels` of the photograph, for
+            a decoder with `condition_channels`; by default nothing is known.
+        """
+        c, (b, h, w, _) = self.config, z_q.shape
+        if c.condition_channels and known is None:
+            image = jnp.zeros((b, h * c.factor, w * c.factor, c.in_channels))
+            known = pictures.known_pixels(image, jnp.ones(image.shape[:3], bool))
+        z = self.post_quant_conv(z_q)
+        return self.decoder(z, deterministic, known).astype(jnp.float32)
+
+    def decode(self, image_ids: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """Pictures float32 [B,h*f,w*f,3], about [-1,1], of image_ids int [B,h,w].
+
+        What is `known` of the photograph: see `decode_latents`.
+        """
+        z_q = jnp.take(self.codebook, image_ids, axis=0)
+        return self.decode_latents(z_q, known=known)
 
     def __call__(
         self,
         image: jax.Array,
         deterministic: bool = True,
         code_gradient: str = "straight_through",
+        known: jax.Array | None = None,
+        redraw: Callable[[jax.Array], jax.Array] = lambda image_ids: image_ids,
     ):
         """Reconstruction with everything the losses need.
 
@@ -259,14 +317,16 @@ class VQGAN(nn.Module):
           image: float32 [B,H,W,3] in [-1,1].
           deterministic: no dropout.
           code_gradient: how gradients pass the codes, of `ops.quantize.GRADIENTS`.
+          known: of the photograph, see `decode_latents`.
+          redraw: image_ids [B,h,w] -> those that are decoded.
 
         Returns:
           (reconstruction [B,H,W,3], {"z_e" [B,h,w,C], "z_q" [B,h,w,C]
           differentiable in the codebook, "image_ids" [B,h,w]}).
         """
         z_e = self.latents(image, deterministic).astype(jnp.float32)
-        image_ids = self.quantize(z_e)
+        image_ids = redraw(self.quantize(z_e))
         z_q = jnp.take(self.codebook, image_ids, axis=0)
         passed = quantize.GRADIENTS[code_gradient](z_e, z_q)
-        reconstruction = self.decode_latents(passed, deterministic)
+        reconstruction = self.decode_latents(passed, deterministic, known)
         return reconstruction, {"z_e": z_e, "z_q": z_q, "image_ids": image_ids}

@@ -11,6 +11,20 @@ def to_unit_range(image: jax.Array) -> jax.Array:
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
+def known_pixels(image: jax.Array, unknown: jax.Array) -> jax.Array:
+    """What a conditional decoder sees of a photograph: float32 [B,H,W,C+1].
+
+    Its pixels, 0 where they are unknown, and the mask (1 = unknown) as last channel.
+
+    Args:
+      image: float32 [B,H,W,C] in [-1,1].
+      unknown: bool [B,H,W].
+    """
+    mask = unknown[..., None]
+    seen = jnp.where(mask, 0.0, image)
+    return jnp.concatenate([seen, mask.astype(jnp.float32)], axis=-1)
+
+
 def gradient_loss(
     image: jax.Array,
     target: jax.Array,

@@ -47,7 +47,8 @@ class Network:
         """
         deciding = {k: v for k, v in self.params.items() if k not in DECODER}
         rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), deciding)
-        return directory.digest(rounded, changes(self.config))
+        plain = dataclasses.replace(self.config, condition_channels=0)
+        return directory.digest(rounded, changes(plain))
 
 
 def bundled() -> list[str]:

@@ -1,6 +1,8 @@
 """The VQGAN tokenizer: objective and training (SPEC A.2.1)."""
 
 from gptface_jax.systems.vqgan.objective import (
+    HolesConfig,
+    Painter,
     Perceptual,
     PerceptualConfig,
     VQGANObjective,
@@ -9,6 +11,8 @@ from gptface_jax.systems.vqgan.system import DISCRIMINATOR, make_system
 
 __all__ = [
     "DISCRIMINATOR",
+    "HolesConfig",
+    "Painter",
     "Perceptual",
     "PerceptualConfig",
     "VQGANObjective",

@@ -73,6 +73,7 @@ class Adversary:
         reconstruction: jax.Array,
         compare: Callable[[jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]],
         at_last_weights: Callable[[jax.Array], jax.Array],
+        paste: Callable[[jax.Array], jax.Array],
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Reconstruction loss plus the adversarial term, balanced.
 
@@ -86,6 +87,7 @@ class Adversary:
           compare: reconstruction -> (loss, parts), without the adversary.
           at_last_weights: slope [B,H,W,C] at the reconstruction -> gradient of the
             decoder's last weights.
+          paste: reconstruction -> the picture that the discriminator sees.
 
         Returns:
           (loss, parts and "adversarial", "adaptive_weight", "fake_logits").
@@ -95,7 +97,7 @@ class Adversary:
         factor = adversarial.ramp(step, self.start, self.ramp)
 
         def deceive(image):
-            fake, _ = self.logits(params, batch_stats, image)
+            fake, _ = self.logits(params, batch_stats, paste(image))
             return adversarial.generator_loss(fake)
 
         def with_adversary():

@@ -73,6 +73,41 @@ class FaceMapConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class HolesConfig:
+    """What a decoder with `condition_channels` learns from; see `ops.holes`.
+
+    Where records have no 68 landmarks, no hole is a part of the face.
+
+    Attributes:
+      inside: how many times hidden pixels count beside known ones.
+      everything: share of the pictures of which nothing is known, as in plain decoding.
+      brightness, contrast, colour, sharpness: by how much, at most, the picture whose
+        codes are decoded differs within the hole from the one to be painted.
+      drawn: share of the pictures whose codes in the hole the transformer draws.
+      model: its run or model directory.
+      temperature: at which it draws.
+    """
+
+    inside: float = 5.0
+    everything: float = 0.2
+    brightness: float = 0.25
+    contrast: float = 0.35
+    colour: float = 0.12
+    sharpness: float = 1.0
+    drawn: float = 0.0
+    model: str = ""
+    temperature: float = 0.5
+
+    def __post_init__(self):
+        if self.inside <= 0 or not 0 <= self.everything <= 1 >= self.drawn >= 0:
+            raise ValueError(
+                f"objective.holes has inside {self.inside}, everything "
+                f"{self.everything} and drawn {self.drawn}; the first is above 0, the "
+                "others are shares from 0 to 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class AdversaryConfig:
     """The discriminator's part. Fractions are of the whole run.
 
@@ -140,6 +175,7 @@ class VQGANObjective:
         2410.06424); see `ops.quantize`.
       perceptual: distance in a feature space.
       face_map: what of a face these and the terms of pixels count more.
+      holes: what a decoder learns that sees photographs.
       adversary: the discriminator and when it counts.
       usage_decay: of the moving average of code counts.
       revive_every: steps between revivals of unused codes; 0 for never.
@@ -161,6 +197,7 @@ class VQGANObjective:
     code_gradient: str = "straight_through"
     perceptual: PerceptualConfig = PerceptualConfig()
     face_map: FaceMapConfig = FaceMapConfig()
+    holes: HolesConfig = HolesConfig()
     adversary: AdversaryConfig = AdversaryConfig()
     usage_decay: float = 0.98
     revive_every: int = 0
@@ -187,6 +224,20 @@ class VQGANObjective:
 
 
 @dataclasses.dataclass(frozen=True)
+class Painter:
+    """A frozen transformer that draws codes.
+
+    Attributes:
+      params: its weights, kept in the training state.
+      draw: (params, image_ids int32 [B,h,w], is_open bool [B,h,w], key) -> image_ids
+        whose open tokens are drawn anew.
+    """
+
+    params: Any
+    draw: Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
 class Perceptual:
     """A frozen network that compares pictures.
 
@@ -209,11 +260,13 @@ def picture_losses(
     reconstruction: jax.Array,
     image: jax.Array,
     counts: jax.Array | None = None,
+    paste: Callable[[jax.Array], jax.Array] = lambda image: image,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The losses that compare the reconstruction with the photograph.
 
     Args:
       counts: [B,H,W], how much each pixel counts, 1 on average; all alike by default.
+      paste: reconstruction -> the picture that people see, whose features count.
 
     Returns:
       (weighted sum, {"l1", "l2", "gradient", the perceptual distance's name}).
@@ -233,7 +286,8 @@ def picture_losses(
     }
     loss = sum(getattr(objective, name) * value for name, value in parts.items())
     if perceptual is not None:
-        distance = perceptual.distance(perceptual_params, reconstruction, image, *more)
+        seen = paste(reconstruction)
+        distance = perceptual.distance(perceptual_params, seen, image, *more)
         parts[perceptual.name] = jnp.mean(distance)
         loss += objective.perceptual.weight * parts[perceptual.name]
     return loss, parts

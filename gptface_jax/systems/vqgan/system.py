@@ -18,10 +18,11 @@ from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Evaluation, Feed, Phase, System
 from gptface_jax.nn import vqgan as nn_vqgan
-from gptface_jax.ops import pictures, quantize
+from gptface_jax.ops import holes, pictures, quantize
 from gptface_jax.ops.face_map import face_map
 from gptface_jax.systems.vqgan.adversarial import Adversary
 from gptface_jax.systems.vqgan.objective import (
+    Painter,
     Perceptual,
     VQGANObjective,
     picture_losses,
@@ -34,8 +35,8 @@ DISCRIMINATOR = "discriminator"
 class _Trainer:
     """The functions that `make_system` puts together."""
 
-    def __init__(self, model, objective, batch_size, total_steps, perceptual):
-        self.model, self.objective = model, objective
+    def __init__(self, model, objective, batch_size, total_steps, perceptual, painter):
+        self.model, self.objective, self.painter = model, objective, painter
         self.perceptual, self.total_steps = perceptual, total_steps
         self.module = nn_vqgan.VQGAN(model)
         self.shape = (model.resolution, model.resolution, model.in_channels)
@@ -63,14 +64,51 @@ class _Trainer:
             state["adversary"] = self.adversary.init_state()
         return state
 
-    def reconstruct(self, params, image, key=None, sow: bool = False):
+    def given(self, constants, batch, key):
+        """(arguments of the module, hole bool [B,H,W] that it fills or None)."""
+        image, model = batch["image"], self.model
+        if not model.condition_channels:
+            return {"image": image}, None
+        options, (h, w), f = self.objective.holes, model.grid, model.factor
+        hole = holes.random_holes(
+            trees.stream(key, "holes"),
+            model.grid,
+            f,
+            batch["landmarks"],
+            options.everything,
+        )
+        # Of a picture that is hidden whole, nothing tells what its light should be.
+        is_open = hole.reshape(-1, h, f, w, f).any((2, 4))
+        is_open &= ~hole.all((1, 2))[:, None, None]
+        other = holes.shifted(
+            image,
+            trees.stream(key, "light"),
+            brightness=options.brightness,
+            contrast=options.contrast,
+            colour=options.colour,
+            sharpness=options.sharpness,
+        )
+        tokens = jnp.repeat(jnp.repeat(is_open, f, 1), f, 2)[..., None]
+        found = {
+            "image": jnp.where(tokens, other, image),
+            "known": pictures.known_pixels(image, hole),
+        }
+        if self.painter:
+            chosen, draw = jax.random.split(trees.stream(key, "painter"))
+            drawn = jax.random.uniform(chosen, (len(image), 1, 1)) < options.drawn
+            found["redraw"] = lambda image_ids: self.painter.draw(
+                constants["painter"], image_ids, is_open & drawn, draw
+            )
+        return found, hole
+
+    def reconstruct(self, params, given, key=None, sow: bool = False):
         """(reconstruction, aux, what the last convolution read or None)."""
         # The discriminator lies in the same tree, so that one checkpoint holds both.
         params = {k: v for k, v in params.items() if k != DISCRIMINATOR}
         deterministic = key is None or self.model.dropout == 0.0
         result = self.module.apply(
             {"params": params},
-            image,
+            **given,
             deterministic=deterministic,
             code_gradient=self.objective.code_gradient,
             rngs=None if deterministic else {"dropout": trees.stream(key, "dropout")},
@@ -81,13 +119,18 @@ class _Trainer:
         (reconstruction, aux), kept = result
         return reconstruction, aux, kept["intermediates"]["decoder"]["last"][0]
 
-    def compare(self, constants, batch):
+    def compare(self, constants, batch, hole=None):
         """Function from the reconstruction to (loss, parts), for `picture_losses`."""
         image, counts = batch["image"], None
         if options := self.objective.face_map:
             counts = face_map(
                 batch["landmarks"], image.shape[1:3], **dataclasses.asdict(options)
             )
+
+        if hole is not None:
+            inside = jnp.where(hole, self.objective.holes.inside, 1.0)
+            counts = inside if counts is None else inside * counts
+            counts /= jnp.mean(counts, axis=(1, 2), keepdims=True)
 
         def losses(reconstruction):
             return picture_losses(
@@ -97,6 +140,7 @@ class _Trainer:
                 reconstruction,
                 image,
                 counts,
+                pasting(image, hole),
             )
 
         return losses
@@ -133,11 +177,11 @@ class _Trainer:
 
     def generator_loss(self, params, state, constants, batches, key, step):
         batch, adversary = batches["pictures"], self.adversary
-        image = batch["image"]
+        image, (given, hole) = batch["image"], self.given(constants, batch, key)
         reconstruction, aux, last = self.reconstruct(
-            params, image, key, sow=adversary is not None
+            params, given, key, sow=adversary is not None
         )
-        compare = self.compare(constants, batch)
+        compare = self.compare(constants, batch, hole)
         if adversary is None:
             loss, parts = compare(reconstruction)
         else:
@@ -148,11 +192,12 @@ class _Trainer:
                 reconstruction,
                 compare,
                 self.at_last_weights(params, last),
+                pasting(image, hole),
             )
             watched, ratio = adversary.watch_l1(state["adversary"], parts["l1"], step)
             state, parts = {**state, "adversary": watched}, {**parts, **ratio}
         more, code_parts = self.code_losses(params, aux)
-        parts |= code_parts | {"psnr": jnp.mean(pictures.psnr(reconstruction, image))}
+        parts |= code_parts | quality(reconstruction, image, hole)
         metrics = _means(parts, image.shape[0])
         state, use = self.watch_codes(state, aux, key)
         return loss + more, (state, metrics | use)
@@ -176,12 +221,13 @@ class _Trainer:
         return {**state, "usage": usage, "candidates": candidates}, metrics
 
     def discriminator_loss(self, params, state, constants, batches, key, step):
-        del constants, key
-        image = batches["pictures"]["image"]
+        batch = batches["pictures"]
+        image, (given, hole) = batch["image"], self.given(constants, batch, key)
 
         def reconstruct():
             # By the updated generator, as taming does: its phase came first.
-            return jax.lax.stop_gradient(self.reconstruct(params, image)[0])
+            made = self.reconstruct(params, given)[0]
+            return jax.lax.stop_gradient(pasting(image, hole)(made))
 
         loss, (watched, means) = self.adversary.learn(
             params[DISCRIMINATOR], state["adversary"], step, image, reconstruct
@@ -211,14 +257,31 @@ class _Trainer:
         return {**params, "codebook": codebook}, {**state, "usage": usage}
 
     def metrics(self, params, state, constants, batch, key):
-        del state, key
-        image = batch["image"]
-        reconstruction, aux, _ = self.reconstruct(params, image)
-        loss, parts = self.compare(constants, batch)(reconstruction)
+        del state
+        image, (given, hole) = batch["image"], self.given(constants, batch, key)
+        reconstruction, aux, _ = self.reconstruct(params, given)
+        loss, parts = self.compare(constants, batch, hole)(reconstruction)
         more, code_parts = self.code_losses(params, aux)
-        quality = jnp.mean(pictures.psnr(reconstruction, image))
-        parts |= code_parts | {"psnr": quality, "loss": loss + more}
+        parts |= code_parts | quality(reconstruction, image, hole)
+        parts["loss"] = loss + more
         return _means(parts, image.shape[0])
+
+
+def pasting(image: jax.Array, hole: jax.Array | None):
+    """Function from a reconstruction to the picture with it in the hole."""
+    if hole is None:
+        return lambda reconstruction: reconstruction
+    return lambda reconstruction: jnp.where(hole[..., None], reconstruction, image)
+
+
+def quality(reconstruction, image, hole) -> dict[str, jax.Array]:
+    """ "psnr" of the pictures, and "inside_psnr" of all that was hidden, in dB."""
+    found = {"psnr": jnp.mean(pictures.psnr(reconstruction, image))}
+    if hole is not None:
+        squares = jnp.square(jnp.clip(reconstruction, -1.0, 1.0) - image).mean(-1)
+        error = jnp.sum(squares * hole) / jnp.maximum(jnp.sum(hole), 1) / 4.0
+        found["inside_psnr"] = -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
+    return found
 
 
 def _means(values: Mapping[str, jax.Array], size: int):
@@ -227,16 +290,22 @@ def _means(values: Mapping[str, jax.Array], size: int):
     return {name: (value * size, size) for name, value in values.items()}
 
 
-def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None):
+def make_system(
+    config: Mapping[str, Any],
+    perceptual: Perceptual | None = None,
+    painter: Painter | None = None,
+):
     """The trainable system of an experiment config.
 
     Args:
       config: mapping with `model` (VQGANConfig), `objective` (VQGANObjective),
         `batch_size` and `total_steps`.
       perceptual: the network behind `objective.perceptual`, opened.
+      painter: the transformer behind `objective.holes`, opened.
 
     Raises:
-      ValueError: a perceptual weight without a network, or codes by Gumbel logits.
+      ValueError: a perceptual weight without a network, codes by Gumbel logits, or a
+        conditional decoder that is not trained alone.
     """
     model = from_mapping(nn_vqgan.VQGANConfig, config["model"], "model.")
     objective = from_mapping(VQGANObjective, config["objective"], "objective.")
@@ -250,16 +319,22 @@ def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None)
             f"objective.perceptual.weight is {objective.perceptual.weight}, and "
             f"{'a' if perceptual else 'no'} perceptual network is given"
         )
-    trainer = _Trainer(
-        model, objective, config["batch_size"], config["total_steps"], perceptual
-    )
+    if model.condition_channels and objective.trainable != "decoder":
+        raise ValueError(
+            f"model.condition_channels is {model.condition_channels} and "
+            f"objective.trainable {objective.trainable!r}; train codes first, then the "
+            "decoder that sees photographs alone ('decoder'), by init_from"
+        )
+    sizes = config["batch_size"], config["total_steps"]
+    trainer = _Trainer(model, objective, *sizes, perceptual, painter)
     # The generator's metrics keep plain names, with and without an adversary.
     trainable = rf"^(?!{DISCRIMINATOR}/)"
     if objective.trainable == "decoder":
         trainable = rf"^({'|'.join(nn_vqgan.DECODER)})/"
     spec = {"image": jax.ShapeDtypeStruct(trainer.shape, jnp.float32)}
-    if objective.face_map:
+    if objective.face_map or model.condition_channels:
         spec["landmarks"] = jax.ShapeDtypeStruct((68, 2), jnp.float32)
+    frozen = {"perceptual": perceptual, "painter": painter}
     phases = (Phase("", trainable, trainer.generator_loss),)
     if trainer.adversary:
         loss = trainer.discriminator_loss
@@ -270,7 +345,7 @@ def make_system(config: Mapping[str, Any], perceptual: Perceptual | None = None)
         feeds={"pictures": Feed(spec, config["batch_size"])},
         phases=phases,
         evaluations={"eval": Evaluation(trainer.metrics, spec)},
-        constants={"perceptual": perceptual.params} if perceptual else {},
+        constants={name: it.params for name, it in frozen.items() if it},
         init_state=trainer.init_state,
         post_update=trainer.post_update if objective.revive_every else None,
         alarm=trainer.adversary.alarm if trainer.adversary else None,
