@@ -130,7 +130,7 @@ def conditional(config, size: int) -> None:
     config.optim.start_lr = 1e-4
     config.optim.end_lr = 2e-5
     config.ema_decay = 0.995
-    config.total_steps = 2000
+    config.total_steps = 1500
     config.batch_size = 16
     config.eval_every = config.checkpoint_every = 250
     config.data.train.sources = (
