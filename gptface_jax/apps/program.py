@@ -17,7 +17,7 @@ from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import blending
 from gptface_jax.interop import directory
-from gptface_jax.ops.pictures import to_unit_range
+from gptface_jax.ops.pictures import known_pixels, to_unit_range
 from gptface_jax.pipelines import networks
 from gptface_jax.pipelines.editor import Editor
 from gptface_jax.systems.gptface import decode
@@ -64,7 +64,9 @@ def edit_function(editor: Editor, config: DecodeConfig, num_candidates: int = 1)
         )
         ids = vocab.joint_to_image(result.tokens[:, layout.image_slice])
         ids = ids.reshape(count, *layout.grid)
-        decoded = vqgan.apply(params, ids, method="decode")
+        sees = vqgan.config.condition_channels
+        known = [known_pixels(pixels, masks)] if sees else []
+        decoded = vqgan.apply(params, ids, *known, method="decode")
         levels = jnp.clip(jnp.round((decoded + 1.0) * 127.5), 0, 255)
         return {
             "images": levels.astype(jnp.uint8),

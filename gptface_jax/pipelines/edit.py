@@ -74,18 +74,21 @@ class Plan:
         """The request to the editor, for pictures of `size` pixels."""
         framed, view = self.framed, self.framed.view
         small = images.pixels_to_tokens(framed.inside, (size, size))
+        beyond = view.beyond(self.photo.shape[:2])
         if framed.hidden is not None:  # pixels that lie on two cells hide no third one
             small = images.tokens_to_pixels(framed.hidden, (size, size))
-        unknown = framed.inside | view.beyond(self.photo.shape[:2])
         return Request(
             # What is hidden must not be seen through the filter that makes it small.
-            blending.shrink_hidden(view.picture(self.photo), unknown, (size, size)),
+            blending.shrink_hidden(
+                view.picture(self.photo), framed.inside | beyond, (size, size)
+            ),
             small,
             self.text,
             self.config,
             key_of(self.seed),
             self.num_candidates,
             self.grow,
+            small | images.pixels_to_tokens(beyond, (size, size)),
         )
 
 

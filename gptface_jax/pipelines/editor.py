@@ -19,6 +19,7 @@ from gptface_jax.core.vocab import JointVocab
 from gptface_jax.data import blending, image
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.nn.sequence import SequenceLayout
+from gptface_jax.ops import pictures
 from gptface_jax.pipelines import batching
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
@@ -65,6 +66,7 @@ class Request:
       key: of the random choices.
       num_candidates: of which the best match is kept.
       grow: tokens by which the mask is dilated.
+      unknown: bool [S,S], what the decoder must not see; default the mask.
     """
 
     image: np.ndarray
@@ -74,6 +76,7 @@ class Request:
     key: jax.Array
     num_candidates: int = 1
     grow: int = 0
+    unknown: np.ndarray | None = None
 
     @property
     def bucket(self) -> tuple[DecodeConfig, int]:
@@ -244,6 +247,7 @@ class Editor:
         *,
         num_candidates: int = 1,
         grow: Sequence[int] | None = None,
+        unknown: np.ndarray | None = None,
     ) -> Batch:
         """The pictures with their masked tokens drawn anew.
 
@@ -255,6 +259,8 @@ class Editor:
           key: keys [B].
           num_candidates: of each; the one that matches its text best is kept.
           grow: tokens by which each mask is dilated; default 0.
+          unknown: bool [B,S,S], what a decoder that sees the pictures is not shown;
+            default the masks. Beyond a mask its tokens' pixels stay, and may be seen.
 
         Returns:
           A Batch.
@@ -279,8 +285,9 @@ class Editor:
             self.module, self.params, tokens, known, self._fitting(config), key,
             num_candidates,
         )  # fmt: skip
+        unknown = masks if unknown is None else unknown
         return Batch(
-            images=self._pictures(result.tokens),
+            images=self._pictures(result.tokens, self._known(images, unknown)),
             itm_log_prob=np.asarray(result.itm_log_prob),
             final_log_prob=np.asarray(jnp.max(scores, axis=1)),
             num_iterations=np.asarray(result.num_iterations),
@@ -310,6 +317,9 @@ class Editor:
             jnp.stack([r.key for r in padded]),
             num_candidates=first.num_candidates,
             grow=[r.grow for r in padded],
+            unknown=np.stack(
+                [r.mask if r.unknown is None else r.unknown for r in padded]
+            ),
         )
         self.has_answered = True
         return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(count)]
@@ -333,9 +343,17 @@ class Editor:
         """The options with `at_once` as many as memory holds, unless it is given."""
         return dataclasses.replace(config, at_once=config.at_once or self._most_guided)
 
-    def _pictures(self, tokens: jax.Array) -> np.ndarray:
+    def _known(self, images: np.ndarray, unknown: np.ndarray) -> np.ndarray | None:
+        """What the decoder sees of the pictures; None where it sees none."""
+        if not self.vqgan.config.condition_channels:
+            return None
+        return np.asarray(pictures.known_pixels(image.to_unit_range(images), unknown))
+
+    def _pictures(
+        self, tokens: jax.Array, known: np.ndarray | None = None
+    ) -> np.ndarray:
         layout = self.layout
         codes = np.asarray(tokens)[:, layout.image_slice]
         ids = self.vocab.joint_to_image(codes)
-        decoded = self.vqgan.decode(ids.reshape(-1, *layout.grid))
+        decoded = self.vqgan.decode(ids.reshape(-1, *layout.grid), known=known)
         return image.from_unit_range(decoded)

@@ -63,10 +63,10 @@ class ImageTokenizer:
         )
 
         @functools.partial(jax.jit, static_argnames="method")
-        def run(params, x, method):
+        def run(params, x, method, *more):
             if x.dtype == jnp.uint8:
                 x = pictures.to_unit_range(x)
-            return module.apply({"params": params}, x, method=method)
+            return module.apply({"params": params}, x, *more, method=method)
 
         self._run = run
 
@@ -79,20 +79,24 @@ class ImageTokenizer:
         """The most pictures that all devices work on at once."""
         return self.batch_size * len(self._devices)
 
-    def dispatch(self, x: np.ndarray, method: str, *, full: bool = False) -> jax.Array:
+    def dispatch(
+        self, x: np.ndarray, method: str, *more: np.ndarray, full: bool = False
+    ) -> jax.Array:
         """Starts one batch, without waiting for its result.
 
         Args:
           x: at most `full_batch` pictures, sides multiples of f, or grids of ids.
           method: "encode" or "decode".
+          more: further arguments of that, as many entries each.
           full: pad to `full_batch` and not to a power of two.
 
         Returns:
           The result; its batch axis is padded, the first len(x) entries count.
         """
         size = self.full_batch if full else self._size(len(x))
-        batch = jax.device_put(batching.filled(x, size), self._split)
-        return self._run(self._params, batch, method)
+        arrays = [batching.filled(array, size) for array in (x, *more)]
+        batch, *rest = jax.device_put(arrays, self._split)
+        return self._run(self._params, batch, method, *rest)
 
     def _size(self, count: int) -> int:
         """Pictures of the batch that so many get: a power of two on each device."""
@@ -100,9 +104,14 @@ class ImageTokenizer:
         share = batching.power_of_two(-(-count // len(self._devices)))
         return min(share * len(self._devices), self.full_batch)
 
-    def _batched(self, x: np.ndarray, method: str) -> np.ndarray:
-        start = functools.partial(self.dispatch, method=method)
-        return batching.run(start, [x], self.full_batch, self._size)
+    def _batched(self, x: np.ndarray, method: str, *more: np.ndarray) -> np.ndarray:
+        def start(batch, *rest):
+            return self.dispatch(batch, method, *rest)
+
+        return batching.run(start, [x, *more], self.full_batch, self._size)
+
+    def _decoded(self, image_ids: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+        return self._batched(image_ids, "decode", *([] if known is None else [known]))
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Pictures to codes.
@@ -116,18 +125,24 @@ class ImageTokenizer:
         return self._batched(self._padded(image), "encode")
 
     def decode(
-        self, image_ids: np.ndarray, size: tuple[int, int] | None = None
+        self,
+        image_ids: np.ndarray,
+        size: tuple[int, int] | None = None,
+        known: np.ndarray | None = None,
     ) -> np.ndarray:
         """Codes to pictures.
 
         Args:
           image_ids: int [B,h,w].
           size: (H, W) to crop to, if the sides of the picture are no multiples of f.
+          known: float32 [B,H,W,4], `ops.pictures.known_pixels` of the photographs, for
+            a decoder that sees them; another one ignores it. Default nothing.
 
         Returns:
           float32 [B,H,W,3], about [-1,1].
         """
-        return _cropped(self._batched(image_ids, "decode"), size)
+        known = None if known is None else self._padded(known)
+        return _cropped(self._decoded(image_ids, known), size)
 
     def encode_tiled(
         self, image: np.ndarray, tile: int = 64, margin: int = 4
@@ -161,6 +176,7 @@ class ImageTokenizer:
         tile: int = 64,
         overlap: int = 8,
         size: tuple[int, int] | None = None,
+        known: np.ndarray | None = None,
     ) -> np.ndarray:
         """Pictures as of `decode`, with the memory of one tile, the result aside.
 
@@ -172,7 +188,9 @@ class ImageTokenizer:
           tile: side of a tile in tokens.
           overlap: tokens that neighbouring tiles share at least, and are blended over.
           size: (H, W) to crop to.
+          known: as of `decode`.
         """
+        known = None if known is None else self._padded(known)
         f, (batch, height, width) = self.config.factor, image_ids.shape
         rows, columns = (Tiling(n, tile, overlap) for n in (height, width))
         shape = (batch, height * f, width * f, self.config.out_channels)
@@ -180,7 +198,11 @@ class ImageTokenizer:
         for y, down in zip(rows.starts, rows.weights(f)):
             for x, across in zip(columns.starts, columns.weights(f)):
                 ids = image_ids[:, y : y + rows.size, x : x + columns.size]
-                part = self._batched(ids, "decode")
+                seen = known
+                if known is not None:
+                    seen = known[:, y * f : (y + rows.size) * f]
+                    seen = seen[:, :, x * f : (x + columns.size) * f]
+                part = self._decoded(ids, seen)
                 # Weights of neighbouring tiles sum to exactly 1, see `ops.tiling`: no
                 # division after.
                 part *= (down[:, None] * across)[..., None]

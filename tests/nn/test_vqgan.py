@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from gptface_jax.core import trees
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
+from gptface_jax.ops import pictures
 
 SMALL = VQGANConfig(
     resolution=16,
@@ -99,3 +100,66 @@ def test_gradients_pass_straight_through(small):
     grads = jax.jit(jax.grad(loss))(params)
     assert jnp.abs(grads["encoder"]["conv_in"]["kernel"]).max() > 0
     np.testing.assert_array_equal(grads["codebook"], 0.0)
+
+
+@pytest.fixture(scope="module")
+def conditional(small):
+    """(module that sees photographs, params: those of `small` and a stem)."""
+    _, params, image = small
+    module = VQGAN(dataclasses.replace(SMALL, condition_channels=6))
+    made = nn.meta.unbox(jax.jit(module.init)(KEY, image)["params"])
+    own = trees.flatten(params)
+    found = {k: own.get(k, v) for k, v in trees.flatten(made).items()}
+    return module, trees.unflatten(found)
+
+
+def test_a_conditional_decoder_starts_as_the_plain_one(small, conditional):
+    module, params, image = small
+    other, both = conditional
+    extra = set(trees.flatten(both)) - set(trees.flatten(params))
+    assert {name.rsplit("/", 1)[0] for name in extra} == {
+        f"decoder/stem/{kind}_{i}" for kind in ("conv", "out") for i in range(2)
+    }
+    # 16 px have 6 channels (the level has 8) and go to 16, the width that comes up.
+    shapes = {name: x.shape for name, x in trees.flatten(both).items()}
+    assert shapes["decoder/stem/conv_0/kernel"] == (3, 3, 4, 6)
+    assert shapes["decoder/stem/out_0/kernel"] == (1, 1, 6, 16)
+    ids = jax.jit(functools.partial(module.apply, method="encode"))(
+        {"params": params}, image
+    )
+    known = pictures.known_pixels(image, image[..., 0] > 0)
+    plain = module.apply({"params": params}, ids, method="decode")
+    seeing = other.apply({"params": both}, ids, known, method="decode")
+    np.testing.assert_array_equal(plain, seeing)
+
+
+def test_plain_decoding_is_the_case_of_nothing_known(small, conditional):
+    _, _, image = small
+    module, params = conditional
+    flat = trees.flatten(params)
+    keys = iter(jax.random.split(KEY, 4))
+    moved = {
+        name: jax.random.normal(next(keys), x.shape) if "/out_" in name else x
+        for name, x in flat.items()
+    }
+    variables = {"params": trees.unflatten(moved)}
+    ids = jnp.arange(128).reshape(2, 8, 8) % 16
+    decode = jax.jit(functools.partial(module.apply, method="decode"))
+    everything = jnp.ones((2, 16, 16), bool)
+    plain = decode(variables, ids)
+    hidden = decode(variables, ids, pictures.known_pixels(image, everything))
+    np.testing.assert_allclose(plain, hidden, atol=1e-5)
+    hole = everything.at[:, :4].set(False)
+    first = decode(variables, ids, pictures.known_pixels(image, hole))
+    assert np.abs(np.asarray(first - plain)).max() > 1e-2
+    # What is masked is not seen.
+    other = jnp.where(hole[..., None], -image, image)
+    again = decode(variables, ids, pictures.known_pixels(other, hole))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_known_pixels_by_hand():
+    image = jnp.array([[[[0.5, -0.5, 1.0], [0.25, 0.0, -1.0]]]])
+    known = pictures.known_pixels(image, jnp.array([[[True, False]]]))
+    np.testing.assert_array_equal(known, [[[[0, 0, 0, 1], [0.25, 0, -1, 0]]]])
+    assert known.dtype == jnp.float32

@@ -13,8 +13,9 @@ from flax import linen as nn
 
 from gptface_jax.core import trees
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
+from gptface_jax.ops import holes
 from gptface_jax.pipelines.networks import Network
-from gptface_jax.systems.vqgan import make_system
+from gptface_jax.systems.vqgan import Painter, Perceptual, make_system
 
 MODEL = {
     "resolution": 8,
@@ -192,3 +193,130 @@ def test_a_decoder_alone_leaves_the_codes():
         build(trainable="decoder", revive_every=5)
     with pytest.raises(ValueError, match="trainable is 'encoder'; use 'all' or"):
         build(trainable="encoder")
+
+
+def conditional(**objective):
+    model = {**MODEL, "condition_channels": 2}
+    objective = {"trainable": "decoder", **objective}
+    return make_system(
+        {"model": model, "objective": objective, "batch_size": 3, "total_steps": 20}
+    )
+
+
+def test_a_conditional_decoder_is_trained_alone_and_the_codes_stay():
+    (phase,) = conditional().phases
+    assert set(conditional().feeds["pictures"].spec) == {"image", "landmarks"}
+    assert re.search(phase.trainable, "decoder/stem/conv_0/kernel")
+    with pytest.raises(ValueError, match="condition_channels is 2 and .*'all'; train"):
+        conditional(trainable="all")
+    with pytest.raises(ValueError, match="has inside 5.0, everything 1.5 and drawn 0"):
+        conditional(holes={"everything": 1.5})
+    params = jax.device_get(initial())
+    digests = {
+        Network(
+            VQGAN(VQGANConfig(**MODEL, condition_channels=channels)), params, "", {}
+        ).codes_digest
+        for channels in (0, 2, 4)
+    }
+    assert len(digests) == 1
+
+
+def test_a_hole_counts_more_by_hand(monkeypatch):
+    """Grey decoded for white: what is hidden counts four times, and is alone seen."""
+    seen = []
+
+    def distance(params, image, target, counts):
+        del params, target
+        seen.append((image, counts))
+        return jnp.zeros(len(image))
+
+    hole = jnp.zeros((3, 8, 8), bool).at[:, :2, :4].set(True).at[2].set(True)
+    monkeypatch.setattr(holes, "random_holes", lambda *_: hole)
+    options = {"l2": 0.0, "gradient": 0.0, "codebook": 0.0, "holes": {"inside": 4.0}}
+    system = make_system(
+        {
+            "model": {**MODEL, "condition_channels": 2},
+            "objective": {
+                "trainable": "decoder",
+                "perceptual": {"weight": 1.0, "path": "x"},
+                **options,
+            },
+            "batch_size": 3,
+            "total_steps": 20,
+        },
+        Perceptual("features", {}, distance),
+    )
+    params = constant(0.5)
+    shapes = jax.eval_shape(system.init, KEY)["decoder"]["stem"]
+    stem = jax.tree.map(lambda x: jnp.zeros(x.shape), nn.meta.unbox(shapes))
+    params["decoder"] = {**params["decoder"], "stem": stem}
+    # Wrong by 0.5 in the hole of picture 0, in what is known of 1, everywhere in 2.
+    image = jnp.full((3, 8, 8, 3), 0.5).at[2].set(1.0)
+    image = image.at[0].set(jnp.where(hole[0, ..., None], 1.0, 0.5))
+    image = image.at[1].set(jnp.where(hole[1, ..., None], 0.5, 1.0))
+    batch = {"image": image, "landmarks": jnp.full((3, 68, 2), jnp.nan)}
+    constants = {"perceptual": {}}
+    metrics = system.evaluations["eval"].metrics(params, {}, constants, batch, KEY)
+    # 8 of 64 pixels are hidden: 4 * 8 of 88 of the weight, and 56 of 88.
+    expected = 0.5 * (32 / 88 + 56 / 88 + 1) / 3
+    assert metrics["l1"][0] / 3 == pytest.approx(expected, rel=1e-4)
+    # 72 of 80 hidden pixels are wrong by a quarter of the range.
+    error = 72 / 80 / 16
+    assert metrics["inside_psnr"][0] / 3 == pytest.approx(
+        -10 * np.log10(error), abs=1e-3
+    )
+    ((pasted, counts),) = seen
+    known = np.asarray(~hole[..., None] & jnp.ones(3, bool))
+    np.testing.assert_array_equal(np.asarray(pasted)[known], np.asarray(image)[known])
+    np.testing.assert_allclose(np.asarray(pasted)[~known], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(counts.mean((1, 2)), 1, rtol=1e-5)
+
+
+def test_codes_misfit_within_the_tokens_of_a_hole_only(monkeypatch):
+    system = conditional(holes={"everything": 0.0})
+    hole = jnp.zeros((3, 8, 8), bool).at[:, 0, 0].set(True).at[2].set(True)
+    monkeypatch.setattr(holes, "random_holes", lambda *_: hole)
+    trainer = system.phases[0].loss.__self__
+    image = jax.random.uniform(KEY, (3, 8, 8, 3), minval=-1, maxval=1)
+    batch = {"image": image, "landmarks": jnp.full((3, 68, 2), jnp.nan)}
+    given, found = trainer.given({}, batch, KEY)
+    np.testing.assert_array_equal(found, hole)
+    changed = np.asarray(given["image"] != image).any(-1)
+    # Tokens are 2 x 2 pixels; of the last picture nothing is known, so it fits.
+    assert changed[:2, :2, :2].all()
+    changed[:2, :2, :2] = False
+    assert not changed.any()
+    assert not np.asarray(given["known"][..., :3])[np.asarray(hole)].any()
+
+
+def test_a_painter_draws_the_open_codes(monkeypatch):
+    asked = []
+
+    def draw(params, image_ids, is_open, key):
+        asked.append((params, is_open))
+        return jnp.where(is_open, 5, image_ids)
+
+    system = make_system(
+        {
+            "model": {**MODEL, "condition_channels": 2},
+            "objective": {"trainable": "decoder", "holes": {"drawn": 1.0}},
+            "batch_size": 3,
+            "total_steps": 20,
+        },
+        painter=Painter("weights", draw),
+    )
+    hole = jnp.zeros((3, 8, 8), bool).at[:, 0, 0].set(True)
+    monkeypatch.setattr(holes, "random_holes", lambda *_: hole)
+    assert system.constants == {"painter": "weights"}
+    trainer = system.phases[0].loss.__self__
+    batch = {"image": jnp.zeros((3, 8, 8, 3)), "landmarks": jnp.zeros((3, 68, 2))}
+    given, _ = trainer.given(system.constants, batch, KEY)
+    params = nn.meta.unbox(jax.jit(system.init)(KEY))
+    _, aux, _ = trainer.reconstruct(params, given)
+    del given["redraw"]
+    _, before, _ = trainer.reconstruct(params, given)
+    ((weights, is_open),) = asked
+    assert weights == "weights" and is_open.shape == (3, 4, 4)
+    assert is_open.sum() == 3
+    expected = np.where(is_open, 5, before["image_ids"])
+    np.testing.assert_array_equal(aux["image_ids"], expected)
