@@ -1,0 +1,246 @@
+"""A decoder that sees the photograph against the plain one, on the same codes.
+
+    python benchmarks/conditional.py --images synthetic --seed 5 \\
+        --tokenizer runs/conditional64 --judge runs/judge_happiness
+    python benchmarks/conditional.py --images ../shared/data/lfw_attributes \\
+        --split test --tokenizer runs/conditional64 --judge runs/judge_happiness
+
+Each photograph is edited twice an attribute, as by `gptface evaluate edits`, and two
+regions of it are filled without a text. The model draws the codes once; both decoders
+paint them, and the results are pasted with and without the shift of colours at the
+border (`borders`, levels). A line a way:
+
+inside: PSNR inside the mask of edits, dB, to the drawn face as it ought to look
+filled: PSNR inside the mask of what is filled, dB, to the photograph
+Frechet: distance of edits to the untouched photographs, EfficientNet-lite0's features
+asked, opposite: share of the edits that show a smile, asked for and ruled out
+AUC: of a small network that is told whether what lies within 5 px of the mask's border
+    is an edit or the untouched photograph; trained on the edits of one half of the
+    photographs, by the plain decoder with borders ("plain's") or by the same way
+    ("own"), and tested on the other half; .5 is chance
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tables
+from flax import linen as nn
+
+import gptface_jax
+from gptface_jax.cli import _source
+from gptface_jax.data import blending, regions
+from gptface_jax.data import image as images
+from gptface_jax.evaluate import distributions, edits
+from gptface_jax.experiments import opening
+from gptface_jax.ops import pictures
+from gptface_jax.pipelines.compositing import BORDERS, Blend
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
+from gptface_jax.protocols import editors, reconstruction
+from gptface_jax.protocols.edits import counterfactuals
+from gptface_jax.protocols.judge import Judge
+from gptface_jax.protocols.records import open_records, pictures_of
+
+ATTRIBUTES = ("Smiling", "Eyeglasses")
+FILLED = ("mouth", "lower-face")
+BAND, STEPS, BATCH = 5.0, 250, 48
+
+
+class Recorded:
+    """A tokenizer that remembers the codes which it decoded last."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def decode(self, image_ids, size=None, known=None):
+        self.ids = image_ids
+        return self.tokenizer.decode(image_ids, size, known)
+
+
+class Detector(nn.Module):
+    """Logits [B] of pictures [B,S,S,5], see `banded`: positive for an edit."""
+
+    @nn.compact
+    def __call__(self, x):
+        band = x[..., 4:]
+        for width, stride in ((16, 1), (32, 2), (48, 2)):
+            x = nn.relu(nn.Conv(width, (3, 3), stride)(x))
+            band = nn.max_pool(band, (stride,) * 2, (stride,) * 2)
+        mean = (x * band).sum((1, 2)) / band.sum((1, 2))
+        return nn.Dense(1)(jnp.concatenate([mean, x.max((1, 2))], -1))[:, 0]
+
+
+def banded(photos: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """float32 [B,S,S,5]: pixels near the region's border, the region, the band."""
+    band = blending.boundary_band(region, BAND)[..., None]
+    marks = np.concatenate([region[..., None] & band, band], -1).astype(np.float32)
+    pixels = photos / np.float32(127.5) - 1
+    marks = np.broadcast_to(marks, (*photos.shape[:3], 2))
+    return np.concatenate([pixels * band, marks], -1)
+
+
+def trained(edited: np.ndarray, untouched: np.ndarray, seed: int):
+    """Scores of a detector trained on pairs [N,S,S,5], as a function of such."""
+    module, tx = Detector(), optax.adam(2e-3)
+    params = module.init(jax.random.key(seed), jnp.asarray(edited[:1]))
+    state, rng = tx.init(params), np.random.default_rng(seed)
+
+    @jax.jit
+    def step(params, state, x, y):
+        def loss(params):
+            logits = module.apply(params, x)
+            return optax.sigmoid_binary_cross_entropy(logits, y).mean()
+
+        updates, state = tx.update(jax.grad(loss)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    labels = np.repeat([1.0, 0.0], BATCH // 2)
+    for _ in range(STEPS):
+        rows = rng.integers(0, len(edited), BATCH // 2)
+        x = np.concatenate([edited[rows], untouched[rows]])
+        if rng.random() < 0.5:
+            x = x[:, :, ::-1]
+        params, state = step(params, state, x, labels)
+    apply = jax.jit(module.apply)
+    return lambda x: np.concatenate(
+        [apply(params, x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
+    )
+
+
+def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
+    wins = positive[:, None] - negative[None]
+    return float(np.mean((wins > 0) + 0.5 * (wins == 0)))
+
+
+def drawn(model, photos, task, seed):
+    """(codes int [B,h,w] of the edits, which of them are drawn bool [B,h,w])."""
+    editor, config, size = model.editor, model.decode_config({}), 32
+    key, found = jax.random.fold_in(jax.random.key(seed), task.stream), []
+    for start in range(0, len(photos), size):
+        numbers = np.arange(start, start + size) % len(photos)
+        texts = [task.texts[i] for i in numbers]
+        masks = np.repeat(task.region[None], size, 0)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+        batch = editor.edit(photos[numbers], masks, texts, config, keys)
+        count = min(size, len(photos) - start)
+        found.append((editor.vqgan.ids[:count], batch.open_tokens[:count]))
+    return [np.concatenate(x) for x in zip(*found)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    _source.add_arguments(parser)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--tokenizer", required=True, help="run of a :conditional")
+    parser.add_argument("--judge", help="of smiles")
+    options = parser.parse_args()
+    spec = _source.spec(options)
+    model = gptface_jax.load(options.model)
+    model.editor.vqgan = Recorded(model.editor.vqgan)
+    records = open_records(spec, options.limit or 256)
+    photos = pictures_of(records, model.editor.size)
+    asked = editors.tasks(records, ATTRIBUTES, model.editor.size, options.seed)
+    filled = [
+        editors.Task(name, True, regions.region_mask(name, photos.shape[1]),
+                     [""] * len(photos), 100 + i)
+        for i, name in enumerate(FILLED)
+    ]  # fmt: skip
+    truth = counterfactuals(spec) if options.images == "synthetic" else None
+    judge = (
+        Judge(opening.open_network(options.judge, "judge")) if options.judge else None
+    )
+    (features,) = reconstruction.efficientnet_space()["features"].values()
+
+    def embedded(x):
+        parts = (x[i : i + 64] for i in range(0, len(x), 64))
+        return np.concatenate([features(images.to_unit_range(p)) for p in parts])
+
+    codes = []
+    for task in (*asked, *filled):
+        codes.append(drawn(model, photos, task, options.seed))
+        print("drawn:", task.attribute, "" if task.present else "ruled out", flush=True)
+    network = opening.open_network(options.tokenizer, "vqgan", None)
+    decoders = {
+        "plain": model.editor.vqgan,
+        "sees the photo": ImageTokenizer(network),
+    }
+    ways = list(itertools.product(decoders, (BORDERS, 0)))
+    figures = {way: {} for way in ways}
+    edited, untouched = {way: [] for way in ways}, []
+    seen = {way: [] for way in ways}
+    for task, (ids, open_tokens) in zip((*asked, *filled), codes):
+        masks = np.broadcast_to(task.region, photos.shape[:3])
+        known = pictures.known_pixels(images.to_unit_range(photos), masks)
+        decoded = {
+            "plain": decoders["plain"].decode(ids),
+            "sees the photo": decoders["sees the photo"].decode(
+                ids, known=np.asarray(known)
+            ),
+        }
+        decoded = {k: images.from_unit_range(v) for k, v in decoded.items()}
+        wanted = photos if task.texts[0] == "" else None
+        if wanted is None and truth:
+            wanted = np.stack([
+                images.fit(truth(i, task.attribute, task.present), photos.shape[1])
+                for i in range(len(photos))
+            ])  # fmt: skip
+        untouched.append(banded(photos, task.region))
+        for decoder, borders in ways:
+            blend, way = Blend(borders=borders), (decoder, borders)
+            result = np.stack([
+                editors.pasted(*each, task, blend)
+                for each in zip(photos, decoded[decoder], open_tokens)
+            ])  # fmt: skip
+            edited[way].append(banded(result, task.region))
+            kind = "filled" if task in filled else "inside"
+            if wanted is not None:
+                psnr = edits.outside_psnr(result, wanted, ~masks)
+                figures[way].setdefault(kind, []).append(np.minimum(psnr, 60))
+            if task in asked:
+                seen[way].append(embedded(result))
+            if judge and task.attribute == "Smiling":
+                sized = np.stack([images.resize(x, (judge.size,) * 2) for x in result])
+                smiles = judge(sized)[:, judge.attributes.index("Smiling")]
+                figures[way]["asked" if task.present else "opposite"] = smiles.mean()
+        print("judged:", task.attribute, flush=True)
+    originals = embedded(photos)
+    for way in ways:
+        figures[way]["Frechet"] = distributions.frechet_distance(
+            np.concatenate(seen[way]), originals
+        )
+    # Learnt on the edits of one half of the photographs, tested on the other half.
+    half = len(photos) // 2
+    learn = {w: np.concatenate([x[:half] for x in edited[w]]) for w in ways}
+    test = {w: np.concatenate([x[half:] for x in edited[w]]) for w in ways}
+    clean = [np.concatenate(x) for x in zip(*((u[:half], u[half:]) for u in untouched))]
+    for way in ways:
+        score = trained(learn[way], clean[0], options.seed)
+        negative = score(clean[1])
+        figures[way]["AUC, own"] = area_under_curve(score(test[way]), negative)
+        for other in ways if way == ways[0] else ():
+            found = area_under_curve(score(test[other]), negative)
+            figures[other]["AUC, plain's"] = found
+    columns = ("inside", "filled", "Frechet", "asked", "opposite", "AUC, plain's",
+               "AUC, own")  # fmt: skip
+    shown = [c for c in columns if c in figures[ways[0]]]
+    rows = [["decoder", "borders", *shown]]
+    for (decoder, borders), values in figures.items():
+        cells = [np.mean(np.concatenate(values[c]) if isinstance(values[c], list)
+                         else values[c]) for c in shown]  # fmt: skip
+        digits = [2 if c in ("inside", "filled", "Frechet") else 3 for c in shown]
+        rows.append(
+            [decoder, str(borders), *(f"{v:.{d}f}" for v, d in zip(cells, digits))]
+        )
+    print(tables.aligned(rows))
+
+
+if __name__ == "__main__":
+    main()
