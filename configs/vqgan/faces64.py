@@ -115,7 +115,7 @@ def conditional(config, size: int) -> None:
     config.objective.update(
         trainable="decoder",
         revive_every=0,
-        holes={"inside": 5.0, "everything": 0.2},
+        holes={"inside": 5.0, "everything": 0.2, "drawn": 0.0, "model": ""},
         # As even and as heavy as in `configs/vqgan/faces128.py:cpu`.
         perceptual={
             "weight": 0.08,

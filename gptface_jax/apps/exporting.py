@@ -139,7 +139,7 @@ def _as_of_a_run(network: networks.Network, folder) -> networks.Network:
         "tokenizer_digest": vqgan.codes_digest, "frame": network.meta.get("frame")
     }  # fmt: skip
     files = {
-        "vocab.txt": directory.read_vocab(folder).encode(),
+        "vocab.txt": directory.read_vocab(networks.locate(folder)).encode(),
         "manifest.json": json.dumps(manifest).encode(),
     }
     meta = {"config": config, "step": config["total_steps"], "extra_files": files}

@@ -98,7 +98,10 @@ def _painter(values: Mapping[str, Any]) -> vqgan.Painter | None:
             f"{model.codebook_size}; give the transformer of its codes"
         )
     options = DecodeConfig(
-        k=max(1, layout.num_image_tokens // 4), temperature=wanted.temperature
+        k=max(1, layout.num_image_tokens // 4),
+        temperature=wanted.temperature,
+        temperature_end=wanted.temperature,
+        guidance="none",
     )
 
     def draw(params, image_ids, is_open, key):
@@ -112,10 +115,6 @@ def _painter(values: Mapping[str, Any]) -> vqgan.Painter | None:
         return drawn.reshape(image_ids.shape)
 
     return vqgan.Painter(network.params, draw)
-
-
-def _without_discriminator(params: Params) -> Params:
-    return {k: v for k, v in params.items() if k != vqgan.DISCRIMINATOR}
 
 
 def _start(network: Network, config: Any) -> Params:
@@ -178,6 +177,6 @@ ROW = registry.Row(
     inputs=lambda config: (jnp.zeros((1, config.resolution, config.resolution, 3)),),
     make=_make,
     build=_build,
-    kept=_without_discriminator,
+    kept=vqgan.without_discriminator,
     start=_start,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -309,7 +308,7 @@ class VQGAN(nn.Module):
         deterministic: bool = True,
         code_gradient: str = "straight_through",
         known: jax.Array | None = None,
-        redraw: Callable[[jax.Array], jax.Array] = lambda image_ids: image_ids,
+        image_ids: jax.Array | None = None,
     ):
         """Reconstruction with everything the losses need.
 
@@ -318,14 +317,14 @@ class VQGAN(nn.Module):
           deterministic: no dropout.
           code_gradient: how gradients pass the codes, of `ops.quantize.GRADIENTS`.
           known: of the photograph, see `decode_latents`.
-          redraw: image_ids [B,h,w] -> those that are decoded.
+          image_ids: int [B,h,w], decoded instead of the picture's own.
 
         Returns:
           (reconstruction [B,H,W,3], {"z_e" [B,h,w,C], "z_q" [B,h,w,C]
           differentiable in the codebook, "image_ids" [B,h,w]}).
         """
         z_e = self.latents(image, deterministic).astype(jnp.float32)
-        image_ids = redraw(self.quantize(z_e))
+        image_ids = self.quantize(z_e) if image_ids is None else image_ids
         z_q = jnp.take(self.codebook, image_ids, axis=0)
         passed = quantize.GRADIENTS[code_gradient](z_e, z_q)
         reconstruction = self.decode_latents(passed, deterministic, known)

@@ -173,7 +173,8 @@ def test_it_is_trained_on_from_a_model_and_exported(
     tiny, tmp_path, photo, gptface_command
 ):
     config = load_config("configs/vqgan/faces64.py:tiny_conditional")
-    config.init_from = str(tiny / "model")
+    config.init_from = config.objective.holes.model = str(tiny / "model")
+    config.objective.holes.drawn = 0.5
     training.train(config, tmp_path / "run", progress=False)
     before = opening.open_network(tiny / "model", "vqgan")
     after = opening.open_network(tmp_path / "run", "vqgan")

@@ -279,7 +279,7 @@ def test_codes_misfit_within_the_tokens_of_a_hole_only(monkeypatch):
     trainer = system.phases[0].loss.__self__
     image = jax.random.uniform(KEY, (3, 8, 8, 3), minval=-1, maxval=1)
     batch = {"image": image, "landmarks": jnp.full((3, 68, 2), jnp.nan)}
-    given, found = trainer.given({}, batch, KEY)
+    given, found = trainer.given({}, {}, batch, KEY)
     np.testing.assert_array_equal(found, hole)
     changed = np.asarray(given["image"] != image).any(-1)
     # Tokens are 2 x 2 pixels; of the last picture nothing is known, so it fits.
@@ -310,10 +310,10 @@ def test_a_painter_draws_the_open_codes(monkeypatch):
     assert system.constants == {"painter": "weights"}
     trainer = system.phases[0].loss.__self__
     batch = {"image": jnp.zeros((3, 8, 8, 3)), "landmarks": jnp.zeros((3, 68, 2))}
-    given, _ = trainer.given(system.constants, batch, KEY)
     params = nn.meta.unbox(jax.jit(system.init)(KEY))
+    given, _ = trainer.given(params, system.constants, batch, KEY)
     _, aux, _ = trainer.reconstruct(params, given)
-    del given["redraw"]
+    del given["image_ids"]
     _, before, _ = trainer.reconstruct(params, given)
     ((weights, is_open),) = asked
     assert weights == "weights" and is_open.shape == (3, 4, 4)

@@ -7,7 +7,11 @@ from gptface_jax.systems.vqgan.objective import (
     PerceptualConfig,
     VQGANObjective,
 )
-from gptface_jax.systems.vqgan.system import DISCRIMINATOR, make_system
+from gptface_jax.systems.vqgan.system import (
+    DISCRIMINATOR,
+    make_system,
+    without_discriminator,
+)
 
 __all__ = [
     "DISCRIMINATOR",
@@ -17,4 +21,5 @@ __all__ = [
     "PerceptualConfig",
     "VQGANObjective",
     "make_system",
+    "without_discriminator",
 ]

@@ -32,6 +32,11 @@ from gptface_jax.systems.vqgan.objective import (
 DISCRIMINATOR = "discriminator"
 
 
+def without_discriminator(params):
+    """Parameters of the VQGAN; one tree, so that one checkpoint, holds both."""
+    return {k: v for k, v in params.items() if k != DISCRIMINATOR}
+
+
 class _Trainer:
     """The functions that `make_system` puts together."""
 
@@ -64,7 +69,7 @@ class _Trainer:
             state["adversary"] = self.adversary.init_state()
         return state
 
-    def given(self, constants, batch, key):
+    def given(self, params, constants, batch, key):
         """(arguments of the module, hole bool [B,H,W] that it fills or None)."""
         image, model = batch["image"], self.model
         if not model.condition_channels:
@@ -96,18 +101,21 @@ class _Trainer:
         if self.painter:
             chosen, draw = jax.random.split(trees.stream(key, "painter"))
             drawn = jax.random.uniform(chosen, (len(image), 1, 1)) < options.drawn
-            found["redraw"] = lambda image_ids: self.painter.draw(
-                constants["painter"], image_ids, is_open & drawn, draw
+            own = self.module.apply(
+                {"params": without_discriminator(params)},
+                found["image"],
+                method="encode",
+            )
+            found["image_ids"] = self.painter.draw(
+                constants["painter"], own, is_open & drawn, draw
             )
         return found, hole
 
     def reconstruct(self, params, given, key=None, sow: bool = False):
         """(reconstruction, aux, what the last convolution read or None)."""
-        # The discriminator lies in the same tree, so that one checkpoint holds both.
-        params = {k: v for k, v in params.items() if k != DISCRIMINATOR}
         deterministic = key is None or self.model.dropout == 0.0
         result = self.module.apply(
-            {"params": params},
+            {"params": without_discriminator(params)},
             **given,
             deterministic=deterministic,
             code_gradient=self.objective.code_gradient,
@@ -177,7 +185,7 @@ class _Trainer:
 
     def generator_loss(self, params, state, constants, batches, key, step):
         batch, adversary = batches["pictures"], self.adversary
-        image, (given, hole) = batch["image"], self.given(constants, batch, key)
+        image, (given, hole) = batch["image"], self.given(params, constants, batch, key)
         reconstruction, aux, last = self.reconstruct(
             params, given, key, sow=adversary is not None
         )
@@ -222,7 +230,7 @@ class _Trainer:
 
     def discriminator_loss(self, params, state, constants, batches, key, step):
         batch = batches["pictures"]
-        image, (given, hole) = batch["image"], self.given(constants, batch, key)
+        image, (given, hole) = batch["image"], self.given(params, constants, batch, key)
 
         def reconstruct():
             # By the updated generator, as taming does: its phase came first.
@@ -258,7 +266,7 @@ class _Trainer:
 
     def metrics(self, params, state, constants, batch, key):
         del state
-        image, (given, hole) = batch["image"], self.given(constants, batch, key)
+        image, (given, hole) = batch["image"], self.given(params, constants, batch, key)
         reconstruction, aux, _ = self.reconstruct(params, given)
         loss, parts = self.compare(constants, batch, hole)(reconstruction)
         more, code_parts = self.code_losses(params, aux)
