@@ -199,9 +199,9 @@ def test_the_slope_at_the_last_weights_is_that_of_the_network():
 
         @jax.jit
         def both(params, trainer=trainer, slope=slope):
-            *_, last = trainer.reconstruct(params, IMAGE, sow=True)
+            *_, last = trainer.reconstruct(params, {"image": IMAGE}, sow=True)
             whole = jax.grad(
-                lambda p: jnp.sum(trainer.reconstruct(p, IMAGE)[0] * slope)
+                lambda p: jnp.sum(trainer.reconstruct(p, {"image": IMAGE})[0] * slope)
             )(params)
             short = trainer.at_last_weights(params, last)(slope)
             return short, whole["decoder"]["conv_out"]["kernel"]

@@ -40,7 +40,9 @@ def without_discriminator(params):
 class _Trainer:
     """The functions that `make_system` puts together."""
 
-    def __init__(self, model, objective, batch_size, total_steps, perceptual, painter):
+    def __init__(
+        self, model, objective, batch_size, total_steps, perceptual, painter=None
+    ):
         self.model, self.objective, self.painter = model, objective, painter
         self.perceptual, self.total_steps = perceptual, total_steps
         self.module = nn_vqgan.VQGAN(model)
