@@ -128,6 +128,9 @@ _SWEPT = {
 }
 
 
+_FORMS = (":gan", ":decoder", ":conditional")  # that have tiny ones of their own
+
+
 def small(command: list[str], folder: pathlib.Path) -> list[str]:
     """A documented command in a folder of its own, with configs' :tiny form."""
     words = []
@@ -139,7 +142,7 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
             word = f"{folder}/{word}"
         config = re.fullmatch(r"(configs/.*\.py)(:\w+)?", word)
         if config:
-            form = config[2] if config[2] in (":gan", ":decoder") else ""
+            form = config[2] if config[2] in _FORMS else ""
             word = f"{config[1]}:tiny{form.replace(':', '_')}"
         words.append(word)
     if command[0] == "train":
