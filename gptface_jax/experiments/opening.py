@@ -64,7 +64,7 @@ def open_network(
 
     Args:
       path: work folder of a training run, a model directory, a bundled name or hub id.
-      name: of the system.
+      name: of the system, or of one that is a part of it (`registry.Row.parts`).
       step: checkpoint of a run: "best", None = the latest, or a step.
 
     Raises:
@@ -76,9 +76,11 @@ def open_network(
         from gptface_jax.train import checkpoint  # Orbax takes a second to import
 
         params, meta = checkpoint.restore_params(root, step)
-        if meta["system"] != name:
+        if (whole := meta["system"]) != name:
+            if name in registry.row(whole).parts:
+                return registry.row(whole).parts[name](open_network(path, whole, step))
             raise UserError(
-                f"'{path}' is a run of system '{meta['system']}', not of '{name}'; "
+                f"'{path}' is a run of system '{whole}', not of '{name}'; "
                 "give the right --workdir"
             )
         values, prefix = meta["config"]["model"], "model."
@@ -86,6 +88,9 @@ def open_network(
     else:
         meta = directory.read_config(root)
         if name not in meta:
+            for whole in registry.SYSTEMS:
+                if whole in meta and name in registry.row(whole).parts:
+                    return registry.row(whole).parts[name](open_network(path, whole))
             raise UserError(f"model directory '{path}' holds no network '{name}'")
         values, prefix = meta[name], f"{name}."
 

@@ -79,7 +79,8 @@ def _without_discriminator(params: Params) -> Params:
     return {k: v for k, v in params.items() if k != vqgan.DISCRIMINATOR}
 
 
-def _start(network: Network, config: Any) -> Params:
+def _start(network: Network, experiment: base.Experiment) -> Params:
+    config = experiment.config
     model = from_mapping(VQGANConfig, settings.plain(config)["model"])
     return with_more_codes(network, model, config["data"]["train"])
 
