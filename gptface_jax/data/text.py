@@ -187,13 +187,21 @@ class TextTokenizer:
         return np.array([word.isalpha() for word in self._vocab])
 
     def extended(self, texts: Iterable[str]) -> TextTokenizer:
-        """With the words of texts that it cannot spell, behind its own entries."""
+        """With what it does not hold of texts, behind its own entries.
+
+        That is words which are not `understood`, and what it cannot spell.
+        """
         added: dict[str, None] = {}
         for text in texts:
             plain = self._backend.normalizer.normalize_str(text)
             words = [w for w, _ in self._backend.pre_tokenizer.pre_tokenize_str(plain)]
             encoded = self._backend.encode_batch(words, add_special_tokens=False)
-            added |= {w: None for w, e in zip(words, encoded) if self.unk_id in e.ids}
+            held = self.understood(text)
+            added |= {
+                word: None
+                for word, e in zip(words, encoded)
+                if self.unk_id in e.ids or not held.get(word, True)
+            }
         return TextTokenizer([*self._vocab, *added]) if added else self
 
     def places_in(self, other: TextTokenizer) -> np.ndarray:

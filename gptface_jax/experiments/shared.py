@@ -1,8 +1,8 @@
 """Experiments that train one set of weights as GPTFace and as Talk2Face (SPEC E.16).
 
 A step draws a batch of each: pairs, with the whole sequence seen both ways, and
-sequences, whose targets are written from left to right. Embedding, layers and output are
-the same, with GPTFace's parameter paths, so that released weights go on being valid.
+sequences, whose targets are written from left to right. Embedding, layers and output
+are the same, with GPTFace's parameter paths, so that released weights stay valid.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ import jax.numpy as jnp
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, to_mapping
 from gptface_jax.core.errors import UserError
-from gptface_jax.core.types import Metrics, Params, Phase, System
+from gptface_jax.core.types import Metrics, Phase, System
 from gptface_jax.data import attribute_questions
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import (
     base,
     gptface,
+    gptface_run,
     opening,
     registry,
     starting,
     talk2face,
     token_data,
 )
-from gptface_jax.nn.prefix_lm import PrefixLM, PrefixLMConfig
+from gptface_jax.nn.prefix_lm import PrefixLMConfig
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems import gptface as gptface_system
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
@@ -97,7 +98,7 @@ def part(config: Mapping[str, Any], feed: str) -> dict[str, Any]:
       feed: of `PARTS`.
     """
     model = from_mapping(SharedConfig, config["model"], "model.")
-    sizes, data = config["batch_size"], config["data"]
+    data = config["data"]
     options = {name: of_feed(data.get(name), feed) for name in ("train", "eval")}
     if feed == sequence_objective.FEED:
         options["captions"] = data.get("tasks", {}).get("captions", {})
@@ -106,7 +107,6 @@ def part(config: Mapping[str, Any], feed: str) -> dict[str, Any]:
         "system": PARTS[feed],
         "model": to_mapping(getattr(model, feed)),
         "objective": config["objective"].get(feed, {}),
-        "batch_size": sizes[feed] if isinstance(sizes, Mapping) else sizes,
         "data": {**data, **options},
     }
 
@@ -121,7 +121,7 @@ def of_feed(value: Any, feed: str) -> Any:
         return value
     if feed not in value:
         raise UserError(
-            f"the data of a shared model name {', '.join(value)} and not '{feed}'; give "
+            f"the data name {', '.join(value)} and not '{feed}'; give "
             f"one source, or one for each of {', '.join(PARTS)}"
         )
     return value[feed]
@@ -243,7 +243,11 @@ def _view(feed: str):
         wanted = trees.flatten(opening.expected_shapes(name, config))
         own = {k: v for k, v in trees.flatten(network.params).items() if k in wanted}
         module = registry.row(name).module(config)
-        return Network(module, trees.unflatten(own), network.digest, meta)
+        found = Network(module, trees.unflatten(own), network.digest, meta)
+        if "training" in meta and feed == "pairs":
+            as_run = dataclasses.replace(found, meta={"config": meta["training"][name]})
+            meta.setdefault("decode", gptface_run.learnt_options(as_run))
+        return found
 
     return view
 

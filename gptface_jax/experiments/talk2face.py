@@ -141,7 +141,7 @@ def examples(
         vqgan = token_data.tokenizer_of(data.tokenizer, source)
         samples = previews.syntheses(PrefixLM(model), vqgan, tokenizer, shown)
     used = _used([source[i] for i in _spread(len(source))], table)
-    files = {LABEL_SETS: _label_sets(used, data.tasks)}
+    files = {LABEL_SETS: learnt_labels(used, data.tasks)}
     return token_data.Examples(feed, held_out, codes, samples, files)
 
 
@@ -150,7 +150,7 @@ def _spread(count: int, most: int = 4000) -> list[int]:
     return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
 
 
-def _label_sets(data_sets: Mapping[str, DataSet], options: TaskOptions) -> bytes:
+def learnt_labels(data_sets: Mapping[str, DataSet], options: TaskOptions) -> bytes:
     """What `pipelines.sequence_model.Learnt` reads."""
     content = {
         "data_sets": label_templates.to_mapping(data_sets),

@@ -157,6 +157,11 @@ def check(config: VQGANConfig) -> None:
             f"taming's VQGAN begins with single pixels, not with patches of "
             f"{config.patch} x {config.patch}; export with --format directory"
         )
+    if config.pixel_map != "single":
+        raise UserError(
+            f"this VQGAN's encoder is given pixels by pixel_map '{config.pixel_map}', "
+            "which taming's config cannot say; export with --format directory"
+        )
     for width in (config.first_width, *config.widths):
         if width % GROUPS:
             raise UserError(
