@@ -162,7 +162,7 @@ def test_released_weights_grow_words_and_go_on_saying_the_same():
     known = starting.vocabulary_of("demo")
     text = known.extended(["to attributes: age 77; smiling", "a woman"])
     # What it cannot spell, and what only letter by letter.
-    assert text.vocab_text() == known.vocab_text() + "attributes\n77\n;\n"
+    assert text.vocab_text() == known.vocab_text() + "attributes\nage\n77\n;\n"
     assert (text.encode(["age 77; smiling"])[0] != text.unk_id).all()
     before = "a smiling woman with brown hair"
     np.testing.assert_array_equal(text.encode([before]), known.encode([before]))
