@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--config",
+        dest="described",
         metavar="X.yaml",
         required=True,
         help="what came with it: a YAML with ddconfig, n_embed and embed_dim under "
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps import importing
 
     given = {k: v for k in _TENCENT if (v := getattr(options, k)) is not None}
-    where = options.checkpoint, options.config, options.out
+    where = options.checkpoint, options.described, options.out
     if options.format == "tencent":
         for name in ("tokenizer", "vocab"):
             if name not in given:

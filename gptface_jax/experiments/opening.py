@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from gptface_jax.core.config import changes, from_mapping
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.version import __version__
 from gptface_jax.experiments import registry
 from gptface_jax.interop import directory
@@ -114,18 +114,32 @@ def open_network(
     return Network(row.module(config), params, digest, meta)
 
 
-def facade(source: str | os.PathLike) -> tuple[pathlib.Path, str]:
+def facade(
+    source: str | os.PathLike, system: str | None = None
+) -> tuple[pathlib.Path, str]:
     """Folder, and "module:function" that opens it for people; see `registry.Row`.
+
+    Args:
+      source: see `open_network`.
+      system: as which it is opened, where it holds several; by default the first.
 
     Raises:
       UserError: nothing there, or no network with what belongs to it.
     """
     path = locate(source)
     found = networks_of(path)
+    held = {name for whole in found for name in (whole, *registry.row(whole).parts)}
     opened = [name for name in registry.SYSTEMS if registry.row(name).facade]
+    if system is not None:
+        if system not in opened:
+            raise UserError(
+                f"system {system!r} is none that can be opened"
+                f"{nearest(system, opened)}; use {' or '.join(opened)}"
+            )
+        opened = [system]
     for name in opened:
         row = registry.row(name)
-        if name in found and (is_run(path) or {*row.beside} <= {*found}):
+        if name in held and (is_run(path) or {*row.beside} <= held):
             return path, row.facade
     wanted = " or ".join(f"'{name}'" for name in opened)
     raise UserError(

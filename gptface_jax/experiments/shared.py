@@ -266,6 +266,4 @@ ROW = registry.Row(
     note=gptface.note,
     beside=("vqgan",),
     files=talk2face.ROW.files,
-    facade=gptface.ROW.facade,
-    verbs=(),
 )
