@@ -121,6 +121,19 @@ def tiny_talk2face(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def tiny_shared(config: ConfigDict) -> ConfigDict:
+    """`tiny` for a GPTFace that is a Talk2Face as well."""
+    objective = config.objective.to_dict()
+    config.objective = config.objective.pairs
+    tiny_gptface(config)
+    config.objective = objective | {"pairs": config.objective.to_dict()}
+    config.model.update(length=104, max_positions=184)
+    config.data.vocab_size = 400
+    config.data.tasks.update(max_attributes=4, max_prefix=36)
+    config.data.tasks.captions = config.data.captions.to_dict() | {"max_phrases": 4}
+    return config
+
+
 def check(arg: str, *allowed: str) -> str:
     """The part after the colon of --config=file.py:arg."""
     if arg not in ("", *allowed):

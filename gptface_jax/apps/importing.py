@@ -6,8 +6,16 @@ import dataclasses
 import os
 import pathlib
 
-from gptface_jax.apps import exporting
-from gptface_jax.interop import taming
+from gptface_jax.apps import exporting, model_cards
+from gptface_jax.core import trees
+from gptface_jax.core.config import to_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.core.version import __version__
+from gptface_jax.data import label_sets
+from gptface_jax.data.task_examples import TaskOptions
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.experiments import opening, talk2face
+from gptface_jax.interop import directory, taming, tencent
 
 
 def import_taming(
@@ -45,3 +53,82 @@ def import_taming(
         )
     values = dataclasses.asdict(found.config)
     return [*lines, f"config: {', '.join(f'{k}={v}' for k, v in values.items())}"]
+
+
+def import_tencent(
+    checkpoint: str | os.PathLike,
+    config: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    tokenizer: str | os.PathLike,
+    vocab: str | os.PathLike,
+    pixel_map: str = "double",
+) -> list[str]:
+    """Writes a model directory with a Talk2Face of TencentPretrain, float32.
+
+    It is asked about the data sets of the paper (`data.label_sets`).
+
+    Args:
+      checkpoint, config: see `interop.tencent.load`.
+      out: new folder.
+      tokenizer: the VQGAN of its codes: a run, model directory, bundled name or hub id;
+        `import_taming` makes one.
+      vocab: the text's vocab.txt, a folder with one, or a hub id.
+      pixel_map: what that VQGAN's encoder is given of a picture, see `VQGANConfig`.
+
+    Returns:
+      Lines for a person: what was matched, and the config.
+
+    Raises:
+      UserError: see `interop.tencent.load`; a tokenizer or vocabulary of other sizes.
+    """
+    model, params = tencent.load(checkpoint, config)
+    text = TextTokenizer.from_pretrained(vocab)
+    vqgan = opening.open_network(tokenizer, "vqgan")
+    try:
+        pixels = dataclasses.replace(vqgan.config, pixel_map=pixel_map)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    for what, wanted, given, source in (
+        ("words", model.vocab.text_size, text.size, vocab),
+        ("codes", model.vocab.codebook_size, pixels.codebook_size, tokenizer),
+        ("grid", list(model.grid), list(pixels.grid), tokenizer),
+    ):
+        if wanted != given:
+            raise UserError(
+                f"the transformer's {what}: {wanted}, those of '{source}': {given}; "
+                "give what it was trained with, or its codebook_size and grid in the "
+                "config"
+            )
+    # Its special ids are the vocabulary's.
+    joint = text.joint_vocab(pixels.codebook_size, multiple_of=1)
+    model = dataclasses.replace(model, vocab=joint)
+    name = pathlib.Path(checkpoint).name
+    known = {
+        "library_version": __version__,
+        "talk2face": to_mapping(model),
+        "vqgan": to_mapping(pixels),
+        "imported": {"format": "tencent", "checkpoint": name},
+    }
+    card = model_cards.IMPORTED.format(
+        name=pathlib.Path(out).name,
+        checkpoint=name,
+        version=__version__,
+        millions=trees.count(params) / 1e6,
+        pixel_map=pixel_map,
+    )
+    paper = {name: label_sets.TABLE[name] for name in label_sets.PAPER}
+    files = {
+        **text.files(model.length),
+        talk2face.LABEL_SETS: talk2face.learnt_labels(paper, TaskOptions()),
+        "README.md": card.encode(),
+    }
+    weights = {"talk2face": params, "vqgan": vqgan.params}
+    directory.write(out, known, weights, files, "float32")
+    tensors = len(tencent.to_state_dict(model, params))
+    values = ", ".join(f"{k}={v}" for k, v in to_mapping(model).items())
+    return [
+        f"matched: {tensors} weights, {trees.count(params) / 1e6:.2f} M parameters",
+        f"pixel_map: {pixel_map}",
+        f"config: {values}",
+    ]

@@ -77,3 +77,18 @@ gptface_jax {version}. Trained on `{data}`, {steps} steps of {batch}.
 
 What was rare in its training data it knows less of.
 """
+
+
+IMPORTED = """\
+---
+library_name: gptface_jax
+---
+# {name}
+
+A Talk2Face (prefix language model over faces and words, {millions:.2f} M parameters)
+imported from `{checkpoint}` of TencentPretrain by gptface_jax {version}. Its encoder is
+given pixels by pixel_map `{pixel_map}`.
+
+Its licence and its limits are those of that checkpoint. What it says of a person is
+what was likely in its training data, and no fact about anybody.
+"""

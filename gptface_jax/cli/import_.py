@@ -1,33 +1,65 @@
-"""A VQGAN of another project -> a model directory that every verb takes as tokenizer.
+"""Networks of another project -> a model directory, for every verb to open.
 
 gptface import --format taming last.ckpt --config model.yaml --out my_vqgan
 gptface reconstruct --tokenizer my_vqgan --images my_photos --out grid.png
 
-The checkpoint is one of taming-transformers: of a VQModel or GumbelVQ, or of a
-Net2NetTransformer, which contains one; as Lightning writes it (.ckpt), a plain state
-dict (.pt, .pth, .bin) or .safetensors. Nothing in it is executed, and PyTorch is not
-needed. Every weight must find its place: what belongs to the discriminator, the
-perceptual loss or the transformer is left aside and counted, anything else is an error.
-`gptface export --format taming` is the way back.
+gptface import --format tencent talk2face.bin --config talk2face.json \\
+    --tokenizer my_vqgan --vocab google_uncased_en_vocab.txt --out my_talk2face
+gptface ask --model my_talk2face --image photo.jpg --question age
+
+taming: a VQModel or GumbelVQ of taming-transformers, or a Net2NetTransformer, which
+contains one; as Lightning writes it (.ckpt), a plain state dict (.pt, .pth, .bin) or
+.safetensors. `gptface export --format taming` is the way back.
+
+tencent: a Talk2Face of TencentPretrain, with the VQGAN and the vocabulary that it was
+trained with. The released script maps pixels to [-1,1] twice, so that its codes are of
+pictures in [-3,1]: --pixel-map double does so, single does not.
+
+Nothing in a checkpoint is executed, and PyTorch is not needed. Every weight must find
+its place: what belongs to the discriminator, the perceptual loss or the transformer of
+a VQGAN's checkpoint is left aside and counted, anything else is an error.
 """
 
 from __future__ import annotations
 
 import argparse
 
+from gptface_jax.core.errors import UserError
+
+_TENCENT = ("tokenizer", "vocab", "pixel_map")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="the weights")
     parser.add_argument(
-        "--format", required=True, choices=("taming",), help="where it comes from"
+        "--format",
+        required=True,
+        choices=("taming", "tencent"),
+        help="where it comes from",
     )
     parser.add_argument(
         "--config",
-        dest="yaml",
+        dest="described",
         metavar="X.yaml",
         required=True,
-        help="the YAML that came with it: ddconfig, n_embed and embed_dim under "
-        "model.params (or model.params.first_stage_config.params)",
+        help="what came with it: a YAML with ddconfig, n_embed and embed_dim under "
+        "model.params (or model.params.first_stage_config.params); of tencent a JSON "
+        "with hidden_size, heads_num, layers_num, feedforward_size and vocab_size",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="VQGAN",
+        help="tencent: model directory, run or bundled name of the VQGAN of its codes",
+    )
+    parser.add_argument(
+        "--vocab", help="tencent: vocab.txt, a folder with one, or a hub id"
+    )
+    parser.add_argument(
+        "--pixel-map",
+        choices=("double", "single", "clip_then_map"),
+        help="tencent: what the VQGAN's encoder is given of a picture: double = "
+        "[-3,1] as the released script does (default), single = [-1,1], "
+        "clip_then_map = CLIP's normalisation and that mapping",
     )
     parser.add_argument("-o", "--out", metavar="DIR", required=True, help="new folder")
 
@@ -35,6 +67,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps import importing
 
-    for line in importing.import_taming(options.checkpoint, options.yaml, options.out):
+    given = {k: v for k in _TENCENT if (v := getattr(options, k)) is not None}
+    where = options.checkpoint, options.described, options.out
+    if options.format == "tencent":
+        for name in ("tokenizer", "vocab"):
+            if name not in given:
+                raise UserError(f"--{name} is missing; --format tencent needs it")
+        lines = importing.import_tencent(*where, **given)
+    else:
+        for name in given:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is for --format tencent; leave it out")
+        lines = importing.import_taming(*where)
+    for line in lines:
         print(line)
     print(f"-> {options.out}")

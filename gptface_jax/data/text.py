@@ -186,6 +186,28 @@ class TextTokenizer:
         """Entries that are whole words, of letters only: bool [size]."""
         return np.array([word.isalpha() for word in self._vocab])
 
+    def extended(self, texts: Iterable[str]) -> TextTokenizer:
+        """With what it does not hold of texts, behind its own entries.
+
+        That is words which are not `understood`, and what it cannot spell.
+        """
+        added: dict[str, None] = {}
+        for text in texts:
+            plain = self._backend.normalizer.normalize_str(text)
+            words = [w for w, _ in self._backend.pre_tokenizer.pre_tokenize_str(plain)]
+            encoded = self._backend.encode_batch(words, add_special_tokens=False)
+            held = self.understood(text)
+            added |= {
+                word: None
+                for word, e in zip(words, encoded)
+                if self.unk_id in e.ids or not held.get(word, True)
+            }
+        return TextTokenizer([*self._vocab, *added]) if added else self
+
+    def places_in(self, other: TextTokenizer) -> np.ndarray:
+        """Ids int [size] that another vocabulary has for the entries, -1 for none."""
+        return np.array([other._ids.get(piece, -1) for piece in self._vocab])
+
     def files(self, max_tokens: int = 64) -> dict[str, bytes]:
         """Contents, by name, of the files that `transformers.AutoTokenizer` opens."""
         names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIALS))

@@ -13,7 +13,7 @@ from gptface_jax.core.config import from_mapping
 from gptface_jax.core.types import Params
 from gptface_jax.data import attribute_questions, transforms
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.experiments import base, previews, registry, token_data
+from gptface_jax.experiments import base, previews, registry, starting, token_data
 from gptface_jax.nn.sequence import SequenceLayout
 from gptface_jax.systems import gptface
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
@@ -26,34 +26,57 @@ def _build(
     config: Any, data: base.DataConfig, tokenizer: TextTokenizer
 ) -> base.Experiment:
     config = config.copy_and_resolve_references()
-    source, eval_source = (
-        opener(data, token_data.CACHE) for opener in (base.open_train, base.open_eval)
-    )
-    grid = tuple(config["model"]["layout"]["grid"])
-    codes = config["model"]["vocab"]["codebook_size"]
-    eval_pool = source if eval_source is None else eval_source
-    found = token_data.open_codes(data, grid, codes, source, eval_pool)
-    extra = {"vocab.txt": tokenizer.vocab_text().encode(), **found.files}
     token_data.set_vocab(config, tokenizer)
-    _fit_length(config)
+    fit_length(config)
     values = settings.plain(config)
-    system = gptface.make_system(values, found.codebook, attribute_questions.ATTRIBUTES)
-    slots = config["model"]["layout"]["max_text_tokens"]
+    model = from_mapping(GPTFaceConfig, values["model"], "model.")
+    found = examples(data, tokenizer, model)
+    codebook = found.codes.codebook
+    return base.experiment(
+        config,
+        data,
+        gptface.make_system(values, codebook, attribute_questions.ATTRIBUTES),
+        {"pairs": found.records},
+        {"eval": found.held_out},
+        extra_files={
+            "vocab.txt": tokenizer.vocab_text().encode(), **found.codes.files
+        },
+        samples=found.samples,
+    )  # fmt: skip
+
+
+def examples(
+    data: base.DataConfig, tokenizer: TextTokenizer, model: GPTFaceConfig
+) -> token_data.Examples:
+    """Pictures with a text that belongs and one that does not.
+
+    Args:
+      data: section of the config, with sources of pairs.
+      tokenizer: of the text.
+      model: that is trained.
+
+    Raises:
+      UserError: data that cannot be opened, or that are not the model's.
+    """
+    source, eval_source, pool = token_data.open_sources(data)
+    layout, slots = model.layout, model.layout.max_text_tokens
+    codes = token_data.open_codes(
+        data, layout.grid, model.vocab.codebook_size, source, pool
+    )
 
     def transform(pool, options):
         plain = transforms.TokenTransform(tokenizer, slots, pool, options)
-        return found.with_codes(plain)
+        return codes.with_codes(plain)
 
     def asked(records):
         if not data.eval_captions.from_labels:
             return {}
         return attribute_questions.questions(records, tokenizer, slots)
 
-    eval_transform = transform(eval_pool, data.eval_captions)
+    eval_transform = transform(pool, data.eval_captions)
     samples = None
     if data.tokenizer:
-        model = from_mapping(GPTFaceConfig, values["model"], "model.")
-        shown = base.Records(eval_pool, eval_transform)
+        shown = base.Records(pool, eval_transform)
         samples = previews.edits(
             GPTFace(model),
             token_data.tokenizer_of(data.tokenizer, source),
@@ -63,18 +86,11 @@ def _build(
     held_out = None
     if eval_source is not None:
         held_out = base.Records(eval_source, eval_transform, asked)
-    return base.experiment(
-        config,
-        data,
-        system,
-        {"pairs": base.Records(source, transform(source, data.captions))},
-        {"eval": held_out},
-        extra_files=extra,
-        samples=samples,
-    )
+    records = base.Records(source, transform(source, data.captions))
+    return token_data.Examples(records, held_out, codes, samples)
 
 
-def _fit_length(config) -> None:
+def fit_length(config) -> None:
     """Pads sequences to what the mesh divides, if it splits them."""
     mesh, rules = sharding.open_mesh(settings.read_settings(config).mesh)
     ways = sharding.ways("length", mesh, rules)
@@ -93,7 +109,8 @@ def _fit_length(config) -> None:
         )
 
 
-def _note(shapes: Params) -> str:
+def note(shapes: Params) -> str:
+    """How many parameters the layers have, and all."""
     body = trees.count(shapes["transformer"])
     return (
         f"body (layers and final norm) {body / 1e6:.2f} M, with tied embeddings "
@@ -109,7 +126,8 @@ ROW = registry.Row(
     make=gptface.make_system,
     prepare=token_data.text_tokenizer,
     build=_build,
-    note=_note,
+    start=starting.started,
+    note=note,
     beside=("vqgan",),
     files=("vocab.txt",),
     facade="gptface_jax.apps.api:open_model",

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from gptface_jax.core.config import changes, from_mapping
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.version import __version__
 from gptface_jax.experiments import registry
 from gptface_jax.interop import directory
@@ -64,7 +64,7 @@ def open_network(
 
     Args:
       path: work folder of a training run, a model directory, a bundled name or hub id.
-      name: of the system.
+      name: of the system, or of one that is a part of it (`registry.Row.parts`).
       step: checkpoint of a run: "best", None = the latest, or a step.
 
     Raises:
@@ -76,9 +76,11 @@ def open_network(
         from gptface_jax.train import checkpoint  # Orbax takes a second to import
 
         params, meta = checkpoint.restore_params(root, step)
-        if meta["system"] != name:
+        if (whole := meta["system"]) != name:
+            if name in registry.row(whole).parts:
+                return registry.row(whole).parts[name](open_network(path, whole, step))
             raise UserError(
-                f"'{path}' is a run of system '{meta['system']}', not of '{name}'; "
+                f"'{path}' is a run of system '{whole}', not of '{name}'; "
                 "give the right --workdir"
             )
         values, prefix = meta["config"]["model"], "model."
@@ -86,6 +88,9 @@ def open_network(
     else:
         meta = directory.read_config(root)
         if name not in meta:
+            for whole in registry.SYSTEMS:
+                if whole in meta and name in registry.row(whole).parts:
+                    return registry.row(whole).parts[name](open_network(path, whole))
             raise UserError(f"model directory '{path}' holds no network '{name}'")
         values, prefix = meta[name], f"{name}."
 
@@ -109,18 +114,32 @@ def open_network(
     return Network(row.module(config), params, digest, meta)
 
 
-def facade(source: str | os.PathLike) -> tuple[pathlib.Path, str]:
+def facade(
+    source: str | os.PathLike, system: str | None = None
+) -> tuple[pathlib.Path, str]:
     """Folder, and "module:function" that opens it for people; see `registry.Row`.
+
+    Args:
+      source: see `open_network`.
+      system: as which it is opened, where it holds several; by default the first.
 
     Raises:
       UserError: nothing there, or no network with what belongs to it.
     """
     path = locate(source)
     found = networks_of(path)
+    held = {name for whole in found for name in (whole, *registry.row(whole).parts)}
     opened = [name for name in registry.SYSTEMS if registry.row(name).facade]
+    if system is not None:
+        if system not in opened:
+            raise UserError(
+                f"system {system!r} is none that can be opened"
+                f"{nearest(system, opened)}; use {' or '.join(opened)}"
+            )
+        opened = [system]
     for name in opened:
         row = registry.row(name)
-        if name in found and (is_run(path) or {*row.beside} <= {*found}):
+        if name in held and (is_run(path) or {*row.beside} <= held):
             return path, row.facade
     wanted = " or ".join(f"'{name}'" for name in opened)
     raise UserError(

@@ -19,6 +19,7 @@ SYSTEMS = {
     "gptface": "gptface_jax.experiments.gptface",
     "talk2face": "gptface_jax.experiments.talk2face",
     "judge": "gptface_jax.experiments.judge",
+    "shared": "gptface_jax.experiments.shared",
 }
 
 
@@ -38,8 +39,11 @@ class Row:
       prepare: (experiment config, its `data` section, work folder) -> what `build`
         needs beside them, such as a vocabulary that is trained and kept there.
       kept: parameters of a run -> those that inference needs.
-      start: (network, experiment config) -> parameters that a run begins with when
+      start: (network, `base.Experiment`) -> parameters that a run begins with when
         `init_from` names that network.
+      starts_from: systems whose networks `init_from` may name besides its own.
+      parts: systems whose networks one of its own is as well -> network -> that
+        network; `opening.open_network` finds them.
       note: shapes of the parameters -> a line below their table.
       beside: networks that lie beside it in a model directory.
       files: extra files of a run that go into a model directory.
@@ -55,7 +59,9 @@ class Row:
     method: str | None = None
     prepare: Callable[[Any, Any, str | os.PathLike], Any] = lambda *_: None
     kept: Callable[[Params], Params] = lambda params: params
-    start: Callable[[Any, Any], Params] = lambda network, config: network.params
+    start: Callable[[Any, Any], Params] = lambda network, experiment: network.params
+    starts_from: tuple[str, ...] = ()
+    parts: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
     note: Callable[[Params], str] = lambda shapes: ""
     beside: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ from gptface_jax.data.task_examples import EachTask, TaskOptions, all_tasks
 from gptface_jax.data.tasks import TASKS, interleaved, task_sources, vocabulary_texts
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.data.transforms import CaptionOptions
-from gptface_jax.experiments import base, previews, registry, token_data
+from gptface_jax.experiments import base, previews, registry, starting, token_data
 from gptface_jax.nn.prefix_lm import PrefixLM, PrefixLMConfig
 from gptface_jax.systems import talk2face
 from gptface_jax.systems.talk2face import objective
@@ -32,7 +32,7 @@ from gptface_jax.train import settings, sharding
 LABEL_SETS = "label_sets.json"
 
 
-def _prepare(config: Any, data: base.DataConfig, workdir: str | os.PathLike):
+def prepare(config: Any, data: base.DataConfig, workdir: str | os.PathLike):
     """The vocabulary; one that is learnt can spell all that labels may say."""
     table = label_templates.open_table(data.label_sets)
 
@@ -61,7 +61,8 @@ def _used(
     }
 
 
-def _make(config: Mapping[str, Any], codebook: Any = None) -> System:
+def make(config: Mapping[str, Any], codebook: Any = None) -> System:
+    """The system of an experiment config; `codebook` as of `make_system`."""
     ordinal = config["data"].get("tasks", {}).get("age_tokens") == "ordinal"
     return talk2face.make_system(config, codebook, TASKS, (2 * REACH + 1) * ordinal)
 
@@ -70,32 +71,60 @@ def _build(
     config: Any, data: base.DataConfig, tokenizer: TextTokenizer
 ) -> base.Experiment:
     config = config.copy_and_resolve_references()
-    source, eval_source = (
-        opener(data, token_data.CACHE) for opener in (base.open_train, base.open_eval)
-    )
-    model = config["model"]
-    found = token_data.open_codes(
-        data,
-        tuple(model["grid"]),
-        model["vocab"]["codebook_size"],
-        source,
-        source if eval_source is None else eval_source,
-    )
     token_data.set_vocab(config, tokenizer)
+    fit_length(config)
+    values = settings.plain(config)
+    found = examples(
+        data, tokenizer, from_mapping(PrefixLMConfig, values["model"], "model.")
+    )
+    return base.experiment(
+        config,
+        data,
+        make(values, found.codes.codebook),
+        {objective.FEED: found.records},
+        {"eval": found.held_out},
+        extra_files={
+            "vocab.txt": tokenizer.vocab_text().encode(),
+            **found.codes.files,
+            **found.files,
+        },
+        samples=found.samples,
+    )
+
+
+def fit_length(config: Any) -> None:
+    """Makes sequences as long as the mesh divides, if it splits them."""
     mesh = settings.read_settings(config).mesh
     with config.unlocked():
         ways = sharding.ways("length", *sharding.open_mesh(mesh))
-        model["length"] = round_up(model["length"], ways)
-    values = settings.plain(config)
-    shape = from_mapping(PrefixLMConfig, values["model"], "model.")
+        config["model"]["length"] = round_up(config["model"]["length"], ways)
+
+
+def examples(
+    data: base.DataConfig, tokenizer: TextTokenizer, model: PrefixLMConfig
+) -> token_data.Examples:
+    """Sequences of the four tasks.
+
+    Args:
+      data: section of the config, with sources of captions and labels.
+      tokenizer: of the text.
+      model: that is trained.
+
+    Raises:
+      UserError: data that cannot be opened, or that are not the model's.
+    """
+    source, eval_source, pool = token_data.open_sources(data)
+    codes = token_data.open_codes(
+        data, model.grid, model.vocab.codebook_size, source, pool
+    )
     table = label_templates.open_table(data.label_sets)
 
     def records(pool: Sequence[Record], captions: CaptionOptions) -> base.Records:
         options = dataclasses.replace(data.tasks, captions=captions)
-        each = all_tasks(tokenizer, shape.vocab, shape.length, options, table)
+        each = all_tasks(tokenizer, model.vocab, model.length, options, table)
         return base.Records(
             interleaved(task_sources(pool, captions, table)),
-            EachTask(tuple(map(found.with_codes, each.transforms))),
+            EachTask(tuple(map(codes.with_codes, each.transforms))),
         )
 
     feed = records(source, data.captions)
@@ -110,21 +139,10 @@ def _build(
         )
         shown = base.first_examples(drawn, previews.NUM_EDITS)
         vqgan = token_data.tokenizer_of(data.tokenizer, source)
-        samples = previews.syntheses(PrefixLM(shape), vqgan, tokenizer, shown)
+        samples = previews.syntheses(PrefixLM(model), vqgan, tokenizer, shown)
     used = _used([source[i] for i in _spread(len(source))], table)
-    return base.experiment(
-        config,
-        data,
-        _make(values, found.codebook),
-        {objective.FEED: feed},
-        {"eval": held_out},
-        extra_files={
-            "vocab.txt": tokenizer.vocab_text().encode(),
-            LABEL_SETS: _label_sets(used, data.tasks),
-            **found.files,
-        },
-        samples=samples,
-    )
+    files = {LABEL_SETS: learnt_labels(used, data.tasks)}
+    return token_data.Examples(feed, held_out, codes, samples, files)
 
 
 def _spread(count: int, most: int = 4000) -> list[int]:
@@ -132,7 +150,7 @@ def _spread(count: int, most: int = 4000) -> list[int]:
     return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
 
 
-def _label_sets(data_sets: Mapping[str, DataSet], options: TaskOptions) -> bytes:
+def learnt_labels(data_sets: Mapping[str, DataSet], options: TaskOptions) -> bytes:
     """What `pipelines.sequence_model.Learnt` reads."""
     content = {
         "data_sets": label_templates.to_mapping(data_sets),
@@ -147,9 +165,10 @@ ROW = registry.Row(
     module=PrefixLM,
     inputs=lambda config: (jnp.zeros((1, config.length), jnp.int32),),
     method="init_all",
-    make=_make,
-    prepare=_prepare,
+    make=make,
+    prepare=prepare,
     build=_build,
+    start=starting.started,
     beside=("vqgan",),
     files=("vocab.txt", LABEL_SETS),
     facade="gptface_jax.apps.sequence_api:open_model",

@@ -17,7 +17,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.experiments import base, opening
+from gptface_jax.experiments import base, opening, previews, starting
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.train import settings
 
@@ -34,11 +34,13 @@ class Codes:
     Attributes:
       palette: makes them of colours; None where the records hold them.
       codebook: float [K,C] of the tokenizer, where the config begins with it.
+      digest: of the tokenizer, None of a palette.
       files: what a run keeps of their origin.
     """
 
     palette: transforms.PaletteIds | None = None
     codebook: np.ndarray | None = None
+    digest: str | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def with_codes(self, transform: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,6 +48,39 @@ class Codes:
         if self.palette is None:
             return transform
         return transforms.WithPalette(self.palette, transform)
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A feed of examples made of cached codes and texts.
+
+    Attributes:
+      records: to train on.
+      held_out: to evaluate on; None where the config names none.
+      codes: of both.
+      samples: pictures of what a model does with them, see `previews`; or None.
+      files: what a run keeps of them, besides that of the codes.
+    """
+
+    records: base.Records
+    held_out: base.Records | None
+    codes: Codes
+    samples: previews.Samples | None = None
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def open_sources(
+    data: base.DataConfig,
+) -> tuple[Sequence[Record], Sequence[Record] | None, Sequence[Record]]:
+    """Records of `data.train`, of `data.eval` or None, and those to be shown.
+
+    Raises:
+      UserError: see `base.open_source`.
+    """
+    source, eval_source = (
+        opener(data, CACHE) for opener in (base.open_train, base.open_eval)
+    )
+    return source, eval_source, source if eval_source is None else eval_source
 
 
 def open_codes(
@@ -80,6 +115,7 @@ def open_codes(
         known["frame"] = frames[0]  # where edits bring faces
     return Codes(
         codebook=first.codebook if data.codebook_init else None,
+        digest=first.manifest["tokenizer_digest"],
         files={"manifest.json": json.dumps(known).encode()},
     )
 
@@ -107,9 +143,8 @@ def corpus(
       limit: see above.
       more: records all over the source -> further texts.
     """
-    picks = np.linspace(0, len(source) - 1, min(len(source), 4000)).astype(int)
     # Read once: drawing or decoding a picture anew for every wording takes long.
-    records = [dataclasses.replace(source[int(i)], image=None) for i in picks]
+    records = _all_over(source)
     rng = np.random.default_rng(0)
     texts: list[str] = []
     while len(texts) < limit:
@@ -120,6 +155,12 @@ def corpus(
     return [*texts, *(more(records) if more else ())]
 
 
+def _all_over(source: Sequence[Record], most: int = 4000) -> list[Record]:
+    """So many records at most from all over a source, without their pictures."""
+    picks = np.linspace(0, len(source) - 1, min(len(source), most)).astype(int)
+    return [dataclasses.replace(source[int(i)], image=None) for i in picks]
+
+
 def text_tokenizer(
     config: Any,
     data: base.DataConfig,
@@ -128,10 +169,10 @@ def text_tokenizer(
 ) -> TextTokenizer:
     """The vocabulary of a run that has checkpoints, else as the config says.
 
-    One that is learnt from the training data is kept in the work folder; `more` as of
-    `corpus`.
+    Where the config names none, it is that of `init_from` with what it cannot spell of
+    the further texts, or learnt from the training data; `more` as of `corpus`. It is
+    kept in the work folder.
     """
-    del config
     saved = pathlib.Path(workdir) / "vocab.txt"
     if saved.is_file() and any(saved.parent.glob("checkpoints/[0-9]*")):
         # One that the config names and that is there must be the same, and is compared.
@@ -141,6 +182,9 @@ def text_tokenizer(
     source = base.open_source("data.train", data.train, CACHE, report=False)
     if data.vocab:
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
+    elif config.get("init_from"):
+        tokenizer = starting.vocabulary_of(config["init_from"])
+        tokenizer = tokenizer.extended(more(_all_over(source)) if more else ())
     else:
         texts = corpus(source, data.captions, more=more)
         tokenizer = TextTokenizer.train(texts, data.vocab_size)

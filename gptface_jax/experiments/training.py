@@ -7,6 +7,7 @@ from typing import Any
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import base, opening, registry
+from gptface_jax.pipelines.networks import Network
 from gptface_jax.train import goodput, loop, settings, work_folder
 from gptface_jax.train.state import TrainState
 
@@ -29,6 +30,23 @@ def build(config: Any, workdir: str | os.PathLike) -> base.Experiment:
         return row.build(config, data, row.prepare(config, data, workdir))
 
 
+def initial_network(where: str | os.PathLike, name: str) -> Network:
+    """The network that `init_from` names, for a run of a system.
+
+    Raises:
+      UserError: there is none that the system can start from.
+    """
+    try:
+        held = opening.networks_of(where)
+        others = [other for other in registry.row(name).starts_from if other in held]
+        return opening.open_network(where, others[0] if others else name)
+    except UserError as error:
+        raise UserError(
+            f"init_from: {error}; or set --config.init_from to a run or "
+            "model directory of yours"
+        ) from None
+
+
 def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> TrainState:
     """Trains what the config describes, resuming what `workdir` holds."""
     wall = goodput.WallTime()
@@ -36,15 +54,8 @@ def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> Tra
         experiment = build(config, workdir)
 
         def start():
-            where, name = config["init_from"], config["system"]
-            try:
-                network = opening.open_network(where, name)
-            except UserError as error:
-                raise UserError(
-                    f"init_from: {error}; or set --config.init_from to a run or "
-                    "model directory of yours"
-                ) from None
-            return registry.row(name).start(network, config)
+            network = initial_network(config["init_from"], config["system"])
+            return registry.row(config["system"]).start(network, experiment)
 
         return loop.train(
             experiment.config,

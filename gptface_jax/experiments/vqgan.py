@@ -117,7 +117,8 @@ def _painter(values: Mapping[str, Any]) -> vqgan.Painter | None:
     return vqgan.Painter(network.params, draw)
 
 
-def _start(network: Network, config: Any) -> Params:
+def _start(network: Network, experiment: base.Experiment) -> Params:
+    config = experiment.config
     model = from_mapping(VQGANConfig, settings.plain(config)["model"])
     return with_more_codes(network, model, config["data"]["train"])
 

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash")
+IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash", "splash")
 
 _FLASH_BLOCK = 128  # positions; the length must be a multiple
+_BLOCKS = (128, 256, 384, 512)  # positions that the kernels of TPUs work on at once
 _HEAD_WIDTH = 128  # of the longest head that cuDNN takes
 
 _target: contextvars.ContextVar[str] = contextvars.ContextVar("target", default="")
@@ -45,8 +46,8 @@ def attend(
 ) -> jax.Array:
     """Attention, the same up to rounding by every implementation.
 
-    A row of queries that may see nothing gets the mean of all values, or by "cudnn" and
-    "flash" something else that is finite.
+    A row of queries that may see nothing gets the mean of all values, or by "cudnn",
+    "flash" and "splash" something else that is finite.
 
     Args:
       query: [B,Q,N,H].
@@ -54,8 +55,9 @@ def attend(
       mask: bool, broadcastable to [B,N,Q,K], True = may attend.
       implementation: "xla"; "folded" (batch and heads as one axis, about twice as fast
         on CPUs); "cudnn" (NVIDIA GPUs, 16-bit numbers); "flash" (TPUs, never holds
-        [Q,K]; a mask of keys only [B,1,1,K], lengths that 128 divides); "auto" picks
-        one of these.
+        [Q,K]; a mask of keys only [B,1,1,K], lengths that 128 divides); "splash" (the
+        same for masks [B,1|N,Q,K], whose blocks it skips where nothing may be seen);
+        "auto" picks one of these, and "splash" never: it is not measured yet.
       heads_split: whether a mesh splits the heads ("folded" would gather them).
 
     Returns:
@@ -90,6 +92,14 @@ def attend(
                 f"{list(mask.shape)}: set layout.multiple_of, or attention 'xla'"
             )
         return _flash(query, key, value, mask)
+    if implementation == "splash":
+        if query.shape[1] % _FLASH_BLOCK or query.shape[1] != key.shape[1]:
+            raise ValueError(
+                f"attention 'splash' needs lengths that {_FLASH_BLOCK} divides; here "
+                f"they are {query.shape[1]} and {key.shape[1]}: set model.length or "
+                "layout.multiple_of, or attention 'xla'"
+            )
+        return _splash(query, key, value, mask)
     raise ValueError(
         f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}"
     )
@@ -184,11 +194,28 @@ def _flash_can(query: jax.Array, mask: jax.Array) -> bool:
 
 
 def _flash(query, key, value, mask):
-    """The kernel on every device's own batch and heads: nothing splits it by itself."""
     keys = jnp.broadcast_to(mask[:, 0, 0], query.shape[:2])
+    return _on_every_device(_flash_here, query, key, value, keys)
+
+
+def _splash(query, key, value, mask):
+    heads = mask.shape[1]  # 1, or all
+    whole = len(query), heads, query.shape[1], key.shape[1]
+    mask = jnp.broadcast_to(mask, whole)
+    return _on_every_device(_splash_here, query, key, value, mask)
+
+
+def _on_every_device(here, query, key, value, mask):
+    """A kernel on each device's own batch and heads: nothing splits it by itself.
+
+    Args:
+      here: the kernel.
+      query, key, value: [B,L,N,H].
+      mask: [B,L], or [B,1|N,Q,K].
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:
-        return _flash_here(query, key, value, keys)
+        return here(query, key, value, mask)
 
     def axes(name: str, size: int):
         """Of the mesh, where they divide; every device does the whole elsewhere."""
@@ -196,23 +223,24 @@ def _flash(query, key, value, mask):
         names = (found,) if isinstance(found, str) else tuple(found or ())
         return found if size % math.prod(mesh.shape[n] for n in names) == 0 else None
 
-    batch = axes("batch", query.shape[0])
-    heads = PartitionSpec(batch, None, axes("heads", query.shape[2]), None)
-    rows = PartitionSpec(batch, None)
-    here = jax.shard_map(
-        _flash_here,
+    batch, split = axes("batch", query.shape[0]), axes("heads", query.shape[2])
+    heads = PartitionSpec(batch, None, split, None)
+    by_head = mask.ndim == 4 and mask.shape[1] > 1
+    rows = PartitionSpec(batch, split) if by_head else PartitionSpec(batch)
+    mapped = jax.shard_map(
+        here,
         in_specs=(heads, heads, heads, rows),
         out_specs=heads,
         check_vma=False,
     )
-    return here(query, key, value, keys)
+    return mapped(query, key, value, mask)
 
 
 def _flash_here(query, key, value, keys):
     from jax.experimental.pallas.ops.tpu import flash_attention as kernel
 
     length = query.shape[1]
-    block = max(b for b in (128, 256, 512) if length % b == 0)
+    block = max(b for b in _BLOCKS if length % b == 0)
     names = (
         *("block_q", "block_k_major", "block_k", "block_q_major_dkv"),
         *("block_k_major_dkv", "block_k_dkv", "block_q_dkv", "block_k_major_dq"),
@@ -229,3 +257,33 @@ def _flash_here(query, key, value, keys):
     )
     out = run(*(x.transpose(0, 2, 1, 3) for x in (query, key, value)))
     return out.transpose(0, 2, 1, 3)
+
+
+def _splash_here(query, key, value, mask):
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel as kernel,
+    )
+
+    length, heads, width = query.shape[1:]
+    block = max(b for b in _BLOCKS if length % b == 0)
+    names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv",
+             "block_kv_dkv_compute", "block_q_dq", "block_kv_dq")  # fmt: skip
+    sizes = kernel.BlockSizes(**dict.fromkeys(names, block))
+
+    def one(query, key, value, mask):
+        """Of one sequence [N,L,H]."""
+        run = kernel.make_splash_mha(
+            mask=jnp.broadcast_to(mask, (heads, length, length)),
+            block_sizes=sizes,
+            head_shards=1,
+            q_seq_shards=1,
+        )
+        # Made within jit these flags come out as arrays, which the kernel cannot
+        # branch on (JAX 0.10).
+        for name in ("fwd_mask_info", "dq_mask_info", "dkv_mask_info"):
+            known = getattr(run, name)._replace(is_dynamic_mask=True)
+            setattr(run, name, known)
+        return run(query * width**-0.5, key, value)
+
+    out = jax.vmap(one)(*(x.swapaxes(1, 2) for x in (query, key, value)), mask)
+    return out.swapaxes(1, 2)

@@ -12,6 +12,7 @@ from gptface_jax.nn import conv as nn_conv
 from gptface_jax.ops import pictures, quantize
 
 QUANTIZERS = ("nearest", "gumbel")
+PIXEL_MAPS = ("single", "double", "clip_then_map")
 # Parameters that have no part in the codes of a picture.
 DECODER = ("decoder", "post_quant_conv")
 
@@ -39,9 +40,16 @@ class VQGANConfig:
       groups: of every GroupNorm (lowered until it divides the width).
       dropout: inside residual blocks.
       in_channels, out_channels: of the picture.
+<<<<<<< HEAD
       condition_channels: width, at most that of a level, of the stem through which
         the decoder sees what is known of a photograph; 0 for a decoder that paints
         from codes alone (taming's topology).
+=======
+      pixel_map: what the encoder is given of a picture in [-1,1]: "single", itself;
+        "double", mapped once more, to [-3,1], as a released script does; or
+        "clip_then_map", CLIP's normalisation mapped so (SPEC B.2). For networks that
+        were trained or used with such codes.
+>>>>>>> h32
       dtype: of the activations; the encoder's residual stream, its two ends and the
         code distances are always float32.
     """
@@ -63,6 +71,7 @@ class VQGANConfig:
     out_channels: int = 3
     condition_channels: int = 0
     dtype: str = "float32"
+    pixel_map: str = "single"
 
     def __post_init__(self):
         if self.resolution % self.factor:
@@ -76,10 +85,9 @@ class VQGANConfig:
                     f"attn_resolutions has {side}, but a model declared at resolution "
                     f"{self.resolution} visits {sides}; name one of these, or none"
                 )
-        if self.quantizer not in QUANTIZERS:
-            raise ValueError(
-                f"quantizer {self.quantizer!r} is unknown; use one of {QUANTIZERS}"
-            )
+        for name, choices in (("quantizer", QUANTIZERS), ("pixel_map", PIXEL_MAPS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} {value!r} is unknown; use one of {choices}")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -253,6 +261,7 @@ class VQGAN(nn.Module):
 
     def latents(self, image: jax.Array, deterministic: bool = True) -> jax.Array:
         """Latents z_e [B,h,w,C], not quantised, of pictures [B,H,W,3] in [-1,1]."""
+        image = pictures.mapped(image, self.config.pixel_map)
         return self.quant_conv(self.encoder(image, deterministic))
 
     def encode(self, image: jax.Array) -> jax.Array:

@@ -25,6 +25,32 @@ def known_pixels(image: jax.Array, unknown: jax.Array) -> jax.Array:
     return jnp.concatenate([seen, mask.astype(jnp.float32)], axis=-1)
 
 
+# Mean and standard deviation of pixels in [0,1], by channel, as CLIP is given them.
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def mapped(image: jax.Array, pixel_map: str) -> jax.Array:
+    """What an encoder is given of a picture float [B,H,W,3] in [-1,1] (SPEC B.2).
+
+    Args:
+      image: see above.
+      pixel_map: "single", the picture; "double", taken for one in [0,1] and mapped
+        again, to [-3,1]; "clip_then_map", likewise after CLIP's normalisation.
+
+    Raises:
+      ValueError: another name.
+    """
+    if pixel_map == "single":
+        return image
+    if pixel_map == "clip_then_map":
+        unit = (image + 1) / 2
+        image = (unit - jnp.array(_CLIP_MEAN)) / jnp.array(_CLIP_STD)
+    elif pixel_map != "double":
+        raise ValueError(f"pixel_map {pixel_map!r} is unknown")
+    return 2 * image - 1
+
+
 def gradient_loss(
     image: jax.Array,
     target: jax.Array,

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from gptface_jax.nn import attention as kernels
 from gptface_jax.nn.transformer import Attention, TransformerConfig
+from gptface_jax.ops.attention_mask import attention_mask
 
 CONFIG = TransformerConfig(width=12, num_heads=3, mlp_width=8, init="fan_in")
 KEY = jax.random.key(0)
@@ -151,6 +152,21 @@ def test_flash_agrees_with_the_reference():
         compare("flash", *heads(128), 1e-5)
 
 
+@pytest.mark.parametrize("by_head", [False, True])
+def test_splash_agrees_with_the_reference_on_prefix_masks(by_head):
+    from jax.experimental.pallas import tpu
+
+    query, key, value, mask = heads(128)
+    prefix = jnp.arange(128) < jnp.array([[40], [3]])
+    mask = attention_mask(mask[:, 0, 0], prefix)
+    if by_head:  # one head does not see its neighbours to the left
+        place = jnp.arange(128)
+        near = (place[:, None] - 3 <= place) & (place < place[:, None])
+        mask &= jnp.stack([~near, jnp.ones_like(near)])[None]
+    with tpu.force_tpu_interpret_mode():
+        compare("splash", query, key, value, mask, 1e-5)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("by_head", [False, True])
 def test_cudnn_agrees_with_the_reference(by_head):
@@ -179,5 +195,7 @@ def test_the_kernel_follows_device_and_shapes():
 def test_what_flash_cannot_do_is_explained():
     with pytest.raises(ValueError, match="128 divides.*here they are 100"):
         kernels.attend(*heads(100), "flash")
+    with pytest.raises(ValueError, match="'splash' needs lengths that 128 divides"):
+        kernels.attend(*heads(100), "splash")
     with pytest.raises(ValueError, match="'flsh' is none of"):
         dataclasses.replace(CONFIG, attention="flsh")

@@ -14,7 +14,7 @@ from gptface_jax.data.tasks import vocabulary_texts
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.nn.prefix_lm import PrefixLM, PrefixLMConfig
 from gptface_jax.nn.transformer import TransformerConfig
-from gptface_jax.pipelines import answers
+from gptface_jax.pipelines import answers, ranking
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.pipelines.sequence_model import (
@@ -182,3 +182,13 @@ def test_options_that_make_no_sense():
         generate_options({"top_p": 2})
     with pytest.raises(UserError, match="top_q"):
         generate_options({"top_q": 2})
+
+
+def test_pictures_are_ranked_by_the_probability_of_a_sentence(model):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    sentence = "gender: male"
+    found = ranking.scores(pixels, [sentence], ranking.by_caption(model))
+    for score, ids in zip(found, model.image_ids(pixels)):
+        prefix = model.image_prefix("to caption", ids)
+        assert score == pytest.approx(said(model, prefix, sentence, "", ""), abs=1e-3)
+    assert found[0] != found[1]

@@ -1,0 +1,109 @@
+"""Drawn faces put in order by how well they match what was asked for (SPEC B.9).
+
+No score here is CLIP's: it is the project's own matching, or the sequence model's
+probability of the sentence after the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.tasks import PROMPTS
+from gptface_jax.pipelines.editor import Editor
+from gptface_jax.pipelines.results import Samples
+from gptface_jax.pipelines.sequence_model import SequenceModel, padded
+
+# (pictures uint8 [B,S,S,3], sentence) -> a score of each, float [B]; more is better.
+Scorer = Callable[[np.ndarray, str], np.ndarray]
+
+_AT_ONCE = 64  # pictures
+
+
+def by_matching(editor: Editor) -> Scorer:
+    """Scores log p(match) of a GPTFace, float32 [B].
+
+    Pictures must have its size: drawn by a model on the same codes.
+    """
+
+    def score(pictures: np.ndarray, sentence: str) -> np.ndarray:
+        if pictures.shape[1] != editor.size:
+            raise UserError(
+                f"the pictures have {pictures.shape[1]} px, and the model that ranks "
+                f"them sees {editor.size}; rank by a model of the same size"
+            )
+        return editor.match_log_prob(pictures, [sentence] * len(pictures))
+
+    return score
+
+
+def by_caption(model: SequenceModel) -> Scorer:
+    """Scores log p(sentence | picture) of a sequence model, float32 [B]."""
+    prompt = PROMPTS["image_to_caption"]
+
+    def score(pictures: np.ndarray, sentence: str) -> np.ndarray:
+        codes = model.image_ids(pictures)
+        prefixes = np.stack([model.image_prefix(prompt, ids) for ids in codes])
+        room = model.network.config.length - prefixes.shape[1]
+        said = [*model.ids(sentence)[: room - 1], model.tokenizer.sep_id]
+        candidates = padded([np.array(said)] * len(codes), model.tokenizer.pad_id)
+        return model.score(prefixes, candidates[:, None])[:, 0]
+
+    return score
+
+
+def scores(
+    pictures: np.ndarray, sentences: Sequence[str], scorer: Scorer
+) -> np.ndarray:
+    """The sum of the scores of all sentences, float32 [B], of pictures uint8 [B,S,S,3].
+
+    Raises:
+      UserError: no sentence to compare them with.
+    """
+    sentences = [sentence for sentence in sentences if sentence.strip()]
+    if not sentences:
+        raise UserError("there is no sentence to rank by; give a text")
+    total = np.zeros(len(pictures), np.float32)
+    for start in range(0, len(pictures), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        for sentence in sentences:
+            total[part] += scorer(pictures[part], sentence)
+    return total
+
+
+def best(
+    samples: Samples, sentences: Sequence[str], scorer: Scorer, keep: int, by: str
+) -> Samples:
+    """The `keep` drawn pictures that match best, the best first.
+
+    The details say by what they were ranked, of how many, which numbers they had and
+    how they scored: {"ranking": {"by", "sentences", "of", "kept", "scores"}}.
+
+    Args:
+      samples: what was drawn.
+      sentences: see `scores`.
+      scorer: `by_matching` or `by_caption`, or one of one's own.
+      keep: number of pictures.
+      by: the scorer's name, for the details.
+
+    Raises:
+      UserError: more are to be kept than were drawn, or there is no sentence.
+    """
+    if not 1 <= keep <= len(samples):
+        raise UserError(
+            f"{keep} of {len(samples)} pictures are to be kept; draw more or keep fewer"
+        )
+    found = scores(np.stack([np.asarray(s) for s in samples]), sentences, scorer)
+    order = np.argsort(-found, kind="stable")[:keep].tolist()
+    ranking = {
+        "by": by,
+        "sentences": list(sentences),
+        "of": len(samples),
+        "kept": order,
+        "scores": [round(float(found[i]), 4) for i in order],
+    }
+    return Samples(
+        [samples[i] for i in order], {**samples.details, "ranking": ranking}
+    )  # fmt: skip

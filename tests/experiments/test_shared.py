@@ -1,0 +1,222 @@
+"""One set of weights: GPTFace is what it was, and a run is opened as either system."""
+
+import dataclasses
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from gptface_jax.apps import exporting
+from gptface_jax.core import trees
+from gptface_jax.core.config import from_mapping, load_config, to_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import (
+    gptface,
+    gptface_run,
+    opening,
+    registry,
+    shared,
+    starting,
+    talk2face,
+    talk2face_run,
+    training,
+)
+from gptface_jax.nn.prefix_lm import position_rows
+from gptface_jax.pipelines import answers
+from gptface_jax.pipelines.editing_model import EditingModel
+from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
+from gptface_jax.systems.gptface.model import GPTFace, assemble
+from gptface_jax.train import settings
+
+CONFIG = "configs/gptface/shared.py:tiny"
+
+
+def model_config(**changes) -> shared.SharedConfig:
+    values = to_mapping(tiny.config(**changes)) | {"segments": 3, "length": 20}
+    return from_mapping(shared.SharedConfig, values | {"max_positions": 32})
+
+
+def test_sequences_of_gptface_are_bit_for_bit_what_they_were():
+    module, params = tiny.model()
+    both = GPTFace(model_config())
+    grown = {**params, "tokens": {**params["tokens"], "segment": jnp.zeros((3, 16))}}
+    position = jnp.zeros((32, 16)).at[:20].set(params["tokens"]["position"])
+    grown["tokens"]["position"] = position
+    tokens, match = tiny.tokens(), jnp.array([0, 1, 2, 1])
+
+    def outputs(module, params):
+        hidden = module.apply(params, tokens, match)
+        heads = ("itm_logits", "token_logits")
+        return hidden, *(module.apply(params, hidden, method=m) for m in heads)
+
+    run = jax.jit(outputs, static_argnums=0)
+    before, after = run(module, {"params": params}), run(both, {"params": grown})
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_image_tokens_have_the_rows_that_gptface_gave_them():
+    config = model_config()
+    rows = position_rows(tiny.tokens(), config.sequences)
+    np.testing.assert_array_equal(rows, np.tile(np.arange(19), (4, 1)))
+    # Parameters are GPTFace's, and those of the segments.
+    paths = [
+        set(trees.flatten(opening.expected_shapes(name, c)))
+        for name, c in (("gptface", tiny.config()), ("shared", config))
+    ]
+    assert paths[1] - paths[0] == {"tokens/segment"} and paths[0] < paths[1]
+    sequences = trees.flatten(opening.expected_shapes("talk2face", config.sequences))
+    assert set(sequences) < paths[1]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "weights", "expected"),
+    [
+        # 30 tokens of pairs, 10 of sequences
+        ((20, 10, 4, 6), (1.0, 1.0), (1.5, 0.5)),
+        ((20, 10, 4, 6), (1.0, 3.0), (1.0, 1.0)),
+        # nothing of pairs is scored
+        ((0, 0, 4, 6), (1.0, 1.0), (1.0, 1.0)),
+    ],
+)
+def test_scored_tokens_count_the_same(tokens, weights, expected):
+    names = [
+        f"{feed}/{side}_nll" for feed in shared.PARTS for side in ("image", "text")
+    ]
+    metrics = {n: (jnp.float32(7), jnp.float32(t)) for n, t in zip(names, tokens)}
+    np.testing.assert_allclose(shared._shares(metrics, weights), expected)
+
+
+def test_a_source_for_one_of_the_two_is_refused():
+    config = load_config(CONFIG)
+    config.data.train = {"pairs": config.data.train.to_dict()}
+    with pytest.raises(UserError, match="data name pairs and not 'sequences'"):
+        registry.make(config)
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """A run on cached codes, from the weights of a GPTFace."""
+    config = load_config(CONFIG)
+    config.init_from = str(tiny / "gptface")
+    config.model.layout.grid = (8, 8)
+    spec = {"kind": "tokens", "path": str(tiny / "tokens")}
+    config.data.train = config.data.eval = spec
+    config.data.image_ids = "cache"
+    config.total_steps, config.log_every, config.eval_every = 60, 20, 60
+    config.checkpoint_every = 60
+    config.batch_size = 8
+    folder = tmp_path_factory.mktemp("shared")
+    training.train(config, folder, progress=False)
+    return folder
+
+
+def test_both_losses_fall(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    first, *_, last = [row for row in rows if "loss" in row]
+    for feed in shared.PARTS:
+        assert last[f"{feed}/image_nll"] < 0.97 * first[f"{feed}/image_nll"]
+        assert last[f"{feed}/loss"] < 0.97 * first[f"{feed}/loss"]
+    (held_out,) = [row for row in rows if "eval/pairs/loss" in row]
+    assert {"eval/sequences/loss", "eval/itm_accuracy_40"} <= set(held_out)
+
+
+@pytest.mark.parametrize("form", ["run", "directory"])
+def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
+    path, tokenizer = run, tiny / "vqgan"
+    if form == "directory":
+        path = tmp_path / "model"
+        exporting.export_run(run, path, tokenizer=tokenizer)
+        tokenizer = None
+    facades = [opening.facade(path, name)[1] for name in (None, *shared.PARTS.values())]
+    assert facades == [gptface.ROW.facade, gptface.ROW.facade, talk2face.ROW.facade]
+    editing = gptface_run.open_model(EditingModel, path, tokenizer, None)
+    asking = talk2face_run.open_model(SequenceModel, path, tokenizer)
+    image = np.zeros((1, asking.size, asking.size, 3), np.uint8)
+    ids = asking.image_ids(image)
+    question = asking.learnt.questions[0]
+    (answer,) = answers.ask(asking, ids, question)
+    assert answer.value is not None and 0 < answer.confidence <= 1
+    prefix, _ = asking.text_prefix("to image", "a smiling woman")
+    keys = jax.random.split(jax.random.key(0), (1, 1))
+    drawn = asking.generate(prefix[None], generate_options({}), keys)
+    assert asking.pictures(drawn.tokens[0]).shape == image.shape
+    # The very same weights.
+    own, other = editing.editor.gptface, asking.network
+    assert own.digest == other.digest
+    for name, value in trees.flatten(other.params).items():
+        np.testing.assert_array_equal(value, trees.flatten(own.params)[name], name)
+    assert "itm/kernel" in trees.flatten(own.params)
+    assert editing.decode.cfg == 2.0  # as of a run that saw pictures without texts
+
+
+def test_another_system_s_run_is_refused_still(tiny):
+    with pytest.raises(
+        UserError, match="is a run of system 'gptface', not of 'shared'"
+    ):
+        opening.open_network(tiny / "gptface", "shared")
+    with pytest.raises(UserError, match="holds no network 'talk2face' with what"):
+        opening.facade(tiny / "gptface", "talk2face")
+    with pytest.raises(UserError, match="'gptfaze' is none.*did you mean 'gptface'"):
+        opening.facade(tiny / "gptface", "gptfaze")
+
+
+def test_released_weights_grow_words_and_go_on_saying_the_same():
+    """The bundled model, whose words cannot spell labels, in a larger vocabulary."""
+    demo = opening.open_network("demo", "gptface")
+    known = starting.vocabulary_of("demo")
+    text = known.extended(["to attributes: age 77; smiling", "a woman"])
+    # What it cannot spell, and what only letter by letter.
+    assert text.vocab_text() == known.vocab_text() + "attributes\nage\n77\n;\n"
+    assert (text.encode(["age 77; smiling"])[0] != text.unk_id).all()
+    before = "a smiling woman with brown hair"
+    np.testing.assert_array_equal(text.encode([before]), known.encode([before]))
+    config = load_config("configs/gptface/shared.py")
+    config.init_from = "demo"
+    config.model.vocab = dataclasses.asdict(text.joint_vocab(1024))
+    experiment = types.SimpleNamespace(
+        config=config,
+        extra_files={"vocab.txt": text.vocab_text().encode()},
+        system=registry.make(config),
+    )
+    params = starting.started(demo, experiment)
+    wanted = opening.expected_shapes("shared", model_of(config))
+    for name, shape in trees.flatten(wanted).items():
+        if name == "tokens/segment":
+            continue  # zeros, of the new run
+        assert trees.flatten(params)[name].shape == shape.shape, name
+    rows = params["tokens"]["position"][98:]
+    assert 0.03 < rows.std() < 0.1  # as in a new run
+    params["tokens"]["segment"] = np.zeros((3, 128), np.float32)
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 1024, (2, 64)).astype(np.int32)
+    words = known.encode([before, "a man"], 32)
+    results = []
+    for module, own in (
+        (demo.module, demo.params),
+        (GPTFace(model_of(config)), params),
+    ):
+        tokens = assemble(codes, words, module.config)
+        apply = jax.jit(module.apply, static_argnames="method")
+        hidden = apply({"params": own}, tokens)
+        image = apply({"params": own}, hidden, method="image_logits")
+        bag = apply({"params": own}, codes, method="word_bag_logits")
+        results.append((hidden, image, bag[:, : known.size]))
+    for first, second in zip(*results):
+        np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5)
+
+
+def model_of(config) -> shared.SharedConfig:
+    return from_mapping(shared.SharedConfig, settings.plain(config)["model"])
+
+
+def test_other_image_tokens_are_refused():
+    demo = opening.open_network("demo", "gptface")
+    config = load_config("configs/gptface/shared.py")
+    config.init_from, config.model.layout.grid = "demo", (4, 4)
+    config.model.max_positions = 400
+    with pytest.raises(UserError, match=r"grid is \[8, 8\] there and \[4, 4\]"):
+        starting.started(demo, types.SimpleNamespace(config=config))
