@@ -19,18 +19,19 @@ def load(
     *,
     tokenizer: str | os.PathLike | None = None,
     dtype: str | None = None,
+    system: str | None = None,
 ) -> Model:
     """Opens a model: a bundled name, a directory, a training run or a hub id.
 
     Args:
-      source, tokenizer, dtype: see `gptface_jax.apps.api.load`.
+      source, tokenizer, dtype, system: see `gptface_jax.apps.api.load`.
     """
     from gptface_jax.core import compiled
 
     with compiled.tracing():  # importing makes as many objects
         from gptface_jax.apps import api
 
-        return api.load(source, tokenizer=tokenizer, dtype=dtype)
+        return api.load(source, tokenizer=tokenizer, dtype=dtype, system=system)
 
 
 __all__ = ["__version__", "load"]

@@ -7,10 +7,11 @@ runs/features128 (`configs/judge/faces64.py:features`, model.resolution 128).
 `configs/gptface/mini.py`. It reads drawn faces from pictures/synthetic_train.
 
 ":cpu" is for one core, four hours: the narrow network of `configs/vqgan/faces64.py`
-goes on from the bundled weights at 128 px with 4,096 codes. Pixels and features of EfficientNet-lite0 (extra
-`features`), in which eyes, mouth and brows count more. Photographs upright and as they
-are, with the points of their faces, and drawn faces, all written once (the colour
-photographs of `faces` are cropped too tightly for the frame):
+goes on from the bundled weights at 128 px with 4,096 codes. Pixels and features of
+EfficientNet-lite0 (extra `features`), in which eyes, mouth and brows count more.
+Photographs upright and as they are, with the points of their faces, and drawn faces,
+all written once (the colour photographs of `faces` are cropped too tightly for the
+frame):
 
   for how in upright landmarks; do for set in lfw_attributes masks; do
     gptface prepare --images ../shared/data/$set --split train --$how \\

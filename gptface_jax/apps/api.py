@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import pathlib
@@ -286,26 +287,37 @@ def load(
     *,
     tokenizer: str | os.PathLike | None = None,
     dtype: str | None = None,
+    system: str | None = None,
 ) -> Model:
-    """The model, opened.
+    """The model, opened; a `sequence_api.Talk2Face` where it is one.
 
     Programs that are compiled from here on are kept for the next process, see
     `core.compiled`.
 
     Args:
-      source: a bundled name, a model directory, the work folder of a GPTFace
-        training run, or a hub id.
+      source: a bundled name, a model directory, the work folder of a training run, or
+        a hub id.
       tokenizer: for a training run, where its VQGAN is: a run, or as source.
       dtype: of the activations, see `Editor`.
+      system: "gptface" or "talk2face", where the weights are both: whose methods come
+        first. Those of the other that it lacks are there as well.
 
     Raises:
       UserError: nothing there, damaged files, or networks that do not belong
         together.
     """
     compiled.keep()
-    path, facade = opening.facade(source)
-    module, _, function = facade.partition(":")
-    return getattr(importlib.import_module(module), function)(path, tokenizer, dtype)
+    path, facades = opening.facades(source, system)
+
+    def opened(facade: str) -> Any:
+        module, _, function = facade.partition(":")
+        opener = getattr(importlib.import_module(module), function)
+        return opener(path, tokenizer, dtype)
+
+    first, *others = facades
+    model = opened(first)
+    model._beside = [functools.cache(functools.partial(opened, o)) for o in others]
+    return model
 
 
 def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -47,11 +47,23 @@ class MissingVerb(UserError, AttributeError):
 
 
 class Facade:
-    """What people get of any system: asked for what it cannot, it says which can."""
+    """What people get of any system, with what else the same folder holds.
+
+    What one of these cannot do another does; of what none can it says which system has
+    it.
+
+    Attributes:
+      _beside: open the folder as its other systems.
+    """
+
+    _beside: Sequence[Callable[[], Any]] = ()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        for opened in self._beside:
+            if hasattr(opened(), name):
+                return getattr(opened(), name)
         able = [s for s in registry.SYSTEMS if name in registry.row(s).verbs]
         hint = f"; give one of system {' or '.join(able)} (--model)" if able else ""
         raise MissingVerb(f"a model of {type(self).__name__} has no '{name}'{hint}")

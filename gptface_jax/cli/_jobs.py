@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> 
             print(f"'{options.jobs}': skipped: {skipped}", file=sys.stderr)
     base = "." if "jobs" in options.piped else None
     model = _photo.load(options)
-    getattr(model, verb)  # or it says which models have it
+    model = getattr(model, verb).__self__  # or it says which models have it
     jobs = batch.read_jobs(options.jobs, verb, given, base, type(model))
     counts = batch.run(
         model,

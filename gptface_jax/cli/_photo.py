@@ -32,6 +32,10 @@ def add_model(
         "--tokenizer", help="VQGAN training run, where --model is a training run"
     )
     parser.add_argument(
+        "--system",
+        help="gptface or talk2face, where the model is both: whose verbs come first",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         help="precision of the activations; bfloat16 is faster on hardware that has it",
@@ -247,7 +251,10 @@ def load(options: argparse.Namespace):
     import gptface_jax
 
     return gptface_jax.load(
-        options.model, tokenizer=options.tokenizer, dtype=options.dtype
+        options.model,
+        tokenizer=options.tokenizer,
+        dtype=options.dtype,
+        system=options.system,
     )
 
 

@@ -114,14 +114,14 @@ def open_network(
     return Network(row.module(config), params, digest, meta)
 
 
-def facade(
+def facades(
     source: str | os.PathLike, system: str | None = None
-) -> tuple[pathlib.Path, str]:
-    """Folder, and "module:function" that opens it for people; see `registry.Row`.
+) -> tuple[pathlib.Path, list[str]]:
+    """Folder, and "module:function" that open it for people; see `registry.Row`.
 
     Args:
       source: see `open_network`.
-      system: as which it is opened, where it holds several; by default the first.
+      system: that comes first, where the folder holds several.
 
     Raises:
       UserError: nothing there, or no network with what belongs to it.
@@ -129,20 +129,22 @@ def facade(
     path = locate(source)
     found = networks_of(path)
     held = {name for whole in found for name in (whole, *registry.row(whole).parts)}
-    opened = [name for name in registry.SYSTEMS if registry.row(name).facade]
-    if system is not None:
-        if system not in opened:
-            raise UserError(
-                f"system {system!r} is none that can be opened"
-                f"{nearest(system, opened)}; use {' or '.join(opened)}"
-            )
-        opened = [system]
-    for name in opened:
-        row = registry.row(name)
-        if name in held and (is_run(path) or {*row.beside} <= held):
-            return path, row.facade
-    wanted = " or ".join(f"'{name}'" for name in opened)
-    raise UserError(
-        f"'{source}' holds no network {wanted} with what belongs to it, only: "
-        f"{', '.join(found)}; give a model that was exported whole"
-    )
+    known = [name for name in registry.SYSTEMS if registry.row(name).facade]
+    if system is not None and system not in known:
+        raise UserError(
+            f"system {system!r} is none that can be opened{nearest(system, known)}; "
+            f"use {' or '.join(known)}"
+        )
+    opened = [
+        name
+        for name in sorted(known, key=lambda name: name != system)
+        if name in held and (is_run(path) or {*registry.row(name).beside} <= held)
+    ]
+    if not opened or system not in (None, opened[0]):
+        wanted = " or ".join(f"'{name}'" for name in ([system] if system else known))
+        raise UserError(
+            f"'{source}' holds no network {wanted} with what belongs to it, only: "
+            f"{', '.join(found)}; give a model that was exported whole"
+        )
+    # One row of two systems is named once.
+    return path, [*dict.fromkeys(registry.row(name).facade for name in opened)]

@@ -157,17 +157,15 @@ def check(config: VQGANConfig) -> None:
             f"taming's VQGAN begins with single pixels, not with patches of "
             f"{config.patch} x {config.patch}; export with --format directory"
         )
-<<<<<<< HEAD
     if config.condition_channels:
         raise UserError(
             f"taming's decoder sees no photograph, and this one has condition_channels "
             f"{config.condition_channels}; export with --format directory"
-=======
+        )
     if config.pixel_map != "single":
         raise UserError(
             f"this VQGAN's encoder is given pixels by pixel_map '{config.pixel_map}', "
             "which taming's config cannot say; export with --format directory"
->>>>>>> h32
         )
     for width in (config.first_width, *config.widths):
         if width % GROUPS:

@@ -40,16 +40,13 @@ class VQGANConfig:
       groups: of every GroupNorm (lowered until it divides the width).
       dropout: inside residual blocks.
       in_channels, out_channels: of the picture.
-<<<<<<< HEAD
       condition_channels: width, at most that of a level, of the stem through which
         the decoder sees what is known of a photograph; 0 for a decoder that paints
         from codes alone (taming's topology).
-=======
       pixel_map: what the encoder is given of a picture in [-1,1]: "single", itself;
         "double", mapped once more, to [-3,1], as a released script does; or
         "clip_then_map", CLIP's normalisation mapped so (SPEC B.2). For networks that
         were trained or used with such codes.
->>>>>>> h32
       dtype: of the activations; the encoder's residual stream, its two ends and the
         code distances are always float32.
     """

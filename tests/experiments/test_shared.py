@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 import tiny
 
-from gptface_jax.apps import exporting
+import gptface_jax
+from gptface_jax.apps import api, exporting, sequence_api
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, load_config, to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import (
-    gptface,
     gptface_run,
     opening,
     registry,
     shared,
     starting,
-    talk2face,
     talk2face_run,
     training,
 )
@@ -131,8 +130,18 @@ def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
         path = tmp_path / "model"
         exporting.export_run(run, path, tokenizer=tokenizer)
         tokenizer = None
-    facades = [opening.facade(path, name)[1] for name in (None, *shared.PARTS.values())]
-    assert facades == [gptface.ROW.facade, gptface.ROW.facade, talk2face.ROW.facade]
+    both = gptface_jax.load(path, tokenizer=tokenizer)
+    assert isinstance(both, api.Model)
+    turned = gptface_jax.load(path, tokenizer=tokenizer, system="talk2face")
+    assert isinstance(turned, sequence_api.Talk2Face) and isinstance(
+        turned.edit.__self__, api.Model
+    )
+    photo = np.zeros((both.size, both.size, 3), np.uint8)
+    asked = both.learnt.questions[0].name
+    said = both.ask(photo, asked, align=False)
+    assert said == turned.ask(photo, asked, align=False) and said.value is not None
+    with pytest.raises(UserError, match="no 'perceive'"):
+        _ = both.perceive
     editing = gptface_run.open_model(EditingModel, path, tokenizer, None)
     asking = talk2face_run.open_model(SequenceModel, path, tokenizer)
     image = np.zeros((1, asking.size, asking.size, 3), np.uint8)
@@ -159,9 +168,9 @@ def test_another_system_s_run_is_refused_still(tiny):
     ):
         opening.open_network(tiny / "gptface", "shared")
     with pytest.raises(UserError, match="holds no network 'talk2face' with what"):
-        opening.facade(tiny / "gptface", "talk2face")
+        opening.facades(tiny / "gptface", "talk2face")
     with pytest.raises(UserError, match="'gptfaze' is none.*did you mean 'gptface'"):
-        opening.facade(tiny / "gptface", "gptfaze")
+        opening.facades(tiny / "gptface", "gptfaze")
 
 
 def test_released_weights_grow_words_and_go_on_saying_the_same():

@@ -73,7 +73,8 @@ def ask(service: Service) -> None:
     def caption(photo, face, align, progress=PROGRESS):
         photo = service.photo(photo)
         service.wait(progress, "caption")(0, "writing a sentence")
-        found = service.model.caption(photo, **face_options(face, align))
+        talker = service.model.ask.__self__  # not a GPTFace in front of it
+        found = talker.caption(photo, **face_options(face, align))
         return [["a sentence", text, _short(chance)] for text, chance in found]
 
     chosen = [face, align]
