@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax.apps import verbs
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io, questions
 from gptface_jax.experiments import talk2face_run
-from gptface_jax.pipelines import answers, pictures, sequence_drawing
+from gptface_jax.pipelines import answers, pictures, ranking, sequence_drawing
 from gptface_jax.pipelines.answers import Answer
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.results import Samples
@@ -28,7 +29,7 @@ class Talk2Face(verbs.Facade, SequenceModel):
     @verbs.checked
     def synthesize(
         self, text: str = "", attributes: Mapping[str, Any] | str = "", count: int = 1,
-        *, seed: int = 0, **decode: Any,
+        *, seed: int = 0, candidates: int = 1, rank_by: Any = None, **decode: Any,
     ) -> Samples:  # fmt: skip
         """Whole pictures after a sentence, attributes or both; [S,S] PIL images.
 
@@ -37,6 +38,9 @@ class Talk2Face(verbs.Facade, SequenceModel):
           attributes: {"Smiling": True, "age": 30}, or "Smiling=true; age=30".
           count: number of pictures.
           seed: of the random choices; picture i is the same for any count.
+          candidates: so many are drawn for each, and the best of all are returned.
+          rank_by: a GPTFace of the same size whose matching says which are best;
+            default the probability of the text after the picture, by this model.
           **decode: fields of `GenerateConfig`, e.g. temperature=0.8, top_k=0.
 
         Raises:
@@ -45,7 +49,17 @@ class Talk2Face(verbs.Facade, SequenceModel):
         """
         if isinstance(attributes, str):
             attributes = questions.parsed(attributes)
-        drawn = sequence_drawing.synthesize(self, text, attributes, count, seed, decode)
+        if candidates < 1:
+            raise UserError(f"candidates is {candidates}; use 1 or more")
+        drawn = sequence_drawing.synthesize(
+            self, text, attributes, count * candidates, seed, decode
+        )
+        if candidates > 1:
+            own = rank_by is None
+            score = ranking.by_caption(self) if own else _matching(rank_by)
+            by = "caption" if own else f"matching of {rank_by.digest}"
+            said = [drawn.details["text"]]
+            drawn = ranking.best(drawn, said, score, count, by)
         verbs.warn(drawn.details.get("notes", ()))
         return drawn
 
@@ -129,6 +143,13 @@ class Talk2Face(verbs.Facade, SequenceModel):
         pixels, notes = self.square(image_io.decode(image), face, align)
         verbs.warn(notes, 6)
         return pixels
+
+
+def _matching(model: Any) -> ranking.Scorer:
+    editor = getattr(model, "editor", None)
+    if editor is None:
+        raise UserError(f"rank_by is {model!r}; give a GPTFace, opened by load()")
+    return ranking.by_matching(editor)
 
 
 def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Talk2Face:

@@ -30,6 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n", "--count", type=int, default=8, help="number of faces, on one sheet"
     )
     parser.add_argument(
+        "--candidates",
+        type=int,
+        default=1,
+        metavar="N",
+        help="draw N for each face and keep the best, by the probability of the text "
+        "after the picture",
+    )
+    parser.add_argument(
+        "--rank-by",
+        metavar="MODEL",
+        help="keep those that match best by this GPTFace instead, e.g. demo",
+    )
+    parser.add_argument(
         "--out", required=True, help="FILE.png for the sheet; a folder with --jobs"
     )
     _photo.add_model(parser, options="GenerateConfig, e.g. temperature=0.8")
@@ -42,8 +55,17 @@ def run(options: argparse.Namespace) -> None:
         "attributes": options.attributes,
         "count": options.count,
         "seed": options.seed,
+        "candidates": options.candidates,
         **_photo.decode_options(options),
     }
+    if options.rank_by:
+        if options.candidates < 2 or options.jobs:
+            raise UserError(
+                "--rank-by goes with --candidates of 2 or more, and no --jobs"
+            )
+        import gptface_jax
+
+        arguments["rank_by"] = gptface_jax.load(options.rank_by)
     if options.jobs:
         return _jobs.run(options, "synthesize", arguments)
     if not (options.text or options.attributes):

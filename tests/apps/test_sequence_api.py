@@ -80,8 +80,13 @@ def test_faces_after_words(talker, tmp_path):
     said = json.loads(sidecar.read_text())
     assert said["edited"] is False and said["model"] == talker.digest
     assert provenance.details_of(picture.read_bytes())["seed"] == 1
+    (best,) = talker.synthesize("a man", count=1, seed=1, candidates=3)
+    three = talker.synthesize("a man", count=3, seed=1)
+    assert any(np.array_equal(np.asarray(best), np.asarray(one)) for one in three)
     for arguments, message in (
         ({}, "nothing to follow"),
+        ({"text": "a man", "candidates": 0}, "candidates is 0"),
+        ({"text": "a man", "candidates": 2, "rank_by": "x"}, "rank_by is 'x'; give"),
         ({"text": "a man", "count": 0}, "count is 0"),
         ({"attributes": "Smilling=true"}, "did you mean 'smiling'"),
         ({"attributes": "Smiling"}, "no NAME=VALUE"),
