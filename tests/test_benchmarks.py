@@ -169,6 +169,7 @@ def test_a_peer_that_differs_is_not_timed(load):
         pretrain.torch_gptface.load(model, {**flat, "extra": np.zeros(1)}, "cpu")
 
 
+@pytest.mark.slow
 def test_a_cache_changes_no_score(load, capsys):
     load("autoregressive").main(["--size", "tiny", "--batch", "2", "--repeats", "1"])
     out = capsys.readouterr().out

@@ -35,8 +35,20 @@ LOSS = re.compile(r"eval/(\w+/)?loss")
 # The tiny forms of some are the same.
 TINY = {load_config(f"{path}:tiny").to_json(): path for path in reversed(CONFIGS)}
 
+# Trained by tests of their own as well, or nearly as others are.
+ELSEWHERE = (
+    "configs/experiments/",
+    "configs/gptface/shared.py",
+    "configs/talk2face/faces64.py",
+)
 
-@pytest.mark.parametrize("path", TINY.values())
+
+def _marked(path: str):
+    marks = [pytest.mark.slow] if path.startswith(ELSEWHERE) else []
+    return pytest.param(path, marks=marks)
+
+
+@pytest.mark.parametrize("path", map(_marked, TINY.values()))
 def test_tiny_trains_and_every_step_is_logged(path, tmp_path, tiny):
     config = load_config(f"{path}:tiny")
     if path == "configs/vqgan/faces64.py":

@@ -93,9 +93,9 @@ def test_a_marked_sample_is_told_from_an_unmarked_one(model, tmp_path, monkeypat
     drawn_ids = []
     decode = type(model.editor.vqgan).decode
 
-    def watched(self, ids):
+    def watched(self, ids, **options):
         drawn_ids.append(np.asarray(ids))
-        return decode(self, ids)
+        return decode(self, ids, **options)
 
     monkeypatch.setattr(type(model.editor.vqgan), "decode", watched)
     marked = model.sample(2, seed=1, **MARK)

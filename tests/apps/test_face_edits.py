@@ -105,7 +105,7 @@ def test_tokens_hidden_by_chance_lie_in_the_frame(framed, astronaut):
 def test_a_proposal_lies_on_the_face(framed, astronaut):
     mask = framed.propose(astronaut, "wearing eyeglasses")
     (face,) = framed.faces(astronaut)
-    view = framed._view(face, astronaut)
+    view = framed.view_of(face, astronaut)
     whole = view.mask_back(np.ones((view.side,) * 2, bool), mask.shape)
     assert mask.any() and not (mask & ~whole).any()
     edit = framed.edit(astronaut, "wearing eyeglasses", **STEADY)

@@ -177,11 +177,11 @@ def test_a_damaged_folder_says_so(folder, tmp_path):
 def test_evaluations(folder, tmp_path, gptface_command, capsys):
     given = ("--model", folder / "model", "--images", "synthetic", "--limit", 6)
     kept = ("--samples", tmp_path / "rows.jsonl", "--out", tmp_path / "out.json")
-    asked = ("--questions", "smiling", "age", "--balanced", "--quiet")
+    asked = ("--questions", "smiling", "gender", "--balanced", "--quiet")
     assert gptface_command("evaluate", "answers", *given, *asked, *kept) == 0
     found = json.loads((tmp_path / "out.json").read_text())["figures"]
-    assert set(found) == {"synthetic smiling", "synthetic age"}
-    assert found["synthetic age"]["count"] == 6
+    assert set(found) == {"synthetic smiling", "synthetic gender"}
+    assert found["synthetic gender"]["count"] == 6
     assert "synthetic smiling" in capsys.readouterr().out
     rows = [*map(json.loads, (tmp_path / "rows.jsonl").open())]
     assert {row["question"] for row in rows} == set(found)

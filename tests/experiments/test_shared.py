@@ -113,6 +113,7 @@ def run(tiny, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_both_losses_fall(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
     first, *_, last = [row for row in rows if "loss" in row]

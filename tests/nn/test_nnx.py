@@ -30,6 +30,7 @@ class Gazing(nnx.Module):
         return self.head(self.body(tokens).mean(1))[:, 0]
 
 
+@pytest.mark.slow
 def test_an_nnx_program_trains_the_transformer_with_a_head_of_its_own():
     module, params = tiny.model()
     tokens, wanted = tiny.tokens(4), jnp.array([1.0, -1.0, 0.5, 0.0])

@@ -158,6 +158,7 @@ CLOTH = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_cloth_is_no_face(shared):
     """In each of them a face was once found."""

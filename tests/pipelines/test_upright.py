@@ -54,6 +54,7 @@ def test_the_frame_of_pictures(astronaut, face):
         upright.measure_frame([Record(image=GREY)], progress=False)
 
 
+@pytest.mark.slow
 def test_prepare_counts_what_it_drops(tmp_path, astronaut):
     for name, image in (("a", astronaut), ("b", GREY), ("c", astronaut[:, ::-1])):
         Image.fromarray(image).save(tmp_path / f"{name}.png")

@@ -84,6 +84,7 @@ def test_edits_are_judged(model, judge, judge_run, records, photos):
         editors.tasks(records, ("Young",), 32)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(
     tiny, judge_run, tmp_path, gptface_command, capsys
 ):

@@ -53,6 +53,7 @@ def test_before_the_first_step(model):
     assert np.corrcoef(distances(codes), distances(table))[0, 1] > 0.3
 
 
+@pytest.mark.slow
 def test_probe_of_attributes_and_expressions(model, records):
     train, test = records
     task = few_shot.make_task("attributes", train, ["Male", "Wearing_Hat"])

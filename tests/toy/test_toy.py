@@ -169,6 +169,7 @@ def on_eight_devices(folder, count, *meshes):
     return json.loads(next(x for x in lines if x.startswith("RESULT"))[6:])
 
 
+@pytest.mark.slow
 def test_feeds_of_two_sizes_train_alike_on_every_mesh(tmp_path):
     meshes = ("1x1x1", "8x1x1", "2x2x2")
     found = on_eight_devices(tmp_path / "one", 1, *meshes)

@@ -133,6 +133,7 @@ def test_a_missing_tracker_is_named(tmp_path, monkeypatch):
         run(tmp_path, wandb="faces")
 
 
+@pytest.mark.slow
 def test_some_steps_are_profiled(tmp_path):
     run(tmp_path, total_steps=9, profile_steps=2)
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
