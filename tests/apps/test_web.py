@@ -387,6 +387,7 @@ def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
     assert [step["text"] for step in opened(files)[1]["chain"]] == ["a hat"]
 
 
+@pytest.mark.slow
 def test_the_api_edits_the_face_that_is_asked_for(client, model, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "frame", np.array(two_faces.FRAME))
     two_faces.photo().save(tmp_path / "couple.jpg", quality=95)

@@ -124,7 +124,9 @@ def test_both_losses_fall(run):
     assert {"eval/sequences/loss", "eval/itm_accuracy_40"} <= set(held_out)
 
 
-@pytest.mark.parametrize("form", ["run", "directory"])
+@pytest.mark.parametrize(
+    "form", [pytest.param("run", marks=pytest.mark.slow), "directory"]
+)
 def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
     path, tokenizer = run, tiny / "vqgan"
     if form == "directory":

@@ -79,6 +79,7 @@ def test_fusion_goes_from_unguided_to_guided():
     np.testing.assert_array_equal(unguided[1], plain[1])
 
 
+@pytest.mark.slow
 def test_growing_steps_start_at_none():
     (plain, first), (guided, _) = run(PLAIN), run(STRONG)
     growing, at = run(dataclasses.replace(STRONG, eta_growth=True))

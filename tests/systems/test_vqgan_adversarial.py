@@ -123,6 +123,7 @@ def test_the_discriminator_waits_for_the_decoder():
     assert share == pytest.approx(0.99 * 0.4 + 0.01 * float(loss), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_before_the_start_the_generator_learns_as_if_alone():
     system, alone = build(), build(adversary={})
     params = {k: v for k, v in initial().items() if k != "discriminator"}

@@ -221,6 +221,7 @@ def test_a_conditional_decoder_is_trained_alone_and_the_codes_stay():
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_a_hole_counts_more_by_hand(monkeypatch):
     """Grey decoded for white: what is hidden counts four times, and is alone seen."""
     seen = []

@@ -42,6 +42,7 @@ def test_the_training_step_is_lowered(config, tmp_path):
     assert "stablehlo.dot_general" in exported.mlir_module()
 
 
+@pytest.mark.slow
 def test_guided_decoding_is_lowered():
     module, params = tiny.model()
     known = tiny.known_mask(2, range(2, 8))
