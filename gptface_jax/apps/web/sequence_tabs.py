@@ -18,7 +18,9 @@ _DRAWN = 16
 
 def ask(service: Service) -> None:
     """Questions about a photo, answered with a confidence, and a sentence."""
-    names = [question.name for question in service.model.learnt.questions]
+    known = service.model.learnt.questions
+    names = [question.name for question in known]
+    first = [q.name for q in known if q.key.label in ("Smiling", "expression")] or names
     with gr.Row():
         with gr.Column(min_width=320):
             face = gr.Number(0, precision=0, minimum=0, label="face", visible=False)
@@ -28,7 +30,7 @@ def ask(service: Service) -> None:
                 info="otherwise the middle square is taken for an upright face",
             )  # fmt: skip
             questions = gr.Dropdown(
-                [_ALL, *names], value=names[:1], multiselect=True, label="Questions",
+                [_ALL, *names], value=first[:1], multiselect=True, label="Questions",
                 allow_custom_value=True, elem_id="questions",
                 info="or in your own words, e.g. wearing a hat",
             )  # fmt: skip
