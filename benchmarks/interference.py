@@ -18,19 +18,11 @@ import numpy as np
 import tables
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import phrases, sources
-from gptface_jax.evaluate import answers as metrics
+from gptface_jax.data import sources
 from gptface_jax.experiments import talk2face_run
-from gptface_jax.pipelines import answers
+from gptface_jax.protocols import answering
 
-# What is asked -> the label that holds the truth.
-ASKED = {
-    "lfw gender": "Male",
-    "lfw smiling": "Smiling",
-    "lfw eyeglasses": "Eyeglasses",
-    "lfw wearing hat": "Wearing_Hat",
-    "lfw no beard": "No_Beard",
-}
+ASKED = ("gender", "smiling", "eyeglasses", "wearing hat", "no beard")
 # Column -> metric, by the evaluation that has it.
 LOGGED = {
     "pairs": {
@@ -75,16 +67,11 @@ def asked(run: pathlib.Path, tokenizer: str, images: str, count: int) -> dict[st
         return {}
     source = sources.open_source({"kind": "tokens", "path": images})
     records = [source[i] for i in range(min(count, len(source)))]
-    found = {}
-    for words, label in ASKED.items():
-        truth = [phrases.known(r.labels or {}, label) for r in records]
-        sure = [i for i, t in enumerate(truth) if t is not None]
-        ids = np.stack([records[i].image_ids.reshape(-1) for i in sure])
-        question = answers.found_question(model, words)
-        said = answers.ask(model, ids.astype(np.int32), question)
-        truths = [question.read(question.key.write(bool(truth[i]))) for i in sure]
-        scores = metrics.accuracy([a.value for a in said], truths)
-        found[words.removeprefix("lfw ")] = f"{scores['balanced_accuracy']:.2f}"
+    said = answering.ask(model, records, ASKED, convention="lfw", progress=False)
+    found = {
+        row.question.key.name: f"{row.figures()['balanced_accuracy']:.2f}"
+        for row in said
+    }
     mean = np.mean([float(x) for x in found.values()])
     return {**found, "mean": f"{mean:.3f}"}
 

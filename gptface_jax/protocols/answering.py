@@ -65,20 +65,21 @@ def ask(
     *,
     convention: str = "",
     closed: bool = True,
-    prior: bool = False,
+    balanced: bool = False,
     progress: bool = True,
 ) -> list[Asked]:
     """The answers to questions about pictures of which something is known.
 
     Args:
       model: the networks.
-      records: the pictures, taken as they are: upright faces.
+      records: the pictures, taken as they are: upright faces; or of a token cache of
+        the model's tokenizer.
       asked: words of questions; default all that the model was trained to answer by
         the convention.
       convention: name of a data set; default that which the pictures belong to.
       closed: see `pipelines.answers.ask`.
-      prior: answers are told apart by how much likelier they are than on average over
-        the pictures, so that what is rare is not never said.
+      balanced: answers are told apart by how much likelier they are than on average
+        over the pictures, so that what is rare is not never said.
       progress: show a bar.
 
     Raises:
@@ -116,7 +117,7 @@ def ask(
                 closed=closed,
             )[: len(rows) - start]
         ]  # fmt: skip
-        if prior and 1 < len(question.candidates) <= answers.SHOWN:
+        if balanced and 1 < len(question.candidates) <= answers.SHOWN:
             said = answers.balanced(question, said)
         truth = tuple(truths[question][i] for i in rows)
         found.append(Asked(question, rows, tuple(said), truth))
@@ -166,6 +167,9 @@ def _known(truths: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _codes(model: SequenceModel, records: Sequence[Record]) -> np.ndarray:
+    """int32 [N,n], those that the records hold or of their pictures."""
+    if all(record.image_ids is not None for record in records):
+        return np.stack([r.image_ids.reshape(-1).astype(np.int32) for r in records])
     return np.concatenate(
         [
             model.image_ids(pictures_of(records[start : start + _BATCH], model.size))

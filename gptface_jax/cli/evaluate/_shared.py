@@ -66,6 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def add_talk2face(parser: argparse.ArgumentParser, what: str) -> None:
+    """What evaluations of a Talk2Face share; each `what` is a row of --samples."""
+    _source.add_arguments(parser)
+    parser.add_argument(
+        "--model", required=True, help="directory or run of a Talk2Face"
+    )
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument("--samples", metavar="FILE.jsonl", help=f"every single {what}")
+    parser.add_argument("--out", help="the figures as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
 def need(options: argparse.Namespace, *names: str) -> None:
     """Refuses an evaluation without these options."""
     for name in names:

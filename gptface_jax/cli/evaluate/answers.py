@@ -20,11 +20,7 @@ from gptface_jax.cli.evaluate import _shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _source.add_arguments(parser)
-    parser.add_argument(
-        "--model", required=True, help="directory or run of a Talk2Face"
-    )
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    _shared.add_talk2face(parser, "answer")
     parser.add_argument(
         "--questions", nargs="+", default=[], help="default: all that it knows"
     )
@@ -33,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--balanced", action="store_true", help="see above")
     parser.add_argument("--open", action="store_true", help="written freely")
-    parser.add_argument("--samples", metavar="FILE.jsonl", help="every single answer")
-    parser.add_argument("--out", help="the figures as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -50,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
         options.questions,
         convention=options.convention,
         closed=not options.open,
-        prior=options.balanced,
+        balanced=options.balanced,
         progress=not options.quiet,
     )
     figures = [asked.figures() for asked in found]

@@ -19,11 +19,7 @@ from gptface_jax.cli.evaluate import _shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _source.add_arguments(parser)
-    parser.add_argument(
-        "--model", required=True, help="directory or run of a Talk2Face"
-    )
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    _shared.add_talk2face(parser, "caption")
     parser.add_argument("--decode-seed", type=int, default=0, help="seed")
     parser.add_argument(
         "--decode",
@@ -32,9 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="any option of GenerateConfig, e.g. temperature=0.7; repeatable",
     )
-    parser.add_argument("--samples", metavar="FILE.jsonl", help="every single caption")
-    parser.add_argument("--out", help="the figures as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(options: argparse.Namespace) -> None:
