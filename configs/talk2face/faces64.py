@@ -59,7 +59,8 @@ def get_config(arg: str = ""):
         "tasks": {
             "max_attributes": 8,
             "combined_fraction": 0.2,
-            "given_fraction": 0.5,
+            "given_fraction": 0.9,
+            "given_keys": "all",
             "age_tokens": "word",
             "max_prefix": 44,
         },

@@ -25,7 +25,7 @@ def assemble(
     length: int,
     *,
     max_prefix: int | None = None,
-    given: int = 0,
+    given: int | np.ndarray = 0,
 ) -> dict[str, np.ndarray]:
     """One sequence of joint ids with its segments and what is predicted.
 
@@ -41,7 +41,7 @@ def assemble(
       max_prefix: most positions of segment 1 with its three special tokens, 64 for
         prefixes of text; None for no limit but L.
       given: so many ids at the start of the target are not predicted, such as the
-        key in "gender: male".
+        key in "gender: male"; or bool [t], which of them are not.
 
     Returns:
       tokens: int32 [L] joint ids.
@@ -66,11 +66,14 @@ def assemble(
     tokens = np.full(length, vocab.pad_id, np.int32)
     tokens[:end] = np.concatenate([cls, prompt, sep, prefix, sep, target, sep])
     place = np.arange(length)
+    given = np.arange(len(target)) < given if np.ndim(given) == 0 else given
+    predicted = np.zeros(length, bool)
+    predicted[start:end] = np.append(~given[: len(target)], True)
     segment_ids = np.where(place < start, 1, np.where(place < end, 2, 0))
     return {
         "tokens": tokens,
         "segment_ids": segment_ids.astype(np.int32),
-        "loss_mask": (start + given <= place) & (place < end),
+        "loss_mask": predicted,
     }
 
 

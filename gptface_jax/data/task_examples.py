@@ -22,6 +22,7 @@ from gptface_jax.data.transforms import CaptionOptions
 _AND = label_text.JOINT.strip()
 
 Pairs = Sequence[tuple[str, str]]
+GIVEN_KEYS = ("first", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,9 @@ class TaskOptions:
         caption with attributes behind it, where the record has both.
       given_fraction: examples whose target is attributes and whose first key, with the
         name of the data set, is given and not predicted, as in a question.
+      given_keys: "first", or "all": the other keys of these examples are not predicted
+        either. Keys come in random order, which nothing could predict, and are five
+        tokens for each of a value.
       age_tokens: "word", "digits" or "ordinal", see `data.age_tokens`.
       max_prefix: most positions of a prefix of text with its prompt and separators.
     """
@@ -43,8 +47,15 @@ class TaskOptions:
     max_attributes: int = 12
     combined_fraction: float = 0.2
     given_fraction: float = 0.0
+    given_keys: str = "first"
     age_tokens: str = "word"
     max_prefix: int = 64
+
+    def __post_init__(self):
+        if self.given_keys not in GIVEN_KEYS:
+            raise ValueError(
+                f"given_keys {self.given_keys!r} is none of {', '.join(GIVEN_KEYS)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +116,7 @@ class TaskTransform:
         text = self._sure_ids(label_text.write(name, pairs))
         given = 0
         if rng.random() < self.options.given_fraction:
-            given = len(self._before_value(name, pairs[:1]))
+            given = self._keys(name, pairs)
         example = self._assembled(prompt, image, text, given=given)
         return example | self._soft(pairs, name, 3 + len(prompt) + len(image))
 
@@ -193,6 +204,19 @@ class TaskTransform:
                 "tokens; make sequences or max_prefix longer"
             )
         return data_set.name, chosen
+
+    def _keys(self, name: str, pairs: Pairs) -> int | np.ndarray:
+        """What `sequences.assemble` is told to be given: the first key, or all.
+
+        Each value is predicted with the token after it, which says where it ends.
+        """
+        if self.options.given_keys == "first":
+            return len(self._before_value(name, pairs[:1]))
+        given = np.ones(len(self._ids(label_text.write(name, pairs))), bool)
+        for count in range(1, len(pairs) + 1):
+            start = len(self._before_value(name, pairs[:count]))
+            given[start : len(self._ids(label_text.write(name, pairs[:count]))) + 1] = 0
+        return given
 
     def _before_value(self, name: str, pairs: Pairs) -> np.ndarray:
         """The ids of pairs up to the colon of the last."""

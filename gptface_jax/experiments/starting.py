@@ -14,6 +14,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import Params
 from gptface_jax.core.vocab import JointVocab
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.experiments import registry
 from gptface_jax.interop import directory
 from gptface_jax.pipelines.networks import Network, is_run, locate
 from gptface_jax.train import settings, sharding
@@ -45,7 +46,8 @@ def started(network: Network, experiment: Any) -> Params:
     """The parameters of a `nn.backbone` model, as a run begins with them.
 
     Rows of its tables go where their word, code or position is in the run's model;
-    rows of words and positions that it does not know are as in a new run.
+    rows of words and positions that it does not know are as in a new run. Heads of
+    another system, such as GPTFace's for matching, are left out.
 
     Args:
       network: of `init_from`.
@@ -72,7 +74,11 @@ def started(network: Network, experiment: Any) -> Params:
     fresh = jax.jit(lambda key: sharding.unbox(experiment.system.init(key)))
     fresh = trees.flatten(fresh(jax.random.key(experiment.config["seed"])))
     found = {}
+    own = registry.row(registry.named(experiment.config))
+    foreign = not isinstance(network.config, own.config)
     for name, value in trees.flatten(network.params).items():
+        if foreign and name not in fresh:
+            continue
         if name in _JOINT:
             value = _moved(value, fresh[name], joint)
         elif name in _WORDS:

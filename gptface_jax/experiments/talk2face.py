@@ -169,6 +169,7 @@ ROW = registry.Row(
     prepare=prepare,
     build=_build,
     start=starting.started,
+    starts_from=("gptface",),
     beside=("vqgan",),
     files=("vocab.txt", LABEL_SETS),
     facade="gptface_jax.apps.sequence_api:open_model",

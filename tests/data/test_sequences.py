@@ -37,6 +37,12 @@ def test_image_first_with_a_given_key():
     assert _drawn(example) == ("1111111112222", "...........xx")
 
 
+def test_what_is_given_may_stand_anywhere():
+    given = np.array([True, False, True])
+    example = sequences.assemble([7, 8], IMAGE, [12, 13, 14], VOCAB, 13, given=given)
+    assert _drawn(example) == ("1111111112222", "..........x.x")
+
+
 def test_a_long_prefix_is_cut_and_closed_again():
     """SPEC B.3: 64 in all, 256 image tokens and [SEP] are 321."""
     vocab = JointVocab(codebook_size=1024)

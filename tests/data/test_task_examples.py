@@ -155,6 +155,26 @@ def test_a_given_key_is_not_predicted(tokenizer):
     assert _parts(example, transform)[2] == "faces expression : sadness"
 
 
+def test_of_given_keys_the_values_are_predicted_and_where_they_end(tokenizer):
+    """Every ";" and the last [SEP] say that "3" is not the start of "31"."""
+    many = dataclasses.replace(FACE, labels={"Male": 0.0, "Smiling": 1.0, "Age": 31.0})
+    transform = _transform(
+        tokenizer, "image_to_attributes", given_fraction=1.0, given_keys="all"
+    )
+    seen = set()
+    for seed in range(12):
+        example = transform(many, np.random.default_rng(seed))
+        ids = example["tokens"][example["loss_mask"]]
+        values = tokenizer.decode(ids[ids != tokenizer.sep_id]).split(" ; ")
+        target = _parts(example, transform)[2]
+        assert values == [pair.split(" : ")[1] for pair in target.split(" ; ")]
+        assert ids[-1] == tokenizer.sep_id
+        seen |= set(values)
+    assert seen == {"female", "true", "31"}
+    with pytest.raises(ValueError, match="given_keys 'none' is none of first, all"):
+        TaskOptions(given_keys="none")
+
+
 def test_soft_targets_stand_at_the_age(tokenizer):
     transform = _transform(
         tokenizer, "image_to_attributes", age_tokens="ordinal", max_attributes=4

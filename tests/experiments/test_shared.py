@@ -221,6 +221,30 @@ def test_released_weights_grow_words_and_go_on_saying_the_same():
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5)
 
 
+def test_a_talk2face_begins_with_what_a_gptface_knows_of_faces():
+    demo = opening.open_network("demo", "gptface")
+    config = load_config("configs/talk2face/faces64.py")
+    config.init_from = "demo"
+    known = starting.vocabulary_of("demo")
+    config.model.vocab = dataclasses.asdict(known.joint_vocab(1024))
+    experiment = types.SimpleNamespace(
+        config=config,
+        extra_files={"vocab.txt": known.vocab_text().encode()},
+        system=registry.make(config),
+    )
+    params = trees.flatten(starting.started(demo, experiment))
+    model = from_mapping(
+        registry.row("talk2face").config, settings.plain(config)["model"]
+    )
+    wanted = trees.flatten(opening.expected_shapes("talk2face", model))
+    # All but the rows of segments; no head for matching.
+    assert set(wanted) - set(params) == {"tokens/segment"}
+    assert set(params) < set(wanted)
+    for name, value in trees.flatten(demo.params).items():
+        if name.startswith("transformer"):
+            np.testing.assert_array_equal(params[name], value)
+
+
 def model_of(config) -> shared.SharedConfig:
     return from_mapping(shared.SharedConfig, settings.plain(config)["model"])
 
