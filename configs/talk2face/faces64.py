@@ -4,6 +4,9 @@ Shape and widths of `configs/gptface/faces64.py`, and its caches. Separate means
 image and text tokens: of one mean an answer of two words would be a fortieth.
 ":paper" has the published form at this size: dense, bare output, one mean.
 ":digits" and ":ordinal" write ages in digits, and predict their neighbours as well.
+":edits" learns to draw a face after another one and a sentence too, from pairs of drawn
+faces: `gptface tokenize --images synthetic_edits --limit 24000 --tokenizer demo --out
+tokens/edits_train`, and tokens/edits_validation with --seed 1.
 """
 
 from configs import base
@@ -11,7 +14,11 @@ from configs.gptface import faces64
 
 
 def get_config(arg: str = ""):
-    base.check(arg, "tiny", "paper", "tiny_paper", "digits", "ordinal", "tiny_ordinal")
+    base.check(
+        arg,
+        *("tiny", "paper", "tiny_paper", "digits", "ordinal", "tiny_ordinal"),
+        *("edits", "tiny_edits"),
+    )
     config = base.base("talk2face")
     config.model = {
         "transformer": {
@@ -81,4 +88,21 @@ def get_config(arg: str = ""):
         config.optim.peak_lr = 1e-3
     if "tiny" in arg:
         base.tiny_talk2face(config)
+    if "edits" in arg:
+        # Two images and 22 words; ages as ":ordinal" has them.
+        config.model.length = 160
+        config.batch_size = 40  # as many rows of each of five tasks
+        config.data.tasks.update(edits=True, age_tokens="ordinal")
+        pairs = [
+            {"kind": "tokens", "path": f"tokens/edits_{name}"}
+            for name in ("train", "validation")
+        ]
+        if "tiny" in arg:
+            config.data.tasks.age_tokens = "word"
+            config.batch_size, config.data.eval_records = 5, 10
+            pairs = [{"kind": "synthetic_edits", "count": 64, "size": 32}] * 2
+        for split, found in zip(("train", "eval"), pairs):
+            given = config.data[split].to_dict()
+            parts = given.get("sources", (given,))
+            config.data[split] = {"kind": "mixture", "sources": (*parts, found)}
     return config

@@ -29,18 +29,26 @@ class Talk2Face(verbs.Facade, SequenceModel):
     @verbs.checked
     def synthesize(
         self, text: str = "", attributes: Mapping[str, Any] | str = "", count: int = 1,
-        *, seed: int = 0, candidates: int = 1, rank_by: Any = None, **decode: Any,
+        *, image: image_io.Source | None = None, seed: int = 0, candidates: int = 1,
+        rank_by: Any = None, face: int | Face | None = None, align: bool = True,
+        **decode: Any,
     ) -> Samples:  # fmt: skip
         """Whole pictures after a sentence, attributes or both; [S,S] PIL images.
+
+        With a photo the square around its face is drawn anew as the text says, by
+        models that were trained to (`data.tasks.edits`). Nothing is pasted into the
+        photo: what may not change is left to the model.
 
         Args:
           text: the sentence.
           attributes: {"Smiling": True, "age": 30}, or "Smiling=true; age=30".
           count: number of pictures.
+          image: the photo to begin with; its face is found and brought upright.
           seed: of the random choices; picture i is the same for any count.
           candidates: so many are drawn for each, and the best of all are returned.
           rank_by: a GPTFace of the same size whose matching says which are best;
             default the probability of the text after the picture, by this model.
+          face, align: see `caption`.
           **decode: fields of `GenerateConfig`, e.g. temperature=0.8, top_k=0.
 
         Raises:
@@ -51,8 +59,11 @@ class Talk2Face(verbs.Facade, SequenceModel):
             attributes = questions.parsed(attributes)
         if candidates < 1:
             raise UserError(f"candidates is {candidates}; use 1 or more")
+        ids = None
+        if image is not None:
+            (ids,) = self.image_ids(self._square(image, face, align))
         drawn = sequence_drawing.synthesize(
-            self, text, attributes, count * candidates, seed, decode
+            self, text, attributes, count * candidates, seed, decode, ids
         )
         if candidates > 1:
             own = rank_by is None

@@ -8,6 +8,8 @@ from typing import Any
 
 from gptface_jax.core.errors import UserError
 
+_DRAWN = ("synthetic", "synthetic_edits")
+
 
 def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     group = parser.add_argument_group("photos")
@@ -16,11 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
         required=required,
         metavar="PATH",
         help="folder, Parquet file or folder, ArrayRecord folder, CelebA folder, "
-        "TFDS name, or 'synthetic'",
+        "TFDS name, 'synthetic', or 'synthetic_edits', pairs that differ in one "
+        "attribute",
     )
     group.add_argument(
         "--kind",
-        choices=("folder", "parquet", "arrayrecord", "celeba", "tfds", "synthetic"),
+        choices=("folder", "parquet", "arrayrecord", "celeba", "tfds", *_DRAWN),
         help="what --images is; guessed from what is there",
     )
     group.add_argument(
@@ -50,7 +53,7 @@ def spec(options: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--limit {options.limit} uses no photo; give 1 or more")
     kind = options.kind or _guess(options.images)
     result: dict[str, Any] = {"kind": kind, "limit": options.limit}
-    if kind == "synthetic":
+    if kind in _DRAWN:
         result.pop("limit")
         result |= {"count": options.limit or 1000, "seed": options.seed}
     elif kind == "tfds":
@@ -58,7 +61,7 @@ def spec(options: argparse.Namespace) -> dict[str, Any]:
     else:
         result["path"] = options.images
     if options.split:
-        if kind in ("arrayrecord", "synthetic"):
+        if kind in ("arrayrecord", *_DRAWN):
             raise UserError(
                 f"--split {options.split} means nothing to photos of kind '{kind}'; "
                 "leave it out"
@@ -81,8 +84,8 @@ def _guess(images: str) -> str:
     import pathlib
 
     path = pathlib.Path(images).expanduser()
-    if images == "synthetic":
-        return "synthetic"
+    if images in _DRAWN:
+        return images
     if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
         return "parquet"
     if path.is_dir() and any(path.glob("*.array*record*")):

@@ -3,11 +3,15 @@
 gptface synthesize --model my_model --text "a smiling woman" -n 8 --out faces.png
 gptface synthesize --model my_model --attributes "Smiling=true; Eyeglasses=false" \\
   -n 8 --out faces.png
+gptface synthesize --model my_model --image photo.jpg --text "wearing a hat" \\
+  -n 4 --out with_a_hat.png
 gptface synthesize --model my_model --jobs wanted.jsonl --out faces/
 
 --model is one that was trained by configs/talk2face and exported, or its run with
 --tokenizer. `gptface ask --model my_model --list` shows the attributes it knows. A
-GPTFace draws faces by `gptface sample`.
+GPTFace draws faces by `gptface sample`. With --image the face of a photo is drawn anew
+as the text says, by models that were trained to (data.tasks.edits); `gptface edit`
+leaves the rest of the photo alone.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="'NAME=VALUE; ...'",
         help="attributes, e.g. 'Smiling=true; age=30; expression=anger'",
     )
+    parser.add_argument("--image", help="a photo whose face is to be drawn anew")
+    _photo.add_face(parser, "of --image, number by the left edge")
     parser.add_argument(
         "-n", "--count", type=int, default=8, help="number of faces, on one sheet"
     )
@@ -58,6 +64,8 @@ def run(options: argparse.Namespace) -> None:
         "candidates": options.candidates,
         **_photo.decode_options(options),
     }
+    if options.image:
+        arguments |= {"image": options.image, **_photo.face(options, every=False)}
     if options.rank_by:
         if options.candidates < 2 or options.jobs:
             raise UserError(

@@ -68,6 +68,25 @@ class Chosen(Sequence):
         return self.source[int(self.indices[index])]
 
 
+class Pairs(Sequence):
+    """Records 2i and 2i + 1 of a source as item i.
+
+    Args:
+      source: with records in pairs, such as `synthetic.SyntheticEdits` or its cache.
+    """
+
+    def __init__(self, source: Sequence[Record]):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source) // 2
+
+    def __getitem__(self, index: int) -> tuple[Record, Record]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.source[2 * index], self.source[2 * index + 1]
+
+
 class Interleaved(Sequence):
     """Several sources in turn: item i is (n, a record of source n), n = i mod N.
 

@@ -168,6 +168,7 @@ def _kinds() -> dict[str, Any]:
         "arrayrecord": shards.Records,
         "tokens": shards.Tokens,
         "synthetic": synthetic.SyntheticFaces,
+        "synthetic_edits": synthetic.SyntheticEdits,
         "textures": textures.Textures,
         "mixture": Mixture,
         "named": Named,
@@ -189,9 +190,9 @@ def open_source(spec: Mapping[str, Any], report: bool = False) -> Sequence[Recor
 
     Args:
       spec: `kind` ("folder", "parquet", "celeba", "tfds", "arrayrecord",
-        "tokens", "synthetic", "textures", "mixture" or "named") and the arguments of
-        that class; a mixture takes `sources` (a list of specs), `weights` and `length`,
-        and "named" a `source` (a spec) and a `name`.
+        "tokens", "synthetic", "synthetic_edits", "textures", "mixture" or "named") and
+        the arguments of that class; a mixture takes `sources` (a list of specs),
+        `weights` and `length`, and "named" a `source` (a spec) and a `name`.
         Any spec may hold `limit`, the number of records to use.
       report: write `summaries` to stderr.
 

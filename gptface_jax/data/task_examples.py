@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,13 @@ from gptface_jax.data import age_tokens, label_sets, label_text, sequences
 from gptface_jax.data.label_text import DataSet
 from gptface_jax.data.label_values import Integer
 from gptface_jax.data.record import Record
-from gptface_jax.data.tasks import PROMPTS, TASKS, has_attributes, has_caption
+from gptface_jax.data.tasks import (
+    EDIT,
+    PROMPTS,
+    has_attributes,
+    has_caption,
+    tasks_of,
+)
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.data.transforms import CaptionOptions
 
@@ -41,6 +48,7 @@ class TaskOptions:
         tokens for each of a value.
       age_tokens: "word", "digits" or "ordinal", see `data.age_tokens`.
       max_prefix: most positions of a prefix of text with its prompt and separators.
+      edits: learn to draw a picture after another one and a sentence too, from pairs.
     """
 
     captions: CaptionOptions = CaptionOptions()
@@ -50,6 +58,7 @@ class TaskOptions:
     given_keys: str = "first"
     age_tokens: str = "word"
     max_prefix: int = 64
+    edits: bool = False
 
     def __post_init__(self):
         if self.given_keys not in GIVEN_KEYS:
@@ -67,7 +76,7 @@ class TaskTransform:
     none; "soft_ids" int32 [11] and "soft_weights" float32 [11], 0 for none.
 
     Attributes:
-      task: one of `TASKS`.
+      task: a name of `tasks.PROMPTS`.
       tokenizer: of the text.
       vocab: the joint id space.
       length: L.
@@ -87,21 +96,19 @@ class TaskTransform:
     def __post_init__(self):
         if self.task not in PROMPTS:
             raise UserError(
-                f"task '{self.task}' is unknown{nearest(self.task, TASKS)}; use "
-                + ", ".join(TASKS)
+                f"task '{self.task}' is unknown{nearest(self.task, PROMPTS)}; use "
+                + ", ".join(PROMPTS)
             )
         table = age_tokens.with_age_tokens(self.data_sets, self.options.age_tokens)
         object.__setattr__(self, "data_sets", table)
         if self.options.age_tokens == "ordinal":
             _ = self._number_ids  # refuses a vocabulary without numbers at once
 
-    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
-        if record.image_ids is None:
-            raise UserError(
-                f"a record of source '{record.source}' holds no image ids; run "
-                "`gptface tokenize` first"
-            )
-        image = self.vocab.image_to_joint(record.image_ids.reshape(-1).astype(np.int32))
+    def __call__(self, record: Any, rng: np.random.Generator) -> dict:
+        """The example of a record, or of (before, after) for "edit"."""
+        if self.task == EDIT:
+            return self._edit(*record, rng)
+        image = self._image(record)
         prompt = self._sure_ids(PROMPTS[self.task])
         if self.task.endswith("_to_image"):
             room = self.options.max_prefix - 3 - len(prompt)
@@ -120,6 +127,25 @@ class TaskTransform:
         example = self._assembled(prompt, image, text, given=given)
         return example | self._soft(pairs, name, 3 + len(prompt) + len(image))
 
+    def _edit(self, before: Record, after: Record, rng: np.random.Generator) -> dict:
+        """One picture after the other and its sentence, either way round."""
+        if before.text and rng.random() < 0.5:
+            before, after = after, before
+        first, second = self._image(before), self._image(after)
+        prompt, text = self._sure_ids(PROMPTS[EDIT]), self._ids(after.text)
+        room = self.length - 4 - len(prompt) - len(first) - len(second)
+        prefix = np.concatenate([first, text[: max(room, 0)]])
+        return self._assembled(prompt, prefix, second) | self._soft([], "", 0)
+
+    def _image(self, record: Record) -> np.ndarray:
+        if record.image_ids is None:
+            raise UserError(
+                f"a record of source '{record.source}' holds no image ids; run "
+                "`gptface tokenize` first"
+            )
+        ids = record.image_ids.reshape(-1).astype(np.int32)
+        return self.vocab.image_to_joint(ids)
+
     def _assembled(self, prompt, prefix, target, max_prefix=None, given=0) -> dict:
         example = sequences.assemble(
             prompt,
@@ -130,7 +156,7 @@ class TaskTransform:
             max_prefix=max_prefix,
             given=given,
         )
-        return example | {"task": np.int32(TASKS.index(self.task))}
+        return example | {"task": np.int32([*PROMPTS].index(self.task))}
 
     def _ids(self, text: str) -> np.ndarray:
         ids = self.tokenizer.encode([text], self.length)[0]
@@ -277,7 +303,7 @@ class EachTask:
 
     transforms: tuple[TaskTransform, ...]
 
-    def __call__(self, item: tuple[int, Record], rng: np.random.Generator) -> dict:
+    def __call__(self, item: tuple[int, Any], rng: np.random.Generator) -> dict:
         number, record = item
         return self.transforms[number](record, rng)
 
@@ -289,9 +315,9 @@ def all_tasks(
     options: TaskOptions = TaskOptions(),
     data_sets: Mapping[str, DataSet] = label_sets.TABLE,
 ) -> EachTask:
-    """The transform of all `TASKS`; arguments as of `TaskTransform`."""
+    """The transform of all tasks of the options; arguments as of `TaskTransform`."""
     transforms = (
         TaskTransform(task, tokenizer, vocab, length, options, data_sets)
-        for task in TASKS
+        for task in tasks_of(options.edits)
     )
     return EachTask(tuple(transforms))

@@ -1,6 +1,7 @@
 """Four tasks over the same records, captions and attributes both ways (SPEC B.7.3).
 
-Each task has a source of its own, and one feed takes turns among the four
+A fifth, "edit", draws a picture after another one and a sentence; its records come in
+pairs. Each task has a source of its own, and one feed takes turns among all
 (`composed.Interleaved`): row i of a batch is of task i mod 4. So a task draws only from
 records that can serve it (expressions have no sentence), the shares of the data sets
 hold within each task, and batches, also those of one process and those gradients are
@@ -12,23 +13,38 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data import age_tokens, composed, label_text, phrases, tables
+from gptface_jax.data import (
+    age_tokens,
+    composed,
+    label_text,
+    phrases,
+    synthetic,
+    tables,
+)
 from gptface_jax.data.label_text import DataSet
 from gptface_jax.data.record import Record
 from gptface_jax.data.transforms import CaptionOptions
 
 log = logging.getLogger(__name__)
 
+EDIT = "edit"
 # Task -> its prompt; the number of a task is its place here.
 PROMPTS = {
     "image_to_caption": "to caption",
     "caption_to_image": "to image",
     "image_to_attributes": "to attributes",
     "attributes_to_image": "to image",
+    EDIT: "to edit",
 }
-TASKS = tuple(PROMPTS)
+TASKS = tuple(task for task in PROMPTS if task != EDIT)
+
+
+def tasks_of(edits: bool) -> tuple[str, ...]:
+    """The tasks of a run that learns to edit as well, or not."""
+    return (*TASKS, EDIT) if edits else TASKS
 
 
 def has_caption(record: Record, captions: CaptionOptions) -> bool:
@@ -51,7 +67,8 @@ def task_sources(
     captions: CaptionOptions,
     data_sets: Mapping[str, DataSet],
     power: float = 0.5,
-) -> dict[str, Sequence[Record]]:
+    edits: bool = False,
+) -> dict[str, Sequence[Any]]:
     """The records of each task; every record is read once to see what it serves.
 
     Args:
@@ -59,8 +76,10 @@ def task_sources(
       captions, data_sets: as of the transforms.
       power: within a task, a data set is drawn in proportion to its size to this power
         (SPEC B.7.3), unless the mixture was given weights.
+      edits: the task "edit" as well, whose items are (before, after).
 
-    A key whose label no record has is warned of: it may be misspelt.
+    Pairs of `synthetic.SyntheticEdits` serve that one alone. A key whose label no
+    record has is warned of: it may be misspelt.
 
     Raises:
       UserError: a task has no records.
@@ -70,7 +89,11 @@ def task_sources(
     captioned: list[list[int]] = [[] for _ in parts]
     labelled: list[list[int]] = [[] for _ in parts]
     seen: dict[str, set[str]] = {}  # names of labels, by data set
+    pairs: list[Sequence[Any]] = []
     for number, part in enumerate(parts):
+        if len(part) and part[0].source == synthetic.EDITS:
+            pairs.append(composed.Pairs(part))
+            continue
         for index in range(len(part)):
             record = part[index]
             if has_caption(record, captions):
@@ -100,14 +123,21 @@ def task_sources(
         length = math.ceil(passes) + len(chosen)
         mixture = composed.Mixture(chosen, drawn, length)
         found[what] = chosen[0] if len(chosen) == 1 else mixture
-    return {
+    tasks = {
         task: found["caption" if "caption" in task else "attributes"] for task in TASKS
     }
+    if edits and not pairs:
+        raise UserError(
+            "data.tasks.edits learns from pairs, and there are none; add a source of "
+            "kind 'synthetic_edits', or its cache (`gptface tokenize --images "
+            "synthetic_edits`), to data.train and data.eval"
+        )
+    return tasks | ({EDIT: composed.Mixture(pairs)} if edits else {})
 
 
 def interleaved(found: Mapping[str, Sequence[Record]]) -> composed.Interleaved:
     """What `task_sources` found as one source, whose items are (number, record)."""
-    return composed.Interleaved([found[task] for task in TASKS])
+    return composed.Interleaved([*found.values()])
 
 
 def _tell_misspelt(data_set: DataSet, seen: set[str]) -> None:
@@ -125,10 +155,12 @@ def _tell_misspelt(data_set: DataSet, seen: set[str]) -> None:
             )
 
 
-def vocabulary_texts(data_sets: Mapping[str, DataSet]) -> list[str]:
-    """Texts that a vocabulary should be learnt from besides captions: prompts, and keys
-    with all their values."""
-    texts = [*dict.fromkeys(PROMPTS.values())]
+def vocabulary_texts(
+    data_sets: Mapping[str, DataSet], edits: bool = False
+) -> list[str]:
+    """Texts that a vocabulary should be learnt from besides captions: prompts, that of
+    edits or not, and keys with all their values."""
+    texts = [*dict.fromkeys(PROMPTS[task] for task in tasks_of(edits))]
     texts += [
         d.template.replace("{", " ").replace("}", " ") for d in data_sets.values()
     ]

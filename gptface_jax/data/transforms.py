@@ -274,10 +274,12 @@ class PaletteIds:
 
 @dataclasses.dataclass(frozen=True)
 class WithPalette:
-    """Adds palette ids, then applies a transform."""
+    """Adds palette ids to a record, or to both of a pair, then applies a transform."""
 
     palette: PaletteIds
     transform: TokenTransform
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+        if isinstance(record, tuple):
+            return self.transform(tuple(map(self.palette.add, record)), rng)
         return self.transform(self.palette.add(record), rng)

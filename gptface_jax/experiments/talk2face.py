@@ -19,7 +19,13 @@ from gptface_jax.data.age_tokens import REACH
 from gptface_jax.data.label_text import DataSet
 from gptface_jax.data.record import Record
 from gptface_jax.data.task_examples import EachTask, TaskOptions, all_tasks
-from gptface_jax.data.tasks import TASKS, interleaved, task_sources, vocabulary_texts
+from gptface_jax.data.tasks import (
+    TASKS,
+    interleaved,
+    task_sources,
+    tasks_of,
+    vocabulary_texts,
+)
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.data.transforms import CaptionOptions
 from gptface_jax.experiments import base, previews, registry, starting, token_data
@@ -38,7 +44,7 @@ def prepare(config: Any, data: base.DataConfig, workdir: str | os.PathLike):
 
     def texts(records):
         # As often as a piece must be met to be learnt.
-        return 50 * vocabulary_texts(_used(records, table))
+        return 50 * vocabulary_texts(_used(records, table), data.tasks.edits)
 
     return token_data.text_tokenizer(config, data, workdir, texts)
 
@@ -63,8 +69,10 @@ def _used(
 
 def make(config: Mapping[str, Any], codebook: Any = None) -> System:
     """The system of an experiment config; `codebook` as of `make_system`."""
-    ordinal = config["data"].get("tasks", {}).get("age_tokens") == "ordinal"
-    return talk2face.make_system(config, codebook, TASKS, (2 * REACH + 1) * ordinal)
+    options = config["data"].get("tasks", {})
+    ordinal = options.get("age_tokens") == "ordinal"
+    tasks = tasks_of(options.get("edits", False))
+    return talk2face.make_system(config, codebook, tasks, (2 * REACH + 1) * ordinal)
 
 
 def _build(
@@ -123,7 +131,7 @@ def examples(
         options = dataclasses.replace(data.tasks, captions=captions)
         each = all_tasks(tokenizer, model.vocab, model.length, options, table)
         return base.Records(
-            interleaved(task_sources(pool, captions, table)),
+            interleaved(task_sources(pool, captions, table, edits=data.tasks.edits)),
             EachTask(tuple(map(codes.with_codes, each.transforms))),
         )
 
@@ -156,6 +164,7 @@ def learnt_labels(data_sets: Mapping[str, DataSet], options: TaskOptions) -> byt
         "data_sets": label_templates.to_mapping(data_sets),
         "age_tokens": options.age_tokens,
         "max_prefix": options.max_prefix,
+        "edits": options.edits,
     }
     return (json.dumps(content, indent=1) + "\n").encode()
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import label_text, questions
-from gptface_jax.data.tasks import PROMPTS
+from gptface_jax.data.tasks import EDIT, PROMPTS
 from gptface_jax.pipelines.results import Samples
 from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
 from gptface_jax.pipelines.user_input import key_of, unknown_words
@@ -29,8 +29,9 @@ def synthesize(
     count: int,
     seed: int,
     decode: Mapping[str, Any],
+    image_ids: np.ndarray | None = None,
 ) -> Samples:
-    """Pictures after a sentence, attributes, or both.
+    """Pictures after a sentence, attributes, or both; or after a picture as well.
 
     Args:
       model: the networks.
@@ -39,10 +40,13 @@ def synthesize(
       count: number of pictures.
       seed: of the random choices; picture i of a seed is the same for any count.
       decode: fields of `GenerateConfig`.
+      image_ids: int [n] codes of the picture to begin with; None for none.
 
     Raises:
       UserError: nothing to follow, or an argument that cannot be used.
     """
+    if image_ids is not None:
+        check_edits(model)
     if not 1 <= count <= _MOST:
         raise UserError(f"count is {count}; use 1 to {_MOST}")
     said = questions.stated(attributes, model.learnt.questions)
@@ -54,14 +58,27 @@ def synthesize(
         )
     config = generate_options({**decode, "modality": "image"})
     words = unknown_words(model.tokenizer, text) if text.strip() else []
-    prefix, notes = model.text_prefix(PROMPTS["caption_to_image"], wanted)
+    if image_ids is None:
+        prefix, notes = model.text_prefix(PROMPTS["caption_to_image"], wanted)
+    else:
+        prefix, notes = model.edit_prefix(PROMPTS[EDIT], image_ids, wanted)
     found = model.generate(prefix[None], config, _keys(seed, count))
     pixels = model.pictures(np.asarray(found.tokens)[0])
     details = model.details(wanted, seed, config)
     details |= {"mask": {"whole": True}, "grid": list(model.grid)}
+    details["edited"] = image_ids is not None
     if notes + words:
         details["notes"] = notes + words
     return Samples([Image.fromarray(x) for x in pixels], details)
+
+
+def check_edits(model: SequenceModel) -> None:
+    """Raises UserError unless the model was trained to draw after a picture."""
+    if not model.learnt.edits:
+        raise UserError(
+            "this model was not trained to draw after a picture; train one by "
+            "configs/talk2face/faces64.py:edits, or edit the photo by a GPTFace"
+        )
 
 
 def captions(

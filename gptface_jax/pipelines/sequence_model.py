@@ -32,10 +32,12 @@ class Learnt:
     Attributes:
       questions: that it answers.
       max_prefix: most tokens of a prefix of text, its prompt and separators among them.
+      edits: it draws pictures after others and a sentence.
     """
 
     questions: tuple[Question, ...] = ()
     max_prefix: int = 64
+    edits: bool = False
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Learnt:
@@ -46,7 +48,11 @@ class Learnt:
         """
         data_sets = label_templates.from_mapping(content["data_sets"])
         table = age_tokens.with_age_tokens(data_sets, content["age_tokens"])
-        return cls(questions.of(table, table), content["max_prefix"])
+        return cls(
+            questions.of(table, table),
+            content["max_prefix"],
+            content.get("edits", False),
+        )
 
 
 def generate_options(values: Mapping[str, Any]) -> GenerateConfig:
@@ -157,6 +163,18 @@ class SequenceModel(SeesFaces):
         """int32 [Q] `[CLS] prompt [SEP] image [SEP]` of codes [n]."""
         joint = self.network.config.vocab.image_to_joint(np.asarray(image_ids))
         return self._prefix(prompt, joint, 3 + len(self.ids(prompt)) + len(joint))
+
+    def edit_prefix(
+        self, prompt: str, image_ids: np.ndarray, text: str
+    ) -> tuple[np.ndarray, list[str]]:
+        """int32 [Q] `[CLS] prompt [SEP] image text [SEP]`, codes [n], and notes."""
+        joint = self.network.config.vocab.image_to_joint(np.asarray(image_ids))
+        ids, most = self.ids(text), self.network.config.length - len(joint) - 1
+        room = most - 3 - len(self.ids(prompt)) - len(joint)
+        notes = []
+        if len(ids) > room:
+            notes.append(f"the text was cut to its first {room} tokens")
+        return self._prefix(prompt, np.concatenate([joint, ids[:room]]), most), notes
 
     def _prefix(self, prompt: str, ids: np.ndarray, length: int) -> np.ndarray:
         vocab = self.network.config.vocab

@@ -22,9 +22,13 @@ from PIL import Image
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, image_io, regions
+from gptface_jax.data import image as images
 from gptface_jax.data.record import Record
+from gptface_jax.data.tasks import EDIT, PROMPTS
+from gptface_jax.pipelines import sequence_drawing
 from gptface_jax.pipelines.compositing import BORDERS, Blend, paste
 from gptface_jax.pipelines.framing import Framed
+from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
 from gptface_jax.pipelines.views import View
 from gptface_jax.protocols.model import Model
 from gptface_jax.systems.gptface.options import DecodeConfig
@@ -181,6 +185,63 @@ def by_model(
             for photo, decoded, tokens in zip(photos, raw, np.concatenate(drawn))
         ]
         return Edited(np.stack(images), raw, seconds)
+
+    return edit
+
+
+def by_redrawing(
+    model: SequenceModel,
+    seed: int = 0,
+    *,
+    blend: Blend | None = None,
+    batch_size: int = 32,
+) -> Edit:
+    """Edits by a sequence model, which draws the whole picture anew after the sentence.
+
+    Args:
+      model: was trained to edit (`model.learnt.edits`).
+      seed: of the drawing.
+      blend: how what it draws of the region is pasted; with `composite=False` all of
+        it counts, also what was to stay.
+      batch_size: edits drawn at once.
+
+    Raises:
+      UserError: the model was not trained to.
+    """
+    sequence_drawing.check_edits(model)
+    config = generate_options({"modality": "image"})
+
+    def edit(photos: np.ndarray, task: Task, done: Callable[[int], object]) -> Edited:
+        if photos.shape[1] != model.size:
+            raise UserError(
+                f"the photographs have {photos.shape[1]} px, and the sequence model "
+                f"draws {model.size}; give a --model of that size"
+            )
+        key = jax.random.fold_in(jax.random.key(seed), task.stream)
+        codes = model.image_ids(photos)
+        prefixes = np.stack(
+            [
+                model.edit_prefix(PROMPTS[EDIT], ids, text)[0]
+                for ids, text in zip(codes, task.texts)
+            ]
+        )
+        raw, seconds = [], []
+        for start in range(0, len(photos), batch_size):
+            numbers = np.arange(start, start + batch_size) % len(photos)
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+            begin = time.perf_counter()
+            drawn = model.generate(prefixes[numbers], config, keys[:, None])
+            count = min(batch_size, len(photos) - start)
+            raw.append(model.pictures(np.asarray(drawn.tokens)[:count, 0]))
+            seconds.append((time.perf_counter() - begin) / batch_size)
+            done(count)
+        raw = np.concatenate(raw)
+        tokens = images.pixels_to_tokens(task.region, model.grid)
+        pictures = [
+            pasted(photo, decoded, tokens, task, blend)
+            for photo, decoded in zip(photos, raw)
+        ]
+        return Edited(np.stack(pictures), raw, seconds)
 
     return edit
 

@@ -1,6 +1,8 @@
 """A Talk2Face from its training run to questions, captions, faces and jobs."""
 
+import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +11,12 @@ import gptface_jax
 from gptface_jax.apps import batch
 from gptface_jax.apps.sequence_api import Talk2Face
 from gptface_jax.core.errors import UserError
+from gptface_jax.data.record import Record
+from gptface_jax.data.task_examples import TaskTransform
 from gptface_jax.pipelines import provenance
+from gptface_jax.pipelines.compositing import Blend
+from gptface_jax.protocols import editors
+from gptface_jax.protocols.records import open_records, pictures_of
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
 
@@ -17,9 +24,17 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
 @pytest.fixture(scope="module")
 def folder(tiny, gptface_command, tmp_path_factory):
     folder = tmp_path_factory.mktemp("talk2face")
-    tokens = f"{{'kind': 'tokens', 'path': '{tiny}/tokens'}}"
+    tokens = {
+        "kind": "mixture",
+        "sources": [
+            {"kind": "tokens", "path": f"{tiny}/tokens"},
+            {"kind": "tokens", "path": f"{folder}/pairs"},
+        ],
+    }
     steps = (
-        ("train", "--quiet", "--config", "configs/talk2face/faces64.py:tiny",
+        ("tokenize", "--images", "synthetic_edits", "--limit", 16, "--quiet",
+         "--data", "size=32", "--tokenizer", tiny / "vqgan", "--out", folder / "pairs"),
+        ("train", "--quiet", "--config", "configs/talk2face/faces64.py:tiny_edits",
          "--workdir", folder / "run", "--config.data.image_ids=cache",
          f"--config.data.train={tokens}", f"--config.data.eval={tokens}",
          "--config.total_steps=1"),
@@ -99,6 +114,54 @@ def test_faces_after_words(talker, tmp_path):
             talker.synthesize(**arguments)
     with pytest.warns(UserWarning, match="cut to its first"):
         talker.synthesize("a man " * 60)
+
+
+def test_a_photo_drawn_anew(talker, folder, tmp_path):
+    asked = {"image": PHOTO, "align": False, "seed": 1}
+    one, two = talker.synthesize("a man", "Smiling=true", 2, **asked)
+    (same,) = talker.synthesize("a man", "Smiling=true", **asked)
+    assert np.array_equal(np.asarray(one), np.asarray(same))
+    assert one.size == (talker.size,) * 2
+    # The model sees what it has learnt from.
+    ids = np.arange(math.prod(talker.grid), dtype=np.uint16).reshape(talker.grid) % 27
+    pair = (Record(image_ids=ids), Record(image_ids=ids, text="a man"))
+    config = talker.network.config
+    transform = TaskTransform("edit", talker.tokenizer, config.vocab, config.length)
+    example = transform(pair, np.random.default_rng(0))
+    prefix, _ = talker.edit_prefix("to edit", ids.reshape(-1), "a man")
+    wanted = example["tokens"][example["segment_ids"] == 1]
+    np.testing.assert_array_equal(prefix[: len(wanted)], wanted)
+    assert (prefix[len(wanted) :] == talker.tokenizer.pad_id).all()
+    with pytest.warns(UserWarning, match="cut to its first"):
+        drawn = talker.synthesize("a man " * 60, **asked)
+    assert "cut to its first" in drawn.details["notes"][0]
+    _, sidecar = drawn.save(tmp_path / "anew.png")
+    assert json.loads(sidecar.read_text())["edited"] is True
+    learnt = dataclasses.replace(talker.learnt, edits=False)
+    without = gptface_jax.load(folder / "model")
+    without.learnt = learnt
+    with pytest.raises(UserError, match="not trained to draw after a picture"):
+        without.synthesize("a man", **asked)
+
+
+def test_edits_drawn_anew_are_judged_like_others(talker):
+    """Pasted, nothing outside the region changes; whole, it is as the model drew it."""
+    spec = {"kind": "synthetic", "count": 3, "size": talker.size}
+    records = open_records(spec, 3)
+    photos = pictures_of(records, talker.size)
+    task = editors.tasks(records, ["Smiling"], talker.size)[0]
+    pasted = editors.by_redrawing(talker, batch_size=2)(photos, task, int)
+    whole = editors.by_redrawing(talker, blend=Blend(composite=False))(
+        photos, task, int
+    )
+    outside = ~task.region
+    np.testing.assert_array_equal(pasted.images[:, outside], photos[:, outside])
+    # However many are drawn at once.
+    np.testing.assert_array_equal(whole.raw, pasted.raw)
+    np.testing.assert_array_equal(whole.images, whole.raw)
+    assert len(pasted.seconds) == 2
+    with pytest.raises(UserError, match="64 px, and the sequence model draws"):
+        editors.by_redrawing(talker)(np.zeros((1, 64, 64, 3), np.uint8), task, int)
 
 
 def test_jobs(talker, tmp_path):

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import captions
 from gptface_jax.data.synthetic import (
     ATTRIBUTES,
     EXPRESSIONS,
     Factors,
+    SyntheticEdits,
     SyntheticFaces,
     counterfactual,
     edit_mask,
@@ -270,3 +272,23 @@ def test_bad_counts_are_refused():
         SyntheticFaces(offset=-1)
     with pytest.raises(UserError, match="index -1"):
         sample_factors(0, -1)
+
+
+def test_pairs_differ_in_the_attribute_that_the_sentence_says():
+    pairs, changed = SyntheticEdits(size=32, count=60, seed=3), set()
+    for number in range(len(pairs) // 2):
+        before, after, name, present = pairs.change(number)
+        first, second = pairs[2 * number], pairs[2 * number + 1]
+        assert (first.labels[name], second.labels[name]) == (1 - present, present)
+        assert first.identity == second.identity
+        np.testing.assert_array_equal(second.image, render(after, 32).image)
+        assert present or name not in COLOURS | TEXTURES
+        if name not in ("Male", "Young"):  # "a man": no words of a region
+            assert name in captions.named(second.text), second.text
+            assert not first.text or name in captions.named(first.text), first.text
+        # Of black hair the contrary is one of many: there is no way back.
+        assert name not in COLOURS | TEXTURES or not first.text
+        changed.add(name)
+    assert len(changed) > 10
+    with pytest.raises(UserError, match="count 3 .* is odd"):
+        SyntheticEdits(count=3)

@@ -38,7 +38,7 @@ OWN = CaptionOptions(from_labels=False)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    texts = tasks.vocabulary_texts(TABLE) + ["a woman with a hat"]
+    texts = tasks.vocabulary_texts(TABLE, edits=True) + ["a woman with a hat"]
     return TextTokenizer.train(texts * 4, 900)
 
 
@@ -173,6 +173,51 @@ def test_of_given_keys_the_values_are_predicted_and_where_they_end(tokenizer):
     assert seen == {"female", "true", "31"}
     with pytest.raises(ValueError, match="given_keys 'none' is none of first, all"):
         TaskOptions(given_keys="none")
+
+
+def test_an_edit_is_a_picture_and_a_sentence_then_the_other_picture(tokenizer):
+    before = Record(image_ids=IDS, text="a woman with a hat")
+    after = Record(image_ids=IDS[::-1].copy(), text="a woman")
+    transform = _transform(tokenizer, "edit", length=40, edits=True)
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(8):
+        example = transform((before, after), rng)
+        tokens, segments = example["tokens"], example["segment_ids"]
+        codes = IDS.reshape(-1), IDS[::-1].reshape(-1)
+        image = tokens >= transform.vocab.text_size
+        forth = (
+            tokens[image][: IDS.size] - transform.vocab.text_size == codes[0]
+        ).all()
+        first, second = codes if forth else codes[::-1]
+        for segment, wanted in ((1, first), (2, second)):
+            found = tokens[image & (segments == segment)] - transform.vocab.text_size
+            np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(example["loss_mask"], segments == 2)
+        words = tokenizer.decode(tokens[~image & (segments == 1)])
+        said = "a woman" if forth else "a woman with a hat"
+        assert words == f"to edit {said}"
+        seen.append(forth)
+    assert {*seen} == {True, False}
+    alone = dataclasses.replace(before, text="")  # no words for the way back
+    for _ in range(8):
+        tokens = transform((alone, after), rng)["tokens"]
+        found = tokens[tokens >= transform.vocab.text_size][IDS.size :]
+        np.testing.assert_array_equal(found - transform.vocab.text_size, codes[1])
+    with pytest.raises(UserError, match="the target holds an image of .* longer"):
+        _transform(tokenizer, "edit", length=12, edits=True)((before, after), rng)
+
+
+def test_pairs_serve_edits_alone(mixed):
+    pair = [Record(image_ids=IDS, text="a man", source="synthetic_edits")] * 6
+    whole = sources.Mixture([*mixed.sources, pair])
+    found = tasks.task_sources(whole, OWN, TABLE, edits=True)
+    assert [*found] == [*TASKS, "edit"] and len(found["edit"]) == 3
+    assert found["edit"][2] == (pair[4], pair[5])
+    without = tasks.task_sources(whole, OWN, TABLE)
+    assert [*without] == [*TASKS]
+    assert len(without["image_to_caption"]) == len(found["image_to_caption"])
+    with pytest.raises(UserError, match="learns from pairs, and there are none; add"):
+        tasks.task_sources(mixed, OWN, TABLE, edits=True)
 
 
 def test_soft_targets_stand_at_the_age(tokenizer):

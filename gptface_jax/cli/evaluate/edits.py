@@ -14,7 +14,10 @@ gptface evaluate edits --images photos --limit 64 --write-jobs jobs
 the program reads them and writes edited/ID.png of the same size
 gptface evaluate edits --images photos --limit 64 --pictures edited --judge runs/judge
 
-Its pictures are judged as they are. With --methods or --guidance, or an --out that
+Its pictures are judged as they are. --redrawn names a Talk2Face that was trained to
+edit (configs/talk2face/faces64.py:edits): it draws the whole picture anew, and is
+judged twice, with the region pasted into the photograph, and as drawn ("NAME, whole").
+With --methods or --guidance, or an --out that
 holds others, they stand in one table; --images, --limit, --seed, --attributes and
 --model must then be the same.
 """
@@ -35,6 +38,13 @@ from gptface_jax.core.errors import UserError, nearest
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_arguments(parser)
+    parser.add_argument(
+        "--redrawn",
+        action="append",
+        metavar="NAME=MODEL",
+        help="edits by this Talk2Face as well, with a name for the table or without; "
+        "repeatable",
+    )
     group = parser.add_argument_group("editors that are other programs")
     group.add_argument(
         "--write-jobs",
@@ -56,7 +66,8 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols.records import pictures_of
 
     others = _shared.named(options.pictures or [], "--pictures")
-    own = bool(options.methods or options.guidance or not others)
+    redrawn = _shared.named(options.redrawn or [], "--redrawn")
+    own = bool(options.methods or options.guidance or not (others or redrawn))
     _check(options, own)
     judge = None if options.write_jobs else _shared.open_judge(options)
     model, records = _shared.model(options), _shared.records(options)
@@ -76,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
     edits = []
     if own:
         edits += _by_model(options, model, asked)
+    edits += _redrawn(options, redrawn, asked)
     for name, folder in others.items():
         ((seed, tasks),) = asked.items()
         edit, digest = editors.by_other(folder, tasks)
@@ -120,6 +132,26 @@ def _by_model(options, model, asked) -> list[tuple[dict[str, Any], Any]]:
     return found
 
 
+def _redrawn(options, models, asked) -> list[tuple[dict[str, Any], Any]]:
+    """Entries of the row and edits of Talk2Faces by name, for each seed."""
+    import gptface_jax
+    from gptface_jax.pipelines.compositing import Blend
+    from gptface_jax.protocols import editors
+
+    found = []
+    for name, path in models.items():
+        model = gptface_jax.load(path, system="talk2face")
+        said = {"forwards": None, "digest": model.digest}
+        for title, blend in (
+            (name, Blend(borders=options.borders)),
+            (f"{name}, whole", Blend(composite=False)),
+        ):
+            for seed in asked:
+                edit = editors.by_redrawing(model, seed, blend=blend)
+                found.append(({"method": title, "seed": seed, **said}, edit))
+    return found
+
+
 def _judge(options, model, judge, records, photos, asked, methods) -> None:
     """Measures what is not measured yet; prints and writes it."""
     from gptface_jax.apps import plotting
@@ -153,7 +185,7 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
         _save_sheet(options.sheet, model, shown, about["attributes_asked"])
     if options.plot:
         plotting.rates(rows, options.plot)
-    if options.methods or options.pictures:
+    if options.methods or options.pictures or options.redrawn:
         print(edits.edits_table(rows))
         _shared.write(rows, options.out)
     else:
