@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from gptface_jax.data.label_values import Integer
 from gptface_jax.data.questions import Question
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import answers as scoring
+from gptface_jax.evaluate import linear_probe
 from gptface_jax.pipelines import answers
 from gptface_jax.pipelines.sequence_model import SequenceModel
 from gptface_jax.protocols.records import pictures_of
@@ -124,16 +126,78 @@ def ask(
     return found
 
 
-def table(found: Sequence[Asked], figures: Sequence[Mapping[str, float]]) -> str:
-    """A line a question: pictures and figures in percent, errors of ages in years."""
-    lines = [f"{'question':34s}{'count':>7s}{'acc':>8s}{'balanced':>10s}{'auc':>8s}"]
-    for asked, row in zip(found, figures):
+def probed(
+    model: SequenceModel,
+    examples: Sequence[Record],
+    records: Sequence[Record],
+    found: Sequence[Asked],
+) -> list[dict[str, float]]:
+    """Figures of a linear probe on the codes, asked the same, by question.
+
+    Args:
+      model: whose tokenizer made the codes.
+      examples: with codes or pictures, which the probe learns from.
+      records: the pictures that were asked about.
+      found: of `ask`.
+
+    Returns:
+      Figures of `Asked.figures`, {} where the probe learns nothing: open answers, or
+      examples that say fewer than two different things.
+    """
+    codebook = np.asarray(model.vqgan.network.params["codebook"], np.float32)
+    train, test = (
+        linear_probe.codes_as_features(_codes(model, part), codebook)
+        for part in (examples, records)
+    )
+    return [_probed(train, examples, test, asked) for asked in found]
+
+
+def _probed(train, examples, test, asked: Asked) -> dict[str, float]:
+    question = asked.question
+    truths = [_truth(question, record) for record in examples]
+    rows = list(_known(truths))
+    known = [truths[i] for i in rows]
+    if len(set(known)) < 2:
+        return {}
+    seen = train[rows], known, test[list(asked.rows)]
+    if isinstance(question.key.kind, Integer):
+        said = linear_probe.numbers(*seen)
+        return scoring.age_errors(list(said), asked.truth, float(np.median(known)))
+    values = [question.read(word) for word in question.candidates]
+    if not 1 < len(values) <= answers.SHOWN:
+        return {}
+    said, scores = linear_probe.classes(*seen, values)
+    figures = scoring.accuracy(said, asked.truth)
+    if len(values) == 2:
+        second = np.array([truth == values[1] for truth in asked.truth])
+        figures["auc"] = _auc(scores[second, 1], scores[~second, 1])
+    return figures
+
+
+def table(
+    found: Sequence[Asked],
+    figures: Sequence[Mapping[str, float]],
+    probes: Sequence[Mapping[str, float]] = (),
+) -> str:
+    """A line a question: pictures and figures in percent, errors of ages in years.
+
+    With the figures of `probed`, its balanced accuracy or error stands last.
+    """
+    head = f"{'question':34s}{'count':>7s}{'acc':>8s}{'balanced':>10s}{'auc':>8s}"
+    lines = [head + ("     probe" if probes else "")]
+    for asked, row, probe in itertools.zip_longest(
+        found, figures, probes, fillvalue={}
+    ):
         if "mae" in row:
             cells = f"   {row['mae_with_median']:.1f} years off in the mean"
         else:
             names = ("accuracy", "balanced_accuracy", "auc")
             share = [100 * row.get(name, float("nan")) for name in names]
             cells = "{:8.1f}{:10.1f}{:8.1f}".format(*share).replace("nan", " - ")
+        if "mae" in probe:
+            cells += f", the probe {probe['mae']:.1f}"
+        elif probe:
+            cells += f"{100 * probe['balanced_accuracy']:10.1f}"
         none = 1 - row["coverage"]
         cells += f"   {100 * none:.1f} % none" if none else ""
         lines.append(f"{asked.question.name:34s}{int(row['count']):7d}{cells}")

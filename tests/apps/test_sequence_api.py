@@ -191,7 +191,7 @@ def test_commands(folder, tmp_path, gptface_command, capsys):
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     photo = ("--image", tmp_path / "photo.png", "--no-align")
     assert gptface_command("ask", *model, "--list") == 0
-    assert "synthetic smiling" in capsys.readouterr().out
+    assert "probe\nsynthetic smiling" in capsys.readouterr().out
     answers = tmp_path / "answers.json"
     asked = ("--question", "smiling", "--json", answers)
     heat = ("--attention", tmp_path / "heat.png")
@@ -237,13 +237,17 @@ def test_a_damaged_folder_says_so(folder, tmp_path):
         gptface_jax.load(copy)
 
 
-def test_evaluations(folder, tmp_path, gptface_command, capsys):
+def test_evaluations(tiny, folder, tmp_path, gptface_command, capsys):
     given = ("--model", folder / "model", "--images", "synthetic", "--limit", 6)
     kept = ("--samples", tmp_path / "rows.jsonl", "--out", tmp_path / "out.json")
-    asked = ("--questions", "smiling", "gender", "--balanced", "--quiet")
+    asked = ("--questions", "smiling", "gender", "age", "--balanced", "--quiet")
+    asked += ("--probe", tiny / "tokens")
     assert gptface_command("evaluate", "answers", *given, *asked, *kept) == 0
-    found = json.loads((tmp_path / "out.json").read_text())["figures"]
-    assert set(found) == {"synthetic smiling", "synthetic gender"}
+    written = json.loads((tmp_path / "out.json").read_text())
+    found, probe = written["figures"], written["probe"]
+    assert set(found) == {"synthetic smiling", "synthetic gender", "synthetic age"}
+    assert probe["synthetic age"]["mae"] > 0
+    assert 0 <= probe["synthetic smiling"]["balanced_accuracy"] <= 1
     assert found["synthetic gender"]["count"] == 6
     assert "synthetic smiling" in capsys.readouterr().out
     rows = [*map(json.loads, (tmp_path / "rows.jsonl").open())]

@@ -8,7 +8,8 @@ Pictures are asked by the convention of the data set that they belong to, about 
 is known of them. Printed are the share of right answers, the mean of that share over
 the true values (balanced), and the chance that a true one is told from a false one
 (auc); of ages the mean error. --balanced divides the chances of answers by their means
-over the pictures: otherwise what is rare is hardly ever said.
+over the pictures: otherwise what is rare is hardly ever said. --probe trains a linear
+probe on the codes of a cache and asks it the same: what the codes hold in plain sight.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convention", default="", help="data set by whose convention it is asked"
     )
     parser.add_argument("--balanced", action="store_true", help="see above")
+    parser.add_argument(
+        "--probe",
+        metavar="CACHE",
+        help="token cache of training pictures; a linear probe on it stands beside",
+    )
     parser.add_argument("--open", action="store_true", help="written freely")
 
 
 def run(options: argparse.Namespace) -> None:
+    from gptface_jax.data import shards
     from gptface_jax.protocols import answering, samples
     from gptface_jax.protocols.records import open_records
 
@@ -47,9 +54,16 @@ def run(options: argparse.Namespace) -> None:
         progress=not options.quiet,
     )
     figures = [asked.figures() for asked in found]
-    print(answering.table(found, figures))
+    probes = []
+    if options.probe:
+        digest = model.vqgan.network.codes_digest
+        examples = [*shards.Tokens(options.probe, tokenizer_digest=digest)]
+        probes = answering.probed(model, examples, records, found)
+    print(answering.table(found, figures, probes))
     if options.samples:
         samples.write(options.samples, answering.samples(found, records))
     about = {"model": model.digest, "images": spec, "balanced": options.balanced}
     named = {asked.question.name: row for asked, row in zip(found, figures)}
+    if probes:
+        about["probe"] = {asked.question.name: row for asked, row in zip(found, probes)}
     _shared.write({**about, "figures": named}, options.out)
