@@ -13,12 +13,12 @@ import numpy as np
 
 from gptface_jax import __version__
 from gptface_jax.apps import model_cards
-from gptface_jax.core import trees
+from gptface_jax.core import files, trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.experiments import gptface_run, opening, registry
-from gptface_jax.interop import directory, state_dict, taming
+from gptface_jax.experiments import gptface_run, opening, registry, starting
+from gptface_jax.interop import directory, state_dict, taming, tencent
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.pipelines import framing, networks
 from gptface_jax.pipelines.editing_model import decode_options
@@ -311,6 +311,45 @@ def export_taming(
     vqgan = opening.open_network(tokenizer, "vqgan", step)
     taming.save(out, vqgan.config, vqgan.params)
     return {"vqgan": trees.count(vqgan.params) / 1e6}
+
+
+def export_tencent(
+    run: str | os.PathLike,
+    out: str | os.PathLike,
+    step: str | int | None = "best",
+) -> dict[str, float]:
+    """Writes a Talk2Face for TencentPretrain, with its options and vocabulary.
+
+    Args:
+      run: training run of a Talk2Face, or a model directory.
+      out: FILE.bin or FILE.safetensors; FILE.json, which `gptface import --format
+        tencent` reads with it, and FILE.vocab.txt come beside it.
+      step: checkpoint of the run.
+
+    Returns:
+      {"talk2face": parameters in millions}.
+
+    Raises:
+      UserError: a network that theirs cannot be, files that exist, or another ending.
+    """
+    state_dict.check(out)
+    network = opening.open_network(run, "talk2face", step)
+    out = pathlib.Path(out)
+    options, words = out.with_suffix(".json"), out.with_suffix(".vocab.txt")
+    for path in (out, options, words):
+        if path.exists():
+            raise UserError(f"'{path}' already exists; choose another name")
+    config = network.config
+    tencent.save(out, config, network.params)
+    theirs = {
+        **tencent.their_config(config),
+        "vocab_size": config.vocab.size,
+        "codebook_size": config.vocab.codebook_size,
+        "grid": list(config.grid),
+    }
+    files.write_text(options, json.dumps(theirs, indent=2) + "\n")
+    files.write_text(words, starting.vocabulary_of(run).vocab_text())
+    return {"talk2face": trees.count(network.params) / 1e6}
 
 
 def _facts(config: VQGANConfig, out: str | os.PathLike) -> dict[str, Any]:

@@ -14,6 +14,12 @@ FILE.safetensors, and FILE.yaml beside it; `gptface import` is the way back):
 gptface export --tokenizer runs/vqgan --out my_vqgan
 gptface export --format taming --tokenizer runs/vqgan --out vqgan.ckpt
 
+A Talk2Face for TencentPretrain (FILE.bin or FILE.safetensors, with FILE.json and
+FILE.vocab.txt), in the form that it knows: dense, pre-LN, bare output, as
+configs/talk2face/seq2seq_base.py is:
+
+gptface export --format tencent --run runs/talk2face --out talk2face.bin
+
 A model directory with one StableHLO program of the whole edit, for servers that have
 JAX but not this package (extra `export`; its edit.py shows how to run it):
 
@@ -26,6 +32,7 @@ first one; other networks are refused.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gptface_jax.cli import _upright
@@ -42,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="directory",
-        choices=("directory", "taming", "stablehlo"),
+        choices=("directory", "taming", "tencent", "stablehlo"),
         help="what is written; default directory",
     )
     parser.add_argument(
@@ -94,20 +101,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.format == "stablehlo":
         return _program(options)
+    step: Any = options.step or "best"
+    step = int(step) if step.isdigit() else step
+    if options.format == "tencent":
+        return _tencent(options, step)
     from gptface_jax.apps import exporting
 
     if options.run and options.gptface:
         raise UserError("give either --run or --gptface")
     if options.tokenizer is None and not options.run:
         raise UserError("--tokenizer is missing; give the run of the VQGAN")
-    step: Any = options.step or "best"
-    step = int(step) if step.isdigit() else step
     if options.format == "taming":
-        for name in _DIRECTORY_ONLY:
-            if getattr(options, name) is not None:
-                raise UserError(
-                    f"--{name} does not go with --format taming, a VQGAN alone"
-                )
+        _refuse(options, _DIRECTORY_ONLY, "taming, a VQGAN alone")
         millions = exporting.export_taming(options.tokenizer, options.out, step)
     else:
         card = {
@@ -139,6 +144,26 @@ def run(options: argparse.Namespace) -> None:
             millions = exporting.export_tokenizer(
                 options.tokenizer, options.out, **card
             )
+    _tell(millions, options)
+
+
+def _tencent(options: argparse.Namespace, step: Any) -> None:
+    from gptface_jax.apps import exporting
+
+    others = {*_DIRECTORY_ONLY, "tokenizer"} - {"run"}
+    _refuse(options, sorted(others), "tencent, a Talk2Face alone")
+    if not options.run:
+        raise UserError("--run is missing; give the run of the Talk2Face")
+    _tell(exporting.export_tencent(options.run, options.out, step), options)
+
+
+def _refuse(options: argparse.Namespace, names: Iterable[str], what: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name} does not go with --format {what}")
+
+
+def _tell(millions: Mapping[str, float], options: argparse.Namespace) -> None:
     parts = ", ".join(f"{k} {v:.2f} M parameters" for k, v in millions.items())
     print(f"{parts} -> {options.out}")
 

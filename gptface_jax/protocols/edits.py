@@ -76,7 +76,7 @@ def judge_edits(
     """
     measures = measures or Measures()
     judge.check([task.attribute for task in tasks])
-    before = judge(_sized(photos, judge.size))
+    before = judge(photos)
     psnr: dict[str, list[np.ndarray]] = {}
     verdicts: dict[str, dict[bool, np.ndarray]] = {}
     examples: dict[str, list[np.ndarray]] = {}
@@ -85,7 +85,7 @@ def judge_edits(
     for task in tasks:
         name, column = task.attribute, judge.attributes.index(task.attribute)
         edited = edit(photos, task, bar.update)
-        said = judge(_sized(edited.images, judge.size))
+        said = judge(edited.images)
         verdicts.setdefault(name, {})[task.present] = said[:, column]
         others.append(np.delete(said == before, column, axis=1).mean())
         examples.setdefault(name, [photos[0]]).append(edited.images[0])
@@ -229,9 +229,3 @@ def counterfactuals(
         return synthetic.render(wanted, faces.size).image
 
     return truth
-
-
-def _sized(photos: np.ndarray, size: int) -> np.ndarray:
-    if photos.shape[1] == size:
-        return photos
-    return np.stack([image.resize(p, (size, size)) for p in photos])

@@ -19,7 +19,7 @@ from gptface_jax.protocols.records import pictures_of
 
 
 class Judge:
-    """The classifier on uint8 pictures, in batches."""
+    """The classifier on uint8 pictures of any size, in batches."""
 
     def __init__(self, network: networks.Network, batch_size: int = 64):
         self.attributes = tuple(network.config.attributes)
@@ -29,13 +29,18 @@ class Judge:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Verdicts bool [B,A] on pictures uint8 [B,S,S,3]: what is present."""
-        results = []
+        return self.logits(images) > 0
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Scores float32 [B,A]: positive where an attribute is seen."""
+        results, side = [], (self.size, self.size)
         for start in range(0, len(images), self.batch_size):
             part = images[start : start + self.batch_size]
+            part = np.stack([image.resize(picture, side) for picture in part])
             short = self.batch_size - len(part)
             padded = np.concatenate([part, np.repeat(part[-1:], short, 0)])
             logits = self._logits(image.to_unit_range(padded))
-            results.append(np.asarray(logits)[: len(part)] > 0)
+            results.append(np.asarray(logits)[: len(part)])
         return np.concatenate(results)
 
     def check(self, attributes: Sequence[str]) -> None:

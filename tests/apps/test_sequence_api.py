@@ -10,9 +10,11 @@ import pytest
 import gptface_jax
 from gptface_jax.apps import batch
 from gptface_jax.apps.sequence_api import Talk2Face
+from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 from gptface_jax.data.task_examples import TaskTransform
+from gptface_jax.experiments import training
 from gptface_jax.pipelines import provenance
 from gptface_jax.pipelines.compositing import Blend
 from gptface_jax.protocols import editors
@@ -258,4 +260,24 @@ def test_evaluations(tiny, folder, tmp_path, gptface_command, capsys):
     assert "richness" in capsys.readouterr().out
     wrong = ("--convention", "lfw", "--quiet")
     assert gptface_command("evaluate", "answers", *given, *wrong) == 2
+    assert "not trained by the convention of 'lfw'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_drawn_faces_are_judged(folder, tmp_path, gptface_command, capsys):
+    judge = tmp_path / "judge"
+    config = load_config("configs/judge/faces64.py:tiny")
+    training.train(config, judge, progress=False)
+    out = tmp_path / "out.json"
+    drawn = ("evaluate", "synthesis", "--model", folder / "model", "--judge", judge)
+    asked = ("--convention", "synthetic", "--count", 4, "--quiet", "--out", out)
+    pictures = ("--images", "synthetic", "--limit", 6)
+    assert gptface_command(*drawn, *asked, *pictures) == 0
+    found = json.loads(out.read_text())
+    assert found["distribution"]["count"] == 6
+    assert found["distribution"]["inception_style"] >= 1
+    for row in found["attributes"].values():
+        assert row["carried"] == (row["asked"] + 1 - row["opposite"]) / 2
+    assert "| Smiling | " in capsys.readouterr().out
+    assert gptface_command(*drawn, "--convention", "lfw") == 2
     assert "not trained by the convention of 'lfw'" in capsys.readouterr().err

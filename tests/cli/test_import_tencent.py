@@ -93,6 +93,36 @@ def test_it_is_asked_as_any_other(files, tmp_path, capsys):
         np.testing.assert_array_equal(ours[name], value, name)
 
 
+def test_it_goes_back_to_where_it_came_from(files, tmp_path, capsys):
+    """What is exported is imported again by the command that the docs give."""
+    assert run(*command(files, tmp_path / "model")) == 0
+    out = tmp_path / "back.bin"
+    back = ("export", "--format", "tencent", "--run", tmp_path / "model", "--out", out)
+    assert run(*back) == 0
+    assert "talk2face 0.01 M parameters" in capsys.readouterr().out
+    changes = {"config": tmp_path / "back.json", "vocab": tmp_path / "back.vocab.txt"}
+    flags = [str(x) for x in command(files, tmp_path / "again", **changes)]
+    flags[flags.index(str(files / "talk2face.bin"))] = str(out)
+    assert run(*flags) == 0
+    first, again = (
+        opening.open_network(tmp_path / name, "talk2face")
+        for name in ("model", "again")
+    )
+    assert first.config == again.config and first.digest == again.digest
+    theirs, ours = state_dict.read(files / "talk2face.bin"), state_dict.read(out)
+    assert all((ours[name] == value).all() for name, value in theirs.items())
+    capsys.readouterr()
+    for more, message in (
+        ((), "already exists; choose another name"),
+        (("--dtype", "float32"), "--dtype does not go with --format tencent"),
+    ):
+        assert run(*back, *more) == 2
+        assert message in capsys.readouterr().err
+    assert run("export", "--format", "tencent", "--out", tmp_path / "x.bin") == 2
+    assert "--run is missing" in capsys.readouterr().err
+    assert run(*back[:-1], tmp_path / "x.doc") == 2
+
+
 def test_pixels_by_hand(files, tmp_path):
     image = np.float32([[[[-1, 0, 1]]]])
     double = pictures.mapped(image, "double")

@@ -13,6 +13,8 @@ gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
 gptface evaluate tagging --model demo --images synthetic --limit 100
 gptface evaluate answers --model my_talk2face --images synthetic --limit 256
 gptface evaluate captions --model my_talk2face --images synthetic --limit 256
+gptface evaluate synthesis --model my_talk2face --judge runs/judge \\
+    --convention synthetic
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -33,6 +35,7 @@ from gptface_jax.cli.evaluate import (
     matching,
     probe,
     proposals,
+    synthesis,
     tagging,
 )
 
@@ -47,6 +50,7 @@ KINDS: dict[str, types.ModuleType] = {
     "tagging": tagging,
     "answers": answers,
     "captions": captions,
+    "synthesis": synthesis,
 }
 
 

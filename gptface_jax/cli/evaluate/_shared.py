@@ -66,14 +66,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def add_talk2face(parser: argparse.ArgumentParser, what: str) -> None:
+def add_talk2face(
+    parser: argparse.ArgumentParser, what: str = "", images: bool = True
+) -> None:
     """What evaluations of a Talk2Face share; each `what` is a row of --samples."""
-    _source.add_arguments(parser)
+    _source.add_arguments(parser, required=images)
     parser.add_argument(
         "--model", required=True, help="directory or run of a Talk2Face"
     )
     parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
-    parser.add_argument("--samples", metavar="FILE.jsonl", help=f"every single {what}")
+    if what:
+        parser.add_argument(
+            "--samples", metavar="FILE.jsonl", help=f"every single {what}"
+        )
     parser.add_argument("--out", help="the figures as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

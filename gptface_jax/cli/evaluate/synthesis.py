@@ -1,0 +1,75 @@
+"""Faces that a Talk2Face draws: do they show what was asked, and how varied are they?
+
+gptface evaluate synthesis --model my_model --judge runs/judge_synthetic \\
+    --convention synthetic --attributes Smiling Eyeglasses Male --count 64
+gptface evaluate synthesis --model my_model --judge runs/judge_all --convention lfw \\
+    --images ../shared/data/lfw_attributes --split test --limit 500 \\
+    --features runs/judge_all
+
+For each attribute --count faces are drawn that should have it and as many that should
+not; a classifier trained apart says which have. With --images a face is drawn after a
+sentence about each picture too, and compared with the pictures: Frechet distance,
+precision and recall in the features of the judge run --features, and an inception-style
+score of the judge's own softmax. All of them depend on --limit: compare equal numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _photo, _source
+from gptface_jax.cli.evaluate import _shared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _shared.add_talk2face(parser, images=False)
+    parser.add_argument("--judge", required=True, help="judge training run")
+    parser.add_argument(
+        "--convention", required=True, help="data set by whose convention it is asked"
+    )
+    parser.add_argument(
+        "--attributes", nargs="+", help="default: all that judge and model know"
+    )
+    parser.add_argument("--count", type=int, default=64, help="faces of each kind")
+    parser.add_argument("--features", help="judge run that gives the space of Frechet")
+    parser.add_argument("--decode-seed", type=int, default=0, help="seed")
+    parser.add_argument(
+        "--decode",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of GenerateConfig, e.g. temperature=0.7; repeatable",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from gptface_jax.protocols import synthesis
+    from gptface_jax.protocols.judge import features_of
+    from gptface_jax.protocols.records import open_records
+
+    model, judge = _shared.model(options), _shared.open_judge(options)
+    how = {
+        "seed": options.decode_seed,
+        "progress": not options.quiet,
+        **_photo.decode_options(options),
+    }
+    names = options.attributes or synthesis.known_to_both(
+        model, judge, options.convention
+    )
+    found = synthesis.carried(
+        model, judge, names, options.convention, count=options.count, **how
+    )
+    print(synthesis.table(found))
+    about = {"model": model.digest, "judge": options.judge, "count": options.count}
+    figures = {"attributes": found}
+    if options.images:
+        spec = _source.spec(options)
+        records = open_records(spec, options.limit or 256)
+        features = features_of(options.features or options.judge)
+        figures["distribution"] = synthesis.distribution(
+            model, judge, features, records, **how
+        )
+        for name, value in figures["distribution"].items():
+            print(f"{name:28s} {value:.3f}")
+        about |= {"images": spec, "features": options.features or options.judge}
+    _shared.write({**about, **figures}, options.out)
