@@ -20,6 +20,7 @@ from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.results import Samples
 from gptface_jax.pipelines.sequence_model import SequenceModel
 
+_CLIP = "clip:"
 _SHOWN = 256  # side in pixels of a picture of where the model looked
 
 
@@ -46,8 +47,9 @@ class Talk2Face(verbs.Facade, SequenceModel):
           image: the photo to begin with; its face is found and brought upright.
           seed: of the random choices; picture i is the same for any count.
           candidates: so many are drawn for each, and the best of all are returned.
-          rank_by: a GPTFace of the same size whose matching says which are best;
-            default the probability of the text after the picture, by this model.
+          rank_by: a GPTFace of the same size whose matching says which are best, or
+            "clip:WEIGHTS", a folder or hub id of a CLIP (extra `clip`); default the
+            probability of the text after the picture, by this model.
           face, align: see `caption`.
           **decode: fields of `GenerateConfig`, e.g. temperature=0.8, top_k=0.
 
@@ -66,9 +68,7 @@ class Talk2Face(verbs.Facade, SequenceModel):
             self, text, attributes, count * candidates, seed, decode, ids
         )
         if candidates > 1:
-            own = rank_by is None
-            score = ranking.by_caption(self) if own else _matching(rank_by)
-            by = "caption" if own else f"matching of {rank_by.digest}"
+            score, by = _scorer(self, rank_by)
             said = [drawn.details["text"]]
             drawn = ranking.best(drawn, said, score, count, by)
         verbs.warn(drawn.details.get("notes", ()))
@@ -156,11 +156,19 @@ class Talk2Face(verbs.Facade, SequenceModel):
         return pixels
 
 
-def _matching(model: Any) -> ranking.Scorer:
-    editor = getattr(model, "editor", None)
+def _scorer(model: Talk2Face, rank_by: Any) -> tuple[ranking.Scorer, str]:
+    """What puts drawn faces in order, and its name."""
+    if rank_by is None:
+        return ranking.by_caption(model), "caption"
+    if isinstance(rank_by, str) and rank_by.startswith(_CLIP):
+        return ranking.by_clip(rank_by.removeprefix(_CLIP)), rank_by
+    editor = getattr(rank_by, "editor", None)
     if editor is None:
-        raise UserError(f"rank_by is {model!r}; give a GPTFace, opened by load()")
-    return ranking.by_matching(editor)
+        raise UserError(
+            f"rank_by is {rank_by!r}; give a GPTFace, opened by load(), or "
+            "'clip:WEIGHTS'"
+        )
+    return ranking.by_matching(editor), f"matching of {rank_by.digest}"
 
 
 def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Talk2Face:

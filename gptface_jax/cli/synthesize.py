@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rank-by",
         metavar="MODEL",
-        help="keep those that match best by this GPTFace instead, e.g. demo",
+        help="keep those that match best by this GPTFace instead, e.g. demo, or by the "
+        "CLIP of a folder or hub id, clip:WEIGHTS (extra `clip`)",
     )
     parser.add_argument(
         "--out", required=True, help="FILE.png for the sheet; a folder with --jobs"
@@ -73,7 +74,9 @@ def run(options: argparse.Namespace) -> None:
             )
         import gptface_jax
 
-        arguments["rank_by"] = gptface_jax.load(options.rank_by)
+        clip = options.rank_by.startswith("clip:")
+        named = options.rank_by if clip else gptface_jax.load(options.rank_by)
+        arguments["rank_by"] = named
     if options.jobs:
         return _jobs.run(options, "synthesize", arguments)
     if not (options.text or options.attributes):

@@ -1,14 +1,17 @@
 """Drawn faces put in order by how well they match what was asked for (SPEC B.9).
 
-No score here is CLIP's: it is the project's own matching, or the sequence model's
-probability of the sentence after the picture.
+By the project's own matching, by the sequence model's probability of the sentence
+after the picture, or by CLIP where its weights are at hand. Only the last may be called
+a CLIP score.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from PIL import Image
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.tasks import PROMPTS
@@ -54,6 +57,45 @@ def by_caption(model: SequenceModel) -> Scorer:
     return score
 
 
+def by_clip(weights: str | os.PathLike) -> Scorer:
+    """Scores cosine(picture, sentence) of a CLIP, float32 [B] (extra `clip`).
+
+    Args:
+      weights: folder or hub id that `transformers.AutoModel` opens.
+
+    Raises:
+      UserError: PyTorch is not installed, or nothing that can be opened.
+    """
+    try:
+        import torch
+        from transformers import AutoModel, AutoProcessor
+    except ImportError:
+        raise UserError(
+            "CLIP runs by PyTorch, which is not installed; pip install "
+            "'gptface_jax[clip]'"
+        ) from None
+    try:
+        model = AutoModel.from_pretrained(weights).eval()
+        processor = AutoProcessor.from_pretrained(weights)
+    except (OSError, ValueError) as error:
+        raise UserError(f"CLIP '{weights}' cannot be opened: {error}") from None
+    if not hasattr(model, "text_model"):
+        raise UserError(f"'{weights}' is no CLIP: it has no encoder of texts")
+
+    def score(pictures: np.ndarray, sentence: str) -> np.ndarray:
+        shown = [Image.fromarray(picture) for picture in pictures]
+        inputs = processor(
+            text=[sentence], images=shown, return_tensors="pt", padding=True,
+            truncation=True,
+        )  # fmt: skip
+        with torch.no_grad():
+            found = model(**inputs)
+        # Already of length 1.
+        return (found.image_embeds @ found.text_embeds.T)[:, 0].numpy()
+
+    return score
+
+
 def scores(
     pictures: np.ndarray, sentences: Sequence[str], scorer: Scorer
 ) -> np.ndarray:
@@ -84,7 +126,7 @@ def best(
     Args:
       samples: what was drawn.
       sentences: see `scores`.
-      scorer: `by_matching` or `by_caption`, or one of one's own.
+      scorer: `by_matching`, `by_caption` or `by_clip`, or one of one's own.
       keep: number of pictures.
       by: the scorer's name, for the details.
 

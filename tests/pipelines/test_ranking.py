@@ -1,5 +1,8 @@
 """Drawn pictures in the order of how well they match."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,3 +70,58 @@ def test_what_cannot_be_ranked():
         ranking.best(drawn(), ["bright"], brightness, 5, "brightness")
     with pytest.raises(UserError, match="no sentence to rank by"):
         ranking.best(drawn(), ["", " "], brightness, 1, "brightness")
+
+
+def test_clip_needs_pytorch_and_weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match=r"pip install 'gptface_jax\[clip\]'"):
+        ranking.by_clip(tmp_path)
+
+
+def test_clip_of_a_folder_is_its_cosine(tmp_path):
+    """A small one with weights at random; transformers computes it as well."""
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    with pytest.raises(UserError, match="cannot be opened"):
+        ranking.by_clip(tmp_path)
+    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "man</w>", "hat</w>"]
+    (tmp_path / "vocab.json").write_text(
+        json.dumps({w: i for i, w in enumerate(words)})
+    )
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    small = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }  # fmt: skip
+    texts = {**small, "vocab_size": 5, "eos_token_id": 1, "max_position_embeddings": 16}
+    images = {**small, "image_size": 32, "patch_size": 8}
+    torch.manual_seed(0)
+    model = transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=texts, vision_config=images)
+    ).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer = transformers.CLIPTokenizer(
+        str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")
+    )
+    size = {"shortest_edge": 32}, {"height": 32, "width": 32}
+    processor = transformers.CLIPImageProcessor(size=size[0], crop_size=size[1])
+    transformers.CLIPProcessor(processor, tokenizer).save_pretrained(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    found = ranking.by_clip(tmp_path)(pictures, "a man")
+    assert found.shape == (3,) and np.ptp(found) > 0
+    whole = ranking.scores(pictures, ["a man"], ranking.by_clip(tmp_path))
+    np.testing.assert_allclose(whole, found, atol=1e-6)
+    # By hand: CLIP's mean and deviation of pixels, then both projections.
+    mean, deviation = processor.image_mean, processor.image_std
+    pixels = (pictures / 255 - mean) / deviation
+    pixels = torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32)
+    with torch.no_grad():
+        seen = model.visual_projection(
+            model.vision_model(pixel_values=pixels).pooler_output
+        )
+        said = model.text_projection(
+            model.text_model(torch.tensor([[0, 2, 3, 1]])).pooler_output
+        )
+    cosine = torch.nn.functional.cosine_similarity(seen, said)
+    np.testing.assert_allclose(found, cosine.numpy(), atol=1e-5)
