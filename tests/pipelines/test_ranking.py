@@ -85,16 +85,18 @@ def test_clip_of_a_folder_is_its_cosine(tmp_path):
 
     with pytest.raises(UserError, match="cannot be opened"):
         ranking.by_clip(tmp_path)
-    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "man</w>", "hat</w>"]
+    # BPE: "a", and "man" of its letters.
+    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "m", "a", "n</w>", "ma"]
+    words += ["man</w>"]
     (tmp_path / "vocab.json").write_text(
         json.dumps({w: i for i, w in enumerate(words)})
     )
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nm a\nma n</w>\n")
     small = {
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2,
     }  # fmt: skip
-    texts = {**small, "vocab_size": 5, "eos_token_id": 1, "max_position_embeddings": 16}
+    texts = {**small, "vocab_size": 8, "eos_token_id": 1, "max_position_embeddings": 16}
     images = {**small, "image_size": 32, "patch_size": 8}
     torch.manual_seed(0)
     model = transformers.CLIPModel(
@@ -121,7 +123,7 @@ def test_clip_of_a_folder_is_its_cosine(tmp_path):
             model.vision_model(pixel_values=pixels).pooler_output
         )
         said = model.text_projection(
-            model.text_model(torch.tensor([[0, 2, 3, 1]])).pooler_output
+            model.text_model(torch.tensor([[0, 2, 7, 1]])).pooler_output
         )
     cosine = torch.nn.functional.cosine_similarity(seen, said)
     np.testing.assert_allclose(found, cosine.numpy(), atol=1e-5)
