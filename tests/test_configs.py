@@ -11,7 +11,7 @@ import recording
 from gptface_jax.apps.api import decode_options
 from gptface_jax.core.config import load_config, load_sweep, override
 from gptface_jax.core.errors import UserError
-from gptface_jax.experiments import opening, registry, training
+from gptface_jax.experiments import base, opening, registry, training
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.ops.guidance import RULES
 from gptface_jax.train import settings
@@ -82,6 +82,16 @@ def test_full_size_is_well_formed(path):
 
     table = describing.of_config(config)
     assert table == recording.expected("tables.json", path, table)
+
+
+def test_the_points_that_compare_talk2faces_are_understood():
+    path = "configs/experiments/talk2face.py"
+    kinds = {}
+    for name, changes in load_sweep(path).items():
+        given = [f"{key}={value!r}" for key, value in changes.items()]
+        data = base.data_config(override(load_config(path), given))
+        kinds[name] = len(data.train["sources"]), data.tasks.name_data_sets
+    assert kinds["joint"] == (3, True) and kinds["two_unnamed"] == (2, False)
 
 
 TOKENIZERS = "configs/experiments/tokenizers128.py"

@@ -186,9 +186,9 @@ def _values(kind: Kind) -> str:
 
 
 def write(data_set: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """Pairs of texts as one text, the data set's name before the first key."""
+    """Pairs of texts as one text, the data set's name, if any, before the first key."""
     text = JOINT.join(f"{key}: {value}" for key, value in pairs)
-    return f"{data_set} {text}" if text else ""
+    return f"{data_set} {text}".strip() if text else ""
 
 
 @dataclasses.dataclass(frozen=True)

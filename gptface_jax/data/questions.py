@@ -45,10 +45,12 @@ class Question:
     Attributes:
       data_set: whose convention the answer follows; "" for a key of one's own.
       key: what is asked.
+      named: the model was taught to read the data set's name before the key.
     """
 
     data_set: str
     key: Key
+    named: bool = True
 
     @property
     def name(self) -> str:
@@ -58,7 +60,7 @@ class Question:
     @property
     def prompt(self) -> str:
         """What stands before the answer, "lfw gender:"."""
-        return f"{self.name}:"
+        return f"{self.name if self.named else self.key.name}:"
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -158,7 +160,7 @@ def stated(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
         except UserError:
             continue
         pairs = [(key.name, key.write(attributes[name])) for name, key in keys.items()]
-        return write(data_set, pairs)
+        return write(data_set if own[0].named else "", pairs)
     said = ", ".join(f"'{name}' ({q.data_set})" for name, q in meant.items())
     raise UserError(f"no data set knows all of {said}; leave some of them out")
 

@@ -48,6 +48,8 @@ class TaskOptions:
         tokens for each of a value.
       age_tokens: "word", "digits" or "ordinal", see `data.age_tokens`.
       max_prefix: most positions of a prefix of text with its prompt and separators.
+      name_data_sets: the data set's name stands before the first key, and says whose
+        convention the values follow; without, one word may mean two things (claim T4).
       edits: learn to draw a picture after another one and a sentence too, from pairs.
     """
 
@@ -58,6 +60,7 @@ class TaskOptions:
     given_keys: str = "first"
     age_tokens: str = "word"
     max_prefix: int = 64
+    name_data_sets: bool = True
     edits: bool = False
 
     def __post_init__(self):
@@ -120,7 +123,7 @@ class TaskTransform:
             example = self._assembled(prompt, image, self._caption(record, rng))
             return example | self._soft([], "", 0)
         name, pairs = self._attributes(record, rng, room)
-        text = self._sure_ids(label_text.write(name, pairs))
+        text = self._sure_ids(self._written(name, pairs))
         given = 0
         if rng.random() < self.options.given_fraction:
             given = self._keys(name, pairs)
@@ -196,12 +199,12 @@ class TaskTransform:
         if not both and own:
             return self._caption(record, rng)[:room]
         if not both:
-            text = label_text.write(*self._attributes(record, rng, room))
+            text = self._written(*self._attributes(record, rng, room))
             return self._sure_ids(text)
         # A long caption leaves half of the room to the attributes.
         caption, joint = self._caption(record, rng), self._sure_ids(_AND)
         left = room - len(joint) - min(len(caption), room // 2)
-        text = label_text.write(*self._attributes(record, rng, left))
+        text = self._written(*self._attributes(record, rng, left))
         attributes = self._sure_ids(text)
         caption = caption[: room - len(joint) - len(attributes)]
         return np.concatenate([caption, joint, attributes])
@@ -238,16 +241,20 @@ class TaskTransform:
         """
         if self.options.given_keys == "first":
             return len(self._before_value(name, pairs[:1]))
-        given = np.ones(len(self._ids(label_text.write(name, pairs))), bool)
+        given = np.ones(len(self._ids(self._written(name, pairs))), bool)
         for count in range(1, len(pairs) + 1):
             start = len(self._before_value(name, pairs[:count]))
-            given[start : len(self._ids(label_text.write(name, pairs[:count]))) + 1] = 0
+            end = len(self._ids(self._written(name, pairs[:count])))
+            given[start : end + 1] = False
         return given
 
     def _before_value(self, name: str, pairs: Pairs) -> np.ndarray:
         """The ids of pairs up to the colon of the last."""
         *rest, (key, _) = pairs
-        return self._ids(label_text.write(name, [*rest, (key, "")]))
+        return self._ids(self._written(name, [*rest, (key, "")]))
+
+    def _written(self, name: str, pairs: Pairs) -> str:
+        return label_text.write(name if self.options.name_data_sets else "", pairs)
 
     @functools.cached_property
     def _number_ids(self) -> np.ndarray:

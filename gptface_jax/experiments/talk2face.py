@@ -165,6 +165,7 @@ def learnt_labels(data_sets: Mapping[str, DataSet], options: TaskOptions) -> byt
         "age_tokens": options.age_tokens,
         "max_prefix": options.max_prefix,
         "edits": options.edits,
+        "name_data_sets": options.name_data_sets,
     }
     return (json.dumps(content, indent=1) + "\n").encode()
 

@@ -48,8 +48,10 @@ class Learnt:
         """
         data_sets = label_templates.from_mapping(content["data_sets"])
         table = age_tokens.with_age_tokens(data_sets, content["age_tokens"])
+        named = content.get("name_data_sets", True)
+        asked = questions.of(table, table)
         return cls(
-            questions.of(table, table),
+            tuple(dataclasses.replace(question, named=named) for question in asked),
             content["max_prefix"],
             content.get("edits", False),
         )

@@ -1,5 +1,7 @@
 """A person's words find the key that a model was trained on."""
 
+import dataclasses
+
 import pytest
 
 from gptface_jax.core.errors import UserError
@@ -94,3 +96,12 @@ def test_attributes_are_stated_as_one_data_set_writes_them():
             questions.stated(wrong, TRAINED)
     with pytest.raises(UserError, match="'Smiling' is no NAME=VALUE"):
         questions.parsed("Smiling; Male=true")
+
+
+def test_a_model_that_was_taught_no_names_of_data_sets_is_asked_without():
+    asked = questions.of(label_sets.TABLE, ["street"])
+    bare = [dataclasses.replace(question, named=False) for question in asked]
+    found = questions.find("street sex", bare)
+    assert (found.name, found.prompt) == ("street sex", "sex:")
+    assert questions.stated({"sex": "man"}, bare) == "sex: man"
+    assert questions.stated({"sex": "man"}, asked) == "street sex: man"

@@ -175,6 +175,16 @@ def test_of_given_keys_the_values_are_predicted_and_where_they_end(tokenizer):
         TaskOptions(given_keys="none")
 
 
+def test_names_of_data_sets_may_be_left_out(tokenizer):
+    transform = _transform(
+        tokenizer, "image_to_attributes", name_data_sets=False, given_fraction=1.0
+    )
+    example = transform(CRY, np.random.default_rng(0))
+    assert _parts(example, transform)[2] == "expression : sadness"
+    said = tokenizer.decode(example["tokens"][example["loss_mask"]][:-1])
+    assert said == "sadness"
+
+
 def test_an_edit_is_a_picture_and_a_sentence_then_the_other_picture(tokenizer):
     before = Record(image_ids=IDS, text="a woman with a hat")
     after = Record(image_ids=IDS[::-1].copy(), text="a woman")
