@@ -20,7 +20,8 @@ FILES = sorted(str(p) for p in pathlib.Path("configs").rglob("*.py"))
 CONFIGS = [p for p in FILES if "def get_config" in pathlib.Path(p).read_text()]
 # Ways to decode, to be compared.
 METHODS = [
-    f"configs/experiments/{name}.py" for name in ("decoding", "defaults", "guidance")
+    f"configs/experiments/{name}.py"
+    for name in ("decoding", "defaults", "guidance", "samplers")
 ]
 
 

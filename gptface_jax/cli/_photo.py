@@ -172,7 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, help="tokens committed per decoding iteration")
     parser.add_argument(
         "--select",
-        choices=("boundary", "global"),
+        choices=("boundary", "global", "halton"),
         help="commit tokens at the mask's boundary first, or by confidence alone",
     )
 

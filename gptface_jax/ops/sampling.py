@@ -24,6 +24,35 @@ def line_distances(length: int) -> np.ndarray:
     return np.abs(position[:, None] - position[None]).astype(np.int32)
 
 
+def halton_ranks(rows: int, columns: int) -> np.ndarray:
+    """Place of every cell in an order that soon visits all parts; int32 [n].
+
+    The cells of a Halton sequence in bases 2 and 3 (SPEC E.14), each where it is met
+    first: any few in a row lie far apart, and tell little of each other.
+
+    Args:
+      rows, columns: of the grid; 1 row for a line of words.
+    """
+    wanted, order = rows * columns, {}
+    number = 0
+    while len(order) < wanted:
+        number += 1
+        row = int(_radical_inverse(number, 2) * rows)
+        column = int(_radical_inverse(number, 3) * columns)
+        order.setdefault(row * columns + column, len(order))
+    return np.array([order[cell] for cell in range(wanted)], np.int32)
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """The digits of a number mirrored at the point: 6 = 110 in base 2 is 0.011."""
+    value, digit = 0.0, 1.0
+    while number:
+        number, rest = divmod(number, base)
+        digit /= base
+        value += rest * digit
+    return value
+
+
 def rings(distances: jax.Array, known: jax.Array) -> jax.Array:
     """Distance of every position to the nearest known one (1 = boundary).
 
@@ -42,7 +71,7 @@ def rings(distances: jax.Array, known: jax.Array) -> jax.Array:
 
 
 def commit_mask(
-    ring: jax.Array, confidence: jax.Array, is_open: jax.Array, k: int
+    ring: jax.Array, confidence: jax.Array, is_open: jax.Array, k: int | jax.Array
 ) -> jax.Array:
     """The min(k, open) open positions first by (ring up, confidence down).
 

@@ -207,7 +207,7 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for method in dict.fromkeys(row["method"] for row in flat):
         same = [row for row in flat if row["method"] == method]
         cost = same[0]["forwards"]
-        line = [method, "" if cost is None else str(cost)]
+        line = [method, "" if cost is None else f"{cost:g}"]
         for name, (_, digits) in shown.items():
             values = [row[name] for row in same if name in row]
             text = f"{np.mean(values):.{digits}f}" if values else ""

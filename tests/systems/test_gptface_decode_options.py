@@ -268,6 +268,42 @@ def test_rerank_keeps_the_candidate_that_matches_best():
     np.testing.assert_array_equal(again.tokens, best.tokens)
 
 
+def test_candidates_are_given_up_on_the_way():
+    """The last is one of those that all would have been, by the same keys."""
+    module, params = tiny.model()
+    tokens, known = tiny.tokens(3), jnp.asarray(tiny.known_mask(3, range(12)))
+    keys = jax.random.split(KEY, 3)
+    config = dataclasses.replace(PLAIN, prune_at=(0.3, 0.6))
+    best, found = D.rerank(module, params, tokens, known, config, keys, 9)
+    assert found.shape == (3, 1) and (best.num_iterations == 3).all()
+    np.testing.assert_allclose(
+        P.itm_log_prob(module, params, best.tokens), found[:, 0], rtol=1e-5
+    )
+    for b in range(3):
+        candidates = [
+            decode(
+                module, params, tokens[b : b + 1], known[b : b + 1], PLAIN, key[None]
+            )
+            for key in (jax.random.fold_in(keys[b], i) for i in range(9))
+        ]
+        assert any((c.tokens[0] == best.tokens[b]).all() for c in candidates)
+    # One candidate has nobody to lose to.
+    alone, _ = D.rerank(module, params, tokens, known, config, keys, 1)
+    plain, _ = D.rerank(module, params, tokens, known, PLAIN, keys, 1)
+    np.testing.assert_array_equal(alone.tokens, plain.tokens)
+
+
+def test_the_cost_of_candidates_by_hand():
+    config = DecodeConfig(prune_at=(0.25, 0.5))
+    assert config.survivors(16) == ((0.25, 4), (0.5, 1))
+    assert config.passes(16) == 0.25 * 16 + 0.25 * 4 + 0.5
+    assert DecodeConfig().survivors(16) == ((1.0, 1),)
+    assert DecodeConfig().passes(16) == 16
+    for shares in ((0.5, 0.5), (0.0,), (1.0,), (0.6, 0.3)):
+        with pytest.raises(ValueError, match="give rising shares between 0 and 1"):
+            DecodeConfig(prune_at=shares)
+
+
 def test_the_match_is_traced_as_guidance_that_moves_nothing_tells_it():
     module, params = tiny.model()
     tokens = tiny.tokens(2)

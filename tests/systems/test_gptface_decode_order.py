@@ -1,11 +1,14 @@
 """In which order decoding fills positions, and that it never goes back (SPEC A.14)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
+from gptface_jax.ops import sampling
 from gptface_jax.systems.gptface import decode as D
 from gptface_jax.systems.gptface import predict as P
 from gptface_jax.systems.gptface.decode import decode
@@ -118,3 +121,69 @@ def test_nothing_open_changes_nothing():
     np.testing.assert_array_equal(result.tokens, tokens)
     assert (result.num_iterations == 0).all() and (result.committed_at == -1).all()
     assert np.isnan(result.itm_log_prob).all()
+
+
+def test_halton_visits_all_parts_soon():
+    ranks = sampling.halton_ranks(8, 8)
+    assert sorted(ranks) == list(range(64))
+    # By hand: 1/2, 1/3 is cell (4, 2); 1/4, 2/3 is (2, 5); 3/4, 1/9 is (6, 0).
+    grid = ranks.reshape(8, 8)
+    assert (grid[4, 2], grid[2, 5], grid[6, 0]) == (0, 1, 2)
+    for part in (grid[:4, :4], grid[:4, 4:], grid[4:, :4], grid[4:, 4:]):
+        assert 2 <= (part < 16).sum() <= 6  # of the first 16 cells about 4
+    assert sorted(sampling.halton_ranks(1, 5)) == list(range(5))
+
+
+def test_halton_order_is_kept_among_what_is_open():
+    module, params = tiny.model()
+    known = random_known(12, seed=3)
+    config = DecodeConfig(k=2, guidance="none", select="halton")
+    result = decode(module, params, tiny.tokens(12), jnp.asarray(known), config, KEY)
+    times = np.asarray(result.committed_at)[:, tiny.LAYOUT.image_slice]
+    ranks = sampling.halton_ranks(HEIGHT, WIDTH)
+    for row in times:
+        order = np.argsort(ranks)
+        visited = row[order][row[order] >= 0]
+        np.testing.assert_array_equal(visited, np.arange(len(visited)) // 2)
+
+
+def test_entropy_does_not_ask_what_was_drawn():
+    """By two keys the positions are the same where no noise enters, not the ids."""
+    module, params = tiny.model()
+    tokens, known = tiny.tokens(16), jnp.asarray(random_known(16, seed=5))
+    both = {}
+    for confidence in ("drawn", "entropy"):
+        config = DecodeConfig(
+            k=1, guidance="none", select="global", confidence=confidence,
+            confidence_noise=0.0, temperature=5.0, temperature_end=5.0,
+        )  # fmt: skip
+        first, second = (
+            decode(module, params, tokens, known, config, jax.random.key(seed))
+            for seed in (0, 1)
+        )
+        start = np.asarray(first.committed_at) == 0
+        both[confidence] = (start == (np.asarray(second.committed_at) == 0)).all()
+        assert (np.asarray(first.tokens) != np.asarray(second.tokens)).any()
+    assert both == {"drawn": False, "entropy": True}
+
+
+@pytest.mark.parametrize("select", ["global", "halton"])
+def test_tokens_taken_back_cost_no_iteration(select):
+    module, params = tiny.model()
+    tokens = tiny.tokens(8)
+    known = tiny.known_mask(8, range(12))
+    plain = DecodeConfig(k=2, guidance="none", select=select)
+    again = dataclasses.replace(plain, remask=1.0)
+    first, second = (
+        decode(module, params, tokens, jnp.asarray(known), config, KEY)
+        for config in (plain, again)
+    )
+    np.testing.assert_array_equal(first.num_iterations, second.num_iterations)
+    assert (np.asarray(second.tokens) != tiny.VOCAB.mask_id).all()
+    at = np.asarray(second.committed_at)[~known]
+    assert (at >= 0).all() and (at < 6).all()
+    # Some were taken back: fewer than k are left of an early iteration, more of a late.
+    counts = np.stack([np.bincount(row, minlength=6) for row in at.reshape(8, -1)])
+    assert (counts[:, :3].sum(1) < 6).all() and (counts.sum(1) == 12).all()
+    with pytest.raises(ValueError, match="remask is -1"):
+        DecodeConfig(remask=-1)

@@ -120,7 +120,9 @@ def _by_model(options, model, asked) -> list[tuple[dict[str, Any], Any]]:
     found = []
     for name, (config, samples) in _methods(options, model).items():
         said = {
-            "forwards": config.forwards(model.editor.match_token) * samples,
+            "forwards": round(
+                config.forwards(model.editor.match_token) * config.passes(samples), 1
+            ),
             "decode": dataclasses.asdict(config),
             "samples": samples,
         }

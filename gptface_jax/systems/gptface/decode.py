@@ -8,7 +8,6 @@ exist only inside the loop body, so nothing has to be restored.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import flax
@@ -21,7 +20,7 @@ from gptface_jax.nn import shifted_network
 from gptface_jax.ops import sampling, watermark
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import predict
-from gptface_jax.systems.gptface.options import DecodeConfig
+from gptface_jax.systems.gptface.options import REMASK_UNTIL, DecodeConfig
 
 
 @flax.struct.dataclass
@@ -46,9 +45,13 @@ class DecodeResult:
 class _Carry:
     tokens: jax.Array  # int32 [B,L], [MASK] where open
     is_open: jax.Array  # bool [B,L]
+    total: jax.Array  # int32 [B], positions that were open at the start
     iteration: jax.Array  # int32 [B]
     itm_log_prob: jax.Array  # float32 [B,T]
     committed_at: jax.Array  # int32 [B,L]
+    sure: jax.Array | None = (
+        None  # float32 [B,L] when committed, where any is taken back
+    )
     moved: shifted_network.Shift | None = (
         None  # of each sample, where nothing is restored
     )
@@ -87,15 +90,31 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
         # how sure the draws are.
         ids, sure = sampling.sample(offered, temperature, trees.stream(key, side))
         drawn = drawn.at[where].set(ids + offsets[side])
+        if config.confidence == "entropy":
+            sure = -_entropy(offered)
         confidence = confidence.at[where].set(sure)
         if config.select == "boundary":
             given = ~carry.is_open[where] & (carry.tokens[where] != vocab.pad_id)
             ring = ring.at[where].set(sampling.rings(distances[side], given))
+        elif config.select == "halton":
+            shape = layout.grid if side == "image" else (1, layout.max_text_tokens)
+            ring = ring.at[where].set(sampling.halton_ranks(*shape))
     # Early the order is nearly by chance, late by confidence: decoding in the order of
     # confidence alone repeats what is most common (MaskGIT).
     noise = jax.random.gumbel(trees.stream(key, "order"), (layout.length,))
-    confidence += config.confidence_noise * remaining * noise
-    commit = sampling.commit_mask(ring, confidence, carry.is_open, config.k)
+    noisy = confidence + config.confidence_noise * remaining * noise
+    k, again = config.k, None
+    if config.remask:
+        again = _taken_back(carry, remaining, config)
+        k += jnp.sum(again)
+    commit = sampling.commit_mask(ring, noisy, carry.is_open, k)
+    if again is not None:
+        carry = carry.replace(
+            tokens=jnp.where(again, vocab.mask_id, carry.tokens),
+            is_open=carry.is_open | again,
+            committed_at=jnp.where(again, -1, carry.committed_at),
+            sure=jnp.where(commit, confidence, carry.sure),
+        )
     return carry.replace(
         tokens=jnp.where(commit, drawn, carry.tokens),
         is_open=carry.is_open & ~commit,
@@ -103,6 +122,23 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
         itm_log_prob=carry.itm_log_prob.at[carry.iteration].set(match),
         committed_at=jnp.where(commit, carry.iteration, carry.committed_at),
     )
+
+
+def _entropy(scores: jax.Array) -> jax.Array:
+    """Nats of each row [P] of scores [P,V]."""
+    log_p = jax.nn.log_softmax(scores, axis=-1)
+    # Ids that may not be drawn have -inf: 0 log 0 is 0.
+    return -jnp.sum(jnp.exp(log_p) * jnp.where(log_p > -jnp.inf, log_p, 0), axis=-1)
+
+
+def _taken_back(carry: _Carry, remaining: jax.Array, config) -> jax.Array:
+    """One sample's committed positions that are opened again, bool [L]."""
+    committed = carry.committed_at >= 0
+    few = jnp.where(remaining > REMASK_UNTIL, round(config.remask * config.k), 0)
+    # No more than can be made up for in this iteration.
+    few = jnp.minimum(few, jnp.maximum(jnp.sum(carry.is_open) - config.k, 0))
+    alike = jnp.zeros(len(committed), jnp.int32)
+    return sampling.commit_mask(alike, -carry.sure, committed, few)
 
 
 def _in_turns(function, size: int, *arrays):
@@ -166,22 +202,52 @@ def fill(
         key = jax.vmap(lambda b: jax.random.fold_in(key, b))(
             jnp.arange(tokens.shape[0])
         )
-    slices = config.slices(module.config.layout).values()
+    end = _advance(module, params, _begin(module, params, tokens, known, config),
+                   config, key, words)  # fmt: skip
+    result = _result(end)
+    return _traced(module, params, result) if config.traced_afterwards else result
+
+
+def _begin(module, params, tokens, known, config: DecodeConfig) -> _Carry:
+    """The carry before the first iteration."""
     decoded = np.zeros(tokens.shape[1], bool)
-    for where in slices:
+    for where in config.slices(module.config.layout).values():
         decoded[where] = True
     is_open = ~known & decoded
-    total = jnp.sum(is_open, axis=1)
     # Shapes are static: as many iterations as a sample with all positions open takes.
     bound = -(-int(decoded.sum()) // config.k)
-    commit = functools.partial(_commit, model=module.config, config=config)
+    carry = _Carry(
+        tokens=jnp.where(is_open, module.config.vocab.mask_id, tokens),
+        is_open=is_open,
+        total=jnp.sum(is_open, axis=1),
+        iteration=jnp.zeros(len(tokens), jnp.int32),
+        itm_log_prob=jnp.full((len(tokens), bound), jnp.nan),
+        committed_at=jnp.full(tokens.shape, -1),
+        sure=jnp.zeros(tokens.shape) if config.remask else None,
+    )
+    if not config.restore:
+        own = predict.start(params, config)
+        repeated = jax.tree.map(lambda x: jnp.repeat(x[None], len(tokens), 0), own)
+        carry = carry.replace(moved=repeated)
+    return carry
 
+
+def _advance(
+    module, params, carry: _Carry, config: DecodeConfig, key, words=None, share=1.0
+) -> _Carry:
+    """The carry after a share of each sample's iterations, rounded up; 1 for all."""
+    commit = functools.partial(_commit, model=module.config, config=config)
     scores_of = functools.partial(predict.predict, module, params, config, words)
-    if config.guidance != "none" and 0 < config.at_once < len(tokens):
+    if config.guidance != "none" and 0 < config.at_once < len(carry.tokens):
         scores_of = functools.partial(_in_turns, scores_of, config.at_once)
+    until = jnp.ceil(share * -(-carry.total // config.k))
+
+    def is_busy(carry: _Carry) -> jax.Array:
+        return jnp.any(carry.is_open, axis=1) & (carry.iteration < until)
 
     def body(carry: _Carry) -> _Carry:
-        remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(total, 1)  # 1 -> 0
+        # 1 -> 0
+        remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(carry.total, 1)
         scores, match, change = scores_of(
             carry.tokens, carry.is_open, remaining, carry.moved
         )
@@ -190,33 +256,24 @@ def fill(
             after = after.replace(moved=change)
         # Samples of a batch end at different times; those that are done keep their
         # carry.
-        busy = jnp.any(carry.is_open, axis=1)
+        busy = is_busy(carry)
 
         def keep(new, old):
             return jnp.where(busy.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
         return jax.tree.map(keep, after, carry)
 
-    carry = _Carry(
-        tokens=jnp.where(is_open, module.config.vocab.mask_id, tokens),
-        is_open=is_open,
-        iteration=jnp.zeros(len(tokens), jnp.int32),
-        itm_log_prob=jnp.full((len(tokens), bound), jnp.nan),
-        committed_at=jnp.full(tokens.shape, -1),
-    )
-    if not config.restore:
-        own = predict.start(params, config)
-        repeated = jax.tree.map(lambda x: jnp.repeat(x[None], len(tokens), 0), own)
-        carry = carry.replace(moved=repeated)
     # Not a scan: a small mask ends after few iterations, whatever the bound is.
-    end = jax.lax.while_loop(lambda c: jnp.any(c.is_open), body, carry)
-    result = DecodeResult(
+    return jax.lax.while_loop(lambda c: jnp.any(is_busy(c)), body, carry)
+
+
+def _result(end: _Carry) -> DecodeResult:
+    return DecodeResult(
         tokens=end.tokens,
         itm_log_prob=end.itm_log_prob,
         num_iterations=end.iteration,
         committed_at=end.committed_at,
     )
-    return _traced(module, params, result) if config.traced_afterwards else result
 
 
 fill_jitted = jax.jit(fill, static_argnames=("module", "config"))
@@ -247,13 +304,16 @@ def rerank(
 ) -> tuple[DecodeResult, jax.Array]:
     """Decodes every sequence several times and keeps what matches best (A.9.4).
 
+    With `config.prune_at` candidates that match worst are given up on the way.
+
     Args:
       module, params, tokens, known, config: see `decode`.
       key: keys [B]; candidate i of sample b has fold_in(key[b], i).
       num_candidates: N, of each sequence.
 
     Returns:
-      (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]).
+      (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]; of
+      those that were pruned [B,1]).
     """
     config = config.settled(module.config, jax.default_backend())
     return _rerank_jitted(module, params, tokens, known, config, key, num_candidates)
@@ -264,20 +324,22 @@ def _rerank_jitted(module, params, tokens, known, config, key, num_candidates):
     size = len(tokens)
     number = jnp.tile(jnp.arange(num_candidates), size)
     keys = jax.vmap(jax.random.fold_in)(jnp.repeat(key, num_candidates), number)
-    result = fill_jitted(
-        module,
-        params,
-        jnp.repeat(tokens, num_candidates, axis=0),
-        jnp.repeat(known, num_candidates, axis=0),
-        # Traced is the best one alone, below: a trace takes a pass an iteration.
-        dataclasses.replace(config, trace=False),
-        keys,
-    )
-    scores = predict.itm_log_prob(module, params, result.tokens).reshape(
-        size, num_candidates
-    )
-    best = jnp.arange(size) * num_candidates + jnp.argmax(scores, axis=1)
-    result = jax.tree.map(lambda x: x[best], result)
-    return _traced(
-        module, params, result
-    ) if config.traced_afterwards else result, scores
+    every = (jnp.repeat(x, num_candidates, axis=0) for x in (tokens, known))
+    carry = _begin(module, params, *every, config)
+    for share, keep in config.survivors(num_candidates):
+        carry = _advance(module, params, carry, config, keys, share=share)
+        # Of what is there so far: the model knows pictures with holes.
+        found = predict.itm_log_prob(module, params, carry.tokens).reshape(size, -1)
+        scores, best = jax.lax.top_k(found, keep)
+        rows = (jnp.arange(size)[:, None] * found.shape[1] + best).reshape(-1)
+        carry, keys = jax.tree.map(lambda x, rows=rows: x[rows], (carry, keys))
+    if config.prune_at:
+        carry = _advance(module, params, carry, config, keys)
+        scores = predict.itm_log_prob(module, params, carry.tokens)[:, None]
+    else:
+        scores = found
+    result = _result(carry)
+    # Traced is the best one alone: a trace takes a pass an iteration.
+    if config.traced_afterwards:
+        result = _traced(module, params, result)
+    return result, scores

@@ -7,6 +7,7 @@ so, and is handed the whole.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 
@@ -16,11 +17,14 @@ from gptface_jax.ops import watermark
 from gptface_jax.systems.gptface import model as gptface_model
 
 SIDES = ("image", "text", "both")
-SELECTIONS = ("boundary", "global")
+SELECTIONS = ("boundary", "global", "halton")
+CONFIDENCES = ("drawn", "entropy")
 GUIDANCE = ("none", *ops_guidance.RULES, "embedding")
 FORMS = ("auto", "explicit", "low_rank")
 # Products that take as long as one byte from memory, by kind of device.
 _BALANCE = {"cpu": 6}
+# The last quarter of the positions stays as it is committed.
+REMASK_UNTIL = 0.25
 # Blocks and final norm; never embeddings, output layers or the matching head,
 # which could raise the score without changing the picture (SPEC A.9.3).
 UPDATE_SET = r"^transformer/"
@@ -34,11 +38,19 @@ class Committing:
       k: tokens committed per iteration.
       side: which modality may hold open positions.
       select: "boundary" commits next to known tokens first, "global" by
-        confidence alone.
+        confidence alone, "halton" in an order that is spread over the grid.
       temperature, temperature_end: of sampling, falling linearly.
       confidence_noise: Gumbel noise on confidences, annealed to 0.
       raw_confidence: rank by logits (with fusion, by their mixture) instead of
         log-probabilities (literal).
+      confidence: "drawn", the score of the token that was drawn, or "entropy": how
+        sure the model is of a position before it is drawn. Of tokens that are drawn
+        first and chosen after, likely ones are chosen, as at a lower temperature.
+      remask: share of `k` that an iteration takes back, the committed tokens of which
+        the model was least sure, while more than `REMASK_UNTIL` of the positions are
+        open; as many more are committed, so that it takes no longer.
+      prune_at: shares of the iterations after which candidates that match worst are
+        given up, down to one after the last (SPEC E.14); () keeps all to the end.
     """
 
     k: int = 8
@@ -48,6 +60,9 @@ class Committing:
     temperature_end: float = 0.7
     confidence_noise: float = 1.0
     raw_confidence: bool = False
+    confidence: str = "drawn"
+    remask: float = 0.0
+    prune_at: tuple[float, ...] = ()
 
     def check(self) -> None:
         """Raises ValueError for values that make no sense; so do the other groups'.
@@ -55,10 +70,36 @@ class Committing:
         The groups do not check themselves when they are made: `DecodeConfig` calls the
         checks of all of them once, on the whole.
         """
-        _one_of(self, side=SIDES, select=SELECTIONS)
+        _one_of(self, side=SIDES, select=SELECTIONS, confidence=CONFIDENCES)
         if self.k < 1:
             raise ValueError(f"k is {self.k}; commit at least 1 token an iteration")
-        _not_negative(self, "temperature", "temperature_end", "confidence_noise")
+        _not_negative(
+            self, "temperature", "temperature_end", "confidence_noise", "remask"
+        )
+        shares = (0.0, *self.prune_at, 1.0)
+        if any(b <= a for a, b in itertools.pairwise(shares)):
+            raise ValueError(
+                f"prune_at is {self.prune_at}; give rising shares between 0 and 1"
+            )
+
+    def survivors(self, candidates: int) -> tuple[tuple[float, int], ...]:
+        """(share of the iterations, candidates that are kept after it), one at last.
+
+        They fall by the same factor each time: 16 with two prunings to 4 and 1.
+        """
+        if not self.prune_at:
+            return ((1.0, 1),)
+        count = len(self.prune_at)
+        kept = (round(candidates ** (1 - i / count)) for i in range(1, count + 1))
+        return tuple(zip(self.prune_at, kept))
+
+    def passes(self, candidates: int) -> float:
+        """Cost of all candidates as a multiple of one; their matching not counted."""
+        cost, before, alive = 0.0, 0.0, candidates
+        for share, kept in (*self.survivors(candidates), (1.0, 1)):
+            cost += (share - before) * alive
+            before, alive = share, kept
+        return cost
 
     def slices(self, layout: SequenceLayout) -> dict[str, slice]:
         """Positions of each decoded side."""
