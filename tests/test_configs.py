@@ -18,6 +18,9 @@ from gptface_jax.train import settings
 
 FILES = sorted(str(p) for p in pathlib.Path("configs").rglob("*.py"))
 CONFIGS = [p for p in FILES if "def get_config" in pathlib.Path(p).read_text()]
+# Sets to prepare: tests/data/prepare.
+DATA = [p for p in CONFIGS if p.startswith("configs/data/")]
+CONFIGS = [p for p in CONFIGS if p not in DATA]
 # Ways to decode, to be compared.
 METHODS = [
     f"configs/experiments/{name}.py"
@@ -26,7 +29,7 @@ METHODS = [
 
 
 def test_there_are_configs():
-    assert sorted([*CONFIGS, *METHODS, "configs/base.py"]) == FILES
+    assert sorted([*CONFIGS, *DATA, *METHODS, "configs/base.py"]) == FILES
     assert "configs/gptface/pretrain_base.py" in CONFIGS
     assert "configs/vqgan/faces64.py" in CONFIGS
 

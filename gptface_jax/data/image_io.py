@@ -16,8 +16,20 @@ from gptface_jax.core.errors import UserError
 
 # Larger pictures are refused before a pixel is decoded.
 MAX_PIXELS = 64_000_000
+# What is opened. Pillow knows more, among them EPS, for which it starts Ghostscript: no
+# file of a stranger's may do that.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray
+
+
+class TooLarge(UserError):
+    """A picture of more pixels than are read."""
+
+
+class Damaged(UserError):
+    """What begins like a picture and cannot be decoded."""
+
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TURNS = {
@@ -57,7 +69,7 @@ def _open(source: Source, max_pixels: int) -> Image.Image:
         image = _from_bytes(_read(source, name), name, max_pixels)
     width, height = image.size
     if width * height > max_pixels:
-        raise UserError(
+        raise TooLarge(
             f"{name} is {width} x {height} = {width * height:,} pixels; at most "
             f"{max_pixels:,} are read, scale it down first"
         )
@@ -91,14 +103,16 @@ def _read(source: str | os.PathLike | bytes, name: str) -> bytes:
 
 
 def _from_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    if _is_heif(data):
+    heif = _is_heif(data)
+    if heif:
         _register_heif(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data))
+            formats = ["HEIF"] if heif else FORMATS
+            return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError:
-        raise UserError(
+        raise TooLarge(
             f"{name} holds far more than the {max_pixels:,} pixels allowed; scale it "
             "down first"
         ) from None
@@ -132,7 +146,7 @@ def _load(image: Image.Image, source: Source) -> Image.Image:
         image.seek(0)  # the first frame of an animation
         image.load()
     except Exception as error:
-        raise UserError(
+        raise Damaged(
             f"{_name(source)} is damaged or cut short ({error}); get the file again"
         ) from None
     finally:

@@ -76,6 +76,12 @@ def of_points(count: int) -> str:
     return names[0] if names else ""
 
 
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """Eyes, nose and mouth corners [..., 5, 2] of the 68 landmarks [..., 68, 2]."""
+    eyes = landmarks[..., 36:42, :].mean(-2), landmarks[..., 42:48, :].mean(-2)
+    return np.stack([*eyes, *(landmarks[..., i, :] for i in (30, 48, 54))], -2)
+
+
 def mirrored_points(name: str, count: int) -> np.ndarray:
     """Permutation int [P]: point i of a mirrored face is point `[i]` of the face.
 

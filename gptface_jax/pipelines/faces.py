@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.data.geometry import Similarity
+from gptface_jax.data.schemes import five_points
 from gptface_jax.pipelines import face_networks
 from gptface_jax.pipelines.face_networks import EYE_CORNERS
 
@@ -79,12 +80,6 @@ class Face:
             "roll": round(self.roll, 2),
             **{k: np.round(v.astype(float), 2).tolist() for k, v in arrays.items()},
         }
-
-
-def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Eyes, nose and mouth corners [..., 5, 2] of 68 landmarks [..., 68, 2]."""
-    eyes = landmarks[..., 36:42, :].mean(-2), landmarks[..., 42:48, :].mean(-2)
-    return np.stack([*eyes, *(landmarks[..., i, :] for i in (30, 48, 54))], -2)
 
 
 def largest(faces: Sequence[Face]) -> Face | None:

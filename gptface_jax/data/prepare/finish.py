@@ -1,0 +1,266 @@
+"""The last phases: duplicates out, splits, image ids, and the manifests."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gptface_jax.core import files
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import shard_format
+from gptface_jax.data.prepare import duplicates, sample, staging
+from gptface_jax.data.prepare.settings import Config, SplitOptions
+from gptface_jax.data.prepare.staging import Folder
+from gptface_jax.data.record import Record
+
+FORMAT = "gptface-prepared/1"
+SPLITS = ("train", "validation", "test")
+# Records -> the same with image ids.
+Encode = Callable[[Sequence[Record]], Sequence[Record]]
+_MOST_REJECTED = 96  # pictures of each reason that the report shows
+
+
+def split_of(lot: int, options: SplitOptions) -> str:
+    """The split of a picture by its lot, see `stages.lot_of`."""
+    share = int(lot) / 2**64
+    if share < options.validation:
+        return "validation"
+    return "test" if share < options.validation + options.test else "train"
+
+
+def find_copies(folder: Folder, work: duplicates.Work, units: int) -> int:
+    """Writes the numbers of the duplicates in a part of a table; returns how many."""
+    rows = (np.load(folder.rows(number)) for number in range(units))
+    found = duplicates.find(work, rows)
+    with files.replacing(folder.found(work)) as partial, open(partial, "wb") as file:
+        np.save(file, found)
+    return len(found)
+
+
+def plan_copies(folder: Folder, config: Config, units: int) -> list[duplicates.Work]:
+    """The parts of tables that find all duplicates of a set whose units are staged."""
+    reports = (_report(folder.report(number)) for number in range(units))
+    count = sum(report["records"] for report in reports)
+    limits = config.filters
+    return duplicates.plan(count, limits.near_duplicates, limits.exact_duplicates)
+
+
+def write_final(
+    folder: Folder,
+    config: Config,
+    number: int,
+    works: Sequence[duplicates.Work],
+    encode: Encode | None,
+) -> None:
+    """Writes the shards of unit `number` and its last report."""
+    exact, near = (
+        duplicates.merged(
+            [np.load(folder.found(work), mmap_mode="r") for work in some], number
+        )
+        for some in ([w for w in works if not w.mask], [w for w in works if w.mask])
+    )
+    reasons = {int(i): sample.NEAR for i in near} | {
+        int(i): sample.EXACT for i in exact
+    }
+    counts: collections.Counter[str] = collections.Counter()
+    rejected = folder.rejected(number).with_suffix(".copies")
+    records = staging.records_of(folder.staged(number))
+    lots = np.load(folder.rows(number))["lot"]
+    with contextlib.ExitStack() as stack:
+        writers: dict[str, staging.shard_writer] = {}
+        copies = stack.enter_context(staging.shard_writer(rejected))
+
+        def kept() -> Iterator[tuple[str, Record]]:
+            for place, record in enumerate(records):
+                if place in reasons:
+                    reason = reasons[place]
+                    counts[reason] += 1
+                    if counts[reason] <= config.keep_rejected:
+                        copy = dataclasses.replace(record, facts={"reason": reason})
+                        copies.write(shard_format.pack(copy))
+                    continue
+                yield split_of(lots[place], config.split), record
+
+        for split, record in _encoded(kept(), encode, config.image_ids.batch_size):
+            if split not in writers:
+                path = folder.shard(split, number)
+                writers[split] = stack.enter_context(staging.shard_writer(path))
+            writers[split].write(shard_format.pack(record))
+    report = {
+        "rejected": dict(counts),
+        "splits": {
+            split: {"records": writer.count, "sha256": _digest(writer.path)}
+            for split, writer in writers.items()
+        },
+    }
+    files.write_text(folder.final(number), json.dumps(report))
+
+
+def _encoded(
+    items: Iterator[tuple[str, Record]], encode: Encode | None, size: int
+) -> Iterator[tuple[str, Record]]:
+    if encode is None:
+        yield from items
+        return
+    while batch := list(itertools.islice(items, size)):
+        splits, records = zip(*batch)
+        yield from zip(splits, encode(records))
+
+
+def _digest(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _report(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def finish(
+    folder: Folder,
+    config: Config,
+    units: Sequence[str],
+    prints: Sequence[Any],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes the manifests, that of the whole set last; returns it.
+
+    Args:
+      folder, config: of the set, all of whose pieces are there.
+      units: name of each.
+      prints: fingerprint of each source.
+      about: further entries of the manifests.
+
+    Raises:
+      UserError: a record is neither in the set nor among the rejected, or none is left.
+    """
+    first = [_report(folder.report(number)) for number in range(len(units))]
+    last = [_report(folder.final(number)) for number in range(len(units))]
+    read = sum(report["read"] for report in first)
+    pictures = sum(report["pictures"] for report in first)
+    records = sum(report["records"] for report in first)
+    rejected: collections.Counter[str] = collections.Counter()
+    for report in (*first, *last):
+        rejected.update(report["rejected"])
+    out = {
+        split: sum(report["splits"].get(split, {}).get("records", 0) for report in last)
+        for split in SPLITS
+    }
+    counts = {
+        "read": read,
+        "further_faces": records - pictures,
+        "rejected": rejected.total(),
+        "records": sum(out.values()),
+    }
+    if counts["read"] + counts["further_faces"] != (
+        counts["rejected"] + counts["records"]
+    ):
+        raise UserError(
+            f"'{folder.root}': {counts} do not add up; a unit was changed meanwhile, "
+            "move the folder away and run again"
+        )
+    if not counts["records"]:
+        raise UserError(
+            f"no picture is left for '{folder.root}': rejected {dict(rejected)}"
+        )
+    manifest = {
+        "format": FORMAT,
+        **about,
+        "config": config.as_json(),
+        "fingerprint": list(prints),
+        "counts": counts,
+        "rejected": dict(sorted(rejected.items())),
+        "splits": {split: count for split, count in out.items() if count},
+        "units": [
+            {
+                "name": name,
+                "read": a["read"],
+                "records": _out(b),
+                "rejected": _sum(a, b),
+            }
+            for name, a, b in zip(units, first, last)
+        ],
+    }
+    for split in manifest["splits"]:
+        _write_split(folder, split, last, about)
+    _write_rejected(folder, len(units))
+    files.write_text(
+        folder.root / shard_format.MANIFEST, json.dumps(manifest, indent=2) + "\n"
+    )
+    (folder.root / staging.PLAN).unlink()
+    shutil.rmtree(folder.staging)
+    return manifest
+
+
+def _out(report: Mapping[str, Any]) -> int:
+    return sum(split["records"] for split in report["splits"].values())
+
+
+def _sum(*reports: Mapping[str, Any]) -> dict[str, int]:
+    total: collections.Counter[str] = collections.Counter()
+    for report in reports:
+        total.update(report["rejected"])
+    return dict(total)
+
+
+def _write_split(
+    folder: Folder,
+    split: str,
+    reports: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> None:
+    """The manifest of a split, whose folder then is a source of kind "arrayrecord"."""
+    shards = {
+        number: report["splits"][split]
+        for number, report in enumerate(reports)
+        if split in report["splits"]
+    }
+    counts = [shard["records"] for shard in shards.values()]
+    manifest = {
+        "format": shard_format.FORMAT,
+        **about,
+        "split": split,
+        "num_records": sum(counts),
+        "shard_size": max(counts),
+        "shards": [folder.shard(split, number).name for number in shards],
+        "counts": counts,
+        "sha256": [shard["sha256"] for shard in shards.values()],
+    }
+    text = json.dumps(manifest, indent=2) + "\n"
+    files.write_text(folder.root / split / shard_format.MANIFEST, text)
+
+
+def _write_rejected(folder: Folder, units: int) -> None:
+    """A shard of rejected pictures, some of every reason."""
+    shown: collections.Counter[str] = collections.Counter()
+    path = folder.root / staging.REJECTED / "part-000000.arrayrecord"
+    with staging.shard_writer(path) as writer:
+        for number in range(units):
+            first = folder.rejected(number)
+            for source in (first, first.with_suffix(".copies")):
+                for record in staging.records_of(source):
+                    reason = record.facts["reason"]
+                    shown[reason] += 1
+                    if shown[reason] <= _MOST_REJECTED:
+                        writer.write(shard_format.pack(record))
+    manifest = {
+        "format": shard_format.FORMAT,
+        "split": staging.REJECTED,
+        "num_records": writer.count,
+        "shard_size": max(1, writer.count),
+        "shards": [path.name],
+        "counts": [writer.count],
+    }
+    files.write_text(
+        path.with_name(shard_format.MANIFEST), json.dumps(manifest, indent=2) + "\n"
+    )

@@ -1,0 +1,138 @@
+"""What stands beside a picture on the web: columns to a `Sample`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import schemes, tables
+from gptface_jax.data.prepare.sample import Faces, Sample
+from gptface_jax.data.record import Record
+
+_URL = ("url", "URL", "image_url")
+_TEXT = ("TEXT", "alt_text", "alt")  # besides `tables.TEXT_COLUMNS`
+_FACES = ("faces", "face_detections")
+_BOXES = ("boxes", "face_bboxes", "bboxes")
+
+
+def sample_of(
+    key: str,
+    image: bytes,
+    row: Mapping[str, Any],
+    source: str,
+    texts: Sequence[str] = (),
+    **fields: Any,
+) -> Sample:
+    """The sample of a row of metadata; names of columns as img2dataset and LAION have
+    them.
+
+    Args:
+      key: its name within its unit.
+      image: the file.
+      row: column -> cell.
+      source: where it came from.
+      texts: further texts, which come before those of the row.
+      **fields: of `Sample`.
+
+    Raises:
+      UserError: a cell that is not what its column holds.
+    """
+    found = [*texts, *_texts(row)]
+    unique = tuple(dict.fromkeys(t for t in found if t))
+    record = Record(
+        image=image,
+        text=next(iter(unique), ""),
+        texts=unique if len(unique) > 1 else (),
+        labels=tables.labels_from(row),
+        expression=str(tables.given(row.get("expression")) or ""),
+        source=source,
+    )
+    url = next((row[name] for name in _URL if tables.given(row.get(name))), "")
+    if not isinstance(url, str):
+        raise UserError(f"url is {url!r}; give a text")
+    faces = fields.pop("faces", None) or faces_of(row)
+    return Sample(key, record, url, _scores(row), faces, **fields)
+
+
+def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
+    texts = tables.texts_from(row)
+    for name in _TEXT if not texts else ():
+        texts = texts or tables.texts_from(row, name)
+    return texts
+
+
+def _scores(row: Mapping[str, Any]) -> dict[str, float]:
+    """Columns that are numbers."""
+    numbers = {
+        name: float(value)
+        for name, value in row.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        and abs(value) < 1e15
+    }  # fmt: skip
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def faces_of(row: Mapping[str, Any]) -> Faces | None:
+    """The faces that a row tells; None where it does not say whether there are any.
+
+    Either `faces`, a list of [box, points, score] as LAION-FACE has them, or `boxes`
+    with `points` and `scores`. A box is (x0, y0, x1, y1) in pixels, points are right
+    eye, left eye, nose, right and left corner of the mouth.
+
+    Raises:
+      UserError: other shapes, or numbers that are none.
+    """
+    found = next((row[name] for name in _FACES if row.get(name) is not None), None)
+    if found is not None:
+        try:
+            return faces_from(*zip(*found)) if len(found) else faces_from((), (), ())
+        except (TypeError, ValueError) as error:
+            raise UserError(f"faces are no [box, points, score] ({error})") from None
+    boxes = next((row[name] for name in _BOXES if row.get(name) is not None), None)
+    if boxes is None:
+        return None
+    points, scores = row.get("points"), row.get("face_scores")
+    try:
+        return faces_from(boxes, points, scores)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"boxes are no (x0, y0, x1, y1) ({error})") from None
+
+
+def faces_from(boxes: Any, points: Any = None, scores: Any = None) -> Faces:
+    """Faces of nested lists or arrays; what is no box in a picture goes.
+
+    Raises:
+      TypeError, ValueError: other shapes.
+    """
+    box = np.asarray(boxes, np.float32).reshape(-1, 4)
+    count = len(box)
+    point = np.full((count, 5, 2), np.nan, np.float32)
+    if points is not None and len(points):
+        point = np.asarray(points, np.float32).reshape(count, 5, 2)
+    score = np.ones(count, np.float32)
+    if scores is not None and len(scores):
+        score = np.asarray(scores, np.float32).reshape(count)
+    sides = box[:, 2:] - box[:, :2]
+    good = np.isfinite(box).all(1) & (sides >= 1).all(1) & (np.abs(box) < 1e6).all(1)
+    return Faces(box[good], point[good], score[good])
+
+
+def faces_of_record(record: Record) -> Faces | None:
+    """The faces that the boxes or the 68 landmarks of a record tell; else None."""
+    points = None
+    landmarks = record.landmarks
+    if landmarks is not None and record.landmark_scheme == "ibug68":
+        # `Record` counts from the middle of the first pixel.
+        landmarks = np.asarray(landmarks, np.float32) + 0.5
+        if np.isfinite(landmarks).all():
+            points = schemes.five_points(landmarks)[None]
+    if record.boxes is not None:
+        single = points is not None and len(record.boxes) == 1
+        return faces_from(record.boxes, points if single else None)
+    if points is None:
+        return None
+    return faces_from([[*landmarks.min(0), *landmarks.max(0)]], points)
