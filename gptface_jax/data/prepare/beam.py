@@ -94,8 +94,12 @@ def prepare(
         run = _Runner(workers, options, progress)
         run("read", _first(folder, config, units, make_stages))
         works = finish.plan_copies(folder, config, len(units))
-        run("copies", _second(folder, works, len(units)))
-        run("write", _third(folder, config, len(units), works, make_encode))
+        # A few seconds' work: less than it takes to start processes.
+        few = works[0].parts == 1 if works else True
+        run("copies", _second(folder, works, len(units)), 1 if few else None)
+        # One process uses all devices of a machine.
+        third = _third(folder, config, len(units), works, make_encode)
+        run("write", third, 1 if make_encode else None)
         names = [_name(config, unit) for unit in units]
         return finish.finish(folder, config, names, prints, about)
 
@@ -162,24 +166,19 @@ class _Runner:
         self.workers, self.progress = workers, progress
         self.options = shlex.split(options)
 
-    def __call__(self, phase: str, pieces: Pieces) -> None:
+    def __call__(self, phase: str, pieces: Pieces, most: int | None = None) -> None:
+        """Makes what is missing of a phase, by `most` processes of this machine."""
         import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
 
         paths, act = pieces
         left = staging.missing(paths)
         if not left:
             return
-        flags = self.options or [
-            "--default_sdk_harness_log_level=ERROR",
-            "--runner=FnApiRunner",
-            f"--direct_num_workers={self.workers}",
-            "--direct_running_mode="
-            + ("multi_processing" if self.workers > 1 else "in_memory"),
-        ]
+        workers = min(self.workers, most or self.workers, len(left))
+        runner, options = self._where(workers)
         with _bar(phase, {key: paths[key] for key in left}, self.progress):
             try:
-                with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+                with beam.Pipeline(runner, options) as pipeline:
                     (
                         pipeline
                         | beam.Create(left)
@@ -193,6 +192,34 @@ class _Runner:
                 f"{len(still)} pieces are missing after the phase '{phase}': do all "
                 "workers see one file system? Run the same command again"
             )
+
+    def _where(self, workers: int) -> tuple[Any, Any]:
+        """Runner and options of Beam."""
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        if self.options:
+            return None, PipelineOptions(self.options)
+        mode = "multi_processing" if workers > 1 else "in_memory"
+        flags = [f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"]
+        return _quiet_runner(), PipelineOptions(flags)
+
+
+def _quiet_runner() -> Any:
+    """The runner of this machine, whose processes report errors alone.
+
+    The direct runner hands its options to no other process, so that they would write
+    what they begin and end.
+    """
+    from apache_beam.portability.api import beam_provision_api_pb2
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+    from google.protobuf import struct_pb2
+
+    options = struct_pb2.Struct()
+    options["beam:option:default_sdk_harness_log_level:v1"] = "ERROR"
+    about = beam_provision_api_pb2.ProvisionInfo(
+        retrieval_token="unused", pipeline_options=options
+    )
+    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(about))
 
 
 def _readable(error: Exception) -> Exception:

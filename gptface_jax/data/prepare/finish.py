@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core import files
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import Missing, UserError
 from gptface_jax.data import shard_format
 from gptface_jax.data.prepare import duplicates, sample, staging
 from gptface_jax.data.prepare.settings import Config, SplitOptions
@@ -264,3 +265,22 @@ def _write_rejected(folder: Folder, units: int) -> None:
     files.write_text(
         path.with_name(shard_format.MANIFEST), json.dumps(manifest, indent=2) + "\n"
     )
+
+
+def read(folder: str | os.PathLike) -> dict[str, Any]:
+    """The manifest of a finished set.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = pathlib.Path(folder).expanduser() / shard_format.MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError):
+        manifest = {}
+    if manifest.get("format") != FORMAT:
+        raise Missing(
+            f"'{folder}' is no finished set of `gptface prepare --config`; check the "
+            "path, or run that again"
+        )
+    return manifest

@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -121,7 +122,9 @@ class Stages:
         if isinstance(record.image, bytes) and not record.image:
             return item.rejected(sample.EMPTY)
         try:
-            pixels = image_io.decode(record.image, self.config.decoding.max_pixels)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what matters is counted
+                pixels = image_io.decode(record.image, self.config.decoding.max_pixels)
         except image_io.TooLarge:
             return item.rejected(sample.TOO_MANY_PIXELS)
         except image_io.Damaged:
