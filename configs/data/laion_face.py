@@ -58,7 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "max_words": 64,
                 "max_bytes": 65_536,
                 "language": "en",
-                "min_probability": 0.2,
+                "min_probability": 0.02,
                 "vocab": "",
                 "max_tokens": 64,
             },

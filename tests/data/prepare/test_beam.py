@@ -1,0 +1,271 @@
+"""A whole set by the command: what is in it, and that it survives what goes wrong."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import hostile_files as hostile
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gptface_jax.cli.main import main
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.prepare import beam, finish, sample
+from gptface_jax.data.sources import open_source
+
+CONFIG = "configs/data/laion_face.py:tiny"
+
+
+def run(out, *more):
+    words = ["prepare", "--quiet", "--workers", "1", "--config", CONFIG, "--out", out]
+    return main([str(w) for w in (*words, *more)])
+
+
+def digests(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(pathlib.Path(folder).rglob("*.arrayrecord"))
+    }
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """24 drawn faces in three units."""
+    out = tmp_path_factory.mktemp("beam") / "set"
+    assert run(out) == 0
+    return out
+
+
+def test_the_set_holds_what_was_drawn(prepared):
+    manifest = finish.read(prepared)
+    assert manifest["counts"] == {
+        "read": 24, "further_faces": 0, "rejected": 0, "records": 24
+    }  # fmt: skip
+    assert sorted(p.name for p in prepared.iterdir()) == [
+        "manifest.json", "rejected", "train", "validation"
+    ]  # fmt: skip
+    drawn = {open_source({"kind": "synthetic", "count": 24, "size": 64})[i].text
+             for i in range(24)}  # fmt: skip
+    texts = []
+    for split, count in manifest["splits"].items():
+        records = open_source({"kind": "arrayrecord", "path": prepared / split})
+        assert len(records) == count
+        for i in range(count):
+            record = records[i]
+            texts.append(record.text)
+            assert record.source == "synthetic" and record.landmarks.shape == (68, 2)
+    assert set(texts) == drawn
+
+
+def test_it_needs_beam(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    assert run(tmp_path / "out") == 2
+    assert "pip install 'gptface_jax[pipeline]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_or_foreign_folder_is_left_alone(prepared, tmp_path, capsys):
+    before = digests(prepared)
+    assert run(prepared) == 2 and digests(prepared) == before
+    assert "already holds a finished set" in capsys.readouterr().err
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run(tmp_path) == 2
+    assert "holds other files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--images", "x"], "--images does not go with --config"),
+        (["--config.crop.mode=x"], "crop.mode is 'x'"),
+        (["--config.sources=({'kind':'webdataset','path':'/none'},)"], "not exist"),
+        (["--config.sources=({'kind':'webdataset','paht':'/none'},)"], "path"),
+    ],
+)
+def test_refusals(tmp_path, capsys, more, message):
+    assert run(tmp_path / "out", *more) == 2
+    assert message in capsys.readouterr().err
+
+
+# Ends the process without a word once a unit is staged, or when one is written at last.
+_KILLED = """
+import os, signal, sys
+from gptface_jax.data.prepare import finish, staging
+from gptface_jax.cli.main import main
+places = {"first": (staging, "write_unit"), "last": (finish, "write_final")}
+module, name = places[sys.argv[1]]
+whole, calls = getattr(module, name), []
+def dying(*args):
+    if len(calls) == 1:
+        if sys.argv[1] == "first":  # in the middle of a unit
+            args = (*args[:2], dying_samples(args[2]), *args[3:])
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    calls.append(args)
+    return whole(*args)
+def dying_samples(outcomes):
+    for i, outcome in enumerate(outcomes):
+        if i == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield outcome
+setattr(module, name, dying)
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("phase", ["first", "last"])
+def test_a_killed_run_goes_on(prepared, tmp_path, phase):
+    out = tmp_path / "set"
+    command = f"prepare --quiet --workers 1 --config {CONFIG} --out {out}"
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, phase, *command.split()],
+        timeout=120, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    staged = sorted((out / "staging").glob("unit-*.arrayrecord"))
+    assert len(staged) == (1 if phase == "first" else 3)
+    before = {p: p.stat().st_mtime_ns for p in [*staged, *out.glob("train/*")]}
+    if phase == "last":
+        assert any(p.parent.name == "train" for p in before)
+    with pytest.raises(UserError, match="no finished set"):
+        finish.read(out)
+    seen = {}
+    real = beam.finish.finish
+
+    def look(folder, *args):
+        seen.update({p: p.stat().st_mtime_ns for p in before if p.exists()})
+        return real(folder, *args)
+
+    beam.finish.finish = look
+    try:
+        assert run(out) == 0
+    finally:
+        beam.finish.finish = real
+    assert seen == before  # what was complete was not done again
+    assert digests(out) == digests(prepared)
+    assert not (out / "staging").exists()
+    assert not list(out.rglob("*.partial"))
+
+
+def test_an_unfinished_set_of_another_config_is_refused(tmp_path, capsys, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "write_final", broken)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            run(tmp_path / "set")
+    assert run(tmp_path / "set", "--config.crop.size=32") == 2
+    assert "another config" in capsys.readouterr().err
+
+
+def test_a_record_that_is_lost_fails_the_job(tmp_path, capsys, monkeypatch):
+    """in = out + rejected."""
+    real = finish.staging.records_of
+
+    def lossy(path, *args):
+        records = real(path, *args)
+        if path.suffix == ".arrayrecord":
+            next(records, None)
+        return records
+
+    monkeypatch.setattr(finish.staging, "records_of", lossy)
+    assert run(tmp_path / "set") == 2
+    assert "do not add up" in capsys.readouterr().err
+    assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Drawn faces in a tar and a Parquet, with copies, opt-outs and scores."""
+    root = tmp_path_factory.mktemp("mixed")
+    source = open_source({"kind": "synthetic", "count": 12, "size": 64})
+    pictures = [source[i].image for i in range(12)]
+
+    def about(i, **more):
+        return hostile.about(
+            caption=f"face number {i}", url=f"http://h{i}.org/{i}.jpg",
+            boxes=[[8, 8, 56, 56]], **more,
+        )  # fmt: skip
+
+    files = [hostile.encoded(p) for p in pictures]
+    samples = [(f"{i}", {"jpg": files[i], "json": about(i)}) for i in range(8)]
+    samples[6] = ("6", {"jpg": files[6], "json": about(6, punsafe=0.9)})
+    samples.append(("8", {"jpg": files[0], "json": about(8)}))  # the same bytes
+    again = hostile.encoded(pictures[1], quality=90)
+    samples.append(("9", {"jpg": again, "json": about(9)}))  # looks the same
+    hostile.tar_of(root / "00000.tar", samples)
+    columns = {
+        "jpg": [files[2], *files[10:12]],
+        "caption": ["x y z"] * 3,
+        "url": ["http://a/b"] * 3,
+        "boxes": [[[8.0, 8, 56, 56]]] * 3,
+    }
+    pq.write_table(pa.table(columns), root / "table.parquet")
+    (root / "optout.txt").write_text("h7.org\n")
+    return root
+
+
+def test_duplicates_are_dropped_over_the_whole_set(mixed, tmp_path):
+    sources = (
+        {"kind": "webdataset", "path": str(mixed), "name": "web"},
+        {"kind": "parquet", "path": str(mixed)},
+    )
+    assert run(tmp_path / "set", f"--config.sources={sources}",
+               f"--config.opt_out={mixed}/optout.txt") == 0  # fmt: skip
+    manifest = finish.read(tmp_path / "set")
+    assert manifest["rejected"] == {
+        sample.EXACT: 2, sample.NEAR: 1, sample.OPTED_OUT: 1,
+        "score: punsafe too high": 1,
+    }  # fmt: skip
+    assert manifest["counts"]["read"] == 13 and manifest["counts"]["records"] == 8
+    assert manifest["opt_out"]["entries"] == 1
+    records = [
+        record
+        for split in manifest["splits"]
+        for records in [open_source({"kind": "arrayrecord",
+                                     "path": tmp_path / "set" / split})]
+        for record in (records[i] for i in range(len(records)))
+    ]  # fmt: skip
+    assert "web/00000/0" in {r.source for r in records}  # the first of the copies
+    rejected = open_source({"kind": "arrayrecord", "path": tmp_path / "set/rejected"})
+    reasons = [rejected[i].facts["reason"] for i in range(len(rejected))]
+    assert sorted(reasons) == sorted(
+        [sample.EXACT] * 2 + [sample.NEAR, sample.OPTED_OUT, "score: punsafe too high"]
+    )
+
+
+def test_image_ids_on_the_way(tmp_path, tiny):
+    """The same codes as of `gptface tokenize` on the pictures of the same set."""
+    more = ["--config.crop.encoding=png"]
+    size = json.loads((tiny / "tokens" / "manifest.json").read_text())["image_size"]
+    more.append(f"--config.crop.size={size}")
+    assert run(tmp_path / "pictures", *more) == 0
+    more.append(f"--config.image_ids.tokenizer={tiny / 'vqgan'}")
+    assert run(tmp_path / "ids", *more) == 0
+    command = ["tokenize", "--quiet", "--images", tmp_path / "pictures" / "train",
+               "--tokenizer", tiny / "vqgan", "--out", tmp_path / "tokens"]  # fmt: skip
+    assert main([str(w) for w in command]) == 0
+    ours = open_source({"kind": "tokens", "path": tmp_path / "ids" / "train"})
+    theirs = open_source({"kind": "tokens", "path": tmp_path / "tokens"})
+    assert len(ours) == len(theirs) and ours.codebook is not None
+    same = [np.mean(ours[i].image_ids == theirs[i].image_ids) for i in range(len(ours))]
+    assert np.mean(same) > 0.99 and ours[0].image is None
+
+
+@pytest.mark.slow
+def test_several_processes_make_the_same_set(prepared, tmp_path):
+    start = time.time()
+    command = f"prepare --quiet --workers 2 --config {CONFIG} --out {tmp_path}/set"
+    done = subprocess.run(
+        [sys.executable, "-m", "gptface_jax.cli.main", *command.split()],
+        timeout=300, capture_output=True, text=True, env={**os.environ},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert digests(tmp_path / "set") == digests(prepared), time.time() - start
