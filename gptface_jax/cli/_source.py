@@ -90,6 +90,11 @@ def _guess(images: str) -> str:
         return "parquet"
     if path.is_dir() and any(path.glob("*.array*record*")):
         return "arrayrecord"
+    if (path / "manifest.json").is_file() and (path / "rejected").is_dir():
+        raise UserError(
+            f"'{images}' is a set of `gptface prepare --config`; give one of its "
+            f"splits, such as {path / 'train'}"
+        )
     if (path / "list_attr_celeba.txt").is_file():
         return "celeba"
     if path.exists() or "/" in images or "." in images:

@@ -250,7 +250,8 @@ def _bar(
             while True:
                 ended = done.wait(0.5)
                 left = {key: path for key, path in left.items() if not path.is_file()}
-                bar.update(len(paths) - len(left) - bar.n)
+                if len(paths) - len(left) > bar.n:
+                    bar.update(len(paths) - len(left) - bar.n)
                 if ended:
                     return
 

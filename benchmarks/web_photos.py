@@ -1,0 +1,175 @@
+"""Photographs made into what comes off the web, and what the preparation makes of it.
+
+    python benchmarks/web_photos.py pack --images ../shared/data/lfw_attributes \\
+        ../shared/data/faces ../shared/data/masks --limit 3000 --out web
+    gptface prepare --config configs/data/photographs.py --out sets/photographs
+    python benchmarks/web_photos.py score --web web --set sets/photographs
+
+`pack` writes webdataset tars as img2dataset does: half of the texts describe the
+picture (strong), half are web-like and speak of it every other time (weak). Every 20th
+picture is damaged (cut off, overwritten, emptied, no picture at all), every 20th is a
+copy of an earlier one: the same bytes, or scaled and compressed again. `score` tells
+how many of these the set has found, by kind, and what of the rest was rejected. No name
+of a person is packed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import io
+import json
+import pathlib
+import tarfile
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import tables
+from gptface_jax.data import captions, sources
+from gptface_jax.data.prepare import finish
+from gptface_jax.data.record import Record
+
+DAMAGES = ("cut off", "overwritten", "emptied", "another file")
+COPIES = ("the same bytes", "half as large", "compressed again", "darker")
+PER_TAR = 500
+
+
+def photographs(folders: list[str], limit: int) -> list[Record]:
+    """Records of all folders, as many of each as its share, without who they show."""
+    parts = [
+        sources.open_source({"kind": "parquet", "path": folder, "split": "train"})
+        for folder in folders
+    ]
+    total = sum(map(len, parts))
+    found = []
+    for part in parts:
+        count = min(len(part), round(limit * len(part) / total))
+        picks = np.linspace(0, len(part) - 1, count).astype(int)
+        found += [part[int(i)] for i in picks]
+    return found
+
+
+def damaged(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
+    if kind == "cut off":
+        return data[: int(rng.integers(20, len(data) // 2))]
+    if kind == "overwritten":
+        hurt = bytearray(data)
+        hurt[2:200] = rng.bytes(198)
+        return bytes(hurt)
+    return b"" if kind == "emptied" else b"<html>404 Not Found</html>"
+
+
+def copied(data: bytes, kind: str) -> bytes:
+    if kind == "the same bytes":
+        return data
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    quality = 90
+    if kind == "half as large":
+        image = image.reduce(2)
+    elif kind == "compressed again":
+        quality = 50
+    else:
+        image = image.point(lambda value: value * 0.8 + 8)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def samples(records: list[Record], seed: int):
+    """(kind, what it is a copy of or "", file, text, columns) of each sample."""
+    rng = np.random.default_rng(seed)
+    good: list[tuple[str, bytes]] = []
+    order = rng.permutation(len(records))
+    for number, index in enumerate(order):
+        record = records[index]
+        key, kind, of, data = f"{number:09d}", "good", "", record.image
+        if number % 20 == 7:
+            kind = DAMAGES[number // 20 % len(DAMAGES)]
+            data = damaged(data, kind, rng)
+        elif number % 20 == 17:
+            kind = COPIES[number // 20 % len(COPIES)]
+            of, original = good[int(rng.integers(len(good)))]
+            data = copied(original, kind)
+        else:
+            good.append((key, data))
+        strong = bool(rng.random() < 0.5)
+        text = captions.caption(
+            record.labels,
+            rng,
+            expression=record.expression,
+            style="strong" if strong else "weak",
+            rho=1.0 if strong else 0.5,
+        )
+        columns = dict(record.labels or {}) if kind == "good" else {}
+        if record.expression and kind == "good":
+            columns["expression"] = record.expression
+        columns |= {"caption": text, "url": f"https://photos.example/{key}.jpg"}
+        yield key, kind, of, data, columns
+
+
+def pack(options: argparse.Namespace) -> None:
+    out = pathlib.Path(options.out)
+    out.mkdir(parents=True)
+    records = photographs(options.images, options.limit)
+    truth, tar = {}, None
+    for number, item in enumerate(samples(records, options.seed)):
+        key, kind, of, data, columns = item
+        if number % PER_TAR == 0:
+            if tar is not None:
+                tar.close()
+            tar = tarfile.open(out / f"{number // PER_TAR:05d}.tar", "w")
+        about = json.dumps(columns).encode()
+        for ending, content in (("jpg", data), ("json", about)):
+            member = tarfile.TarInfo(f"{key}.{ending}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        truth[key] = {"kind": kind, "of": of}
+    tar.close()
+    (out / "truth.json").write_text(json.dumps(truth))
+    counts = collections.Counter(entry["kind"] for entry in truth.values())
+    print(tables.aligned([[kind, str(n)] for kind, n in counts.items()]))
+
+
+def score(options: argparse.Namespace) -> None:
+    truth = json.loads((pathlib.Path(options.web) / "truth.json").read_text())
+    manifest = finish.read(options.set)
+    kept = set()
+    for split in manifest["splits"]:
+        folder = pathlib.Path(options.set) / split
+        records = sources.open_source({"kind": "arrayrecord", "path": folder})
+        kept |= {str(records[i].source).rsplit("/", 1)[-1] for i in range(len(records))}
+    rows = [["kind", "packed", "in the set"]]
+    for kind in ("good", *DAMAGES, *COPIES):
+        keys = [key for key, entry in truth.items() if entry["kind"] == kind]
+        rows.append([kind, str(len(keys)), str(sum(key in kept for key in keys))])
+    # A copy whose original was rejected for another reason rightly stays.
+    alone = sum(
+        key in kept and entry["of"] not in kept
+        for key, entry in truth.items()
+        if entry["of"]
+    )
+    print(tables.aligned(rows))
+    print(f"copies in the set whose original is not: {alone}")
+    print(json.dumps(manifest["counts"]), json.dumps(manifest["rejected"], indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_subparsers(dest="what", required=True)
+    first = what.add_parser("pack")
+    first.add_argument("--images", nargs="+", required=True, help="Parquet folders")
+    first.add_argument("--limit", type=int, default=3000)
+    first.add_argument("--seed", type=int, default=0)
+    first.add_argument("--out", required=True)
+    second = what.add_parser("score")
+    second.add_argument("--web", required=True)
+    second.add_argument("--set", required=True)
+    options = parser.parse_args()
+    {"pack": pack, "score": score}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What is in a set: counted, checked against its manifest, shown, split anew."""

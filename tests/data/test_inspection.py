@@ -1,0 +1,229 @@
+"""`gptface data`: what it counts, what it finds wrong, and a page that runs nothing."""
+
+import dataclasses
+import html.parser
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from gptface_jax.cli.main import main
+from gptface_jax.data import shard_format, sources
+from gptface_jax.data.inspection import check, report, resplit, sets, survey
+from gptface_jax.data.prepare import finish, sample
+from gptface_jax.data.prepare.settings import SplitOptions
+from gptface_jax.data.record import Record
+
+GREY = np.full((40, 40, 3), 119, np.uint8)  # L* 50
+FIVE = np.array([[12, 15], [28, 15], [20, 22], [14, 30], [26, 30]], np.float32) - 0.5
+
+
+def record_of(text="a smiling man", image=GREY, **fields):
+    labels = {"Smiling": 1.0, "Male": 1.0, "Eyeglasses": 0.0}
+    fields = {"labels": labels, "source": "s/1", **fields}
+    five = {"landmarks": FIVE, "landmark_scheme": "five"}
+    return Record(image=image, text=text, **five, **fields)
+
+
+def test_how_often_a_text_mentions_what_is_there():
+    found = survey.survey([
+        record_of("a smiling man"), record_of("a man"), record_of("page 3 of 12"),
+        record_of("a man with glasses"), record_of(""),
+        record_of("", texts=("a man", "someone smiling")),
+    ])  # fmt: skip
+    values = found.as_json()
+    assert values["records"] == 6 and values["texts"] == 6
+    assert values["records without a text"] == 1
+    smiling, glasses = values["mentions"]["Smiling"], values["mentions"]["Eyeglasses"]
+    assert smiling == {
+        "present": 6,
+        "absent": 0,
+        "said": 2,
+        "denied": 0,
+        "rate": 0.3333,
+    }
+    assert glasses == {"present": 0, "absent": 6, "said": 0, "denied": 1, "rate": None}
+    # Smiling and Male are present in six texts each: 2 + 4 of 12.
+    assert values["share of present attributes that a text mentions"] == 0.5
+    assert values["share of texts that name nothing about a face"] == 0.1667
+
+
+def test_the_data_sheet_of_skin_pose_and_size():
+    values = survey.survey([record_of()]).as_json()
+    assert values["histograms"]["luminance"] == {"50": 1}
+    assert values["histograms"]["yaw"] == {"0": 1}
+    assert values["histograms"]["face"] == {"32": 1}  # 2.2 distances of the eyes
+    assert values["sizes"] == {"40 x 40": 1}
+
+
+@pytest.mark.parametrize("level, wanted", [(0, 0), (255, 100), (119, 50.03)])
+def test_luminance(level, wanted):
+    image = np.full((40, 40, 3), level, np.uint8)
+    found = survey.luminance(image, FIVE + 0.5)
+    assert found == pytest.approx(wanted, abs=0.01)
+    assert np.isnan(survey.luminance(image, FIVE - 100))
+
+
+def test_copies_among_records():
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (40, 40, 3), np.uint8) for _ in range(3)]
+    nearly = pictures[0].copy()
+    nearly[0, 0] ^= 1
+    records = [record_of(image=p) for p in (*pictures, pictures[1], nearly)]
+    assert survey.survey(records).copies() == {"exact": 1, "near": 2}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    out = tmp_path_factory.mktemp("inspected") / "set"
+    config = "configs/data/laion_face.py:tiny"
+    more = "--config.split.validation=0.3 --config.filters.max_yaw=3.0"
+    command = f"prepare --quiet --workers 1 --config {config} --out {out} {more}"
+    assert main(command.split()) == 0
+    return out
+
+
+class _Tags(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen, self.sources, self.handlers = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        self.sources += [v for k, v in attributes if k in ("src", "href")]
+        self.handlers += [k for k, _ in attributes if k.startswith("on")]
+
+
+def test_the_page_shows_what_was_kept_and_rejected(prepared, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    command = ["data", "inspect", "--quiet", "--images", prepared, "--out", page]
+    assert main([str(w) for w in command]) == 0
+    text, counts = page.read_text(), finish.read(prepared)["counts"]
+    assert counts["rejected"] > 0
+    assert f"{counts['read']} read = {counts['records']} records" in text
+    assert sample.TURNED in text and "Some of the rejected" in text
+    tags = _Tags()
+    tags.feed(text)
+    assert tags.seen.count("img") == len(tags.sources) >= counts["records"]
+    assert all(s.startswith("data:image/jpeg;base64,") for s in tags.sources)
+
+
+def test_a_text_cannot_become_markup():
+    evil = '<script>alert(1)</script><img src=x onerror="a()">\ud800'
+    found = sets.Set(evil, {"all": [record_of(evil, source=evil)]},
+                     rejected=[Record(text=evil, facts={"reason": evil})])  # fmt: skip
+    page, _ = report.report(found, None)
+    tags = _Tags()
+    tags.feed(page)
+    assert "script" not in tags.seen and not tags.handlers
+    assert page.encode() and len(tags.sources) == 1
+
+
+def test_samples_are_even_and_in_order():
+    parts = {"a": [Record(text=str(i)) for i in range(900)],
+             "b": [Record(text=str(i)) for i in range(900, 1000)]}  # fmt: skip
+    found = [(s, int(r.text)) for s, r in sets.Set("x", parts).sample(200)]
+    numbers = [n for _, n in found]
+    assert numbers == sorted(set(numbers)) and len(numbers) == 200
+    assert all((split == "a") == (n < 900) for split, n in found)
+    assert sum(n < 500 for n in numbers) == pytest.approx(100, abs=25)
+    assert len(list(sets.Set("x", parts).sample(None))) == 1000
+
+
+def test_check_finds_nothing_wrong(prepared, capsys):
+    assert main(["data", "check", "--quiet", "--images", str(prepared)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["records"] == finish.read(prepared)["counts"]["records"]
+    assert result["shards"] >= 4 and result["faults"] == {}
+
+
+def _spoil(prepared, tmp_path, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared, copy)
+    shard = copy / "train" / "part-000000.arrayrecord"
+    if name == "missing":
+        shard.unlink()
+    elif name == "another digest":
+        data = bytearray(shard.read_bytes())
+        data[-1] ^= 1
+        shard.write_bytes(bytes(data))
+    elif name == "two splits":
+        shutil.copytree(copy / "train", copy / "more")
+        path = copy / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["splits"]["more"] = manifest["splits"]["train"]
+        path.write_text(json.dumps(manifest))
+    elif name == "do not add up":
+        path = copy / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["counts"]["read"] += 1
+        path.write_text(json.dumps(manifest))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "name, fault",
+    [
+        ("another digest", "train/part-000000.arrayrecord: another digest"),
+        ("two splits", "one picture in two splits"),
+        ("do not add up", "read is not records"),
+        ("missing", "part-000000.arrayrecord' of the manifest is missing"),
+    ],
+)
+def test_check_finds_what_is_wrong(prepared, tmp_path, capsys, name, fault):
+    copy = _spoil(prepared, tmp_path, name)
+    assert main(["data", "check", "--quiet", "--images", str(copy)]) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_check_of_records():
+    good = record_of()
+    wrong = [
+        dataclasses.replace(good, image=b"no picture"),
+        dataclasses.replace(good, image=None),
+        dataclasses.replace(good, text=""),
+    ]
+    manifest = {"crop": {"size": 40}, "config": {"texts": {"required": True}}}
+    found = check.check(sets.Set("x", {"all": [good, *wrong]}, manifest), None)
+    assert found == {"shards": 0, "records": 4, "faults": {
+        "record: the picture cannot be decoded": 1,
+        "record: neither picture nor image ids": 1,
+        "record: no text": 1,
+    }}  # fmt: skip
+
+
+def test_splits_keep_persons_and_copies_together(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (8, 8, 3), np.uint8) for _ in range(60)]
+    records = [record_of(image=pictures[i % 60], identity=i % 7) for i in range(120)]
+    options = SplitOptions(0.3, 0.2)
+    for by in resplit.KEYS:
+        out = tmp_path / by
+        counts = resplit.resplit(records, out, options, by, shard_size=16)
+        assert sum(counts.values()) == 120 and len(counts) > 1
+        where = {}
+        for split in counts:
+            part = sources.open_source({"kind": "arrayrecord", "path": out / split})
+            assert len(part) == counts[split]
+            for i in range(len(part)):
+                key = resplit.key_of(part[i], by)
+                if by == "picture":
+                    key = part[i].image
+                assert where.setdefault(key, split) == split
+
+
+def test_split_by_the_command(prepared, tmp_path, capsys):
+    command = f"data split --quiet --images {prepared} --out {tmp_path}/s --test 0.4"
+    assert main(command.split()) == 0
+    manifest = shard_format.read_manifest(tmp_path / "s" / "test")
+    assert manifest["split_by"] == "picture" and manifest["crop"]["size"] == 64
+    assert main(command.split()) == 2
+    assert "holds files" in capsys.readouterr().err
+    assert main([*command.split()[:-1], "1.5"]) == 2
+
+
+def test_a_prepared_set_is_explained_to_other_verbs(prepared, tmp_path, capsys):
+    command = f"prepare --quiet --images {prepared} --out {tmp_path}/p --workers 1"
+    assert main(command.split()) == 2
+    assert f"{prepared}/train" in capsys.readouterr().err
