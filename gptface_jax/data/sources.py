@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data import fingerprint, folders, tables
+from gptface_jax.data import fingerprint, folders, schemes, tables
 from gptface_jax.data.composed import Chosen, Mixture, Named, Subset
 from gptface_jax.data.folders import Folder
 from gptface_jax.data.parquet import Parquet
@@ -91,7 +95,8 @@ class Tfds(Sequence):
     """Any TensorFlow Datasets set with an `image` feature, read without TensorFlow.
 
     `attributes` (as in celeb_a) become labels, `text`, `caption` or `captions`
-    the text.
+    the text; `expression`, `landmarks` [P,2], `boxes` [N,4], `parsing` (a PNG) and
+    `source` what they are called, as `data.datasets` writes them.
     """
 
     def __init__(
@@ -124,8 +129,10 @@ class Tfds(Sequence):
         import tensorflow_datasets as tfds
 
         name, split, data_dir = self.args
-        raw = {self.image_column: tfds.decode.SkipDecoding()}
         try:
+            features = tfds.builder(name, data_dir=data_dir).info.features
+            skipped = {self.image_column, *({"parsing"} & set(features))}
+            raw = dict.fromkeys(skipped, tfds.decode.SkipDecoding())
             return tfds.data_source(name, split=split, data_dir=data_dir, decoders=raw)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -153,8 +160,32 @@ class Tfds(Sequence):
             text=next(iter(texts), ""),
             texts=texts if len(texts) > 1 else (),
             labels=tables.labels_from(flat),
-            source=self.args[0],
+            **_more_of_tfds(row),
+            source=_word(row.get("source")) or self.args[0],
         )
+
+
+def _word(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+
+def _more_of_tfds(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a record that `data.datasets` writes."""
+    found: dict[str, Any] = {"expression": _word(row.get("expression"))}
+    for name, columns in (("landmarks", 2), ("boxes", 4)):
+        value = row.get(name)
+        if isinstance(value, np.ndarray) and value.ndim == 2 and len(value):
+            if value.shape[1] == columns:
+                found[name] = np.asarray(value, np.float32)
+    if "landmarks" in found:
+        found["landmark_scheme"] = schemes.of_points(len(found["landmarks"]))
+    if isinstance(parsing := row.get("parsing"), bytes):
+        image = Image.open(io.BytesIO(row["image"]))  # reads the header alone
+        classes = Image.open(io.BytesIO(parsing))
+        # A record's map has the size of its picture.
+        nearest_ = classes.resize(image.size, Image.Resampling.NEAREST)
+        found["parsing"] = np.asarray(nearest_)
+    return found
 
 
 def _kinds() -> dict[str, Any]:
