@@ -24,8 +24,8 @@ import tarfile
 
 import numpy as np
 from PIL import Image
+from tables import aligned
 
-from benchmarks import tables
 from gptface_jax.data import captions, sources
 from gptface_jax.data.prepare import finish
 from gptface_jax.data.record import Record
@@ -128,7 +128,7 @@ def pack(options: argparse.Namespace) -> None:
     tar.close()
     (out / "truth.json").write_text(json.dumps(truth))
     counts = collections.Counter(entry["kind"] for entry in truth.values())
-    print(tables.aligned([[kind, str(n)] for kind, n in counts.items()]))
+    print(aligned([[kind, str(n)] for kind, n in counts.items()]))
 
 
 def score(options: argparse.Namespace) -> None:
@@ -149,7 +149,7 @@ def score(options: argparse.Namespace) -> None:
         for key, entry in truth.items()
         if entry["of"]
     )
-    print(tables.aligned(rows))
+    print(aligned(rows))
     print(f"copies in the set whose original is not: {alone}")
     print(json.dumps(manifest["counts"]), json.dumps(manifest["rejected"], indent=1))
 

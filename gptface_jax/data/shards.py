@@ -266,10 +266,10 @@ class Records(Sequence):
         if missing:
             raise UserError(f"shard '{missing[0]}' of the manifest is missing")
         self.files = [os.fspath(f) for f in found]
-        self._reader = None
+        self._reader, self._count = None, 0
 
     def __getstate__(self):
-        return {**self.__dict__, "_reader": None}
+        return {**self.__dict__, "_reader": None, "_count": 0}
 
     def fingerprint(self) -> str:
         about = fingerprint.without_locations(self.manifest)
@@ -286,7 +286,7 @@ class Records(Sequence):
                 found = -1
             if found != self.manifest.get("num_records", max(found, 0)):
                 raise self._damaged()
-            self._reader = reader
+            self._reader, self._count = reader, found
         return self._reader
 
     def _damaged(self) -> UserError:
@@ -314,13 +314,15 @@ class Records(Sequence):
         )
 
     def __len__(self) -> int:
-        return len(self._open())
+        self._open()
+        return self._count
 
     def __getitem__(self, index: int) -> Record:
-        if not -len(self) <= index < len(self):
+        reader, count = self._open(), self._count
+        if not -count <= index < count:
             raise IndexError(index)
         try:
-            return unpack(self._open()[index % len(self)])
+            return unpack(reader[index % count])
         except (RuntimeError, ValueError) as error:
             raise self._damaged() from error
 

@@ -248,3 +248,16 @@ def test_points_of_no_scheme_have_no_mirror():
     assert geometry.moved(seven, Similarity(), (8, 8)).landmarks.shape == (7, 2)
     with pytest.raises(UserError, match="'elsewhere' holds no picture"):
         geometry.mirrored(Record(source="elsewhere"))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 64, 64), (7, 5, 39, 37), (-6, 20, 34, 60)])
+def test_a_part_is_cut_as_a_similarity_would_move_it(box):
+    """Points and boxes exactly, pixels as far as two ways to resample agree."""
+    source = SyntheticFaces(count=1, size=64)[0]
+    record = dataclasses.replace(source, boxes=np.float32([[10, 10, 50, 50]]))
+    way = geometry.Similarity(dx=-box[0], dy=-box[1]).scaled(32 / (box[2] - box[0]))
+    cut, moved = geometry.cut(record, box, 32), geometry.moved(record, way, (32, 32))
+    np.testing.assert_allclose(cut.landmarks, moved.landmarks, atol=1e-4)
+    np.testing.assert_allclose(cut.boxes, moved.boxes, atol=1e-4)
+    apart = np.abs(cut.image.astype(int) - moved.image.astype(int))
+    assert cut.image.shape == (32, 32, 3) and apart.mean() < 6

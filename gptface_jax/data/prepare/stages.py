@@ -205,6 +205,9 @@ class Stages:
             # `Record` counts from the middle of the first pixel.
             five = np.float32(points - 0.5)
             record = dataclasses.replace(record, landmarks=five, landmark_scheme="five")
+        if way.b == 0 and not way.mirror:
+            low = way.inverse.points([0, 0])
+            return geometry.cut(record, [*low, *(low + side)], options.size)
         return geometry.moved(
             record, way.scaled(options.size), (options.size, options.size)
         )
