@@ -205,6 +205,7 @@ class Codes:
 def reader(folder: pathlib.Path, captions, count: int = 60_000) -> list:
     """Rates of the training reader, shuffled, with and without texts."""
     source = sources.open_source(token_shards(folder / "tokens", count, captions))
+    len(source)
     vocabulary = TextTokenizer.train(captions, 1024)
     both = transforms.TokenTransform(vocabulary, 34, source)
     found = []
@@ -214,13 +215,16 @@ def reader(folder: pathlib.Path, captions, count: int = 60_000) -> list:
             batches = iter(feed.batches())
             for _ in range(8):
                 next(batches)  # processes start
-            start, number = time.perf_counter(), count // part // 256
+            number = count // part // 256
+            start = time.perf_counter(), time.process_time()
             for _ in range(number):
                 next(batches)
-            spent = time.perf_counter() - start
+            wall, core = time.perf_counter() - start[0], time.process_time() - start[1]
             batches.close()
+            if not workers:  # all of it is in this process
+                found.append((f"training reader, {name}, a core", number * 256 / core))
             found.append(
-                (f"training reader, {name}, {workers} workers", number * 256 / spent)
+                (f"training reader, {name}, {workers} workers", number * 256 / wall)
             )
     return found
 

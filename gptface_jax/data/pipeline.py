@@ -106,21 +106,27 @@ class Pipeline:
         # The seed is given outright, since grain's own depends on the chain's length.
         map_seed, order_seed = np.random.SeedSequence(seeds).generate_state(2)
         order_seed = self.seed if number is None else int(order_seed)
-        data = grain.MapDataset.source(source).seed(order_seed).shuffle().repeat()
-        return data.random_map(_Rng(self.transform, number), seed=int(map_seed))
+        # Numbers are shuffled, and the source is asked by the transform: what grain
+        # notes of every record that it reads itself costs as much as reading codes.
+        data = grain.MapDataset.range(len(source)).seed(order_seed).shuffle().repeat()
+        read = _Read(source, self.transform, number)
+        return data.random_map(read, seed=int(map_seed))
 
 
-class _Rng:
-    """Adapts a transform to grain's (element, rng) call; picklable."""
+class _Read:
+    """Function from (index, rng) to the transform of that record; picklable."""
 
-    def __init__(self, transform: Transform, number: int | None = None):
-        self.transform, self.number = transform, number
+    def __init__(
+        self, source: Sequence[Record], transform: Transform, number: int | None = None
+    ):
+        self.source, self.transform, self.number = source, transform, number
 
     def __setstate__(self, state):
         self.__dict__.update(state)
         processes.end_with_parent()  # this is how it gets into a worker
 
-    def __call__(self, record: Record, rng: np.random.Generator) -> Any:
+    def __call__(self, index: int, rng: np.random.Generator) -> Any:
+        record = self.source[int(index)]
         item = record if self.number is None else (self.number, record)
         return self.transform(item, rng)
 
