@@ -58,9 +58,9 @@ def rate(function: Callable[[], Any], count: int, clock=time.process_time) -> fl
 
 
 def files_of(options: argparse.Namespace) -> tuple[list[bytes], list[str]]:
-    """JPEG files of 128 px, and texts."""
+    """JPEG files, and texts."""
     if options.images:
-        spec = {"kind": "parquet", "path": options.images, "split": "train"}
+        spec = {"kind": "parquet", "path": options.images, "split": options.split}
     else:
         spec = {"kind": "synthetic", "count": options.limit, "size": 128}
     source = sources.open_source({**spec, "limit": options.limit})
@@ -81,11 +81,10 @@ def files_of(options: argparse.Namespace) -> tuple[list[bytes], list[str]]:
 def tar_of(path: pathlib.Path, files: Sequence[bytes], captions: Sequence[str]) -> None:
     with tarfile.open(path, "w") as tar:
         for number, (data, text) in enumerate(zip(files, captions)):
-            about = {
-                "caption": text,
-                "url": f"http://a.org/{number}",
-                "boxes": [[32, 32, 96, 96]],
-            }
+            width, height = Image.open(io.BytesIO(data)).size
+            face = [width / 4, height / 4, 3 * width / 4, 3 * height / 4]
+            url = f"http://a.org/{number}"
+            about = {"caption": text, "url": url, "boxes": [face]}
             parts = {"jpg": data, "json": json.dumps(about).encode()}
             for ending, content in parts.items():
                 member = tarfile.TarInfo(f"{number:09d}.{ending}")
@@ -93,22 +92,25 @@ def tar_of(path: pathlib.Path, files: Sequence[bytes], captions: Sequence[str]) 
                 tar.addfile(member, io.BytesIO(content))
 
 
-def preparation(files, captions, folder: pathlib.Path) -> list[tuple[str, float]]:
+def preparation(
+    files, captions, folder: pathlib.Path, size: int
+) -> list[tuple[str, float]]:
     """Rates of the stages of `gptface prepare --config`."""
     count = len(files)
     tar = folder / "00000.tar"
     tar_of(tar, files, captions)
     config = settings.read({
         "sources": ({"kind": "webdataset", "path": str(tar)},),
-        "crop": {"size": 128, "context": 2.0},
+        "crop": {"size": size, "context": 2.0},
         "texts": {"language": "en"},
     })  # fmt: skip
     chain = stages.Stages(config, texts.texts(config.texts))
     read = list(tars.samples(tar, config))
     decoded = [chain.decoded(chain.asked(item)) for item in read]
     pixels = [item.record.image for item in decoded]
-    whole = np.array([0, 0, 128, 128])
-    greys = [quality.grey_square(p, whole, 32) for p in pixels]
+    greys = [
+        quality.grey_square(p, np.array([0, 0, *p.shape[1::-1]]), 32) for p in pixels
+    ]
     vocabulary = TextTokenizer.train(captions, 1024)
     crops = [chain.cropped(item, item.faces) for item in decoded]
     rows = np.zeros(1_000_000, duplicates.ROW)
@@ -148,7 +150,8 @@ def preparation(files, captions, folder: pathlib.Path) -> list[tuple[str, float]
         ("hash", rate(each(duplicates.perceptual_hash, greys), count)),
         ("digest", rate(each(duplicates.digest, files), count)),
         ("sharpness", rate(lambda: [
-            quality.sharpness(p, np.array([32, 32, 96, 96])) for p in pixels], count)),
+            quality.sharpness(p, i.faces.boxes[0])
+            for p, i in zip(pixels, decoded)], count)),
         ("clean texts", rate(each(texts.clean, captions), count)),
         ("tell the language", rate(each(
             lambda t: texts.probability(t, "en"), captions), count)),
@@ -286,6 +289,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", help="Parquet folder; default: drawn faces")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--crop", type=int, default=128, help="size of the result")
+    parser.add_argument("--no-reader", action="store_true", help="leave it out")
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--no-finder", action="store_true", help="leave it out")
@@ -301,14 +307,15 @@ def main() -> None:
         if options.memory:
             memory(folder, captions)
             return
-        found = preparation(files, captions, folder)
+        found = preparation(files, captions, folder, options.crop)
         found += [] if options.no_finder else finder(files)
-        found += reader(folder, captions)
-    mean = sum(map(len, files)) / len(files)
-    print(f"{len(files)} JPEG files of 128 px, {mean / 1000:.1f} kB each")
+        found += [] if options.no_reader else reader(folder, captions)
+    mean, size = sum(map(len, files)) / len(files), image_io.decode(files[0]).shape
+    print(f"{len(files)} JPEG files of {size[1]} px, {mean / 1000:.1f} kB each")
     rows = [["stage", "records/s", "goal"]]
     for stage, speed in found:
-        goal = next((g for key, g in GOALS.items() if stage.startswith(key)), None)
+        goals = GOALS if options.crop == 128 else {}
+        goal = next((g for key, g in goals.items() if stage.startswith(key)), None)
         rows.append([stage, f"{speed:,.0f}", f"{goal:,}" if goal else ""])
     print(aligned(rows))
 

@@ -4,13 +4,15 @@
         ../shared/data/faces ../shared/data/masks --limit 3000 --out web
     gptface prepare --config configs/data/photographs.py --out sets/photographs
     python benchmarks/web_photos.py score --web web --set sets/photographs
+    python benchmarks/web_photos.py hashes --images ../shared/data/lfw_attributes
 
 `pack` writes webdataset tars as img2dataset does: half of the texts describe the
 picture (strong), half are web-like and speak of it every other time (weak). Every 20th
 picture is damaged (cut off, overwritten, emptied, no picture at all), every 20th is a
 copy of an earlier one: the same bytes, or scaled and compressed again. `score` tells
 how many of these the set has found, by kind, and what of the rest was rejected. No name
-of a person is packed.
+of a person is packed. `hashes` tells in how many bits the hashes of copies and of other
+pictures differ; pairs whose thumbnails correlate by more than 0.96 count as copies.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ import numpy as np
 from PIL import Image
 from tables import aligned
 
-from gptface_jax.data import captions, sources
-from gptface_jax.data.prepare import finish
+from gptface_jax.data import captions, image_io, sources
+from gptface_jax.data.prepare import duplicates, finish, quality
 from gptface_jax.data.record import Record
 
 DAMAGES = ("cut off", "overwritten", "emptied", "another file")
@@ -154,6 +156,61 @@ def score(options: argparse.Namespace) -> None:
     print(json.dumps(manifest["counts"]), json.dumps(manifest["rejected"], indent=1))
 
 
+def hashes(options: argparse.Namespace) -> None:
+    """Prints the shares of copies, and the pairs of others, within so many bits."""
+    bits = (0, 2, 4, 6)
+    pictures = [
+        image_io.decode(record.image)
+        for record in photographs(options.images, options.limit)
+    ]
+
+    def hashed(picture: np.ndarray) -> int:
+        box = np.array([0, 0, *picture.shape[1::-1]])
+        return duplicates.perceptual_hash(quality.grey_square(picture, box, 32))
+
+    own = np.array([hashed(picture) for picture in pictures], np.uint64)
+    rows = [["copies within", *(f"{b} bits" for b in bits)]]
+    for name, change in CHANGES.items():
+        apart = np.array([
+            (hashed(change(Image.fromarray(picture))) ^ int(number)).bit_count()
+            for picture, number in zip(pictures[:400], own)
+        ])  # fmt: skip
+        rows.append([name, *(f"{(apart <= b).mean():.3f}" for b in bits)])
+    small = [
+        np.asarray(Image.fromarray(p).convert("L").resize((32, 32)), float).ravel()
+        for p in pictures
+    ]
+    alike, others = collections.Counter(), collections.Counter()
+    for start in range(0, len(own), 500):
+        apart = np.bitwise_count(own[start : start + 500, None] ^ own[None])
+        for a, b in zip(*np.nonzero(apart <= bits[-1])):
+            if b > a + start:
+                same = np.corrcoef(small[a + start], small[b])[0, 1] > 0.96
+                (alike if same else others)[int(apart[a, b])] += 1
+    rows.append(["pairs that are copies", *(str(alike[b]) for b in bits)])
+    rows.append(["pairs that are none", *(str(others[b]) for b in bits)])
+    print(aligned(rows))
+    count = len(own)
+    print(f"{count} pictures, {count * (count - 1) // 2:,} pairs, at just so many bits")
+
+
+def _compressed(image: Image.Image, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+CHANGES = {
+    "JPEG, quality 60": lambda image: _compressed(image, 60),
+    "half as large": lambda image: np.asarray(image.reduce(2)),
+    "darker by a fifth": lambda image: np.asarray(image.point(lambda v: v * 0.8 + 10)),
+    "0.56 as large, JPEG 30": lambda image: _compressed(image.resize((72, 72)), 30),
+    "cropped by 2 % a side": lambda image: np.asarray(
+        image.crop((3, 3, image.width - 3, image.height - 3))
+    ),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -167,8 +224,11 @@ def main() -> None:
     second = what.add_parser("score")
     second.add_argument("--web", required=True)
     second.add_argument("--set", required=True)
+    third = what.add_parser("hashes")
+    third.add_argument("--images", nargs="+", required=True, help="Parquet folders")
+    third.add_argument("--limit", type=int, default=10**9)
     options = parser.parse_args()
-    {"pack": pack, "score": score}[options.what](options)
+    {"pack": pack, "score": score, "hashes": hashes}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,11 @@ def decode_picture(record: Record) -> np.ndarray:
             f"a record of source '{record.source}' holds no picture; token shards "
             "cannot train a network that reads pixels"
         )
+    image = record.image
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        if image.ndim == 3 and image.shape[2] == 3:
+            return image  # as it would come back, without a copy of every pixel
     try:
-        return image_io.decode(record.image)
+        return image_io.decode(image)
     except UserError as error:
         raise UserError(f"record '{record.source}': {error}") from None
