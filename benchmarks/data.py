@@ -113,12 +113,6 @@ def preparation(
     ]
     vocabulary = TextTokenizer.train(captions, 1024)
     crops = [chain.cropped(item, item.faces) for item in decoded]
-    rows = np.zeros(1_000_000, duplicates.ROW)
-    rng = np.random.default_rng(0)
-    rows["hash"] = rng.integers(0, 2**64, len(rows), np.uint64)
-    rows["digest"] = rng.integers(0, 2**64, len(rows), np.uint64)
-    rows["number"] = np.arange(len(rows))
-    works = duplicates.plan(len(rows), 2)
 
     def each(function, items):
         return lambda: [function(item) for item in items]
@@ -130,19 +124,9 @@ def preparation(
             for kept in crops:
                 writer.write(shard_format.pack(kept[0].record))
 
-    found = [
+    return [
         ("read a tar", rate(lambda: list(tars.samples(tar, config)), count)),
         ("decode, Pillow", rate(each(image_io.decode, files), count)),
-    ]
-    try:
-        import simplejpeg
-
-        found.append(
-            ("decode, simplejpeg", rate(each(simplejpeg.decode_jpeg, files), count))
-        )
-    except ImportError:
-        print("simplejpeg is not installed: its row is left out", file=sys.stderr)
-    return found + [
         ("decode and crop", rate(lambda: [
             _square(chain, chain.decoded(item)) for item in read], count)),
         ("crop, hash, encode", rate(
@@ -159,9 +143,26 @@ def preparation(
         ("write a shard", rate(write, count)),
         ("all but finding", rate(
             lambda: list(chain(tars.samples(tar, config))), count)),
-        ("find copies, 1 M rows", rate(
-            lambda: [duplicates.find(w, [rows]) for w in works], len(rows))),
     ]  # fmt: skip
+
+
+def others(files) -> list[tuple[str, float]]:
+    """Rates of what works on no single record of the preparation."""
+    rows = np.zeros(1_000_000, duplicates.ROW)
+    rng = np.random.default_rng(0)
+    rows["hash"] = rng.integers(0, 2**64, len(rows), np.uint64)
+    rows["digest"] = rng.integers(0, 2**64, len(rows), np.uint64)
+    rows["number"] = np.arange(len(rows))
+    works = duplicates.plan(len(rows), 2)
+    copies = rate(lambda: [duplicates.find(w, [rows]) for w in works], len(rows))
+    found = [("find copies, 1 M rows", copies)]
+    try:
+        import simplejpeg
+    except ImportError:
+        print("simplejpeg is not installed: its row is left out", file=sys.stderr)
+        return found
+    fast = rate(lambda: [simplejpeg.decode_jpeg(data) for data in files], len(files))
+    return [("decode, simplejpeg", fast), *found]
 
 
 def _square(chain: stages.Stages, item) -> np.ndarray:
@@ -307,7 +308,7 @@ def main() -> None:
         if options.memory:
             memory(folder, captions)
             return
-        found = preparation(files, captions, folder, options.crop)
+        found = preparation(files, captions, folder, options.crop) + others(files)
         found += [] if options.no_finder else finder(files)
         found += [] if options.no_reader else reader(folder, captions)
     mean, size = sum(map(len, files)) / len(files), image_io.decode(files[0]).shape

@@ -147,33 +147,7 @@ def finish(
     """
     first = [_report(folder.report(number)) for number in range(len(units))]
     last = [_report(folder.final(number)) for number in range(len(units))]
-    read = sum(report["read"] for report in first)
-    pictures = sum(report["pictures"] for report in first)
-    records = sum(report["records"] for report in first)
-    rejected: collections.Counter[str] = collections.Counter()
-    for report in (*first, *last):
-        rejected.update(report["rejected"])
-    out = {
-        split: sum(report["splits"].get(split, {}).get("records", 0) for report in last)
-        for split in SPLITS
-    }
-    counts = {
-        "read": read,
-        "further_faces": records - pictures,
-        "rejected": rejected.total(),
-        "records": sum(out.values()),
-    }
-    if counts["read"] + counts["further_faces"] != (
-        counts["rejected"] + counts["records"]
-    ):
-        raise UserError(
-            f"'{folder.root}': {counts} do not add up; a unit was changed meanwhile, "
-            "move the folder away and run again"
-        )
-    if not counts["records"]:
-        raise UserError(
-            f"no picture is left for '{folder.root}': rejected {dict(rejected)}"
-        )
+    counts, rejected, out = _accounts(folder, first, last)
     manifest = {
         "format": FORMAT,
         **about,
@@ -201,6 +175,42 @@ def finish(
     (folder.root / staging.PLAN).unlink()
     shutil.rmtree(folder.staging)
     return manifest
+
+
+def _accounts(
+    folder: Folder, first: Sequence[Mapping], last: Sequence[Mapping]
+) -> tuple[dict[str, int], collections.Counter[str], dict[str, int]]:
+    """What was read, rejected by reason, and written by split.
+
+    Raises:
+      UserError: they do not add up, or nothing is left.
+    """
+    rejected: collections.Counter[str] = collections.Counter()
+    for report in (*first, *last):
+        rejected.update(report["rejected"])
+    out = {
+        split: sum(report["splits"].get(split, {}).get("records", 0) for report in last)
+        for split in SPLITS
+    }
+    counts = {
+        "read": sum(report["read"] for report in first),
+        "further_faces": sum(
+            report["records"] - report["pictures"] for report in first
+        ),
+        "rejected": rejected.total(),
+        "records": sum(out.values()),
+    }
+    whole = counts["read"] + counts["further_faces"]
+    if whole != counts["rejected"] + counts["records"]:
+        raise UserError(
+            f"'{folder.root}': {counts} do not add up; a unit was changed meanwhile, "
+            "move the folder away and run again"
+        )
+    if not counts["records"]:
+        raise UserError(
+            f"no picture is left for '{folder.root}': rejected {dict(rejected)}"
+        )
+    return counts, rejected, out
 
 
 def _out(report: Mapping[str, Any]) -> int:

@@ -152,14 +152,15 @@ class Reader:
             return self._records(unit, spec)
         given, path = Files(**spec), pathlib.Path(unit.path)
         try:
-            more = self._more(given, path, unit.source)
+            rows = _metadata_rows(given.metadata, path) if given.metadata else {}
+            more = self._more(given, rows, unit.source)
         except UserError:
             # Without it nobody knows what was opted out.
             return (
                 s if isinstance(s, Rejected) else s.rejected(sample.NO_METADATA)
                 for s in self._streamed(given, path, unit, None)
             )
-        return self._streamed(given, path, unit, more)
+        return self._with_rows(self._streamed(given, path, unit, more), rows)
 
     def _streamed(self, given: Files, path, unit: Unit, more):
         name = given.name
@@ -167,8 +168,8 @@ class Reader:
             found = tars.samples(path, self.config, more)
         else:
             groups = range(unit.start, unit.stop) if unit.stop else None
-            columns_ = given.image_column or None, given.text_column or None
-            found = columns.samples(path, groups, self.config, *columns_, more)
+            names = given.image_column or None, given.text_column or None
+            found = columns.samples(path, groups, self.config, *names, more)
         for item in found:
             if isinstance(item, Sample) and name:
                 record = item.record
@@ -176,16 +177,26 @@ class Reader:
                 item = dataclasses.replace(item, record=record)
             yield item
 
+    @staticmethod
+    def _with_rows(
+        items: Iterator[Sample | Rejected], rows: dict[str, Any]
+    ) -> Iterator[Sample | Rejected]:
+        """The items, and a rejection of every row that none of them has."""
+        for item in items:
+            rows.pop(item.key, None)
+            yield item
+        for key in rows:
+            yield Rejected(key, sample.ROW_ALONE)
+
     def _more(
-        self, given: Files, path: pathlib.Path, number: int
+        self, given: Files, rows: Mapping[str, Any], number: int
     ) -> Callable[[str, Mapping], Mapping] | None:
         """Function from key and row to further columns; see the module."""
-        if not (given.metadata or given.detections):
-            return None
-        rows = _metadata_rows(given.metadata, path) if given.metadata else {}
         if given.detections and number not in self._open:
             self._open[number] = detections.Detections(given.detections)
         found = self._open.get(number)
+        if not rows and found is None:
+            return None
 
         def more(key: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
             extra = dict(rows.get(key, {}))

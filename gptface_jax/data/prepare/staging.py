@@ -18,6 +18,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import fingerprint, shard_format
 from gptface_jax.data.prepare import duplicates
 from gptface_jax.data.prepare.readers import Unit
-from gptface_jax.data.prepare.sample import Rejected
+from gptface_jax.data.prepare.sample import OPTED_OUT, Rejected
 from gptface_jax.data.prepare.settings import Config
 from gptface_jax.data.prepare.stages import Kept
 from gptface_jax.data.record import Record
@@ -84,6 +85,9 @@ def open_plan(
       UserError: the folder holds anything else.
     """
     if (folder.root / shard_format.MANIFEST).exists():
+        if (folder.root / PLAN).exists():  # ended while it was tidied up
+            shutil.rmtree(folder.staging, ignore_errors=True)
+            (folder.root / PLAN).unlink()
         raise UserError(
             f"'{folder.root}' already holds a finished set; choose another folder"
         )
@@ -214,6 +218,8 @@ def thumbnail(rejected: Rejected) -> Record:
     from PIL import Image
 
     record = rejected.record or Record()
+    if rejected.reason == OPTED_OUT:
+        record = Record()  # nothing of it is kept, not even where it was
     picture = record.image if isinstance(record.image, np.ndarray) else None
     if picture is not None:
         small = Image.fromarray(picture)
@@ -223,7 +229,7 @@ def thumbnail(rejected: Rejected) -> Record:
         image=picture,
         text=record.text[:500],
         facts={"reason": rejected.reason},
-        source=record.source or rejected.key,
+        source=record.source or (rejected.key if rejected.record is None else ""),
     )
 
 

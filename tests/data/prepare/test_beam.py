@@ -236,6 +236,9 @@ def test_duplicates_are_dropped_over_the_whole_set(mixed, tmp_path):
     assert "web/00000/0" in {r.source for r in records}  # the first of the copies
     rejected = open_source({"kind": "arrayrecord", "path": tmp_path / "set/rejected"})
     reasons = [rejected[i].facts["reason"] for i in range(len(rejected))]
+    (gone,) = [rejected[i] for i in range(len(rejected))
+               if rejected[i].facts["reason"] == sample.OPTED_OUT]  # fmt: skip
+    assert gone.text == gone.source == "" and gone.image is None
     assert sorted(reasons) == sorted(
         [sample.EXACT] * 2 + [sample.NEAR, sample.OPTED_OUT, "score: punsafe too high"]
     )

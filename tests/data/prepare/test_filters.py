@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.prepare import (
     detections,
@@ -130,7 +131,8 @@ def test_detections_of_laion_face(tmp_path, zipped):
             archive.writestr("archive/data.pkl", pickle.dumps(FACES, 2))
     else:
         path.write_bytes(pickle.dumps(FACES, 4))
-    assert detections.convert(path, tmp_path / "out" / "0") == 3
+    command = ["data", "detections", str(path), "--out", str(tmp_path / "out" / "0")]
+    assert main(command) == 0
     found = detections.Detections(tmp_path / "out")
     np.testing.assert_array_equal(found.faces(5).boxes, [[1, 2, 30, 40]])
     np.testing.assert_array_equal(found.faces(5).points[0], FACES[5][0][1])

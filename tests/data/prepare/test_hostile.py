@@ -279,7 +279,9 @@ def test_metadata_of_another_shard_and_none_at_all(tmp_path, pictures):
     config = config_of(spec)
     units, _ = readers.units(config)
     found = [list(readers.Reader(config)(unit)) for unit in units]
-    assert [item.url for item in found[0]] == ["http://a.org"]
+    first, alone = found[0]
+    assert first.url == "http://a.org"
+    assert (alone.key, alone.reason) == ("999", sample.ROW_ALONE)
     assert [type(item) for item in found[1]] == [Rejected]
     assert found[1][0].reason == sample.NO_METADATA
 
