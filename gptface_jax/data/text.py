@@ -22,6 +22,7 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD_CHARACTERS = 200
 # The text is cut here before it is tokenized; 64 tokens never need more.
 MAX_CHARACTERS = 20_000
+_FEW = 8  # texts that are tokenized one by one
 
 
 class TextTokenizer:
@@ -155,7 +156,11 @@ class TextTokenizer:
         """
         ids = np.full((len(texts), max_tokens), self.pad_id, np.int32)
         cleaned = [t[:MAX_CHARACTERS].replace("[", " [ ") for t in texts]
-        encodings = self._backend.encode_batch(cleaned, add_special_tokens=False)
+        if len(texts) < _FEW:  # handing them to threads takes longer than the work
+            one = self._backend.encode
+            encodings = [one(text, add_special_tokens=False) for text in cleaned]
+        else:
+            encodings = self._backend.encode_batch(cleaned, add_special_tokens=False)
         for row, encoding in zip(ids, encodings):
             kept = encoding.ids[:max_tokens]
             row[: len(kept)] = kept
