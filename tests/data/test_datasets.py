@@ -5,6 +5,8 @@ import sys
 
 import hostile_files as hostile
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -149,6 +151,32 @@ def test_rafdb(tmp_path, files):
     found = [r.expression for r in records_of(tmp_path, "face_rafdb")]
     assert found == ["happiness", "surprise"]
     assert records_of(tmp_path, "face_rafdb", "test")[0].expression == "neutral"
+
+
+def test_a_set_goes_through_the_preparation(tmp_path, files):
+    """TFDS and Hugging Face's Parquet as sources of one set."""
+    rafdb(tmp_path, files)
+    assert build(tmp_path, "face_rafdb", "--partial") == 0
+    struct = pa.array([{"bytes": files[2], "path": "x.jpg"}])
+    table = pa.table({"image": struct, "text": ["a man"], "Smiling": [1]})
+    pq.write_table(table, tmp_path / "hf.parquet")
+    parts = (
+        {"kind": "tfds", "name": "face_rafdb", "data_dir": str(tmp_path / "out")},
+        {"kind": "parquet", "path": str(tmp_path / "hf.parquet"), "name": "hf"},
+    )
+    words = ["prepare", "--quiet", "--workers", "1", "--out", tmp_path / "set",
+             "--config", "configs/data/laion_face.py:tiny",
+             f"--config.sources={parts}", "--config.crop.mode=whole",
+             "--config.texts.required=False", "--config.filters.min_side=8",
+             "--config.filters.near_duplicates=-1",
+             "--config.split.validation=0.0"]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    spec = {"kind": "arrayrecord", "path": tmp_path / "set" / "train"}
+    first, second, third = sources.open_source(spec)
+    assert (first.expression, second.expression) == ("happiness", "surprise")
+    assert first.source == "raf_db/train_00001.jpg" and first.text == ""
+    assert (third.source, third.text) == ("hf/hf/0-0", "a man")
+    assert third.labels == {"Smiling": 1.0}
 
 
 def test_laion_face(tmp_path, files):

@@ -105,19 +105,27 @@ def faces_of(row: Mapping[str, Any]) -> Faces | None:
 def faces_from(boxes: Any, points: Any = None, scores: Any = None) -> Faces:
     """Faces of nested lists or arrays; what is no box in a picture goes.
 
+    Points that cannot be those of the face in the box (eyes less than a pixel apart,
+    anything further away than the box is large) are unknown.
+
     Raises:
       TypeError, ValueError: other shapes.
     """
-    box = np.asarray(boxes, np.float32).reshape(-1, 4)
-    count = len(box)
-    point = np.full((count, 5, 2), np.nan, np.float32)
-    if points is not None and len(points):
-        point = np.asarray(points, np.float32).reshape(count, 5, 2)
-    score = np.ones(count, np.float32)
-    if scores is not None and len(scores):
-        score = np.asarray(scores, np.float32).reshape(count)
-    sides = box[:, 2:] - box[:, :2]
-    good = np.isfinite(box).all(1) & (sides >= 1).all(1) & (np.abs(box) < 1e6).all(1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        box = np.asarray(boxes, np.float32).reshape(-1, 4)
+        count = len(box)
+        point = np.full((count, 5, 2), np.nan, np.float32)
+        if points is not None and len(points):
+            point = np.array(points, np.float32).reshape(count, 5, 2)
+        score = np.ones(count, np.float32)
+        if scores is not None and len(scores):
+            score = np.nan_to_num(np.asarray(scores, np.float32).reshape(count))
+        sides = box[:, 2:] - box[:, :2]
+        good = np.isfinite(box).all(1) & (sides >= 1).all(1)
+        good &= (np.abs(box) < 1e6).all(1)
+        away = np.abs(point - (box[:, None, :2] + box[:, None, 2:]) / 2).max((1, 2))
+        apart = np.hypot(*(point[:, 1] - point[:, 0]).T)
+        point[~((away <= sides.max(1)) & (apart >= 1))] = np.nan  # also of NaN
     return Faces(box[good], point[good], score[good])
 
 

@@ -9,8 +9,8 @@ A source is a mapping with a `kind`:
   synthetic, ...
 
 The first two take `metadata`, a folder with a Parquet of the same stem for each file, a
-row a `key`; and `detections`, a folder that `gptface data detections` made. All take
-`name`, which stands before the source of every record.
+row a `key`; and `detections`, a folder that `gptface data detections` made. All but
+tfds take `name`, which stands before the source of every record.
 
 A unit is what one worker does at a time, and what is done again if it dies: a tar, some
 row groups, a range of records.
@@ -33,6 +33,7 @@ from gptface_jax.data.prepare.sample import Rejected, Sample
 from gptface_jax.data.prepare.settings import Config
 
 _STREAMED = ("webdataset", "parquet")
+_NAMED = ("tfds", "named")  # to which `name` is something else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,16 @@ def units(config: Config) -> tuple[list[Unit], list[Any]]:
 
 
 def _opened(spec: Mapping[str, Any]):
-    return sources.open_source({k: v for k, v in spec.items() if k != "name"})
+    """The records of a source that is read at random."""
+    ours = spec["kind"] not in _NAMED
+    return sources.open_source(
+        {k: v for k, v in spec.items() if not (ours and k == "name")}
+    )
+
+
+def _name(spec: Mapping[str, Any]) -> str:
+    """What stands before the source of every record, "" for nothing."""
+    return "" if spec["kind"] in _NAMED else spec.get("name", "")
 
 
 def _of_file(number: int, kind: str, path: pathlib.Path, size: int) -> Iterator[Unit]:
@@ -216,7 +226,7 @@ class Reader:
     def _records(self, unit: Unit, spec) -> Iterator[Sample | Rejected]:
         if unit.source not in self._open:
             self._open[unit.source] = _opened(spec)
-        source, name = self._open[unit.source], spec.get("name", "")
+        source, name = self._open[unit.source], _name(spec)
         for index in range(unit.start, unit.stop):
             key = str(index)
             try:

@@ -37,6 +37,7 @@ NOT_UTF8 = "text: no UTF-8"
 LONG_TEXT = "text: too long"
 SHORT_TEXT = "text: too short"
 LANGUAGE = "text: another language"
+FAILED = "error: {}"  # what nobody thought of; the name of the exception
 EXACT = "duplicate: same bytes"
 NEAR = "duplicate: looks the same"
 

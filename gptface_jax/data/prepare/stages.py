@@ -147,7 +147,7 @@ class Stages:
         unknown = [
             i
             for i, item in enumerate(open_ones)
-            if not whole and not (self.config.faces.known and item.faces is not None)
+            if not (whole or self._knows(item.faces))
         ]
         found: Sequence[Faces] = ()
         if unknown:
@@ -156,10 +156,23 @@ class Stages:
             found = self.find([open_ones[i].record.image for i in unknown])
         by_place = dict(zip(unknown, found))
         for i, item in enumerate(open_ones):
-            if whole:
-                yield (self._kept(item, middle(item.record, self.config.crop), 0),)
-            else:
-                yield self.cropped(item, by_place.get(i, item.faces))
+            try:
+                if whole:
+                    record = geometry.squared(item.record, self.config.crop.size)
+                    yield (self._kept(item, record, 0),)
+                else:
+                    yield self.cropped(item, by_place.get(i, item.faces))
+            except UserError:
+                raise
+            except Exception as error:  # one record is no reason to stop a job
+                yield item.rejected(sample.FAILED.format(type(error).__name__))
+
+    def _knows(self, faces: Faces | None) -> bool:
+        """Whether a picture came with all that is needed of its faces."""
+        if faces is None or not self.config.faces.known:
+            return False
+        upright = self.config.crop.mode == "upright"
+        return not upright or bool(np.isfinite(faces.points).all())
 
     def cropped(self, item: Sample, faces: Faces) -> Rejected | tuple[Kept, ...]:
         """A record of the largest face that is good enough, or of each."""
@@ -213,7 +226,7 @@ class Stages:
         )
 
     def _square(self, box, points, size) -> tuple[Similarity, float, float]:
-        if self.config.crop.mode == "context" or not np.isfinite(points).all():
+        if self.config.crop.mode == "context":
             return around(box, size, self.config.crop.context)
         return self.upright(points, size)
 
@@ -263,11 +276,6 @@ def around(
     inside = np.minimum(low + side, [width, height]) - np.maximum(low, 0)
     beyond = 1 - float(np.prod(np.maximum(inside, 0))) / side**2
     return Similarity(dx=-low[0], dy=-low[1]).scaled(1 / side), side, beyond
-
-
-def middle(record: Record, options: CropOptions) -> Record:
-    """The middle square of a record, resized."""
-    return geometry.squared(record, options.size)
 
 
 def encoded(pixels: np.ndarray, options: CropOptions) -> bytes:

@@ -26,6 +26,25 @@ _JSON_BYTES = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 
 
+# Kinds of members that say something of the next one, a name or further fields.
+_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is not read where it is as large as a file."""
+
+    def _proc_member(self, tar):
+        if self.type in _HEADERS and self.size > _JSON_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tar)
+
+
 @dataclasses.dataclass
 class _Group:
     """Files of one key.
@@ -87,7 +106,7 @@ def _sample(group: _Group, path: pathlib.Path, more) -> Sample | Rejected:
 def _groups(path: pathlib.Path, config: Config) -> Iterator[_Group | Rejected]:
     group: _Group | None = None
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path, "r:", tarinfo=_Member) as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # else all of them stay in memory
                 found = _named(member)

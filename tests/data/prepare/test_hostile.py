@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptface_jax.cli.main import main
-from gptface_jax.data.prepare import readers, sample, tars, texts
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.prepare import metadata, readers, sample, tars, texts
 from gptface_jax.data.prepare import settings as prepare_settings
 from gptface_jax.data.prepare.sample import Rejected, Sample
 from gptface_jax.data.prepare.stages import Stages
+from gptface_jax.data.record import Record
 from gptface_jax.data.sources import open_source
 
 REASONS = {v for k, v in vars(sample).items() if k.isupper()}
@@ -240,6 +242,44 @@ def test_any_bytes_in_a_tar(tmp_path_factory, pictures, data, cut, at):
         assert isinstance(outcome, tuple) or outcome.reason in REASONS
 
 
+def test_a_header_as_large_as_a_file_is_not_read(tmp_path, pictures, monkeypatch):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        hostile.add(tar, "a.jpg", hostile.encoded(pictures[0]))
+        hostile.add(tar, "a.txt", TEXT)
+        hostile.add(tar, "x", b"9" * (2 << 20), type=tarfile.XHDTYPE)
+        hostile.add(tar, "b.jpg", hostile.encoded(pictures[1]))
+    config = config_of({"kind": "webdataset", "path": str(path)})
+    found = list(tars.samples(path, config))
+    assert [getattr(item, "reason", None) for item in found] == [sample.ENDS_EARLY]
+
+
+_NUMBERS = st.floats(width=32) | st.integers(-(10**40), 10**40) | st.floats(0, 50)
+
+
+@settings(max_examples=150, deadline=None)
+@given(faces=st.lists(st.tuples(st.lists(_NUMBERS, min_size=4, max_size=4),
+                                st.lists(_NUMBERS, min_size=10, max_size=10),
+                                st.floats()), max_size=3),
+       mode=st.sampled_from(["context", "upright"]))  # fmt: skip
+def test_any_faces_that_metadata_may_tell(pictures, faces, mode):
+    """No number makes a crop fail, or as large as memory."""
+    from gptface_jax.experiments import prepare
+
+    crop = {"mode": mode, "size": 32, "enlarged": 9.0}
+    config = config_of({"kind": "synthetic"}, crop=crop)
+    none = sample.Faces(*(np.zeros((0, *s), np.float32) for s in ((4,), (5, 2), ())))
+    stages = Stages(config, texts.texts(config.texts),
+                    lambda images: [none] * len(images), prepare.upright)  # fmt: skip
+    try:
+        told = metadata.faces_of({"faces": faces})
+    except UserError:
+        return
+    item = Sample("a", Record(image=pictures[0], text="a man"), faces=told)
+    (outcome,) = stages([item])
+    assert isinstance(outcome, tuple) or outcome.reason in REASONS
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=200), ending=st.sampled_from(sorted(hostile.FORMATS)),
        at=st.floats(0, 1))  # fmt: skip
@@ -249,8 +289,6 @@ def test_any_bytes_in_a_picture(pictures, data, ending, at):
     good[place : place + len(data)] = data
     config = config_of({"kind": "synthetic"})
     stages = Stages(config, texts.texts(config.texts))
-    from gptface_jax.data.record import Record
-
     item = Sample("a", Record(image=bytes(good), text="a man"))
     (outcome,) = stages([item])
     assert isinstance(outcome, tuple) or outcome.reason in REASONS

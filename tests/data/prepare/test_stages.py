@@ -148,6 +148,30 @@ def test_known_faces_are_not_searched_and_others_are():
         list(stages_of()([unknown]))
 
 
+def test_faces_without_points_cannot_be_brought_upright_and_are_searched():
+    searched = []
+
+    def find(images):
+        searched.append(len(images))
+        return [faces_of() for _ in images]
+
+    item, _ = sample_of(faces_of(BOX, points=np.full((5, 2), np.nan)))
+    assert one(stages_of(find, crop={"mode": "upright"})([item])) == sample.NO_FACE
+    assert searched == [1]
+    assert isinstance(one(stages_of(find)([item])), tuple) and searched == [1]
+
+
+def test_what_nobody_thought_of_is_counted():
+    def upright(points, size):
+        raise ZeroDivisionError
+
+    stage = stages_of(crop={"mode": "upright"})
+    stage.upright = upright
+    good, _ = sample_of(faces_of(BOX))
+    outcomes = list(stage([good, good]))
+    assert [o.reason for o in outcomes] == ["error: ZeroDivisionError"] * 2
+
+
 def test_texts_may_be_wanting():
     item, _ = sample_of(faces_of(BOX), text="<br>")
     (kept,) = one(stages_of(texts={"required": False})([item]))
