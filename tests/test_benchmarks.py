@@ -226,3 +226,33 @@ def test_structure_finds_each_cycle(load, tmp_path, monkeypatch):
     assert len(cycles) == 2
     assert {"looped.a", "looped.b"} in cycles
     assert {"looped.c", "looped.d", "looped.e"} in cycles
+
+
+def test_photographs_are_spoilt_as_said(load):
+    """One in twenty is damaged, one a copy of an earlier good one, none has a name."""
+    from gptface_jax.data.record import Record
+
+    web = load("web_photos")
+    picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    data = web.copied(_jpeg(picture), "compressed again")
+    records = [Record(image=data, identity="x", labels={"Male": 1.0})] * 200
+    found = list(web.samples(records, 0))
+    kinds = [kind for _, kind, _, _, _ in found]
+    assert kinds.count("good") == 180
+    assert all(kinds.count(k) in (2, 3) for k in (*web.DAMAGES, *web.COPIES))
+    good = {key for key, kind, *_ in found if kind == "good"}
+    for key, kind, of, content, columns in found:
+        assert set(columns) <= {"Male", "caption", "url", "expression"}
+        assert (of in good and of < key) if kind in web.COPIES else of == ""
+        assert (content == data) == (kind in ("good", "the same bytes"))
+    assert [f[3:] for f in web.samples(records, 0)] == [f[3:] for f in found]
+
+
+def _jpeg(picture):
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG")
+    return buffer.getvalue()
