@@ -214,6 +214,8 @@ def _quiet_runner() -> Any:
     from apache_beam.runners.portability.fn_api_runner import fn_runner
     from google.protobuf import struct_pb2
 
+    # What a worker raises reaches the caller; it need not be logged as well.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     options = struct_pb2.Struct()
     options["beam:option:default_sdk_harness_log_level:v1"] = "ERROR"
     about = beam_provision_api_pb2.ProvisionInfo(
@@ -223,15 +225,16 @@ def _quiet_runner() -> Any:
 
 
 def _readable(error: Exception) -> Exception:
-    """The error itself, or that for a person which a worker raised."""
-    if isinstance(error, UserError):
-        return error
-    mark = "UserError: "
-    lines = [line for line in str(error).splitlines() if mark in line]
-    if not lines:
-        return error
-    text = lines[-1].partition(mark)[2].partition(" [while running")[0]
-    return UserError(text.replace("\\'", "'").rstrip("'\")"))
+    """The error itself, or that for a person which a worker raised.
+
+    Beam adds where it happened; of another process it gives the traceback as text.
+    """
+    mark, text = f"{UserError.__name__}: ", str(error)
+    if not isinstance(error, UserError):
+        if mark not in text:
+            return error
+        text = text.rpartition(mark)[2]
+    return UserError(text.partition(" [while running")[0].splitlines()[0])
 
 
 @contextlib.contextmanager

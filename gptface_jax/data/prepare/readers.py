@@ -85,6 +85,10 @@ def _files_of(spec: Mapping[str, Any]) -> tuple[Files, list[pathlib.Path]]:
     paths = [path for path in found if path.is_file()]
     if not paths:
         raise Missing(f"no '*{ending}' in '{given.path}'; check path and kind")
+    if given.detections:
+        detections.Detections(given.detections)  # raises where there are none
+    if given.metadata and not pathlib.Path(given.metadata).expanduser().is_dir():
+        raise Missing(f"metadata '{given.metadata}' is no folder; check the path")
     return given, paths[: given.limit or None]
 
 
@@ -128,7 +132,7 @@ def _name(spec: Mapping[str, Any]) -> str:
 
 
 def _of_file(number: int, kind: str, path: pathlib.Path, size: int) -> Iterator[Unit]:
-    name = os.fspath(path)
+    name = os.fspath(path.absolute())  # workers may stand elsewhere
     if kind == "webdataset":
         yield Unit(number, name)
         return

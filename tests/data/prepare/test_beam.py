@@ -79,6 +79,9 @@ def test_a_finished_or_foreign_folder_is_left_alone(prepared, tmp_path, capsys):
     assert "holds other files" in capsys.readouterr().err
 
 
+_TAR = "--config.sources=({{'kind':'webdataset','path':'A_TAR',{}}},)"
+
+
 @pytest.mark.parametrize(
     "more, message",
     [
@@ -86,9 +89,13 @@ def test_a_finished_or_foreign_folder_is_left_alone(prepared, tmp_path, capsys):
         (["--config.crop.mode=x"], "crop.mode is 'x'"),
         (["--config.sources=({'kind':'webdataset','path':'/none'},)"], "not exist"),
         (["--config.sources=({'kind':'webdataset','paht':'/none'},)"], "path"),
+        ([_TAR.format("'metadata':'/none'")], "metadata '/none' is no folder"),
+        ([_TAR.format("'detections':'/none'")], "holds no detections"),
     ],
 )
 def test_refusals(tmp_path, capsys, more, message):
+    tar = hostile.tar_of(tmp_path / "a.tar", [])
+    more = [word.replace("A_TAR", str(tar)) for word in more]
     assert run(tmp_path / "out", *more) == 2
     assert message in capsys.readouterr().err
 
@@ -163,6 +170,22 @@ def test_an_unfinished_set_of_another_config_is_refused(tmp_path, capsys, monkey
             run(tmp_path / "set")
     assert run(tmp_path / "set", "--config.crop.size=32") == 2
     assert "another config" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, capsys, monkeypatch):
+    def full(self, data):
+        raise self._failed(RuntimeError("No space left on device; source line 7"))
+
+    monkeypatch.setattr(finish.staging.shard_writer, "write", full)
+    assert run(tmp_path / "set") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("gptface prepare: cannot write '") and said.endswith(
+        "(No space left on device); free space on the disk, and run the same command "
+        "again"
+    )
+    monkeypatch.undo()
+    os.chdir(pathlib.Path(__file__).parents[3])
+    assert run(tmp_path / "set") == 0
 
 
 def test_a_record_that_is_lost_fails_the_job(tmp_path, capsys, monkeypatch):
@@ -272,3 +295,18 @@ def test_several_processes_make_the_same_set(prepared, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert digests(tmp_path / "set") == digests(prepared), time.time() - start
+
+
+def test_errors_of_other_processes_are_told_as_well():
+    """As the runner gives them: a traceback as text, once or twice."""
+    text = (
+        "Traceback (most recent call last):\n  File 'x', line 3, in act\n"
+        "gptface_jax.core.errors.UserError: cannot write 'a b'; free space [while "
+        "running 'Map(<_Piece>)-ptransform-7']\n"
+    )
+    for error in (RuntimeError(text), RuntimeError(f"bundle 1 failed: {text}{text}")):
+        found = beam._readable(error)
+        assert isinstance(found, UserError)
+        assert str(found) == "cannot write 'a b'; free space"
+    other = RuntimeError("out of luck")
+    assert beam._readable(other) is other
