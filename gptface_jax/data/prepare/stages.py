@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +26,8 @@ from gptface_jax.data.prepare.settings import Config, CropOptions
 from gptface_jax.data.prepare.texts import Texts
 from gptface_jax.data.record import Record
 
-_TOGETHER = 16  # pictures in which faces are searched at a time
+# Pictures in which faces are searched at a time, and pixels after which no other joins.
+_TOGETHER, _PIXELS = 16, 32_000_000
 
 Find = Callable[[Sequence[np.ndarray]], Sequence[Faces]]
 # (five points [5,2], (H, W)) -> way into a square of side 1, side of the square in
@@ -73,8 +73,7 @@ class Stages:
         self, samples: Iterable[Sample | Rejected]
     ) -> Iterator[Rejected | tuple[Kept, ...]]:
         """Of each sample why it is rejected, or its records: one a face."""
-        items = (self.before_faces(item) for item in samples)
-        while batch := list(itertools.islice(items, _TOGETHER)):
+        for batch in _batches(self.before_faces(item) for item in samples):
             searched = iter(self._searched(batch))
             for item in batch:
                 yield item if isinstance(item, Rejected) else next(searched)
@@ -249,6 +248,23 @@ def lot_of(key: str, salt: str) -> int:
     """A number of 64 bits drawn by a key: the same one on every machine."""
     data = f"{salt}\0{key}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+
+
+def _batches(
+    items: Iterable[Sample | Rejected],
+) -> Iterator[list[Sample | Rejected]]:
+    """Items a few at a time: fewer where their pictures are large."""
+    batch: list[Sample | Rejected] = []
+    pixels = 0
+    for item in items:
+        batch.append(item)
+        if isinstance(item, Sample):
+            pixels += item.record.image.size // 3
+        if len(batch) == _TOGETHER or pixels > _PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
 
 
 def around(

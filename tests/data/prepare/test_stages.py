@@ -148,6 +148,20 @@ def test_known_faces_are_not_searched_and_others_are():
         list(stages_of()([unknown]))
 
 
+def test_large_pictures_are_not_held_together(monkeypatch):
+    searched = []
+
+    def find(images):
+        searched.append(len(images))
+        return [faces_of(BOX) for _ in images]
+
+    monkeypatch.setattr(stages, "_PIXELS", 25_000)
+    item, _ = sample_of()  # 10,000 pixels
+    small, _ = sample_of(size=(60, 60))
+    outcomes = list(stages_of(find)([item] * 4 + [small] * 10))
+    assert len(outcomes) == 14 and searched == [3, 6, 5]
+
+
 def test_faces_without_points_cannot_be_brought_upright_and_are_searched():
     searched = []
 
