@@ -122,12 +122,17 @@ def _sheet(figures: Iterable[str]) -> str:
     return '<div class="sheet">' + "\n".join(figures) + "</div>"
 
 
+def _bar(width: float) -> str:
+    """A bar so many rem wide; nothing for nothing."""
+    return f'<div class="bar" style="width:{width:.2f}rem"></div>' if width else ""
+
+
 def _bars(rows: Sequence[tuple[str, int]], width: float = 16) -> str:
     """Names, counts and bars, as a table."""
     most = max((count for _, count in rows), default=1) or 1
     lines = [
-        f'<tr><td>{_text(name)}</td><td class="n">{count:,}</td><td>'
-        f'<div class="bar" style="width:{width * count / most:.2f}rem"></div></td></tr>'
+        f'<tr><td>{_text(name)}</td><td class="n">{count:,}</td>'
+        f"<td>{_bar(width * count / most)}</td></tr>"
         for name, count in rows
     ]
     return "<table>" + "".join(lines) + "</table>"
@@ -195,8 +200,8 @@ def _labels(survey: Survey) -> list[str]:
             rate = f"{100 * mentions.said / mentions.present:.1f} %"
         lines.append(
             f'<tr><td>{_text(name)}</td><td class="n">{present:,}</td>'
-            f'<td class="n">{unsure:,}</td><td class="n">{absent:,}</td><td>'
-            f'<div class="bar" style="width:{12 * present / known:.2f}rem"></div></td>'
+            f'<td class="n">{unsure:,}</td><td class="n">{absent:,}</td>'
+            f"<td>{_bar(12 * present / known)}</td>"
             f'<td class="n">{rate}</td></tr>'
         )
     head = (

@@ -1,6 +1,7 @@
 """A sample's way to its record: crops, filters, faces, and the split."""
 
 import collections
+import tracemalloc
 
 import hostile_files as hostile
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
-from gptface_jax.data.prepare import finish, sample, settings, stages, texts
+from gptface_jax.data.prepare import finish, sample, settings, stages, tars, texts
 from gptface_jax.data.prepare.opt_out import OptOut
 from gptface_jax.data.prepare.sample import Faces, Sample
 from gptface_jax.data.record import Record
@@ -235,3 +236,20 @@ def test_configs_that_make_no_sense(values, message):
 def test_the_config_of_laion_face():
     config = settings.read(load_config("configs/data/laion_face.py").to_dict())
     assert config.crop.size == 336 and config.crop.mode == "context"
+
+
+def test_memory_of_a_unit_does_not_grow_with_its_samples(tmp_path):
+    """Ten times the pictures of a tar, as many of them in memory."""
+    data = sample_of(faces_of(BOX), size=(200, 200))[0].record.image
+    about = hostile.about(caption="a man", boxes=[BOX.tolist()])
+    peaks = []
+    for count in (40, 400):
+        samples = [(f"{i}", {"png": data, "json": about}) for i in range(count)]
+        path = hostile.tar_of(tmp_path / f"{count}.tar", samples)
+        stage = stages_of()
+        tracemalloc.start()
+        kept = sum(1 for _ in stage(tars.samples(path, stage.config)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert kept == count
+    assert peaks[1] < 1.2 * peaks[0]
