@@ -239,11 +239,11 @@ def test_the_config_of_laion_face():
 
 
 def test_memory_of_a_unit_does_not_grow_with_its_samples(tmp_path):
-    """Ten times the pictures of a tar, as many of them in memory."""
+    """Four times the pictures of a tar, as many of them in memory."""
     data = sample_of(faces_of(BOX), size=(200, 200))[0].record.image
     about = hostile.about(caption="a man", boxes=[BOX.tolist()])
     peaks = []
-    for count in (40, 400):
+    for count in (48, 192):
         samples = [(f"{i}", {"png": data, "json": about}) for i in range(count)]
         path = hostile.tar_of(tmp_path / f"{count}.tar", samples)
         stage = stages_of()
