@@ -52,6 +52,7 @@ def test_start_weights_that_are_not_there(tmp_path, monkeypatch):
         training.train(config, tmp_path / "run", progress=False)
 
 
+@pytest.mark.slow
 def test_the_tiny_way_from_photos_to_an_edit(tiny, tmp_path, capsys):
     """The four commands of the guide; the tokenizer is that of the other tests."""
     tokens, run = tmp_path / "tokens", tmp_path / "gptface"

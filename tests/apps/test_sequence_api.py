@@ -239,6 +239,7 @@ def test_a_damaged_folder_says_so(folder, tmp_path):
         gptface_jax.load(copy)
 
 
+@pytest.mark.slow
 def test_evaluations(tiny, folder, tmp_path, gptface_command, capsys):
     given = ("--model", folder / "model", "--images", "synthetic", "--limit", 6)
     kept = ("--samples", tmp_path / "rows.jsonl", "--out", tmp_path / "out.json")

@@ -29,6 +29,7 @@ def sweep(root, out, *options, config=JUDGE, status=0):
     return done
 
 
+@pytest.mark.slow
 def test_points_run_and_a_second_call_has_nothing_to_do(root, tmp_path):
     three = tmp_path / "three.py"
     three.write_text(
