@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptface_jax.nn import conv as nn_conv
+from gptface_jax.nn.batch_norm import BatchNorm
 from gptface_jax.ops.convolution import convolve
 
-MOMENTUM = 0.9  # of the stored statistics; PyTorch calls it 0.1
-_EPSILON = 1e-5
+_SCALE_STD = 0.02  # of the norms' scales at the start: pix2pix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,43 +44,6 @@ class DiscriminatorConfig:
             raise ValueError(f"norm {self.norm!r} is unknown; use 'batch' or 'group'")
 
 
-class BatchNorm(nn.Module):
-    """Normalises by the statistics of the batch, or by stored ones.
-
-    Stored statistics move by 1 - MOMENTUM a batch, when the collection
-    "batch_stats" is mutable; the variance stored is the unbiased one, as PyTorch's.
-    """
-
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """The normed maps [B,H,W,C]; `train` = by the statistics of this batch."""
-        channels = (x.shape[-1],)
-        boxed = nn.with_logical_partitioning
-        ones, zeros = nn.initializers.ones, nn.initializers.zeros
-        # pix2pix: scales N(1, 0.02).
-        near_one = lambda key, shape: 1 + 0.02 * jax.random.normal(key, shape)  # noqa: E731
-        scale = self.param("scale", boxed(near_one, ("channels",)), channels)
-        bias = self.param("bias", boxed(zeros, ("channels",)), channels)
-        mean_stored = self.variable("batch_stats", "mean", zeros, None, channels)
-        var_stored = self.variable("batch_stats", "var", ones, None, channels)
-        x = x.astype(jnp.float32)
-        if train:
-            mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
-        else:
-            mean, var = mean_stored.value, var_stored.value
-        if train and self.is_mutable_collection("batch_stats"):
-            if not self.is_initializing():
-                count = x.size // x.shape[-1]
-                unbiased = var * (count / max(count - 1, 1))
-                keep = lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new  # noqa: E731
-                mean_stored.value = keep(mean_stored.value, mean)
-                var_stored.value = keep(var_stored.value, unbiased)
-        y = (x - mean) * (jax.lax.rsqrt(var + _EPSILON) * scale) + bias
-        return y.astype(self.dtype)
-
-
 class Discriminator(nn.Module):
     """A patch discriminator, [B,H,W,3] in [-1,1] -> logits [B,h,w], high = real."""
 
@@ -97,7 +60,7 @@ class Discriminator(nn.Module):
             # A norm's own bias makes the convolution's needless.
             x = self._conv(f"conv_{i}", width, stride, bias=c.norm != "batch")(x)
             if c.norm == "batch":
-                x = BatchNorm(c.dtype, name=f"norm_{i}")(x, train)
+                x = BatchNorm(c.dtype, scale_std=_SCALE_STD, name=f"norm_{i}")(x, train)
             else:
                 x = nn_conv.group_norm(width, 16, f"norm_{i}", c.dtype)(x)
             x = nn.leaky_relu(x, 0.2)

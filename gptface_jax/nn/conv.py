@@ -21,6 +21,7 @@ def conv(
     stride: int = 1,
     padding=None,
     init=None,
+    bias: bool = True,
 ):
     """A 2-D convolution, NHWC, "same" unless `padding` says otherwise.
 
@@ -34,6 +35,7 @@ def conv(
         (size, size),
         strides=stride,
         padding=padding,
+        use_bias=bias,
         conv_general_dilated=convolve,
         dtype=dtype,
         kernel_init=nn.with_logical_partitioning(init, (None, None, None, "channels")),

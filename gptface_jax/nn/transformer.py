@@ -39,6 +39,10 @@ GATES = {
 PRESENT, PAST = "present", "past"
 NORMS = ("standard", "unbiased")
 NORM_POSITIONS = ("pre", "post")
+_DROP_PATH = {  # name -> shape of what is drawn for [B,L,D]
+    "sample": lambda shape: (shape[0], 1, 1),
+    "position": lambda shape: (1, shape[1], 1),
+}
 
 # Name -> what a layer keeps for its backward pass; None keeps everything.
 _KEPT = jax.checkpoint_policies
@@ -64,9 +68,14 @@ class TransformerConfig:
         `GATES` (OPEN, SPEC A.4).
       init: "normal" = std 0.02 everywhere; "fan_in" = std 1/sqrt(fan in), with
         residual outputs divided by sqrt(2 * num_layers). At widths below about
-        500 the first starts with almost uniform attention.
+        500 the first starts with almost uniform attention. "fan_in_all" divides
+        none.
       qk_norm: root-mean-square norm of queries and keys with a learned gain.
       dropout: after attention and feed-forward outputs.
+      drop_path: how often the last layer's outputs are left out in training
+        (stochastic depth, Huang et al. 2016); linear from 0 at the first.
+      drop_path_by: "sample", or "position" of the whole batch, as Faceptor's released
+        code has it (SPEC C.2).
       remat: what of a layer is computed again in the backward pass, a key of
         `REMAT`: "none" (fastest, most memory) to "full" (keeps the layers' inputs).
       unroll: layers per step of the scan's loop; num_layers removes the loop.
@@ -86,6 +95,8 @@ class TransformerConfig:
     init: str = "normal"
     qk_norm: bool = False
     dropout: float = 0.0
+    drop_path: float = 0.0
+    drop_path_by: str = "sample"
     remat: str = "full"
     unroll: int = 1
     attention: str = "auto"
@@ -102,7 +113,8 @@ class TransformerConfig:
         for name, choices in (
             ("feed_forward", FEED_FORWARD),
             ("gate", GATES),
-            ("init", ("normal", "fan_in")),
+            ("init", ("normal", "fan_in", "fan_in_all")),
+            ("drop_path_by", _DROP_PATH),
             ("remat", REMAT),
             ("attention", attention.IMPLEMENTATIONS),
             ("norm", NORMS),
@@ -117,7 +129,8 @@ def dense(config: TransformerConfig, features, axes, name, residual=False):
     if config.init == "normal":
         init = nn.initializers.normal(0.02)
     else:
-        scale = 1.0 / (2 * config.num_layers) if residual else 1.0
+        smaller = residual and config.init == "fan_in"
+        scale = 1.0 / (2 * config.num_layers) if smaller else 1.0
         init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
     return nn.Dense(
         features,
@@ -341,10 +354,23 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, attn_mask: jax.Array, memory: jax.Array | None = None
+        self,
+        x: jax.Array,
+        attn_mask: jax.Array,
+        memory: jax.Array | None = None,
+        drop_path: jax.Array | None = None,
     ):
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=self.deterministic)
+        dropout = nn.Dropout(c.dropout, deterministic=self.deterministic)
+
+        def drop(x):
+            x = dropout(x)
+            if drop_path is None:
+                return x
+            shape = _DROP_PATH[c.drop_path_by](x.shape)
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - drop_path, shape)
+            return jnp.where(kept, x / (1 - drop_path), 0).astype(x.dtype)
+
         norms = [layer_norm(c, f"{name}_norm") for name in ("attention", "mlp")]
         attend = Attention(c, name="attention")
         feed_forward = FEED_FORWARD[c.feed_forward](c, name="mlp")
@@ -407,12 +433,16 @@ class Transformer(nn.Module):
             block,
             variable_axes={True: 0},  # of every collection
             split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
+            # The mask and the memory are the same for all, the rates are not.
+            in_axes=(nn.broadcast, nn.broadcast, 0) if c.drop_path else nn.broadcast,
             length=c.num_layers,
             unroll=min(c.unroll, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         read = (attn_mask,) if memory is None else (attn_mask, memory)
+        if c.drop_path:
+            rates = jnp.linspace(0.0, c.drop_path, c.num_layers)
+            read = attn_mask, memory, None if deterministic else rates
         x, states = stack(c, deterministic, bool(collect), name="layers")(x, *read)
         if normalise and c.norm_position == "pre":
             x = layer_norm(c, "final_norm")(x)

@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 
 from gptface_jax.core import trees
-from gptface_jax.nn.adversary import BatchNorm, Discriminator, DiscriminatorConfig
+from gptface_jax.nn.adversary import Discriminator, DiscriminatorConfig
+from gptface_jax.nn.batch_norm import BatchNorm
 
 KEY = jax.random.key(0)
 
