@@ -59,14 +59,17 @@ def _read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def write(
-    path: str | os.PathLike, state: Mapping[str, np.ndarray], key: str = "state_dict"
+    path: str | os.PathLike,
+    state: Mapping[str, np.ndarray],
+    key: str = "state_dict",
+    beside: Mapping[str, int] | None = None,
 ) -> None:
     """Writes `.safetensors`, or else {key: state} for `torch.load`.
 
     Args:
       path: its suffix decides.
       state: name -> array, float32 or int64.
-      key: see `torch_writer.save_state_dict`.
+      key, beside: see `torch_writer.save_state_dict`; `.safetensors` has neither.
 
     Raises:
       UserError: another suffix than `SUFFIXES`.
@@ -77,7 +80,7 @@ def write(
         contiguous = {k: np.asarray(v, order="C") for k, v in state.items()}
         pathlib.Path(path).write_bytes(save(contiguous, {"format": "pt"}))
     else:
-        torch_writer.save_state_dict(path, state, key)
+        torch_writer.save_state_dict(path, state, key, beside)
 
 
 def check(path: str | os.PathLike) -> str:

@@ -50,7 +50,10 @@ def _tensor(key: str, array: np.ndarray) -> bytes:
 
 
 def save_state_dict(
-    path: str | os.PathLike, state: Mapping[str, np.ndarray], key: str = "state_dict"
+    path: str | os.PathLike,
+    state: Mapping[str, np.ndarray],
+    key: str = "state_dict",
+    beside: Mapping[str, int] | None = None,
 ) -> None:
     """Writes {key: state} in the zip format of torch 1.6 and newer.
 
@@ -60,6 +63,7 @@ def save_state_dict(
       path: the file.
       state: name -> array, float32 or int64.
       key: under which Lightning keeps it; "" writes the state itself.
+      beside: numbers that are kept beside it, by name.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
     entries = b"".join(
@@ -68,7 +72,11 @@ def save_state_dict(
     )
     weights = pickle.EMPTY_DICT + pickle.MARK + entries + pickle.SETITEMS
     if key:
-        weights = pickle.EMPTY_DICT + _plain(key) + weights + pickle.SETITEM
+        others = b"".join(
+            map(_plain, [x for pair in (beside or {}).items() for x in pair])
+        )
+        inside = pickle.MARK + others + _plain(key) + weights + pickle.SETITEMS
+        weights = pickle.EMPTY_DICT + inside
     index = pickle.PROTO + b"\x02" + weights + pickle.STOP
     with zipfile.ZipFile(path, "w") as archive:
 

@@ -1,6 +1,6 @@
 """Batch normalisation whose stored statistics are PyTorch's (Ioffe and Szegedy 2015).
 
-    y = scale * (x - mean) / sqrt(var + epsilon) + bias
+y = scale * (x - mean) / sqrt(var + epsilon) + bias
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class BatchNorm(nn.Module):
                 mean_stored.value = keep(mean_stored.value, mean)
                 var_stored.value = keep(var_stored.value, unbiased)
                 if self.counted:
-                    count_stored.value += 1
+                    # Not in place: it may be numpy, and the caller's.
+                    count_stored.value = count_stored.value + 1
         y = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
         return y.astype(self.dtype)

@@ -184,7 +184,9 @@ class PerceptionConfig:
             elif self.design == "queries":
                 wanted |= {*self.decoder.read(stage)}
             else:
-                wanted |= {*(self.dense_levels if task.dense else self.attribute_levels)}
+                wanted |= {
+                    *(self.dense_levels if task.dense else self.attribute_levels)
+                }
         return tuple(sorted(wanted))
 
 

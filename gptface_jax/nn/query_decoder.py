@@ -8,7 +8,6 @@ one another: what one answers does not depend on which others are asked.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -259,9 +258,10 @@ class PatchUpsample(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B,H,W,C] -> [B,2H,2W,C]."""
         b, h, w, width = x.shape
-        # Of PyTorch's start: uniform in +-1/sqrt(fan in), its fan in of out x kh x kw.
-        bound = 1 / math.sqrt(4 * width)
-        init = lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)  # noqa: E501, E731
+        # PyTorch's start: uniform in +-1/sqrt(fan in), its fan in being out x kh x kw.
+        init = nn.initializers.variance_scaling(
+            1 / 12, "fan_in", "uniform", in_axis=-1, out_axis=-2
+        )
         boxed = nn.with_logical_partitioning
         axes = (None, None, "embed", "embed_out")
         kernel = self.param("kernel", boxed(init, axes), (2, 2, width, width))

@@ -63,3 +63,121 @@ def contrastive(
     loss = 0.5 * (cross_entropy(texts, labels) + cross_entropy(images, labels))
     right = (jnp.argmax(texts, -1) == labels) & real
     return jnp.where(real, loss, 0.0), right.astype(jnp.float32)
+
+
+def cosface(
+    embedding: jax.Array,
+    classifier: jax.Array,
+    labels: jax.Array,
+    scale: float = 64.0,
+    margin: float = 0.4,
+) -> jax.Array:
+    """Cross entropy of cosines with a margin on the true class (Wang et al. 2018).
+
+    Args:
+      embedding: float [B,E].
+      classifier: float [N,E], a direction for each identity.
+      labels: int [B].
+      scale: factor on the cosines.
+      margin: taken off the true class's.
+
+    Returns:
+      float32 [B], nats.
+    """
+    x, w = embedding.astype(jnp.float32), classifier.astype(jnp.float32)
+    norms = jnp.linalg.norm(x, axis=-1)[:, None] * jnp.linalg.norm(w, axis=-1)
+    cosine = x @ w.T / jnp.maximum(norms, 1e-8)
+    true = jax.nn.one_hot(labels, len(w), dtype=jnp.float32)
+    return cross_entropy(scale * (cosine - margin * true), labels)
+
+
+def age_distribution(ages: jax.Array, count: int, std: float = 2.0) -> jax.Array:
+    """Gaussian of each age over 0 .. count - 1, float32 [B,count] that sums to 1."""
+    return jnp.exp(_log_age_distribution(ages, count, std))
+
+
+def _log_age_distribution(ages, count, std=2.0):
+    distance = jnp.arange(count) - ages[:, None].astype(jnp.float32)
+    return jax.nn.log_softmax(-0.5 * jnp.square(distance / std))
+
+
+def age_probabilities(logits: jax.Array) -> jax.Array:
+    """Probabilities float32 [B,A] of ages: sigmoids, divided by their sum."""
+    p = jax.nn.sigmoid(logits.astype(jnp.float32))
+    return p / jnp.maximum(jnp.sum(p, -1, keepdims=True), 1e-12)
+
+
+def expected_age(logits: jax.Array) -> jax.Array:
+    """The mean age float32 [B] of logits [B,A] of the ages 0 .. A - 1."""
+    return age_probabilities(logits) @ jnp.arange(logits.shape[-1], dtype=jnp.float32)
+
+
+def age_terms(logits: jax.Array, ages: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Divergence from the label's distribution, and error of the mean (Gao 2018).
+
+    Args:
+      logits: float [B,A] of the ages 0 .. A - 1.
+      ages: [B] in years.
+
+    Returns:
+      (KL(label || p) [B] in nats, |expected age - age| [B] in years), float32; their
+      sum is the loss.
+    """
+    log_label = _log_age_distribution(ages, logits.shape[-1])
+    # Of a sigmoid near 0 the logarithm loses its digits: it is taken of the logits.
+    log_p = jax.nn.log_sigmoid(logits.astype(jnp.float32))
+    log_p -= jax.nn.logsumexp(log_p, -1, keepdims=True)
+    divergence = jnp.sum(jnp.exp(log_label) * (log_label - log_p), -1)
+    return divergence, jnp.abs(expected_age(logits) - ages)
+
+
+def binary_sum(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Binary cross entropy summed over attributes, float32 [B] in nats.
+
+    Args:
+      logits: float [B,A].
+      labels: [B,A], 1, 0, or -1 for what is not known and does not count.
+    """
+    logits = logits.astype(jnp.float32)
+    each = jax.nn.softplus(logits) - logits * labels
+    return jnp.sum(jnp.where(labels >= 0, each, 0.0), -1)
+
+
+def pixel_cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    """Mean cross entropy of a picture's pixels, float32 [B] in nats.
+
+    Args:
+      logits: float [B,H,W,C].
+      classes: int [B,H,W]; a class that there is not does not count.
+    """
+    known = (classes >= 0) & (classes < logits.shape[-1])
+    each = cross_entropy(logits, jnp.where(known, classes, 0))
+    count = jnp.maximum(jnp.sum(known, (1, 2)), 1)
+    return jnp.sum(jnp.where(known, each, 0.0), (1, 2)) / count
+
+
+def landmark_terms(
+    points: jax.Array, logits: jax.Array, target: jax.Array, truth: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Error of the points, and cross entropy of the maps that they are read from.
+
+    Args:
+      points: float [B,P,2], told, shares of the sides.
+      logits: float [B,h,w,P], of the maps, as large as the target.
+      target: float [B,h,w,P] in 0..1, see `heatmaps.painted`.
+      truth: float [B,P,2]; NaN for a point that is not known.
+
+    Returns:
+      (mean distance [B] in shares of the side, mean binary cross entropy [B] in nats),
+      float32, of the known points; their sum is the loss.
+    """
+    known = jnp.isfinite(truth).all(-1)  # [B,P]
+    count = jnp.maximum(jnp.sum(known, -1), 1)
+    away = jnp.where(known[..., None], points - truth, 0.0)
+    # The slope of a root at 0 would be infinite.
+    square = jnp.sum(jnp.square(away), -1)
+    distance = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    logits = logits.astype(jnp.float32)
+    each = jnp.mean(jax.nn.softplus(logits) - logits * target, (1, 2))  # [B,P]
+    entropy = jnp.sum(jnp.where(known, each, 0.0), -1) / count
+    return jnp.sum(distance, -1) / count, entropy
