@@ -6,21 +6,11 @@ All of numpy arrays of a whole test set; shares are 0..1.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# Scheme of landmarks -> what faces are measured by: the points whose means are the two
-# ends, outer corners of the eyes and middles of the eyes (SPEC C.8).
-_ENDS: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[int]]]] = {
-    "ibug68": {
-        "inter_ocular": ([36], [45]),
-        "inter_pupil": (range(36, 42), range(42, 48)),
-    },
-    "cofw29": {"inter_ocular": ([8], [9])},
-    "wflw98": {"inter_ocular": ([60], [72]), "inter_pupil": ([96], [97])},
-    "aflw19": {"inter_ocular": ([6], [11]), "inter_pupil": ([7], [10])},
-}
+from gptface_jax.core.perception_tasks import ENDS
+
 _AUC_STEP = 1e-4
 _EPSILON_STD = 3.0  # years, of the epsilon error
 _CLOSE = 5  # years
@@ -41,10 +31,10 @@ def landmark_normalisers(
     Raises:
       ValueError: another scheme.
     """
-    if scheme not in _ENDS:
-        raise ValueError(f"scheme {scheme!r} is none of {', '.join(_ENDS)}")
+    if scheme not in ENDS:
+        raise ValueError(f"scheme {scheme!r} is none of {', '.join(ENDS)}")
     truth = np.asarray(truth, np.float64)
-    ends = _ENDS[scheme].items()
+    ends = ENDS[scheme].items()
     found = {
         name: np.linalg.norm(
             truth[:, list(left)].mean(1) - truth[:, list(right)].mean(1), axis=-1

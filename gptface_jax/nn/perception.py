@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gptface_jax.core import perception_tasks
+from gptface_jax.core.perception_tasks import FAMILIES
 from gptface_jax.nn import perception_heads as heads
 from gptface_jax.nn import query_decoder
 from gptface_jax.nn.query_decoder import QueryDecoderConfig
@@ -23,17 +25,9 @@ from gptface_jax.nn.sequence_encoder import SequenceEncoder, SequenceEncoderConf
 from gptface_jax.nn.vit import ViT, ViTConfig
 from gptface_jax.ops import heatmaps, resampling
 
-# Family of a task, the first word of its name -> (interpreter, what is told).
-FAMILIES = {
-    "recog": ("feature", "embedding"),
-    "age": ("value", "logits"),
-    "biattr": ("value", "logits"),
-    "affect": ("value", "logits"),
-    "parsing": ("map", "parsing"),
-    "align": ("map", "landmarks"),
-}
 ENCODERS = ("vit", "tokens", "patches")
 DESIGNS = ("queries", "heads")
+PIXELS = ("family", "unit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +35,9 @@ class TaskConfig:
     """One task on one data set.
 
     Attributes:
-      name: "family_dataset", the family one of `FAMILIES`.
-      queries: answers: ages, attributes, expressions, classes or points.
+      name: "family_dataset", see `core.perception_tasks`.
+      queries: answers: ages, attributes, expressions, classes or points; 0 for what
+        the table says.
       identities: of a recognition task in training, rows of its classifier.
     """
 
@@ -51,12 +46,11 @@ class TaskConfig:
     identities: int = 0
 
     def __post_init__(self):
-        if self.family not in FAMILIES:
-            raise ValueError(
-                f"task {self.name!r} is of no known family; begin its name with one "
-                f"of {', '.join(f + '_' for f in FAMILIES)}"
-            )
-        if self.has_queries and self.queries < 1:
+        family = perception_tasks.family(self.name)
+        if not self.queries and self.name in perception_tasks.TABLE:
+            queries = perception_tasks.TABLE[self.name].queries
+            object.__setattr__(self, "queries", queries)
+        if family.interpreter != "feature" and self.queries < 1:
             raise ValueError(f"task {self.name!r} has {self.queries} queries; give 1+")
 
     @property
@@ -65,11 +59,11 @@ class TaskConfig:
 
     @property
     def interpreter(self) -> str:
-        return FAMILIES[self.family][0]
+        return FAMILIES[self.family].interpreter
 
     @property
     def output(self) -> str:
-        return FAMILIES[self.family][1]
+        return FAMILIES[self.family].output
 
     @property
     def has_queries(self) -> bool:
@@ -78,6 +72,13 @@ class TaskConfig:
     @property
     def dense(self) -> bool:
         return self.interpreter == "map"
+
+
+def _task(given: Any) -> TaskConfig:
+    """The task of what a config says: one, a mapping of its entries, or its name."""
+    if isinstance(given, TaskConfig):
+        return given
+    return TaskConfig(given) if isinstance(given, str) else TaskConfig(**dict(given))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,9 @@ class PerceptionConfig:
       vit: of the encoder "vit".
       sequence: of the others.
       decoder: of the design "queries".
-      tasks: `TaskConfig`s, or mappings of their entries.
+      tasks: `TaskConfig`s, mappings of their entries, or names of the table.
+      pixels: how pictures are normalised: "family", as released models want it for
+        each family, or "unit", in -1..1 for all, so that one pass serves all.
       source_level: layer of the encoder, from 0 on, that pixels and identities are
         made of.
       embedding_width: of an identity.
@@ -106,6 +109,7 @@ class PerceptionConfig:
     sequence: SequenceEncoderConfig = SequenceEncoderConfig()
     decoder: QueryDecoderConfig = QueryDecoderConfig()
     tasks: tuple[Any, ...] = ()
+    pixels: str = "family"
     source_level: int = 11
     embedding_width: int = 512
     attribute_resolution: int = 112
@@ -116,13 +120,14 @@ class PerceptionConfig:
     dense_levels: tuple[int, ...] = (3, 5, 7, 11)
 
     def __post_init__(self):
-        for name, choices in (("design", DESIGNS), ("encoder", ENCODERS)):
+        for name, choices in (
+            ("design", DESIGNS),
+            ("encoder", ENCODERS),
+            ("pixels", PIXELS),
+        ):
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
-        made = tuple(
-            t if isinstance(t, TaskConfig) else TaskConfig(**dict(t))
-            for t in self.tasks
-        )
+        made = tuple(_task(task) for task in self.tasks)
         object.__setattr__(self, "tasks", made)
         names = [t.name for t in made]
         if twice := sorted({n for n in names if names.count(n) > 1}):
@@ -228,7 +233,7 @@ class Perception(nn.Module):
     def _head(self, family: str) -> nn.Module:
         c = self.config
         tasks = tuple((t.name, t.queries) for t in c.tasks if t.family == family)
-        if FAMILIES[family][0] == "map":
+        if FAMILIES[family].interpreter == "map":
             return heads.DenseHead(c.dense_width, tasks, c.decoder.dtype)
         return heads.AttributeHead(c.attribute_width, tasks, c.decoder.dtype)
 
@@ -302,7 +307,7 @@ class Perception(nn.Module):
     def _by_heads(self, maps, tasks, train):
         c, found = self.config, {}
         for family in dict.fromkeys(c.task(t).family for t in tasks):
-            dense = FAMILIES[family][0] == "map"
+            dense = FAMILIES[family].interpreter == "map"
             levels = c.dense_levels if dense else c.attribute_levels
             said = self.head[family]([maps[level] for level in levels], train)
             found |= {t: x for t, x in said.items() if t in tasks}
@@ -317,6 +322,15 @@ class Perception(nn.Module):
         c = self.config
         maps = self.encode(inputs, c.all_levels)
         self.read(maps, [t.name for t in c.tasks], c.last_stage)
+
+
+def normalised(config: PerceptionConfig, task: str, image: jax.Array) -> jax.Array:
+    """A picture in [-1,1], [B,H,W,3], as a task wants it."""
+    statistics = FAMILIES[config.task(task).family].statistics
+    if config.pixels == "unit" or statistics == perception_tasks.UNIT:
+        return image
+    mean, std = (jnp.asarray(x, jnp.float32) for x in statistics)
+    return ((image + 1) / 2 - mean) / std
 
 
 def told(config: PerceptionConfig, task: str, raw: jax.Array) -> jax.Array:

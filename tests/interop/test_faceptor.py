@@ -1,5 +1,7 @@
 """Faceptor against what its reference implementation computed, and its files."""
 
+import dataclasses
+import functools
 import json
 import pathlib
 
@@ -8,21 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptface_jax.core import trees
+from gptface_jax.core import perception_tasks, trees
 from gptface_jax.core.errors import UserError
 from gptface_jax.interop import faceptor, state_dict
 from gptface_jax.nn import query_decoder
-from gptface_jax.nn.perception import Perception, told
+from gptface_jax.nn.perception import Perception
 from gptface_jax.nn.transformer import PRESENT
 from gptface_jax.nn.vit import ViT, resized_positions
 from gptface_jax.ops import heatmaps, losses
-from gptface_jax.systems.faceptor import model
+from gptface_jax.systems.faceptor import model, objective
 
 GOLDEN = pathlib.Path("../shared/golden")
 FILE, SIZES = GOLDEN / "faceptor.ckpt", GOLDEN / "faceptor.json"
 NAIVE = GOLDEN / "faceptor_naive.ckpt"
 pytestmark = pytest.mark.shared
 VALUES = ("age_morph2", "biattr_celeba", "affect_affectnet", "affect_rafdb")
+PARTS = {"age_morph2": ("kl", "l1"), "align_300w": ("points", "maps")}
 DENSE = ("parsing_celebam", "align_300w")
 
 
@@ -158,71 +161,45 @@ def test_from_pictures(golden, loaded):
         model.apply(*loaded, golden["images_attribute"][:, :70], ["affect_rafdb"], 1)
 
 
-def labels_of(golden, sizes):
-    return {task["name"]: golden[f"label_{task['name']}"] for task in sizes["tasks"]}
-
-
-def task_losses(config, sizes, golden, params, raw):
-    """{task: (loss, its terms)}, as the reference's losses are called."""
-    label, found = labels_of(golden, sizes), {}
-    for name, x in raw.items():
-        family = name.partition("_")[0]
-        if family == "recog":
-            classifier = params[f"classifier_{name}"]
-            terms = (losses.cosface(x, classifier, label[name]),)
-        elif family == "age":
-            terms = losses.age_terms(x, label[name])
-        elif family == "biattr":
-            terms = (losses.binary_sum(x, label[name]),)
-        elif family == "affect":
-            terms = (losses.cross_entropy(x, label[name]),)
-        elif family == "parsing":
-            terms = (losses.pixel_cross_entropy(told(config, name, x), label[name]),)
-        else:
-            truth = (label[name] + 0.5) / 128
-            target = heatmaps.painted(truth, (32, 32), 5.0)
-            terms = losses.landmark_terms(told(config, name, x), x, target, truth)
-        terms = [jnp.mean(term) for term in terms]
-        found[name] = (sum(terms), terms)
-    return found
-
-
-def total_loss(config, sizes, golden, params, state, names, stage):
-    module, found, new = Perception(config), {}, state
+def batches_of(golden, sizes, names):
+    """Feeds as the reference was trained on them; its pictures are normalised."""
+    batches = {}
     for task in sizes["tasks"]:
         name = task["name"]
-        if name not in names:
-            continue
-        group = "dense" if config.task(name).dense else "attribute"
-        images = golden[f"images_{group}"][slice(*task["train_slice"])]
-        raw, changed = module.apply(
-            {"params": params, **new}, images, (name,), stage, True,
-            mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)},
-        )  # fmt: skip
-        new = {"batch_stats": changed["batch_stats"]}
-        found |= raw
-    each = task_losses(config, sizes, golden, params, found)
-    alpha = {t["name"]: t["alpha"] for t in sizes["tasks"] if t["name"] in names}
-    total = sum(alpha[name] * loss for name, (loss, _) in each.items())
-    return total / sum(alpha.values()), (each, found, new)
+        group = "dense" if task["interpreter"] == "map_v2" else "attribute"
+        label = golden[f"label_{name}"]
+        batches[name] = {
+            "image": golden[f"images_{group}"][slice(*task["train_slice"])],
+            # Pixels of the first 128 by their middles -> shares of the side.
+            "label": (label + 0.5) / 128 if name == "align_300w" else label,
+            "weight": np.ones(len(label), np.float32),
+        }
+    return {name: batches[name] for name in names}
 
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_losses_and_gradients(golden, sizes, loaded, stage):
     config, params, state = loaded
-    names = {1: [t["name"] for t in sizes["tasks"]], 2: sizes["stage2_loss_tasks"]}
-    run = jax.jit(
-        jax.value_and_grad(
-            lambda p: total_loss(config, sizes, golden, p, state, names[stage], stage),
-            has_aux=True,
-        )
-    )
-    (total, (each, raw, new)), grads = run(params)
+    module = Perception(dataclasses.replace(config, pixels="unit"))
+    alpha = {task["name"]: task["alpha"] for task in sizes["tasks"]}
+    names = {1: [*alpha], 2: sizes["stage2_loss_tasks"]}[stage]
+    weights = {name: alpha[name] for name in names}
+    options = objective.ObjectiveConfig(weights=weights, stage=stage)
+    loss = objective.make_loss(module, options, names)
+    batches, key = batches_of(golden, sizes, names), jax.random.key(0)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def run(params):
+        return loss(params, state, {}, batches, key, 0)
+
+    (total, (new, metrics)), grads = run(params)
     close(total, golden[f"stage{stage}_loss_total"], 0, 1e-5)
-    for name, (loss, terms) in each.items():
+    mean = {name: losses.mean(pair) for name, pair in metrics.items()}
+    for name in names:
         wanted = golden[f"stage{stage}_loss_{name}"]
-        parts = terms if len(wanted) > 2 else [loss]
-        close([loss, *parts], wanted, 0, 1e-5)
+        kind = PARTS.get(name, [perception_tasks.family(name).loss])
+        close([mean[f"{name}/{part}"] for part in ("loss", *kind)], wanted, 0, 1e-5)
     slopes = faceptor.to_state_dict(config, grads, state)
     norms = golden[f"stage{stage}_grad_norms"]
     for name, wanted in zip(sizes["grad_norm_names"][f"stage{stage}"], norms):
@@ -234,8 +211,6 @@ def test_losses_and_gradients(golden, sizes, loaded, stage):
         found = slopes["module." + name.removeprefix(prefix)]
         close(found, wanted, 1e-4 * np.abs(wanted).max())
     if stage == 1:
-        for name in ("age_morph2", "recog_ms1mv3", "affect_rafdb"):
-            close(raw[name], golden[f"stage1_train_out_{name}"], 2e-4, 1e-5)
         statistics = faceptor.to_state_dict(config, params, new)
         at = "module.heads_module.interpreters.feature_v2."
         for name in (
@@ -248,6 +223,20 @@ def test_losses_and_gradients(golden, sizes, loaded, stage):
         before = faceptor.to_state_dict(config, params, state)
         name = f"{at}head.1.num_batches_tracked"
         assert statistics[name] == before[name] + 1
+
+
+def test_outputs_in_training(golden, sizes, loaded):
+    """Identities by the statistics of the batch; all else is as in evaluation."""
+    config, params, state = loaded
+    module = Perception(dataclasses.replace(config, pixels="unit"))
+    names = ["recog_ms1mv3", "affect_affectnet"]
+    images = {k: x["image"] for k, x in batches_of(golden, sizes, names).items()}
+    key = jax.random.key(0)
+    raw, _ = jax.jit(lambda v: objective.forward(module, v, images, 1, key))(
+        variables(loaded)
+    )
+    for name in names:
+        close(raw[name], golden[f"stage1_train_out_{name}"], 2e-4, 1e-5)
 
 
 def test_targets(golden):
