@@ -51,6 +51,12 @@ def base(system: str) -> ConfigDict:
     )
 
 
+def set_batches(config: ConfigDict, sizes: dict) -> None:
+    """Gives every feed a size of its own: {feed: examples a step}."""
+    del config["batch_size"]  # a number stays a number otherwise
+    config.batch_size = sizes
+
+
 def photos(split: str) -> dict:
     return {"kind": "parquet", "path": LFW, "split": split}
 
@@ -68,7 +74,8 @@ def token_caches(*names: str) -> dict:
 def tiny(config: ConfigDict) -> ConfigDict:
     """A few steps, every one logged; the caller shrinks the model."""
     config.total_steps = 4
-    config.batch_size = 4
+    if isinstance(config.batch_size, int):
+        config.batch_size = 4
     config.log_every = 1
     config.eval_every = config.checkpoint_every = 2
     config.data.eval_records = 8
@@ -119,6 +126,55 @@ def tiny_talk2face(config: ConfigDict) -> ConfigDict:
     config.data.captions = config.data.eval_captions = {"max_phrases": 4}
     config.data.tasks.update(max_attributes=4, max_prefix=36)
     return config
+
+
+def tiny_faceptor(config: ConfigDict, all_tasks: bool = False) -> ConfigDict:
+    """`tiny` for Faceptor: every data set is drawn faces of 32 px, nets are small."""
+    tiny(config)
+    config.batch_size.update({name: 2 for name in config.batch_size})
+    config.optim, config.mesh = base("faceptor").optim, base("faceptor").mesh
+    model = config.model
+    stage2 = len(model.decoder.new_levels) > 0
+    layers = {"num_layers": 2, "width": 16, "num_heads": 2, "mlp_width": 24}
+    model.vit.transformer.update(**layers, unroll=1)
+    model.vit.update(patch=8, grid=4, output_width=0)
+    model.decoder.update(width=16, layers=1, heads=2, mlp_width=24, unroll=1)
+    model.decoder.update(levels=(1,), new_levels=(0,) if stage2 else ())
+    model.update(source_level=1, embedding_width=8)
+    model.update(attribute_resolution=32, dense_resolution=32)
+    model.update(attribute_levels=(0, 1), attribute_width=32, dense_width=8)
+    model.dense_levels = (0, 0, 1, 1)
+    if "sequence" in model:
+        model.sequence.transformer.update(**layers, unroll=1)
+        model.sequence.vocab.codebook_size = 27
+        model.sequence.max_positions = 18
+    # Queries as many as drawn faces answer: 68 points, 19 classes.
+    queries = {"align": 68, "parsing": 19}
+    if not all_tasks:
+        _one_of_each_family(config)
+    model.tasks = tuple(
+        {
+            "name": task["name"],
+            "queries": queries.get(task["name"].partition("_")[0], 0),
+            "identities": 16 if task["identities"] else 0,
+        }
+        for task in model.tasks
+    )
+    config.objective.heatmap_side = 0
+    config.data.update(image_ids="palette", workers=0, augmentation={})
+    config.data.train = synthetic(64, 32)
+    config.data.eval = synthetic(8, 32, seed=1)
+    return config
+
+
+def _one_of_each_family(config: ConfigDict) -> None:
+    """Leaves the first trained task of each family: others take long to compile."""
+    first = {}
+    for name in config.batch_size:
+        first.setdefault(name.partition("_")[0], name)
+    for values in (config.batch_size, config.objective.weights):
+        for name in [n for n in values if n not in first.values()]:
+            del values[name]
 
 
 def tiny_shared(config: ConfigDict) -> ConfigDict:

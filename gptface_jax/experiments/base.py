@@ -44,6 +44,9 @@ class DataConfig:
       tokenizer: the run or model directory of the VQGAN that made the codes, for
         pictures of what a model draws while it trains; "" draws none.
       tasks: how examples of Talk2Face are made; its captions are `captions`.
+      augmentation: how pictures of perception tasks are varied, entries of
+        `data.augmentation.Augmentation` by family of tasks; what is left out is as
+        published, "none" varies nothing.
       label_sets: data sets of one's own whose labels become text, a mapping or the
         path of a YAML or JSON file, see `data.label_templates`; "" for none.
     """
@@ -62,6 +65,7 @@ class DataConfig:
     eval_captions: transforms.CaptionOptions = transforms.CaptionOptions()
     tokenizer: str = ""
     tasks: task_examples.TaskOptions = task_examples.TaskOptions()
+    augmentation: Any = dataclasses.field(default_factory=dict)
     label_sets: Any = ""
 
 
@@ -153,6 +157,27 @@ def open_source(
         ways = (f'--config.{key}="{example}" for {what}'
                 for what, example in examples.items())  # fmt: skip
         raise UserError(f"{key}: {error}; or set {', or '.join(ways)}") from None
+
+
+def of_feed(value: Any, feed: str, feeds: Sequence[str]) -> Any:
+    """The source of a feed: what the config says of it, or of all.
+
+    Args:
+      value: of `data.train` or `data.eval`: a spec, or one for each feed.
+      feed: its name.
+      feeds: the names of all.
+
+    Raises:
+      UserError: the config says something of others only.
+    """
+    if not value or "kind" in value:
+        return value
+    if feed not in value:
+        raise UserError(
+            f"the data name {', '.join(value)} and not '{feed}'; give "
+            f"one source, or one for each of {', '.join(feeds)}"
+        )
+    return value[feed]
 
 
 def experiment(

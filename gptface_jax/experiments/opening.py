@@ -19,18 +19,21 @@ from gptface_jax.pipelines.networks import Network, is_run, locate
 from gptface_jax.train import sharding
 
 
-def expected_shapes(name: str, config: Any) -> Any:
+def expected_shapes(name: str, config: Any, state: bool = False) -> Any:
     """Tree of the shapes of a system's parameters, without computing anything.
 
     Args:
       name: of the system.
       config: of its module.
+      state: with the collections beside them that inference needs.
     """
     row = registry.row(name)
     module = row.module(config)
 
     def init(key):
-        return module.init(key, *row.inputs(config), method=row.method)["params"]
+        made = module.init(key, *row.inputs(config), method=row.method)
+        others = {k: made[k] for k in row.state if state and k in made}
+        return {**made["params"], **others}
 
     # Flax's own `unbox` would shard what is no array, where a mesh is in force.
     return sharding.unbox(jax.eval_shape(init, jax.random.key(0)))
@@ -75,7 +78,7 @@ def open_network(
     if is_run(root):
         from gptface_jax.train import checkpoint  # Orbax takes a second to import
 
-        params, meta = checkpoint.restore_params(root, step)
+        params, meta = checkpoint.restore_params(root, step, collections=row.state)
         if (whole := meta["system"]) != name:
             if name in registry.row(whole).parts:
                 return registry.row(whole).parts[name](open_network(path, whole, step))
@@ -104,7 +107,7 @@ def open_network(
             ) from None
 
     config = sensible(from_mapping, row.config, values, prefix)
-    shapes = functools.partial(sensible, expected_shapes, name, config)
+    shapes = functools.partial(sensible, expected_shapes, name, config, True)
     if is_run(root):
         shapes()
     else:

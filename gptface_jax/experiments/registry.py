@@ -19,6 +19,7 @@ SYSTEMS = {
     "gptface": "gptface_jax.experiments.gptface",
     "talk2face": "gptface_jax.experiments.talk2face",
     "judge": "gptface_jax.experiments.judge",
+    "faceptor": "gptface_jax.experiments.faceptor",
     "shared": "gptface_jax.experiments.shared",
 }
 
@@ -39,6 +40,8 @@ class Row:
       prepare: (experiment config, its `data` section, work folder) -> what `build`
         needs beside them, such as a vocabulary that is trained and kept there.
       kept: parameters of a run -> those that inference needs.
+      state: collections of the state that inference needs as well, such as statistics
+        of batches; a network's parameters hold them by their names.
       start: (network, `base.Experiment`) -> parameters that a run begins with when
         `init_from` names that network.
       starts_from: systems whose networks `init_from` may name besides its own.
@@ -59,6 +62,7 @@ class Row:
     method: str | None = None
     prepare: Callable[[Any, Any, str | os.PathLike], Any] = lambda *_: None
     kept: Callable[[Params], Params] = lambda params: params
+    state: tuple[str, ...] = ()
     start: Callable[[Any, Any], Params] = lambda network, experiment: network.params
     starts_from: tuple[str, ...] = ()
     parts: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)

@@ -99,7 +99,10 @@ def part(config: Mapping[str, Any], feed: str) -> dict[str, Any]:
     """
     model = from_mapping(SharedConfig, config["model"], "model.")
     data = config["data"]
-    options = {name: of_feed(data.get(name), feed) for name in ("train", "eval")}
+    options = {
+        name: base.of_feed(data.get(name), feed, tuple(PARTS))
+        for name in ("train", "eval")
+    }
     if feed == sequence_objective.FEED:
         options["captions"] = data.get("tasks", {}).get("captions", {})
     return {
@@ -109,22 +112,6 @@ def part(config: Mapping[str, Any], feed: str) -> dict[str, Any]:
         "objective": config["objective"].get(feed, {}),
         "data": {**data, **options},
     }
-
-
-def of_feed(value: Any, feed: str) -> Any:
-    """The source of a feed: what the config says of it, or of both.
-
-    Raises:
-      UserError: the config says something of the other one only.
-    """
-    if not value or "kind" in value:
-        return value
-    if feed not in value:
-        raise UserError(
-            f"the data name {', '.join(value)} and not '{feed}'; give "
-            f"one source, or one for each of {', '.join(PARTS)}"
-        )
-    return value[feed]
 
 
 def make(

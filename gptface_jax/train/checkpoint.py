@@ -287,7 +287,11 @@ def read_meta(workdir: Any, step: int | str | None = None) -> dict[str, Any]:
 
 
 def restore_params(
-    workdir: Any, step: int | str | None = None, *, ema: bool = True
+    workdir: Any,
+    step: int | str | None = None,
+    *,
+    ema: bool = True,
+    collections: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters of a run, read without a model and on any hardware.
 
@@ -296,6 +300,7 @@ def restore_params(
       step: None = the latest, "best" = the best by the run's metric (the latest
         where nothing was evaluated), or a step.
       ema: prefer the averaged parameters where the run kept them.
+      collections: of the state, which come beside the parameters by their names.
 
     Returns:
       (nested dict of numpy arrays, meta: dict with step, system, config and
@@ -311,18 +316,24 @@ def restore_params(
             f"checkpoint '{folder}' is damaged: {wrong}; there are the steps "
             f"{checkpoint_folder.complete_steps(directory)}"
         )
-    # As numpy, so that neither the mesh nor the devices of the run are needed.
     item = folder / "ema" if ema and (folder / "ema").is_dir() else folder / "params"
+    params = _read_item(item)
+    if collections:
+        state = _read_item(folder / "state")
+        params |= {name: state[name] for name in collections}
+    return params, checkpoint_meta.read(folder)
+
+
+def _read_item(item: pathlib.Path) -> dict[str, Any]:
+    """A part of a checkpoint as numpy: the run's mesh and devices are not needed."""
     tree = checkpoint_folder.metadata(item)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
     with (
         checkpoint_folder.quiet(),
         ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader,
     ):
-        params = reader.restore(
-            item, args=ocp.args.PyTreeRestore(item=tree, restore_args=as_numpy)
-        )
-    return params, checkpoint_meta.read(folder)
+        args = ocp.args.PyTreeRestore(item=tree, restore_args=as_numpy)
+        return reader.restore(item, args=args)
 
 
 def _reason(error: BaseException) -> str:

@@ -129,12 +129,14 @@ def start_from(created: TrainState, params: Mapping[str, Any]) -> TrainState:
 
     Args:
       created: as `create` makes it; what `params` lacks stays as it is.
-      params: nested dict of arrays.
+      params: nested dict of arrays; entries that are called as collections of the
+        state, such as statistics of batches, go there.
 
     Raises:
       UserError: a parameter that is not there, or of another shape.
     """
-    flat, given = trees.flatten(created.params), trees.flatten(params)
+    both = {**created.params, **created.state}
+    flat, given = trees.flatten(both), trees.flatten(params)
     for name, value in given.items():
         if name not in flat or flat[name].shape != value.shape:
             there = f"has the shape {flat[name].shape}" if name in flat else "is not"
@@ -146,9 +148,10 @@ def start_from(created: TrainState, params: Mapping[str, Any]) -> TrainState:
         flat[name] = jax.make_array_from_callback(
             whole.shape, flat[name].sharding, whole.__getitem__
         )
-    params = trees.unflatten(flat)
-    ema = None if created.ema is None else jax.tree.map(jnp.copy, params)
-    return created.replace(params=params, ema=ema)
+    both = trees.unflatten(flat)
+    state = {name: both.pop(name) for name in created.state}
+    ema = None if created.ema is None else jax.tree.map(jnp.copy, both)
+    return created.replace(params=both, ema=ema, state=state)
 
 
 def with_shardings(tree: Any, shardings: Any) -> Any:

@@ -1,0 +1,138 @@
+"""Record -> an example of a perception task: a picture, its label, whether it counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gptface_jax.core import perception_tasks
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import augmentation, image, phrases, schemes
+from gptface_jax.data.record import Record
+from gptface_jax.data.tables import CELEBA_ATTRIBUTES
+
+NO_CLASS = 255  # of a parsing map: does not count
+# Scheme -> names of the answers in their order; of landmarks there are none.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "celeba": tuple(CELEBA_ATTRIBUTES),
+    "seven": perception_tasks.EXPRESSIONS,
+    **schemes.PARSING,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PerceptionExample:
+    """{"image" float32 [S,S,3] in [-1,1], "label", "weight"}.
+
+    The label is what `systems.faceptor.objective.label_spec` says; a record that does
+    not have it gets weight 0.
+
+    Attributes:
+      task: "family_dataset".
+      queries: answers of the task.
+      size: S.
+      augmentation: how pictures are varied; None: not.
+      people: of recognition, who is which number; see `people_of`.
+    """
+
+    task: str
+    queries: int
+    size: int
+    augmentation: augmentation.Augmentation | None = None
+    people: Mapping[int | str, int] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+        family = self.task.partition("_")[0]
+        kept = {
+            "landmarks": self._points(record) if family == "align" else None,
+            "parsing": self._map(record) if family == "parsing" else None,
+        }
+        view = dataclasses.replace(record, boxes=None, **kept)
+        view = augmentation.shown(view, self.size, self.augmentation, rng)
+        label, known = getattr(self, f"_{family}")(view)
+        return {
+            "image": image.to_unit_range(view.image),
+            "label": label,
+            "weight": np.float32(known),
+        }
+
+    def _recog(self, view):
+        number = self.people.get(view.identity, -1)
+        return np.int32(number), number >= 0
+
+    def _age(self, view):
+        age = (view.labels or {}).get("Age")
+        return np.float32(0 if age is None else age), age is not None
+
+    def _biattr(self, view):
+        names = NAMES["celeba"]
+        if self.queries != len(names):
+            raise UserError(
+                f"task '{self.task}' has {self.queries} queries; attributes of records "
+                f"are CelebA's {len(names)}"
+            )
+        states = [phrases.known(view.labels or {}, name) for name in names]
+        label = np.array([-1 if s is None else s for s in states], np.float32)
+        return label, (label >= 0).any()
+
+    def _affect(self, view):
+        known = view.expression in NAMES["seven"]
+        number = NAMES["seven"].index(view.expression) if known else -1
+        return np.int32(number), known
+
+    def _parsing(self, view):
+        known = view.parsing is not None
+        empty = np.full((self.size, self.size), NO_CLASS, np.uint8)
+        return np.uint8(view.parsing if known else empty), known
+
+    def _align(self, view):
+        points = view.landmarks
+        known = points is not None
+        if not known:
+            points = np.full((self.queries, 2), np.nan, np.float32)
+        return np.float32((points + 0.5) / self.size), known
+
+    def _points(self, record):
+        points = record.landmarks
+        if points is not None and len(points) != self.queries:
+            raise UserError(
+                f"record '{record.source}' has {len(points)} landmarks and task "
+                f"'{self.task}' asks for {self.queries}; give the task other data, or "
+                "other queries"
+            )
+        return points
+
+    def _map(self, record):
+        wanted = perception_tasks.scheme(self.task, self.queries)
+        if record.parsing is not None and record.parsing_scheme != wanted:
+            raise UserError(
+                f"record '{record.source}' has classes of '{record.parsing_scheme}' "
+                f"and task '{self.task}' asks for those of '{wanted or '?'}'; give it "
+                "other data"
+            )
+        return record.parsing
+
+
+def people_of(source: Sequence[Record], most: int) -> dict[int | str, int]:
+    """Who is which number, 0 .. , of the people in a source.
+
+    Args:
+      source: records with an identity.
+      most: rows of the classifier.
+
+    Raises:
+      UserError: nobody, or more people than that.
+    """
+    if hasattr(source, "factors"):  # drawn faces: nothing need be drawn for it
+        found = {source.factors(i).identity for i in range(len(source))}
+    else:
+        found = {source[i].identity for i in range(len(source))} - {None}
+    if not 1 <= len(found) <= most:
+        raise UserError(
+            f"the data of recognition show {len(found)} people and its task has "
+            f"{most} identities; set identities of the task in model.tasks"
+        )
+    order = sorted(found, key=lambda x: (isinstance(x, str), x))
+    return {who: number for number, who in enumerate(order)}

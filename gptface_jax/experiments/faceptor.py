@@ -1,0 +1,148 @@
+"""Experiments that train Faceptor: a source, a batch and a loss for every task."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptface_jax.core import trees
+from gptface_jax.core.config import from_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.core.types import System
+from gptface_jax.data import augmentation
+from gptface_jax.data.perception_examples import PerceptionExample, people_of
+from gptface_jax.experiments import base, opening, registry
+from gptface_jax.nn.perception import Perception, PerceptionConfig, example_inputs
+from gptface_jax.pipelines.networks import Network
+from gptface_jax.systems import faceptor
+from gptface_jax.systems.faceptor.objective import STATS
+from gptface_jax.train import settings
+
+_PALETTE_CELL = 8  # pixels
+
+
+def make(config: Mapping[str, Any]) -> System:
+    """The system of an experiment config; a model on tokens opens its tokenizer.
+
+    Raises:
+      UserError: no tokenizer, or one of other codes.
+    """
+    model = from_mapping(PerceptionConfig, config["model"], "model.")
+    if model.encoder != "tokens":
+        return faceptor.make_system(config)
+    codes, data = model.sequence.vocab.codebook_size, config.get("data", {})
+    if data.get("image_ids") == "palette":
+        return faceptor.make_system(config, functools.partial(_palette, codes))
+    if not data.get("tokenizer"):
+        raise UserError(
+            "the encoder reads image tokens and data.tokenizer is empty; set it to the "
+            "VQGAN that makes them, or data.image_ids to 'palette'"
+        )
+    vqgan = opening.open_network(data["tokenizer"], "vqgan")
+    if vqgan.config.codebook_size != codes:
+        raise UserError(
+            f"data.tokenizer has {vqgan.config.codebook_size} codes and "
+            f"model.sequence.vocab.codebook_size is {codes}; make them the same"
+        )
+
+    def tokenise(constants, image):
+        variables = {"params": constants["tokenizer"]}
+        return vqgan.module.apply(variables, image, method="encode")
+
+    return faceptor.make_system(config, tokenise, {"tokenizer": vqgan.params})
+
+
+def _palette(codes: int, constants: Any, image: jax.Array) -> jax.Array:
+    """Mean colours of cells as codes: needs no network, for tests and trials."""
+    del constants
+    levels, cell = round(codes ** (1 / 3)), _PALETTE_CELL
+    b, h, w, _ = image.shape
+    cells = image.reshape(b, h // cell, cell, w // cell, cell, 3).mean((2, 4))
+    steps = jnp.clip((cells + 1) / 2 * levels, 0, levels - 1).astype(jnp.int32)
+    return steps @ jnp.array([levels**2, levels, 1])
+
+
+def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experiment:
+    values = settings.plain(config)
+    system = make(values)
+    model = from_mapping(PerceptionConfig, values["model"], "model.")
+    tasks = tuple(system.feeds)
+    feeds, held_out = {}, {}
+    for task in tasks:
+        size = model.resolution(task)
+        train, test = (base.of_feed(x, task, tasks) for x in (data.train, data.eval))
+        key = "data.train" if "kind" in data.train else f"data.train.{task}"
+        source = base.open_source(key, train, base.pictures(size))
+        entry = model.task(task)
+        people = people_of(source, entry.identities) if entry.identities else {}
+        example = functools.partial(
+            PerceptionExample, task, entry.queries, size, people=people
+        )
+        varied = augmentation.of_family(entry.family, data.augmentation)
+        feeds[task] = base.Records(source, example(augmentation=varied))
+        if test and task in system.evaluations:
+            key = key.replace("train", "eval")
+            source = base.open_source(key, test, base.pictures(size), test != train)
+            held_out[task] = base.Records(source, example())
+    return base.experiment(config, data, system, feeds, held_out)
+
+
+def start(network: Network, experiment: base.Experiment) -> dict[str, Any]:
+    """The parameters of a Faceptor, as a run begins with them.
+
+    Of another Faceptor: what this one has too, with the statistics of batches. Of a
+    GPTFace: its embedding and its layers, for an encoder on tokens or on patches.
+
+    Raises:
+      UserError: a GPTFace for an encoder that is a ViT.
+    """
+    values = settings.plain(experiment.config)["model"]
+    model = from_mapping(PerceptionConfig, values, "model.")
+    given = network.params
+    if not isinstance(network.module, Perception):
+        if model.encoder == "vit":
+            raise UserError(
+                "init_from: a GPTFace, and model.encoder is 'vit'; set it to 'tokens' "
+                "or 'patches'"
+            )
+        given = {"backbone": given}
+    shapes = opening.expected_shapes("faceptor", model, state=True)
+    wanted = trees.flatten(shapes)
+    kept = {k: v for k, v in trees.flatten(given).items() if k in wanted}
+    table = "backbone/tokens/position"
+    if table in kept:  # of a longer sequence, with its text
+        kept[table] = kept[table][: len(wanted[table])]
+    return trees.unflatten(kept)
+
+
+def note(shapes: Any) -> str:
+    """What the table of parameters does not say: what the paper counts."""
+    losses = sum(
+        trees.count(part) for name, part in shapes.items() if "classifier" in name
+    )
+    if not losses:
+        return ""
+    rest = trees.count(shapes) - losses
+    return f"of these {losses:,} classify identities in training; the model: {rest:,}"
+
+
+def _inputs(config: PerceptionConfig) -> tuple[jax.Array]:
+    return (example_inputs(config),)
+
+
+ROW = registry.Row(
+    config=PerceptionConfig,
+    module=Perception,
+    inputs=_inputs,
+    method="init_all",
+    make=make,
+    build=_build,
+    start=start,
+    starts_from=("gptface", "shared"),
+    state=(STATS,),
+    note=note,
+)
