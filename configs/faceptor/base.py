@@ -2,7 +2,7 @@
 
 Reads shards that `gptface prepare` writes of data sets that you have, each under
 data/NAME; docs/faceptor.md says what records must hold. Start the encoder from a FaRL
-checkpoint with `gptface import --farl`, and --config.init_from. ":fsdp" splits
+checkpoint with `gptface import --format farl`, and --config.init_from. ":fsdp" splits
 parameters over the devices.
 """
 

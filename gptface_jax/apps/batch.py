@@ -17,6 +17,7 @@ import tqdm
 from gptface_jax.apps import verbs
 from gptface_jax.apps.api import Edit, Samples
 from gptface_jax.apps.jobs import FILES, Job, read_jobs
+from gptface_jax.apps.perception_api import Seen
 from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import registry
@@ -110,7 +111,7 @@ class _Work:
             if isinstance(answer, Exception):
                 raise answer
             target = self.folder / f"{job.name}{self.ending}"
-            if self.verb in verbs.DRAWN and os.path.abspath(target) in self.given:
+            if self.verb in verbs.WRITTEN and os.path.abspath(target) in self.given:
                 raise UserError(
                     f"'{target}' is a picture to work on and would be lost; write to "
                     "another folder"
@@ -219,7 +220,7 @@ def _steps(model, verb: str, job: Job):
 def _found(method, values):
     """What is no edit: one job is a batch of its own."""
     found = method(**values)
-    if isinstance(found, Samples):
+    if isinstance(found, (Samples, Seen)):
         return found
     rows = found if isinstance(found, list) else [found]
     return [dataclasses.asdict(f) if dataclasses.is_dataclass(f) else f for f in rows]
@@ -227,6 +228,9 @@ def _found(method, values):
 
 
 def _written(result: Any, folder: pathlib.Path, job: Job, ending, strips) -> dict:
+    if isinstance(result, Seen):
+        path, _ = result.save(folder / f"{job.name}{ending}")
+        return {"file": path.name, "found": result.described()["faces"]}
     if not isinstance(result, (Edit, Samples)):
         return {"found": result}
     details = {**result.details, "job": job.name, "source": dict(job.source)}

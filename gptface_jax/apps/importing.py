@@ -15,7 +15,9 @@ from gptface_jax.data import label_sets
 from gptface_jax.data.task_examples import TaskOptions
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import opening, talk2face
-from gptface_jax.interop import directory, taming, tencent
+from gptface_jax.interop import directory, faceptor, taming, tencent
+from gptface_jax.nn.perception import PerceptionConfig
+from gptface_jax.nn.query_decoder import QueryDecoderConfig
 
 
 def import_taming(
@@ -132,3 +134,74 @@ def import_tencent(
         f"pixel_map: {pixel_map}",
         f"config: {values}",
     ]
+
+
+def import_faceptor(
+    checkpoint: str | os.PathLike, config: str | os.PathLike, out: str | os.PathLike
+) -> list[str]:
+    """Writes a model directory with a released Faceptor, or a naive one, float32.
+
+    Args:
+      checkpoint, config: see `interop.faceptor.load`.
+      out: new folder.
+
+    Returns:
+      Lines for a person: what was matched, and the tasks.
+
+    Raises:
+      UserError: see `interop.faceptor.load` and `interop.directory.write`.
+    """
+    model, params, state = faceptor.load(checkpoint, config)
+    names = ", ".join(task.name for task in model.tasks)
+    _write_perception(out, checkpoint, "faceptor", model, {**params, **state})
+    return [
+        f"matched: {len(faceptor.to_state_dict(model, params, state))} weights, "
+        f"{trees.count(params) / 1e6:.2f} M parameters",
+        f"design: {model.design}, stage {model.last_stage}",
+        f"tasks: {names}",
+    ]
+
+
+def import_farl(checkpoint: str | os.PathLike, out: str | os.PathLike) -> list[str]:
+    """Writes a model directory with the encoder of a FaRL, to start a Faceptor from.
+
+    Args:
+      checkpoint: see `interop.faceptor.load_farl`.
+      out: new folder.
+
+    Returns:
+      Lines for a person: what was matched.
+
+    Raises:
+      UserError: see `interop.faceptor.load_farl` and `interop.directory.write`.
+    """
+    vit, params = faceptor.load_farl(checkpoint)
+    last = vit.transformer.num_layers - 1
+    model = PerceptionConfig(
+        vit=vit, decoder=QueryDecoderConfig(levels=(last,)), source_level=last
+    )
+    _write_perception(out, checkpoint, "farl", model, {"backbone": params})
+    return [
+        f"matched: {trees.count(params) / 1e6:.2f} M parameters of the encoder of "
+        f"pictures; the text tower was left aside",
+        "start from it: gptface train --config configs/faceptor/base.py "
+        f"--config.init_from={out}",
+    ]
+
+
+def _write_perception(out, checkpoint, kind: str, model, params) -> None:
+    name = pathlib.Path(checkpoint).name
+    known = {
+        "library_version": __version__,
+        "faceptor": to_mapping(model),
+        "imported": {"format": kind, "checkpoint": name},
+    }
+    card = model_cards.PERCEPTION.format(
+        name=pathlib.Path(out).name,
+        checkpoint=name,
+        version=__version__,
+        millions=trees.count(params) / 1e6,
+        tasks=", ".join(task.name for task in model.tasks) or "none",
+    )
+    files = {"README.md": card.encode()}
+    directory.write(out, known, {"faceptor": params}, files, "float32")

@@ -92,3 +92,18 @@ given pixels by pixel_map `{pixel_map}`.
 Its licence and its limits are those of that checkpoint. What it says of a person is
 what was likely in its training data, and no fact about anybody.
 """
+
+
+PERCEPTION = """\
+---
+library_name: gptface_jax
+---
+# {name}
+
+A network of Faceptor's kind ({millions:.2f} M parameters), imported from `{checkpoint}`
+by gptface_jax {version}. Tasks: {tasks}.
+
+Its licence and its limits are those of that checkpoint. Faces are brought into this
+project's frame, not into those of the data sets that it was trained on. What it says
+of a person is a guess by appearance, and no fact about anybody.
+"""

@@ -25,6 +25,9 @@ DRAWN = {
     "stitch": stitch.stitch,
 }
 
+# Those that write a picture of each photo.
+WRITTEN = (*DRAWN, "perceive")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -23,10 +23,17 @@ GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer", "embeddi
 def add_model(
     parser: argparse.ArgumentParser,
     options: str = "DecodeConfig, e.g. kl_max=0.2 or cfg=2",
+    required: bool = False,
 ) -> None:
-    """--model and what goes with it; --decode takes `options`, "" for none."""
+    """--model and what goes with it; --decode takes `options`, "" for none.
+
+    `required` where the bundled model cannot do what is asked.
+    """
     parser.add_argument(
-        "--model", default="demo", help="bundled name, model directory or training run"
+        "--model",
+        default=None if required else "demo",
+        required=required,
+        help="bundled name, model directory or training run",
     )
     parser.add_argument(
         "--tokenizer", help="VQGAN training run, where --model is a training run"

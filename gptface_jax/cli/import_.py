@@ -7,6 +7,12 @@ gptface import --format tencent talk2face.bin --config talk2face.json \\
     --tokenizer my_vqgan --vocab google_uncased_en_vocab.txt --out my_talk2face
 gptface ask --model my_talk2face --image photo.jpg --question age
 
+gptface import --format faceptor checkpoint_rank0_iter_50000.pth.tar \\
+    --config faceptor.json --out my_faceptor
+gptface perceive --model my_faceptor --image photo.jpg --out seen.png
+
+gptface import --format farl FaRL-Base-Patch16-LAIONFace20M-ep64.pth --out farl
+
 taming: a VQModel or GumbelVQ of taming-transformers, or a Net2NetTransformer, which
 contains one; as Lightning writes it (.ckpt), a plain state dict (.pt, .pth, .bin) or
 .safetensors. `gptface export --format taming` is the way back.
@@ -14,6 +20,9 @@ contains one; as Lightning writes it (.ckpt), a plain state dict (.pt, .pth, .bi
 tencent: a Talk2Face of TencentPretrain, with the VQGAN and the vocabulary that it was
 trained with. The released script maps pixels to [-1,1] twice, so that its codes are of
 pictures in [-3,1]: --pixel-map double does so, single does not.
+
+faceptor: a released Faceptor, of either stage, or a naive one. farl: the encoder of
+pictures of a FaRL or CLIP ViT, for --config.init_from of configs/faceptor.
 
 Nothing in a checkpoint is executed, and PyTorch is not needed. Every weight must find
 its place: what belongs to the discriminator, the perceptual loss or the transformer of
@@ -34,17 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        choices=("taming", "tencent"),
+        choices=("taming", "tencent", "faceptor", "farl"),
         help="where it comes from",
     )
     parser.add_argument(
         "--config",
         dest="described",
         metavar="X.yaml",
-        required=True,
         help="what came with it: a YAML with ddconfig, n_embed and embed_dim under "
         "model.params (or model.params.first_stage_config.params); of tencent a JSON "
-        "with hidden_size, heads_num, layers_num, feedforward_size and vocab_size",
+        "with hidden_size, heads_num, layers_num, feedforward_size and vocab_size; of "
+        "faceptor a JSON with backbone, decoder, recognition and tasks "
+        "(docs/faceptor.md); of farl nothing",
     )
     parser.add_argument(
         "--tokenizer",
@@ -68,17 +78,25 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps import importing
 
     given = {k: v for k in _TENCENT if (v := getattr(options, k)) is not None}
+    if options.format != "tencent":
+        for name in given:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is for --format tencent; leave it out")
+    if (options.described is None) != (options.format == "farl"):
+        needs = "is missing" if options.described is None else "is not for farl"
+        raise UserError(f"--config {needs}; see --help")
     where = options.checkpoint, options.described, options.out
     if options.format == "tencent":
         for name in ("tokenizer", "vocab"):
             if name not in given:
                 raise UserError(f"--{name} is missing; --format tencent needs it")
         lines = importing.import_tencent(*where, **given)
-    else:
-        for name in given:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is for --format tencent; leave it out")
+    elif options.format == "taming":
         lines = importing.import_taming(*where)
+    elif options.format == "faceptor":
+        lines = importing.import_faceptor(*where)
+    else:
+        lines = importing.import_farl(options.checkpoint, options.out)
     for line in lines:
         print(line)
     print(f"-> {options.out}")

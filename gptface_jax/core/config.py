@@ -95,8 +95,15 @@ def changes(config: Any) -> dict[str, Any]:
             if inner := changes(value):
                 found[field.name] = inner
         elif value != field.default:
-            found[field.name] = value
+            found[field.name] = _of_plain_types(value)
     return found
+
+
+def _of_plain_types(value: Any) -> Any:
+    """The value, dataclasses in a tuple as mappings."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(to_mapping(v) if dataclasses.is_dataclass(v) else v for v in value)
 
 
 def load_config(spec: str) -> Any:

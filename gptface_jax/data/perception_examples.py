@@ -1,4 +1,4 @@
-"""Record -> an example of a perception task: a picture, its label, whether it counts."""
+"""Record -> an example of a perception task: picture, label, whether it counts."""
 
 from __future__ import annotations
 

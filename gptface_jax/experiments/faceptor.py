@@ -6,23 +6,18 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import System
 from gptface_jax.data import augmentation
 from gptface_jax.data.perception_examples import PerceptionExample, people_of
-from gptface_jax.experiments import base, opening, registry
+from gptface_jax.experiments import base, faceptor_run, opening, registry
 from gptface_jax.nn.perception import Perception, PerceptionConfig, example_inputs
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems import faceptor
 from gptface_jax.systems.faceptor.objective import STATS
 from gptface_jax.train import settings
-
-_PALETTE_CELL = 8  # pixels
 
 
 def make(config: Mapping[str, Any]) -> System:
@@ -34,36 +29,10 @@ def make(config: Mapping[str, Any]) -> System:
     model = from_mapping(PerceptionConfig, config["model"], "model.")
     if model.encoder != "tokens":
         return faceptor.make_system(config)
-    codes, data = model.sequence.vocab.codebook_size, config.get("data", {})
-    if data.get("image_ids") == "palette":
-        return faceptor.make_system(config, functools.partial(_palette, codes))
-    if not data.get("tokenizer"):
-        raise UserError(
-            "the encoder reads image tokens and data.tokenizer is empty; set it to the "
-            "VQGAN that makes them, or data.image_ids to 'palette'"
-        )
-    vqgan = opening.open_network(data["tokenizer"], "vqgan")
-    if vqgan.config.codebook_size != codes:
-        raise UserError(
-            f"data.tokenizer has {vqgan.config.codebook_size} codes and "
-            f"model.sequence.vocab.codebook_size is {codes}; make them the same"
-        )
-
-    def tokenise(constants, image):
-        variables = {"params": constants["tokenizer"]}
-        return vqgan.module.apply(variables, image, method="encode")
-
-    return faceptor.make_system(config, tokenise, {"tokenizer": vqgan.params})
-
-
-def _palette(codes: int, constants: Any, image: jax.Array) -> jax.Array:
-    """Mean colours of cells as codes: needs no network, for tests and trials."""
-    del constants
-    levels, cell = round(codes ** (1 / 3)), _PALETTE_CELL
-    b, h, w, _ = image.shape
-    cells = image.reshape(b, h // cell, cell, w // cell, cell, 3).mean((2, 4))
-    steps = jnp.clip((cells + 1) / 2 * levels, 0, levels - 1).astype(jnp.int32)
-    return steps @ jnp.array([levels**2, levels, 1])
+    codes = model.sequence.vocab.codebook_size
+    return faceptor.make_system(
+        config, *faceptor_run.tokeniser(codes, config.get("data", {}))
+    )
 
 
 def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experiment:
@@ -71,13 +40,15 @@ def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experimen
     system = make(values)
     model = from_mapping(PerceptionConfig, values["model"], "model.")
     tasks = tuple(system.feeds)
-    feeds, held_out = {}, {}
+    feeds, held_out, shown = {}, {}, None
     for task in tasks:
         size = model.resolution(task)
         train, test = (base.of_feed(x, task, tasks) for x in (data.train, data.eval))
         key = "data.train" if "kind" in data.train else f"data.train.{task}"
         source = base.open_source(key, train, base.pictures(size))
         entry = model.task(task)
+        if entry.family == "align" and entry.queries == 68:
+            shown = shown or source
         people = people_of(source, entry.identities) if entry.identities else {}
         example = functools.partial(
             PerceptionExample, task, entry.queries, size, people=people
@@ -88,7 +59,8 @@ def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experimen
             key = key.replace("train", "eval")
             source = base.open_source(key, test, base.pictures(size), test != train)
             held_out[task] = base.Records(source, example())
-    return base.experiment(config, data, system, feeds, held_out)
+    files = {faceptor_run.FRAME: faceptor_run.measured_frame(shown)}
+    return base.experiment(config, data, system, feeds, held_out, extra_files=files)
 
 
 def start(network: Network, experiment: base.Experiment) -> dict[str, Any]:
@@ -130,7 +102,7 @@ def note(shapes: Any) -> str:
     return f"of these {losses:,} classify identities in training; the model: {rest:,}"
 
 
-def _inputs(config: PerceptionConfig) -> tuple[jax.Array]:
+def _inputs(config: PerceptionConfig) -> tuple[Any, ...]:
     return (example_inputs(config),)
 
 
@@ -145,4 +117,7 @@ ROW = registry.Row(
     starts_from=("gptface", "shared"),
     state=(STATS,),
     note=note,
+    files=(faceptor_run.FRAME,),
+    facade="gptface_jax.apps.perception_api:open_model",
+    verbs=("perceive",),
 )

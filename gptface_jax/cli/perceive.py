@@ -1,0 +1,76 @@
+"""What faces show: landmarks, parts, age, expression, attributes (Faceptor).
+
+gptface perceive --model runs/faces --image photo.jpg --out seen.png
+gptface perceive --model runs/faces --image photo.jpg --out seen.json --task age_drawn
+gptface perceive --model runs/faces --jobs photos/ --out seen/
+gptface perceive --model runs/faces --list
+
+FILE.png shows the photo and a column for each face, its parts in colours, its points,
+and what is said of it with confidences; FILE.json holds the same. All of it is a guess
+by appearance, as sure as the figures of the model's card, and no fact about a person.
+Nothing here tells or compares who somebody is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from gptface_jax.cli import _jobs, _photo, _written
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", help="the photo")
+    parser.add_argument(
+        "--out", help="FILE.png with FILE.json, or FILE.json; a folder with --jobs"
+    )
+    parser.add_argument(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="a task of the model, as --list names them; repeatable, one of a family; "
+        "default the first of each",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the tasks that the model knows"
+    )
+    _photo.add_face(parser, "number by the left edge; default all faces")
+    _photo.add_model(parser, options="", required=True)
+    _jobs.add_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.list:
+        return _list(options)
+    arguments = {"tasks": options.task, **_photo.face(options, every=False)}
+    arguments = {k: v for k, v in arguments.items() if v is not None}
+    if options.jobs:
+        return _jobs.run(options, "perceive", arguments)
+    _jobs.need(options, "image", "out")
+    _written.check_file("--out", options.out)
+    path = pathlib.Path(options.out)
+    if path.suffix != ".json":
+        from gptface_jax.pipelines import pictures
+
+        pictures.check(path)
+    if path.resolve() == pathlib.Path(options.image).resolve():
+        raise UserError(f"--out is '{options.image}' itself; write to another file")
+    with _photo.notes(), _photo.elapsed_time("looking at the photo"):
+        seen = _photo.load(options).perceive(options.image, **arguments)
+    from gptface_jax.pipelines.perception_pictures import words
+
+    for face in seen.faces:
+        print(words(face).replace("\n", ", "))
+    for note in seen.notes:
+        print(f"note: {note}")
+    print("wrote " + ", ".join(map(str, seen.save(options.out))))
+
+
+def _list(options: argparse.Namespace) -> None:
+    model = _photo.load(options)
+    chosen = model.chosen()
+    for task in model.config.tasks:
+        if task.has_queries:
+            said = "  (asked by default)" if task.name in chosen else ""
+            print(f"{task.name:20s} {task.queries:3d} answers{said}")

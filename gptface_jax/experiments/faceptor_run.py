@@ -1,0 +1,128 @@
+"""Opening a trained perception model with what it was trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import geometry
+from gptface_jax.data.record import Record
+from gptface_jax.experiments import opening
+from gptface_jax.pipelines import faces, networks, upright
+from gptface_jax.pipelines.perception import PerceptionModel
+
+FRAME = "frame.json"  # where the training pictures show eyes, nose and mouth
+_MEASURED = 200  # records
+_PALETTE_CELL = 8  # pixels
+
+Model = TypeVar("Model", bound=PerceptionModel)
+Tokenise = Callable[[Any, jax.Array], jax.Array]
+
+
+def measured_frame(source: Sequence[Record] | None) -> bytes:
+    """The content of FRAME: mean of the five points over records with 68 landmarks.
+
+    Args:
+      source: None or one without such landmarks gives the frame of the bundled model.
+    """
+    rows = []
+    for i in range(min(_MEASURED, len(source or ()))):
+        record = source[i]
+        points = record.landmarks
+        if points is None or len(points) != 68 or not np.isfinite(points).all():
+            continue
+        bare = dataclasses.replace(record, parsing=None, boxes=None)
+        view = geometry.squared(bare, 128)
+        rows.append(faces.five_points((view.landmarks + 0.5) / 128))
+    frame = np.mean(rows, 0) if rows else np.array(upright.FRAME)
+    return json.dumps({"frame": np.round(frame, 4).tolist()}).encode()
+
+
+def tokeniser(codes: int, data: Any) -> tuple[Tokenise, dict[str, Any]]:
+    """What makes image tokens of pictures in [-1,1], and the constants that it reads.
+
+    Args:
+      codes: of the encoder.
+      data: the `data` section: `image_ids` "palette", or `tokenizer`.
+
+    Raises:
+      UserError: no tokenizer, or one of other codes.
+    """
+    if data.get("image_ids") == "palette":
+        return lambda constants, image: _palette(codes, image), {}
+    if not data.get("tokenizer"):
+        raise UserError(
+            "the encoder reads image tokens and data.tokenizer is empty; set it to the "
+            "VQGAN that makes them, or data.image_ids to 'palette'"
+        )
+    vqgan = opening.open_network(data["tokenizer"], "vqgan")
+    if vqgan.config.codebook_size != codes:
+        raise UserError(
+            f"data.tokenizer has {vqgan.config.codebook_size} codes and "
+            f"model.sequence.vocab.codebook_size is {codes}; make them the same"
+        )
+
+    def tokenise(constants, image):
+        variables = {"params": constants["tokenizer"]}
+        return vqgan.module.apply(variables, image, method="encode")
+
+    return tokenise, {"tokenizer": vqgan.params}
+
+
+def _palette(codes: int, image: jax.Array) -> jax.Array:
+    """Mean colours of cells as codes: needs no network, for tests and trials."""
+    levels, cell = round(codes ** (1 / 3)), _PALETTE_CELL
+    b, h, w, _ = image.shape
+    cells = image.reshape(b, h // cell, cell, w // cell, cell, 3).mean((2, 4))
+    steps = jnp.clip((cells + 1) / 2 * levels, 0, levels - 1).astype(int)
+    return steps @ jnp.array([levels**2, levels, 1])
+
+
+def open_model(
+    kind: type[Model], path: pathlib.Path, tokenizer: Any = None,
+    dtype: str | None = None,
+) -> Model:  # fmt: skip
+    """A perception model from a folder.
+
+    Args:
+      kind: the class that it is opened as.
+      path: a model directory, or the work folder of a run.
+      tokenizer: of a model on image tokens, instead of the one that it was trained
+        with.
+      dtype: of the activations, see `apps.api.load`.
+
+    Raises:
+      UserError: damaged files, or a tokenizer that does not belong to it.
+    """
+    network = opening.open_network(path, "faceptor")
+    tokenise = None
+    if network.config.encoder == "tokens":
+        data = dict(networks.experiment(network, "faceptor").get("data", {}))
+        if tokenizer is not None:
+            data |= {"tokenizer": tokenizer, "image_ids": "tokenizer"}
+        codes = network.config.sequence.vocab.codebook_size
+        encode, constants = tokeniser(codes, data)
+        tokenise = lambda image: encode(constants, image)  # noqa: E731
+    elif tokenizer is not None:
+        raise UserError(
+            f"'{path}' is a perception model that reads pixels; leave the tokenizer out"
+        )
+    if networks.is_run(path):
+        stored, card = network.meta["extra_files"].get(FRAME), ""
+    else:
+        held, readme = path / FRAME, path / "README.md"
+        stored = held.read_bytes() if held.is_file() else None
+        card = readme.read_text("utf-8") if readme.is_file() else ""
+    try:
+        frame = json.loads(stored)["frame"] if stored else upright.FRAME
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"'{path}' has a {FRAME} that makes no sense") from None
+    return kind(network, frame, tokenise, card, dtype)

@@ -1,0 +1,181 @@
+"""Photos seen by a perception model: facade, pictures, verb, jobs and import."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import gptface_jax
+from gptface_jax.cli.main import main
+from gptface_jax.core.config import to_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import opening
+from gptface_jax.interop import directory
+from gptface_jax.nn.perception import PerceptionConfig, TaskConfig
+from gptface_jax.nn.query_decoder import QueryDecoderConfig
+from gptface_jax.nn.transformer import TransformerConfig
+from gptface_jax.nn.vit import CLIP, ViTConfig
+from gptface_jax.pipelines import perception_pictures
+
+LAYERS = TransformerConfig(num_layers=2, width=16, num_heads=2, mlp_width=24, **CLIP)
+CONFIG = PerceptionConfig(
+    vit=ViTConfig(LAYERS, patch=8, grid=4, output_width=0),
+    decoder=QueryDecoderConfig(16, 1, 2, 24, levels=(1,), new_levels=(0,)),
+    tasks=(
+        TaskConfig("align_drawn"),
+        TaskConfig("parsing_drawn"),
+        TaskConfig("age_drawn"),
+        TaskConfig("affect_drawn"),
+        TaskConfig("affect_faces"),
+        TaskConfig("biattr_drawn"),
+        TaskConfig("recog_drawn", identities=4),
+    ),
+    pixels="unit",
+    source_level=1,
+    embedding_width=8,
+    attribute_resolution=32,
+    dense_resolution=32,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model directory with random weights."""
+    path = tmp_path_factory.mktemp("perception") / "model"
+    shapes = opening.expected_shapes("faceptor", CONFIG, state=True)
+    assert "batch_stats" in shapes
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes
+    )
+    known = {"faceptor": to_mapping(CONFIG)}
+    directory.write(path, known, {"faceptor": params}, {}, "float32")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return gptface_jax.load(folder)
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A portrait of the public domain, that comes with the package."""
+    source = gptface_jax.__path__[0] + "/assets/astronaut.jpg"
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    Image.open(source).save(path)
+    return path
+
+
+def test_a_face_is_seen(model, photo, tmp_path):
+    seen = model.perceive(photo)
+    (face,) = seen.faces
+    assert face.face is not None and face.view.face
+    assert face.landmarks.shape == (68, 2)
+    x0, y0, x1, y1 = face.view.box
+    inside = (face.landmarks > [x0 - 1, y0 - 1]) & (face.landmarks < [x1 + 1, y1 + 1])
+    assert inside.all()  # they are pixels of the photo
+    assert face.parsing.shape == (32, 32) and len(face.classes) == 19
+    assert 0 <= face.age <= 100 and face.age_spread > 0
+    assert sum(face.expressions.values()) == pytest.approx(1, abs=1e-5)
+    assert face.expression == max(face.expressions, key=face.expressions.get)
+    assert len(face.attributes) == 40 and "Smiling" in face.attributes
+    paths = seen.save(tmp_path / "seen.png")
+    assert [p.name for p in paths] == ["seen.png", "seen.json"]
+    picture = Image.open(paths[0])
+    assert picture.width > 2 * perception_pictures._CELL
+    written = json.loads(paths[1].read_text())
+    assert written["faces"][0]["expression"] == face.expression
+    assert written["size"] == [seen.photo.shape[1], seen.photo.shape[0]]
+    words = perception_pictures.words(face)
+    assert f"age {face.age:.0f}" in words and face.expression in words
+
+
+def test_what_is_asked_can_be_chosen(model, photo):
+    assert "affect_drawn" in model.chosen() and "affect_faces" not in model.chosen()
+    assert "recog_drawn" not in model.chosen()
+    (face,) = model.perceive(photo, tasks=["affect_faces"]).faces
+    assert face.landmarks is None and face.age is None and face.expression
+    for tasks, said in (
+        (["recog_drawn"], "task 'recog_drawn' cannot be asked"),
+        (["age_drwan"], "did you mean 'age_drawn'"),
+        (["affect_faces", "affect_drawn"], "are of one family"),
+    ):
+        with pytest.raises(UserError, match=said):
+            model.perceive(photo, tasks=tasks)
+    with pytest.raises(UserError, match="has no 'edit'"):
+        model.edit(photo)
+
+
+def test_several_faces_get_a_column_each(model, photo):
+    one = np.asarray(Image.open(photo))
+    both = np.concatenate([one, one[:, ::-1]], 1)
+    seen = model.perceive(both)
+    assert [face.number for face in seen.faces] == [1, 2]
+    narrow, wide = (model.perceive(x).image.width for x in (one, both))
+    assert wide > narrow
+    (second,) = model.perceive(both, face=2).faces
+    np.testing.assert_allclose(second.landmarks, seen.faces[1].landmarks, atol=0.05)
+
+
+def test_pictures_without_a_face(model):
+    nothing = np.full((64, 200, 3), 128, np.uint8)
+    with pytest.raises(UserError, match="no face was found"):
+        model.perceive(nothing)
+    seen = model.perceive(nothing, align=False)
+    assert seen.faces[0].face is None and seen.faces[0].landmarks is not None
+    (face,) = model.perceive(nothing, crop=(10, 0, 74, 64)).faces
+    assert face.view.box == (10, 0, 74, 64)
+
+
+def run(*arguments):
+    return main([str(a) for a in arguments])
+
+
+def test_the_verb_and_its_jobs(folder, photo, tmp_path, capsys):
+    out = tmp_path / "seen.json"
+    assert run("perceive", "--model", folder, "--image", photo, "--out", out) == 0
+    assert "face 1, age" in capsys.readouterr().out
+    assert json.loads(out.read_text())["faces"][0]["landmarks"]
+    assert run("perceive", "--model", folder, "--list") == 0
+    listed = capsys.readouterr().out
+    assert "align_drawn" in listed and "recog" not in listed
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.open(photo).save(photos / "a.png")
+    (photos / "b.png").write_bytes(b"no picture")
+    jobs = "perceive", "--model", folder, "--jobs", photos, "--quiet"
+    assert run(*jobs, "--out", tmp_path / "out") == 2  # one of two cannot be read
+    rows = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    first, second = map(json.loads, rows)
+    assert first["file"] == "a.png" and first["found"][0]["expression"]
+    assert "error" in second
+    assert (tmp_path / "out" / "a.json").is_file()
+    # Its own pictures are not written over.
+    before = (photos / "a.png").read_bytes()
+    assert run(*jobs, "--out", photos) == 2
+    assert (photos / "a.png").read_bytes() == before
+    assert run("perceive", "--model", folder, "--image", photo) == 2
+    assert "--out is missing" in capsys.readouterr().err
+
+
+@pytest.mark.shared
+def test_a_released_model_is_imported(tmp_path, photo, capsys):
+    golden = "../shared/golden/faceptor"
+    if not (folder := pathlib.Path(f"{golden}.ckpt")).is_file():
+        pytest.skip("../shared/golden is not there")
+    out = tmp_path / "released"
+    given = "--format", "faceptor", "--config", f"{golden}.json"
+    assert run("import", folder, *given, "--out", out) == 0
+    assert "tasks: recog_ms1mv3, age_morph2" in capsys.readouterr().out
+    model = gptface_jax.load(out)
+    assert model.config.last_stage == 2
+    (face,) = model.perceive(photo, tasks=["affect_rafdb", "age_morph2"]).faces
+    assert face.expression and face.age is not None
+    assert dataclasses.asdict(model.network.config)["dense_resolution"] == 128
+    assert run("import", folder, *given[:2], "--out", tmp_path / "x") == 2
+    assert "--config is missing" in capsys.readouterr().err
