@@ -122,11 +122,11 @@ class PerceptionModel(SeesFaces):
     ):
         self.network, self.card, self.dtype = network, card, dtype
         self.frame = framing.checked_frame(frame)
-        self._tokenise = tokenise
-        self.module = Perception(_with_dtype(network.config, dtype))
+        self.tokenise = tokenise
+        self.module = Perception(with_dtype(network.config, dtype))
         params = dict(jax.tree.map(jnp.asarray, network.params))
         stats = params.pop(objective.STATS, {})
-        self._variables = {"params": params, objective.STATS: stats}
+        self.variables = {"params": params, objective.STATS: stats}
 
     def __repr__(self) -> str:
         return f"<gptface_jax.{type(self).__name__} {self.digest}, {self.size} px>"
@@ -191,7 +191,7 @@ class PerceptionModel(SeesFaces):
 
         def run(*pixels):
             by_side = {side: images.to_unit_range(x) for side, x in zip(sides, pixels)}
-            return self._answers(self._variables, by_side, tuple(tasks))
+            return self._answers(self.variables, by_side, tuple(tasks))
 
         return batching.run(run, arrays, _TOGETHER, batching.power_of_two)
 
@@ -201,7 +201,7 @@ class PerceptionModel(SeesFaces):
         # One array for all tasks of a size: the encoder sees it once.
         given = {task: by_side[config.resolution(task)] for task in tasks}
         raw, _ = objective.forward(
-            self.module, variables, given, config.last_stage, None, self._tokenise
+            self.module, variables, given, config.last_stage, None, self.tokenise
         )
         return {task: _said(config, task, x) for task, x in raw.items()}
 
@@ -294,7 +294,7 @@ def _said(config, task: str, raw: jax.Array) -> dict[str, jax.Array]:
     return {"probabilities": odds(raw)}
 
 
-def _with_dtype(config, dtype: str | None):
+def with_dtype(config, dtype: str | None):
     """The config with activations of another dtype."""
     if not dtype:
         return config

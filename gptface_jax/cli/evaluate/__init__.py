@@ -15,6 +15,7 @@ gptface evaluate answers --model my_talk2face --images synthetic --limit 256
 gptface evaluate captions --model my_talk2face --images synthetic --limit 256
 gptface evaluate synthesis --model my_talk2face --judge runs/judge \\
     --convention synthetic
+gptface evaluate perception --model my_faceptor --images synthetic --limit 256
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -33,6 +34,7 @@ from gptface_jax.cli.evaluate import (
     likelihood,
     masked,
     matching,
+    perception,
     probe,
     proposals,
     synthesis,
@@ -51,6 +53,7 @@ KINDS: dict[str, types.ModuleType] = {
     "answers": answers,
     "captions": captions,
     "synthesis": synthesis,
+    "perception": perception,
 }
 
 

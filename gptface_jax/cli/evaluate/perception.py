@@ -1,0 +1,52 @@
+"""What a Faceptor says of faces whose truth is known.
+
+gptface evaluate perception --model runs/faces --images synthetic --seed 77 --limit 500
+gptface evaluate perception --model runs/faces --task affect_faces \\
+    --images ../shared/data/faces --split test --limit 1232
+
+Pictures are upright faces, taken as they are. Landmarks are judged by the normalised
+mean error (by normaliser, its median, area and failures at 0.1), parsing by F1 of one
+confusion matrix, ages by the mean error and the share within five years, expressions
+and attributes by accuracy and by its mean over what is true (balanced). Recognition is
+judged on drawn faces only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from gptface_jax.cli import _source
+from gptface_jax.cli.evaluate import _shared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _source.add_arguments(parser)
+    parser.add_argument("--model", required=True, help="directory or run of a Faceptor")
+    parser.add_argument("--tokenizer", help="VQGAN of a model on image tokens")
+    parser.add_argument(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="repeatable; default the first of each family",
+    )
+    parser.add_argument("--out", help="the figures as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> None:
+    from gptface_jax.protocols import perception
+    from gptface_jax.protocols.records import open_records
+
+    spec, model = _source.spec(options), _shared.model(options)
+    records = open_records(spec, options.limit or 256)
+    figures = {}
+    for task in options.task or model.chosen():
+        if task.startswith("recog_"):
+            figures[task] = perception.verification(model, task, records)
+        else:
+            progress = not options.quiet
+            figures[task] = perception.evaluate(model, task, records, progress)
+        print(f"{task}: {json.dumps(figures[task])}")
+    about = {"model": model.digest, "images": spec}
+    _shared.write({**about, "figures": figures}, options.out)
