@@ -272,45 +272,59 @@ class Perception(nn.Module):
         stage: int = 1,
         train: bool = False,
         mask: jax.Array | None = None,
+        rows: Mapping[str, slice] | None = None,
     ) -> dict[str, jax.Array]:
         """What the tasks say of the encoder's maps.
+
+        Args:
+          maps: {layer: [B,h,w,D]}.
+          tasks, stage, train, mask: see `__call__`.
+          rows: of the maps, those that are of a task's pictures; default all.
 
         Returns:
           {task: logits float32 [B,Q]; or maps of logits float32 [B,4h,4w,Q]; or an
           embedding float32 [B,E]}.
         """
         c = self.config
+        rows = rows or dict.fromkeys(tasks, slice(None))
         found = {}
-        if identity := [t for t in tasks if not c.task(t).has_queries]:
-            embedding = self.feature(maps[c.source_level], train)
-            found |= dict.fromkeys(identity, embedding)
+        for task in tasks:
+            if not c.task(task).has_queries:
+                found[task] = self.feature(maps[c.source_level][rows[task]], train)
         if asked := [t for t in tasks if c.task(t).has_queries]:
             if c.design == "queries":
-                found |= self._decoded(maps, asked, stage, mask)
+                found |= self._decoded(maps, asked, stage, mask, rows)
             else:
-                found |= self._by_heads(maps, asked, train)
+                found |= self._by_heads(maps, asked, train, rows)
         return {task: found[task] for task in tasks}
 
-    def _decoded(self, maps, tasks, stage, mask):
+    def _decoded(self, maps, tasks, stage, mask, rows):
         c = self.config
         levels = c.decoder.read(stage)
         projected = self.decoder.projected([maps[level] for level in levels])
-        states = self.decoder(tasks, projected, mask)
-        pixels = None
-        if any(c.task(t).dense for t in tasks):
-            pixels = self.map.pixels(projected[levels.index(c.source_level)])
-        return {
-            t: self.map(x, pixels) if c.task(t).dense else self.value(x)
-            for t, x in states.items()
-        }
+        states = self.decoder(tasks, projected, mask, rows)
+        source = projected[levels.index(c.source_level)]
+        found, pixels = {}, {}
+        for task in tasks:
+            if not c.task(task).dense:
+                found[task] = self.value(states[task])
+                continue
+            part = rows[task].start, rows[task].stop
+            if part not in pixels:
+                pixels[part] = self.map.pixels(source[rows[task]])
+            found[task] = self.map(states[task], pixels[part])
+        return found
 
-    def _by_heads(self, maps, tasks, train):
+    def _by_heads(self, maps, tasks, train, rows):
+        """Of tasks of one family that read the same rows, the head is asked once."""
         c, found = self.config, {}
-        for family in dict.fromkeys(c.task(t).family for t in tasks):
-            dense = FAMILIES[family].interpreter == "map"
-            levels = c.dense_levels if dense else c.attribute_levels
-            said = self.head[family]([maps[level] for level in levels], train)
-            found |= {t: x for t, x in said.items() if t in tasks}
+        for task in tasks:
+            if task in found:
+                continue
+            family, part = c.task(task).family, rows[task]
+            levels = c.dense_levels if c.task(task).dense else c.attribute_levels
+            said = self.head[family]([maps[level][part] for level in levels], train)
+            found |= {t: x for t, x in said.items() if rows.get(t) == part}
         return found
 
     def classifier(self, task: str) -> jax.Array:

@@ -120,8 +120,8 @@ class DecoderLayer(nn.Module):
         self,
         states: Mapping[str, jax.Array],
         positions: Mapping[str, jax.Array],
-        keys: jax.Array,
-        values: jax.Array,
+        keys: Mapping[str, jax.Array],
+        values: Mapping[str, jax.Array],
         mask: jax.Array,
     ):
         c = self.config
@@ -135,9 +135,9 @@ class DecoderLayer(nn.Module):
         new = {}
         for task, x in states.items():
             position = positions[task].astype(x.dtype)
-            # Keys and values of the memory are the same for all tasks: the compiler
-            # computes them once.
-            a = norms[0](x + cross(x + position, mask, keys, values))
+            # Of tasks that read one memory the compiler projects it once.
+            read = cross(x + position, mask, keys[task], values[task])
+            a = norms[0](x + read)
             placed = a + position
             everything = jnp.ones((1, 1, 1, a.shape[1]), bool)
             b = norms[1](a + own(placed, everything, placed, a))
@@ -208,6 +208,7 @@ class QueryDecoder(nn.Module):
         tasks: Sequence[str],
         projected: Sequence[jax.Array],
         mask: jax.Array | None = None,
+        rows: Mapping[str, slice] | None = None,
     ) -> dict[str, jax.Array]:
         """States [B,Q,D] of the tasks' queries after the last layer, by task.
 
@@ -215,17 +216,21 @@ class QueryDecoder(nn.Module):
           tasks: names.
           projected: see `projected`.
           mask: bool, broadcastable to [B,heads,Q,K], keys that may be read.
+          rows: of the maps, those that a task reads; default all.
         """
         keys, values = self.memory(projected)
         if mask is None:
             mask = jnp.ones((1, 1, 1, keys.shape[1]), bool)
+        parts = [rows[task] if rows else slice(None) for task in tasks]
+        own_keys = {task: keys[part] for task, part in zip(tasks, parts)}
+        own_values = {task: values[part] for task, part in zip(tasks, parts)}
         states, positions = {}, {}
         for task in tasks:
             content, position = self.queries[task]()
-            shape = (len(keys), *content.shape)
+            shape = (len(own_keys[task]), *content.shape)
             states[task] = jnp.broadcast_to(content, shape).astype(keys.dtype)
             positions[task] = position
-        return self.layers(states, positions, keys, values, mask)[0]
+        return self.layers(states, positions, own_keys, own_values, mask)[0]
 
 
 def _projection(config: QueryDecoderConfig) -> nn.Module:

@@ -166,16 +166,18 @@ def forward(
             image = images[tasks[0]]
             ready = tokenise(image) if tokenise else normalised(config, tasks[0], image)
             parts.append(ready)
-        asked = [task for tasks in group.values() for task in tasks]
+        asked = tuple(task for tasks in group.values() for task in tasks)
         levels = config.levels(asked, stage)
         together = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
         maps = run(together, levels, method="encode", name=f"encoder_{shape}")
         ends = [*itertools.accumulate(len(x) for x in parts)]
-        for i, tasks in enumerate(group.values()):
-            rows = slice(ends[i] - len(parts[i]), ends[i])
-            own = {level: x[rows] for level, x in maps.items()}
-            # Several tasks on the same pictures are decoded together.
-            raw |= run(own, tuple(tasks), stage, method="read", name=tasks[0])
+        rows = {
+            task: slice(end - len(part), end)
+            for tasks, part, end in zip(group.values(), parts, ends)
+            for task in tasks
+        }
+        named = f"decoder_{shape}"
+        raw |= run(maps, asked, stage, rows=rows, method="read", name=named)
     return {task: raw[task] for task in images}, {STATS: statistics}
 
 
