@@ -111,6 +111,7 @@ def test_what_is_asked_can_be_chosen(model, photo):
         model.edit(photo)
 
 
+@pytest.mark.slow
 def test_several_faces_get_a_column_each(model, photo):
     one = np.asarray(Image.open(photo))
     both = np.concatenate([one, one[:, ::-1]], 1)
@@ -163,6 +164,7 @@ def test_the_verb_and_its_jobs(folder, photo, tmp_path, capsys):
     assert "--out is missing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_released_model_is_imported(tmp_path, photo, capsys):
     golden = "../shared/golden/faceptor"

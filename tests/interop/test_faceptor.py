@@ -24,6 +24,8 @@ GOLDEN = pathlib.Path("../shared/golden")
 FILE, SIZES = GOLDEN / "faceptor.ckpt", GOLDEN / "faceptor.json"
 NAIVE = GOLDEN / "faceptor_naive.ckpt"
 pytestmark = pytest.mark.shared
+# The second has all that the first has, and the levels of Layer-Attention.
+STAGES = pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2])
 VALUES = ("age_morph2", "biattr_celeba", "affect_affectnet", "affect_rafdb")
 PARTS = {"age_morph2": ("kl", "l1"), "align_300w": ("points", "maps")}
 DENSE = ("parsing_celebam", "align_300w")
@@ -84,7 +86,7 @@ def test_positions_of_the_memory(golden, loaded):
     close(query_decoder.sine_positions((3, 5), 32), golden["sine_3x5"], 1e-5)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@STAGES
 def test_the_decoder_layer_by_layer(golden, loaded, stage):
     """States after every part of every layer, and which level is looked at."""
     config = loaded[0]
@@ -114,7 +116,7 @@ def test_the_decoder_layer_by_layer(golden, loaded, stage):
     close(by_level, golden[f"stage{stage}_attention_share_affect_rafdb"])
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@STAGES
 def test_every_output(golden, loaded, stage):
     apply = jax.jit(model.apply_to_maps, static_argnums=(0, 4, 5))
     given = (*loaded, maps_of(golden, "attribute"), (*VALUES, "recog_ms1mv3"), stage)
@@ -177,7 +179,7 @@ def batches_of(golden, sizes, names):
     return {name: batches[name] for name in names}
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@STAGES
 def test_losses_and_gradients(golden, sizes, loaded, stage):
     config, params, state = loaded
     module = Perception(dataclasses.replace(config, pixels="unit"))

@@ -1,6 +1,7 @@
 """Faceptor's networks: sizes, tasks that do not see one another, encoders."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,36 +34,46 @@ KEY = jax.random.key(0)
 SMALL = TransformerConfig(num_layers=3, width=16, num_heads=2, mlp_width=24, **CLIP)
 TINY = PerceptionConfig(
     vit=ViTConfig(SMALL, patch=8, grid=4, output_width=0),
-    decoder=QueryDecoderConfig(16, 2, 2, 24, levels=(2,), new_levels=(0, 1)),
+    decoder=QueryDecoderConfig(16, 1, 2, 24, levels=(2,), new_levels=(0, 1)),
     tasks=("affect_drawn", "parsing_drawn", "recog_drawn"),
     source_level=2,
     embedding_width=8,
     attribute_resolution=16,
     dense_resolution=32,
 )
+IMAGE = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
 
 
+@functools.cache
 def shapes(config):
     init = lambda key: Perception(config).init(  # noqa: E731
         key, example_inputs(config), method="init_all"
     )
-    return sharding.unbox(jax.eval_shape(init, KEY))["params"]
+    return sharding.unbox(jax.eval_shape(init, KEY))
 
 
 def created(config):
-    init = jax.jit(
-        lambda key: Perception(config).init(
-            key, example_inputs(config), method="init_all"
-        )
-    )
-    return sharding.unbox(init(KEY))
+    """Variables of a network, at random: nothing is compiled for them."""
+    rng = np.random.default_rng(0)
+    made = {
+        name: rng.normal(0, 0.4, x.shape).astype(np.float32)
+        ** (2 if name.endswith("/var") else 1)
+        for name, x in trees.flatten(shapes(config)).items()
+    }
+    return trees.unflatten(made)
+
+
+def said(config, variables, inputs, tasks, **options):
+    """What the network says, compiled."""
+    run = lambda v, x: Perception(config).apply(v, x, tasks, 2, **options)  # noqa: E731
+    return jax.jit(run)(variables, inputs)
 
 
 @pytest.mark.parametrize(
     "changes,tasks,count",
     [
         ({}, BASE, 103_200_001),
-        ({}, BASE + MORE, 103_335_681),
+        pytest.param({}, BASE + MORE, 103_335_681, marks=pytest.mark.slow),
         ({"new_levels": (1, 3, 5, 7, 9)}, BASE + MORE, 103_335_681 + 985_600),
         ({"design": "heads"}, BASE, 178_911_058),
     ],
@@ -73,70 +84,55 @@ def test_the_published_sizes(changes, tasks, count):
     config = PerceptionConfig(
         decoder=QueryDecoderConfig(**levels), tasks=tasks, **design
     )
-    assert trees.count(shapes(config)) == count
-    if design:
-        return
-    unused = {"output_norm", "output_projection"}
-    backbone = shapes(config)["backbone"]
-    without = count - sum(trees.count(backbone[name]) for name in unused)
-    assert count - without == 394_752
+    assert trees.count(shapes(config)["params"]) == count
 
 
-def test_a_classifier_is_of_the_loss_and_counted_apart():
+def test_what_the_published_count_holds():
+    """Weights that nothing reads are in it, the classifier of the loss is not."""
     people = TaskConfig("recog_ms1mv3", identities=93_431)
-    found = shapes(PerceptionConfig(tasks=(people, *BASE[1:])))
+    found = dict(shapes(PerceptionConfig(tasks=(people, *BASE[1:])))["params"])
     assert found.pop("classifier_recog_ms1mv3").shape == (93_431, 512)
     assert trees.count(found) == 103_200_001
+    unused = ("output_norm", "output_projection")
+    idle = sum(trees.count(found["backbone"][name]) for name in unused)
+    assert trees.count(found) - idle == 102_805_249
 
 
 def test_a_new_task_costs_its_queries_and_leaves_all_else_as_it_is():
     """512 parameters a query in the published size; the same bits from the others."""
     more = dataclasses.replace(TINY, tasks=(*TINY.tasks, TaskConfig("align_mine", 5)))
     published = PerceptionConfig(tasks=BASE)
-    wider = dataclasses.replace(
-        published, tasks=(*published.tasks, TaskConfig("align_mine", 5))
-    )
-    grown = trees.count(shapes(wider)) - trees.count(shapes(published))
-    assert grown == 512 * 5
+    wider = PerceptionConfig(tasks=(*BASE, TaskConfig("align_mine", 5)))
+    before, after = (trees.count(shapes(c)["params"]) for c in (published, wider))
+    assert after - before == 512 * 5
     old, new = created(TINY), created(more)
     extra = {"queries_align_mine": new["params"]["decoder"]["queries_align_mine"]}
     params = {**old["params"], "decoder": {**old["params"]["decoder"], **extra}}
     assert trees.count(params) - trees.count(old["params"]) == 2 * 16 * 5
-    image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     names = tuple(t.name for t in TINY.tasks)
-
-    def said(config, variables, tasks):
-        run = jax.jit(lambda v, x: Perception(config).apply(v, x, tasks, 2))
-        return run(variables, image)
-
-    before = said(TINY, old, names)
-    after = said(more, {**old, "params": params}, (*names, "align_mine"))
+    before = said(TINY, old, IMAGE, names)
+    after = said(more, {**old, "params": params}, IMAGE, (*names, "align_mine"))
     assert after["align_mine"].shape == (2, 16, 16, 5)
     for name, x in before.items():
         assert np.asarray(x).tobytes() == np.asarray(after[name]).tobytes(), name
 
 
 def test_stage_2_without_its_keys_is_stage_1():
-    variables = created(TINY)
-    image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
-    module, tasks = Perception(TINY), ("affect_drawn", "parsing_drawn")
+    """And what is asked in company is answered as alone."""
+    variables, tasks = created(TINY), ("affect_drawn", "parsing_drawn")
     own = jnp.arange(48)[None, None, None] < 16  # tokens of the last level come first
-    first = module.apply(variables, image, tasks, 1)
-    masked = module.apply(variables, image, tasks, 2, mask=own)
-    second = module.apply(variables, image, tasks, 2)
+
+    @jax.jit
+    def run(variables, image):
+        ask = functools.partial(Perception(TINY).apply, variables, image)
+        masked, alone = ask(tasks, 2, mask=own), ask(tasks[:1], 1)
+        return ask(tasks, 1), masked, ask(tasks, 2), alone
+
+    first, masked, second, alone = run(variables, IMAGE)
     for task in tasks:
-        np.testing.assert_allclose(masked[task], first[task], atol=1e-5)
+        np.testing.assert_allclose(masked[task], first[task], atol=1e-4)
         assert np.abs(second[task] - first[task]).max() > 1e-3
-
-
-def test_what_is_asked_in_company_is_answered_as_alone():
-    variables = created(TINY)
-    image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
-    module = Perception(TINY)
-    together = module.apply(variables, image, ("affect_drawn", "recog_drawn"), 2)
-    for task, x in together.items():
-        alone = module.apply(variables, image, (task,), 2)[task]
-        np.testing.assert_allclose(x, alone, atol=1e-6)
+    np.testing.assert_allclose(alone["affect_drawn"], first["affect_drawn"], atol=1e-5)
 
 
 @pytest.mark.parametrize("encoder", ["tokens", "patches"])
@@ -156,13 +152,9 @@ def test_gptface_as_the_encoder(encoder):
     inputs = jax.random.randint(KEY, (2, 4, 4), 0, 27)
     if encoder == "patches":
         inputs = jax.random.normal(KEY, (2, 32, 32, 3))
-    found = Perception(config).apply(variables, inputs, ("affect_drawn",), 2)
-    assert found["affect_drawn"].shape == (2, 7)
-    other = Perception(config).apply(variables, inputs[::-1], ("affect_drawn",), 2)
-    np.testing.assert_allclose(
-        found["affect_drawn"], other["affect_drawn"][::-1], atol=1e-5
-    )
-    assert np.ptp(found["affect_drawn"], axis=0).max() > 1e-4  # it reads its input
+    found = said(config, variables, inputs, ("affect_drawn",))["affect_drawn"]
+    assert found.shape == (2, 7) and np.isfinite(found).all()
+    assert np.ptp(found, axis=0).max() > 1e-4  # it reads its input
     wrong = inputs[..., None] if encoder == "tokens" else inputs[..., 0]
     with pytest.raises(ValueError, match="the encoder reads"):
         Perception(config).apply(variables, wrong, ("affect_drawn",), 2)
@@ -178,11 +170,9 @@ def test_stochastic_depth(by):
     module, x = Transformer(config), jax.random.normal(KEY, (3, 5, 16))
     mask = jnp.ones((1, 1, 1, 5), bool)
     params = module.init(KEY, x, mask)
-    plain = module.apply(params, x, mask, normalise=False)
     train = lambda rate, key: Transformer(  # noqa: E731
         dataclasses.replace(config, drop_path=rate)
     ).apply(params, x, mask, False, False, rngs={"dropout": key})
-    np.testing.assert_allclose(train(1e-9, KEY), plain, atol=1e-5)
     # The last layer is left out with a probability of nearly one: what is not changed
     # by it is what the first one gives.
     first = Transformer(dataclasses.replace(config, num_layers=1, drop_path=0.0))
