@@ -19,7 +19,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from gptface_jax.core import trees
-from gptface_jax.systems import gptface, judge, vqgan
+from gptface_jax.systems import faceptor, gptface, judge, vqgan
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.options import DecodeConfig
 from gptface_jax.train import sharding, state, step
@@ -73,6 +73,33 @@ def judge_system():
     system = judge.make_system({"model": model, "batch_size": BATCH})
     data = {"image": images(8), "labels": labels, "label_mask": np.ones_like(labels)}
     return system, {"pictures": data}
+
+
+def faceptor_system():
+    layers = {"num_layers": 2, "width": 16, "num_heads": 2, "mlp_width": 24}
+    model = {
+        "vit": {"transformer": layers, "patch": 8, "grid": 2, "output_width": 0},
+        "decoder": {
+            "width": 16, "layers": 1, "heads": 2, "mlp_width": 24,
+            "levels": [1], "new_levels": [0],
+        },
+        "tasks": ["affect_drawn", {"name": "recog_drawn", "identities": 8}],
+        "source_level": 1,
+        "embedding_width": 8,
+        "attribute_resolution": 16,
+    }  # fmt: skip
+    sizes = {"affect_drawn": BATCH, "recog_drawn": 2 * BATCH}
+    config = {"model": model, "objective": {"stage": 2}, "batch_size": sizes}
+    rng = np.random.default_rng(2)
+    batches = {
+        task: {
+            "image": rng.uniform(-1, 1, (size, 16, 16, 3)).astype(np.float32),
+            "label": rng.integers(0, 7, size).astype(np.int32),
+            "weight": np.ones(size, np.float32),
+        }
+        for task, size in sizes.items()
+    }
+    return faceptor.make_system(config), batches
 
 
 @functools.cache
@@ -232,7 +259,10 @@ def compared(results, reference):
 def main(cases):
     assert jax.device_count() == 8
     report, references = {}, {}
-    systems = {"gptface": gptface_system, "vqgan": vqgan_system, "judge": judge_system}
+    systems = {
+        "gptface": gptface_system, "vqgan": vqgan_system, "judge": judge_system,
+        "faceptor": faceptor_system,
+    }  # fmt: skip
     for case in cases:
         which, name = case.split(":")
         if name == "explicit":

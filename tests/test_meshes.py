@@ -52,5 +52,6 @@ def test_slices_split_lengths_and_the_other_meshes():
         "tokens": FOUR,
         "vqgan": FOUR,
         "judge": FOUR,
+        "faceptor": FOUR,
     }
     check(report(*(f"{s}:{m}" for s, names in systems.items() for m in names)))

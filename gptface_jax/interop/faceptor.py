@@ -279,7 +279,7 @@ def save(
     """Writes a checkpoint in the layout of the release, or `.safetensors`.
 
     Args:
-      path: ends in .ckpt, .pt, .pth, .bin or .safetensors.
+      path: ends in .pth.tar, .ckpt, .pt, .pth, .bin or .safetensors.
       config, params, state: of a `Perception`.
       step: that the checkpoint says it was made at.
 

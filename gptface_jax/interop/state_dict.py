@@ -14,6 +14,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.interop import torch_pickle, torch_writer
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
+_FACEPTOR = ".pth.tar"  # what Faceptor's release calls its files
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 
 
@@ -89,6 +90,8 @@ def check(path: str | os.PathLike) -> str:
     Raises:
       UserError: another one than `SUFFIXES`.
     """
+    if os.fspath(path).endswith(_FACEPTOR):
+        return _FACEPTOR
     suffix = pathlib.Path(path).suffix
     if suffix not in SUFFIXES:
         raise UserError(f"'{path}' should end in one of {', '.join(SUFFIXES)}")

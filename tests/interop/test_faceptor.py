@@ -273,13 +273,13 @@ def test_the_naive_heads(golden):
 def test_round_trip_is_exact(golden, tmp_path, path, load):
     read = getattr(faceptor, load)
     config, params, state = read(path, SIZES)
-    faceptor.save(tmp_path / "out.pth", config, params, state, step=7)
-    before, after = state_dict.read(path), state_dict.read(tmp_path / "out.pth")
+    faceptor.save(tmp_path / "out.pth.tar", config, params, state, step=7)
+    before, after = state_dict.read(path), state_dict.read(tmp_path / "out.pth.tar")
     assert before.keys() == after.keys()
     for name, array in before.items():
         assert array.dtype == after[name].dtype and array.shape == after[name].shape
         assert array.tobytes() == after[name].tobytes(), name
-    again = read(tmp_path / "out.pth", SIZES)
+    again = read(tmp_path / "out.pth.tar", SIZES)
     assert again[0] == config
     assert trees.digest(again[1]) == trees.digest(params)
 

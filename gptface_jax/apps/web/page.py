@@ -9,6 +9,7 @@ import gradio as gr
 from gptface_jax.apps.web import edit_tab, faces, sequence_tabs, tabs, work
 from gptface_jax.apps.web.service import Service, shown_errors
 from gptface_jax.core import arguments
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 
 _HEAD = "# GPTFace\n"
@@ -92,9 +93,17 @@ def refuse_links(value: Any) -> None:
 
 
 def build(service: Service) -> gr.Blocks:
-    """The whole page, for a model and its limits."""
-    page = Page(title="GPTFace", analytics_enabled=False)
+    """The whole page, for a model and its limits.
+
+    Raises:
+      UserError: a model that does nothing that there is a tab for.
+    """
     able = [tab for method, tab in _TABS.items() if hasattr(service.model, method)]
+    if not able:
+        raise UserError(
+            f"there is no page for a {type(service.model).__name__}; use its verbs"
+        )
+    page = Page(title="GPTFace", analytics_enabled=False)
     with page:
         if hasattr(service.model, "edit"):
             _api(service)  # first, for of two events of a name the first one keeps it
