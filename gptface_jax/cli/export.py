@@ -20,6 +20,10 @@ configs/talk2face/seq2seq_base.py is:
 
 gptface export --format tencent --run runs/talk2face --out talk2face.bin
 
+A Faceptor in the layout of its release, with its sizes beside it as JSON:
+
+gptface export --format faceptor --run runs/faceptor --out faceptor.pth.tar
+
 A model directory with one StableHLO program of the whole edit, for servers that have
 JAX but not this package (extra `export`; its edit.py shows how to run it):
 
@@ -39,6 +43,8 @@ from gptface_jax.cli import _upright
 from gptface_jax.core.config import assignments
 from gptface_jax.core.errors import UserError
 
+# Format that holds one network -> which.
+_ALONE = {"tencent": "a Talk2Face", "faceptor": "a Faceptor"}
 # Options of a directory that a taming checkpoint has no place for.
 _DIRECTORY_ONLY = (
     "run", "gptface", "description", "card", "decode", "frame", "dtype"
@@ -49,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="directory",
-        choices=("directory", "taming", "tencent", "stablehlo"),
+        choices=("directory", "taming", "tencent", "faceptor", "stablehlo"),
         help="what is written; default directory",
     )
     parser.add_argument(
@@ -103,8 +109,8 @@ def run(options: argparse.Namespace) -> None:
         return _program(options)
     step: Any = options.step or "best"
     step = int(step) if step.isdigit() else step
-    if options.format == "tencent":
-        return _tencent(options, step)
+    if options.format in _ALONE:
+        return _alone(options, step)
     from gptface_jax.apps import exporting
 
     if options.run and options.gptface:
@@ -147,14 +153,19 @@ def run(options: argparse.Namespace) -> None:
     _tell(millions, options)
 
 
-def _tencent(options: argparse.Namespace, step: Any) -> None:
-    from gptface_jax.apps import exporting
+def _alone(options: argparse.Namespace, step: Any) -> None:
+    from gptface_jax.apps import exporting, releasing
 
+    what = _ALONE[options.format]
     others = {*_DIRECTORY_ONLY, "tokenizer"} - {"run"}
-    _refuse(options, sorted(others), "tencent, a Talk2Face alone")
+    _refuse(options, sorted(others), f"{options.format}, {what} alone")
     if not options.run:
-        raise UserError("--run is missing; give the run of the Talk2Face")
-    _tell(exporting.export_tencent(options.run, options.out, step), options)
+        raise UserError(f"--run is missing; give the run of {what}")
+    write = {
+        "tencent": exporting.export_tencent,
+        "faceptor": releasing.export_faceptor,
+    }[options.format]
+    _tell(write(options.run, options.out, step), options)
 
 
 def _refuse(options: argparse.Namespace, names: Iterable[str], what: str) -> None:

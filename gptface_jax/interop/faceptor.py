@@ -32,6 +32,12 @@ _PREFIX = "module."
 _NEW_LEVELS = "heads_module.decoder.new_"
 _NAIVE = "heads_module.heads."
 _INTERPRETERS = {"value": "value", "map_v2": "map", "feature_v2": "feature"}
+_NAIVE_SIZES = {
+    "attribute_width": "attribute_width",
+    "dense_width": "dense_width",
+    "attribute_levels": "indices_attribute",
+    "dense_levels": "indices_dense",
+}
 # Of a checkpoint of FaRL: everything but the encoder of pictures.
 _TEXT = re.compile(
     r"transformer\.|token_embedding\.|ln_final\.|positional_embedding$|"
@@ -141,13 +147,8 @@ def _naive_tasks(config: Mapping[str, Any]) -> tuple[TaskConfig, ...]:
 
 
 def _as_naive(config: PerceptionConfig, sizes: Mapping[str, Any]) -> PerceptionConfig:
-    names = {
-        "attribute_width": "attribute_width",
-        "dense_width": "dense_width",
-        "attribute_levels": "indices_attribute",
-        "dense_levels": "indices_dense",
-    }
-    given = {ours: sizes[theirs] for ours, theirs in names.items() if theirs in sizes}
+    names = _NAIVE_SIZES.items()
+    given = {ours: sizes[theirs] for ours, theirs in names if theirs in sizes}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return dataclasses.replace(config, design="heads", **given)
 
@@ -288,6 +289,52 @@ def save(
     """
     state_dict.check(path)
     state_dict.write(path, to_state_dict(config, params, state), beside={"step": step})
+
+
+def their_config(config: PerceptionConfig) -> dict[str, Any]:
+    """The sizes and tasks of a network: the inverse of `read_config`."""
+    vit, decoder = config.vit, config.decoder
+    t, names = vit.transformer, {v: k for k, v in _INTERPRETERS.items()}
+    found: dict[str, Any] = {
+        "backbone": {
+            "width": t.width,
+            "layers": t.num_layers,
+            "heads": t.num_heads,
+            "mlp_width": t.mlp_width,
+            "patch_size": vit.patch,
+            "output_dim": vit.output_width,
+            "forced_resolution": vit.patch * vit.grid,
+        },
+        "decoder": {
+            "hidden_dim": decoder.width,
+            "layers": decoder.layers,
+            "heads": decoder.heads,
+            "ffn_dim": decoder.mlp_width,
+            "levels": list(decoder.levels),
+            "new_levels": list(decoder.new_levels),
+        },
+        "recognition": {
+            "embedding_dim": config.embedding_width,
+            "identities": max((task.identities for task in config.tasks), default=0),
+        },
+        "attribute_resolution": config.attribute_resolution,
+        "dense_resolution": config.dense_resolution,
+        "pixel_source_level": config.source_level,
+        "tasks": [
+            {
+                "name": task.name,
+                "queries": task.queries,
+                "interpreter": names[task.interpreter],
+            }
+            for task in config.tasks
+        ],
+    }
+    if config.design == "heads":
+        sizes = {theirs: getattr(config, ours) for ours, theirs in _NAIVE_SIZES.items()}
+        found["naive"] = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in sizes.items()
+        }
+    return found
 
 
 def load_farl(

@@ -11,10 +11,11 @@ from PIL import Image
 
 import gptface_jax
 from gptface_jax.cli.main import main
+from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import opening
-from gptface_jax.interop import directory
+from gptface_jax.interop import directory, faceptor
 from gptface_jax.nn.perception import PerceptionConfig, TaskConfig
 from gptface_jax.nn.query_decoder import QueryDecoderConfig
 from gptface_jax.nn.transformer import TransformerConfig
@@ -162,6 +163,22 @@ def test_the_verb_and_its_jobs(folder, photo, tmp_path, capsys):
     assert (photos / "a.png").read_bytes() == before
     assert run("perceive", "--model", folder, "--image", photo) == 2
     assert "--out is missing" in capsys.readouterr().err
+
+
+def test_it_goes_back_to_its_release(folder, model, tmp_path, capsys):
+    """A file and its sizes, which are read as the same network."""
+    out = tmp_path / "faceptor.pth.tar"
+    given = "export", "--format", "faceptor", "--run", folder, "--out", out
+    assert run(*given) == 0 and "faceptor 0.0" in capsys.readouterr().out
+    config, params, state = faceptor.load(out, tmp_path / "faceptor.json")
+    assert trees.digest({**params, **state}) == trees.digest(
+        jax.tree.map(lambda x, y: x.astype(y.dtype), model.network.params,
+                     {**params, **state})
+    )  # fmt: skip
+    names = [task.name for task in config.tasks]
+    assert names == [task.name for task in CONFIG.tasks]
+    assert dataclasses.replace(config, pixels="unit") == CONFIG
+    assert run(*given) == 2 and "already exists" in capsys.readouterr().err
 
 
 @pytest.mark.slow
