@@ -148,8 +148,8 @@ def tiny_faceptor(config: ConfigDict, all_tasks: bool = False) -> ConfigDict:
         model.sequence.transformer.update(**layers, unroll=1)
         model.sequence.vocab.codebook_size = 27
         model.sequence.max_positions = 18
-    # Queries as many as drawn faces answer: 68 points, 19 classes.
-    queries = {"align": 68, "parsing": 19}
+    # As many points as drawn faces have.
+    queries = {"align": 68}
     if not all_tasks:
         _one_of_each_family(config)
     model.tasks = tuple(

@@ -193,6 +193,30 @@ def test_a_step_under_each_allocator(load, capsys):
     ]
 
 
+def test_the_peer_of_faceptor_says_the_same(load):
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    bench = load("faceptor")
+    whole = bench.SIZES["mini"]
+    layers = dataclasses.replace(
+        whole.vit.transformer, num_layers=2, width=16, num_heads=2, mlp_width=24
+    )
+    config = dataclasses.replace(
+        whole,
+        vit=dataclasses.replace(whole.vit, transformer=layers, grid=4),
+        decoder=dataclasses.replace(
+            whole.decoder, width=16, layers=1, heads=2, mlp_width=24, levels=(1,),
+            new_levels=(0,),
+        ),
+        source_level=1,
+        embedding_width=8,
+        attribute_resolution=32,
+        dense_resolution=32,
+    )  # fmt: skip
+    ours = bench.Ours(config, "float32")
+    theirs = bench.Theirs(ours, "cpu", "float32", False)
+    assert bench.check(ours, theirs, bench.groups(config, 2)) < 1e-4
+
+
 def test_structure_counts_what_it_says(load):
     structure = load("structure")
     body = "\n".join(f"    x = {i}" for i in range(60))

@@ -48,6 +48,9 @@ class PerceptionExample:
         kept = {
             "landmarks": self._points(record) if family == "align" else None,
             "parsing": self._map(record) if family == "parsing" else None,
+            "parsing_scheme": self._scheme(record)
+            if family == "parsing"
+            else record.parsing_scheme,
         }
         view = dataclasses.replace(record, boxes=None, **kept)
         view = augmentation.shown(view, self.size, self.augmentation, rng)
@@ -105,14 +108,22 @@ class PerceptionExample:
         return points
 
     def _map(self, record):
-        wanted = perception_tasks.scheme(self.task, self.queries)
-        if record.parsing is not None and record.parsing_scheme != wanted:
+        """The record's map in the classes of the task."""
+        wanted, given = self._scheme(record), record.parsing_scheme
+        if record.parsing is None or wanted == given:
+            return record.parsing
+        try:
+            return schemes.classes_as(given, wanted)[record.parsing]
+        except UserError as error:
             raise UserError(
-                f"record '{record.source}' has classes of '{record.parsing_scheme}' "
-                f"and task '{self.task}' asks for those of '{wanted or '?'}'; give it "
+                f"record '{record.source}' for task '{self.task}': {error}; give it "
                 "other data"
-            )
-        return record.parsing
+            ) from None
+
+    def _scheme(self, record):
+        """Of the task's classes; the record's where the task has none of its own."""
+        known = perception_tasks.scheme(self.task, self.queries)
+        return known or record.parsing_scheme
 
 
 def people_of(source: Sequence[Record], most: int) -> dict[int | str, int]:

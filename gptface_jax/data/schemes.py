@@ -117,6 +117,31 @@ def mirrored_classes(name: str) -> np.ndarray:
     return table
 
 
+def classes_as(source: str, target: str) -> np.ndarray:
+    """Table uint8 [256]: class k of one scheme is class `[k]` of another.
+
+    By their names: what the other does not know is its background; glasses are 255,
+    which does not count, for what lies under them is not known. So are numbers that are
+    no class.
+
+    Raises:
+      UserError: an unknown name, or a target with classes that the source lacks.
+    """
+    names, wanted = (PARSING[_known(name, PARSING)] for name in (source, target))
+    if lacking := [name for name in wanted if name not in names]:
+        raise UserError(
+            f"classes of '{source}' cannot be told as those of '{target}', which has "
+            f"'{lacking[0]}'"
+        )
+    table = np.full(256, 255, np.uint8)
+    for number, name in enumerate(names):
+        if name in wanted:
+            table[number] = wanted.index(name)
+        elif name != "eye_g":
+            table[number] = 0
+    return table
+
+
 def _known(name: str, schemes: Mapping[str, object]) -> str:
     if name not in schemes:
         raise UserError(

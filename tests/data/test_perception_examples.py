@@ -62,8 +62,20 @@ def test_records_of_other_schemes_are_refused():
     with pytest.raises(UserError, match="29 landmarks and task 'align_drawn' asks"):
         example("align_drawn", record)
     record = dataclasses.replace(FACES[0], parsing_scheme="lapa")
-    with pytest.raises(UserError, match="classes of 'lapa'"):
+    with pytest.raises(UserError, match="classes of 'lapa' cannot be told as those"):
         example("parsing_drawn", record)
+
+
+def test_classes_are_told_in_another_scheme():
+    many, few = schemes.PARSING["celebamask-hq"], schemes.PARSING["lapa"]
+    table = schemes.classes_as("celebamask-hq", "lapa")
+    for name in few:
+        assert few[table[many.index(name)]] == name
+    assert table[many.index("neck")] == 0 and table[many.index("eye_g")] == 255
+    drawn = example("parsing_drawn")["label"]
+    found = example("parsing_lapa")["label"]
+    hair = found == few.index("hair")
+    assert hair.any() and (hair == (drawn == many.index("hair"))).all()
 
 
 def marked(points, size=64):
