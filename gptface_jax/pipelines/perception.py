@@ -21,7 +21,7 @@ from gptface_jax.data import image as images
 from gptface_jax.data.perception_examples import NAMES
 from gptface_jax.nn.perception import Perception, told
 from gptface_jax.ops import losses
-from gptface_jax.pipelines import batching, framing, squares
+from gptface_jax.pipelines import batching, framing
 from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.networks import Network
@@ -241,7 +241,6 @@ class PerceptionModel(SeesFaces):
         """
         asked = self.chosen(tasks)
         views, notes = self.views(photo, face, align, crop)
-        squares.checked_crop(crop, photo.shape[:2])
         said = self.look([view.picture(photo) for *_, view in views], asked)
         rows = [jax.tree.map(lambda x, i=i: x[i], said) for i in range(len(views))]
         return [

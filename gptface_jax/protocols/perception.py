@@ -57,7 +57,7 @@ def evaluate(
         raise UserError(
             f"none of the {len(records)} pictures says what task '{task}' asks for"
         )
-    labels = np.stack([example["label"] for example in kept])
+    labels = np.stack(kept)
     judge = {
         "age": _ages,
         "affect": _expressions,
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def _answers(model, task, examples, records, progress):
-    """(examples that have a label, what the network says of them)."""
+    """(labels of the records that have one, what the network says of them)."""
     rng, kept, said = np.random.default_rng(0), [], []
     run = jax.jit(lambda v, x: _read(model, task, v, x))
     bar = tqdm.tqdm(records, unit="image", disable=not progress)
@@ -79,7 +79,7 @@ def _answers(model, task, examples, records, progress):
         images = np.stack([example["image"] for example in waiting])
         answer = batching.run(lambda x: run(model.variables, x), [images], _TOGETHER)
         said.append(answer)
-        kept.extend({"label": e["label"]} for e in waiting)
+        kept.extend(example["label"] for example in waiting)
         waiting.clear()
 
     for record in bar:
