@@ -1,0 +1,73 @@
+"""Perception judged on drawn faces: figures by family, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.nn.perception import PerceptionConfig, TaskConfig
+from gptface_jax.protocols import perception
+
+RECORDS = [SyntheticFaces(size=32, count=16, seed=3)[i] for i in range(16)]
+FAMILIES = ("age", "affect", "biattr", "parsing", "align")
+
+
+class Model:
+    """A model that is asked through `perception._read`, which the test answers."""
+
+    variables = tokenise = None
+
+    def __init__(self):
+        tasks = (*(f"{f}_drawn" for f in FAMILIES), TaskConfig("recog_drawn"))
+        self.config = dataclasses.replace(
+            PerceptionConfig(tasks=tasks), attribute_resolution=32, dense_resolution=32
+        )
+
+    def chosen(self, tasks):
+        return tuple(tasks)
+
+
+def answered(monkeypatch, truth):
+    """Figures of a task whose answers `truth` makes of the labels."""
+
+    def figures(task, records=RECORDS):
+        def answers(model, name, examples, given, progress):
+            made = [examples(r, np.random.default_rng(0)) for r in given]
+            kept = [e["label"] for e in made if e["weight"] > 0]
+            return kept, truth(np.stack(kept)) if kept else None
+
+        monkeypatch.setattr(perception, "_answers", answers)
+        return perception.evaluate(Model(), task, records, progress=False)
+
+    return figures
+
+
+def test_who_says_the_truth_gets_full_marks(monkeypatch):
+    one_hot = lambda labels, n: np.eye(n)[np.int64(labels)] * 60 - 30  # noqa: E731
+    found = answered(monkeypatch, lambda y: one_hot(y, 101))("age_drawn")
+    assert found["mae"] < 1 and found["within_5"] == 1 and found["count"] == 16
+    found = answered(monkeypatch, lambda y: one_hot(y, 7))("affect_drawn")
+    assert found["accuracy"] == found["balanced"] == 1
+    assert all(a == b for a, b in (x.split("/") for x in found["right"].values()))
+    found = answered(monkeypatch, lambda y: 2 * y - 1)("biattr_drawn")
+    assert found["accuracy"] == found["balanced"] == 1
+    found = answered(monkeypatch, lambda y: y)("parsing_drawn")
+    assert found["mean"] == 1 and found["f1"]["hair"] == 1
+    found = answered(monkeypatch, lambda y: y)("align_drawn")
+    assert found["nme"]["inter_ocular"] == 0 and found["failures"] == 0
+    # A hundredth of the side to the right of it, in the measure of the eyes.
+    found = answered(monkeypatch, lambda y: y + [0.01, 0.0])("align_drawn")
+    eyes = [r.landmarks[45] - r.landmarks[36] for r in RECORDS]
+    wanted = np.mean(0.32 / np.linalg.norm(eyes, axis=-1))
+    assert found["nme"]["inter_ocular"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_pictures_without_what_is_asked_are_refused(monkeypatch):
+    bare = [dataclasses.replace(r, expression="") for r in RECORDS]
+    with pytest.raises(UserError, match="none of the 16 pictures says"):
+        answered(monkeypatch, lambda y: y)("affect_drawn", bare)
+    photos = [dataclasses.replace(r, source="people") for r in RECORDS]
+    with pytest.raises(UserError, match="on drawn faces only"):
+        perception.verification(Model(), "recog_drawn", photos)
