@@ -40,7 +40,7 @@ def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experimen
     system = make(values)
     model = from_mapping(PerceptionConfig, values["model"], "model.")
     tasks = tuple(system.feeds)
-    feeds, held_out, shown = {}, {}, None
+    feeds, held_out, attributes, shown = {}, {}, {}, None
     for task in tasks:
         size = model.resolution(task)
         train, test = (base.of_feed(x, task, tasks) for x in (data.train, data.eval))
@@ -49,6 +49,8 @@ def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experimen
         entry = model.task(task)
         if entry.family == "align" and entry.queries == 68:
             shown = shown or source
+        if entry.family == "biattr":
+            attributes[task] = source
         people = people_of(source, entry.identities) if entry.identities else {}
         example = functools.partial(
             PerceptionExample, task, entry.queries, size, people=people
@@ -59,7 +61,7 @@ def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experimen
             key = key.replace("train", "eval")
             source = base.open_source(key, test, base.pictures(size), test != train)
             held_out[task] = base.Records(source, example())
-    files = {faceptor_run.FRAME: faceptor_run.measured_frame(shown)}
+    files = {faceptor_run.FRAME: faceptor_run.learnt(shown, attributes)}
     return base.experiment(config, data, system, feeds, held_out, extra_files=files)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import geometry
+from gptface_jax.data import geometry, phrases
+from gptface_jax.data.perception_examples import NAMES
 from gptface_jax.data.record import Record
 from gptface_jax.experiments import opening
 from gptface_jax.pipelines import faces, networks, upright
@@ -27,15 +28,19 @@ Model = TypeVar("Model", bound=PerceptionModel)
 Tokenise = Callable[[Any, jax.Array], jax.Array]
 
 
-def measured_frame(source: Sequence[Record] | None) -> bytes:
-    """The content of FRAME: mean of the five points over records with 68 landmarks.
+def learnt(
+    shown: Sequence[Record] | None, attributes: Mapping[str, Sequence[Record]]
+) -> bytes:
+    """The content of FRAME: where faces lie, and which attributes the data teach.
 
     Args:
-      source: None or one without such landmarks gives the frame of the bundled model.
+      shown: records with 68 landmarks, whose five points are averaged; None or others
+        give the frame of the bundled model.
+      attributes: task -> its records. Of an attribute that none of them labels a model
+        learns nothing, and should say nothing.
     """
     rows = []
-    for i in range(min(_MEASURED, len(source or ()))):
-        record = source[i]
+    for record in _some(shown or ()):
         points = record.landmarks
         if points is None or len(points) != 68 or not np.isfinite(points).all():
             continue
@@ -43,7 +48,23 @@ def measured_frame(source: Sequence[Record] | None) -> bytes:
         view = geometry.squared(bare, 128)
         rows.append(faces.five_points((view.landmarks + 0.5) / 128))
     frame = np.mean(rows, 0) if rows else np.array(upright.FRAME)
-    return json.dumps({"frame": np.round(frame, 4).tolist()}).encode()
+    taught = {
+        task: [
+            name
+            for name in NAMES["celeba"]
+            if any(phrases.known(r.labels or {}, name) is not None for r in records)
+        ]
+        for task, records in ((t, list(_some(x))) for t, x in attributes.items())
+    }
+    content = {"frame": np.round(frame, 4).tolist(), "attributes": taught}
+    return json.dumps(content).encode()
+
+
+def _some(source: Sequence[Record]) -> Iterator[Record]:
+    """Records from all over a source."""
+    count = min(_MEASURED, len(source))
+    for i in np.linspace(0, len(source) - 1, count).astype(int) if count else ():
+        yield source[int(i)]
 
 
 def tokeniser(codes: int, data: Any) -> tuple[Tokenise, dict[str, Any]]:
@@ -122,7 +143,10 @@ def open_model(
         stored = held.read_bytes() if held.is_file() else None
         card = readme.read_text("utf-8") if readme.is_file() else ""
     try:
-        frame = json.loads(stored)["frame"] if stored else upright.FRAME
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(stored) if stored else {"frame": upright.FRAME}
+        taught = {k: tuple(v) for k, v in content.get("attributes", {}).items()}
+        return kind(network, content["frame"], tokenise, card, dtype, taught)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"'{path}' has a {FRAME} that makes no sense") from None
-    return kind(network, frame, tokenise, card, dtype)

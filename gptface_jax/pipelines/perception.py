@@ -108,6 +108,8 @@ class PerceptionModel(SeesFaces):
       tokenise: of a model on image tokens, what makes them of float [B,S,S,3].
       card: the model card.
       dtype: of the activations, "float32" or "bfloat16"; default the network's.
+      taught: task -> the attributes that its data labelled; of others nothing is said.
+        A task that is not in it was taught all.
     """
 
     OPTIONS = NoOptions
@@ -119,8 +121,10 @@ class PerceptionModel(SeesFaces):
         tokenise: Callable[[jax.Array], jax.Array] | None = None,
         card: str = "",
         dtype: str | None = None,
+        taught: Mapping[str, Sequence[str]] | None = None,
     ):
         self.network, self.card, self.dtype = network, card, dtype
+        self.taught = dict(taught or {})
         self.frame = framing.checked_frame(frame)
         self.tokenise = tokenise
         self.module = Perception(with_dtype(network.config, dtype))
@@ -270,7 +274,8 @@ class PerceptionModel(SeesFaces):
                     found["expressions"] = named
                     found["expression"] = max(named, key=named.__getitem__)
                 else:
-                    found["attributes"] = named
+                    known = self.taught.get(task, names)
+                    found["attributes"] = {k: named[k] for k in names if k in known}
         return FaceSeen(number, view, face, **found)
 
 

@@ -14,13 +14,17 @@ from gptface_jax.cli.main import main
 from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
-from gptface_jax.experiments import opening
+from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.experiments import faceptor_run, opening
 from gptface_jax.interop import directory, faceptor
-from gptface_jax.nn.perception import PerceptionConfig, TaskConfig
+from gptface_jax.nn.perception import Perception, PerceptionConfig, TaskConfig
 from gptface_jax.nn.query_decoder import QueryDecoderConfig
 from gptface_jax.nn.transformer import TransformerConfig
 from gptface_jax.nn.vit import CLIP, ViTConfig
 from gptface_jax.pipelines import perception_pictures
+from gptface_jax.pipelines.networks import Network
+from gptface_jax.pipelines.perception import PerceptionModel
+from gptface_jax.pipelines.views import View
 
 LAYERS = TransformerConfig(num_layers=2, width=16, num_heads=2, mlp_width=24, **CLIP)
 CONFIG = PerceptionConfig(
@@ -110,6 +114,22 @@ def test_what_is_asked_can_be_chosen(model, photo):
             model.perceive(photo, tasks=tasks)
     with pytest.raises(UserError, match="has no 'edit'"):
         model.edit(photo)
+
+
+def test_nothing_is_said_of_what_was_not_taught():
+    """Drawn faces have no five o'clock shadow, in no picture's labels."""
+    source = SyntheticFaces(size=32, count=40, seed=3)
+    content = json.loads(faceptor_run.learnt(source, {"biattr_drawn": source}))
+    taught = content["attributes"]["biattr_drawn"]
+    assert "Smiling" in taught and "5_o_Clock_Shadow" not in taught
+    frame = np.array(content["frame"])
+    assert frame.shape == (5, 2) and frame[0, 0] < frame[2, 0] < frame[1, 0]
+    bare = PerceptionModel(Network(Perception(CONFIG), {}, "", {}), frame, taught=(
+        {"biattr_drawn": taught}
+    ))  # fmt: skip
+    said = {"biattr_drawn": {"probabilities": np.full(40, 0.9)}}
+    seen = bare._seen(said, 1, None, View.crop((0, 0, 32, 32)))
+    assert [*seen.attributes] == taught
 
 
 @pytest.mark.slow
