@@ -180,9 +180,8 @@ def shade(
       near: with a pinhole camera its nearness [V], for perspective interpolation.
     """
     if near is not None:
-        weight = found.barycentric / np.maximum(
-            1e-9, near[triangles[np.maximum(found.triangle, 0)]]
-        )
+        corners = triangles[np.maximum(found.triangle, 0)]
+        weight = found.barycentric * np.where(np.isfinite(near), near, 0)[corners]
         weight /= np.maximum(weight.sum(-1, keepdims=True), 1e-12)
         found = dataclasses.replace(found, barycentric=weight)
     normals = surface.normals(vertices.astype(np.float64), triangles) @ turn.T

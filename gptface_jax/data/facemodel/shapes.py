@@ -18,8 +18,8 @@ _SHEET = 95.0  # mm that a radian of the sheet is about
 _JAW_AXIS, _JAW_ANGLE = np.array([0.0, 2.0, -8.0]), 13.0
 _GAZE = 22.0  # degrees
 
-# name: (centre, radii, offset) in mm as seen from ahead, for the side x > 0; "upper" and
-# "lower" limit it to what is above or below the mouth line.
+# name: (centre, radii, offset) in mm as seen from ahead, for the side x > 0; "upper"
+# and "lower" limit it to what is above or below the mouth line.
 _SIDES = {
     "browDown": [((34, 37), (24, 13), (-1, -5.5, 1), None)],
     "browInnerUp": [((14, 37), (15, 15), (0, 7, 0.5), None)],
