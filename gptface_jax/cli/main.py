@@ -22,7 +22,7 @@ CLOSED = 141
 VERBS = {
     "quickstart": "four text-guided edits with the bundled demo model, in a minute",
     "train": "train a tokenizer, a GPTFace, a Talk2Face or a judge from a config",
-    "prepare": "photos, drawn faces or the raw web -> ArrayRecord shards, done once",
+    "prepare": "photos, drawn or rendered faces, the raw web -> ArrayRecord shards",
     "data": "look at a set of pictures: inspect, check, split, stats",
     "tokenize": "photos -> ArrayRecord cache of image ids, texts and labels",
     "reconstruct": "photos through VQGANs and back: a grid, and figures that compare",

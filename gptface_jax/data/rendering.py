@@ -51,6 +51,23 @@ def rotation(vector: np.ndarray) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
+def vector_of(matrix: np.ndarray) -> np.ndarray:
+    """The rotation vector [3] of a rotation matrix [3,3]; turns below 180 degrees."""
+    axis = np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0],
+                     matrix[1, 0] - matrix[0, 1]]) / 2  # fmt: skip
+    sine, cosine = np.linalg.norm(axis), (np.trace(matrix) - 1) / 2
+    return axis * (np.arctan2(sine, cosine) / max(sine, 1e-12))
+
+
+def turned_light(light: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Light [9,3] of a scene that was turned by a rotation [3,3]; float32."""
+    ways = np.random.default_rng(0).normal(size=(60, 3))
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+    # Each band of the harmonics is closed under rotations: the fit is exact.
+    change, *_ = np.linalg.lstsq(harmonics(ways @ turn.T), harmonics(ways), rcond=None)
+    return (change @ light).astype(np.float32)
+
+
 def projected(
     vertices: np.ndarray, pose: np.ndarray, size: int, focal: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,14 @@ import numpy as np
 from gptface_jax.data.faces import palette
 
 # Rings of an eyeball: angle from its axis in degrees. Pupil and iris are the first.
-_RINGS = (0.0, 8.0, 12.0, 25.0, 30.0, 50.0, 72.0, 94.0)
+_RINGS = (0.0, 8.0, 12.0, 25.0, 30.0, 50.0, 72.0, 90.0)
+# The last ring is the socket: so many radii wide, and it does not turn with the ball.
+_SOCKET = 1.3
 _SEGMENTS = 12
 _PUPIL = np.array([0.03, 0.025, 0.025])
 _IRIS = np.array([0.30, 0.21, 0.13])
 _WHITE = np.array([0.90, 0.88, 0.86])
+_LINING = np.array([0.50, 0.34, 0.30])
 _TEETH = np.array([0.88, 0.85, 0.78])
 _INSIDE = np.array([0.22, 0.06, 0.06])
 
@@ -70,6 +73,8 @@ def eyeball(contour: np.ndarray, region: int) -> Part:
     colours = np.empty_like(points)
     for ring, angle in enumerate(_RINGS):
         colours[ring] = _PUPIL if angle < 10 else _IRIS if angle < 28 else _WHITE
+    points[-1] *= _SOCKET
+    colours[-1] = _LINING
     triangles = _grid(len(rings), _SEGMENTS, closed=True)
     flat = points.reshape(-1, 3)
     # The pole is one vertex for every segment; its triangles without area go.
@@ -157,4 +162,6 @@ def looking(part: Part, right: float, up: float) -> np.ndarray:
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     offset = part.vertices - part.centre
-    return offset @ (about_y @ about_x).T - offset
+    radius = np.linalg.norm(offset, axis=1)
+    turns = radius < radius[0] * (1 + _SOCKET) / 2
+    return turns[:, None] * (offset @ (about_y @ about_x).T - offset)

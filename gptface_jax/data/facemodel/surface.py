@@ -67,12 +67,15 @@ def vertex_shares(count: int, triangles: np.ndarray, chosen: np.ndarray) -> np.n
 def mean_colours(count: int, triangles: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Colour float32 [V,3] of each vertex by the regions around it.
 
-    Hair, brows and lips have the vertices of their borders.
+    Hair, brows and lips have the vertices of their borders; the rest is a mean.
     """
-    total = np.zeros((count, 3))
+    parts = [region for material in MATERIALS[1:] for region in material]
+    total, weight = np.zeros((count, 3)), np.full((count, 1), 1e-9)
     for region, colour in COLOURS.items():
-        share = vertex_shares(count, triangles, regions == region)
-        total += share[:, None] * np.array(colour)
+        if region not in parts:
+            share = vertex_shares(count, triangles, regions == region)[:, None]
+            total, weight = total + share * np.array(colour), weight + share
+    total /= weight
     for material in MATERIALS[1:]:
         share = vertex_shares(count, triangles, np.isin(regions, material))
         total[share >= _BORDER] = COLOURS[material[0]]
