@@ -13,8 +13,8 @@ on with the shards that are missing.
 Rendered faces are heads of a 3D morphable model with random identity, expression,
 colours, light, pose and background. Their records hold what a picture is made of: 68
 points, classes of all pixels, depth, the mesh, coefficients by which FaceGPT is
-trained, and words. --data model=PATH takes another face model than the project's own, such as
-ICT-FaceKit's folder.
+trained, and words. --data model=PATH takes another face model than the project's own,
+such as ICT-FaceKit's folder.
 
 --upright finds the largest face of each picture and brings it into the model frame:
 what has none, or too small a one, or one that is cut off, is dropped and counted by

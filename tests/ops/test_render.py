@@ -87,7 +87,7 @@ def test_it_is_the_renderer_in_numpy():
     c, b = coeffs(), basis()
     model = open_model(max_vertices=700)
     for focal in (None, 4.0):
-        got = render.render_head(b, c, SIZE, focal)
+        got = jax.jit(render.render_head, static_argnums=(2, 3))(b, c, SIZE, focal)
         one = {name: np.asarray(value[0]) for name, value in c.items()}
         vertices = model.vertices(one["id_coeffs"], one["exp_coeffs"])
         places, near = rendering.projected(vertices, one["pose"], SIZE, focal)
@@ -112,9 +112,9 @@ def test_a_square_by_hand():
     vertices = jnp.asarray(np.concatenate([near, far]), jnp.float32)[None]
     triangles = jnp.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
     albedo = jnp.concatenate([jnp.ones((1, 4, 3)), jnp.full((1, 4, 3), 0.25)], 1)
-    got = render.render(
-        vertices, albedo, triangles, render.ambient(0.5)[None], jnp.zeros((1, 6)), 8
-    )
+    light, pose = render.ambient(0.5)[None], jnp.zeros((1, 6))
+    draw = jax.jit(render.render, static_argnums=5)
+    got = draw(vertices, albedo, triangles, light, pose, 8)
     assert got.alpha.min() == 1
     inner = np.zeros((8, 8), bool)
     inner[2:6, 2:6] = True
@@ -186,13 +186,13 @@ def test_splats_give_borders_a_gradient():
         alpha = render.splatted(found, triangles)[1] if soft else found.alpha
         return jnp.sum(alpha[0, :, 8:])
 
-    assert jax.grad(covered)(0.0, False) == 0
+    slope = jax.jit(jax.grad(covered), static_argnums=1)
+    assert slope(0.0, False) == 0
     # 7.7 pixels high, 8 pixels for each unit: about 61 for the whole border.
-    gradient = jax.grad(covered)(0.0, True)
+    gradient = slope(0.0, True)
     assert 25 < gradient < 100
-    assert float(covered(0.0, True)) == pytest.approx(
-        float(covered(0.0, False)), rel=0.05
-    )
+    soft, hard = (jax.jit(covered, static_argnums=1)(0.0, x) for x in (True, False))
+    assert float(soft) == pytest.approx(float(hard), rel=0.05)
 
 
 @pytest.mark.parametrize("focal", [None, 2.0])
@@ -217,9 +217,8 @@ def test_what_is_no_surface_gives_no_nan(focal):
         return total, found
 
     light = jnp.tile(render.ambient()[None], (2, 1, 1))
-    (value, found), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(
-        batch, jnp.zeros((2, 6)), light
-    )
+    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
+    (value, found), gradients = both(batch, jnp.zeros((2, 6)), light)
     assert (
         np.isfinite(value) and found.alpha[0].sum() > 20 and found.alpha[1].sum() == 0
     )
