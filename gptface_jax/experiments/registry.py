@@ -20,6 +20,7 @@ SYSTEMS = {
     "talk2face": "gptface_jax.experiments.talk2face",
     "judge": "gptface_jax.experiments.judge",
     "shared": "gptface_jax.experiments.shared",
+    "facegpt": "gptface_jax.experiments.facegpt",
 }
 
 
