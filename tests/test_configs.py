@@ -43,6 +43,7 @@ TINY = {load_config(f"{path}:tiny").to_json(): path for path in reversed(CONFIGS
 ELSEWHERE = (
     "configs/experiments/",
     "configs/gptface/shared.py",
+    "configs/facegpt/",
     "configs/talk2face/faces64.py",
 )
 

@@ -129,7 +129,11 @@ def _together(faces: System, pairs: System, retention: float) -> System:
 
     return dataclasses.replace(
         faces,
-        feeds={**faces.feeds, **pairs.feeds},
+        # Told in images: a pair is one.
+        feeds={
+            **faces.feeds,
+            **{n: dataclasses.replace(f, units=1) for n, f in pairs.feeds.items()},
+        },
         phases=(Phase("", ".*", loss_fn),),
         evaluations={**faces.evaluations, PAIRS: pairs.evaluations["eval"]},
         resumable=tuple(dict.fromkeys(faces.resumable + pairs.resumable)),

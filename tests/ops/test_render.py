@@ -17,7 +17,8 @@ SIZE = 32
 @functools.lru_cache
 def basis():
     model = open_model(max_vertices=700)
-    return {name: jnp.asarray(getattr(model, name)) for name in morphable.ARRAYS}
+    with jax.ensure_compile_time_eval():
+        return {name: jnp.asarray(getattr(model, name)) for name in morphable.ARRAYS}
 
 
 @functools.lru_cache
