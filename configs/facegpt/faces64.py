@@ -49,7 +49,7 @@ def get_config(arg: str = ""):
     config.total_steps = 4000
     config.batch_size = 32
     config.eval_every = config.checkpoint_every = 200
-    config.best_metric = "eval/faces/loss"
+    config.best_metric = "eval/vertex_mm"
     config.data.update(
         tokenizer="demo",
         codebook_init=False,

@@ -21,7 +21,7 @@ CLOSED = 141
 # verb -> what it does; see `verb_module`.
 VERBS = {
     "quickstart": "four text-guided edits with the bundled demo model, in a minute",
-    "train": "train a tokenizer, a GPTFace, a Talk2Face or a judge from a config",
+    "train": "train a tokenizer, GPTFace, Talk2Face, FaceGPT or judge from a config",
     "prepare": "photos, drawn or rendered faces, the raw web -> ArrayRecord shards",
     "data": "look at a set of pictures: inspect, check, split, stats",
     "tokenize": "photos -> ArrayRecord cache of image ids, texts and labels",
@@ -35,6 +35,7 @@ VERBS = {
     "synthesize": "draw faces after a sentence or attributes (Talk2Face)",
     "caption": "sentences for a photo",
     "ask": "ask a photo for an age, an expression, an attribute (Talk2Face)",
+    "face3d": "the 3D head of a photo, or after a sentence (FaceGPT)",
     "detect": "was a picture edited here? metadata and watermark",
     "tag": "words and sentences that fit a photo, and how well",
     "serve": "edit photos in a browser: paint a region, type a sentence",

@@ -8,7 +8,6 @@ parameters are GPTFace's, with rows for the face tokens and heads on them.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +27,7 @@ from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import base, gptface, registry, starting, token_data
 from gptface_jax.experiments import opening as networks
 from gptface_jax.ops import morphable
+from gptface_jax.pipelines import faces3d
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems import facegpt
 from gptface_jax.systems import gptface as gptface_system
@@ -40,7 +40,7 @@ from gptface_jax.train import settings
 
 PAIRS = "pairs"
 # In a run's and a model's folder: the face model that coefficients are of.
-FACE_MODEL, FACE_MODEL_FILE = "face_model.json", "face_model.npz"
+FACE_MODEL = "face_model.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,29 +231,24 @@ def _build(
 
     feeds = {n: faces(n) for n in (RENDERED, PHOTOS) if data.train.get(n)}
     held_out = {"faces": faces(RENDERED, True) if data.eval else None}
-    files = {"vocab.txt": tokenizer.vocab_text().encode(), **_files(data, heads)}
+    digest = None
+    if data.image_ids != "palette":
+        digest = networks.open_network(data.tokenizer, "vqgan").codes_digest
+    files = {"vocab.txt": tokenizer.vocab_text().encode()}
+    files |= _files(data, heads, digest)
     if data.train.get(PAIRS):
         pairs = dataclasses.replace(_part(data, PAIRS), tokenizer="")  # no previews
         found = gptface.examples(pairs, tokenizer, model.pairs)
-        _check_codes(data, found.codes.digest)
+        if found.codes.digest not in (None, digest):
+            raise UserError(
+                f"data.train.{PAIRS} are codes of tokenizer {found.codes.digest} and "
+                f"data.tokenizer is {digest}; run `gptface tokenize` with that one"
+            )
         feeds[PAIRS], held_out[PAIRS] = found.records, found.held_out
-        files |= found.codes.files
     return base.experiment(
         config, data, make(values, attribute_questions.ATTRIBUTES), feeds, held_out,
         extra_files=files,
     )  # fmt: skip
-
-
-def _check_codes(data: base.DataConfig, digest: str | None) -> None:
-    """Refuses pairs whose codes another tokenizer made."""
-    if digest is None:
-        return
-    ours = networks.open_network(data.tokenizer, "vqgan").codes_digest
-    if digest != ours:
-        raise UserError(
-            f"data.train.{PAIRS} are codes of tokenizer {digest} and data.tokenizer is "
-            f"{ours}; run `gptface tokenize` with that one"
-        )
 
 
 def _example(data, model: FaceGPTConfig, tokenizer, heads: FaceModel, captions):
@@ -272,16 +267,16 @@ def _example(data, model: FaceGPTConfig, tokenizer, heads: FaceModel, captions):
     )  # fmt: skip
 
 
-def _files(data: base.DataConfig, heads: FaceModel) -> dict[str, bytes]:
-    """What a run keeps of its face model: what opens it again, or the whole of it."""
-    said = {"digest": heads.digest, "max_vertices": data.face_vertices}
-    said["num_identity"] = len(heads.identity)
-    files = {}
-    if data.face_model != opening.PROCEDURAL:
-        content = io.BytesIO()
-        heads.save(content)
-        files[FACE_MODEL_FILE] = content.getvalue()
-    return {FACE_MODEL: json.dumps(said).encode(), **files}
+def _files(
+    data: base.DataConfig, heads: FaceModel, digest: str | None
+) -> dict[str, bytes]:
+    """What a run keeps of its face model, and of the tokenizer with this digest."""
+    files = {FACE_MODEL: opening.packed(heads, data.face_model, data.face_vertices)}
+    if digest is not None:
+        frame = faces3d.mean_frame(heads).tolist()
+        known = {"tokenizer_digest": digest, "frame": frame}
+        files["manifest.json"] = json.dumps(known).encode()
+    return files
 
 
 def _as_pairs(network: Network) -> Network:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -181,8 +182,8 @@ class FaceModel:
                 found.update(np.ascontiguousarray(value).tobytes())
         return found.hexdigest()[:16]
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the model into one .npz file, which `load` reads."""
+    def save(self, path: Any) -> None:
+        """Writes the model into one .npz file (or open file), see `opening`."""
         names = {n: np.array(getattr(self, n), np.str_) for n in _NAMES}
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         np.savez_compressed(path, format=FORMAT, name=self.name, **arrays, **names)
@@ -197,18 +198,22 @@ _NAMES = ("identity_names", "expression_names")
 _TYPES = {"triangles": np.int32, "landmarks": np.int32, "regions": np.uint8}
 
 
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_arrays(file: Any, path: str | os.PathLike) -> dict[str, np.ndarray]:
     """All arrays of an .npz file.
+
+    Args:
+      file: its path, or an open file.
+      path: where it is, for messages.
 
     Raises:
       UserError: no such file, or one that cannot be read.
     """
-    if not pathlib.Path(path).is_file():
+    if isinstance(file, (str, os.PathLike)) and not pathlib.Path(file).is_file():
         raise Missing(f"face model '{path}' does not exist; check the path")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with np.load(file, allow_pickle=False) as opened:
+            return {name: opened[name] for name in opened.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"face model '{path}' cannot be read ({error}); get or convert it again"
         ) from None

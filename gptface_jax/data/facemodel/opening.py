@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import pathlib
+
+import numpy as np
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.facemodel import ict, model, procedural
@@ -46,10 +49,55 @@ def _read(path: str) -> FaceModel:
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
         return ict.from_folder(place)
-    arrays = model.read_arrays(place)
+    arrays = model.read_arrays(place, path)
     if "landmarks68" in arrays:
         missing = [key for key in ict.KEYS if key not in arrays]
         if missing:
             raise UserError(f"'{path}' has no array {', '.join(missing)}; get it again")
         return ict.from_arrays(arrays)
     return model.from_arrays(arrays, path)
+
+
+def packed(found: FaceModel, path: str, max_vertices: int = 0) -> bytes:
+    """An .npz by which `unpacked` opens a model again: the whole, or how it is made.
+
+    Args:
+      found: what `open_model` gave.
+      path, max_vertices: its arguments.
+    """
+    content = io.BytesIO()
+    if path == PROCEDURAL:
+        numbers = {"max_vertices": max_vertices, "num_identity": len(found.identity)}
+        np.savez(content, name=path, digest=found.digest, **numbers)
+    else:
+        found.save(content)
+    return content.getvalue()
+
+
+def unpacked(content: bytes, where: str | os.PathLike) -> FaceModel:
+    """The model that `packed` kept.
+
+    Args:
+      content: see there.
+      where: it came from, for messages.
+
+    Raises:
+      UserError: it cannot be read, or this version makes another model of it.
+    """
+    arrays = model.read_arrays(io.BytesIO(content), where)
+    if "mean" in arrays:
+        return model.from_arrays(arrays, where)
+    try:
+        numbers = [int(arrays[n]) for n in ("max_vertices", "num_identity")]
+        said = str(arrays["digest"])
+    except KeyError as error:
+        raise UserError(
+            f"face model of '{where}' has no {error}; export it again"
+        ) from None
+    found = open_model(PROCEDURAL, *numbers)
+    if found.digest != said:
+        raise UserError(
+            f"'{where}' knows face model {said}, and this version makes "
+            f"{found.digest} of the procedural one; use the version that trained it"
+        )
+    return found
