@@ -15,6 +15,7 @@ gptface evaluate answers --model my_talk2face --images synthetic --limit 256
 gptface evaluate captions --model my_talk2face --images synthetic --limit 256
 gptface evaluate synthesis --model my_talk2face --judge runs/judge \\
     --convention synthetic
+gptface evaluate faces3d --model my_facegpt --images rendered --limit 128 --seed 9
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -29,6 +30,7 @@ from gptface_jax.cli.evaluate import (
     answers,
     captions,
     edits,
+    faces3d,
     judge,
     likelihood,
     masked,
@@ -51,6 +53,7 @@ KINDS: dict[str, types.ModuleType] = {
     "answers": answers,
     "captions": captions,
     "synthesis": synthesis,
+    "faces3d": faces3d,
 }
 
 
