@@ -24,7 +24,14 @@ from gptface_jax.data import attribute_questions, transforms
 from gptface_jax.data.face3d_examples import FaceExample
 from gptface_jax.data.facemodel import FaceModel, open_model, opening
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.experiments import base, gptface, registry, starting, token_data
+from gptface_jax.experiments import (
+    base,
+    gptface,
+    gptface_run,
+    registry,
+    starting,
+    token_data,
+)
 from gptface_jax.experiments import opening as networks
 from gptface_jax.ops import morphable
 from gptface_jax.pipelines import faces3d
@@ -279,21 +286,34 @@ def _files(
     return files
 
 
+def _pairs_config(config: Mapping[str, Any], model: GPTFaceConfig) -> dict[str, Any]:
+    """The experiment config as if GPTFace alone were trained."""
+    data = {**config["data"], "train": config["data"]["train"].get(PAIRS) or {}}
+    return {
+        **config,
+        "system": "gptface",
+        "model": to_mapping(model),
+        "objective": config["objective"].get(PAIRS, {}),
+        "data": data,
+    }
+
+
 def _as_pairs(network: Network) -> Network:
     """The network as a GPTFace."""
-    config = network.config.pairs
+    config, meta = network.config.pairs, dict(network.meta)
     wanted = trees.flatten(networks.expected_shapes("gptface", config))
     own = {k: v for k, v in trees.flatten(network.params).items() if k in wanted}
-    meta = dict(network.meta)
     if "config" in meta:
-        whole = meta["config"]
-        data = {**whole["data"], "train": whole["data"]["train"].get(PAIRS) or {}}
-        meta["config"] = {
-            **whole, "system": "gptface", "model": to_mapping(config),
-            "objective": whole["objective"].get("pairs", {}), "data": data,
-        }  # fmt: skip
+        meta["config"] = _pairs_config(meta["config"], config)
+    if "training" in meta:
+        trained = _pairs_config(meta["training"]["facegpt"], config)
+        meta["training"] = {**meta["training"], "gptface": trained}
     module = registry.row("gptface").module(config)
-    return Network(module, trees.unflatten(own), network.digest, meta)
+    found = Network(module, trees.unflatten(own), network.digest, meta)
+    if "training" in meta:
+        as_run = dataclasses.replace(found, meta={"config": trained})
+        meta.setdefault("decode", gptface_run.learnt_options(as_run))
+    return found
 
 
 ROW = registry.Row(

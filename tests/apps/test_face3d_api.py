@@ -126,7 +126,9 @@ def test_from_a_gptface_to_a_model_directory(tiny, gptface_command, tmp_path):
     assert (tmp_path / "face.turntable.png").is_file()
     run = gptface_jax.load(tmp_path / "run")
     assert isinstance(run, FaceGPT)
-    assert isinstance(gptface_jax.load(tmp_path / "model"), FaceGPT)
+    model = gptface_jax.load(tmp_path / "model")
+    assert isinstance(model, FaceGPT)
+    assert model.inpaint(PHOTO, region="random:0.4", align=False).image.size == (40, 48)
     # As a GPTFace it is what it was: nothing was learnt at a rate of 0.
     before = networks.open_network(tiny / "gptface", "gptface")
     after = networks.open_network(tmp_path / "run", "gptface")
