@@ -135,12 +135,13 @@ def test_from_a_gptface_to_a_model_directory(tiny, gptface_command, tmp_path):
     old, new = trees.flatten(before.params), trees.flatten(after.params)
     for name, value in old.items():
         if name not in ("tokens/embedding", "tokens/output_bias", "tokens/position"):
-            np.testing.assert_array_equal(new[name], value)
+            # But for what averaging does to the last bit.
+            np.testing.assert_allclose(new[name], value, rtol=1e-6, atol=1e-9)
     known = before.config.vocab
     codes = slice(known.text_size, known.size)
     start = after.config.vocab.text_size
     moved = slice(start, start + known.codebook_size)
-    np.testing.assert_array_equal(
-        new["tokens/embedding"][moved], old["tokens/embedding"][codes]
+    np.testing.assert_allclose(
+        new["tokens/embedding"][moved], old["tokens/embedding"][codes], rtol=1e-6
     )
     assert jax.tree.leaves(after.params)
