@@ -48,6 +48,14 @@ from gptface_jax.train import settings
 PAIRS = "pairs"
 # In a run's and a model's folder: the face model that coefficients are of.
 FACE_MODEL = "face_model.npz"
+# What a source of heads might be, for messages.
+HEADS = {
+    "rendered faces": {"kind": "rendered", "count": 4000, "size": 64},
+    "what `gptface prepare` wrote": {
+        "kind": "arrayrecord",
+        "path": "pictures/rendered",
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,14 +168,9 @@ def _tokenizer(data: base.DataConfig, model: FaceGPTConfig):
     """What encodes pictures inside the step, and its parameters.
 
     Raises:
-      UserError: no tokenizer, or one of other codes.
+      UserError: one of other codes.
     """
-    if not data.tokenizer:
-        raise UserError(
-            "data.tokenizer is not set, and pictures are made codes while they are "
-            'trained on; set it to the VQGAN of init_from, such as "demo"'
-        )
-    network = networks.open_network(data.tokenizer, "vqgan")
+    network = _vqgan(data)
     theirs = network.config.grid, network.config.codebook_size
     ours = tuple(model.layout.grid), model.vocab.codebook_size
     if theirs != ours:
@@ -190,8 +193,21 @@ def _image_size(data: base.DataConfig, model: FaceGPTConfig) -> int:
     """Side of the pictures that the model is given."""
     if data.image_ids == "palette":
         return 8 * model.layout.grid[0]
-    network = networks.open_network(data.tokenizer, "vqgan")
-    return network.config.factor * model.layout.grid[0]
+    return _vqgan(data).config.factor * model.layout.grid[0]
+
+
+def _vqgan(data: base.DataConfig) -> Network:
+    """The tokenizer.
+
+    Raises:
+      UserError: none is named, or there is none.
+    """
+    if not data.tokenizer:
+        raise UserError(
+            "data.tokenizer is not set, and pictures are made codes while they are "
+            'trained on; set it to the VQGAN of init_from, such as "demo"'
+        )
+    return networks.open_network(data.tokenizer, "vqgan")
 
 
 def _part(data: base.DataConfig, name: str) -> base.DataConfig:
@@ -207,6 +223,8 @@ def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> TextTokenizer:
             f"data.train names {', '.join(data.train)}; it takes '{RENDERED}' and "
             f"perhaps '{PHOTOS}' and '{PAIRS}', each a source"
         )
+    # Which says what to do where there are none, unlike the vocabulary's own look.
+    base.open_source(f"data.train.{RENDERED}", data.train[RENDERED], HEADS, False)
     return token_data.text_tokenizer(config, _part(data, RENDERED), workdir, _said)
 
 
@@ -224,23 +242,19 @@ def _build(
     values = settings.plain(config)
     model = from_mapping(FaceConfig, values["model"], "model.")
     heads = face_model(data, model)
-    examples = base.pictures(_image_size(data, model))
-    examples["rendered faces"] = {"kind": "rendered", "count": 4000, "size": 64}
 
     def faces(name: str, evaluated: bool = False):
-        part = _part(data, name)
-        opened = base.open_eval if evaluated else base.open_train
-        source = opened(part, examples)
+        key, specs = ("eval", data.eval) if evaluated else ("train", data.train)
+        source = base.open_source(f"data.{key}.{name}", specs[name], HEADS)
         options = data.eval_captions if evaluated else data.captions
-        return source and base.Records(
-            source, _example(data, model, tokenizer, heads, options)
-        )
+        return base.Records(source, _example(data, model, tokenizer, heads, options))
 
     feeds = {n: faces(n) for n in (RENDERED, PHOTOS) if data.train.get(n)}
-    held_out = {"faces": faces(RENDERED, True) if data.eval else None}
+    evaluated = bool((data.eval or {}).get(RENDERED))
+    held_out = {"faces": faces(RENDERED, True) if evaluated else None}
     digest = None
     if data.image_ids != "palette":
-        digest = networks.open_network(data.tokenizer, "vqgan").codes_digest
+        digest = _vqgan(data).codes_digest
     files = {"vocab.txt": tokenizer.vocab_text().encode()}
     files |= _files(data, heads, digest)
     if data.train.get(PAIRS):
