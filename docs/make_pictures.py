@@ -95,6 +95,34 @@ def expressions() -> None:
     Image.fromarray(np.concatenate(rows)).save(IMAGES / "heads.png", optimize=True)
 
 
+_SAID = (
+    "a happy person with blond hair", "an angry person with black hair",
+    "a surprised person", "a sad person with grey hair",
+    "a bald person, looking scared", "a person with pale skin wearing lipstick",
+    "a disgusted person with brown hair", "a calm person with dark hair",
+)  # fmt: skip
+
+
+def faces3d(run: str) -> None:
+    """Rendered faces, a FaceGPT's heads of them, from another side, and of texts."""
+    model = gptface_jax.load(run)
+    source = RenderedFaces(size=128, count=8, seed=9)
+    light = rendering.ambient(0.7)
+    light[2], light[1] = 0.35, 0.2
+    shown = [source[i].image for i in range(8)]
+    found = [model.face3d(picture, align=False) for picture in shown]
+    turned = {"pose": [0, 0.6, 0, 0, 0, 0.05], "sh_light": light}
+    rows = [
+        shown,
+        [head.render(128)[0] for head in found],
+        [head.changed(**turned).render(128)[0] for head in found],
+        [model.face3d(text=text).render(128)[0] for text in _SAID],
+        [model.face3d(text=_SAID[0], seed=i).render(128)[0] for i in range(8)],
+    ]
+    picture = np.concatenate([np.concatenate(row, 1) for row in rows])
+    Image.fromarray(picture).save(IMAGES / "faces3d.png", optimize=True)
+
+
 def curves() -> None:
     """What the bundled model's runs logged."""
     import matplotlib
@@ -265,10 +293,13 @@ if __name__ == "__main__":
     parser.add_argument(
         "--tokenizer", action="append", default=[], help="run to be shown in a grid"
     )
+    parser.add_argument("--facegpt", help="run of a FaceGPT whose heads are shown")
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     if options.tokenizer:
         tokenizers(options.tokenizer)
+    if options.facegpt:
+        faces3d(options.facegpt)
     faces()
     rendered()
     expressions()
