@@ -7,6 +7,7 @@ albedo: colours are those of regions found by the landmarks, with graph-Laplacia
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -66,28 +67,22 @@ def finished(
     ]
     rings = [landmarks[list(r)] for r in (head.LEFT_EYE, head.RIGHT_EYE)]
     rings += [landmarks[list(head.OUTER_LIPS)]] * 3
-    upper = landmarks[[48, 54, 50, 52]]
+    upper, chin = landmarks[[48, 54, 50, 52]], landmarks[8]
     colours = surface.mean_colours(len(mean), triangles, regions)
     vertices, faces, classes = [mean], [triangles], [regions]
     bases, iris, start = [[identity], [expression]], [], len(mean)
     for piece, ring in zip(pieces, rings):
-        count = len(piece.vertices)
         vertices.append(piece.vertices)
         faces.append(piece.triangles + start)
         classes.append(np.full(len(piece.triangles), piece.region))
         colours = np.concatenate([colours, piece.colours])
-        # A piece goes with what is around it: eyes with lids, teeth with the jaw.
-        lower = piece.lower[None, :, None]
-        chin = landmarks[[8]]
-        for parts_of, basis in zip(bases, (identity, expression)):
-            still = basis[:, ring if piece.centre is not None else upper].mean(1)
-            if basis is expression:
-                still = 0 * still  # lids and lips move over them
-            moving = basis[:, chin].mean(1)
-            offset = np.where(lower, moving[:, None], still[:, None])
-            parts_of.append(np.broadcast_to(offset, (len(basis), count, 3)))
+        around = ring if piece.centre is not None else upper
+        bases[0].append(_moved(piece, identity[:, around].mean(1), identity[:, chin]))
+        # Lids and lips move over what does not go with the jaw.
+        still = np.zeros((len(expression), 3))
+        bases[1].append(_moved(piece, still, expression[:, chin]))
         iris.append(np.flatnonzero(piece.iris) + start)
-        start += count
+        start += len(piece.vertices)
     mean = np.concatenate(vertices).astype(np.float32)
     triangles = np.concatenate(faces).astype(np.int32)
     regions = np.concatenate(classes).astype(np.uint8)
@@ -107,6 +102,12 @@ def finished(
         landmarks=landmarks.astype(np.int32),
         expression_names=expression_names,
     ))  # fmt: skip
+
+
+def _moved(piece: parts.Part, around: np.ndarray, jaw: np.ndarray) -> np.ndarray:
+    """Offsets [M,v,3] of a piece, whose lower part goes with the jaw; of both [M,3]."""
+    lower = piece.lower[None, :, None]
+    return np.where(lower, jaw[:, None], around[:, None])
 
 
 def _regions(mean: np.ndarray, triangles: np.ndarray, landmarks: np.ndarray):
@@ -152,8 +153,6 @@ def from_folder(path: str | os.PathLike) -> FaceModel:
     Raises:
       UserError: files that are missing or of another mesh.
     """
-    import json
-
     root = pathlib.Path(path).expanduser()
     for name in (NEUTRAL, INDICES):
         if not (root / name).is_file():
@@ -169,28 +168,6 @@ def from_folder(path: str | os.PathLike) -> FaceModel:
             f"'{root}' has {len(identities)} identity and {len(shapes)} expression "
             "files; give the whole folder FaceXModel of ICT-FaceKit"
         )
-    try:
-        table = json.loads((root / INDICES).read_text())
-        landmarks = np.array(
-            table.get("idx_to_landmark_verts") or table["landmarks68"], np.int64
-        )
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"'{root / INDICES}' holds no idx_to_landmark_verts ({error}); get it again"
-        ) from None
-
-    def offsets(files):
-        found = []
-        for file in files:
-            vertices, _ = read_obj(file)
-            if vertices.shape != neutral.shape:
-                raise UserError(
-                    f"'{file}' has {len(vertices)} vertices and {NEUTRAL} has "
-                    f"{len(neutral)}; get it again"
-                )
-            found.append((vertices - neutral)[:_VERTICES])
-        return np.stack(found) * _CENTIMETRE
-
     faces = [q for q in quads[:_QUADS] if max(q) < _VERTICES]
     triangles = np.array(
         [(q[0], q[i], q[i + 1]) for q in faces for i in range(1, len(q) - 1)], np.int32
@@ -198,12 +175,39 @@ def from_folder(path: str | os.PathLike) -> FaceModel:
     return finished(
         "ict",
         neutral[:_VERTICES] * _CENTIMETRE,
-        offsets(identities).astype(np.float32),
-        offsets(shapes).astype(np.float32),
+        _offsets(identities, neutral),
+        _offsets(shapes, neutral),
         tuple(p.stem for p in shapes),
         triangles,
-        landmarks,
+        _landmarks(root / INDICES),
     )
+
+
+def _landmarks(path: pathlib.Path) -> np.ndarray:
+    """The iBUG points as vertices, of ICT-FaceKit's list."""
+    try:
+        table = json.loads(path.read_text())
+        return np.array(
+            table.get("idx_to_landmark_verts") or table["landmarks68"], np.int64
+        )
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"'{path}' holds no idx_to_landmark_verts ({error}); get it again"
+        ) from None
+
+
+def _offsets(files: list[pathlib.Path], neutral: np.ndarray) -> np.ndarray:
+    """How the face area of other files differs from the neutral one, [N,V,3] mm."""
+    found = []
+    for file in files:
+        vertices, _ = read_obj(file)
+        if vertices.shape != neutral.shape:
+            raise UserError(
+                f"'{file}' has {len(vertices)} vertices and {NEUTRAL} has "
+                f"{len(neutral)}; get it again"
+            )
+        found.append((vertices - neutral)[:_VERTICES])
+    return (np.stack(found) * _CENTIMETRE).astype(np.float32)
 
 
 def read_obj(path: str | os.PathLike) -> tuple[np.ndarray, list[list[int]]]:
