@@ -17,8 +17,11 @@ from scipy import ndimage
 
 import gptface_jax
 from gptface_jax.apps import quickstart
-from gptface_jax.data import image_io, synthetic
+from gptface_jax.data import image_io, rendering, synthetic
+from gptface_jax.data.facemodel import open_model
+from gptface_jax.data.rendered import RenderedFaces
 from gptface_jax.pipelines import networks, pictures, views
+from gptface_jax.pipelines.faces3d import Head3D
 from gptface_jax.protocols import reconstruction
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
@@ -43,6 +46,81 @@ def faces() -> None:
         other = synthetic.set_attribute(face, name, not known[name] > 0.5)
         cells.append(synthetic.render(other, 192).image)
     Image.fromarray(np.concatenate(cells, 1)).save(IMAGES / "counterfactuals.png")
+
+
+def rendered() -> None:
+    """Rendered heads, and what is known of each: points, classes, depth, its sides."""
+    source = RenderedFaces(size=128, count=30, seed=11)
+    records = [source[i] for i in range(16)]
+    rows = [[r.image for r in records[start : start + 8]] for start in (0, 8)]
+    shown = records[:8]
+    rows.append([_with_points(r) for r in shown])
+    colours = np.random.default_rng(4).integers(40, 255, (19, 3)).astype(np.uint8)
+    colours[0] = 0
+    rows.append([colours[r.parsing] for r in shown])
+    depths = [np.nan_to_num(r.face3d["depth"], nan=-110) + 110 for r in shown]
+    rows.append([np.uint8(np.clip(d, 0, 255))[..., None].repeat(3, 2) for d in depths])
+    picture = np.concatenate([np.concatenate(row, 1) for row in rows])
+    Image.fromarray(picture).save(IMAGES / "rendered.png", optimize=True)
+
+
+def _with_points(record) -> np.ndarray:
+    picture = Image.fromarray(record.image)
+    draw = ImageDraw.Draw(picture)
+    for x, y in record.landmarks:
+        draw.ellipse([x - 1, y - 1, x + 1, y + 1], fill=(60, 255, 60))
+    return np.asarray(picture)
+
+
+def expressions() -> None:
+    """One head with some shapes of ARKit's names at full weight, and turned."""
+    model = open_model()
+    light = rendering.ambient(0.7)
+    light[2], light[1] = 0.35, 0.2
+    coeffs = {
+        "id_coeffs": np.random.default_rng(5).normal(0, 0.7, 40),
+        "exp_coeffs": np.zeros(53), "albedo_coeffs": np.zeros(24), "sh_light": light,
+        "pose": np.array([0, 0, 0, 0, 0, 0.12]),
+    }  # fmt: skip
+    head = Head3D({k: np.float32(v) for k, v in coeffs.items()}, model)
+    names = ("jawOpen", "mouthSmile", "browInnerUp", "eyeBlink", "mouthPucker",
+             "noseSneer", "mouthFrown")  # fmt: skip
+    cells = []
+    for name in names:
+        sides = [n for n in model.expression_names if n.removesuffix("_L") == name
+                 or n.removesuffix("_R") == name]  # fmt: skip
+        weights = model.weights(**dict.fromkeys(sides, 1.0))
+        cells.append(head.changed(exp_coeffs=weights).render(160)[0])
+    rows = [np.concatenate(cells, 1), head.turntable(160)]
+    Image.fromarray(np.concatenate(rows)).save(IMAGES / "heads.png", optimize=True)
+
+
+_SAID = (
+    "a happy person with blond hair", "an angry person with black hair",
+    "a surprised person", "a sad person with grey hair",
+    "a bald person, looking scared", "a person with pale skin wearing lipstick",
+    "a disgusted person with brown hair", "a calm person with dark hair",
+)  # fmt: skip
+
+
+def faces3d(run: str) -> None:
+    """Rendered faces, a FaceGPT's heads of them, from another side, and of texts."""
+    model = gptface_jax.load(run)
+    source = RenderedFaces(size=128, count=8, seed=9)
+    light = rendering.ambient(0.7)
+    light[2], light[1] = 0.35, 0.2
+    shown = [source[i].image for i in range(8)]
+    found = [model.face3d(picture, align=False) for picture in shown]
+    turned = {"pose": [0, 0.6, 0, 0, 0, 0.05], "sh_light": light}
+    rows = [
+        shown,
+        [head.render(128)[0] for head in found],
+        [head.changed(**turned).render(128)[0] for head in found],
+        [model.face3d(text=text).render(128)[0] for text in _SAID],
+        [model.face3d(text=_SAID[0], seed=i).render(128)[0] for i in range(8)],
+    ]
+    picture = np.concatenate([np.concatenate(row, 1) for row in rows])
+    Image.fromarray(picture).save(IMAGES / "faces3d.png", optimize=True)
 
 
 def curves() -> None:
@@ -215,11 +293,16 @@ if __name__ == "__main__":
     parser.add_argument(
         "--tokenizer", action="append", default=[], help="run to be shown in a grid"
     )
+    parser.add_argument("--facegpt", help="run of a FaceGPT whose heads are shown")
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     if options.tokenizer:
         tokenizers(options.tokenizer)
+    if options.facegpt:
+        faces3d(options.facegpt)
     faces()
+    rendered()
+    expressions()
     curves()
     tokenizer_curves()
     edits()

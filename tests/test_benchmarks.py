@@ -280,3 +280,10 @@ def _jpeg(picture):
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+def test_render_prints_a_table(load, capsys):
+    arguments = "--size 16 --batch 1 --vertices 300 --repeats 1".split()
+    load("render").main(arguments)
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 6 and rows[1].startswith("16 px, picture")

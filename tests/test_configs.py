@@ -44,6 +44,7 @@ TINY = {load_config(f"{path}:tiny").to_json(): path for path in reversed(CONFIGS
 ELSEWHERE = (
     "configs/experiments/",
     "configs/gptface/shared.py",
+    "configs/facegpt/",
     "configs/talk2face/faces64.py",
     # Six tasks take long to compile; one is tried of `stage2_rafdb`.
     *(f"configs/faceptor/{n}.py" for n in ("base", "full", "mini", "naive")),

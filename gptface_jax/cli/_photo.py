@@ -40,7 +40,8 @@ def add_model(
     )
     parser.add_argument(
         "--system",
-        help="gptface or talk2face, where the model is both: whose verbs come first",
+        help="gptface, talk2face or facegpt, where the model is several: whose verbs "
+        "come first",
     )
     parser.add_argument(
         "--dtype",

@@ -8,7 +8,7 @@ from typing import Any
 
 from gptface_jax.core.errors import UserError
 
-_DRAWN = ("synthetic", "synthetic_edits")
+_DRAWN = ("synthetic", "synthetic_edits", "rendered")
 
 
 def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
         required=required,
         metavar="PATH",
         help="folder, Parquet file or folder, ArrayRecord folder, CelebA folder, "
-        "TFDS name, 'synthetic', or 'synthetic_edits', pairs that differ in one "
-        "attribute",
+        "TFDS name, 'synthetic' (drawn faces), 'synthetic_edits' (pairs that differ "
+        "in one attribute) or 'rendered' (heads of a 3D model)",
     )
     group.add_argument(
         "--kind",
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
         help="train, validation, test, ...; of a folder: which subfolder",
     )
     group.add_argument("--limit", type=int, help="use the first so many photos")
-    group.add_argument("--seed", type=int, default=0, help="of synthetic faces")
+    group.add_argument("--seed", type=int, default=0, help="of drawn, rendered faces")
     group.add_argument(
         "--data",
         action="append",

@@ -21,8 +21,8 @@ CLOSED = 141
 # verb -> what it does; see `verb_module`.
 VERBS = {
     "quickstart": "four text-guided edits with the bundled demo model, in a minute",
-    "train": "train a tokenizer, a GPTFace, a Talk2Face, a Faceptor or a judge",
-    "prepare": "photos, drawn faces or the raw web -> ArrayRecord shards, done once",
+    "train": "train a tokenizer, GPTFace, Talk2Face, Faceptor, FaceGPT or judge",
+    "prepare": "photos, drawn or rendered faces, the raw web -> ArrayRecord shards",
     "data": "look at a set of pictures: inspect, check, split, stats",
     "tokenize": "photos -> ArrayRecord cache of image ids, texts and labels",
     "reconstruct": "photos through VQGANs and back: a grid, and figures that compare",
@@ -36,6 +36,7 @@ VERBS = {
     "caption": "sentences for a photo",
     "ask": "ask a photo for an age, an expression, an attribute (Talk2Face)",
     "perceive": "landmarks, parts, age, expression, attributes of faces (Faceptor)",
+    "face3d": "the 3D head of a photo, or after a sentence (FaceGPT)",
     "detect": "was a picture edited here? metadata and watermark",
     "tag": "words and sentences that fit a photo, and how well",
     "serve": "edit photos in a browser: paint a region, type a sentence",

@@ -1,6 +1,7 @@
-"""Photos, drawn faces or the raw web -> ArrayRecord shards, read or drawn once.
+"""Photos, drawn or rendered faces, or the raw web -> ArrayRecord shards, made once.
 
   gptface prepare --images synthetic --limit 12000 --data size=128 --out pictures/drawn
+  gptface prepare --images rendered --limit 8000 --data size=64 --out pictures/rendered
   gptface prepare --images ../photos --out pictures/photos --workers 16
   gptface prepare --images ../photos --upright --size 128 --out pictures/upright
 
@@ -8,6 +9,12 @@ For what is slow to read again and again: drawn faces take a core 30 ms each. Th
 shards hold all that is known of a picture and are a source of kind "arrayrecord", for
 `train` and for --images of the other verbs. If it is broken off, the same command goes
 on with the shards that are missing.
+
+Rendered faces are heads of a 3D morphable model with random identity, expression,
+colours, light, pose and background. Their records hold what a picture is made of: 68
+points, classes of all pixels, depth, the mesh, coefficients by which FaceGPT is
+trained, and words. --data model=PATH takes another face model than the project's own,
+such as ICT-FaceKit's folder.
 
 --upright finds the largest face of each picture and brings it into the model frame:
 what has none, or too small a one, or one that is cut off, is dropped and counted by

@@ -1,4 +1,7 @@
-"""The one joint id space (SPEC A.2.3): text ids, then code c as `text_size + c`."""
+"""The one joint id space (SPEC A.2.3): text ids, then code c as `text_size + c`.
+
+Tokens of 3D faces (SPEC D.3), where a model has some, come last.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ class JointVocab:
       multiple_of: the embedding table gets rows up to a multiple of this, so that
         it splits over any mesh axis that divides it. No id leads to those rows, and
         their probability is zero.
+      face_tokens: ids of 3D faces from `size` on. They are no words and no codes: what
+        predicts those gives them probability zero.
     """
 
     text_size: int = 30522
@@ -31,6 +36,7 @@ class JointVocab:
     sep_id: int = 102
     mask_id: int = 103
     multiple_of: int = 128
+    face_tokens: int = 0
 
     @property
     def size(self) -> int:
@@ -38,8 +44,8 @@ class JointVocab:
 
     @property
     def rows(self) -> int:
-        """`size` rounded up to `multiple_of`."""
-        return round_up(self.size, self.multiple_of)
+        """`size` and the face tokens, rounded up to `multiple_of`."""
+        return round_up(self.size + self.face_tokens, self.multiple_of)
 
     @property
     def text_rows(self) -> int:

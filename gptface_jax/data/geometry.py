@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from gptface_jax.data import image, schemes
+from gptface_jax.data import image, rendering, schemes
 from gptface_jax.data.record import Record, decode_picture
 
 
@@ -280,6 +281,10 @@ def cut(record: Record, box: Sequence[float], size: int) -> Record:
 def _with(record: Record, picture: np.ndarray, way: Similarity) -> Record:
     """The record with another picture, and all else moved into it."""
     points, parsing, boxes = record.landmarks, record.parsing, record.boxes
+    face3d = record.face3d
+    if face3d is not None:
+        before = decode_picture(record).shape[:2]
+        face3d = _moved_head(face3d, way, before, picture.shape[:2])
     if points is not None:
         # `Record` counts from the middle of the first pixel.
         points = np.float32(way.points(np.float64(points) + 0.5) - 0.5)
@@ -300,4 +305,30 @@ def _with(record: Record, picture: np.ndarray, way: Similarity) -> Record:
         parsing=parsing,
         boxes=boxes,
         image_ids=None,
+        face3d=face3d,
     )
+
+
+def _moved_head(
+    face3d: Mapping[str, Any], way: Similarity, before: tuple[int, int],
+    after: tuple[int, int],
+) -> dict[str, Any] | None:  # fmt: skip
+    """Pose and light of a head in a picture that a transform made; None in a mirror.
+
+    The head keeps its coefficients; its depth map is left out. None as well where the
+    pictures are not square: poses are in half sides.
+    """
+    square = before[0] == before[1] and after[0] == after[1]
+    if way.mirror or not square:
+        return None
+    pose = np.asarray(face3d["pose"], np.float64)
+    middle = (pose[3:5] * [1, -1] + 1) / 2 * before[0]
+    shift = (way.points(middle) / after[0] * 2 - 1) * [1, -1]
+    scale = pose[5] + math.log(way.scale * before[0] / after[0])
+    # Pixels go down: clockwise there is the other way round about the axis of sight.
+    turn = rendering.rotation(np.array([0, 0, -math.radians(way.degrees)]))
+    vector = rendering.vector_of(turn @ rendering.rotation(pose[:3]))
+    moved = {k: v for k, v in face3d.items() if k != "depth"}
+    moved["pose"] = np.float32(np.r_[vector, shift, scale])
+    moved["sh_light"] = rendering.turned_light(face3d["sh_light"], turn)
+    return moved

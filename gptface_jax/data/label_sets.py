@@ -7,7 +7,7 @@ any. Values that the paper does not print are inferred.
 
 from __future__ import annotations
 
-from gptface_jax.data import synthetic
+from gptface_jax.data import rendered, synthetic
 from gptface_jax.data.label_text import DataSet, Key
 from gptface_jax.data.label_values import Boolean, Colour, Integer, Range, Word
 from gptface_jax.data.tables import CELEBA_ATTRIBUTES
@@ -108,6 +108,16 @@ _SMALL = (
     DataSet("lfw", (*_attributes(CELEBA_ATTRIBUTES), _AGE), ("lfw_attributes",)),
     DataSet("faces", (_EIGHT,)),
     DataSet("synthetic", (*_attributes(synthetic.ATTRIBUTES), _AGE, _EXPRESSION)),
+    DataSet(
+        "rendered",
+        (
+            *_attributes(rendered.ATTRIBUTES),
+            _EXPRESSION,
+            Key("hair", "hair", Word(("black", "blond", "brown", "gray", "red"))),
+            Key("eyes", "eyes", Word(("blue", "brown", "green", "hazel"))),
+            Key("light", "light", Word(("above", "below", "left", "right"))),
+        ),
+    ),
 )
 
 # The same drawn faces as three others would label them: what counts as a smile, how age

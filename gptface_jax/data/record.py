@@ -35,6 +35,10 @@ class Record:
       source: where it came from: a data set ("synthetic", "lfw_attributes"), or
         "set/file".
       image_ids: uint16 [h,w] codes; only in token shards.
+      face3d: the head of a morphable model that the picture shows, where it is known:
+        "id_coeffs", "exp_coeffs", "albedo_coeffs", "sh_light" [9,3] and "pose" [6]
+        float32 as of `data.rendering`, "model" the digest of the face model, and
+        perhaps "vertices" [V,3] mm and "depth" [H,W] mm.
     """
 
     image: bytes | np.ndarray | None = None
@@ -51,6 +55,7 @@ class Record:
     landmark_scheme: str = "ibug68"
     parsing_scheme: str = "celebamask-hq"
     boxes: np.ndarray | None = None
+    face3d: Mapping[str, np.ndarray | str] | None = None
 
 
 def decode_picture(record: Record) -> np.ndarray:

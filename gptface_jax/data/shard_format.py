@@ -39,12 +39,25 @@ def pack(record: Record) -> bytes:
         if field.name == "image" and isinstance(value, np.ndarray):
             value = _png(value)
         elif isinstance(value, np.ndarray):
-            value = {"d": value.dtype.str, "s": value.shape, "b": value.tobytes()}
+            value = _packed(value)
+        elif field.name == "face3d":
+            value = {
+                k: _packed(v) if isinstance(v, np.ndarray) else v
+                for k, v in value.items()
+            }
         elif field.name == "labels":
             value = {k: float(v) for k, v in value.items()}
         fields[field.name] = value
     # A file's name may be no UTF-8, which Python spells in surrogates.
     return msgpack.packb(fields, unicode_errors="surrogatepass")
+
+
+def _packed(array: np.ndarray) -> dict[str, Any]:
+    return {"d": array.dtype.str, "s": array.shape, "b": array.tobytes()}
+
+
+def _unpacked(value: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(value["b"], np.dtype(value["d"])).reshape(value["s"])
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -59,9 +72,12 @@ def unpack(data: bytes) -> Record:
     """The record of bytes that `pack` made."""
     fields = msgpack.unpackb(data, unicode_errors="surrogatepass")
     for name, value in fields.items():
-        if isinstance(value, dict) and name not in ("labels", "facts"):
-            array = np.frombuffer(value["b"], np.dtype(value["d"]))
-            fields[name] = array.reshape(value["s"])
+        if name == "face3d":
+            fields[name] = {
+                k: _unpacked(v) if isinstance(v, dict) else v for k, v in value.items()
+            }
+        elif isinstance(value, dict) and name not in ("labels", "facts"):
+            fields[name] = _unpacked(value)
         elif name == "texts":
             fields[name] = tuple(value)
     if "landmarks" in fields:  # older shards do not say which ones

@@ -189,7 +189,7 @@ def _more_of_tfds(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kinds() -> dict[str, Any]:
-    from gptface_jax.data import shards, synthetic, textures
+    from gptface_jax.data import rendered, shards, synthetic, textures
 
     return {
         "folder": Folder,
@@ -200,6 +200,7 @@ def _kinds() -> dict[str, Any]:
         "tokens": shards.Tokens,
         "synthetic": synthetic.SyntheticFaces,
         "synthetic_edits": synthetic.SyntheticEdits,
+        "rendered": rendered.RenderedFaces,
         "textures": textures.Textures,
         "mixture": Mixture,
         "named": Named,
@@ -221,9 +222,9 @@ def open_source(spec: Mapping[str, Any], report: bool = False) -> Sequence[Recor
 
     Args:
       spec: `kind` ("folder", "parquet", "celeba", "tfds", "arrayrecord",
-        "tokens", "synthetic", "synthetic_edits", "textures", "mixture" or "named") and
-        the arguments of that class; a mixture takes `sources` (a list of specs),
-        `weights` and `length`, and "named" a `source` (a spec) and a `name`.
+        "tokens", "synthetic", "synthetic_edits", "rendered", "textures", "mixture" or
+        "named") and the arguments of that class; a mixture takes `sources` (a list of
+        specs), `weights` and `length`, and "named" a `source` (a spec) and a `name`.
         Any spec may hold `limit`, the number of records to use.
       report: write `summaries` to stderr.
 

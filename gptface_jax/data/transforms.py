@@ -32,7 +32,9 @@ class ImageTransform:
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict:
         points = _landmarks(record) if self.landmarks else None
-        view = dataclasses.replace(record, landmarks=points, parsing=None, boxes=None)
+        view = dataclasses.replace(
+            record, landmarks=points, parsing=None, boxes=None, face3d=None
+        )
         view = geometry.squared(view, self.size)
         if self.flip and rng.random() < 0.5:
             view = geometry.mirrored(view)

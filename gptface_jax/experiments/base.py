@@ -21,6 +21,7 @@ from gptface_jax.data import (
     task_examples,
     transforms,
 )
+from gptface_jax.data.facemodel import opening
 from gptface_jax.data.record import Record
 from gptface_jax.train import checkpoint_meta, settings, sharding
 
@@ -49,6 +50,8 @@ class DataConfig:
         published, "none" varies nothing.
       label_sets: data sets of one's own whose labels become text, a mapping or the
         path of a YAML or JSON file, see `data.label_templates`; "" for none.
+      face_model: of the 3D faces of FaceGPT, see `data.facemodel.open_model`.
+      face_vertices: budget of its mesh; 0 for all.
     """
 
     train: Mapping[str, Any]
@@ -67,6 +70,8 @@ class DataConfig:
     tasks: task_examples.TaskOptions = task_examples.TaskOptions()
     augmentation: Any = dataclasses.field(default_factory=dict)
     label_sets: Any = ""
+    face_model: str = opening.PROCEDURAL
+    face_vertices: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,7 +124,8 @@ def facades(
 
     Args:
       source: see `open_network`.
-      system: that comes first, where the folder holds several.
+      system: that comes first, where the folder holds several; default the one that
+        is there as a whole and no part of another.
 
     Raises:
       UserError: nothing there, or no network with what belongs to it.
@@ -140,7 +141,7 @@ def facades(
         )
     opened = [
         name
-        for name in sorted(known, key=lambda name: name != system)
+        for name in sorted(known, key=lambda name: (name != system, name not in found))
         if name in held and (is_run(path) or {*registry.row(name).beside} <= held)
     ]
     if not opened or system not in (None, opened[0]):

@@ -21,6 +21,7 @@ SYSTEMS = {
     "judge": "gptface_jax.experiments.judge",
     "faceptor": "gptface_jax.experiments.faceptor",
     "shared": "gptface_jax.experiments.shared",
+    "facegpt": "gptface_jax.experiments.facegpt",
 }
 
 

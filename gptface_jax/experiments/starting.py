@@ -70,7 +70,7 @@ def started(network: Network, experiment: Any) -> Params:
     text = experiment.extra_files["vocab.txt"].decode()
     known = vocabulary_of(experiment.config["init_from"])
     words = known.places_in(TextTokenizer.from_vocab_text(text))
-    joint = np.r_[words, vocab.image_to_joint(np.arange(vocab.codebook_size))]
+    joint = joint_places(words, network.config.vocab, vocab)
     fresh = jax.jit(lambda key: sharding.unbox(experiment.system.init(key)))
     fresh = trees.flatten(fresh(jax.random.key(experiment.config["seed"])))
     found = {}
@@ -87,6 +87,21 @@ def started(network: Network, experiment: Any) -> Params:
             value = _moved(value, fresh[name], np.arange(len(value)))
         found[name] = value
     return trees.unflatten(found)
+
+
+def joint_places(words: np.ndarray, before: JointVocab, now: JointVocab) -> np.ndarray:
+    """Where each joint id of a vocabulary is in another one, -1 for nowhere; int.
+
+    Args:
+      words: the same for its words.
+      before, now: the two, with the same codes. Tokens of 3D faces are the same where
+        there are as many.
+    """
+    faces = now.size + np.arange(before.face_tokens)
+    if before.face_tokens != now.face_tokens:
+        faces = np.full(before.face_tokens, -1)
+    codes = now.image_to_joint(np.arange(now.codebook_size))
+    return np.concatenate([words, codes, faces])
 
 
 def _grid(model: Any) -> list[int]:

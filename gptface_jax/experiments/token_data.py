@@ -123,7 +123,8 @@ def open_codes(
 def set_vocab(config: Any, tokenizer: TextTokenizer) -> None:
     """Fills in the config's `model.vocab` by the vocabulary of its texts."""
     given = settings.plain(config)["model"]["vocab"]
-    options = {"multiple_of": given["multiple_of"]} if "multiple_of" in given else {}
+    kept = ("multiple_of", "face_tokens")
+    options = {name: given[name] for name in kept if name in given}
     vocab = tokenizer.joint_vocab(given["codebook_size"], **options)
     with config.unlocked():
         config["model"]["vocab"] = dataclasses.asdict(vocab)

@@ -188,13 +188,15 @@ def _encoded(
         views = [np.asarray(ids).astype(np.uint16) for ids in results]
         for i, record in enumerate(records):
             for ids in views:
-                # Pixels, points, maps and boxes would not match a mirrored picture.
+                # Pixels, points, maps, boxes and a head would not match a mirrored
+                # picture.
                 kept = dataclasses.replace(
                     record,
                     image=None,
                     landmarks=None,
                     parsing=None,
                     boxes=None,
+                    face3d=None,
                     image_ids=ids[i],
                 )
                 yield shard, kept

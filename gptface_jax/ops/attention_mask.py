@@ -73,6 +73,38 @@ def attention_mask(
     return mask & _by_modality(modality, heads)
 
 
+def with_listeners(mask: jax.Array, valid: jax.Array, count: int) -> jax.Array:
+    """A mask with positions after it that see all and are seen by each other alone.
+
+    What was there before sees what it saw (SPEC D.3). Two listeners (f) after a
+    sequence with padding:
+
+          a b _ f f
+        a 1 1 0 0 0
+        b 1 1 0 0 0
+        _ 1 1 0 0 0
+        f 1 1 0 1 1
+        f 1 1 0 1 1
+
+    Args:
+      mask: bool [B,1|N,1|L,L] of the sequence.
+      valid: bool [B,L], what listeners see of it.
+      count: F, number of listeners.
+
+    Returns:
+      bool [B,1|N,L+F,L+F].
+    """
+    batch, length = valid.shape
+    heads = mask.shape[1]
+    mask = jnp.broadcast_to(mask, (batch, heads, length, length))
+    before = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, count)))
+    heard = jnp.pad(valid, ((0, 0), (0, count)), constant_values=True)
+    after = jnp.broadcast_to(
+        heard[:, None, None], (batch, heads, count, length + count)
+    )
+    return jnp.concatenate([before, after], axis=2)
+
+
 def _by_modality(modality: jax.Array, heads: Sequence[str]) -> jax.Array:
     """Which side each head may see of each query, bool [B|1,N,Q,K]."""
     side = jnp.atleast_2d(modality)[:, None]  # [B|1,1,L]

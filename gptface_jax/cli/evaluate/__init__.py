@@ -16,6 +16,7 @@ gptface evaluate captions --model my_talk2face --images synthetic --limit 256
 gptface evaluate synthesis --model my_talk2face --judge runs/judge \\
     --convention synthetic
 gptface evaluate perception --model my_faceptor --images synthetic --limit 256
+gptface evaluate faces3d --model my_facegpt --images rendered --limit 128 --seed 9
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -30,6 +31,7 @@ from gptface_jax.cli.evaluate import (
     answers,
     captions,
     edits,
+    faces3d,
     judge,
     likelihood,
     masked,
@@ -54,6 +56,7 @@ KINDS: dict[str, types.ModuleType] = {
     "captions": captions,
     "synthesis": synthesis,
     "perception": perception,
+    "faces3d": faces3d,
 }
 
 

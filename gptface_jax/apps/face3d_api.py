@@ -1,0 +1,61 @@
+"""3D heads in a few lines; `load` of a FaceGPT gives it."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from gptface_jax.apps import verbs
+from gptface_jax.core.config import from_options
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image_io
+from gptface_jax.experiments import facegpt_run
+from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.faces3d import Face3DModel, Head3D
+from gptface_jax.systems.facegpt.predict import SampleConfig
+
+
+class FaceGPT(verbs.Facade, Face3DModel):
+    """A trained model of 3D faces; see `Face3DModel`."""
+
+    @verbs.checked
+    def face3d(
+        self, image: image_io.Source | None = None, *, text: str = "",
+        seed: int | None = None, face: int | Face | None = None, align: bool = True,
+        **decode: Any,
+    ) -> Head3D:  # fmt: skip
+        """The 3D head of a photo, or one after a text.
+
+        Args:
+          image: path, encoded bytes, PIL image or uint8 array [H,W,3].
+          text: what the head looks like, or of a photo besides.
+          seed: of a head drawn after a text alone; None for the expected one.
+          face: which one where there are several, from 1 on by their left edge, or one
+            of `faces`; default the largest.
+          align: find the face and bring it upright; otherwise the central square is
+            taken for an upright face.
+          **decode: fields of `SampleConfig`, e.g. temperature=0.7.
+
+        Returns:
+          A head that renders itself from any side and saves as GLB or OBJ.
+
+        Raises:
+          UserError: neither photo nor text, or something that cannot be used.
+        """
+        config = from_options(SampleConfig, decode, "decode.")
+        if image is None:
+            if not text:
+                raise UserError("give a photo, a text or both")
+            return self.of_text(text, seed, config)
+        if seed is not None:
+            raise UserError(
+                f"seed {seed} goes with a text alone: of a photo there is one head"
+            )
+        head = self.of_photo(image_io.decode(image), text, face, align)
+        verbs.warn(head.details["notes"])
+        return head
+
+
+def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> FaceGPT:
+    """A FaceGPT with its tokenizer from a folder; arguments as of `load`."""
+    return facegpt_run.open_model(FaceGPT, path, tokenizer, dtype)

@@ -1,0 +1,349 @@
+"""Experiments that train a FaceGPT: rendered faces, photographs, older tasks beside.
+
+A step draws rendered heads whose truth is known, photographs with landmarks where the
+config names some, and, so that nothing is forgotten, pairs of GPTFace (SPEC D.6). The
+parameters are GPTFace's, with rows for the face tokens and heads on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.core import trees
+from gptface_jax.core.config import from_mapping, to_mapping
+from gptface_jax.core.errors import UserError
+from gptface_jax.core.types import Phase, System
+from gptface_jax.data import attribute_questions, transforms
+from gptface_jax.data.face3d_examples import FaceExample
+from gptface_jax.data.facemodel import FaceModel, open_model, opening
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.experiments import (
+    base,
+    gptface,
+    gptface_run,
+    registry,
+    starting,
+    token_data,
+)
+from gptface_jax.experiments import opening as networks
+from gptface_jax.ops import morphable
+from gptface_jax.pipelines import faces3d
+from gptface_jax.pipelines.networks import Network
+from gptface_jax.systems import facegpt
+from gptface_jax.systems import gptface as gptface_system
+from gptface_jax.systems.facegpt.model import FaceGPT, FaceGPTConfig
+from gptface_jax.systems.facegpt.objective import PHOTOS, RENDERED
+from gptface_jax.systems.facegpt.objective import ObjectiveConfig as FaceObjective
+from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig
+from gptface_jax.systems.gptface.objective import ObjectiveConfig
+from gptface_jax.train import settings
+
+PAIRS = "pairs"
+# In a run's and a model's folder: the face model that coefficients are of.
+FACE_MODEL = "face_model.npz"
+# What a source of heads might be, for messages.
+HEADS = {
+    "rendered faces": {"kind": "rendered", "count": 4000, "size": 64},
+    "what `gptface prepare` wrote": {
+        "kind": "arrayrecord",
+        "path": "pictures/rendered",
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceConfig(GPTFaceConfig, FaceGPTConfig):
+    """GPTFace with face tokens."""
+
+    def __post_init__(self):
+        GPTFaceConfig.__post_init__(self)
+        FaceGPTConfig.__post_init__(self)
+
+    @property
+    def pairs(self) -> GPTFaceConfig:
+        """GPTFace as it is trained on pairs."""
+        names = [f.name for f in dataclasses.fields(GPTFaceConfig)]
+        return GPTFaceConfig(**{name: getattr(self, name) for name in names})
+
+
+class GPTFaceWithFaces(GPTFace, FaceGPT):
+    """All parameters: GPTFace's, and the heads on face tokens."""
+
+    config: FaceConfig
+
+    def init_faces(self, tokens: jax.Array):
+        """Touches every parameter; pass as `method` to `init`."""
+        return GPTFace.init_all(self, tokens), FaceGPT.init_faces(self, tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is learnt.
+
+    Attributes:
+      faces: 3D faces.
+      pairs: GPTFace's, where the data name pairs.
+      retention: weight of the latter.
+    """
+
+    faces: FaceObjective = FaceObjective()
+    pairs: ObjectiveConfig = ObjectiveConfig()
+    retention: float = 1.0
+
+
+def make(config: Mapping[str, Any], attributes: tuple[str, ...] = ()) -> System:
+    """The system of an experiment config; opens its face model, and its tokenizer."""
+    data = base.data_config(config)
+    model = from_mapping(FaceConfig, config["model"], "model.")
+    objective = from_mapping(Objective, config["objective"], "objective.")
+    basis = _basis(face_model(data, model))
+    encode, constants = None, {}
+    if data.image_ids != "palette":
+        encode, constants = _tokenizer(data, model)
+    size = config["batch_size"]
+    feeds = {RENDERED: size}
+    if data.train.get(PHOTOS):
+        feeds = {RENDERED: size // 2, PHOTOS: size - size // 2}
+    faces = facegpt.make_system(
+        {**config, "objective": to_mapping(objective.faces)}, basis, feeds,
+        _image_size(data, model), encode, constants, GPTFaceWithFaces(model),
+    )  # fmt: skip
+    if not data.train.get(PAIRS):
+        return faces
+    pairs = gptface_system.make_system(
+        {
+            **config, "model": to_mapping(model.pairs),
+            "objective": to_mapping(objective.pairs),
+        },
+        attributes=attributes,
+    )  # fmt: skip
+    return _together(faces, pairs, objective.retention)
+
+
+def _together(faces: System, pairs: System, retention: float) -> System:
+    """A system that makes a step of both."""
+    parts = {"faces": (faces, 1.0), PAIRS: (pairs, retention)}
+
+    def loss_fn(params, state, constants, batches, key, step):
+        total, found = 0.0, {}
+        for name, (system, weight) in parts.items():
+            loss, (_, metrics) = system.phases[0].loss(
+                params, state, constants, batches, trees.stream(key, name), step
+            )
+            total += weight * loss
+            metrics = {**metrics, "loss": (loss, 1.0)}
+            found |= {f"{name}/{key}": value for key, value in metrics.items()}
+        return total, (state, found)
+
+    return dataclasses.replace(
+        faces,
+        # Told in images: a pair is one.
+        feeds={
+            **faces.feeds,
+            **{n: dataclasses.replace(f, units=1) for n, f in pairs.feeds.items()},
+        },
+        phases=(Phase("", ".*", loss_fn),),
+        evaluations={**faces.evaluations, PAIRS: pairs.evaluations["eval"]},
+        resumable=tuple(dict.fromkeys(faces.resumable + pairs.resumable)),
+    )
+
+
+def face_model(data: base.DataConfig, model: FaceGPTConfig) -> FaceModel:
+    """The face model of a config, with as many modes of identity as the heads have."""
+    return open_model(data.face_model, data.face_vertices, model.faces.identity)
+
+
+def _basis(model: FaceModel) -> dict[str, np.ndarray]:
+    return {name: np.asarray(getattr(model, name)) for name in morphable.ARRAYS}
+
+
+def _tokenizer(data: base.DataConfig, model: FaceGPTConfig):
+    """What encodes pictures inside the step, and its parameters.
+
+    Raises:
+      UserError: one of other codes.
+    """
+    network = _vqgan(data)
+    theirs = network.config.grid, network.config.codebook_size
+    ours = tuple(model.layout.grid), model.vocab.codebook_size
+    if theirs != ours:
+        raise UserError(
+            f"data.tokenizer makes {theirs[0]} tokens of {theirs[1]} codes; the model "
+            f"has {ours[0]} of {ours[1]}; change model.layout.grid and "
+            "model.vocab.codebook_size"
+        )
+
+    def encode(constants, image):
+        ids = network.module.apply(
+            {"params": constants["tokenizer"]}, image, method="encode"
+        )
+        return ids.reshape(len(image), -1)
+
+    return encode, {"tokenizer": network.params}
+
+
+def _image_size(data: base.DataConfig, model: FaceGPTConfig) -> int:
+    """Side of the pictures that the model is given."""
+    if data.image_ids == "palette":
+        return 8 * model.layout.grid[0]
+    return _vqgan(data).config.factor * model.layout.grid[0]
+
+
+def _vqgan(data: base.DataConfig) -> Network:
+    """The tokenizer.
+
+    Raises:
+      UserError: none is named, or there is none.
+    """
+    if not data.tokenizer:
+        raise UserError(
+            "data.tokenizer is not set, and pictures are made codes while they are "
+            'trained on; set it to the VQGAN of init_from, such as "demo"'
+        )
+    return networks.open_network(data.tokenizer, "vqgan")
+
+
+def _part(data: base.DataConfig, name: str) -> base.DataConfig:
+    """The data of one feed."""
+    held_out = (data.eval or {}).get(name)
+    return dataclasses.replace(data, train=data.train[name], eval=held_out)
+
+
+def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> TextTokenizer:
+    """The vocabulary of the texts of rendered faces."""
+    if RENDERED not in data.train:
+        raise UserError(
+            f"data.train names {', '.join(data.train)}; it takes '{RENDERED}' and "
+            f"perhaps '{PHOTOS}' and '{PAIRS}', each a source"
+        )
+    # Which says what to do where there are none, unlike the vocabulary's own look.
+    base.open_source(f"data.train.{RENDERED}", data.train[RENDERED], HEADS, False)
+    return token_data.text_tokenizer(config, _part(data, RENDERED), workdir, _said)
+
+
+def _said(records) -> list[str]:
+    """Texts that a vocabulary can spell."""
+    return [text for record in records for text in (record.texts or (record.text,))]
+
+
+def _build(
+    config: Any, data: base.DataConfig, tokenizer: TextTokenizer
+) -> base.Experiment:
+    config = config.copy_and_resolve_references()
+    token_data.set_vocab(config, tokenizer)
+    gptface.fit_length(config)
+    values = settings.plain(config)
+    model = from_mapping(FaceConfig, values["model"], "model.")
+    heads = face_model(data, model)
+
+    def faces(name: str, evaluated: bool = False):
+        key, specs = ("eval", data.eval) if evaluated else ("train", data.train)
+        source = base.open_source(f"data.{key}.{name}", specs[name], HEADS)
+        options = data.eval_captions if evaluated else data.captions
+        return base.Records(source, _example(data, model, tokenizer, heads, options))
+
+    feeds = {n: faces(n) for n in (RENDERED, PHOTOS) if data.train.get(n)}
+    evaluated = bool((data.eval or {}).get(RENDERED))
+    held_out = {"faces": faces(RENDERED, True) if evaluated else None}
+    digest = None
+    if data.image_ids != "palette":
+        digest = _vqgan(data).codes_digest
+    files = {"vocab.txt": tokenizer.vocab_text().encode()}
+    files |= _files(data, heads, digest)
+    if data.train.get(PAIRS):
+        pairs = dataclasses.replace(_part(data, PAIRS), tokenizer="")  # no previews
+        found = gptface.examples(pairs, tokenizer, model.pairs)
+        if found.codes.digest not in (None, digest):
+            raise UserError(
+                f"data.train.{PAIRS} are codes of tokenizer {found.codes.digest} and "
+                f"data.tokenizer is {digest}; run `gptface tokenize` with that one"
+            )
+        feeds[PAIRS], held_out[PAIRS] = found.records, found.held_out
+    return base.experiment(
+        config, data, make(values, attribute_questions.ATTRIBUTES), feeds, held_out,
+        extra_files=files,
+    )  # fmt: skip
+
+
+def _example(data, model: FaceGPTConfig, tokenizer, heads: FaceModel, captions):
+    palette = None
+    if data.image_ids == "palette":
+        levels = transforms.palette_levels(model.vocab.codebook_size)
+        palette = transforms.PaletteIds((), model.layout.grid, levels)
+    faces = model.faces
+    sizes = {
+        "id_coeffs": (faces.identity,), "exp_coeffs": (faces.expression,),
+        "albedo_coeffs": (faces.albedo,), "sh_light": (9, 3), "pose": (6,),
+    }  # fmt: skip
+    return FaceExample(
+        _image_size(data, model), tokenizer, model.layout.max_text_tokens, sizes,
+        heads.digest, captions, palette,
+    )  # fmt: skip
+
+
+def _files(
+    data: base.DataConfig, heads: FaceModel, digest: str | None
+) -> dict[str, bytes]:
+    """What a run keeps of its face model, and of the tokenizer with this digest."""
+    files = {FACE_MODEL: opening.packed(heads, data.face_model, data.face_vertices)}
+    if digest is not None:
+        frame = faces3d.mean_frame(heads).tolist()
+        known = {"tokenizer_digest": digest, "frame": frame}
+        files["manifest.json"] = json.dumps(known).encode()
+    return files
+
+
+def _pairs_config(config: Mapping[str, Any], model: GPTFaceConfig) -> dict[str, Any]:
+    """The experiment config as if GPTFace alone were trained."""
+    data = {**config["data"], "train": config["data"]["train"].get(PAIRS) or {}}
+    return {
+        **config,
+        "system": "gptface",
+        "model": to_mapping(model),
+        "objective": config["objective"].get(PAIRS, {}),
+        "data": data,
+    }
+
+
+def _as_pairs(network: Network) -> Network:
+    """The network as a GPTFace."""
+    config, meta = network.config.pairs, dict(network.meta)
+    wanted = trees.flatten(networks.expected_shapes("gptface", config))
+    own = {k: v for k, v in trees.flatten(network.params).items() if k in wanted}
+    if "config" in meta:
+        meta["config"] = _pairs_config(meta["config"], config)
+    if "training" in meta:
+        trained = _pairs_config(meta["training"]["facegpt"], config)
+        meta["training"] = {**meta["training"], "gptface": trained}
+    module = registry.row("gptface").module(config)
+    found = Network(module, trees.unflatten(own), network.digest, meta)
+    if "training" in meta:
+        as_run = dataclasses.replace(found, meta={"config": trained})
+        meta.setdefault("decode", gptface_run.learnt_options(as_run))
+    return found
+
+
+ROW = registry.Row(
+    config=FaceConfig,
+    module=GPTFaceWithFaces,
+    inputs=lambda config: (jnp.zeros((1, config.layout.length), jnp.int32),),
+    method="init_faces",
+    make=make,
+    prepare=_prepare,
+    build=_build,
+    start=starting.started,
+    starts_from=("gptface",),
+    parts={"gptface": _as_pairs},
+    note=gptface.note,
+    beside=("vqgan",),
+    files=("vocab.txt", FACE_MODEL),
+    facade="gptface_jax.apps.face3d_api:open_model",
+    verbs=("face3d",),
+)

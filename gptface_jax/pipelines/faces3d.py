@@ -1,0 +1,314 @@
+"""A trained FaceGPT with its tokenizers: photographs and texts in, 3D heads out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from gptface_jax.core import files
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+from gptface_jax.data import rendering
+from gptface_jax.data.facemodel import FaceModel
+from gptface_jax.data.text import TextTokenizer
+from gptface_jax.pipelines import framing, mesh_files
+from gptface_jax.pipelines.face_view import SeesFaces
+from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
+from gptface_jax.pipelines.networks import Network
+from gptface_jax.pipelines.views import View
+from gptface_jax.systems.facegpt import predict
+from gptface_jax.systems.facegpt.coefficients import ENTRIES, TOLD
+from gptface_jax.systems.facegpt.predict import SampleConfig
+
+_SIDE = 192  # of turntables, in pixels
+_TURNS = (-70, -45, -20, 0, 20, 45, 70)  # degrees
+_GREY = 0.55
+_SHARP = 2  # pixels that are averaged, along each side
+
+
+@dataclasses.dataclass(frozen=True)
+class Head3D:
+    """A head of a morphable model, with the photo that it was made of, if any.
+
+    Attributes:
+      coeffs: "id_coeffs" [I], "exp_coeffs" [E], "albedo_coeffs" [A], "sh_light" [9,3],
+        "pose" [6], float32; see `data.rendering`. The pose is in the square of `view`.
+      model: the face model.
+      details: what the JSON file says beside: seed, options, digests, notes.
+      photo: uint8 [H,W,3], or None.
+      view: the square of the photo that was looked at, or None.
+    """
+
+    coeffs: Mapping[str, np.ndarray]
+    model: FaceModel
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    photo: np.ndarray | None = None
+    view: View | None = None
+
+    @property
+    def vertices(self) -> np.ndarray:
+        """float32 [V,3] mm, not turned."""
+        return self.model.vertices(self.coeffs["id_coeffs"], self.coeffs["exp_coeffs"])
+
+    @property
+    def colours(self) -> np.ndarray:
+        """Albedo float32 [V,3] in 0..1."""
+        return np.clip(self.model.colours(self.coeffs["albedo_coeffs"]), 0, 1)
+
+    @property
+    def expressions(self) -> dict[str, float]:
+        """Weights of the shapes by ARKit's names, the strongest first."""
+        names = self.model.expression_names or map(str, range(10**6))
+        pairs = zip(names, self.coeffs["exp_coeffs"].tolist())
+        return dict(sorted(pairs, key=lambda pair: -pair[1]))
+
+    @property
+    def angles(self) -> dict[str, float]:
+        """Degrees: yaw to the picture's right, pitch downwards, roll."""
+        turn = rendering.rotation(self.coeffs["pose"][:3].astype(np.float64))
+        # Of a turn about y, then x, then z.
+        pitch = np.arcsin(np.clip(turn[2, 1], -1, 1))
+        yaw = np.arctan2(-turn[2, 0], turn[2, 2])
+        roll = np.arctan2(-turn[0, 1], turn[1, 1])
+        named = {"yaw": yaw, "pitch": pitch, "roll": roll}
+        return {name: float(np.degrees(value)) for name, value in named.items()}
+
+    def changed(self, **coeffs: Any) -> Head3D:
+        """The head with other coefficients, such as pose=np.zeros(6)."""
+        unknown = set(coeffs) - set(self.coeffs)
+        if unknown:
+            raise UserError(
+                f"a head has no {', '.join(sorted(unknown))}; it has "
+                f"{', '.join(self.coeffs)}"
+            )
+        made = {k: np.asarray(v, np.float32) for k, v in coeffs.items()}
+        return dataclasses.replace(self, coeffs={**self.coeffs, **made})
+
+    def render(self, size: int = _SIDE) -> tuple[np.ndarray, np.ndarray]:
+        """Picture uint8 [S,S,3] on grey, and coverage float32 [S,S] in 0..1."""
+        fine, vertices = size * _SHARP, self.vertices
+        turn = rendering.rotation(self.coeffs["pose"][:3].astype(np.float64))
+        places, near = rendering.projected(vertices, self.coeffs["pose"], fine)
+        found = rendering.rasterise(places, near, self.model.triangles, fine)
+        colour = rendering.shade(
+            found, vertices, self.model.triangles, self.colours,
+            self.coeffs["sh_light"], turn,
+        )  # fmt: skip
+        solid = (found.triangle >= 0)[..., None]
+        whole = np.concatenate([np.where(solid, colour, _GREY), solid], -1)
+        whole = whole.reshape(size, _SHARP, size, _SHARP, 4).mean((1, 3))
+        return np.uint8(np.round(whole[..., :3] * 255)), np.float32(whole[..., 3])
+
+    def turntable(self, size: int = _SIDE) -> np.ndarray:
+        """The head from seven sides in a plain light, uint8 [S,7*S,3]."""
+        light = rendering.ambient(0.7)
+        light[2], light[1] = 0.35, 0.2  # before it, and a little above
+        turned = [
+            self.changed(
+                sh_light=light, pose=[0, np.deg2rad(angle), 0, 0, 0, 0.05]
+            ).render(size)[0]
+            for angle in _TURNS
+        ]
+        return np.concatenate(turned, axis=1)
+
+    def overlay(self) -> np.ndarray:
+        """The photo with the head over it, uint8 [H,W,3].
+
+        Raises:
+          UserError: the head is of no photo.
+        """
+        if self.photo is None or self.view is None:
+            raise UserError("this head is of a text; there is no photo to lay it on")
+        side = self.view.side
+        shown, solid = self.render(min(side, 1024))
+        square = images.resize(shown, (side, side))
+        mask = images.resize(
+            np.uint8(np.repeat(solid[..., None], 3, 2) * 255), (side,) * 2
+        )
+        result = self.photo.copy()
+        rows, columns = self.view.slices
+        inside = self.view.covered(self.photo.shape[:2])[rows, columns, None]
+        share = self.view.back(mask) / 255.0 * inside
+        mixed = share * self.view.back(square) + (1 - share) * result[rows, columns]
+        result[rows, columns] = np.uint8(np.round(mixed))
+        return result
+
+    def described(self) -> dict[str, Any]:
+        """The head as JSON types."""
+        coeffs = {k: np.asarray(v).tolist() for k, v in self.coeffs.items()}
+        found = {**self.details, "face_model": self.model.digest, "angles": self.angles}
+        found["expressions"] = {
+            k: round(v, 4) for k, v in self.expressions.items() if v > 0.02
+        }
+        if self.view is not None:
+            found |= self.view.described()
+        return {**found, "coefficients": coeffs}
+
+    def save(self, path: str | os.PathLike) -> list[pathlib.Path]:
+        """Writes the mesh, pictures of it and its coefficients.
+
+        Args:
+          path: FILE.glb or FILE.obj.
+
+        Returns:
+          The paths: the mesh, FILE.turntable.png, of a photo FILE.overlay.png, and
+          FILE.json.
+
+        Raises:
+          UserError: another ending, or a place that cannot be written.
+        """
+        path = pathlib.Path(path)
+        mesh_files.check(path)
+        try:
+            mesh_files.write(path, self.vertices, self.model.triangles, self.colours)
+            shown = {".turntable.png": self.turntable()}
+            if self.photo is not None:
+                shown[".overlay.png"] = self.overlay()
+            paths = [path]
+            for ending, picture in shown.items():
+                paths.append(path.with_suffix(ending))
+                with files.replacing(paths[-1]) as partial:
+                    Image.fromarray(picture).save(partial, "PNG")
+            paths.append(path.with_suffix(".json"))
+            files.write_text(paths[-1], json.dumps(self.described(), indent=1) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write '{path}': {error.strerror or error}; free space or "
+                "choose another place"
+            ) from None
+        return paths
+
+
+def mean_frame(model: FaceModel) -> np.ndarray:
+    """Where the mean head has eyes, nose and corners of the mouth, [5,2] as shares."""
+    pose = np.array([0, 0, 0, 0, 0, 0.12])
+    places, _ = rendering.projected(model.mean[model.landmarks], pose, 1)
+    shares = places + 0.5
+    groups = (range(36, 42), range(42, 48), (30,), (48,), (54,))
+    return np.float32([shares[list(g)].mean(0) for g in groups])
+
+
+class Face3DModel(SeesFaces):
+    """A VQGAN, a FaceGPT and a face model that belong together.
+
+    Args:
+      network: the FaceGPT.
+      vqgan: made its codes.
+      tokenizer: of the text.
+      face_model: whose coefficients it knows.
+      frame: see `SeesFaces`; default where its mean head has them.
+      card: the model card.
+      dtype: of the transformer's activations; by default the network's.
+
+    Raises:
+      UserError: networks that do not belong together.
+    """
+
+    OPTIONS = SampleConfig
+
+    def __init__(
+        self, network: Network, vqgan: ImageTokenizer, tokenizer: TextTokenizer,
+        face_model: FaceModel, frame: Any = None, card: str = "",
+        dtype: str | None = None,
+    ):  # fmt: skip
+        config = network.config
+        if config.vocab.codebook_size != vqgan.config.codebook_size:
+            raise UserError(
+                f"the tokenizer has {vqgan.config.codebook_size} codes, the "
+                f"transformer {config.vocab.codebook_size}; they do not belong together"
+            )
+        self.network, self.vqgan, self.tokenizer = network, vqgan, tokenizer
+        self.face_model, self.card = face_model, card
+        frame = mean_frame(face_model) if frame is None else frame
+        self.frame = framing.checked_frame(frame)
+        if dtype:
+            layers = dataclasses.replace(config.transformer, dtype=dtype)
+            config = dataclasses.replace(config, transformer=layers)
+        self.module = type(network.module)(config)
+        self._params = jax.tree.map(jnp.asarray, network.params)
+
+    def __repr__(self) -> str:
+        return f"<gptface_jax.{type(self).__name__} {self.digest}, {self.size} px>"
+
+    @property
+    def digest(self) -> str:
+        """Of both networks' weights."""
+        return f"{self.vqgan.network.digest}-{self.network.digest}"
+
+    @property
+    def size(self) -> int:
+        """See `SeesFaces`."""
+        grid = self.network.config.layout.grid
+        return grid[0] * self.vqgan.config.factor
+
+    def image_ids(self, pixels: np.ndarray) -> np.ndarray:
+        """Codes int32 [B,n] of pictures uint8 [B,S,S,3]."""
+        return self.vqgan.encode(pixels).reshape(len(pixels), -1)
+
+    def text_ids(self, texts: list[str]) -> np.ndarray:
+        """int32 [B,m] with [PAD] after them."""
+        slots = self.network.config.layout.max_text_tokens
+        return self.tokenizer.encode(texts, slots)
+
+    def expected(
+        self, image_ids: np.ndarray | None = None, text_ids: np.ndarray | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """`predict.expected` by the model's parameters, as numpy arrays."""
+        found = predict.expected(self.module, self._params, image_ids, text_ids)
+        return jax.tree.map(np.asarray, found)
+
+    def of_photo(
+        self, photo: np.ndarray, text: str = "", face: Any = None, align: bool = True
+    ) -> Head3D:
+        """The head of a photo uint8 [H,W,3]; a text tells of it besides."""
+        (_, view), notes = self.seen(photo, face, align)
+        pixels = images.resize(view.picture(photo), (self.size,) * 2)[None]
+        words = self.text_ids([text]) if text else None
+        coeffs, deviations = self.expected(self.image_ids(pixels), words)
+        options = {"align": align, "face": face if isinstance(face, int) else None}
+        details = self._details(text, None, options, notes, deviations)
+        return Head3D(_first(coeffs), self.face_model, details, photo, view)
+
+    def of_text(
+        self, text: str, seed: int | None = None, config: SampleConfig | None = None
+    ) -> Head3D:
+        """A head after a text: the expected one, or by a seed one of many.
+
+        A text says nothing of pose and light: the head looks at the viewer.
+        """
+        config = config or SampleConfig()
+        words = self.text_ids([text])
+        coeffs, deviations = self.expected(None, words)
+        if seed is not None:
+            key = jax.random.key(seed)
+            drawn = predict.drawn(self.module, self._params, None, words, key, config)
+            coeffs = jax.tree.map(np.asarray, drawn)
+        light = rendering.ambient(0.7)
+        light[2], light[1] = 0.35, 0.2
+        plain = {"sh_light": light, "pose": np.float32([0, 0, 0, 0, 0, 0.05])}
+        options = dataclasses.asdict(config) if seed is not None else {}
+        details = self._details(text, seed, options, [], deviations)
+        return Head3D({**_first(coeffs), **plain}, self.face_model, details)
+
+    def _details(self, text, seed, options, notes, deviations) -> dict[str, Any]:
+        found = {"model": self.digest, "text": text, "options": options}
+        if seed is not None:
+            found["seed"] = seed
+        if deviations:  # in units of the deviation of people
+            found["uncertainty"] = {
+                group: float(np.sqrt(np.mean(deviations[group] ** 2))) for group in TOLD
+            }
+        return {**found, "notes": list(notes)}
+
+
+def _first(coeffs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: coeffs[name][0] for name in ENTRIES.values()}

@@ -1,0 +1,132 @@
+"""Heads after a picture, a text or both: expected ones, and drawn ones (SPEC D.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptface_jax.ops import sampling
+from gptface_jax.systems.facegpt import coefficients
+from gptface_jax.systems.facegpt.coefficients import GROUPS, TOLD
+from gptface_jax.systems.facegpt.model import FaceGPT
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """How heads are drawn.
+
+    Attributes:
+      temperature: factor on standard deviations, and of codes; 0 for the expected head.
+      num_steps: of the discrete scheme, in which all its codes are drawn.
+      cfg: classifier-free guidance of the discrete scheme by the text: logits move so
+        many times as far from those without a text; 1 for none.
+    """
+
+    temperature: float = 1.0
+    num_steps: int = 5
+    cfg: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.temperature <= 10:
+            raise ValueError(f"temperature is {self.temperature}; use 0 to 10")
+        if self.num_steps < 1 or self.cfg < 0:
+            raise ValueError(
+                f"num_steps is {self.num_steps} and cfg {self.cfg}; use 1 or more, and "
+                "0 or more"
+            )
+
+
+@functools.partial(jax.jit, static_argnames=("module",))
+def expected(
+    module: FaceGPT,
+    params: Any,
+    image_ids: jax.Array | None,
+    text_ids: jax.Array | None,
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """The likeliest head of each input, and how sure it is.
+
+    Args:
+      module, params: the model.
+      image_ids: int [B,n] codes, or None.
+      text_ids: int [B,m] with [PAD], or None.
+
+    Returns:
+      Coefficients [B,...] by the names of `coefficients.ENTRIES`; standard deviations
+      [B,...] by group in units of a usual deviation, empty for codes.
+    """
+    variables = {"params": params}
+    if module.config.faces.scheme == "discrete":
+        given = image_ids if text_ids is None else text_ids
+        config = SampleConfig(temperature=0.0)
+        key = jax.random.key(0)
+        codes = _codes(module, params, image_ids, text_ids, len(given), key, config)
+        units = module.apply(variables, codes, method="decode_codes")
+        return coefficients.from_units(units), {}
+    means, variances = module.apply(
+        variables, image_ids, text_ids, method="face_outputs"
+    )
+    deviations = {g: jnp.exp(0.5 * variances[g]) for g in GROUPS}
+    return coefficients.to_coefficients(means), deviations
+
+
+@functools.partial(jax.jit, static_argnames=("module", "config"))
+def drawn(
+    module: FaceGPT, params: Any, image_ids: jax.Array | None,
+    text_ids: jax.Array | None, key: jax.Array, config: SampleConfig,
+) -> dict[str, jax.Array]:  # fmt: skip
+    """Heads by chance, one for each input; what a text does not tell is expected.
+
+    Args:
+      module, params, image_ids, text_ids: see `expected`.
+      key: of the choices.
+      config: see there.
+    """
+    if module.config.faces.scheme == "discrete":
+        given = image_ids if text_ids is None else text_ids
+        codes = _codes(module, params, image_ids, text_ids, len(given), key, config)
+        units = module.apply({"params": params}, codes, method="decode_codes")
+        return coefficients.from_units(units)
+    means, variances = module.apply(
+        {"params": params}, image_ids, text_ids, method="face_outputs"
+    )
+    units = coefficients.in_units(coefficients.to_coefficients(means))
+    for group, one in zip(TOLD, jax.random.split(key, len(TOLD))):
+        noise = jax.random.normal(one, units[group].shape)
+        deviation = jnp.exp(0.5 * variances[group])
+        units[group] += config.temperature * deviation * noise
+    return coefficients.from_units(units)
+
+
+def _codes(
+    module, params, image_ids, text_ids, batch: int, key, config: SampleConfig
+) -> jax.Array:
+    """Codes int32 [B,F], the surest first: each step knows those before."""
+    faces = module.config.faces
+    each = -(-faces.positions // config.num_steps)
+
+    def logits_of(image, text, ids):
+        return module.apply({"params": params}, image, text, ids, method="code_logits")
+
+    def step(number, codes):
+        ids = module.apply({"params": params}, codes, method="codes_to_ids")
+        logits = logits_of(image_ids, text_ids, ids)
+        if config.cfg != 1 and text_ids is not None:
+            pad = module.config.vocab.pad_id
+            without = logits_of(image_ids, jnp.full_like(text_ids, pad), ids)
+            logits = without + config.cfg * (logits - without)
+        flat = logits.reshape(-1, faces.codes)
+        found, _ = sampling.sample(
+            flat, config.temperature, jax.random.fold_in(key, number)
+        )
+        found = found.reshape(codes.shape)
+        sure = jnp.take_along_axis(jax.nn.log_softmax(logits), found[..., None], -1)
+        sure = jnp.where(codes < 0, sure[..., 0], -jnp.inf)
+        rank = jnp.argsort(jnp.argsort(-sure, axis=1), axis=1)
+        return jnp.where((codes < 0) & (rank < each), found, codes)
+
+    start = jnp.full((batch, faces.positions), -1, jnp.int32)
+    return jax.lax.fori_loop(0, config.num_steps, step, start)

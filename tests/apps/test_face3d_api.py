@@ -1,0 +1,148 @@
+"""A FaceGPT from its training run to heads as files; and with networks made here."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_face3d
+
+import gptface_jax
+from gptface_jax.apps.face3d_api import FaceGPT
+from gptface_jax.cli.main import main
+from gptface_jax.core import trees
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.facemodel import open_model, opening
+from gptface_jax.experiments import opening as networks
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_face3d.opened(FaceGPT)
+
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
+
+
+def test_a_photo_becomes_a_head(model, tmp_path):
+    head = model.face3d(PHOTO, align=False)
+    assert head.coeffs["id_coeffs"].shape == (40,) and head.photo is not None
+    np.testing.assert_array_equal(
+        head.coeffs["pose"], model.face3d(PHOTO, align=False).coeffs["pose"]
+    )
+    other = model.face3d(PHOTO[::-1].copy(), align=False)
+    assert not np.allclose(head.coeffs["id_coeffs"], other.coeffs["id_coeffs"])
+    paths = head.save(tmp_path / "face.glb")
+    assert [p.suffix for p in paths] == [".glb", ".png", ".png", ".json"]
+    said = json.loads(paths[-1].read_text())
+    assert said["model"] == model.digest and 0 < said["uncertainty"]["id"]
+
+
+def test_a_text_becomes_a_head_and_seeds_others(model):
+    one = model.face3d(text="happy")
+    np.testing.assert_allclose(one.coeffs["pose"][:5], 0)
+    assert one.view is None and one.details["text"] == "happy"
+    drawn = [model.face3d(text="happy", seed=s).coeffs["id_coeffs"] for s in (1, 1, 2)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.allclose(drawn[0], drawn[2])
+    cold = model.face3d(text="happy", seed=1, temperature=0)
+    np.testing.assert_allclose(
+        cold.coeffs["id_coeffs"], one.coeffs["id_coeffs"], atol=1e-5
+    )
+
+
+def test_bad_input(model):
+    with pytest.raises(UserError, match="a photo, a text or both"):
+        model.face3d()
+    with pytest.raises(UserError, match="seed 3 goes with a text alone"):
+        model.face3d(PHOTO, seed=3, align=False)
+    with pytest.raises(UserError, match="temperature is -1"):
+        model.face3d(text="happy", seed=1, temperature=-1)
+    with pytest.raises(UserError, match="image is 3"):
+        model.face3d(3)
+    with pytest.raises(UserError, match="give one of system facegpt"):
+        tiny_face3d.other().face3d(PHOTO)
+
+
+@pytest.mark.slow
+def test_codes_are_drawn_step_by_step():
+    model = tiny_face3d.opened(FaceGPT, "discrete")
+    one = model.face3d(text="happy")
+    assert "uncertainty" not in one.details
+    drawn = [
+        model.face3d(text="happy", seed=s, cfg=2.0, num_steps=3).coeffs["id_coeffs"]
+        for s in (1, 1, 2)
+    ]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.allclose(drawn[0], drawn[2])
+
+
+def test_face_models_are_kept_and_found_again(tmp_path):
+    small = open_model(max_vertices=300, num_identity=10)
+    kept = opening.packed(small, opening.PROCEDURAL, 300)
+    assert len(kept) < 2000
+    assert opening.unpacked(kept, "here").digest == small.digest
+    small.save(tmp_path / "mine.npz")
+    mine = open_model(tmp_path / "mine.npz")
+    whole = opening.packed(mine, str(tmp_path / "mine.npz"))
+    (tmp_path / "mine.npz").unlink()
+    assert opening.unpacked(whole, "here").digest == mine.digest
+    with pytest.raises(UserError, match="cannot be read"):
+        opening.unpacked(kept[:100], "here")
+
+
+def test_what_the_command_refuses(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for arguments, said in (
+        (["--text", "happy", "--out", "face.stl"], "use .glb or .obj"),
+        (["--out", str(tmp_path / "face.glb")], "--image and --text are missing"),
+        (["--text", "a", "--out", str(tmp_path / "file" / "face.glb")], "file"),
+    ):
+        assert main(["face3d", *arguments]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_from_a_gptface_to_a_model_directory(tiny, gptface_command, tmp_path):
+    """Training goes on from GPTFace's weights, which an exported model still has."""
+    tokens = f"{{'kind': 'tokens', 'path': '{tiny}/tokens'}}"
+    heads = "{'kind': 'rendered', 'count': 8, 'size': 32, 'max_vertices': 300}"
+    steps = (
+        ("train", "--quiet", "--config", "configs/facegpt/faces64.py:tiny",
+         "--workdir", tmp_path / "run", "--config.total_steps=1",
+         "--config.optim.peak_lr=0.0", "--config.optim.start_lr=0.0",
+         "--config.optim.end_lr=0.0", "--config.optim.weight_decay=0.0",
+         f"--config.init_from={tiny}/gptface", f"--config.data.tokenizer={tiny}/vqgan",
+         "--config.data.image_ids=cache",
+         f"--config.data.train={{'rendered': {heads}, 'pairs': {tokens}}}",
+         f"--config.data.eval={{'rendered': {heads}, 'pairs': {tokens}}}"),
+        ("export", "--run", tmp_path / "run", "--tokenizer", tiny / "vqgan",
+         "--out", tmp_path / "model"),
+        ("face3d", "--model", tmp_path / "model", "--text", "a happy person",
+         "--out", tmp_path / "face.glb"),
+    )  # fmt: skip
+    for arguments in steps:
+        assert gptface_command(*arguments) == 0, arguments
+    assert (tmp_path / "face.turntable.png").is_file()
+    run = gptface_jax.load(tmp_path / "run")
+    assert isinstance(run, FaceGPT)
+    model = gptface_jax.load(tmp_path / "model")
+    assert isinstance(model, FaceGPT)
+    assert model.inpaint(PHOTO, region="random:0.4", align=False).image.size == (40, 48)
+    # As a GPTFace it is what it was: nothing was learnt at a rate of 0.
+    before = networks.open_network(tiny / "gptface", "gptface")
+    after = networks.open_network(tmp_path / "run", "gptface")
+    old, new = trees.flatten(before.params), trees.flatten(after.params)
+    for name, value in old.items():
+        tables = ("tokens/", "word_bag/")  # rows of new words are others
+        if not name.startswith(tables):
+            # But for what averaging does to the last bit.
+            np.testing.assert_allclose(new[name], value, rtol=1e-6, atol=1e-9)
+    known = before.config.vocab
+    codes = slice(known.text_size, known.size)
+    start = after.config.vocab.text_size
+    moved = slice(start, start + known.codebook_size)
+    np.testing.assert_allclose(
+        new["tokens/embedding"][moved], old["tokens/embedding"][codes], rtol=1e-6
+    )
+    assert jax.tree.leaves(after.params)

@@ -1,0 +1,117 @@
+"""3D heads as files, pictures and numbers, of photographs and of texts."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data import rendering
+from gptface_jax.data.facemodel import open_model
+from gptface_jax.data.geometry import Similarity
+from gptface_jax.data.rendered.head import rotation_vector, shapes
+from gptface_jax.pipelines import faces3d, mesh_files
+from gptface_jax.pipelines.faces3d import Head3D
+from gptface_jax.pipelines.views import View
+
+
+@pytest.fixture(scope="module")
+def model():
+    return open_model(max_vertices=900)
+
+
+def head(model, **changes):
+    rng = np.random.default_rng(0)
+    coeffs = {
+        "id_coeffs": rng.normal(size=40), "exp_coeffs": shapes(model, "happiness", 1),
+        "albedo_coeffs": np.zeros(24), "sh_light": rendering.ambient(0.9),
+        "pose": np.r_[rotation_vector(0.4, -0.2, 0.1), 0, 0, 0.1],
+    }  # fmt: skip
+    coeffs = {k: np.float32(v) for k, v in coeffs.items()}
+    return Head3D({**coeffs, **changes}, model, {"seed": 0})
+
+
+def test_glb_opens_with_its_colours(model, tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    one = head(model)
+    mesh_files.write(tmp_path / "face.glb", one.vertices, model.triangles, one.colours)
+    options = {"force": "mesh", "process": False, "skip_materials": True}
+    mesh = trimesh.load(tmp_path / "face.glb", **options)
+    assert mesh.vertices.shape == model.mean.shape
+    np.testing.assert_allclose(mesh.vertices * 1000, one.vertices, atol=1e-3)  # metres
+    np.testing.assert_array_equal(mesh.faces, model.triangles)
+    # glTF's colours are in proportion to light: back to sRGB.
+    linear = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255.0
+    back = np.where(linear <= 0.0031308, 12.92 * linear,
+                    1.055 * linear ** (1 / 2.4) - 0.055)  # fmt: skip
+    assert np.abs(back - one.colours).max() < 0.08  # a byte of light in the dark
+    assert np.abs(back - one.colours).mean() < 0.01
+    content = (tmp_path / "face.glb").read_bytes()
+    assert struct.unpack("<4sII", content[:12]) == (b"glTF", 2, len(content))
+
+
+def test_obj_opens_in_millimetres(model, tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    one = head(model)
+    mesh_files.write(tmp_path / "face.obj", one.vertices, model.triangles, one.colours)
+    mesh = trimesh.load(tmp_path / "face.obj", force="mesh", process=False)
+    np.testing.assert_allclose(mesh.vertices, one.vertices, atol=1e-4)
+    colours = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255.0
+    np.testing.assert_allclose(colours, one.colours, atol=0.006)
+
+
+def test_what_is_written_beside_a_mesh(model, tmp_path):
+    paths = head(model).save(tmp_path / "deep" / "face.obj")
+    assert [p.name for p in paths] == ["face.obj", "face.turntable.png", "face.json"]
+    said = json.loads(paths[-1].read_text())
+    assert said["face_model"] == model.digest and said["seed"] == 0
+    assert said["angles"]["yaw"] == pytest.approx(np.rad2deg(0.4), abs=1e-3)
+    assert said["angles"]["pitch"] == pytest.approx(np.rad2deg(-0.2), abs=1e-3)
+    assert said["angles"]["roll"] == pytest.approx(np.rad2deg(0.1), abs=1e-3)
+    assert next(iter(said["expressions"])).startswith("mouthSmile")
+    assert len(said["coefficients"]["id_coeffs"]) == 40
+    assert Image.open(paths[1]).size == (7 * 192, 192)
+
+
+def test_the_overlay_lies_on_the_face(model):
+    """A head is found again where a turned square of the photo was looked at."""
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 255, (120, 160, 3), np.uint8)
+    way = Similarity(dx=-30, dy=-20).then(Similarity(0.98, 0.17)).scaled(1.0)
+    view = View(way, 80, (20, 10, 130, 115), face=True)
+    one = Head3D(head(model).coeffs, model, {}, photo, view)
+    shown = one.overlay()
+    changed = (shown != photo).any(-1)
+    covered = view.covered(photo.shape[:2])
+    assert 1000 < changed.sum() < covered.sum() and not (changed & ~covered).any()
+    places, _ = rendering.projected(one.vertices, one.coeffs["pose"], 80)
+    tip = view.way.inverse.points(places[model.landmarks[30]] + 0.5).astype(int)
+    expected, _ = one.render(80)
+    x, y = np.round(places[model.landmarks[30]]).astype(int)
+    assert np.abs(shown[tip[1], tip[0]].astype(int) - expected[y, x]).max() < 40
+    with pytest.raises(UserError, match="of a text"):
+        head(model).overlay()
+
+
+def test_the_mean_frame_is_a_face_upright(model):
+    frame = faces3d.mean_frame(model)
+    assert frame.shape == (5, 2) and (frame > 0.2).all() and (frame < 0.8).all()
+    np.testing.assert_allclose(frame[[0, 3], 0] + frame[[1, 4], 0], 1, atol=1e-3)
+    assert frame[0, 0] < frame[1, 0] and frame[0, 1] < frame[2, 1] < frame[3, 1]
+
+
+def test_bad_places_and_numbers(model, tmp_path):
+    one = head(model)
+    with pytest.raises(UserError, match=r"use \.glb or \.obj"):
+        one.save(tmp_path / "face.stl")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        one.save(tmp_path / "file" / "face.glb")
+    broken = head(model, id_coeffs=np.full(40, np.nan, np.float32))
+    with pytest.raises(UserError, match="not finite"):
+        broken.save(tmp_path / "face.glb")
+    assert not (tmp_path / "face.glb").exists()
+    with pytest.raises(UserError, match="no shade"):
+        one.changed(shade=1)

@@ -1,0 +1,61 @@
+"""Heads against the truth: what is equal has no error, and landmarks tell a pose."""
+
+import numpy as np
+import pytest
+import tiny_face3d
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.data.record import Record
+from gptface_jax.data.rendered import RenderedFaces
+from gptface_jax.pipelines import landmark_fit
+from gptface_jax.pipelines.faces3d import Face3DModel
+from gptface_jax.protocols import faces3d
+
+
+@pytest.fixture(scope="module")
+def records():
+    faces = RenderedFaces(size=32, count=6, seed=3, max_vertices=300)
+    return [faces[i] for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def heads():
+    return tiny_face3d.opened(Face3DModel).face_model
+
+
+def test_the_truth_has_no_error(records, heads):
+    truth = faces3d.truth_of(records, heads)
+    found = faces3d.figures(truth, truth, heads, size=24)
+    for name in ("vertex_mm", "aligned_mm", "nme", "pose_degrees"):
+        assert found[name] == pytest.approx(0, abs=1e-3), name
+    assert found["psnr"] == 100 and found["overlap"] == 1
+    assert found["light_cosine"] == pytest.approx(1)
+    assert found["id_coeffs_correlation"] == pytest.approx(1)
+    mean = faces3d.figures(faces3d.mean_head(heads, 6), truth, heads, size=24)
+    assert mean["vertex_mm"] > 1 and mean["pose_degrees"] > 5 and mean["psnr"] < 30
+
+
+def test_a_fit_to_the_landmarks_finds_pose_and_place(records, heads):
+    truth = faces3d.truth_of(records, heads)
+    found = landmark_fit.fit(heads, truth["landmarks"])
+    fitted = faces3d.figures(found, truth, heads, size=24)
+    mean = faces3d.figures(faces3d.mean_head(heads, 6), truth, heads, size=24)
+    assert fitted["nme"] < 0.03 and fitted["nme"] < 0.15 * mean["nme"]
+    assert fitted["pose_degrees"] < 0.5 * mean["pose_degrees"]
+    hidden = truth["landmarks"].copy()
+    hidden[:, :5] = np.nan
+    assert np.isfinite(landmark_fit.fit(heads, hidden)["pose"]).all()
+
+
+def test_a_model_that_knows_nothing_yet(records):
+    model = tiny_face3d.opened(Face3DModel)
+    found = faces3d.of_pictures(model, records, progress=False)
+    assert found["id_coeffs"].shape == (6, 40)
+    texts = faces3d.of_texts(model, records)
+    assert 0 <= texts["id_coverage"] <= 1 and texts["by_chance"] == pytest.approx(1 / 6)
+    rows = faces3d.table({"model": {"nme": 0.5}, "mean head": {"nme": 1.0}})
+    assert rows == [["", "model", "mean head"], ["nme", "0.500", "1.000"]]
+    with pytest.raises(UserError, match="give rendered faces"):
+        faces3d.truth_of(
+            [Record(image=np.zeros((8, 8, 3), np.uint8))], model.face_model
+        )
