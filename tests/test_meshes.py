@@ -41,6 +41,7 @@ def check(results):
             assert not found["unexpected"], case
 
 
+@pytest.mark.slow
 def test_losses_gradients_tokens_and_collectives_of_eight_devices():
     check(report("gptface:2x2x2", "gptface:explicit", "tokens:2x2x2"))
 

@@ -34,6 +34,7 @@ def config(photos, steps):
     return made
 
 
+@pytest.mark.slow
 def test_moved_photos(first, tmp_path, monkeypatch):
     photos, run = first
     moved = shutil.copytree(photos, tmp_path / "elsewhere")
@@ -44,6 +45,7 @@ def test_moved_photos(first, tmp_path, monkeypatch):
     assert int(training.train(relative, again, progress=False).step) == 2
 
 
+@pytest.mark.slow
 def test_other_photos(first, tmp_path):
     photos, run = first
     changed = shutil.copytree(photos, tmp_path / "photos")
@@ -68,6 +70,7 @@ def test_other_photos(first, tmp_path):
         training.train(other, again, progress=False)
 
 
+@pytest.mark.slow
 def test_a_photo_that_was_mended(first, tmp_path, caplog):
     photos, run = first
     again = shutil.copytree(run, tmp_path / "run")

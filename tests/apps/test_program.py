@@ -38,6 +38,7 @@ def folder(tiny, tmp_path_factory, gptface_command):
     return out
 
 
+@pytest.mark.slow
 def test_it_edits_as_the_library_does(folder, tmp_path):
     import jax
 

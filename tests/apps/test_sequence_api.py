@@ -193,7 +193,7 @@ def test_commands(folder, tmp_path, gptface_command, capsys):
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     photo = ("--image", tmp_path / "photo.png", "--no-align")
     assert gptface_command("ask", *model, "--list") == 0
-    assert "probe\nsynthetic smiling" in capsys.readouterr().out
+    assert "synthetic smiling" in capsys.readouterr().out
     answers = tmp_path / "answers.json"
     asked = ("--question", "smiling", "--json", answers)
     heat = ("--attention", tmp_path / "heat.png")
@@ -252,7 +252,7 @@ def test_evaluations(tiny, folder, tmp_path, gptface_command, capsys):
     assert probe["synthetic age"]["mae"] > 0
     assert 0 <= probe["synthetic smiling"]["balanced_accuracy"] <= 1
     assert found["synthetic gender"]["count"] == 6
-    assert "synthetic smiling" in capsys.readouterr().out
+    assert "probe\nsynthetic smiling" in capsys.readouterr().out
     rows = [*map(json.loads, (tmp_path / "rows.jsonl").open())]
     assert {row["question"] for row in rows} == set(found)
     assert gptface_command("evaluate", "captions", *given, "--quiet", *kept) == 0

@@ -35,6 +35,7 @@ def shell(command, **environment):
 EDIT = "edit --text 'a man' --region mouth --guidance none --k 64 --samples 1"
 
 
+@pytest.mark.slow
 def test_pictures_and_jobs_from_pipes(tiny, photo, tmp_path, gptface_command):
     model, out = tiny / "model", tmp_path / "out"
     given = (*shlex.split(EDIT), "--model", model, "--image", photo)

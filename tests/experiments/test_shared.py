@@ -124,6 +124,7 @@ def test_both_losses_fall(run):
     assert {"eval/sequences/loss", "eval/itm_accuracy_40"} <= set(held_out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", [pytest.param("run", marks=pytest.mark.slow), "directory"]
 )

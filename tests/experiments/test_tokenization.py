@@ -118,6 +118,7 @@ def test_a_cache_holds_what_the_tokenizer_makes_of_the_photos(place, whole):
     assert len(np.unique(ids)) > 10 and cache[0].image_ids.dtype == np.uint16
 
 
+@pytest.mark.slow
 def test_devices_processes_and_kills_change_nothing(place, whole, capsys):
     port = simulated_devices.free_port()
     hosts = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", 2)

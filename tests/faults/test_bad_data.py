@@ -194,6 +194,7 @@ def from_workers(start, kill_at=None):
         yield {"pairs": batch}
 
 
+@pytest.mark.slow
 def test_a_killed_data_worker_is_told_and_loses_no_step(tmp_path):
     with pytest.raises(UserError, match="the data failed after step") as caught:
         run(tmp_path / "cut", lambda s: from_workers(s, kill_at=5), total_steps=60)

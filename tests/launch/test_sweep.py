@@ -56,6 +56,7 @@ def test_points_run_and_a_second_call_has_nothing_to_do(root, tmp_path):
     assert sorted((tmp_path / "out/jobs").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_failing_point_is_tried_again_and_reported(root, tmp_path):
     config = tmp_path / "two.py"
     config.write_text(

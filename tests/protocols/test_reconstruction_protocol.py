@@ -86,6 +86,7 @@ def test_a_network_sees_pictures_of_its_own_size(judge):
     assert features(image.to_unit_range(photos)).shape == (4, 8)
 
 
+@pytest.mark.slow
 def test_tokenizers_are_compared(demos, judge, tmp_path):
     spec = {"kind": "synthetic", "count": 6, "size": 64, "seed": 3}
     figures = reconstruction.reconstruct(

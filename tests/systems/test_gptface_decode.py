@@ -173,6 +173,7 @@ def test_a_sample_does_not_depend_on_its_batch_mates(rule):
         )
 
 
+@pytest.mark.slow
 def test_text_can_be_the_masked_side():
     known = tiny.known_mask(4, range(5), side="text")
     before = tiny.tokens(4)

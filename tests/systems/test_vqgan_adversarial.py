@@ -228,6 +228,7 @@ def test_gradient_penalty_is_added():
     assert float(second) == pytest.approx(float(first) + 10 * means["r1"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_entropy_bonus_reaches_the_loss():
     system = build(adversary={}, entropy=2.0)
     plain = build(adversary={})

@@ -290,6 +290,7 @@ def test_codes_misfit_within_the_tokens_of_a_hole_only(monkeypatch):
     assert not np.asarray(given["known"][..., :3])[np.asarray(hole)].any()
 
 
+@pytest.mark.slow
 def test_a_painter_draws_the_open_codes(monkeypatch):
     asked = []
 
