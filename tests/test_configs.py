@@ -46,6 +46,7 @@ ELSEWHERE = (
     "configs/gptface/shared.py",
     "configs/facegpt/",
     "configs/talk2face/faces64.py",
+    "configs/vqgan/taming_f16.py",
     # Six tasks take long to compile; one is tried of `stage2_rafdb`.
     *(f"configs/faceptor/{n}.py" for n in ("base", "full", "mini", "naive")),
     *(f"configs/faceptor/stage2_{n}.py" for n in ("celeba", "morph2")),

@@ -34,6 +34,7 @@ def test_features_do_not_depend_on_the_batch(model):
         few_shot.features(network, ids, layers=[3])
 
 
+@pytest.mark.slow
 def test_before_the_first_step(model):
     """Another network of the same shapes, from the tokenizer's codes as training."""
     network, fresh = model.editor.gptface, few_shot.untrained(model)

@@ -300,6 +300,7 @@ def test_the_cost_of_candidates_by_hand():
             DecodeConfig(prune_at=shares)
 
 
+@pytest.mark.slow
 def test_the_match_is_traced_as_guidance_that_moves_nothing_tells_it():
     module, params = tiny.model()
     tokens = tiny.tokens(2)

@@ -53,6 +53,7 @@ def test_killed_as_two_resumed_as_one_and_as_four(undisturbed, tmp_path):
     assert all(0 < len(share) <= whole // 4 for share in shares)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_of_them(tmp_path):
     workdir = tmp_path / "run"
     results = run(workdir, 2, config=CONFIG, kill_at=4, killer=1, signal="SIGTERM")
