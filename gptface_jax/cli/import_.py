@@ -90,13 +90,12 @@ def run(options: argparse.Namespace) -> None:
         for name in ("tokenizer", "vocab"):
             if name not in given:
                 raise UserError(f"--{name} is missing; --format tencent needs it")
-        lines = importing.import_tencent(*where, **given)
-    elif options.format == "taming":
-        lines = importing.import_taming(*where)
-    elif options.format == "faceptor":
-        lines = importing.import_faceptor(*where)
-    else:
-        lines = importing.import_farl(options.checkpoint, options.out)
-    for line in lines:
+    read = {
+        "tencent": lambda: importing.import_tencent(*where, **given),
+        "taming": lambda: importing.import_taming(*where),
+        "faceptor": lambda: importing.import_faceptor(*where),
+        "farl": lambda: importing.import_farl(options.checkpoint, options.out),
+    }
+    for line in read[options.format]():
         print(line)
     print(f"-> {options.out}")

@@ -41,8 +41,8 @@ VERBS = {
     "tag": "words and sentences that fit a photo, and how well",
     "serve": "edit photos in a browser: paint a region, type a sentence",
     "evaluate": "figures of a trained model: likelihoods, matching, edits",
-    "export": "training runs -> one model directory, or a taming checkpoint",
-    "import": "a taming-transformers VQGAN -> a model directory",
+    "export": "training runs -> a model directory, or another project's file",
+    "import": "weights of other projects -> a model directory",
     "describe": "parameters of a model; memory, FLOPs and time of training it",
     "plot": "curves of training runs in one picture",
 }

@@ -105,24 +105,11 @@ def task_sources(
                 names |= {*(record.labels or {}), *record.facts}
     for name, names in seen.items():
         _tell_misspelt(data_sets[name], names)
-    found = {}
-    for what, kept in (("caption", captioned), ("attributes", labelled)):
-        if not any(kept):
-            first = parts[0][0].source
-            raise UserError(
-                f"no record has {what}, among {sum(map(len, parts))} of '{first}' and "
-                "others; tasks need captions or labels, and the name of a data set "
-                "as their source"
-            )
-        chosen = [composed.Chosen(p, rows) for p, rows in zip(parts, kept) if rows]
-        given = source.weights if mixed else None
-        weights = [w for w, rows in zip(given or (), kept) if rows]
-        drawn = weights or [len(part) ** power for part in chosen]
-        # Long enough for the part that is drawn most rarely for its size.
-        passes = max(len(c) * sum(drawn) / w for c, w in zip(chosen, drawn))
-        length = math.ceil(passes) + len(chosen)
-        mixture = composed.Mixture(chosen, drawn, length)
-        found[what] = chosen[0] if len(chosen) == 1 else mixture
+    given = source.weights if mixed else None
+    found = {
+        what: _mixed(what, parts, kept, given, power)
+        for what, kept in (("caption", captioned), ("attributes", labelled))
+    }
     tasks = {
         task: found["caption" if "caption" in task else "attributes"] for task in TASKS
     }
@@ -133,6 +120,29 @@ def task_sources(
             "synthetic_edits`), to data.train and data.eval"
         )
     return tasks | ({EDIT: composed.Mixture(pairs)} if edits else {})
+
+
+def _mixed(
+    what: str,
+    parts: Sequence[Sequence[Record]],
+    kept: Sequence[Sequence[int]],
+    given: Sequence[float] | None,
+    power: float,
+) -> Sequence[Record]:
+    """The kept records of all parts, in their shares; see `task_sources`."""
+    if not any(kept):
+        raise UserError(
+            f"no record has {what}, among {sum(map(len, parts))} of "
+            f"'{parts[0][0].source}' and others; tasks need captions or labels, and "
+            "the name of a data set as their source"
+        )
+    chosen = [composed.Chosen(p, rows) for p, rows in zip(parts, kept) if rows]
+    weights = [w for w, rows in zip(given or (), kept) if rows]
+    drawn = weights or [len(part) ** power for part in chosen]
+    # Long enough for the part that is drawn most rarely for its size.
+    passes = max(len(c) * sum(drawn) / w for c, w in zip(chosen, drawn))
+    length = math.ceil(passes) + len(chosen)
+    return chosen[0] if len(chosen) == 1 else composed.Mixture(chosen, drawn, length)
 
 
 def interleaved(found: Mapping[str, Sequence[Record]]) -> composed.Interleaved:

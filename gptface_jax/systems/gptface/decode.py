@@ -60,10 +60,6 @@ class _Carry:
 def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Carry:
     """One sample's carry after an iteration, given its scores by side [P,V]."""
     layout, vocab = model.layout, model.vocab
-    distances = {
-        "image": sampling.grid_distances(layout.grid),
-        "text": sampling.line_distances(layout.max_text_tokens),
-    }
     offsets = {"image": vocab.text_size, "text": 0}
     # By the sample's own iteration: what it draws does not depend on its batch mates.
     key = jax.random.fold_in(key, carry.iteration)
@@ -73,7 +69,6 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
     )
     drawn = carry.tokens
     confidence = jnp.full(layout.length, -jnp.inf)
-    # With "global" all rings stay equal, and confidence alone decides.
     ring = jnp.full(layout.length, sampling.FAR)
     for side, where in config.slices(layout).items():
         offered = scores[side]
@@ -93,12 +88,8 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
         if config.confidence == "entropy":
             sure = -_entropy(offered)
         confidence = confidence.at[where].set(sure)
-        if config.select == "boundary":
-            given = ~carry.is_open[where] & (carry.tokens[where] != vocab.pad_id)
-            ring = ring.at[where].set(sampling.rings(distances[side], given))
-        elif config.select == "halton":
-            shape = layout.grid if side == "image" else (1, layout.max_text_tokens)
-            ring = ring.at[where].set(sampling.halton_ranks(*shape))
+        given = ~carry.is_open[where] & (carry.tokens[where] != vocab.pad_id)
+        ring = ring.at[where].set(_ring(side, given, layout, config))
     # Early the order is nearly by chance, late by confidence: decoding in the order of
     # confidence alone repeats what is most common (MaskGIT).
     noise = jax.random.gumbel(trees.stream(key, "order"), (layout.length,))
@@ -122,6 +113,22 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
         itm_log_prob=carry.itm_log_prob.at[carry.iteration].set(match),
         committed_at=jnp.where(commit, carry.iteration, carry.committed_at),
     )
+
+
+def _ring(side: str, given: jax.Array, layout, config: DecodeConfig) -> jax.Array:
+    """What comes first of a side's positions, int32 [P]; the lowest first."""
+    image = side == "image"
+    if config.select == "halton":
+        shape = layout.grid if image else (1, layout.max_text_tokens)
+        return jnp.asarray(sampling.halton_ranks(*shape))
+    if config.select == "global":  # all alike: confidence alone decides
+        return jnp.full(len(given), sampling.FAR)
+    distances = (
+        sampling.grid_distances(layout.grid)
+        if image
+        else sampling.line_distances(layout.max_text_tokens)
+    )
+    return sampling.rings(distances, given)
 
 
 def _entropy(scores: jax.Array) -> jax.Array:
