@@ -191,6 +191,7 @@ def export_run(
     out: str | os.PathLike,
     *,
     tokenizer: str | os.PathLike | None = None,
+    frame: Sequence[Sequence[float]] | None = None,
     description: str = "",
     card: str | os.PathLike | None = None,
     dtype: str = "bfloat16",
@@ -202,7 +203,7 @@ def export_run(
       run: of any system; a GPTFace may be given options of its decoder by `export`.
       tokenizer: the VQGAN that made the run's token cache: a training run, model
         directory or bundled name.
-      out, description, card, dtype: as for `export`.
+      out, frame, description, card, dtype: as for `export`.
       step: checkpoint of the run.
 
     Returns:
@@ -222,11 +223,12 @@ def export_run(
             else f"a model of '{name}' has no tokenizer; leave --tokenizer out"
         )
     network = opening.open_network(run, name, step)
-    both, frame = {name: network}, None
+    both = {name: network}
     if tokenizer:
         both["vqgan"] = opening.open_network(tokenizer, "vqgan")
         gptface_run.check_pair(both["vqgan"], network, run)
-        frame = framing.checked_frame(gptface_run.learnt_frame(network))
+        frame = gptface_run.learnt_frame(network) if frame is None else frame
+    frame = framing.checked_frame(frame)
     config, millions = network.meta["config"], trees.count(network.params) / 1e6
     written = model_cards.RUN.format(
         name=pathlib.Path(out).name,

@@ -128,11 +128,15 @@ def run(options: argparse.Namespace) -> None:
             "step": step,
         }
         if options.run:
-            for name in ("decode", "frame"):
-                if getattr(options, name) is not None:
-                    raise UserError(f"--{name} is for a transformer; give --gptface")
+            if options.decode is not None:
+                raise UserError("--decode is for a GPTFace; give it as --gptface")
+            frame = options.frame and _upright.read_frame(options.frame)
             millions = exporting.export_run(
-                options.run, options.out, tokenizer=options.tokenizer, **card
+                options.run,
+                options.out,
+                tokenizer=options.tokenizer,
+                frame=frame,
+                **card,
             )
         elif options.gptface:
             millions = exporting.export(

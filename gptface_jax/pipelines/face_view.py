@@ -13,6 +13,12 @@ from gptface_jax.pipelines import framing, squares
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.views import Box, View
 
+# Nothing tells where its pictures showed eyes and mouth.
+UNFRAMED = (
+    "this model does not know where in its pictures faces are: the central square was "
+    "taken as it is; export it with --frame (`gptface faces --measure` writes one)"
+)
+
 
 class SeesFaces:
     """What models have in common that look at one face of a photo.
@@ -66,6 +72,8 @@ class SeesFaces:
     ) -> tuple[np.ndarray, list[str]]:
         """The square that the model sees, uint8 [1,S,S,3] at its size; notes."""
         (_, view), notes = self.seen(photo, face, align)
+        if align and self.frame is None:
+            notes = [*notes, UNFRAMED]
         return images.resize(view.picture(photo), (self.size,) * 2)[None], notes
 
     def view_of(self, face: Face, photo: np.ndarray) -> View:

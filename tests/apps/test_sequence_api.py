@@ -71,6 +71,9 @@ def test_everything_is_answered(talker):
     for answer in found:
         assert answer.value is not None and 0 < answer.confidence <= 1
     assert talker.attention(PHOTO, "gender", align=False).size == (256, 256)
+    # Its pictures told no frame: that is said, not passed over.
+    with pytest.warns(UserWarning, match="central square was taken as it is"):
+        talker.ask(PHOTO, "gender")
     with pytest.raises(UserError, match="did you mean 'gender'"):
         talker.ask(PHOTO, "gendr", align=False)
 
