@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import types
 
+from gptface_jax.cli import _kinds
 from gptface_jax.cli.data import build, check, detections, inspect, split, stats
 
 KINDS: dict[str, types.ModuleType] = {
@@ -28,15 +29,7 @@ KINDS: dict[str, types.ModuleType] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    for name, module in KINDS.items():
-        kind = kinds.add_parser(
-            name,
-            help=module.__doc__.splitlines()[0],
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(kind)
+    _kinds.add_arguments(parser, KINDS)
 
 
 def run(options: argparse.Namespace) -> None:

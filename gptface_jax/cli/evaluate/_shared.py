@@ -83,6 +83,18 @@ def add_talk2face(
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def add_generation(parser: argparse.ArgumentParser) -> None:
+    """How a Talk2Face draws or writes: --decode-seed and --decode."""
+    parser.add_argument("--decode-seed", type=int, default=0, help="seed")
+    parser.add_argument(
+        "--decode",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of GenerateConfig, e.g. temperature=0.7; repeatable",
+    )
+
+
 def need(options: argparse.Namespace, *names: str) -> None:
     """Refuses an evaluation without these options."""
     for name in names:

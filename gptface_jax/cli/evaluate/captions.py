@@ -20,14 +20,7 @@ from gptface_jax.cli.evaluate import _shared
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_talk2face(parser, "caption")
-    parser.add_argument("--decode-seed", type=int, default=0, help="seed")
-    parser.add_argument(
-        "--decode",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any option of GenerateConfig, e.g. temperature=0.7; repeatable",
-    )
+    _shared.add_generation(parser)
 
 
 def run(options: argparse.Namespace) -> None:

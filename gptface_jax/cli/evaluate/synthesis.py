@@ -32,14 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=int, default=64, help="faces of each kind")
     parser.add_argument("--features", help="judge run that gives the space of Frechet")
-    parser.add_argument("--decode-seed", type=int, default=0, help="seed")
-    parser.add_argument(
-        "--decode",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any option of GenerateConfig, e.g. temperature=0.7; repeatable",
-    )
+    _shared.add_generation(parser)
 
 
 def run(options: argparse.Namespace) -> None:
