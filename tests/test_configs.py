@@ -43,7 +43,7 @@ TINY = {load_config(f"{path}:tiny").to_json(): path for path in reversed(CONFIGS
 # Trained by tests of their own as well, or nearly as others are.
 ELSEWHERE = (
     "configs/experiments/",
-    "configs/gptface/shared.py",
+    "configs/gptface/faces128.py",  # as `shared`
     "configs/facegpt/",
     "configs/talk2face/faces64.py",
     "configs/vqgan/taming_f16.py",

@@ -70,6 +70,7 @@ def get_config(arg: str = ""):
             "given_keys": "all",
             "age_tokens": "word",
             "max_prefix": 44,
+            "turns": (),  # tasks of the rows; all as often as each other
         },
         "threads": 2,
         "workers": 0,

@@ -107,6 +107,7 @@ _PAPER = (
 _SMALL = (
     DataSet("lfw", (*_attributes(CELEBA_ATTRIBUTES), _AGE), ("lfw_attributes",)),
     DataSet("faces", (_EIGHT,)),
+    DataSet("masks", (Key("wearing mask", "Wearing_Mask"),)),
     DataSet("synthetic", (*_attributes(synthetic.ATTRIBUTES), _AGE, _EXPRESSION)),
     DataSet(
         "rendered",

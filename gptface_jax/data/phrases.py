@@ -45,6 +45,12 @@ PHRASES: dict[str, Phrases] = {
         ("bareheaded", "with a bare head", "without a hat"),
         3.0,
     ),
+    "Wearing_Mask": Phrases(
+        "wearing",
+        ("a face mask", "a surgical mask"),
+        ("unmasked", "without a face mask"),
+        3.0,
+    ),
     "Mouth_Slightly_Open": Phrases(
         "with",
         ("an open mouth", "the mouth open", "parted lips"),
@@ -115,6 +121,7 @@ TAGS = {
     "Smiling": ("smiling", "serious"),
     "Eyeglasses": ("glasses", "bare eyes"),
     "Wearing_Hat": ("hat", "bareheaded"),
+    "Wearing_Mask": ("face mask", "unmasked"),
     "Mouth_Slightly_Open": ("open mouth", "closed mouth"),
     "No_Beard": ("clean-shaven", "beard"),
     "Mustache": ("mustache", "bare upper lip"),

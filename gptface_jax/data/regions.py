@@ -95,6 +95,7 @@ OF_ATTRIBUTE = {
     "Smiling": "mouth",
     "Mouth_Slightly_Open": "mouth",
     "Wearing_Lipstick": "mouth",
+    "Wearing_Mask": "lower-face",
     "Big_Lips": "mouth",
     "Eyeglasses": "eyes",
     "Narrow_Eyes": "eyes",

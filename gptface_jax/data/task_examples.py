@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,14 @@ Pairs = Sequence[tuple[str, str]]
 GIVEN_KEYS = ("first", "all")
 
 
+def check_task(task: str, known: Iterable[str]) -> None:
+    """Raises UserError for a task that is none of those known."""
+    if task not in known:
+        raise UserError(
+            f"task '{task}' is unknown{nearest(task, known)}; use " + ", ".join(known)
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskOptions:
     """How texts of examples are made.
@@ -51,6 +59,9 @@ class TaskOptions:
       name_data_sets: the data set's name stands before the first key, and says whose
         convention the values follow; without, one word may mean two things (claim T4).
       edits: learn to draw a picture after another one and a sentence too, from pairs.
+      turns: tasks that the rows of a training batch take turns among, where not all as
+        often as each other: ("image_to_attributes", "image_to_attributes",
+        "image_to_caption") learns to answer and to describe, and not to draw.
     """
 
     captions: CaptionOptions = CaptionOptions()
@@ -62,8 +73,11 @@ class TaskOptions:
     max_prefix: int = 64
     name_data_sets: bool = True
     edits: bool = False
+    turns: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for task in self.turns:
+            check_task(task, tasks_of(self.edits))
         if self.given_keys not in GIVEN_KEYS:
             raise ValueError(
                 f"given_keys {self.given_keys!r} is none of {', '.join(GIVEN_KEYS)}"
@@ -97,11 +111,7 @@ class TaskTransform:
     )
 
     def __post_init__(self):
-        if self.task not in PROMPTS:
-            raise UserError(
-                f"task '{self.task}' is unknown{nearest(self.task, PROMPTS)}; use "
-                + ", ".join(PROMPTS)
-            )
+        check_task(self.task, PROMPTS)
         table = age_tokens.with_age_tokens(self.data_sets, self.options.age_tokens)
         object.__setattr__(self, "data_sets", table)
         if self.options.age_tokens == "ordinal":
@@ -322,9 +332,12 @@ def all_tasks(
     options: TaskOptions = TaskOptions(),
     data_sets: Mapping[str, DataSet] = label_sets.TABLE,
 ) -> EachTask:
-    """The transform of all tasks of the options; arguments as of `TaskTransform`."""
+    """The transform of the options' turns, or of all their tasks.
+
+    Arguments as of `TaskTransform`.
+    """
     transforms = (
         TaskTransform(task, tokenizer, vocab, length, options, data_sets)
-        for task in tasks_of(options.edits)
+        for task in options.turns or tasks_of(options.edits)
     )
     return EachTask(tuple(transforms))

@@ -145,9 +145,16 @@ def _mixed(
     return chosen[0] if len(chosen) == 1 else composed.Mixture(chosen, drawn, length)
 
 
-def interleaved(found: Mapping[str, Sequence[Record]]) -> composed.Interleaved:
-    """What `task_sources` found as one source, whose items are (number, record)."""
-    return composed.Interleaved([*found.values()])
+def interleaved(
+    found: Mapping[str, Sequence[Record]], turns: Sequence[str] = ()
+) -> composed.Interleaved:
+    """What `task_sources` found as one source, whose items are (number, record).
+
+    Args:
+      found: the records of each task.
+      turns: task of each number; by default all that were found, each once.
+    """
+    return composed.Interleaved([found[task] for task in turns or found])
 
 
 def _tell_misspelt(data_set: DataSet, seen: set[str]) -> None:

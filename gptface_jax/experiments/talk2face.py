@@ -20,7 +20,6 @@ from gptface_jax.data.label_text import DataSet
 from gptface_jax.data.record import Record
 from gptface_jax.data.task_examples import EachTask, TaskOptions, all_tasks
 from gptface_jax.data.tasks import (
-    TASKS,
     interleaved,
     task_sources,
     tasks_of,
@@ -127,21 +126,24 @@ def examples(
     )
     table = label_templates.open_table(data.label_sets)
 
-    def records(pool: Sequence[Record], captions: CaptionOptions) -> base.Records:
-        options = dataclasses.replace(data.tasks, captions=captions)
+    def records(pool: Sequence[Record], options: TaskOptions) -> base.Records:
+        found = task_sources(pool, options.captions, table, edits=options.edits)
         each = all_tasks(tokenizer, model.vocab, model.length, options, table)
         return base.Records(
-            interleaved(task_sources(pool, captions, table, edits=data.tasks.edits)),
+            interleaved(found, options.turns),
             EachTask(tuple(map(codes.with_codes, each.transforms))),
         )
 
-    feed = records(source, data.captions)
+    options = dataclasses.replace(data.tasks, captions=data.captions)
+    feed = records(source, options)
     held_out = None
     if eval_source is not None:
-        held_out = records(eval_source, data.eval_captions)
+        options = dataclasses.replace(options, captions=data.eval_captions, turns=())
+        held_out = records(eval_source, options)
     samples = None
-    if data.tokenizer:
-        number = TASKS.index("caption_to_image")
+    turns = data.tasks.turns or tasks_of(data.tasks.edits)
+    if data.tokenizer and "caption_to_image" in turns:
+        number = turns.index("caption_to_image")
         drawn = base.Records(
             feed.source.sources[number], feed.transform.transforms[number]
         )

@@ -339,10 +339,10 @@ def test_wrong_task_and_records(tokenizer):
         transform(dataclasses.replace(FACE, image_ids=None), rng)
 
 
-def _batches(tokenizer, mixed, start, count, size=8, **options):
-    source = tasks.interleaved(tasks.task_sources(mixed, OWN, TABLE))
+def _batches(tokenizer, mixed, start, count, size=8, turns=(), **options):
+    source = tasks.interleaved(tasks.task_sources(mixed, OWN, TABLE), turns)
     vocab = tokenizer.joint_vocab(CODES)
-    texts = TaskOptions(captions=OWN)
+    texts = TaskOptions(captions=OWN, turns=turns)
     transform = task_examples.all_tasks(tokenizer, vocab, LENGTH, texts, TABLE)
     feed = pipeline.Pipeline(source, transform, size, seed=3, **options).batches(start)
     found = [next(feed) for _ in range(count)]
@@ -360,6 +360,18 @@ def test_batches_are_balanced_and_resume(tokenizer, mixed):
     for name, value in later.items():
         np.testing.assert_array_equal(value, batches[3][name])
     assert not (batches[0]["tokens"] == batches[1]["tokens"]).all()
+
+
+def test_rows_take_turns_as_told(tokenizer, mixed):
+    turns = ("image_to_attributes", "image_to_attributes", "image_to_caption")
+    (batch,) = _batches(tokenizer, mixed, 0, 1, size=9, turns=turns)
+    assert batch["task"].tolist() == [2, 2, 0] * 3
+    # Two turns of one task are not twice the same examples.
+    assert (batch["tokens"][0] != batch["tokens"][1]).any()
+    with pytest.raises(UserError, match="'edits' is unknown.*'edit'.*image_to_capt"):
+        TaskOptions(turns=("edits",), edits=True)
+    with pytest.raises(UserError, match="task 'edit' is unknown"):
+        TaskOptions(turns=("edit",))
 
 
 def test_processes_share_balanced_batches(tokenizer, mixed):
