@@ -10,8 +10,8 @@ are, and drawn faces, tokenized once:
     gptface tokenize --images runs/data/$set --tokenizer runs/tokenizer128b \\
         --out tokens/128/$set
   done
-  gptface tokenize --images ../shared/data/lfw_attributes --split validation --upright \\
-      --tokenizer runs/tokenizer128b --out tokens/128/lfw_validation
+  gptface tokenize --images ../shared/data/lfw_attributes --split validation \\
+      --upright --tokenizer runs/tokenizer128b --out tokens/128/lfw_validation
   gptface tokenize --images synthetic --seed 1 --limit 500 --data size=128 \\
       --tokenizer runs/tokenizer128b --out tokens/128/drawn_validation
 

@@ -26,7 +26,6 @@ from gptface_jax.data.tasks import (
     vocabulary_texts,
 )
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.data.transforms import CaptionOptions
 from gptface_jax.experiments import base, previews, registry, starting, token_data
 from gptface_jax.nn.prefix_lm import PrefixLM, PrefixLMConfig
 from gptface_jax.systems import talk2face
