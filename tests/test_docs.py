@@ -75,11 +75,63 @@ def test_python_blocks_compile():
     assert blocks
 
 
+def _anchors(page: pathlib.Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    found = set()
+    for heading in re.findall(r"^#+ +(.*)$", text, re.M):
+        words = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).strip().lower()
+        slug = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        twice = sum(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", a) is not None
+                    for a in found)  # fmt: skip
+        found.add(f"{slug}-{twice}" if twice else slug)
+    return found
+
+
+LINKED = [*PAGES, *map(pathlib.Path, ("CONTRIBUTING.md", "CHANGELOG.md"))]
+LINKED += sorted(pathlib.Path("gptface_jax").rglob("*.md"))
+
+
 def test_links_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+    for page in LINKED:
+        for target, anchor in re.findall(
+            r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()
+        ):
             if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page}: {target}"
+                there = page.parent / target if target else page
+                assert there.exists(), f"{page}: {target}"
+                if anchor and there.suffix == ".md":
+                    assert anchor in _anchors(there), f"{page}: {target}#{anchor}"
+
+
+def test_the_table_of_licences_names_all_that_is_shipped():
+    """Whatever is not code or text stands under a row of docs/licences.md."""
+    page = pathlib.Path("docs/licences.md").read_text()
+    rows = re.findall(r"^\| (?!what|---)(.*?) \|$", page, re.M)
+    named = [n for row in rows for n in re.findall(r"`([\w./]+)`", row)]
+    assert all(pathlib.Path(name).exists() for name in named), named
+    texts = (".py", ".md", ".sh", ".yaml", ".sbatch", ".typed", ".pyc")
+    for top in ("gptface_jax", "configs", "launch", "docs", "tests"):
+        for path in pathlib.Path(top).rglob("*"):
+            if path.is_file() and path.suffix not in texts:
+                inside = any(path.as_posix().startswith(name) for name in named)
+                assert inside, f"{path}: whose is it? say so in docs/licences.md"
+
+
+@pytest.mark.slow
+def test_the_reference_is_built_and_its_links_lead_somewhere(tmp_path):
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("make_reference", "docs/make_reference.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "a.html").write_text('<a href="b.html#x">b</a><p id="y">')
+    (tmp_path / "b.html").write_text('<a href="a.html#y">a</a><a href="c.html">c</a>')
+    assert module.broken_links(tmp_path) == ["a.html: b.html#x", "b.html: c.html"]
+    assert (
+        module.main(["--module", "gptface_jax.ops", "--out", str(tmp_path / "o")]) == 0
+    )
+    assert "span_mask" in (tmp_path / "o/gptface_jax/ops/masking.html").read_text()
 
 
 def test_named_functions_exist():

@@ -45,6 +45,8 @@ VERBS = {
     "import": "weights of other projects -> a model directory",
     "describe": "parameters of a model; memory, FLOPs and time of training it",
     "plot": "curves of training runs in one picture",
+    "configs": "the configs that come with the project; a copy of them to change",
+    "doctor": "what this installation has and lacks, and what to do",
 }
 # Those that compute for long enough that another allocator is worth a second start.
 _LONG = ("train",)

@@ -6,13 +6,13 @@ import ast
 import dataclasses
 import importlib.util
 import os
-import pathlib
 import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gptface_jax.core import config_names
 from gptface_jax.core.errors import UserError, nearest
 
 T = typing.TypeVar("T")
@@ -110,8 +110,9 @@ def load_config(spec: str) -> Any:
     """The config that `get_config(arg)` of "path/to/file.py[:arg]" returns.
 
     Args:
-      spec: a Python file that defines `get_config(arg)`; what follows the
-        last colon is the argument ("tiny" shrinks every config).
+      spec: a Python file that defines `get_config(arg)`, or the name of one that comes
+        with the project, see `config_names.find`; what follows the last colon is the
+        argument ("tiny" shrinks every config).
 
     Returns:
       An `ml_collections.ConfigDict`, keys locked.
@@ -151,11 +152,8 @@ def load_sweep(spec: str) -> dict[str, dict[str, Any]]:
 
 
 def _load_module(spec: str) -> tuple[Any, str]:
-    """The module of "path/to/file.py[:arg]", run, and arg."""
-    name, _, arg = spec.partition(".py:")
-    path = pathlib.Path(name + ".py" if arg else name)
-    if not path.is_file():
-        raise UserError(f"config file '{path}' does not exist; see configs/ for some")
+    """The module of "path/to/file.py[:arg]" or of a name, run, and arg."""
+    path, arg = config_names.find(spec)
     module_spec = importlib.util.spec_from_file_location(
         f"gptface_config_{path.stem}", path
     )
