@@ -459,7 +459,7 @@ def test_errors_are_one_line(client, photo, tmp_path, capfd):
         assert "Traceback" not in str(caught.value) and "/" not in str(caught.value)
     for place, value, said in (
         (0, ["a woman", "blond"], r"text is \['a woman', 'blond'\]; give a text"),
-        (0, None, "'text' is missing; give a text"),
+        (0, None, "the text is empty; say what to see"),
         (2, 3, "region is 3; give a text"),
         (3, "x", "weight is 'x'; give a number"),
         (5, 2.5, "k is 2.5; give a whole number"),
