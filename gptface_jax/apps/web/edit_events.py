@@ -194,6 +194,7 @@ class EditEvents:
         best = int(np.argmax(matches))
         picked = gr.Gallery(pictures, selected_index=best)
         curves = pd.DataFrame(work.curves(edits))
+        curves = gr.LinePlot(curves, visible=not curves.empty)  # empty without a text
         return edits, picked, curves, *self.results(edits, best)
 
     def as_costly(self, weight, strength):
