@@ -19,6 +19,7 @@ gptface evaluate synthesis --model my_talk2face --judge runs/judge \\
     --convention synthetic
 gptface evaluate perception --model my_faceptor --images synthetic --limit 256
 gptface evaluate faces3d --model my_facegpt --images rendered --limit 128 --seed 9
+gptface evaluate ratings DIR
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -41,6 +42,7 @@ from gptface_jax.cli.evaluate import (
     perception,
     probe,
     proposals,
+    ratings,
     strength,
     synthesis,
     tagging,
@@ -61,6 +63,7 @@ KINDS: dict[str, types.ModuleType] = {
     "synthesis": synthesis,
     "perception": perception,
     "faces3d": faces3d,
+    "ratings": ratings,
 }
 
 
