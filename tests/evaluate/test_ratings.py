@@ -61,7 +61,7 @@ def test_means_of_edits_count_a_picture_once():
     assert found["raters"]["quality"]["questions"] == 1
     lines = ratings.tables(found).splitlines()
     assert lines[0] == "| system | pictures | quality | agreement |"
-    assert lines[3] == "| ours | 2 | 3.00 (2.00 to 4.00) | 4.00 (nan to nan) |"
+    assert lines[3] == "| ours | 2 | 3.00 (2.00 to 4.00) | 4.00 |"
 
 
 def test_ranked_words_by_the_mean_grade():
@@ -86,10 +86,8 @@ def test_ranked_words_by_the_mean_grade():
     # Relevant are a and c: precision 1 at the first rank, 1/2 at the second; of two.
     assert (ours["map"]["mean"], other["map"]["mean"]) == (0.5, 0.25)
     said = ratings.tables(found)
-    assert "| ours | 1 | 85.0 (nan to nan) |" in said
-    assert said.endswith(
-        "1 photographs of a rater are left out: not all words are rated"
-    )
+    assert "| ours | 1 | 85.0 | 85.0 | 85.0 | 50.0 |" in said
+    assert said.endswith("1 times a rater has not rated all words of a photograph")
 
 
 def test_a_torn_line_is_passed_over_and_the_last_answer_counts(tmp_path):
