@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import socket
 
 import numpy as np
@@ -128,10 +130,14 @@ def test_answers_are_kept_apart_and_a_rater_goes_on(folder):
     assert client.get("/questions", params={"rater": "a/b"}).status_code == 400
 
 
-def test_one_server_a_folder(folder):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def test_one_server_a_folder(folder):
+    port = free_port()
     with rating.serving(folder, port=port) as (address, count):
         assert count == 6 and httpx.get(address).status_code == 200
         with pytest.raises(UserError, match="open the page that is there"):
@@ -144,3 +150,65 @@ def test_one_server_a_folder(folder):
             with rating.serving(folder, port=port):
                 pass
     assert [p.name for p in (folder / "ratings").glob("*")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_keys_answer_and_a_rater_goes_on_in_a_browser(folder, width):
+    api = pytest.importorskip("playwright.sync_api")
+    path = os.environ.get("GPTFACE_CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on PATH and none named by GPTFACE_CHROMIUM")
+    with (
+        rating.serving(folder, port=free_port()) as (address, count),
+        api.sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox"]
+        )
+        complaints = []
+
+        def begin():
+            page = browser.new_page(viewport={"width": width, "height": 844})
+            page.set_default_timeout(20_000)
+            page.on("console", lambda said: complaints.append(said.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(address)
+            page.fill("#rater", "ann")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#rating:not([hidden])")
+            return page
+
+        def answer(page, key):
+            """Rates what is shown by the same key, until it is kept."""
+            done = int(page.inner_text("#count").split()[0])
+            for _ in range(page.locator("fieldset").count()):
+                page.keyboard.press(key)
+            if done + 1 < count:
+                page.wait_for_selector(f"text={done + 1} of {count} rated")
+            else:
+                page.wait_for_selector("#end:not([hidden])")
+
+        page = begin()
+        page.keyboard.press("9")  # beyond every scale
+        for _ in range(2):
+            answer(page, "2")
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_selector("button.chosen")
+        # A mind is changed.
+        with page.expect_response("**/answers"):
+            for _ in range(page.locator("fieldset").count()):
+                page.keyboard.press("1")
+        page.close()
+        page = begin()
+        page.wait_for_selector(f"text=2 of {count} rated")
+        root = "document.documentElement"
+        assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+        for _ in range(count - 2):
+            answer(page, "2")
+        browser.close()
+    assert complaints == []
+    rows = ratings.read([folder])
+    values = [row[name] for row in rows for name in row if name in
+              ("quality", "agreement", "grade")]  # fmt: skip
+    assert len(rows) == count and set(values) <= {1, 2} and 1 in values

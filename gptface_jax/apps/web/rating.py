@@ -23,7 +23,7 @@ from gptface_jax.data import image_io, ratings
 
 _MOST = 10_000  # bytes of an answer
 _POLICY = (
-    "default-src 'none'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; img-src 'self' data:; connect-src 'self'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
 
