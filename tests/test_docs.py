@@ -22,6 +22,7 @@ RESULTS = (
     "tokenizer",
     "matching",
     "guidance",
+    "strength",
     "restoration",
     "faces",
     "stitching",
@@ -213,7 +214,7 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
         words += ["--quiet", "--limit", "200" if "expressions" in command else "12"]
         if "probe" in command:
             words += ["--seeds", "0", "--epochs", "1"]
-        if "edits" in words:
+        if "edits" in words or "strength" in words:
             words += ["--attributes", "Smiling"]
         if "--methods" in words:
             methods = load_sweep(command[command.index("--methods") + 1])

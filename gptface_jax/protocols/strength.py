@@ -27,7 +27,10 @@ from gptface_jax.protocols.editors import Task, by_model
 from gptface_jax.protocols.judge import Judge
 from gptface_jax.protocols.model import Model
 
-SETTINGS = tuple(np.linspace(-strength.LIMIT, strength.LIMIT, 9))
+
+def settings(most: float = strength.LIMIT) -> tuple[float, ...]:
+    """Nine strengths, evenly from -`most` to `most`."""
+    return tuple(float(s) for s in np.linspace(-most, most, 9))
 
 
 def sweep(
@@ -37,6 +40,7 @@ def sweep(
     attributes: Sequence[str],
     seeds: Sequence[int] = (0,),
     *,
+    most: float = strength.LIMIT,
     borders: int = BORDERS,
     batch_size: int = 16,
     progress: bool = True,
@@ -51,6 +55,7 @@ def sweep(
       photos: uint8 [N,S,S,3].
       attributes: of `pipelines.strength.ATTRIBUTES`.
       seeds: of the decoding; each edits all the pictures.
+      most: the largest of the settings.
       borders: levels, see `Model.edit`.
       batch_size: edits decoded at once.
       progress: show a bar.
@@ -63,16 +68,16 @@ def sweep(
       UserError: an attribute that the judge, the regions or the sentences do not know.
     """
     judge.check(attributes)
-    strength.directions(dict.fromkeys(attributes, 0))
+    strength.directions(dict.fromkeys(attributes, most))  # or it says which
     config, side = model.unsteered_config({}), photos.shape[1]
-    edits = len(attributes) * len(SETTINGS) * len(seeds) * len(photos)
+    edits = len(attributes) * len(settings(most)) * len(seeds) * len(photos)
     bar = tqdm.tqdm(total=edits, unit="edit", disable=not progress)
     figures, pictures = {}, {}
     for stream, name in enumerate(attributes):
         mask = regions.region_mask(strength.region([name]), side)
         task = Task(name, True, mask, [""] * len(photos), stream)
         column, drawn, scores = judge.attributes.index(name), [], []
-        for weight in SETTINGS:
+        for weight in settings(most):
             turned = strength.directions({name: weight})
             found = []
             for seed in seeds:
@@ -84,17 +89,19 @@ def sweep(
             drawn.append(found[0])
             scores.append(judge.logits(np.concatenate(found))[:, column])
         before = judge.logits(photos)[:, column]
-        figures[name] = _figures(np.stack(scores), before)
+        figures[name] = _figures(settings(most), np.stack(scores), before)
         pictures[name] = np.stack(drawn)
     bar.close()
     return figures, pictures
 
 
-def _figures(scores: np.ndarray, before: np.ndarray) -> dict[str, Any]:
+def _figures(
+    of: Sequence[float], scores: np.ndarray, before: np.ndarray
+) -> dict[str, Any]:
     """Figures of an attribute from logits [9,N] and those of the pictures before."""
-    rho, of_pictures = metrics.monotonicity(SETTINGS, scores)
+    rho, of_pictures = metrics.monotonicity(of, scores)
     return {
-        "settings": [float(s) for s in SETTINGS],
+        "settings": [float(s) for s in of],
         "scores": [round(float(s), 4) for s in scores.mean(axis=1)],
         "present": [round(float(s), 4) for s in (scores > 0).mean(axis=1)],
         "before": round(float((before > 0).mean()), 4),
@@ -106,8 +113,8 @@ def _figures(scores: np.ndarray, before: np.ndarray) -> dict[str, Any]:
 
 def table(figures: dict[str, dict[str, Any]]) -> str:
     """Markdown: share present and mean score at each setting, and the correlations."""
-    settings = [f"{s:+g}" for s in SETTINGS]
-    lines = [["attribute", "before", *settings, "rho", "of each picture", "lowest"]]
+    shown = [f"{s:+g}" for s in next(iter(figures.values()))["settings"]]
+    lines = [["attribute", "before", *shown, "rho", "of each picture", "lowest"]]
     lines.append(["---"] * len(lines[0]))
     for name, row in figures.items():
         cells = [f"{p:.2f} ({s:+.1f})" for p, s in zip(row["present"], row["scores"])]

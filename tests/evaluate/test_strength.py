@@ -27,8 +27,8 @@ def test_rank_correlations_by_hand():
 
 
 def test_the_table_shows_shares_scores_and_correlations():
-    scores = np.outer(protocol.SETTINGS, [1.0, 2.0])
-    row = protocol._figures(scores, np.array([3.0, -1.0]))
+    scores = np.outer(protocol.settings(), [1.0, 2.0])
+    row = protocol._figures(protocol.settings(), scores, np.array([3.0, -1.0]))
     assert row["settings"] == [-4, -3, -2, -1, 0, 1, 2, 3, 4]
     assert row["scores"] == [-6, -4.5, -3, -1.5, 0, 1.5, 3, 4.5, 6]
     assert row["present"] == [0] * 5 + [1] * 4 and row["before"] == 0.5

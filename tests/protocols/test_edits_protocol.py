@@ -253,6 +253,6 @@ def test_settings_of_a_slider_are_judged(
         assert -1 <= row["lowest_rho"] <= row["picture_rho"] <= 1
         assert np.ptp(row["scores"]) > 0
     with Image.open(sheet) as shown:  # two pictures an attribute, ten columns
-        assert shown.width == 10 * (96 + 8) + 8
+        assert shown.width == 10 * (80 + 8) + 8
     assert gptface_command(*command, "--attributes", "Young") == 2
     assert "where 'Young' shows" in capsys.readouterr().err

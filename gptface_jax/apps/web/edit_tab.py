@@ -173,7 +173,7 @@ def _attributes(service: Service) -> tuple[gr.Slider, ...]:
     with gr.Row():
         return tuple(
             gr.Slider(
-                -strength.LIMIT, strength.LIMIT, 0, step=0.5, min_width=220,
+                -strength.LIMIT, strength.LIMIT, 0, step=0.25, min_width=220,
                 label=name.replace("_", " ").capitalize(),
             )
             for name in service.model.attributes
