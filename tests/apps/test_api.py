@@ -107,6 +107,9 @@ def test_strength_0_is_what_is_painted_without_a_text(model, face):
     assert (strong.mask == plain.mask).all() and strong.details["samples"] == 1
     assert strong.details["strength"] == {"Smiling": 4, "Wearing_Hat": 0.0}
     assert (np.asarray(strong.image) != np.asarray(plain.image)).any()
+    assert model.attributes[:2] == ("Smiling", "Eyeglasses")
+    with pytest.raises(UserError, match="no strength of 'Grin'"):
+        api.Model(model.editor, "", model.decode, attributes=("Grin",))
     for wrong, said in (
         ({"strength": {"Smiling": 5}}, "use -4 to 4"),
         ({"strength": {"Smile": 1}}, "did you mean 'Smiling'"),

@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from gptface_jax.apps import rated
+from gptface_jax.cli import serve
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import ratings
 
@@ -128,6 +131,29 @@ def test_answers_are_kept_apart_and_a_rater_goes_on(folder):
     assert "at most 10000 bytes" in large.json()["detail"]
     assert len(ratings.read([folder])) == 4
     assert client.get("/questions", params={"rater": "a/b"}).status_code == 400
+
+
+def test_the_commands(folder, gptface_command, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+
+    def wait():
+        address = re.search(r"6 questions: open (\S+)", capsys.readouterr().out)[1]
+        listed = httpx.get(f"{address}questions?rater=ann").json()
+        for question in listed:
+            answers = {name: high for name, (_, high) in question["scales"].items()}
+            body = {"rater": "ann", "question": question["question"]}
+            httpx.post(f"{address}answers", json={**body, "answers": answers})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "wait", wait)
+    assert gptface_command("serve", "--rate", folder, "--port", free_port()) == 130
+    out = folder / "figures.json"
+    assert gptface_command("evaluate", "ratings", folder, "--out", out) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert "| ours | 1 | 5.00 | 5.00 |" in table and "| real | 1 | 5.00 |  |" in table
+    assert json.loads(out.read_text())["tag"]["tags1"]["ndcg@5"]["mean"] < 1
+    assert gptface_command("evaluate", "ratings", folder / "photos") == 2
+    assert "holds no ratings yet" in capsys.readouterr().err
 
 
 def free_port():

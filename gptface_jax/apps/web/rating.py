@@ -186,7 +186,8 @@ def serving(
             raise UserError(
                 f"port {port} of {host} cannot be had; give another --port"
             ) from None
-        config = uvicorn.Config(application(desk), log_level="warning")
+        # Its own log_config would close the handlers of everybody else.
+        config = uvicorn.Config(application(desk), log_config=None, log_level="warning")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
