@@ -22,7 +22,7 @@ from typing import Any
 from gptface_jax.apps.batch import Results
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import folders, ratings
-from gptface_jax.pipelines import provenance
+from gptface_jax.pipelines import provenance, strength
 
 PHOTOS = "photos"
 _MOST = 30  # words of a system that count (SPEC A.12.3)
@@ -104,8 +104,6 @@ def _edits(root, system: pathlib.Path, rows) -> list[Question]:
             continue
         row, sidecar = of_file.get(name, {}), provenance.read_sidecar(path) or {}
         text = str(row.get("text") or sidecar.get("text") or "")
-        turned = sidecar.get("strength") or {}
-        parts = [text, *(f"{n.replace('_', ' ')} {w:+g}" for n, w in turned.items())]
         before = _within(root, _source(row))
         found.append(
             Question(
@@ -115,7 +113,7 @@ def _edits(root, system: pathlib.Path, rows) -> list[Question]:
                     "item": str(row.get("id", path.stem)),
                 },
                 (*([before] if before else []), path),
-                ", ".join(part for part in parts if part),
+                strength.asked_for(text, sidecar.get("strength")),
             )
         )
     return found

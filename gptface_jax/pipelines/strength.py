@@ -69,6 +69,12 @@ def sentences(name: str) -> tuple[str, str]:
     return captions.edit_text(name, True), captions.edit_text(name, False)
 
 
+def asked_for(text: str, strength: Mapping[str, float] | None) -> str:
+    """What an edit was to show, in words: "a woman, Smiling +2, Wearing Hat -1"."""
+    turned = (f"{n.replace('_', ' ')} {w:+g}" for n, w in (strength or {}).items())
+    return ", ".join(part for part in (text, *turned) if part)
+
+
 def region(names: Iterable[str]) -> str:
     """The union of the regions in which attributes show, as `Model.edit` takes it.
 

@@ -50,6 +50,14 @@ def test_regions_of_attributes_are_joined():
         strength.region({"Young": 2})
 
 
+def test_what_was_asked_for_in_words():
+    turned = {"Smiling": 2.0, "Wearing_Hat": -1}
+    found = strength.asked_for("a woman", turned)
+    assert found == "a woman, Smiling +2, Wearing Hat -1"
+    assert strength.asked_for("", {"Male": 0}) == "Male +0"
+    assert strength.asked_for("a man", None) == "a man"
+
+
 def test_strengths_are_read_from_a_line():
     found = strength.from_text("Smiling=2, Eyeglasses=-3.5")
     assert found == {"Smiling": 2.0, "Eyeglasses": -3.5}
