@@ -163,6 +163,7 @@ class EditEvents:
         `attributes` are the strengths of the model's, in their order.
         """
         service, photo = self.service, photos[-1] if photos else None
+        text = (text or "").strip()
         turned = {a: w for a, w in zip(service.model.attributes, attributes) if w}
         mask = work.marked(value, base, self.pixels(photos).shape[:2])
         if not turned and not mask.any():
@@ -171,7 +172,7 @@ class EditEvents:
             progress, "edit", weight, strength, k, samples, bool(text), len(turned)
         )
         options = {"k": int(k), "strength": turned or None}
-        if text.strip():
+        if text:
             options |= work.steering(service.model, weight, strength)
             options["samples"] = int(samples)
         if mask.any():

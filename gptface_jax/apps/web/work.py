@@ -111,7 +111,7 @@ def strengths(given: Any) -> tuple[Mapping[str, float] | None, float | None]:
     Raises:
       UserError: neither a number from 0 to 1 nor a mapping.
     """
-    if not given and given != 0 or isinstance(given, Mapping):
+    if given is None or isinstance(given, Mapping):
         return given or None, None
     number = isinstance(given, (int, float)) and not isinstance(given, bool)
     if not (number and 0 <= given <= 1):
