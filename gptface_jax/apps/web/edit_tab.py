@@ -167,8 +167,8 @@ def _request_column(service: Service) -> _RequestColumn:
 def _attributes(service: Service) -> tuple[gr.Slider, ...]:
     """A slider for each attribute that the model's card tells of."""
     gr.Markdown(
-        "0 leaves what the model paints anyway; beyond 2 pictures suffer. Where nothing "
-        "is marked, what may change is where these attributes show."
+        "0 leaves what the model paints anyway; beyond 2 pictures suffer. Where "
+        "nothing is marked, what may change is where these attributes show."
     )
     with gr.Row():
         return tuple(
