@@ -111,7 +111,7 @@ def test_the_table_of_licences_names_all_that_is_shipped():
     rows = re.findall(r"^\| (?!what|---)(.*?) \|$", page, re.M)
     named = [n for row in rows for n in re.findall(r"`([\w./]+)`", row)]
     assert all(pathlib.Path(name).exists() for name in named), named
-    texts = (".py", ".md", ".sh", ".yaml", ".sbatch", ".typed", ".pyc")
+    texts = (".py", ".html", ".md", ".sh", ".yaml", ".sbatch", ".typed", ".pyc")
     for top in ("gptface_jax", "configs", "launch", "docs", "tests"):
         for path in pathlib.Path(top).rglob("*"):
             if path.is_file() and path.suffix not in texts:
