@@ -22,6 +22,7 @@ RESULTS = (
     "tokenizer",
     "matching",
     "guidance",
+    "strength",
     "restoration",
     "faces",
     "stitching",
@@ -110,7 +111,7 @@ def test_the_table_of_licences_names_all_that_is_shipped():
     rows = re.findall(r"^\| (?!what|---)(.*?) \|$", page, re.M)
     named = [n for row in rows for n in re.findall(r"`([\w./]+)`", row)]
     assert all(pathlib.Path(name).exists() for name in named), named
-    texts = (".py", ".md", ".sh", ".yaml", ".sbatch", ".typed", ".pyc")
+    texts = (".py", ".html", ".md", ".sh", ".yaml", ".sbatch", ".typed", ".pyc")
     for top in ("gptface_jax", "configs", "launch", "docs", "tests"):
         for path in pathlib.Path(top).rglob("*"):
             if path.is_file() and path.suffix not in texts:
@@ -213,7 +214,7 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
         words += ["--quiet", "--limit", "200" if "expressions" in command else "12"]
         if "probe" in command:
             words += ["--seeds", "0", "--epochs", "1"]
-        if "edits" in words:
+        if "edits" in words or "strength" in words:
             words += ["--attributes", "Smiling"]
         if "--methods" in words:
             methods = load_sweep(command[command.index("--methods") + 1])

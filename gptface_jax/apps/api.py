@@ -40,8 +40,9 @@ class Model(verbs.Facade, EditingModel):
     """A trained editor and all that it does with photos; see `EditingModel`."""
 
     def edit(
-        self, image: image_io.Source | Edit, text: str,
-        mask: image_io.Source | None = None, *, box: Box | None = None,
+        self, image: image_io.Source | Edit, text: str = "",
+        mask: image_io.Source | None = None, *,
+        strength: Mapping[str, float] | None = None, box: Box | None = None,
         region: str | None = None, crop: Box | None = None, seed: int = 0,
         samples: int | None = None, composite: bool = True, feather: int | None = None,
         borders: int = BORDERS, grow: int = 0, area: float | None = None,
@@ -52,17 +53,22 @@ class Model(verbs.Facade, EditingModel):
         """The photo with a region changed so that a sentence fits it.
 
         The face is found, brought upright, edited and carried back. Without a mask, box
-        or region the model proposes one, see `propose`.
+        or region the model proposes one, see `propose`; with strengths it takes the
+        regions in which the attributes show.
 
         Args:
           image: path, encoded bytes, PIL image, uint8 array [H,W,3], or an Edit to go
             on from; what the details of an edited photo say of it goes into "chain".
-          text: the sentence.
+          text: the sentence; "" with strengths alone.
+          strength: of attributes, beside the sentence or without one (SPEC E.15):
+            {"Smiling": 2, "Eyeglasses": -3}, each from -4, away from it, to 4; 0
+            leaves what the model paints anyway. `pipelines.strength.ATTRIBUTES` are
+            known.
           mask: picture of the photo's size, white = may change.
           box: (x0, y0, x1, y1) in pixels, instead of a mask.
-          region: a name of `data.regions.REGIONS`, instead of a mask. "span:0.4" and
-            "random:0.4" hide 40 % of what the model sees by chance, in one piece or
-            scattered.
+          region: a name of `data.regions.REGIONS`, or several ("mouth+eyes"), instead
+            of a mask. "span:0.4" and "random:0.4" hide 40 % of what the model sees by
+            chance, in one piece or scattered.
           crop: square (x0, y0, x1, y1) that the model sees, filled by an upright face;
             default the face that is found, brought upright, or for a mask or box that
             lies on none the central square or one around it.

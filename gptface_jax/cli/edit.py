@@ -8,6 +8,9 @@ the largest, or --face 2, or --face all (`gptface faces` shows their numbers). W
 as a mask to correct in a paint program and to give as --mask. Edits follow one another
 by --then hair "a woman with black hair" --then hat "a woman wearing a hat".
 
+--strength "Smiling=2,Eyeglasses=-3" turns attributes up or down, from -4 to 4, beside
+--text or without one; without a mask where they show.
+
 Beside FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask,
 after) and FILE.json (seed, text, mask, model, match score per iteration).
 
@@ -26,12 +29,18 @@ from gptface_jax.cli import _jobs, _photo
 from gptface_jax.core.errors import UserError
 
 # What names a place in the first photo alone.
-_OWN = ("mask", "box", "crop", "invert_mask", "mask_grow", "mask_shrink")
+_OWN = ("strength", "mask", "box", "crop", "invert_mask", "mask_grow", "mask_shrink")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _photo.add_arguments(parser)
     _photo.add_guidance(parser)
+    parser.add_argument(
+        "--strength",
+        metavar="NAME=W,...",
+        help="signed strength of attributes, -4 to 4, e.g. Smiling=2,Eyeglasses=-3; "
+        "names as of CelebA",
+    )
     parser.add_argument(
         "--then",
         nargs=2,
@@ -52,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     arguments = {
         "text": options.text,
+        "strength": _strength(options.strength),
         "samples": options.samples,
         "area": options.area,
         "guidance": options.guidance,
@@ -64,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
         if options.then:
             raise UserError("--then goes on from one photo; leave it out with --jobs")
         return _jobs.run(options, "edit", arguments)
-    _jobs.need(options, "image", "text")
+    _jobs.need(options, "image", *([] if options.strength else ["text"]))
     _photo.check_out(options, options.image, options.mask)
     given = {k: v for k, v in arguments.items() if v is not None}
     with _photo.elapsed_time("editing"):
@@ -77,8 +87,17 @@ def run(options: argparse.Namespace) -> None:
     _photo.finish(edit, options.out)
 
 
+def _strength(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    from gptface_jax.pipelines import strength
+
+    return strength.from_text(text)
+
+
 def _propose(options: argparse.Namespace) -> None:
     given = {"--then": options.then, "--jobs": options.jobs, "--mask": options.mask}
+    given["--strength"] = options.strength
     given |= {"--box": options.box, "--region": options.region}
     given |= {f"--{k.replace('_', '-')}": v for k, v in _photo.change(options).items()}
     for flag, value in given.items():

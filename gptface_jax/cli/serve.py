@@ -3,11 +3,19 @@
 gptface serve
 gptface serve --port 8000 --max-mb 5
 gptface serve --model runs/gptface --tokenizer runs/tokenizer
+gptface serve --rate DIR
 
 Open the printed address; Ctrl-C ends it. Besides edits there are tabs to restore and
 stitch photos, to describe them, and to edit several at once, of a Talk2Face to ask a
 photo and to draw faces; what the page does is a
 JSON API as well, described behind "Use via API" at its foot.
+
+With --rate people say on a page of its own what they think of pictures: of edits how
+natural they look and how well they show what is asked for, of tags whether they fit.
+DIR holds the photographs in DIR/photos and a folder a system, as `gptface edit --jobs
+DIR/photos --out DIR/ours` or `gptface tag --jobs` writes them. Whose picture it is is
+not shown. Answers are kept in DIR/ratings, a file a rater; `gptface evaluate ratings
+DIR` makes tables of them.
 
 Only this machine reaches the page. With --host 0.0.0.0 everybody in the network does,
 without a password. Uploads lie in a temporary folder that goes with the server; nothing
@@ -38,12 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=int, default=64_000_000, help="pixels of a photo"
     )
+    parser.add_argument(
+        "--rate", metavar="DIR", help="have the pictures of DIR rated, without a model"
+    )
     _photo.add_model(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     import signal
     import sys
+
+    # So that the temporary folder goes as it does after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if options.rate:
+        return _rate(options)
 
     from gptface_jax.apps.web import server
 
@@ -52,8 +68,6 @@ def run(options: argparse.Namespace) -> None:
         model.decode = model.decode_config(_photo.decode_options(options))
     elif options.decode:
         raise UserError("--decode is for a model that edits; this one does not")
-    # So that the temporary folder goes as it does after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with server.serving(
         model,
         host=options.host,
@@ -65,6 +79,17 @@ def run(options: argparse.Namespace) -> None:
     ) as address:
         print(f"model {options.model}: open {address} (Ctrl-C ends it)", flush=True)
         print("the first edit is compiled, which takes up to a minute", flush=True)
+        wait()
+
+
+def _rate(options: argparse.Namespace) -> None:
+    from gptface_jax.apps.web import rating
+
+    with rating.serving(options.rate, host=options.host, port=options.port) as (
+        address,
+        count,
+    ):
+        print(f"{count} questions: open {address} (Ctrl-C ends it)", flush=True)
         wait()
 
 

@@ -143,6 +143,10 @@ def _as(value: Any, hint: Any) -> Any:
         values = value.tolist() if isinstance(value, np.ndarray) else value
         found = tuple(_as(v, k) for v, k in zip(values, kinds))
         return _UNFIT if any(v is _UNFIT for v in found) else found
+    if origin is collections.abc.Mapping and isinstance(value, collections.abc.Mapping):
+        pairs = [(_as(k, parts[0]), _as(v, parts[1])) for k, v in value.items()]
+        unfit = any(part is _UNFIT for pair in pairs for part in pair)
+        return _UNFIT if unfit else dict(pairs)
     return value if isinstance(value, origin or hint) else _UNFIT
 
 
@@ -159,5 +163,6 @@ def _words(hint: Any) -> str:
     if origin is collections.abc.Sequence:
         return f"a list of {_words(parts[0]).removeprefix('a ')}s"
     if origin is collections.abc.Mapping:
-        return "a mapping"
+        of, to = (_words(part).removeprefix("a ") for part in parts)
+        return f"a mapping of {of}s to {to}s"
     return _WORDS.get(hint, hint.__name__)

@@ -124,7 +124,7 @@ def region_mask(name: str, size: int) -> np.ndarray:
     """The region as a mask of an aligned square picture.
 
     Args:
-      name: one of `REGIONS`.
+      name: one of `REGIONS`, or several, "mouth+eyes".
       size: side in pixels.
 
     Returns:
@@ -133,6 +133,8 @@ def region_mask(name: str, size: int) -> np.ndarray:
     Raises:
       UserError: an unknown name, with the nearest one.
     """
+    if "+" in name:
+        return np.any([region_mask(one, size) for one in name.split("+")], axis=0)
     _check(name)
     mask = np.zeros((size, size), bool)
     for box in _BOXES[name]:
@@ -145,8 +147,8 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
     """The region of a face in a photo; what lies beyond the photo is cut off.
 
     Args:
-      name: one of `REGIONS`; left-eye and right-eye are the subject's, left and right
-        halves the picture's.
+      name: one of `REGIONS`, or several, "mouth+eyes"; left-eye and right-eye are the
+        subject's, left and right halves the picture's.
       mesh: float [468,2], the face mesh in the photo's pixels.
       size: (H, W) of the photo.
 
@@ -156,6 +158,8 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
     Raises:
       UserError: an unknown name, with the nearest one.
     """
+    if "+" in name:
+        return np.any([face_region(n, mesh, size) for n in name.split("+")], axis=0)
     _check(name)
     right, left = (mesh[list(eye)].mean(0) for eye in (_RIGHT_EYE, _LEFT_EYE))
     across = left - right

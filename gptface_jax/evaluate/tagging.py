@@ -21,11 +21,11 @@ def dcg(gains: np.ndarray, depth: int) -> float:
 
 
 def average_precision(grades: np.ndarray, pooled: np.ndarray, most: int = 30) -> float:
-    """Mean precision at the relevant results; relevant is a grade of 1 or 2.
+    """Mean precision at the relevant results; relevant is a grade of 1 or more.
 
     Args:
-      grades: int [N] of the first results of a system, best first.
-      pooled: int [M] of what all systems found for the picture.
+      grades: [N] of the first results of a system, best first.
+      pooled: [M] of what all systems found for the picture.
       most: results that count.
 
     Returns:
@@ -41,7 +41,7 @@ def average_precision(grades: np.ndarray, pooled: np.ndarray, most: int = 30) ->
 
 def evaluate(
     rankings: Mapping[str, Sequence[Sequence[str]]],
-    grades: Sequence[Mapping[str, int]],
+    grades: Sequence[Mapping[str, float]],
     depths: Sequence[int] = DEPTHS,
     most: int = 30,
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -52,8 +52,8 @@ def evaluate(
 
     Args:
       rankings: system -> for every picture its words, distinct, best first.
-      grades: for every picture the words that are true of it -> 1 or 2; any other
-        word counts 0.
+      grades: for every picture the words that are true of it -> 1 or 2, or what lies
+        between where it is the mean of several raters; any other word counts 0.
       depths: of the NDCG.
       most: results of a system that count.
 
@@ -77,7 +77,7 @@ def evaluate(
     figures = {name: {m: [] for m in (*metrics, "map")} for name in rankings}
     for picture, truth in enumerate(grades):
         found = {
-            name: np.array([truth.get(w, 0) for w in lists[picture][:most]], int)
+            name: np.array([truth.get(w, 0) for w in lists[picture][:most]], float)
             for name, lists in rankings.items()
         }
         words = {w for lists in rankings.values() for w in lists[picture][:most]}

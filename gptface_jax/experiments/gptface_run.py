@@ -39,7 +39,8 @@ def open_model(
         described = card.read_text("utf-8") if card.is_file() else ""
         digest = f"{vqgan.digest}-{gptface.digest}"
         editor = Editor(vqgan, gptface, text, dtype=dtype)
-        return kind(editor, digest, decode, described, gptface.meta.get("frame"))
+        said = (gptface.meta.get(key) for key in ("frame", "attributes"))
+        return kind(editor, digest, decode, described, *said)
     if tokenizer is None:
         raise UserError(
             f"'{path}' is a training run of the transformer alone; give its VQGAN as "

@@ -21,6 +21,7 @@ from gptface_jax.data import blending, image_io
 from gptface_jax.data import image as images
 from gptface_jax.data import photo as photos
 from gptface_jax.pipelines import provenance, results
+from gptface_jax.pipelines import strength as strengths
 from gptface_jax.pipelines.compositing import Blend, paste
 from gptface_jax.pipelines.editing_model import EditingModel, Selection
 from gptface_jax.pipelines.editor import Batch, Editor, Request
@@ -47,6 +48,7 @@ class Plan:
       grow: tokens by which the mask is enlarged for the model.
       blend: how the result is pasted.
       notes: remarks for the user.
+      strength: of attributes, beside the text or without one, see `pipelines.strength`.
 
     Raises:
       UserError: no candidates, or a decoder that draws words.
@@ -61,6 +63,7 @@ class Plan:
     grow: int = 0
     blend: Blend = Blend()
     notes: Sequence[str] = ()
+    strength: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.num_candidates < 1:
@@ -89,6 +92,7 @@ class Plan:
             self.num_candidates,
             self.grow,
             small | images.pixels_to_tokens(beyond, (size, size)),
+            strengths.directions(self.strength),
         )
 
 
@@ -104,6 +108,7 @@ def resample(model: EditingModel, plan: Plan) -> Steps:
     open_tokens = results.bit_rows(batch.open_tokens)
     details = {
         **model.details(True, plan.text, plan.seed, plan.config),
+        **({"strength": dict(plan.strength)} if plan.strength else {}),
         "samples": plan.num_candidates,
         "mask": dict(framed.said),
         "size": list(photo.shape[1::-1]),
@@ -142,18 +147,27 @@ def edit(
     samples: int | None = None,
     grow: int = 0,
     area: float | None = None,
+    strength: Mapping[str, float] | None = None,
 ) -> Steps:
     """A photo uint8 [H,W,3] changed so that a text fits it; see `apps.api.Model.edit`.
 
     Raises:
-      UserError: a mask, text or option that cannot be used.
+      UserError: a mask, text, strength or option that cannot be used.
     """
-    text = " ".join(text.split())
-    if not text:
-        raise UserError("the text is empty; say what to see, or use inpaint")
-    notes = model.notes_on_text(text)
-    config = model.decode_config(decode)
-    candidates = model.default_candidates(config) if samples is None else samples
+    text, strength = " ".join(text.split()), strength or {}
+    if not (text or strength):
+        raise UserError(
+            "the text is empty; say what to see, give strength, or use inpaint"
+        )
+    strengths.directions(strength)
+    if text:
+        notes, config = model.notes_on_text(text), model.decode_config(decode)
+        candidates = model.default_candidates(config) if samples is None else samples
+    else:
+        notes, config = [], model.unsteered_config(decode)
+        candidates = _only_one(samples)
+    if strength and selection.is_open:
+        selection = dataclasses.replace(selection, region=strengths.region(strength))
     if selection.is_open and selection.change.any:
         raise UserError(
             f"{selection.change} goes with a mask, box or region; give one, or leave "
@@ -169,11 +183,26 @@ def edit(
         else:
             framed, also = model.select(photo, one, seed)
         plan = Plan(
-            photo, framed, config, text, seed, candidates, grow, blend, [*notes, *also]
-        )
+            photo, framed, config, text, seed, candidates, grow, blend,
+            [*notes, *also], strength,
+        )  # fmt: skip
         return (yield from resample(model, plan))
 
     return (yield from _each_face(model, photo, selection, work))
+
+
+def _only_one(samples: int | None) -> int:
+    """The one candidate of an edit without a text.
+
+    Raises:
+      UserError: more are asked for.
+    """
+    if samples not in (None, 1):
+        raise UserError(
+            f"samples is {samples}, but without a text there is nothing by which to "
+            "choose; give a text, or leave samples out"
+        )
+    return 1
 
 
 def inpaint(

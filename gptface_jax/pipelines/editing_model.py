@@ -11,9 +11,9 @@ import numpy as np
 
 from gptface_jax.core.config import from_options
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import attribute_questions, image_io
 from gptface_jax.data import image as images
-from gptface_jax.data import image_io
-from gptface_jax.pipelines import framing, provenance, region_proposal
+from gptface_jax.pipelines import framing, provenance, region_proposal, strength
 from gptface_jax.pipelines.editor import Editor
 from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.faces import Face
@@ -75,6 +75,7 @@ class EditingModel(SeesFaces):
       frame: where the training pictures show eyes, nose and mouth corners, [5,2] as
         shares of the side (`faces.Face.five`): faces are found and brought there. None:
         the model takes the middle square of a photo for an upright face.
+      attributes: those that its card tells of, each of `strength.ATTRIBUTES`.
     """
 
     OPTIONS = DecodeConfig
@@ -86,15 +87,20 @@ class EditingModel(SeesFaces):
         decode: DecodeConfig,
         card: str = "",
         frame: Sequence[Sequence[float]] | np.ndarray | None = None,
+        attributes: Sequence[str] | None = None,
     ):
         self.editor, self.digest = editor, digest
         self.decode, self.card = decode, card
         self.frame = framing.checked_frame(frame)
+        self.attributes = tuple(attributes or attribute_questions.ATTRIBUTES)
+        strength.directions(dict.fromkeys(self.attributes, 0))  # or it says which
 
     def on(self, devices: Sequence[jax.Device]) -> Self:
         """A model of the same networks on these devices."""
         editor = self.editor.on(devices)
-        return type(self)(editor, self.digest, self.decode, self.card, self.frame)
+        return type(self)(
+            editor, self.digest, self.decode, self.card, self.frame, self.attributes
+        )
 
     def __repr__(self) -> str:
         return f"<gptface_jax.Model {self.digest}, {self.size} px>"

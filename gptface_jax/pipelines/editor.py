@@ -23,6 +23,7 @@ from gptface_jax.ops import pictures
 from gptface_jax.pipelines import batching
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
+from gptface_jax.pipelines.strength import Direction
 from gptface_jax.systems.gptface import decode as gptface_decode
 from gptface_jax.systems.gptface import guidance, predict
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig, assemble
@@ -67,6 +68,7 @@ class Request:
       num_candidates: of which the best match is kept.
       grow: tokens by which the mask is dilated.
       unknown: bool [S,S], what the decoder must not see; default the mask.
+      strength: directions that are added to the text's, see `Editor.edit`.
     """
 
     image: np.ndarray
@@ -77,11 +79,12 @@ class Request:
     num_candidates: int = 1
     grow: int = 0
     unknown: np.ndarray | None = None
+    strength: tuple[Direction, ...] = ()
 
     @property
-    def bucket(self) -> tuple[DecodeConfig, int]:
+    def bucket(self) -> tuple[DecodeConfig, int, int]:
         """Key of the requests that can be answered together: equal options."""
-        return self.config, self.num_candidates
+        return self.config, self.num_candidates, len(self.strength)
 
 
 def samples_in_memory(memory: int, model: GPTFaceConfig) -> int:
@@ -248,6 +251,7 @@ class Editor:
         num_candidates: int = 1,
         grow: Sequence[int] | None = None,
         unknown: np.ndarray | None = None,
+        strength: Sequence[Sequence[Direction]] = (),
     ) -> Batch:
         """The pictures with their masked tokens drawn anew.
 
@@ -261,6 +265,8 @@ class Editor:
           grow: tokens by which each mask is dilated; default 0.
           unknown: bool [B,S,S], what a decoder that sees the pictures is not shown;
             default the masks. Beyond a mask its tokens' pixels stay, and may be seen.
+          strength: of each picture as many directions (SPEC E.15), which cost two
+            passes of the model each; () for none.
 
         Returns:
           A Batch.
@@ -279,11 +285,11 @@ class Editor:
         known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
         # Split over the devices here: rows are independent, so nothing is exchanged
         # after.
-        given = jax.device_put((tokens, known, key), self._split)
-        tokens, known, key = given
+        given = (tokens, known, key, self._strengths(strength))
+        tokens, known, key, strengths = jax.device_put(given, self._split)
         result, scores = gptface_decode.rerank(
             self.module, self.params, tokens, known, self._fitting(config), key,
-            num_candidates,
+            num_candidates, strengths,
         )  # fmt: skip
         unknown = masks if unknown is None else unknown
         return Batch(
@@ -295,6 +301,17 @@ class Editor:
                 is_open.shape
             ),
         )
+
+    def _strengths(
+        self, strength: Sequence[Sequence[Direction]]
+    ) -> predict.Strengths | None:
+        """What the decoder takes of B x A directions; None where there are none."""
+        weights = np.array([[d.weight for d in row] for row in strength], np.float32)
+        if not weights.size:
+            return None
+        texts = [t for row in strength for d in row for t in (d.sentence, d.opposite)]
+        ids = self.text_tokenizer.encode(texts, self.max_text_tokens)
+        return predict.Strengths(ids.reshape(*weights.shape, 2, -1), weights)
 
     def answer(self, requests: Sequence[Request], size: int = 0) -> list[Batch]:
         """Answers to requests of one bucket, each a Batch without the batch axis.
@@ -320,6 +337,7 @@ class Editor:
             unknown=np.stack(
                 [r.mask if r.unknown is None else r.unknown for r in padded]
             ),
+            strength=[r.strength for r in padded],
         )
         self.has_answered = True
         return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(count)]

@@ -16,7 +16,7 @@ from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.data import photo as photos
-from gptface_jax.pipelines import pictures, provenance
+from gptface_jax.pipelines import pictures, provenance, strength
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Edit:
             save_with_sidecar(written, path, details)
             return [path, sidecar]
         after, before = image_io.decode(self.image), np.asarray(self.before)
-        shown = pictures.before_mask_after(before, self.mask, after, self.text)
+        said = strength.asked_for(self.text, details.get("strength"))
+        shown = pictures.before_mask_after(before, self.mask, after, said)
         also = {beside: pictures.saver(shown, beside, details)}
         save_with_sidecar(written, path, details, also)
         return [path, beside, sidecar]

@@ -29,6 +29,7 @@ from gptface_jax.pipelines import sequence_drawing
 from gptface_jax.pipelines.compositing import BORDERS, Blend, paste
 from gptface_jax.pipelines.framing import Framed
 from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
+from gptface_jax.pipelines.strength import Direction
 from gptface_jax.pipelines.views import View
 from gptface_jax.protocols.model import Model
 from gptface_jax.systems.gptface.options import DecodeConfig
@@ -146,6 +147,7 @@ def by_model(
     num_candidates: int = 1,
     borders: int = BORDERS,
     batch_size: int = 32,
+    strength: Sequence[Direction] = (),
 ) -> Edit:
     """Edits by a model.
 
@@ -156,6 +158,7 @@ def by_model(
       num_candidates: of each edit; the best by the model's own match is taken.
       borders: levels, see `Model.edit`.
       batch_size: edits decoded at once.
+      strength: of attributes, in every edit.
     """
     blend = Blend(borders=borders)
 
@@ -173,6 +176,7 @@ def by_model(
                 config,
                 keys,
                 num_candidates=num_candidates,
+                strength=[strength] * batch_size,
             )
             count = min(batch_size, len(photos) - start)
             raw.append(batch.images[:count])

@@ -96,6 +96,33 @@ def test_edit_is_reproducible_and_leaves_the_parameters(model, face):
     assert len(first.itm_log_prob) == first.details["iterations"]
 
 
+def test_strength_0_is_what_is_painted_without_a_text(model, face):
+    told = {"k": 64, "seed": 3, "align": False}
+    plain = model.inpaint(face, region="mouth+hat", **told)
+    off = {"Smiling": 0, "Wearing_Hat": 0.0}
+    found = model.edit(face, strength=off, **told)
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(plain.image))
+    assert found.details["mask"] == plain.details["mask"]
+    strong = model.edit(face, strength={**off, "Smiling": 4}, **told)
+    assert (strong.mask == plain.mask).all() and strong.details["samples"] == 1
+    assert strong.details["strength"] == {"Smiling": 4, "Wearing_Hat": 0.0}
+    assert (np.asarray(strong.image) != np.asarray(plain.image)).any()
+    assert model.attributes[:2] == ("Smiling", "Eyeglasses")
+    with pytest.raises(UserError, match="no strength of 'Grin'"):
+        api.Model(model.editor, "", model.decode, attributes=("Grin",))
+    for wrong, said in (
+        ({"strength": {"Smiling": 5}}, "use -4 to 4"),
+        ({"strength": {"Smile": 1}}, "did you mean 'Smiling'"),
+        ({"strength": {"Smiling": "2"}}, "a mapping of texts to numbers"),
+        ({"strength": {"Smiling": 1}, "guidance": "ascent"}, "needs a text to follow"),
+        ({"strength": {"Smiling": 1}, "samples": 4}, "nothing by which to choose"),
+        ({"strength": {}}, "the text is empty"),
+        ({}, "the text is empty"),
+    ):
+        with pytest.raises(UserError, match=said):
+            model.edit(face, **wrong)
+
+
 def test_options_reach_the_decoder(model, face):
     one_shot = model.edit(face, "a man", region="hat", k=64, samples=1)
     assert one_shot.details["iterations"] == 1 and one_shot.itm_log_prob == ()

@@ -91,11 +91,13 @@ def test_bad_jobs_stop_no_other(model, photos, tmp_path):
         {**good, "id": "options", "k": 0},
         {**good, "id": "grown", **QUICK, "grow": "1"},
         {**good, "id": "depth", "guidance": "ascent_norm", "last_blocks": 99},
+        {**good, "id": "much", "strength": {"Smiling": 9}},
+        {**good, "id": "untyped", "strength": {"Smiling": "2"}},
         {**good, "id": "other", **QUICK, "box": None, "region": "mouth"},
     )
     out = tmp_path / "out"
     counts = run(model, batch.read_jobs(path, "edit"), out)
-    assert counts == {"done": 14, "failed": 12, "skipped": 0}
+    assert counts == {"done": 16, "failed": 14, "skipped": 0}
     said = {name: row.get("error", "") for name, row in rows(out).items()}
     assert said.pop("good") == said.pop("other") == ""
     for name, part in (

@@ -387,6 +387,34 @@ def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
     assert [step["text"] for step in opened(files)[1]["chain"]] == ["a hat"]
 
 
+def test_the_api_turns_attributes_up_and_down(client, model, face, photo):
+    turned = {"Smiling": 4, "Wearing_Hat": -2}
+    rest = {"k": 64, "seed": 3, "align": False, "api_name": "/edit"}
+    files = client.predict(photo, "", None, "", strength=turned, **rest)
+    pixels, sidecar = opened(files)
+    same = model.edit(face, strength=turned, k=64, seed=3, align=False)
+    np.testing.assert_array_equal(pixels, np.asarray(same.image))
+    assert (sidecar["strength"], sidecar["mask"]["region"]) == (turned, "mouth+hat")
+    for wrong, said in (
+        ({"Smiling": 5}, "use -4 to 4"),
+        ({"Grin": 1}, "no strength of 'Grin'"),
+        ("2", "strength is '2'; give"),
+        (1.5, "a number from 0 to 1"),
+    ):
+        with pytest.raises(Exception, match=said):
+            client.predict(photo, "", None, "", strength=wrong, **rest)
+
+
+def test_a_strength_may_be_that_of_the_guidance():
+    """As in requests of before there were strengths of attributes."""
+    assert work.strengths(0.02) == (None, 0.02) and work.strengths(0) == (None, 0.0)
+    assert work.strengths(None) == work.strengths({}) == (None, None)
+    assert work.strengths({"Male": 1}) == ({"Male": 1}, None)
+    for wrong in (True, -0.1, [1]):
+        with pytest.raises(UserError, match="strength is"):
+            work.strengths(wrong)
+
+
 @pytest.mark.slow
 def test_the_api_edits_the_face_that_is_asked_for(client, model, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "frame", np.array(two_faces.FRAME))
@@ -459,7 +487,7 @@ def test_errors_are_one_line(client, photo, tmp_path, capfd):
         assert "Traceback" not in str(caught.value) and "/" not in str(caught.value)
     for place, value, said in (
         (0, ["a woman", "blond"], r"text is \['a woman', 'blond'\]; give a text"),
-        (0, None, "'text' is missing; give a text"),
+        (0, None, "the text is empty; say what to see"),
         (2, 3, "region is 3; give a text"),
         (3, "x", "weight is 'x'; give a number"),
         (5, 2.5, "k is 2.5; give a whole number"),

@@ -200,6 +200,24 @@ def test_a_photo_is_painted_edited_and_downloaded(page, face, tmp_path):
     assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
 
 
+def test_attributes_are_turned_without_a_sentence_and_a_mask(page, face):
+    upload(page, "#photo", face)
+    page.click("#edit")
+    page.wait_for_selector("text=or turn attributes up or down")
+    page.get_by_role("button", name="Attributes: less or more").click()
+    sliders = page.locator("#attributes input[type=number]")
+    for number, value in ((0, "3"), (2, "-2")):
+        sliders.nth(number).fill(value)
+        sliders.nth(number).press("Tab")
+    sidecar = edited(page)
+    assert sidecar["strength"] == {"Smiling": 3, "Wearing_Hat": -2}
+    assert (sidecar["text"], sidecar["mask"]["region"]) == ("", "mouth+hat")
+    assert not page.locator("#chart").is_visible()
+    for i in range(sliders.count()):  # whole within the page
+        box = page.locator("#attributes input[type=range]").nth(i).bounding_box()
+        assert 0 < box["x"] and box["x"] + box["width"] < page.viewport_size["width"]
+
+
 def test_edits_are_chained_and_undone(page, face):
     upload(page, "#photo", face)
     page.fill("#text textarea, #text input", "a man")

@@ -182,6 +182,8 @@ def test_bad_edits(tiny, photo, tmp_path, capsys, monkeypatch):
     mouth = ("--region", "mouth")
     cases = {
         "text is empty": (*base, "--image", photo, *mouth, "--text", "  "),
+        "no NAME=NUMBER": (*base, "--image", photo, "--strength", "Smiling"),
+        "did you mean 'Male'": (*base, "--image", photo, "--strength", "Mael=1"),
         "no word of the text": (*base, "--image", photo, *mouth, "--text", "🙂"),
         "does not exist": (*base, "--image", "no.jpg", *mouth, "--text", "a"),
         "did you mean 'mouth'": (*good, "--region", "mooth"),

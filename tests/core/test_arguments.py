@@ -89,7 +89,7 @@ def test_every_verb_is_checked(tiny):
     model = gptface_jax.load(tiny / "model")
     photo = np.zeros((40, 40, 3), np.uint8)
     for call, said in (
-        (lambda: model.edit(photo, None), "'text' is missing"),
+        (lambda: model.edit(photo, None), "the text is empty"),
         (lambda: model.edit(photo, ["a", "b"]), "text is"),
         (lambda: model.edit(photo, "a", region="hat", composite="no"), "composite is"),
         (lambda: model.edit(photo, "a", region="hat", samples="4"), "samples is"),

@@ -229,3 +229,30 @@ def test_another_program_stands_in_the_same_table(
     ):
         assert gptface_command(*judged, *wrong) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_settings_of_a_slider_are_judged(
+    tiny, judge_run, tmp_path, gptface_command, capsys
+):
+    out, sheet = tmp_path / "strength.json", tmp_path / "strips.png"
+    command = (
+        "evaluate", "strength", "--quiet", "--model", tiny / "model", "--judge",
+        judge_run, "--images", "synthetic", "--data", "size=32", "--limit", 2,
+        "--out", out,
+    )  # fmt: skip
+    names = "Smiling", "Wearing_Hat"
+    done = gptface_command(*command, "--attributes", *names, "--sheet", sheet)
+    assert done == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].startswith("| attribute | before | -4 | -3 |")
+    figures = json.loads(out.read_text())["attributes"]
+    assert list(figures) == [*names] and len(table) == 4
+    for row in figures.values():
+        assert len(row["scores"]) == len(row["present"]) == 9
+        assert -1 <= row["lowest_rho"] <= row["picture_rho"] <= 1
+        assert np.ptp(row["scores"]) > 0
+    with Image.open(sheet) as shown:  # two pictures an attribute, ten columns
+        assert shown.width == 10 * (80 + 8) + 8
+    assert gptface_command(*command, "--attributes", "Young") == 2
+    assert "where 'Young' shows" in capsys.readouterr().err

@@ -156,15 +156,29 @@ class EditEvents:
     @shown_errors()
     def edit(
         self, photos, value, base, text, count, seed, weight, strength, k, samples,
-        progress=PROGRESS,
+        progress=PROGRESS, *attributes,
     ):  # fmt: skip
-        """The variants of an edit, the best of them chosen."""
+        """The variants of an edit, the best of them chosen.
+
+        `attributes` are the strengths of the model's, in their order.
+        """
         service, photo = self.service, photos[-1] if photos else None
-        mask = work.painted(value, base, self.pixels(photos).shape[:2])
-        say = service.wait(progress, "edit", weight, strength, k, samples)
-        options = work.steering(service.model, weight, strength)
-        options |= {"k": int(k), "samples": int(samples)}
-        options |= faces.aim_at(service.model, photo, mask)
+        text = (text or "").strip()
+        turned = {a: w for a, w in zip(service.model.attributes, attributes) if w}
+        mask = work.marked(value, base, self.pixels(photos).shape[:2])
+        if not turned and not mask.any():
+            mask = work.painted(value, base, mask.shape)  # says what to do
+        say = service.wait(
+            progress, "edit", weight, strength, k, samples, bool(text), len(turned)
+        )
+        options = {"k": int(k), "strength": turned or None}
+        if text:
+            options |= work.steering(service.model, weight, strength)
+            options["samples"] = int(samples)
+        if mask.any():
+            options |= faces.aim_at(service.model, photo, mask)
+        else:
+            mask, options = None, options | faces.aim(photo)
         edits = work.variants(
             service.model, photo.photo, text, mask, int(count), int(seed), say,
             **options,
@@ -176,9 +190,12 @@ class EditEvents:
             (work.close_up(found, where, f"variant-{i + 1}"), work.caption(found))
             for i, found in enumerate(edits)
         ]
-        best = int(np.argmax([found.final_log_prob for found in edits]))
+        # Without a sentence none is the best.
+        matches = [found.final_log_prob if found.text else 0.0 for found in edits]
+        best = int(np.argmax(matches))
         picked = gr.Gallery(pictures, selected_index=best)
         curves = pd.DataFrame(work.curves(edits))
+        curves = gr.LinePlot(curves, visible=not curves.empty)  # empty without a text
         return edits, picked, curves, *self.results(edits, best)
 
     def as_costly(self, weight, strength):

@@ -10,6 +10,7 @@ from gptface_jax.apps.web import work
 from gptface_jax.apps.web.edit_events import EditEvents
 from gptface_jax.apps.web.service import Service
 from gptface_jax.data import regions
+from gptface_jax.pipelines import strength
 
 _PRIVATE = {"api_visibility": "private"}
 
@@ -47,6 +48,7 @@ class _RequestColumn:
     text: gr.Textbox
     count: gr.Slider
     seed: gr.Number
+    attributes: tuple[gr.Slider, ...]
     align: gr.Checkbox
     weight: gr.Slider
     strength: gr.Slider
@@ -142,13 +144,15 @@ def _mask_tools(service: Service) -> _MaskTools:
 def _request_column(service: Service) -> _RequestColumn:
     text = gr.Textbox(
         label="Sentence", placeholder="a woman wearing a hat", max_lines=2,
-        elem_id="text",
+        elem_id="text", info="may be left out where attributes are turned up or down",
     )  # fmt: skip
+    with gr.Accordion("Attributes: less or more", open=False, elem_id="attributes"):
+        attributes = _attributes(service)
     with gr.Row():
         count = gr.Slider(1, 8, 4, step=1, label="Variants", min_width=120)
         seed = gr.Number(service.seed, precision=0, label="Seed", min_width=90)
     with gr.Accordion("Options", open=False):
-        align, weight, strength, k, samples = _options(service)
+        align, weight, guidance, k, samples = _options(service)
     run = gr.Button("Edit", variant="primary", elem_id="edit")
     gallery = gr.Gallery(
         label="Variants, as the model sees them", columns=4, height="auto",
@@ -156,12 +160,28 @@ def _request_column(service: Service) -> _RequestColumn:
         elem_id="variants",
     )  # fmt: skip
     return _RequestColumn(
-        text, count, seed, align, weight, strength, k, samples, run, gallery
+        text, count, seed, attributes, align, weight, guidance, k, samples, run, gallery
     )
 
 
+def _attributes(service: Service) -> tuple[gr.Slider, ...]:
+    """A slider for each attribute that the model's card tells of."""
+    gr.Markdown(
+        "0 leaves what the model paints anyway; beyond 2 pictures suffer. Where "
+        "nothing is marked, what may change is where these attributes show."
+    )
+    with gr.Row():
+        return tuple(
+            gr.Slider(
+                -strength.LIMIT, strength.LIMIT, 0, step=0.25, min_width=220,
+                label=name.replace("_", " ").capitalize(),
+            )
+            for name in service.model.attributes
+        )  # fmt: skip
+
+
 def _options(service: Service) -> tuple[gr.Checkbox, *tuple[gr.Slider, ...]]:
-    """(align, weight, strength, k, samples)."""
+    """(align, weight, strength of the guidance, k, samples)."""
     model, decode = service.model, service.model.decode
     align = gr.Checkbox(
         True, label="Find faces", visible=service.finds_faces, elem_id="align",
@@ -173,7 +193,7 @@ def _options(service: Service) -> tuple[gr.Checkbox, *tuple[gr.Slider, ...]]:
         info="against what the model would draw without it; 1: as it is, at half the "
         "work",
     )  # fmt: skip
-    strength = gr.Slider(
+    guidance = gr.Slider(
         0, 0.05, work.strength(model), step=0.0025, label="Guidance strength",
         info="how far the matching gradient moves the model's parameters; five times "
         "the work of a candidate. Each new value is compiled first",
@@ -186,7 +206,7 @@ def _options(service: Service) -> tuple[gr.Checkbox, *tuple[gr.Slider, ...]]:
         1, 32, model.default_candidates(decode), step=1,
         label="Candidates of a variant", info="the best match is kept",
     )  # fmt: skip
-    return align, weight, strength, k, samples
+    return align, weight, guidance, k, samples
 
 
 def _outcome() -> _Outcome:
@@ -254,6 +274,7 @@ def _wire_edit(events, photo, request, outcome, photos, edits, base) -> None:
     stage = [photos, photo.found, photo.editor, base, photo.tools.region]
     results = [outcome.slider, outcome.steps, outcome.outputs, chosen, outcome.row]
     steered = [request.weight, request.strength, request.k, request.samples]
+    steered += request.attributes
     gr.on(
         [request.run.click, request.text.submit],
         events.edit,

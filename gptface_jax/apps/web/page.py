@@ -126,7 +126,8 @@ def _api(service: Service) -> None:
         photo, mask = (gr.File(label=name, type="binary") for name in ("photo", "mask"))
         text, region = gr.Textbox(label="text"), gr.Textbox(label="region")
         weight = number(model.decode.cfg, "weight", 0, 16)
-        strength = number(work.strength(model), "strength", 0, 1)
+        strength = gr.JSON({}, label="strength")
+        guidance = number(work.strength(model), "step_size", 0, 1)
         k = number(model.decode.k, "k", 1, 64, precision=0)
         seed = gr.Number(service.seed, precision=0, label="seed")
         samples = number(0, "samples", 0, 32, precision=0)
@@ -140,7 +141,8 @@ def _api(service: Service) -> None:
 
     steered = [weight, strength, k, seed, samples]
     edits.click(
-        _edit_endpoint(service), [photo, text, mask, region, *steered, faced, align],
+        _edit_endpoint(service),
+        [photo, text, mask, region, *steered, faced, align, guidance],
         files, api_name="edit", **service.busy,
     )  # fmt: skip
     proposes.click(
@@ -154,21 +156,28 @@ def _edit_endpoint(service: Service):
 
     @shown_errors()
     def edit(
-        photo, text, mask, region, weight, strength, k, seed, samples, face, align
+        photo, text, mask, region, weight, strength, k, seed, samples, face, align,
+        step_size,
     ):  # fmt: skip
         """Changes a region of a photo so that a sentence fits it.
 
         Give a mask (white or opaque = change) or the name of a region; without both
         the model proposes one. A weight above 1 exaggerates what the sentence changes.
-        With a strength above 0 the matching gradient guides: it moves the model's
-        parameters by that share of their norm. With 0 samples there are as many
+        A strength like {"Smiling": 2, "Eyeglasses": -3} turns attributes up or down,
+        from -4 to 4, beside the sentence or without one (text ""), without a mask
+        where they show. With a step_size above 0 the matching gradient guides: it moves
+        the model's parameters by that share of their norm (a number as strength means
+        the same). With 0 samples there are as many
         candidates as 16 passes of the model an iteration pay for. The face is the
         largest, or that of a number, from 1 on by the left edge, or "all". Without
         align none is looked for: the middle square is taken for an upright face.
         """
         photo = service.photo(photo)
-        options = work.steering(service.model, weight, strength)
-        options |= {"k": k, "seed": seed, "samples": samples or None}
+        turned, guidance = work.strengths(strength)
+        options = {"k": k, "seed": seed, "strength": turned, "samples": samples or None}
+        if (text or "").strip():
+            guidance = step_size if guidance is None else guidance
+            options |= work.steering(service.model, weight, guidance)
         options |= {"face": faces.number(face), "align": align}
         if mask is not None:
             options["mask"] = image_io.decode_mask(mask, photo.size[::-1])

@@ -92,8 +92,8 @@ def painted(
     found = marked(value, mask, size)
     if not found.any():
         raise UserError(
-            "nothing is marked; paint what may change, upload a mask, choose a region "
-            "or let one be proposed"
+            "nothing is marked; paint what may change, upload a mask, choose a region, "
+            "let one be proposed, or turn attributes up or down"
         )
     return found
 
@@ -101,6 +101,25 @@ def painted(
 def strength(model: api.Model) -> float:
     """Strength by which the matching gradient moves the parameters; 0: it does not."""
     return 0.0 if model.decode.guidance == "none" else model.decode.step_size
+
+
+def strengths(given: Any) -> tuple[Mapping[str, float] | None, float | None]:
+    """(strengths of attributes, that of the guidance) of a request's "strength".
+
+    Requests of before attributes had any give a number: that of the guidance.
+
+    Raises:
+      UserError: neither a number from 0 to 1 nor a mapping.
+    """
+    if given is None or isinstance(given, Mapping):
+        return given or None, None
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if not (number and 0 <= given <= 1):
+        raise UserError(
+            f"strength is {given!r}; give {{'Smiling': 2}}, or a number from 0 to 1 "
+            "for that of the guidance"
+        )
+    return None, float(given)
 
 
 def steering(model: api.Model, weight: float, strength: float) -> dict[str, Any]:

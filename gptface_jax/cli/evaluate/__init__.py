@@ -8,6 +8,8 @@ gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
     --limit 256 --seed 77 --guidance ascent_norm none --decode-seeds 0 1 2
 gptface evaluate edits --model runs/weak_text/rho_0.3 --tokenizer demo \\
     --judge runs/judge --images synthetic --methods configs/experiments/guidance.py
+gptface evaluate strength --model demo --judge runs/judge --images synthetic \\
+    --limit 16 --seed 77 --attributes Smiling Male --sheet strips.png
 gptface evaluate proposals --model demo --limit 64
 gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
 gptface evaluate tagging --model demo --images synthetic --limit 100
@@ -17,6 +19,7 @@ gptface evaluate synthesis --model my_talk2face --judge runs/judge \\
     --convention synthetic
 gptface evaluate perception --model my_faceptor --images synthetic --limit 256
 gptface evaluate faces3d --model my_facegpt --images rendered --limit 128 --seed 9
+gptface evaluate ratings DIR
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -39,6 +42,8 @@ from gptface_jax.cli.evaluate import (
     perception,
     probe,
     proposals,
+    ratings,
+    strength,
     synthesis,
     tagging,
 )
@@ -49,6 +54,7 @@ KINDS: dict[str, types.ModuleType] = {
     "matching": matching,
     "judge": judge,
     "edits": edits,
+    "strength": strength,
     "proposals": proposals,
     "probe": probe,
     "tagging": tagging,
@@ -57,6 +63,7 @@ KINDS: dict[str, types.ModuleType] = {
     "synthesis": synthesis,
     "perception": perception,
     "faces3d": faces3d,
+    "ratings": ratings,
 }
 
 

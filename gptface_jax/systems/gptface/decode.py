@@ -240,7 +240,14 @@ def _begin(module, params, tokens, known, config: DecodeConfig) -> _Carry:
 
 
 def _advance(
-    module, params, carry: _Carry, config: DecodeConfig, key, words=None, share=1.0
+    module,
+    params,
+    carry: _Carry,
+    config: DecodeConfig,
+    key,
+    words=None,
+    share=1.0,
+    strengths: predict.Strengths | None = None,
 ) -> _Carry:
     """The carry after a share of each sample's iterations, rounded up; 1 for all."""
     commit = functools.partial(_commit, model=module.config, config=config)
@@ -256,7 +263,7 @@ def _advance(
         # 1 -> 0
         remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(carry.total, 1)
         scores, match, change = scores_of(
-            carry.tokens, carry.is_open, remaining, carry.moved
+            carry.tokens, carry.is_open, remaining, carry.moved, strengths
         )
         after = jax.vmap(commit)(carry, scores, match, remaining, key)
         if not config.restore:
@@ -308,6 +315,7 @@ def rerank(
     config: DecodeConfig,
     key: jax.Array,
     num_candidates: int,
+    strengths: predict.Strengths | None = None,
 ) -> tuple[DecodeResult, jax.Array]:
     """Decodes every sequence several times and keeps what matches best (A.9.4).
 
@@ -317,31 +325,43 @@ def rerank(
       module, params, tokens, known, config: see `decode`.
       key: keys [B]; candidate i of sample b has fold_in(key[b], i).
       num_candidates: N, of each sequence.
+      strengths: of attributes, beside the text or without one (SPEC E.15); the match is
+        that of the text alone.
 
     Returns:
       (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]; of
       those that were pruned [B,1]).
     """
     config = config.settled(module.config, jax.default_backend())
-    return _rerank_jitted(module, params, tokens, known, config, key, num_candidates)
+    return _rerank_jitted(
+        module, params, tokens, known, config, key, num_candidates, strengths
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config", "num_candidates"))
-def _rerank_jitted(module, params, tokens, known, config, key, num_candidates):
+def _rerank_jitted(
+    module, params, tokens, known, config, key, num_candidates, strengths
+):
     size = len(tokens)
     number = jnp.tile(jnp.arange(num_candidates), size)
-    keys = jax.vmap(jax.random.fold_in)(jnp.repeat(key, num_candidates), number)
-    every = (jnp.repeat(x, num_candidates, axis=0) for x in (tokens, known))
-    carry = _begin(module, params, *every, config)
+    tokens, known, key, strengths = jax.tree.map(
+        lambda x: jnp.repeat(x, num_candidates, axis=0),
+        (tokens, known, key, strengths),
+    )
+    keys = jax.vmap(jax.random.fold_in)(key, number)
+    carry = _begin(module, params, tokens, known, config)
+    advance = functools.partial(_advance, module, params, config=config)
     for share, keep in config.survivors(num_candidates):
-        carry = _advance(module, params, carry, config, keys, share=share)
+        carry = advance(carry, key=keys, share=share, strengths=strengths)
         # Of what is there so far: the model knows pictures with holes.
         found = predict.itm_log_prob(module, params, carry.tokens).reshape(size, -1)
         scores, best = jax.lax.top_k(found, keep)
         rows = (jnp.arange(size)[:, None] * found.shape[1] + best).reshape(-1)
-        carry, keys = jax.tree.map(lambda x, rows=rows: x[rows], (carry, keys))
+        carry, keys, strengths = jax.tree.map(
+            lambda x, rows=rows: x[rows], (carry, keys, strengths)
+        )
     if config.prune_at:
-        carry = _advance(module, params, carry, config, keys)
+        carry = advance(carry, key=keys, strengths=strengths)
         scores = predict.itm_log_prob(module, params, carry.tokens)[:, None]
     else:
         scores = found

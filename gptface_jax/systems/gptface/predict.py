@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +18,19 @@ from gptface_jax.ops import guidance as ops_guidance
 from gptface_jax.systems.gptface import guidance
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface.options import DecodeConfig, Steering
+
+
+@flax.struct.dataclass
+class Strengths:
+    """Signed strengths of attributes, of each sample its own (SPEC E.15).
+
+    Attributes:
+      text_ids: int32 [B,A,2,m], of each attribute its sentence, then the opposite one.
+      weights: float32 [B,A], w of w (z_sentence - z_opposite); 0 adds nothing.
+    """
+
+    text_ids: jax.Array
+    weights: jax.Array
 
 
 def itm_log_prob(module, params, tokens: jax.Array) -> jax.Array:
@@ -114,7 +128,15 @@ def _seen(module, tokens, config: DecodeConfig):
 
 
 def predict(
-    module, params, config: DecodeConfig, words, tokens, is_open, remaining, before=None
+    module,
+    params,
+    config: DecodeConfig,
+    words,
+    tokens,
+    is_open,
+    remaining,
+    before=None,
+    strengths: Strengths | None = None,
 ):
     """Scores of the guided model for every open and known position of a batch.
 
@@ -126,12 +148,49 @@ def predict(
       is_open: bool [B,L].
       remaining: float [B], share of the open positions that still are, 1 to 0.
       before: where nothing is restored, the shifts that the last iteration left.
+      strengths: of attributes; what they add is the unshifted model's.
 
     Returns:
       (side -> float32 [B,P,V] log-probabilities, or logits with `raw_confidence`;
       log p(q=1) float32 [B] before the shift, NaN without guidance; the shifts [B,...],
       None where everything is restored).
     """
+    scores, match, change = _text_scores(
+        module, params, config, words, tokens, is_open, remaining, before
+    )
+    if strengths is not None:
+        added = _attribute_logits(module, params, config, tokens, strengths)
+        scores = _scores(jax.tree.map(jnp.add, scores, added), config)
+    return scores, match, change
+
+
+def _attribute_logits(
+    module, params, config: DecodeConfig, tokens, strengths: Strengths
+) -> dict[str, jax.Array]:
+    """Sum of w (z_sentence - z_opposite) over the attributes: "image" -> [B,P,V].
+
+    All sentences of a batch go through the model together, in place of its texts.
+    """
+    if config.side != "image":
+        raise ValueError(f"side is '{config.side}'; strengths need 'image'")
+    layout, (size, count) = module.config.layout, strengths.weights.shape
+    rows = jnp.repeat(tokens, 2 * count, axis=0)  # [B*A*2,L]
+    texts = strengths.text_ids.reshape(len(rows), -1)
+    rows = rows.at[:, layout.text_slice].set(texts)
+    read = dataclasses.replace(config, eq6=False)
+    variables = {"params": params}
+    hidden = module.apply(variables, *_seen(module, rows, read))
+    hidden = hidden[:, layout.image_slice]
+    logits = module.apply(variables, hidden, method="image_logits")
+    logits = logits.reshape(size, count, 2, *logits.shape[1:])
+    difference = logits[:, :, 0] - logits[:, :, 1]  # [B,A,P,V]
+    return {"image": jnp.einsum("ba,bapv->bpv", strengths.weights, difference)}
+
+
+def _text_scores(
+    module, params, config: DecodeConfig, words, tokens, is_open, remaining, before
+):
+    """`predict` without strengths."""
     # One pass to sample, or one with and one without the text.
     without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=None)
     passes = (config, without_text) if config.uses_cfg else (config,)
