@@ -239,7 +239,7 @@ def merge(out: pathlib.Path, page: pathlib.Path = PAGE) -> None:
     A section of that name that is there is replaced.
     """
     results = json.loads((out / "results.json").read_text())
-    where = results.get("device", {}).get("name", "unknown device")
+    where = results["device"]["kind"]
     text = page.read_text() if page.exists() else "# On an accelerator\n"
     for name, found in results.items():
         if name == "device" or "output" not in found:
@@ -289,8 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
         merge(options.merge)
         return 0
     run = Run(options.out, options.minutes)
-    run.record("device", name=device())
-    print(run.results["device"]["name"])
+    run.record("device", kind=device())
+    print(run.results["device"]["kind"])
     for step in STEPS:
         if not options.only or step.name in options.only:
             run.step(step, options.tiny)

@@ -41,6 +41,18 @@ import torch_faceptor
 TASKS = ("recog_drawn", "age_drawn", "biattr_drawn", "affect_drawn", "parsing_drawn",
          "align_drawn")  # fmt: skip
 SIZES = {
+    "tiny": PerceptionConfig(
+        vit=ViTConfig(
+            TransformerConfig(2, 32, 2, 64, unroll=2, **CLIP), 8, 16, output_width=0
+        ),
+        decoder=QueryDecoderConfig(32, 1, 2, 64, (1,), (1,), unroll=1),
+        tasks=TASKS,
+        pixels="unit",
+        source_level=1,
+        embedding_width=32,
+        attribute_resolution=64,
+        dense_resolution=64,
+    ),
     # `configs/faceptor/mini.py`, with layers in one loop as it is trained.
     "mini": PerceptionConfig(
         vit=ViTConfig(

@@ -44,6 +44,15 @@ BASE = PrefixLMConfig(
 )
 # The published model; SPEC 0.3's `mini`; and the one that is trained on a CPU.
 SIZES = {
+    "tiny": (
+        dataclasses.replace(
+            BASE,
+            transformer=TransformerConfig(2, 32, 2, 64, "dense", remat="none"),
+            vocab=JointVocab(text_size=200, codebook_size=96),
+            grid=(4, 4),
+        ),
+        12,
+    ),
     "seq2seq_base": (BASE, 64),
     "mini": (
         dataclasses.replace(
@@ -207,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES)[1:])
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
