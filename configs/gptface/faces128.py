@@ -5,11 +5,13 @@ The recipe of `configs/gptface/shared.py` on the 4,096 codes of
 every step. ":gpu" is three times as large, in bfloat16. Photographs upright and as they
 are, and drawn faces, tokenized once:
 
-  for set in lfw_attributes_upright lfw_attributes_landmarks masks_upright \\
-      masks_landmarks faces_landmarks drawn; do
-    gptface tokenize --images runs/data/$set --tokenizer runs/tokenizer128b \\
+  for set in lfw_attributes_upright lfw_attributes_landmarks faces_landmarks drawn; do
+    gptface tokenize --images runs/data/$set --mirror --tokenizer runs/tokenizer128b \\
         --out tokens/128/$set
   done
+  gptface tokenize --images ../shared/data/masks --split train --mirror \\
+      --data labels="{'Wearing_Mask': 'label=mask'}" --tokenizer runs/tokenizer128b \\
+      --out tokens/128/masks
   gptface tokenize --images ../shared/data/lfw_attributes --split validation \\
       --upright --tokenizer runs/tokenizer128b --out tokens/128/lfw_validation
   gptface tokenize --images synthetic --seed 1 --limit 500 --data size=128 \\
@@ -35,23 +37,23 @@ def get_config(arg: str = ""):
     config.model.update(embedding_init=0.05, embedding_multiplier=16.0)
     config.model.layout.update(grid=(16, 16))
     config.model.vocab.codebook_size = 4096
-    config.model.update(length=304, max_positions=384, contrastive_width=128)
-    photographs = (
-        "lfw_attributes_upright",
-        "lfw_attributes_landmarks",
-        "faces_landmarks",
-    )
-    captioned = photographs[:2]
+    # Twice as many attributes after a picture as at 64 px: each is one more lesson.
+    config.model.update(length=352, max_positions=384, contrastive_width=128)
+    config.data.tasks.max_attributes = 18
+    captioned = ("lfw_attributes_upright", "lfw_attributes_landmarks", "masks", "drawn")
     config.data.train = {
-        "pairs": tokens(*captioned, "drawn"),
-        "sequences": tokens(*photographs, "drawn"),
+        "pairs": tokens(*captioned),
+        "sequences": tokens(*captioned, "faces_landmarks"),
     }
+    told = (*faces64.RELIABLE, "Wearing_Mask")
+    for captions in (config.data, config.data.tasks):
+        captions.captions.attributes = told
     config.data.eval = {
         "pairs": tokens("lfw_validation"),
         "sequences": tokens("lfw_validation", "drawn_validation"),
     }
     config.optim.peak_lr = 1.2e-3
-    config.total_steps = 4000
+    config.total_steps = 3000
     config.ema_decay = 0.998
     if arg == "gpu":
         config.model.transformer.update(
