@@ -120,6 +120,7 @@ def test_the_photographs_keep_people_apart(shared):
     assert not people[0] & (people[1] | people[2]) and all(people)
 
 
+@pytest.mark.slow
 def test_the_command(tiny, tmp_path, gptface_command, capsys):
     pytest.importorskip("matplotlib")
     out, plot = tmp_path / "probe.json", tmp_path / "probe.png"
