@@ -10,7 +10,7 @@ are, and drawn faces, tokenized once:
         --out tokens/128/$set
   done
   gptface tokenize --images ../shared/data/masks --split train --mirror \\
-      --data labels="{'Wearing_Mask': 'label=mask'}" --tokenizer runs/tokenizer128b \\
+      --data classes="{'Wearing_Mask': 'label=mask'}" --tokenizer runs/tokenizer128b \\
       --out tokens/128/masks
   gptface tokenize --images ../shared/data/lfw_attributes --split validation \\
       --upright --tokenizer runs/tokenizer128b --out tokens/128/lfw_validation
