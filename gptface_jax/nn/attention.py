@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash", "splash")
+IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash", "splash", "linear")
 
 _FLASH_BLOCK = 128  # positions; the length must be a multiple
 _BLOCKS = (128, 256, 384, 512)  # positions that the kernels of TPUs work on at once
@@ -44,7 +44,7 @@ def attend(
     implementation: str = "auto",
     heads_split: bool = False,
 ) -> jax.Array:
-    """Attention, the same up to rounding by every implementation.
+    """Attention, the same up to rounding by every implementation but "linear".
 
     A row of queries that may see nothing gets the mean of all values, or by "cudnn",
     "flash" and "splash" something else that is finite.
@@ -58,6 +58,7 @@ def attend(
         [Q,K]; a mask of keys only [B,1,1,K], lengths that 128 divides); "splash" (the
         same for masks [B,1|N,Q,K], whose blocks it skips where nothing may be seen);
         "auto" picks one of these, and "splash" never: it is not measured yet.
+        "linear" is another function, see `linear`.
       heads_split: whether a mesh splits the heads ("folded" would gather them).
 
     Returns:
@@ -92,6 +93,8 @@ def attend(
                 f"{list(mask.shape)}: set layout.multiple_of, or attention 'xla'"
             )
         return _flash(query, key, value, mask)
+    if implementation == "linear":
+        return linear(query, key, value, mask)
     if implementation == "splash":
         if query.shape[1] % _FLASH_BLOCK or query.shape[1] != key.shape[1]:
             raise ValueError(
@@ -103,6 +106,40 @@ def attend(
     raise ValueError(
         f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}"
     )
+
+
+def linear(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Attention whose time and memory grow with the length, not its square (SPEC E.3).
+
+    out[q] = phi(query[q]) S / (phi(query[q]) . s),  S = sum_k phi(key[k]) value[k]^T,
+    s = sum_k phi(key[k]),  phi(x) = elu(x) + 1; k where the mask is True. Katharopoulos
+    et al. 2020, in both directions. Sums are float32.
+
+    Args:
+      query, key, value: as of `attend`.
+      mask: bool [B,1|N,1,K]: keys that all queries see alike.
+
+    Returns:
+      [B,Q,N,H] in the dtype of `value`; 0 where no key may be seen.
+
+    Raises:
+      ValueError: a mask that differs between queries.
+    """
+    if mask.shape[2] != 1:
+        raise ValueError(
+            f"attention 'linear' sums keys once for all queries, and the mask "
+            f"{list(mask.shape)} differs between them: set cross_modal_heads 0, or "
+            "another attention for prefixes"
+        )
+    seen = mask.transpose(0, 3, 1, 2)  # [B,K,1|N,1]
+    features, keys = (nn.elu(x.astype(jnp.float32)) + 1 for x in (query, key))
+    keys = jnp.where(seen, keys, 0.0)
+    sums = jnp.einsum("bknh,bknc->bnhc", keys, value.astype(jnp.float32))
+    weight = jnp.einsum("bqnh,bnh->bqn", features, jnp.sum(keys, 1))
+    out = jnp.einsum("bqnh,bnhc->bqnc", features, sums)
+    return (out / jnp.maximum(weight, 1e-9)[..., None]).astype(value.dtype)
 
 
 def choose(

@@ -79,7 +79,8 @@ class TransformerConfig:
       remat: what of a layer is computed again in the backward pass, a key of
         `REMAT`: "none" (fastest, most memory) to "full" (keeps the layers' inputs).
       unroll: layers per step of the scan's loop; num_layers removes the loop.
-      attention: kernel, see `nn.attention.attend`.
+      attention: kernel, see `nn.attention.attend`; "linear" is another function, whose
+        cost grows with the length and not its square.
       norm: "standard", or "unbiased" as TencentPretrain has it, see `UnbiasedNorm`.
       norm_position: "pre", or "post" with no norm at the end.
       norm_eps: of every LayerNorm.

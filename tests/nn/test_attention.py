@@ -199,3 +199,33 @@ def test_what_flash_cannot_do_is_explained():
         kernels.attend(*heads(100), "splash")
     with pytest.raises(ValueError, match="'flsh' is none of"):
         dataclasses.replace(CONFIG, attention="flsh")
+
+
+@pytest.mark.parametrize("by_head", [False, True])
+def test_linear_attention_is_its_weighted_mean(by_head):
+    """By the sum over keys as it is printed, one query after the other."""
+    keys = jax.random.split(KEY, 4)
+    query, key, value = (jax.random.normal(k, (2, 5, 3, 4)) for k in keys[:3])
+    mask = jax.random.bernoulli(keys[3], 0.6, (2, 3 if by_head else 1, 1, 5))
+    mask = mask.at[0].set(True)
+    mask = mask.at[1, 0].set(False)  # nothing to see: in every head, or in one
+    found = np.asarray(kernels.attend(query, key, value, mask, "linear"))
+
+    def phi(x):
+        return np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
+
+    for b, q, n in np.ndindex(2, 5, 3):
+        seen = np.asarray(mask)[b, n if by_head else 0, 0]
+        weights = phi(np.asarray(key)[b, :, n]) @ phi(np.asarray(query)[b, q, n])
+        weights = weights * seen
+        expected = weights @ np.asarray(value)[b, :, n] / max(weights.sum(), 1e-9)
+        np.testing.assert_allclose(found[b, q, n], expected, rtol=2e-5, atol=1e-6)
+    gradient = jax.grad(lambda *x: kernels.attend(*x, mask, "linear").sum(), (0, 1, 2))
+    assert all(np.isfinite(g).all() for g in gradient(query, key, value))
+
+
+def test_linear_attention_refuses_masks_between_queries():
+    query, key, value, _ = heads(8)
+    causal = jnp.tril(jnp.ones((8, 8), bool))[None, None]
+    with pytest.raises(ValueError, match="cross_modal_heads 0"):
+        kernels.attend(query, key, value, causal, "linear")
