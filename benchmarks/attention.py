@@ -1,7 +1,7 @@
 """What attention costs as pictures get more tokens: softmax against linear (SPEC E.3).
 
     python benchmarks/attention.py                                 # this machine's CPU
-    python benchmarks/attention.py --length 441 1764 7056 28224 --heads 12 --dtype bfloat16
+    python benchmarks/attention.py --heads 12 --dtype bfloat16 --length 1764 28224
 
 One layer's attention of one picture, without its projections, and with its gradient.
 "softmax" is what "auto" takes on this device. Memory is what XLA plans for temporaries;
