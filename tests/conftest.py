@@ -51,6 +51,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
+def pytest_runtest_setup(item):
+    """A test asked for by name is skipped where its GPU is missing, as others are."""
+    if item.get_closest_marker("gpu"):
+        import jax
+
+        if jax.default_backend() != "gpu":
+            pytest.skip(f"needs an NVIDIA GPU; here JAX has {jax.default_backend()}")
+
+
 @pytest.fixture(scope="session")
 def root() -> pathlib.Path:
     """The checkout."""
