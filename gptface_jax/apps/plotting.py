@@ -262,6 +262,42 @@ def labels(runs: Sequence[str | os.PathLike]) -> list[str]:
     return [os.path.join(*p[shared:]) for p in parts]
 
 
+def reliability(found: Mapping[str, Mapping[str, Any]], out: str | os.PathLike) -> None:
+    """Draws confidence against accuracy, as they are and with a temperature.
+
+    Args:
+      found: of `gptface evaluate calibration`, by question.
+      out: the picture.
+
+    Raises:
+      UserError: matplotlib is missing.
+    """
+    plt = _pyplot()
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(3.2 * columns, 3.2 * rows), squeeze=False
+    )
+    for axes, (name, row) in zip(grid.flat, found.items()):
+        axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+        for kind, marker in (("as it is", "o"), ("tempered", "x")):
+            bins = row[kind]["reliability"]
+            axes.plot(
+                [b["confidence"] for b in bins],
+                [b["accuracy"] for b in bins],
+                marker=marker,
+                label=f"{kind}: ECE {row[kind]['ece']:.3f}",
+            )
+        axes.set(
+            title=name, xlabel="confidence", ylabel="right", xlim=(0, 1), ylim=(0, 1)
+        )
+        axes.legend(fontsize=7, loc="lower right")
+    for axes in grid.flat[len(found) :]:
+        axes.axis("off")
+    figure.tight_layout()
+    _save(figure, out)
+
+
 def rates(rows: Sequence[Mapping[str, Any]], out: str | os.PathLike) -> None:
     """Draws how often edits show what was asked for, and with the opposite text.
 

@@ -32,6 +32,37 @@ def matching(
       {"accuracy": of p(q=1) > 1/2 on the pairs, "count", "by_attribute": name ->
       share of pictures whose true sentence scores higher than the false one}.
     """
+    matched, mismatched = (
+        score > np.log(0.5)
+        for score in scored_pairs(
+            model, records, max_phrases=max_phrases, seed=seed, attributes=attributes
+        )
+    )
+    photos = pictures_of(records, model.editor.size)
+    return {
+        "accuracy": float((matched.mean() + (~mismatched).mean()) / 2),
+        "count": 2 * len(records),
+        "by_attribute": _by_attribute(
+            model, records, photos, attributes or attribute_questions.ATTRIBUTES
+        ),
+    }
+
+
+def scored_pairs(
+    model: Model,
+    records: Sequence[Record],
+    *,
+    max_phrases: int = 10,
+    seed: int = 0,
+    attributes: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """log p(match) of pictures with their own captions, and with other pictures'.
+
+    Both float32 [B], in the order of the records.
+
+    Raises:
+      UserError: all pictures have the same text.
+    """
     options = transforms.CaptionOptions(
         max_phrases=max_phrases, attributes=tuple(attributes or ())
     )
@@ -48,15 +79,7 @@ def matching(
         while candidate == text:
             candidate = options.text(records[int(rng.integers(len(records)))], rng)
         other.append(candidate)
-    matched = _scores(model, photos, own) > np.log(0.5)
-    mismatched = _scores(model, photos, other) > np.log(0.5)
-    return {
-        "accuracy": float((matched.mean() + (~mismatched).mean()) / 2),
-        "count": 2 * len(records),
-        "by_attribute": _by_attribute(
-            model, records, photos, attributes or attribute_questions.ATTRIBUTES
-        ),
-    }
+    return _scores(model, photos, own), _scores(model, photos, other)
 
 
 def _by_attribute(model: Model, records, photos, attributes) -> dict[str, float]:

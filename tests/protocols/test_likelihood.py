@@ -4,8 +4,8 @@ import pytest
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
+from gptface_jax.protocols import calibration, matching
 from gptface_jax.protocols import likelihood as protocol
-from gptface_jax.protocols import matching
 
 
 def test_matching_and_likelihood(tiny, model):
@@ -16,6 +16,10 @@ def test_matching_and_likelihood(tiny, model):
     assert "Smiling" in figures["by_attribute"]
     with pytest.raises(UserError, match="1 pictures have one and the same text"):
         matching.matching(model, [faces[0]])
+    found = calibration.of_matching(model, [faces[i] for i in range(12)])
+    assert found["count"] == 12 and found["as it is"]["nll"] > 0
+    with pytest.raises(UserError, match="6 pairs say nothing; give at least 20"):
+        calibration.of_matching(model, [faces[i] for i in range(3)])
     likelihood = protocol.likelihood(tiny / "gptface", records=8)
     assert {"image_nll", "image_unigram_nll", "text_unigram_nll"} <= set(likelihood)
     assert 0 < likelihood["image_unigram_nll"] < 6

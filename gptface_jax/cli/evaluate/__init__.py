@@ -20,6 +20,7 @@ gptface evaluate synthesis --model my_talk2face --judge runs/judge \\
 gptface evaluate perception --model my_faceptor --images synthetic --limit 256
 gptface evaluate faces3d --model my_facegpt --images rendered --limit 128 --seed 9
 gptface evaluate ratings DIR
+gptface evaluate calibration --model demo --images synthetic --limit 256 --seed 77
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -32,6 +33,7 @@ import types
 from gptface_jax.cli import _kinds, _written
 from gptface_jax.cli.evaluate import (
     answers,
+    calibration,
     captions,
     edits,
     faces3d,
@@ -64,6 +66,7 @@ KINDS: dict[str, types.ModuleType] = {
     "perception": perception,
     "faces3d": faces3d,
     "ratings": ratings,
+    "calibration": calibration,
 }
 
 

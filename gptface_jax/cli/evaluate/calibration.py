@@ -1,0 +1,65 @@
+"""How far what a model is sure of is right.
+
+gptface evaluate calibration --model demo --images synthetic --seed 77 --limit 256
+gptface evaluate calibration --model my_talk2face --images synthetic --seed 77 \\
+    --limit 256 --questions Smiling gender --plot reliability.png
+
+Of a GPTFace whether picture and text match, on balanced pairs; of a model that answers
+its answers. A temperature is fitted on a half and all is told of the other: share of
+right answers, expected calibration error (15 bins), NLL, both also with the
+temperature, and what is right among the surest half, were the others withheld. --plot
+draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gptface_jax.cli import _source
+from gptface_jax.cli.evaluate import _shared
+from gptface_jax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _source.add_arguments(parser, required=True)
+    parser.add_argument("--model", default="demo", help="name, directory or run")
+    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument(
+        "--questions", nargs="+", default=[], help="of answers; default: all it knows"
+    )
+    parser.add_argument("--convention", default="", help="as of `evaluate answers`")
+    parser.add_argument(
+        "--max-phrases", type=int, default=10, help="attributes a caption names at most"
+    )
+    parser.add_argument("--plot", metavar="FILE.png", help="reliability, as a picture")
+    parser.add_argument("--out", help="the figures as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> None:
+    from gptface_jax.apps import plotting
+    from gptface_jax.protocols import calibration
+
+    if options.plot:
+        plotting.check(options.plot)
+    records, model = _shared.records(options), _shared.model(options)
+    found = {}
+    if hasattr(model, "editor") and not options.questions:
+        found["picture and text match"] = calibration.of_matching(
+            model, records, max_phrases=options.max_phrases
+        )
+    if hasattr(model, "learnt"):
+        found |= calibration.of_answers(
+            model,
+            records,
+            options.questions,
+            convention=options.convention,
+            progress=not options.quiet,
+        )
+    if not found:
+        raise UserError(f"'{options.model}' neither matches nor answers; --questions?")
+    print(calibration.table(found))
+    if options.plot:
+        plotting.reliability(found, options.plot)
+    about = {"model": model.digest, "images": _source.spec(options)}
+    _shared.write({**about, "figures": found}, options.out)
