@@ -171,6 +171,10 @@ _TINY_CACHE = ("--config.data.image_ids=cache",)
 _OUTPUTS = ("photos", "tokens/", "runs/", "again", "gptface_jax/models/")
 # What `launch/sweep.py` trains, and a run that stands for it.
 _SWEPT = {
+    **{
+        f"runs/tokenizers128/{name}": "runs/vqgan64"
+        for name in ("features", "pixels", "codes_4096", "rotation", "wide")
+    },
     "runs/tokenizers64/f8_1024": "runs/vqgan64",
     "runs/tokenizers64/f16_1024": "runs/vqgan64",
     "runs/weak_text/rho_1": "runs/gptface64",

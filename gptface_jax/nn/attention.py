@@ -85,27 +85,12 @@ def attend(
             mask=jnp.broadcast_to(mask, whole),
             implementation="cudnn",
         )
-    if implementation == "flash":
-        if not _flash_can(query, mask):
-            raise ValueError(
-                f"attention 'flash' needs lengths that {_FLASH_BLOCK} divides and a "
-                f"mask [B,1,1,K]; here they are {query.shape[1]} and "
-                f"{list(mask.shape)}: set layout.multiple_of, or attention 'xla'"
-            )
-        return _flash(query, key, value, mask)
-    if implementation == "linear":
-        return linear(query, key, value, mask)
-    if implementation == "splash":
-        if query.shape[1] % _FLASH_BLOCK or query.shape[1] != key.shape[1]:
-            raise ValueError(
-                f"attention 'splash' needs lengths that {_FLASH_BLOCK} divides; here "
-                f"they are {query.shape[1]} and {key.shape[1]}: set model.length or "
-                "layout.multiple_of, or attention 'xla'"
-            )
-        return _splash(query, key, value, mask)
-    raise ValueError(
-        f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}"
-    )
+    others = {"flash": _flash, "splash": _splash, "linear": linear}
+    if implementation not in others:
+        raise ValueError(
+            f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}"
+        )
+    return others[implementation](query, key, value, mask)
 
 
 def linear(
@@ -231,11 +216,23 @@ def _flash_can(query: jax.Array, mask: jax.Array) -> bool:
 
 
 def _flash(query, key, value, mask):
+    if not _flash_can(query, mask):
+        raise ValueError(
+            f"attention 'flash' needs lengths that {_FLASH_BLOCK} divides and a mask "
+            f"[B,1,1,K]; here they are {query.shape[1]} and {list(mask.shape)}: set "
+            "layout.multiple_of, or attention 'xla'"
+        )
     keys = jnp.broadcast_to(mask[:, 0, 0], query.shape[:2])
     return _on_every_device(_flash_here, query, key, value, keys)
 
 
 def _splash(query, key, value, mask):
+    if query.shape[1] % _FLASH_BLOCK or query.shape[1] != key.shape[1]:
+        raise ValueError(
+            f"attention 'splash' needs lengths that {_FLASH_BLOCK} divides; here they "
+            f"are {query.shape[1]} and {key.shape[1]}: set model.length or "
+            "layout.multiple_of, or attention 'xla'"
+        )
     heads = mask.shape[1]  # 1, or all
     whole = len(query), heads, query.shape[1], key.shape[1]
     mask = jnp.broadcast_to(mask, whole)
