@@ -3,7 +3,8 @@
 Six tasks: all of drawn faces, and of photographs attributes (scores of a classifier),
 expressions (labels by people) and landmarks (predicted points). Pictures are normalised
 alike for all, so that one pass of the encoder answers everything. ":drawn" is 64 px,
-0.8 M parameters and drawn faces alone, for half an hour of a CPU core; ":tokens" and
+0.8 M parameters and drawn faces alone, for half an hour of a CPU core; ":parts" is that
+with parsing and landmarks alone, for two minutes (`edit --perception`); ":tokens" and
 ":patches" are the same on GPTFace's layers (SPEC C.11): set --config.init_from to a
 GPTFace of `faces64`, and with tokens --config.data.tokenizer to its VQGAN.
 """
@@ -19,16 +20,19 @@ DRAWN = {
     "biattr_drawn": (16, 0.5),
     "recog_drawn": (16, 0.1),
 }
+PARTS = {"parsing_drawn": (24, 4.0), "align_drawn": (4, 2.0)}
 PHOTOS = {"align_frames": (8, 10.0), "affect_faces": (16, 1.0), "biattr_lfw": (16, 0.5)}
+TINY = ("tiny", "tiny_tokens", "tiny_patches")
 SHARED = "../shared/data"
 PEOPLE = 2000  # drawn, four pictures of each
 
 
 def get_config(arg: str = ""):
-    base.check(arg, "tiny", "drawn", "tokens", "patches", "tiny_tokens", "tiny_patches")
+    base.check(arg, *TINY, "drawn", "parts", "tokens", "patches")
     small = arg not in ("", "tiny")
     # Photographs first: of a family the first task is what `perceive` asks.
-    tasks, size = (DRAWN, 64) if small else (PHOTOS | DRAWN, 128)
+    few = PARTS if arg == "parts" else DRAWN
+    tasks, size = (few, 64) if small else (PHOTOS | DRAWN, 128)
     config = base.base("faceptor")
     config.model = {
         "vit": {
@@ -101,6 +105,9 @@ def get_config(arg: str = ""):
     }
     if small:
         _smaller(config)
+    if arg == "parts":
+        config.total_steps = 400
+        base.set_batches(config, {name: count for name, (count, _) in tasks.items()})
     if arg.endswith(("tokens", "patches")):
         _on_gptface(config, "tokens" if arg.endswith("tokens") else "patches")
     if "tiny" in arg:

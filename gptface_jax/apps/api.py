@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 import pathlib
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines.compositing import BORDERS
 from gptface_jax.pipelines.editing_model import EditingModel, decode_options
 from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.pipelines.results import Edit, Samples, outputs, save_with_sidecar
 from gptface_jax.pipelines.stitch import SEAMS
 from gptface_jax.pipelines.user_input import key_of
@@ -48,6 +50,7 @@ class Model(verbs.Facade, EditingModel):
         borders: int = BORDERS, grow: int = 0, area: float | None = None,
         face: int | str | Face | None = None, align: bool = True,
         invert_mask: bool = False, mask_grow: int = 0, mask_shrink: int = 0,
+        perception: str | os.PathLike | PerceptionModel | None = None,
         keep_location: bool = False, **decode: Any,
     ) -> Edit:  # fmt: skip
         """The photo with a region changed so that a sentence fits it.
@@ -90,6 +93,10 @@ class Model(verbs.Facade, EditingModel):
           invert_mask: what the mask, box or region leaves out may change instead.
           mask_grow, mask_shrink: pixels of the photo by which it is then enlarged and
             after that made smaller on all sides, for the compositing too.
+          perception: a Faceptor that tells parts, as `load` opened it, its name or
+            folder: the region is where it sees it in this photo, to the pixel, and no
+            wider; "lips", "skin", "earrings" and "necklace" are regions as well. What
+            it does not see lies where it usually does, with a note.
           keep_location: a written result says where the photo was taken, if the photo
             does (EXIF GPS); otherwise that alone of its EXIF is left out.
           **decode: fields of `DecodeConfig`, e.g. step_size=0.02, k=4.
@@ -105,7 +112,9 @@ class Model(verbs.Facade, EditingModel):
         seed: int = 0, composite: bool = True, feather: int | None = None,
         borders: int = BORDERS, grow: int = 0, face: int | str | Face | None = None,
         align: bool = True, invert_mask: bool = False, mask_grow: int = 0,
-        mask_shrink: int = 0, keep_location: bool = False, **decode: Any,
+        mask_shrink: int = 0,
+        perception: str | os.PathLike | PerceptionModel | None = None,
+        keep_location: bool = False, **decode: Any,
     ) -> Edit:  # fmt: skip
         """The photo with a region filled without a text; arguments as for `edit`."""
         return self._run("inpaint", locals())
@@ -175,6 +184,9 @@ class Model(verbs.Facade, EditingModel):
         Raises:
           UserError: as the method does.
         """
+        perception = values.get("perception")
+        if isinstance(perception, (str, os.PathLike)):
+            values = {**values, "perception": perceiver(os.fspath(perception))}
         return verbs.steps(self, verb, values)
 
     def _run(self, verb: str, given: dict[str, Any]) -> Edit:
@@ -324,6 +336,24 @@ def load(
     model = opened(first)
     model._beside = [functools.cache(functools.partial(opened, o)) for o in others]
     return model
+
+
+_OPENING = threading.Lock()  # jobs ask for it by several threads
+
+
+def perceiver(source: str) -> PerceptionModel:
+    """The Faceptor of a name or folder, opened once a process.
+
+    Raises:
+      UserError: it is none.
+    """
+    with _OPENING:
+        return _perceiver(source)
+
+
+@functools.lru_cache(maxsize=4)
+def _perceiver(source: str) -> PerceptionModel:
+    return load(source, system="faceptor")
 
 
 def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Model:

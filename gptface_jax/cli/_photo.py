@@ -154,6 +154,13 @@ def face(options: argparse.Namespace, every: bool = True) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, required=False)
+    parser.add_argument(
+        "--perception",
+        metavar="NAME_OR_DIR",
+        help="with --region: a Faceptor that sees where the region lies in this photo, "
+        "and no wider (--mask-grow widens it); otherwise by the face mesh. It knows "
+        "lips, skin, earrings and necklace as well",
+    )
     parser.add_argument("--out", required=True, help="FILE.png for the result")
     add_kept(parser)
     add_model(parser)
@@ -245,6 +252,7 @@ def arguments(options: argparse.Namespace) -> dict[str, Any]:
         **selection(options),
         **change(options),
         **kept(options),
+        "perception": options.perception,
         "seed": options.seed,
         "composite": not options.no_composite,
         "feather": options.feather,

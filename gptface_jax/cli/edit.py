@@ -99,6 +99,7 @@ def _propose(options: argparse.Namespace) -> None:
     given = {"--then": options.then, "--jobs": options.jobs, "--mask": options.mask}
     given["--strength"] = options.strength
     given |= {"--box": options.box, "--region": options.region}
+    given["--perception"] = options.perception
     given |= {f"--{k.replace('_', '-')}": v for k, v in _photo.change(options).items()}
     for flag, value in given.items():
         if value:

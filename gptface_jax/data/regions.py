@@ -1,6 +1,8 @@
-"""Named regions of a face, by its mesh or, of an aligned picture, by boxes."""
+"""Named regions of a face: by its mesh, by a parsing map, or as boxes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -89,6 +91,31 @@ _EAR = 0.4  # how far ears stand out, in distances of the eyes
 _LEAST_ACROSS = 0.37
 # An ear this close beside its eye lies behind the cheek, in distances of the eyes.
 _HIDDEN_EAR = 0.15
+
+_LIPS = ("u_lip", "l_lip")
+_BROWS, _EYES = ("l_brow", "r_brow"), ("l_eye", "r_eye")
+# Regions as classes of a parsing map, see `schemes.PARSING`: what is seen of them, and
+# no more. Eyes are the subject's, their classes the picture's.
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "mouth": (*_LIPS, "mouth"),
+    "lips": _LIPS,
+    "eyes": _EYES,
+    "left-eye": ("r_eye",),
+    "right-eye": ("l_eye",),
+    "glasses": ("eye_g",),
+    "eyebrows": _BROWS,
+    "nose": ("nose",),
+    "hair": ("hair",),
+    "hat": ("hat",),
+    "ears": ("l_ear", "r_ear"),
+    "earrings": ("ear_r",),
+    "neck": ("neck", "neck_l"),
+    "necklace": ("neck_l",),
+    "clothes": ("cloth",),
+    "skin": ("skin", "nose"),
+    "face": ("skin", "nose", *_BROWS, *_EYES, "eye_g", *_LIPS, "mouth"),
+}
+_LEAST_SEEN = 0.001  # of the map; less is noise
 
 # The region in which each attribute shows, for editing by attribute.
 OF_ATTRIBUTE = {
@@ -191,6 +218,21 @@ def face_region(name: str, mesh: np.ndarray, size: tuple[int, int]) -> np.ndarra
     return mask
 
 
+def parsed_region(
+    name: str, parsing: np.ndarray, classes: Sequence[str]
+) -> np.ndarray | None:
+    """The region as a parsing map shows it; bool [S,S], None where it shows none.
+
+    Args:
+      name: one of `CLASSES`; of others a map shows none.
+      parsing: uint8 [S,S].
+      classes: names of its classes; those that it lacks it does not show.
+    """
+    wanted = [i for i, c in enumerate(classes) if c in CLASSES.get(name, ())]
+    mask = np.isin(parsing, wanted)
+    return mask if mask.mean() >= _LEAST_SEEN else None
+
+
 def _ears(eyes, ears, axes) -> list[np.ndarray]:
     """Hulls of the ears that a head turned to the side does not hide."""
     hulls = []
@@ -227,6 +269,11 @@ def _painted(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 
 def _check(name: str) -> None:
+    if name in CLASSES and name not in _BOXES:
+        raise UserError(
+            f"region '{name}' can only be seen, by a perception model: add one "
+            "(perception=, --perception), or give one of " + ", ".join(REGIONS)
+        )
     if name not in _BOXES:
         raise UserError(
             f"unknown region '{name}'{nearest(name, REGIONS)}; known: "

@@ -121,6 +121,21 @@ def parsing(matrix: np.ndarray) -> Parsing:
     return Parsing(f1, float(known.mean()) if len(known) else float("nan"), absent)
 
 
+def overlap(said: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """How well a mask bool [H,W] fits the true one, which is not empty.
+
+    Returns:
+      "iou", intersection over union; "covered", the share of the truth that it holds;
+      "beside", the share of it that lies beside the truth.
+    """
+    both = float((said & truth).sum())
+    return {
+        "iou": both / float((said | truth).sum()),
+        "covered": both / float(truth.sum()),
+        "beside": 1 - both / max(1.0, float(said.sum())) if said.any() else 0.0,
+    }
+
+
 def expected_ages(logits: np.ndarray) -> np.ndarray:
     """Mean ages float64 [N] of logits [N,A]: sigmoids divided by their sum."""
     weights = 1 / (1 + np.exp(-np.float64(logits)))

@@ -168,6 +168,7 @@ def edit(
         candidates = _only_one(samples)
     if strength and selection.is_open:
         selection = dataclasses.replace(selection, region=strengths.region(strength))
+    selection.check_perception()
     if selection.is_open and selection.change.any:
         raise UserError(
             f"{selection.change} goes with a mask, box or region; give one, or leave "

@@ -13,10 +13,17 @@ from gptface_jax.core.config import from_options
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import attribute_questions, image_io
 from gptface_jax.data import image as images
-from gptface_jax.pipelines import framing, provenance, region_proposal, strength
+from gptface_jax.pipelines import (
+    framing,
+    perceived_regions,
+    provenance,
+    region_proposal,
+    strength,
+)
 from gptface_jax.pipelines.editor import Editor
 from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.pipelines.user_input import key_of, unknown_words
 from gptface_jax.pipelines.views import Box, View
 from gptface_jax.systems.gptface.options import DecodeConfig
@@ -31,6 +38,7 @@ class Selection:
 
     Attributes:
       mask, box, region, crop, face, align: see `apps.api.Model.edit`.
+      perception: sees where the region lies.
       invert_mask, mask_grow, mask_shrink: as there, of the mask, box or region.
     """
 
@@ -43,6 +51,15 @@ class Selection:
     invert_mask: bool = False
     mask_grow: int = 0
     mask_shrink: int = 0
+    perception: PerceptionModel | None = None
+
+    def check_perception(self) -> None:
+        """Raises where there is nothing that perception could tell."""
+        if self.perception is not None and (not self.region or ":" in self.region):
+            raise UserError(
+                "perception sees where a region lies; give one, such as region='hair', "
+                "or leave perception out"
+            )
 
     @property
     def change(self) -> framing.Change:
@@ -187,9 +204,12 @@ class EditingModel(SeesFaces):
         seed: int = 0,
         face: int | Face | None = None,
         align: bool = True,
+        perception: PerceptionModel | None = None,
     ) -> tuple[framing.Framed, list[str]]:
         """The `Framed` that `edit` would change of a photo uint8 [H,W,3], and notes."""
-        selection = Selection(mask, box, region, crop, face, align)
+        selection = Selection(
+            mask, box, region, crop, face, align, perception=perception
+        )
         return self.select(photo, selection, seed)
 
     def select(
@@ -202,22 +222,31 @@ class EditingModel(SeesFaces):
           selection: of one face at most.
           seed: of regions that are chosen by chance.
         """
+        selection.check_perception()
         face, region, size = selection.face, selection.region, photo.shape[:2]
         where = face, selection.align, selection.crop
-        hidden, notes, faces = None, [], []
+        hidden, notes, faces, parts = None, [], [], {}
         if region and ":" in region:
             hidden = framing.hidden_tokens(region, self.grid, key_of(seed))
         if region or face is not None:
             seen, notes = self.seen(photo, *where)
             faces = [seen] if seen[0] else []
+            if selection.perception is not None:
+                parts, also = perceived_regions.seen(
+                    selection.perception, region, photo, *seen
+                )
+                notes = [*notes, *also]
         else:
             found = self.found_faces(photo, *where) or ()
             largest = sorted(found, key=lambda f: -f.area)
             faces = [(f, self.view_of(f, photo)) for f in largest]
         framed = framing.frame(
             size, selection.mask, selection.box, region, selection.crop, self.size,
-            hidden, faces, selection.change,
+            hidden, faces, selection.change, parts,
         )  # fmt: skip
+        if parts:
+            by = {"perception": selection.perception.digest, "perceived": [*parts]}
+            framed = dataclasses.replace(framed, said={**framed.said, **by})
         if face is not None and not region and not framed.view.face:
             notes.append("the mask does not lie on that face, and is seen without it")
         return framed, notes

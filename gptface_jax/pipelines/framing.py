@@ -8,6 +8,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -213,6 +214,7 @@ def frame(
     hidden: np.ndarray | None = None,
     faces: Sequence[tuple[Face, View]] = (),
     change: Change = AS_GIVEN,
+    seen: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Framed:
     """The `Framed` of a mask, box or region: what may change and what the model sees.
 
@@ -226,6 +228,7 @@ def frame(
       faces: with their views: the one to take for a region; of a mask or box the first
         on which it lies.
       change: of the mask, box or region; of a region within the square.
+      seen: name -> bool [H,W], regions that are known of this very photo.
 
     Raises:
       UserError: none or several are given, or they do not fit the photo.
@@ -241,7 +244,7 @@ def frame(
     if region is not None:
         face, view = faces[0] if faces else (None, None)
         view = view or View.crop(squares.checked_crop(crop, size))
-        result = _region_mask(region, size, face, view, hidden)
+        result = _region_mask(region, size, face, view, hidden, seen)
         said: dict[str, Any] = {"region": region}
     else:
         result, said = _given_mask(mask, box, size)
@@ -294,16 +297,18 @@ def _region_mask(
     face: Face | None,
     view: View,
     hidden: np.ndarray | None,
+    seen: Mapping[str, np.ndarray],
 ) -> np.ndarray:
     """The pixels of a photo (H, W) in a named region of a square; bool [H,W]."""
-    whole = np.ones((view.side, view.side), bool)
     if hidden is not None:
-        result = view.mask_back(images.tokens_to_pixels(hidden, whole.shape), size)
-    elif face is not None:
-        result = regions.face_region(region, face.mesh, size)
-        result &= view.mask_back(whole, size)
+        square = (view.side, view.side)
+        result = view.mask_back(images.tokens_to_pixels(hidden, square), size)
     else:
-        result = view.mask_back(regions.region_mask(region, view.side), size)
+        masks = [
+            seen[name] if name in seen else usual_region(name, size, face, view)
+            for name in region.split("+")
+        ]
+        result = np.logical_or.reduce(masks) & view.covered(size)
     if not result.any():
         raise UserError(
             f"region '{region}' of this face lies beyond the photo or beyond what "
@@ -313,6 +318,19 @@ def _region_mask(
             "larger photo"
         )
     return result
+
+
+def usual_region(
+    name: str, size: tuple[int, int], face: Face | None, view: View
+) -> np.ndarray:
+    """A region of a photo (H, W) by the mesh of a face, else of its square; bool [H,W].
+
+    Raises:
+      UserError: an unknown name.
+    """
+    if face is not None:
+        return regions.face_region(name, face.mesh, size)
+    return view.mask_back(regions.region_mask(name, view.side), size)
 
 
 def _given_mask(

@@ -252,6 +252,26 @@ class PerceptionModel(SeesFaces):
             for row, (number, one, view) in zip(rows, views)
         ], notes
 
+    def parsing(
+        self, photo: np.ndarray, view: View
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Classes uint8 [S,S] of a square of a photo, and what they are called.
+
+        Raises:
+          UserError: the model was not trained to tell parts.
+        """
+        asked = [task for task in self.chosen() if task.startswith("parsing_")]
+        if not asked:
+            known = ", ".join(self.chosen()) or "none"
+            raise UserError(
+                f"the perception model {self.digest} tells no parts; give one with a "
+                f"task of parsing (this one has {known})"
+            )
+        said = self.look([view.picture(photo)], asked)
+        row = jax.tree.map(lambda x: x[0], said)
+        seen = self._seen(row, 1, None, view)
+        return seen.parsing, seen.classes
+
     def _seen(self, said, number: int, face: Face | None, view: View) -> FaceSeen:
         """The answers of all tasks for one face, put together."""
         found: dict[str, Any] = {}

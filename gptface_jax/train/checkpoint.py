@@ -300,7 +300,8 @@ def restore_params(
       step: None = the latest, "best" = the best by the run's metric (the latest
         where nothing was evaluated), or a step.
       ema: prefer the averaged parameters where the run kept them.
-      collections: of the state, which come beside the parameters by their names.
+      collections: of the state, which come beside the parameters by their names; those
+        that the run has not are left out.
 
     Returns:
       (nested dict of numpy arrays, meta: dict with step, system, config and
@@ -318,9 +319,10 @@ def restore_params(
         )
     item = folder / "ema" if ema and (folder / "ema").is_dir() else folder / "params"
     params = _read_item(item)
-    if collections:
+    # A network that learns nothing without gradients was kept without a state.
+    if collections and (folder / "state").is_dir():
         state = _read_item(folder / "state")
-        params |= {name: state[name] for name in collections}
+        params |= {name: state[name] for name in collections if name in state}
     return params, checkpoint_meta.read(folder)
 
 

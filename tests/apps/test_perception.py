@@ -10,10 +10,13 @@ import pytest
 from PIL import Image
 
 import gptface_jax
+from gptface_jax.apps import api
 from gptface_jax.cli.main import main
 from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
+from gptface_jax.data import regions
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.experiments import faceptor_run, opening
 from gptface_jax.interop import directory, faceptor
@@ -21,7 +24,7 @@ from gptface_jax.nn.perception import Perception, PerceptionConfig, TaskConfig
 from gptface_jax.nn.query_decoder import QueryDecoderConfig
 from gptface_jax.nn.transformer import TransformerConfig
 from gptface_jax.nn.vit import CLIP, ViTConfig
-from gptface_jax.pipelines import perception_pictures
+from gptface_jax.pipelines import perception_pictures, upright
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.pipelines.views import View
@@ -183,6 +186,66 @@ def test_the_verb_and_its_jobs(folder, photo, tmp_path, capsys):
     assert (photos / "a.png").read_bytes() == before
     assert run("perceive", "--model", folder, "--image", photo) == 2
     assert "--out is missing" in capsys.readouterr().err
+
+
+STEADY = {"text": "a woman", "samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
+
+
+def region_seen(model, photo, align):
+    """A region that the mesh has too, and of which the model sees something."""
+    pixels = np.asarray(Image.open(photo).convert("RGB"))
+    (_, view), _ = model.seen(pixels, align=align)
+    found = model.parsing(pixels, view)
+    names = (name for name in regions.CLASSES if name in regions.REGIONS)
+    return next(n for n in names if regions.parsed_region(n, *found) is not None)
+
+
+def test_an_edit_takes_the_region_of_this_photo(folder, photo, tiny):
+    model = api.perceiver(str(folder))
+    opened = gptface_jax.load(tiny / "model")
+    editor = api.Model(opened.editor, opened.digest, opened.decode, frame=upright.FRAME)
+    region, pixels = region_seen(model, photo, True), np.asarray(Image.open(photo))
+    wanted, notes = editor.framed(pixels, region=region, perception=model)
+    assert wanted.said["perceived"] == [region] and not notes
+    assert wanted.said["perception"] == model.digest
+    usual, _ = editor.framed(pixels, region=region)
+    assert (usual.mask != wanted.mask).any() and "perceived" not in usual.said
+    # What is asked of the editor, by a model and by its folder.
+    for perception in (model, folder):
+        given = {"image": photo, "region": region, "perception": perception, **STEADY}
+        request = next(editor.steps("edit", given))
+        small = (editor.size, editor.size)
+        shown = images.pixels_to_tokens(wanted.inside, small)
+        np.testing.assert_array_equal(request.mask, shown)
+    for given in ({"box": (0, 0, 9, 9)}, {"region": "random:0.4"}, {}):
+        with pytest.raises(UserError, match="perception sees where a region lies"):
+            editor.edit(photo, perception=model, **STEADY, **given)
+    with pytest.raises(UserError, match="holds no network 'faceptor'"):
+        editor.edit(photo, region=region, perception=str(tiny / "model"), **STEADY)
+
+
+@pytest.mark.slow
+def test_the_command_and_jobs_name_the_perception_model(
+    folder, model, photo, tiny, tmp_path, capsys
+):
+    # The tiny model has no frame: it sees the middle square.
+    jobs, region = tmp_path / "jobs.jsonl", region_seen(model, photo, False)
+    jobs.write_text(json.dumps({"id": "a", "image": str(photo), "region": region}))
+    given = (
+        "--model", tiny / "model", "--perception", folder, "--text", "a woman",
+        "--samples", 1, "--guidance", "none", "--k", 64, "--decode", "cfg=1.0",
+    )  # fmt: skip
+    out = tmp_path / "out"
+    assert run("edit", "--jobs", jobs, "--out", out, "--quiet", *given) == 0
+    one = tmp_path / "one.png"
+    assert run("edit", "--image", photo, "--region", region, "--out", one, *given) == 0
+    said = [
+        json.loads(path.read_text())["mask"]
+        for path in (out / "a.json", one.with_suffix(".json"))
+    ]
+    assert said[0] == said[1] and said[0]["perception"] == model.digest
+    assert run("edit", "--image", photo, "--propose", "--out", one, *given) == 2
+    assert "--perception does not go with --propose" in capsys.readouterr().err
 
 
 def test_it_goes_back_to_its_release(folder, model, tmp_path, capsys):

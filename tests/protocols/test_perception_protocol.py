@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import regions as data_regions
+from gptface_jax.data import schemes
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.nn.perception import PerceptionConfig, TaskConfig
-from gptface_jax.protocols import perception
+from gptface_jax.pipelines import upright
+from gptface_jax.pipelines.face_view import SeesFaces
+from gptface_jax.protocols import perception, regions
 
 RECORDS = [SyntheticFaces(size=32, count=16, seed=3)[i] for i in range(16)]
 FAMILIES = ("age", "affect", "biattr", "parsing", "align")
@@ -71,3 +75,38 @@ def test_pictures_without_what_is_asked_are_refused(monkeypatch):
     photos = [dataclasses.replace(r, source="people") for r in RECORDS]
     with pytest.raises(UserError, match="on drawn faces only"):
         perception.verification(Model(), "recog_drawn", photos)
+
+
+def test_regions_by_mesh_and_as_they_are_seen(monkeypatch):
+    """Who sees the truth has all of it; the usual regions are boxes without a face."""
+
+    class Sees(SeesFaces):
+        frame, digest = np.array(upright.FRAME), "truth"
+
+        def parsing(self, photo, view):
+            (record,) = (r for r in RECORDS if r.image is photo)
+            assert view.box == (0, 0, 32, 32)
+            return np.where(record.parsing == HAIR, 0, record.parsing), CLASSES
+
+    CLASSES = schemes.PARSING["celebamask-hq"]
+    HAIR = CLASSES.index("hair")
+    monkeypatch.setattr(regions.faces, "find", lambda photo: [])
+    monkeypatch.setattr(regions.image_io, "decode", lambda image: image)
+    found = regions.evaluate(Sees(), RECORDS, progress=False)
+    assert (found["count"], found["faces_found"]) == (16, 0)
+    row = found["regions"]["nose"]
+    assert row["perceived"] == {"iou": 1, "covered": 1, "beside": 0}
+    assert (row["count"], row["unseen"]) == (16, 0)
+    usual = data_regions.region_mask("nose", 32)
+    truths = [r.parsing == CLASSES.index("nose") for r in RECORDS]
+    by_hand = np.mean([(usual & t).sum() / (usual | t).sum() for t in truths])
+    assert row["mesh"]["iou"] == pytest.approx(by_hand) and 0 < by_hand < 1
+    # Of what it does not see both are the usual region.
+    hair = found["regions"]["hair"]
+    assert hair["unseen"] == hair["count"] and hair["mesh"] == hair["perceived"]
+    lines = regions.table(found).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert f"| nose | 16 | 0 | {by_hand:.2f} | 1.00 |" in regions.table(found)
+    bare = [dataclasses.replace(r, parsing=None) for r in RECORDS]
+    with pytest.raises(UserError, match="none of the 16 pictures has a parsing map"):
+        regions.evaluate(Sees(), bare)

@@ -32,6 +32,9 @@ def test_parameters_and_meta_come_back_without_a_template(tmp_path):
     params, meta = checkpoint.restore_params(tmp_path, ema=False)
     jax.tree.map(np.testing.assert_array_equal, params, final.params)
     assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(params))
+    # Statistics that the system does not have, such as a Faceptor without recognition.
+    bare, _ = checkpoint.restore_params(tmp_path, ema=False, collections=("stats",))
+    assert bare.keys() == params.keys()
     averaged, _ = checkpoint.restore_params(tmp_path, 2)
     jax.tree.map(np.testing.assert_array_equal, averaged, final.ema)
     assert meta["extra_files"] == files

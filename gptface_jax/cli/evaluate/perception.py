@@ -9,6 +9,12 @@ mean error (by normaliser, its median, area and failures at 0.1), parsing by F1 
 confusion matrix, ages by the mean error and the share within five years, expressions
 and attributes by accuracy and by its mean over what is true (balanced). Recognition is
 judged on drawn faces only.
+
+gptface evaluate perception --regions --model runs/faces --images synthetic --limit 200
+
+--regions: what `edit --region` would change, by the mesh of the face and as its
+--perception sees it, against the true parsing map: intersection over union, the share
+of the true region that is held, and the share of the mask that lies beside it.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import json
 
 from gptface_jax.cli import _source
 from gptface_jax.cli.evaluate import _shared
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,16 +37,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="repeatable; default the first of each family",
     )
+    parser.add_argument(
+        "--regions", action="store_true", help="regions of edits, as said above"
+    )
     parser.add_argument("--out", help="the figures as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(options: argparse.Namespace) -> None:
-    from gptface_jax.protocols import perception
+    from gptface_jax.protocols import perception, regions
     from gptface_jax.protocols.records import open_records
 
     spec, model = _source.spec(options), _shared.model(options)
     records = open_records(spec, options.limit or 256)
+    about = {"model": model.digest, "images": spec}
+    if options.regions:
+        if options.task:
+            raise UserError("--task does not go with --regions; leave one of them out")
+        found = regions.evaluate(model, records, not options.quiet)
+        print(regions.table(found))
+        return _shared.write({**about, "regions": found}, options.out)
     figures = {}
     for task in options.task or model.chosen():
         if task.startswith("recog_"):
@@ -48,5 +65,4 @@ def run(options: argparse.Namespace) -> None:
             progress = not options.quiet
             figures[task] = perception.evaluate(model, task, records, progress)
         print(f"{task}: {json.dumps(figures[task])}")
-    about = {"model": model.digest, "images": spec}
     _shared.write({**about, "figures": figures}, options.out)
