@@ -21,7 +21,6 @@ from gptface_jax.experiments import gptface_run, opening
 from gptface_jax.experiments.gptface_run import check_pair, learnt_frame, learnt_options
 from gptface_jax.pipelines import captioning, region_proposal, synthesis
 from gptface_jax.pipelines import edit as editing
-from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines.compositing import BORDERS
 from gptface_jax.pipelines.editing_model import EditingModel, decode_options
 from gptface_jax.pipelines.faces import Face
@@ -196,19 +195,6 @@ class Model(verbs.Facade, EditingModel):
         return editing.run_immediately(self.editor, self.steps(verb, values))
 
     @verbs.checked
-    def faces(
-        self, image: image_io.Source | Edit, *, any_roll: bool = False
-    ) -> list[Face]:
-        """The faces of a photo from left to right, see `faces.find`.
-
-        Args:
-          image: see `edit`.
-          any_roll: look for faces at every right angle too.
-        """
-        pixels = image_io.decode(image.image if isinstance(image, Edit) else image)
-        return face_finding.find(pixels, any_roll=any_roll)
-
-    @verbs.checked
     def reconstruct(self, image: image_io.Source) -> Image.Image:
         """The photo's central square through the VQGAN; [S,S] PIL image."""
         pixels = images.fit(image_io.decode(image), self.size)[None]
@@ -334,7 +320,8 @@ def load(
 
     first, *others = facades
     model = opened(first)
-    model._beside = [functools.cache(functools.partial(opened, o)) for o in others]
+    for other in others:
+        model.add_beside(functools.cache(functools.partial(opened, other)))
     return model
 
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from gptface_jax.core import arguments
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import image_io
 from gptface_jax.experiments import registry
-from gptface_jax.pipelines import edit, restore, stitch
+from gptface_jax.pipelines import edit, restore, results, stitch
+from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines.compositing import Blend
 from gptface_jax.pipelines.editing_model import EditingModel, Selection
 
@@ -56,10 +58,32 @@ class Facade:
     it.
 
     Attributes:
-      _beside: open the folder as its other systems.
+      _beside: open the folder as its other systems, and other models.
     """
 
     _beside: Sequence[Callable[[], Any]] = ()
+
+    def add_beside(self, opened: Callable[[], Any]) -> None:
+        """Has another model, which is opened when asked for, do what this one cannot.
+
+        Those that were there before come first.
+        """
+        self._beside = (*self._beside, opened)
+
+    @checked
+    def faces(
+        self, image: image_io.Source | results.Edit, *, any_roll: bool = False
+    ) -> list[face_finding.Face]:
+        """The faces of a photo from left to right, see `faces.find`.
+
+        Args:
+          image: path, encoded bytes, PIL image, uint8 array [H,W,3], or an Edit.
+          any_roll: look for faces at every right angle too.
+        """
+        pixels = image_io.decode(
+            image.image if isinstance(image, results.Edit) else image
+        )
+        return face_finding.find(pixels, any_roll=any_roll)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -3,12 +3,14 @@
 gptface serve
 gptface serve --port 8000 --max-mb 5
 gptface serve --model runs/gptface --tokenizer runs/tokenizer
+gptface serve --perception my_faceptor
 gptface serve --rate DIR
 
 Open the printed address; Ctrl-C ends it. Besides edits there are tabs to restore and
 stitch photos, to describe them, and to edit several at once, of a Talk2Face to ask a
-photo and to draw faces; what the page does is a
-JSON API as well, described behind "Use via API" at its foot.
+photo and to draw faces, of a Faceptor (--model, or --perception beside another model)
+to see what a photo shows; what the page does is a JSON API as well, described behind
+"Use via API" at its foot.
 
 With --rate people say on a page of its own what they think of pictures: of edits how
 natural they look and how well they show what is asked for, of tags whether they fit.
@@ -47,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-pixels", type=int, default=64_000_000, help="pixels of a photo"
     )
     parser.add_argument(
+        "--perception",
+        metavar="NAME_OR_DIR",
+        help="a Faceptor beside the model: a tab that shows what it sees, and regions "
+        "of edits as it sees them",
+    )
+    parser.add_argument(
         "--rate", metavar="DIR", help="have the pictures of DIR rated, without a model"
     )
     _photo.add_model(parser)
@@ -68,6 +76,7 @@ def run(options: argparse.Namespace) -> None:
         model.decode = model.decode_config(_photo.decode_options(options))
     elif options.decode:
         raise UserError("--decode is for a model that edits; this one does not")
+    _add(model, options.perception, "faceptor")
     with server.serving(
         model,
         host=options.host,
@@ -80,6 +89,16 @@ def run(options: argparse.Namespace) -> None:
         print(f"model {options.model}: open {address} (Ctrl-C ends it)", flush=True)
         print("the first edit is compiled, which takes up to a minute", flush=True)
         wait()
+
+
+def _add(model, source: str | None, system: str) -> None:
+    """Puts a model of another system beside it, opened at once."""
+    if source is None:
+        return
+    import gptface_jax
+
+    other = gptface_jax.load(source, system=system)
+    model.add_beside(lambda: other)
 
 
 def _rate(options: argparse.Namespace) -> None:

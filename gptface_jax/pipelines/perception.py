@@ -252,6 +252,15 @@ class PerceptionModel(SeesFaces):
             for row, (number, one, view) in zip(rows, views)
         ], notes
 
+    @property
+    def _parsing_tasks(self) -> list[str]:
+        return [task for task in self.chosen() if task.startswith("parsing_")]
+
+    @property
+    def tells_parts(self) -> bool:
+        """Whether it was trained to: there is a `parsing`."""
+        return bool(self._parsing_tasks)
+
     def parsing(
         self, photo: np.ndarray, view: View
     ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -260,7 +269,7 @@ class PerceptionModel(SeesFaces):
         Raises:
           UserError: the model was not trained to tell parts.
         """
-        asked = [task for task in self.chosen() if task.startswith("parsing_")]
+        asked = self._parsing_tasks
         if not asked:
             known = ", ".join(self.chosen()) or "none"
             raise UserError(

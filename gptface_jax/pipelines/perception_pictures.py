@@ -36,12 +36,16 @@ def overlaid(square: np.ndarray, parsing: np.ndarray, classes: int) -> np.ndarra
       parsing: uint8 [s,s].
       classes: how many there are.
     """
-    side = len(square)
-    at = np.minimum(np.arange(side) * len(parsing) // side, len(parsing) - 1)
-    large = parsing[at][:, at]
+    large = enlarged(parsing, len(square))
     tint = colours(max(classes, int(large.max()) + 1))[large]
     mixed = (1 - _OVERLAY) * square + _OVERLAY * tint
     return np.where((large > 0)[..., None], mixed, square).astype(np.uint8)
+
+
+def enlarged(parsing: np.ndarray, side: int) -> np.ndarray:
+    """A map [s,s] at another size, uint8 [side,side]; no class is mixed."""
+    at = np.minimum(np.arange(side) * len(parsing) // side, len(parsing) - 1)
+    return parsing[at][:, at]
 
 
 def face_column(photo: np.ndarray, seen: FaceSeen) -> np.ndarray:
@@ -49,11 +53,16 @@ def face_column(photo: np.ndarray, seen: FaceSeen) -> np.ndarray:
     square = images.resize(seen.view.picture(photo), (_CELL, _CELL))
     if seen.parsing is not None:
         square = overlaid(square, seen.parsing, len(seen.classes))
+    return pointed(square, seen)
+
+
+def pointed(square: np.ndarray, seen: FaceSeen) -> np.ndarray:
+    """The picture uint8 [S,S,3] of a face's square with its landmarks, if any."""
     if seen.landmarks is None:
         return square
     page = Image.fromarray(square)
     draw = ImageDraw.Draw(page)
-    scale = _CELL / seen.view.side
+    scale = len(square) / seen.view.side
     for x, y in seen.view.way.points(seen.landmarks) * scale:
         draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=_POINT)
     return np.asarray(page)

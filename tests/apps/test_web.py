@@ -18,18 +18,24 @@ import two_faces
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import api
+from gptface_jax.apps import api, verbs
+from gptface_jax.apps.perception_api import Seen
 from gptface_jax.apps.web import faces, server, work
 from gptface_jax.cli import serve
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import regions, synthetic
-from gptface_jax.pipelines import pictures, provenance
+from gptface_jax.data import regions, schemes, synthetic
+from gptface_jax.pipelines import perception_pictures, pictures, provenance
 from gptface_jax.pipelines.faces import Face
+from gptface_jax.pipelines.perception import FaceSeen
+from gptface_jax.pipelines.views import View
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 pytest.importorskip("gradio")
+import gradio as gr  # noqa: E402
 import gradio_client  # noqa: E402
 import httpx  # noqa: E402
+
+from gptface_jax.apps.web import page, perception_tab, service  # noqa: E402
 
 
 def quiet(share, what):
@@ -74,6 +80,81 @@ def encoded(pixels) -> bytes:
 
 
 # Without a server.
+
+
+class Sees(verbs.Facade):
+    """Says the same of every photo: hair above, skin below."""
+
+    frame, tells_parts = None, True
+
+    def perceive(self, image, *, face=None, align=True):
+        seen = FaceSeen(
+            number=1,
+            view=View.crop((0, 0, 48, 48)),
+            landmarks=np.array([[24.0, 30.0]]),
+            parsing=np.uint8([[17, 17], [1, 1]]),
+            classes=schemes.PARSING["celebamask-hq"],
+            parsing_confidence=0.75,
+            age=31.4,
+            age_spread=6.6,
+            expression="happiness",
+            expressions={"neutral": 0.2, "happiness": 0.77, "fear": 0.03},
+            attributes={"Smiling": 0.9, "Wearing_Hat": 0.2},
+        )
+        photo = np.asarray(image.convert("RGB"))
+        return Seen(photo, (seen,) * (1 if face else 2), "digest")
+
+
+def endpoint(built, name):
+    (event,) = (f for f in built.fns.values() if f.api_name == name)
+    return event.fn
+
+
+def test_the_page_shows_what_is_seen(face, tmp_path):
+    alone = service.Service(Sees(), 0, 10**7, 1, str(tmp_path))
+    look = endpoint(page.build(alone), "perceive")
+    parts, table, files = look(encoded(face), 1, True)
+    assert [pathlib.Path(name).name for name in files] == ["seen.png", "seen.json"]
+    assert table["headers"] == ["what", "answer", "confidence"]
+    assert table["data"] == [
+        ["age", "31 \u00b1 7 years", ""],
+        ["expression", "happiness", 0.77],
+        ["expression", "neutral", 0.2],
+        ["smiling", "yes", 0.9],
+        ["wearing hat", "no", 0.8],
+        ["parts", "skin, hair", 0.75],
+        ["landmarks", "1 points", ""],
+    ]
+    shown, masks = perception_tab.annotated(alone.model.perceive(Image.fromarray(face)))
+    assert [name for _, name in masks] == ["skin", "hair"]
+    below, above = (mask for mask, _ in masks)
+    assert above[:256].all() and not above[256:].any() and (below == ~above).all()
+    # The point (24, 30) of 48 pixels is drawn at (256, 320) of 512.
+    assert tuple(shown[320, 256]) == perception_pictures._POINT
+    several = look(encoded(face), 0, True)[1]
+    assert several["headers"][0] == "face" and len(several["data"]) == 14
+
+
+def test_edits_take_what_is_seen_where_the_server_has_a_model_for_it(
+    model, face, tmp_path, monkeypatch
+):
+    beside = service.Service(
+        api.Model(model.editor, model.digest, model.decode), 0, 10**7, 1, str(tmp_path)
+    )
+    edit = endpoint(page.build(beside), "edit")
+    given = [encoded(face), "a man", None, "hair", 1, None, 64, 0, 1, "", True, 0, True]
+    with pytest.raises(gr.Error, match="this server has no model that sees regions"):
+        edit(*given)
+    seer, asked = Sees(), []
+    beside.model.add_beside(lambda: seer)
+    assert beside.perception is seer and beside.sees_regions
+    monkeypatch.setattr(work, "files", lambda *_: [])
+    monkeypatch.setattr(
+        type(beside.model), "edit", lambda self, *_, **options: asked.append(options)
+    )
+    edit(*given)
+    edit(*given[:-1], False)
+    assert asked[0]["perception"] is seer and "perception" not in asked[1]
 
 
 def test_red_joins_the_mask_and_blue_leaves_it(face):

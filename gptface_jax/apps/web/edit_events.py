@@ -89,22 +89,27 @@ class EditEvents:
         return self.stage((*photos[:-1], photo), *self.marks_of(photos, value, base))
 
     @shown_errors()
-    def choose_face(self, photos, value, base, region, event: gr.SelectData):
+    def choose_face(self, photos, value, base, region, seen, event: gr.SelectData):
         """A region goes to the chosen face; other marks stay where they are."""
         photos = (*photos[:-1], photos[-1].at(event.index))
-        return self.stage(photos, *self.marks_of(photos, value, base, region))
+        return self.stage(photos, *self.marks_of(photos, value, base, region, seen))
 
     # The mask.
 
-    def marks_of(self, photos, value, base, region=None):
+    def marks_of(self, photos, value, base, region=None, seen=False):
         """(mask, region): of the chosen face by its name; else what is marked already.
 
-        The mask is None where nothing is marked.
+        The mask is None where nothing is marked. `seen`: as the photo itself shows it.
         """
-        size = self.pixels(photos).shape[:2]
+        size, by = self.pixels(photos).shape[:2], None
+        if seen:
+            by = self.service.perception
         if region is not None:
             try:
-                return faces.region(self.service.model, photos[-1], region), region
+                mask, notes = faces.region(self.service.model, photos[-1], region, by)
+                for note in notes:
+                    gr.Info(note)
+                return mask, region
             except UserError as error:  # there is no face, or it ends before that
                 gr.Warning(str(error))
         mask = work.marked(value, base, size)
@@ -118,8 +123,10 @@ class EditEvents:
         return self.canvas(photos, image_io.decode_mask(data, size))
 
     @shown_errors()
-    def load_region(self, photos, value, base, name):
-        return self.canvas(photos, *self.marks_of(photos, value, base, name))
+    def load_region(self, photos, value, base, name, seen):
+        if name is None:  # how it is found was changed before one was chosen
+            return gr.skip()
+        return self.canvas(photos, *self.marks_of(photos, value, base, name, seen))
 
     @shown_errors()
     def load_proposal(self, photos, text, area, progress=PROGRESS):

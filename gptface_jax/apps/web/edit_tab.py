@@ -20,6 +20,7 @@ class _MaskTools:
     """Widgets that make a mask without painting."""
 
     region: gr.Dropdown
+    seen: gr.Checkbox
     area: gr.Slider
     propose: gr.Button
     given: gr.File
@@ -116,6 +117,11 @@ def _mask_tools(service: Service) -> _MaskTools:
         sorted(regions.REGIONS), value=None, label="Region", info=service.whose,
         elem_id="region",
     )  # fmt: skip
+    seen = gr.Checkbox(
+        service.sees_regions, label="As seen in this photo", elem_id="seen",
+        visible=service.sees_regions,
+        info="otherwise by the mesh of the face, which is wider",
+    )  # fmt: skip
     area = gr.Slider(
         0, 0.6, 0, step=0.05, label="Share of the square to propose",
         info="0: what the sentence usually takes",
@@ -137,7 +143,7 @@ def _mask_tools(service: Service) -> _MaskTools:
     keep = gr.Button("Download the mask", size="sm", elem_id="keep")
     kept = gr.File(label="Mask", visible=False, elem_id="kept")
     return _MaskTools(
-        region, area, propose, given, invert, grow, shrink, width, keep, kept
+        region, seen, area, propose, given, invert, grow, shrink, width, keep, kept
     )
 
 
@@ -238,6 +244,7 @@ def _outcome() -> _Outcome:
 def _wire_photo(events, photo, request, outcome, photos, edits, base) -> None:
     """Uploads and faces."""
     region, align = photo.tools.region, request.align
+    named = [region, photo.tools.seen]
     marks = [photos, photo.editor, base]
     stage = [photos, photo.found, photo.editor, base, region]
     afresh = [*stage, edits, request.gallery, outcome.row]
@@ -248,7 +255,7 @@ def _wire_photo(events, photo, request, outcome, photos, edits, base) -> None:
     # Progress is shown on the upload, for the canvas may be hidden.
     photo.upload.clear(events.clear, None, afresh, **_PRIVATE)
     align.input(events.look, [*marks, align], stage, **_PRIVATE)
-    photo.found.select(events.choose_face, [*marks, region], stage, **_PRIVATE)
+    photo.found.select(events.choose_face, [*marks, *named], stage, **_PRIVATE)
 
 
 def _wire_mask(events, photo, request, photos, base) -> None:
@@ -257,7 +264,9 @@ def _wire_mask(events, photo, request, photos, base) -> None:
     marks = [photos, photo.editor, base]
     canvas = [photo.editor, base, tools.region]
     tools.given.upload(events.load_mask, [photos, tools.given], canvas, **_PRIVATE)
-    tools.region.input(events.load_region, [*marks, tools.region], canvas, **_PRIVATE)
+    named = [tools.region, tools.seen]
+    for part in named:
+        part.input(events.load_region, [*marks, *named], canvas, **_PRIVATE)
     tools.propose.click(
         events.load_proposal, [photos, request.text, tools.area], canvas, **_PRIVATE,
         **events.service.busy,

@@ -94,13 +94,23 @@ def _unfound() -> str:
     )
 
 
-def region(model: api.Model, opened: Opened, name: str) -> np.ndarray:
-    """A named region of the chosen face; bool [H,W].
+def region(
+    model: api.Model, opened: Opened, name: str, perception: Any = None
+) -> tuple[np.ndarray, list[str]]:
+    """A named region of the chosen face, bool [H,W], and notes.
+
+    Args:
+      model, opened: whose face it is.
+      name: of the region.
+      perception: see `api.Model.edit`.
 
     Raises:
       UserError: no face was found, or the region lies beyond the photo.
     """
-    return model.framed(opened.pixels, region=name, **aim(opened))[0].mask
+    framed, notes = model.framed(
+        opened.pixels, region=name, perception=perception, **aim(opened)
+    )
+    return framed.mask, notes
 
 
 def aim(opened: Opened) -> dict[str, Any]:

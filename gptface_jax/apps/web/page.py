@@ -6,7 +6,14 @@ from typing import Any
 
 import gradio as gr
 
-from gptface_jax.apps.web import edit_tab, faces, sequence_tabs, tabs, work
+from gptface_jax.apps.web import (
+    edit_tab,
+    faces,
+    perception_tab,
+    sequence_tabs,
+    tabs,
+    work,
+)
 from gptface_jax.apps.web.service import Service, shown_errors
 from gptface_jax.core import arguments
 from gptface_jax.core.errors import UserError
@@ -27,6 +34,7 @@ _TABS = {
     "tag": ("Describe", tabs.describe, ""),
     "ask": ("Ask", sequence_tabs.ask, "Ask a face photo what can be seen."),
     "synthesize": ("Draw", sequence_tabs.draw, "Draw faces after a sentence."),
+    "perceive": ("See", perception_tab.build, "See what a face photo shows."),
     "steps": ("Several photos", tabs.several, ""),
 }  # fmt: skip
 _TYPES = {gr.Textbox: str, (gr.Number, gr.Slider): float, gr.Checkbox: bool}
@@ -135,6 +143,7 @@ def _api(service: Service) -> None:
         faced = gr.Textbox("", label="face")
         face = number(0, "face", 0, 64, precision=0)
         align = gr.Checkbox(True, label="align")
+        perceived = gr.Checkbox(False, label="perceived")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
         edits, proposes = gr.Button(), gr.Button()
@@ -142,7 +151,7 @@ def _api(service: Service) -> None:
     steered = [weight, strength, k, seed, samples]
     edits.click(
         _edit_endpoint(service),
-        [photo, text, mask, region, *steered, faced, align, guidance],
+        [photo, text, mask, region, *steered, faced, align, guidance, perceived],
         files, api_name="edit", **service.busy,
     )  # fmt: skip
     proposes.click(
@@ -157,7 +166,7 @@ def _edit_endpoint(service: Service):
     @shown_errors()
     def edit(
         photo, text, mask, region, weight, strength, k, seed, samples, face, align,
-        step_size,
+        step_size, perceived,
     ):  # fmt: skip
         """Changes a region of a photo so that a sentence fits it.
 
@@ -171,6 +180,8 @@ def _edit_endpoint(service: Service):
         candidates as 16 passes of the model an iteration pay for. The face is the
         largest, or that of a number, from 1 on by the left edge, or "all". Without
         align none is looked for: the middle square is taken for an upright face.
+        perceived: the region is where the server's perception model, if it has one,
+        sees it in this photo, and no wider.
         """
         photo = service.photo(photo)
         turned, guidance = work.strengths(strength)
@@ -179,6 +190,13 @@ def _edit_endpoint(service: Service):
             guidance = step_size if guidance is None else guidance
             options |= work.steering(service.model, weight, guidance)
         options |= {"face": faces.number(face), "align": align}
+        if perceived and not service.sees_regions:
+            raise UserError(
+                "this server has no model that sees regions; leave perceived out, or "
+                "start it with --perception"
+            )
+        if perceived:
+            options["perception"] = service.perception
         if mask is not None:
             options["mask"] = image_io.decode_mask(mask, photo.size[::-1])
         edit = service.model.edit(photo, text, region=region or None, **options)

@@ -14,6 +14,7 @@ from gptface_jax.apps.web import faces, work
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import photo as photos
 from gptface_jax.pipelines import provenance
+from gptface_jax.pipelines.perception import PerceptionModel
 
 PROGRESS = gr.Progress()  # as a default it stands for the one of the request
 
@@ -47,6 +48,16 @@ class Service:
     def finds_faces(self) -> bool:
         """Whether faces can be found and brought to where the model wants them."""
         return self.model.frame is not None
+
+    @property
+    def perception(self) -> PerceptionModel | None:
+        """The model that perceives, this one or one beside it; None for none."""
+        return getattr(getattr(self.model, "perceive", None), "__self__", None)
+
+    @property
+    def sees_regions(self) -> bool:
+        """Whether regions can be seen in a photo, besides by the mesh of its face."""
+        return self.perception is not None and self.perception.tells_parts
 
     @property
     def whose(self) -> str:

@@ -158,6 +158,10 @@ def several(service: Service) -> None:
                 [_PROPOSED, *sorted(regions.REGIONS)], value="hair", label="Region",
                 info=service.whose,
             )  # fmt: skip
+            seen = gr.Checkbox(
+                False, label="Region as seen in each photo",
+                visible=service.sees_regions,
+            )  # fmt: skip
             which = gr.Radio(
                 list(_FACES), value="the largest", label="Faces of a photo",
                 visible=service.finds_faces,
@@ -172,21 +176,25 @@ def several(service: Service) -> None:
             )  # fmt: skip
 
     @shown_errors()
-    def edit_all(photos, text, region, seed, which, progress=PROGRESS):
+    def edit_all(photos, text, region, seed, which, seen, progress=PROGRESS):
         if not photos:
             raise UserError("there is no photo yet; upload some")
-        where = None if region == _PROPOSED else region
+        where, by = None if region == _PROPOSED else region, None
+        if seen and where:
+            by = service.perception
 
         def edit(data):
             photo, faces = service.photo(data), _FACES[which]
-            return service.model.edit(photo, text, region=where, seed=seed, **faces)
+            return service.model.edit(
+                photo, text, region=where, seed=seed, perception=by, **faces
+            )
 
         return work.edit_all(
             photos, edit, service.folder(), service.wait(progress, "all")
         )
 
     run.click(
-        edit_all, [photos, text, region, seed, which], [packed, report],
+        edit_all, [photos, text, region, seed, which, seen], [packed, report],
         api_visibility="private", **service.busy,
     )  # fmt: skip
 
