@@ -3,14 +3,14 @@
 gptface serve
 gptface serve --port 8000 --max-mb 5
 gptface serve --model runs/gptface --tokenizer runs/tokenizer
-gptface serve --perception my_faceptor
+gptface serve --perception my_faceptor --face3d my_facegpt
 gptface serve --rate DIR
 
 Open the printed address; Ctrl-C ends it. Besides edits there are tabs to restore and
 stitch photos, to describe them, and to edit several at once, of a Talk2Face to ask a
 photo and to draw faces, of a Faceptor (--model, or --perception beside another model)
-to see what a photo shows; what the page does is a JSON API as well, described behind
-"Use via API" at its foot.
+to see what a photo shows, of a FaceGPT (--model, or --face3d) to make 3D heads; what
+the page does is a JSON API as well, described behind "Use via API" at its foot.
 
 With --rate people say on a page of its own what they think of pictures: of edits how
 natural they look and how well they show what is asked for, of tags whether they fit.
@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of edits as it sees them",
     )
     parser.add_argument(
+        "--face3d",
+        metavar="NAME_OR_DIR",
+        help="a FaceGPT beside the model: a tab that makes 3D heads",
+    )
+    parser.add_argument(
         "--rate", metavar="DIR", help="have the pictures of DIR rated, without a model"
     )
     _photo.add_model(parser)
@@ -77,6 +82,7 @@ def run(options: argparse.Namespace) -> None:
     elif options.decode:
         raise UserError("--decode is for a model that edits; this one does not")
     _add(model, options.perception, "faceptor")
+    _add(model, options.face3d, "facegpt")
     with server.serving(
         model,
         host=options.host,

@@ -19,6 +19,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import rendering
 from gptface_jax.data.facemodel import FaceModel
+from gptface_jax.data.rendered.head import rotation_vector
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.pipelines import framing, mesh_files
 from gptface_jax.pipelines.face_view import SeesFaces
@@ -92,6 +93,24 @@ class Head3D:
             )
         made = {k: np.asarray(v, np.float32) for k, v in coeffs.items()}
         return dataclasses.replace(self, coeffs={**self.coeffs, **made})
+
+    def posed(self, yaw: float, pitch: float, roll: float) -> Head3D:
+        """The head turned to these `angles`, in degrees, where it is."""
+        turn = rotation_vector(*np.deg2rad([yaw, pitch, roll]))
+        return self.changed(pose=[*turn, *self.coeffs["pose"][3:]])
+
+    def lit(self, side: float, up: float, brightness: float = 1.0) -> Head3D:
+        """The head with its light moved by degrees, and brighter.
+
+        Args:
+          side: to the picture's right, about the vertical.
+          up: upwards.
+          brightness: a factor.
+        """
+        turn = rendering.rotation(np.array([-np.deg2rad(up), 0, 0]))
+        turn = rendering.rotation(np.array([0, np.deg2rad(side), 0])) @ turn
+        light = rendering.turned_light(self.coeffs["sh_light"], turn)
+        return self.changed(sh_light=brightness * light)
 
     def render(self, size: int = _SIDE) -> tuple[np.ndarray, np.ndarray]:
         """Picture uint8 [S,S,3] on grey, and coverage float32 [S,S] in 0..1."""

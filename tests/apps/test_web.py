@@ -13,21 +13,20 @@ import types
 import zipfile
 
 import numpy as np
+import page_models
 import pytest
 import two_faces
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import api, verbs
-from gptface_jax.apps.perception_api import Seen
+from gptface_jax.apps import api
 from gptface_jax.apps.web import faces, server, work
 from gptface_jax.cli import serve
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import regions, schemes, synthetic
+from gptface_jax.data import regions, synthetic
 from gptface_jax.pipelines import perception_pictures, pictures, provenance
 from gptface_jax.pipelines.faces import Face
-from gptface_jax.pipelines.perception import FaceSeen
-from gptface_jax.pipelines.views import View
+from gptface_jax.pipelines.faces3d import Head3D
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 pytest.importorskip("gradio")
@@ -35,7 +34,12 @@ import gradio as gr  # noqa: E402
 import gradio_client  # noqa: E402
 import httpx  # noqa: E402
 
-from gptface_jax.apps.web import page, perception_tab, service  # noqa: E402
+from gptface_jax.apps.web import (  # noqa: E402
+    face3d_tab,
+    page,
+    perception_tab,
+    service,
+)
 
 
 def quiet(share, what):
@@ -82,36 +86,13 @@ def encoded(pixels) -> bytes:
 # Without a server.
 
 
-class Sees(verbs.Facade):
-    """Says the same of every photo: hair above, skin below."""
-
-    frame, tells_parts = None, True
-
-    def perceive(self, image, *, face=None, align=True):
-        seen = FaceSeen(
-            number=1,
-            view=View.crop((0, 0, 48, 48)),
-            landmarks=np.array([[24.0, 30.0]]),
-            parsing=np.uint8([[17, 17], [1, 1]]),
-            classes=schemes.PARSING["celebamask-hq"],
-            parsing_confidence=0.75,
-            age=31.4,
-            age_spread=6.6,
-            expression="happiness",
-            expressions={"neutral": 0.2, "happiness": 0.77, "fear": 0.03},
-            attributes={"Smiling": 0.9, "Wearing_Hat": 0.2},
-        )
-        photo = np.asarray(image.convert("RGB"))
-        return Seen(photo, (seen,) * (1 if face else 2), "digest")
-
-
 def endpoint(built, name):
     (event,) = (f for f in built.fns.values() if f.api_name == name)
     return event.fn
 
 
 def test_the_page_shows_what_is_seen(face, tmp_path):
-    alone = service.Service(Sees(), 0, 10**7, 1, str(tmp_path))
+    alone = service.Service(page_models.Sees(), 0, 10**7, 1, str(tmp_path))
     look = endpoint(page.build(alone), "perceive")
     parts, table, files = look(encoded(face), 1, True)
     assert [pathlib.Path(name).name for name in files] == ["seen.png", "seen.json"]
@@ -135,6 +116,41 @@ def test_the_page_shows_what_is_seen(face, tmp_path):
     assert several["headers"][0] == "face" and len(several["data"]) == 14
 
 
+def test_heads_are_made_moved_and_handed_out(face, tmp_path, monkeypatch):
+    monkeypatch.setattr(face3d_tab, "_SIDE", 32)
+    monkeypatch.setattr(Head3D, "turntable", lambda self: np.zeros((8, 8, 3), np.uint8))
+    solid = service.Service(page_models.Solid(), 0, 10**7, 1, str(tmp_path))
+    built = page.build(solid)
+    files = endpoint(built, "face3d")(None, "happy", 0, 0, True)
+    assert [pathlib.Path(f).suffix for f in files] == [".glb", ".png", ".json"]
+    with pytest.raises(gr.Error, match="neither a photo nor a sentence"):
+        endpoint(built, "face3d")(None, " ", 0, 0, True)
+    named = {f.fn.__name__: f.fn for f in built.fns.values()}
+    found, picture, mesh, _, *values = named["make"](encoded(face), "", 0, 0, True)
+    assert pathlib.Path(mesh).read_bytes()[:4] == b"glTF"
+    assert picture.shape == (32, 32, 3)
+    names = [*found.groups]
+    assert names[:2] == ["jawOpen", "mouthSmile"] and len(names) == len(values) - 6
+    # Both sides in one slider; what is not touched stays as it was, to the bit.
+    smile = names.index("mouthSmile")
+    assert values[smile] == pytest.approx(0.715, abs=0.006)
+    assert values[-6:] == [7, 0, 0, 0, 0, 1]
+    assert found.at(values) is found.head
+    np.testing.assert_array_equal(named["move"](found, *values), picture)
+    values[smile], values[-6] = 1, 27
+    moved = found.at(values)
+    rows = found.groups["mouthSmile"]
+    by = 1 - found.start[smile]
+    wanted = np.clip(found.head.coeffs["exp_coeffs"][rows] + by, 0, 1)
+    np.testing.assert_allclose(moved.coeffs["exp_coeffs"][rows], wanted)
+    assert moved.angles["yaw"] == pytest.approx(np.rad2deg(0.1234) + 20, abs=1e-3)
+    assert (named["move"](found, *values) != picture).any()
+    said = json.loads(pathlib.Path(named["write"](found, *values)[1][-1]).read_text())
+    assert said["expressions"]["mouthSmile_L"] == 1
+    with pytest.raises(gr.Error, match="there is no head yet"):
+        named["move"](None, *values)
+
+
 def test_edits_take_what_is_seen_where_the_server_has_a_model_for_it(
     model, face, tmp_path, monkeypatch
 ):
@@ -145,7 +161,7 @@ def test_edits_take_what_is_seen_where_the_server_has_a_model_for_it(
     given = [encoded(face), "a man", None, "hair", 1, None, 64, 0, 1, "", True, 0, True]
     with pytest.raises(gr.Error, match="this server has no model that sees regions"):
         edit(*given)
-    seer, asked = Sees(), []
+    seer, asked = page_models.Sees(), []
     beside.model.add_beside(lambda: seer)
     assert beside.perception is seer and beside.sees_regions
     monkeypatch.setattr(work, "files", lambda *_: [])

@@ -8,6 +8,7 @@ import socket
 import zipfile
 
 import numpy as np
+import page_models
 import pytest
 import two_faces
 from PIL import Image
@@ -52,6 +53,8 @@ def model(tiny):
     model = gptface_jax.load(tiny / "model")
     model.decode = model.decode_config({"k": 32, "guidance": "none"})
     model.frame = np.array(two_faces.FRAME)
+    for other in (page_models.Sees(), page_models.Solid()):
+        model.add_beside(lambda other=other: other)
     return model
 
 
@@ -96,7 +99,9 @@ def page(request, browser, address):
     yield page
     here = (address, "data:", "blob:")
     assert [url for url in asked if not url.startswith(here)] == []
-    assert [text for kind, text in complaints if kind == "error"] == []
+    # The viewer of meshes says that it does without WebGPU, and goes on.
+    errors = [text for kind, text in complaints if kind == "error"]
+    assert [text for text in errors if "WebGPU" not in text] == []
     page.close()
 
 
@@ -333,6 +338,43 @@ def open_tab(page, name):
         page.locator(".overflow-menu button").first.click()
         tab = page.locator(".overflow-dropdown button", has_text=name)
     tab.first.click()
+
+
+def test_what_a_photo_shows(page, face):
+    open_tab(page, "See")
+    upload(page, "#seen-photo", face)
+    answered(page, page.locator("#look").click)
+    page.locator("#parts button, #parts .legend-item", has_text="hair").first.wait_for()
+    assert "happiness" in page.locator("#said").inner_text()
+    assert downloaded(page, "#seen-files").read_bytes()[:4] == b"\x89PNG"
+    said = json.loads(downloaded(page, "#seen-files", 1).read_text())
+    assert said["faces"][0]["expression"] == "happiness"
+
+
+def test_a_head_is_made_and_turned(page):
+    open_tab(page, "3D")
+    page.fill("#solid-text textarea, #solid-text input", "a happy person")
+    answered(page, page.locator("#solid").click)
+    shown = page.locator("#head img")
+    shown.wait_for()
+    before = shown.get_attribute("src")
+    yaw = page.locator("#pose input[type=number]").first
+    assert yaw.input_value() == "7"
+    yaw.fill("40")
+    answered(page, lambda: yaw.press("Tab"))
+    page.wait_for_function(
+        "old => document.querySelector('#head img').getAttribute('src') != old",
+        arg=before,
+    )
+    renewed(page, "#solid-files", "#solid-keep")
+    said = json.loads(downloaded(page, "#solid-files", 2).read_text())
+    assert 39 < said["angles"]["yaw"] < 41
+    assert downloaded(page, "#solid-files").read_bytes()[:4] == b"glTF"
+    page.locator("#glb canvas").wait_for()
+    # The head stays in sight beside all of its sliders.
+    page.locator("#expression input[type=number]").last.scroll_into_view_if_needed()
+    box = shown.bounding_box()
+    assert 0 <= box["y"] < page.viewport_size["height"] - box["height"]
 
 
 def test_several_photos_come_back_as_a_zip(page, face, tmp_path):

@@ -115,3 +115,24 @@ def test_bad_places_and_numbers(model, tmp_path):
     assert not (tmp_path / "face.glb").exists()
     with pytest.raises(UserError, match="no shade"):
         one.changed(shade=1)
+
+
+def test_a_head_is_turned_and_lit_by_degrees(model):
+    one = head(model)
+    turned = one.posed(25, -10, 5)
+    assert turned.angles == pytest.approx(
+        {"yaw": 25, "pitch": -10, "roll": 5}, abs=1e-3
+    )
+    np.testing.assert_array_equal(turned.coeffs["pose"][3:], one.coeffs["pose"][3:])
+    same = one.posed(*one.angles.values()).coeffs["pose"]
+    np.testing.assert_allclose(same, one.coeffs["pose"], atol=1e-5)
+    # A lamp before the head, moved to the picture's right, then above it.
+    lamp = rendering.ambient(0.5)
+    lamp[2] = 0.4
+    before = head(model, sh_light=lamp)
+    right, above = (before.lit(*way).coeffs["sh_light"] for way in ((90, 0), (0, 90)))
+    wanted = np.zeros((2, 9, 3))
+    wanted[:, 0], wanted[0, 3], wanted[1, 1] = lamp[0], 0.4, 0.4
+    np.testing.assert_allclose([right, above], wanted, atol=1e-5)
+    half = before.lit(0, 0, 0.5).coeffs["sh_light"]
+    np.testing.assert_allclose(half, lamp / 2, atol=1e-6)

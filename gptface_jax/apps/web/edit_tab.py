@@ -113,9 +113,10 @@ def _photo_column(service: Service) -> _PhotoColumn:
 
 
 def _mask_tools(service: Service) -> _MaskTools:
+    seen_only = regions.CLASSES if service.sees_regions else ()
     region = gr.Dropdown(
-        sorted(regions.REGIONS), value=None, label="Region", info=service.whose,
-        elem_id="region",
+        sorted({*regions.REGIONS, *seen_only}), value=None, label="Region",
+        info=service.whose, elem_id="region",
     )  # fmt: skip
     seen = gr.Checkbox(
         service.sees_regions, label="As seen in this photo", elem_id="seen",

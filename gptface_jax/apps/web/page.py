@@ -8,6 +8,7 @@ import gradio as gr
 
 from gptface_jax.apps.web import (
     edit_tab,
+    face3d_tab,
     faces,
     perception_tab,
     sequence_tabs,
@@ -35,16 +36,19 @@ _TABS = {
     "ask": ("Ask", sequence_tabs.ask, "Ask a face photo what can be seen."),
     "synthesize": ("Draw", sequence_tabs.draw, "Draw faces after a sentence."),
     "perceive": ("See", perception_tab.build, "See what a face photo shows."),
+    "face3d": ("3D", face3d_tab.build, "Make a 3D head of a photo or a sentence."),
     "steps": ("Several photos", tabs.several, ""),
 }  # fmt: skip
 _TYPES = {gr.Textbox: str, (gr.Number, gr.Slider): float, gr.Checkbox: bool}
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
+.gradio-container { overflow: clip !important } /* nothing is sticky in what is hidden */
 #variants .grid-wrap { min-height: 0 !important }
 #variants .grid-wrap { margin-top: 20px }
 #variants .thumbnail-item { aspect-ratio: auto }
 #variants .thumbnail-item img { aspect-ratio: 1; height: auto }
 #variants .caption-label { position: static; max-width: none; border-width: 0 }
+#head { position: sticky; top: 0; z-index: 5; background: var(--body-background-fill) }
 .below-label .image-container { margin-top: 28px; height: calc(100% - 28px) }
 .below-label .icon-button-wrapper { display: none }
 @media (max-width: 600px) {

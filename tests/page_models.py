@@ -1,0 +1,51 @@
+"""Models for the page that say the same of every photo, without networks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gptface_jax.apps import verbs
+from gptface_jax.apps.perception_api import Seen
+from gptface_jax.data import facemodel, rendering, schemes
+from gptface_jax.pipelines.faces3d import Head3D
+from gptface_jax.pipelines.perception import FaceSeen
+from gptface_jax.pipelines.views import View
+
+
+class Sees(verbs.Facade):
+    """Says the same of every photo: hair above, skin below."""
+
+    frame, tells_parts = None, True
+
+    def perceive(self, image, *, face=None, align=True):
+        seen = FaceSeen(
+            number=1,
+            view=View.crop((0, 0, 48, 48)),
+            landmarks=np.array([[24.0, 30.0]]),
+            parsing=np.uint8([[17, 17], [1, 1]]),
+            classes=schemes.PARSING["celebamask-hq"],
+            parsing_confidence=0.75,
+            age=31.4,
+            age_spread=6.6,
+            expression="happiness",
+            expressions={"neutral": 0.2, "happiness": 0.77, "fear": 0.03},
+            attributes={"Smiling": 0.9, "Wearing_Hat": 0.2},
+        )
+        photo = np.asarray(image.convert("RGB"))
+        return Seen(photo, (seen,) * (1 if face else 2), "digest")
+
+
+class Solid(verbs.Facade):
+    """Makes the same head of every photo and sentence."""
+
+    frame, face_model = None, facemodel.open_model(max_vertices=300)
+
+    def face3d(self, image=None, *, text="", seed=None, face=None, align=True):
+        weights = self.face_model.weights(mouthSmile_L=0.8, mouthSmile_R=0.63)
+        coeffs = {
+            "id_coeffs": np.zeros(40), "albedo_coeffs": np.zeros(24),
+            "exp_coeffs": weights, "sh_light": rendering.ambient(0.8),
+            "pose": np.array([0, 0.1234, 0, 0, 0, 0.05]),
+        }  # fmt: skip
+        coeffs = {name: np.float32(value) for name, value in coeffs.items()}
+        return Head3D(coeffs, self.face_model, {"notes": [], "text": text})
