@@ -53,7 +53,9 @@ def model(tiny):
     model = gptface_jax.load(tiny / "model")
     model.decode = model.decode_config({"k": 32, "guidance": "none"})
     model.frame = np.array(two_faces.FRAME)
-    for other in (page_models.Sees(), page_models.Solid()):
+    sees = page_models.Sees()
+    sees.tells_parts = False  # regions are the mesh's
+    for other in (sees, page_models.Solid()):
         model.add_beside(lambda other=other: other)
     return model
 

@@ -42,7 +42,7 @@ _TABS = {
 _TYPES = {gr.Textbox: str, (gr.Number, gr.Slider): float, gr.Checkbox: bool}
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
-.gradio-container { overflow: clip !important } /* nothing is sticky in what is hidden */
+.gradio-container { overflow: clip !important } /* sticky needs a page that scrolls */
 #variants .grid-wrap { min-height: 0 !important }
 #variants .grid-wrap { margin-top: 20px }
 #variants .thumbnail-item { aspect-ratio: auto }
