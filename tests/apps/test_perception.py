@@ -83,6 +83,7 @@ def test_a_face_is_seen(model, photo, tmp_path):
     seen = model.perceive(photo)
     (face,) = seen.faces
     assert face.face is not None and face.view.face
+    assert [one.box for one in model.faces(photo)] == [face.face.box]
     assert face.landmarks.shape == (68, 2)
     x0, y0, x1, y1 = face.view.box
     inside = (face.landmarks > [x0 - 1, y0 - 1]) & (face.landmarks < [x1 + 1, y1 + 1])
