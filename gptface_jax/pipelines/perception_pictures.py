@@ -62,9 +62,10 @@ def pointed(square: np.ndarray, seen: FaceSeen) -> np.ndarray:
         return square
     page = Image.fromarray(square)
     draw = ImageDraw.Draw(page)
-    scale = len(square) / seen.view.side
+    scale, radius = len(square) / seen.view.side, max(2, len(square) // 160)
     for x, y in seen.view.way.points(seen.landmarks) * scale:
-        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=_POINT)
+        ends = x - radius, y - radius, x + radius, y + radius
+        draw.ellipse(ends, fill=_POINT)
     return np.asarray(page)
 
 

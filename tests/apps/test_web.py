@@ -96,8 +96,8 @@ def test_the_page_shows_what_is_seen(face, tmp_path):
     look = endpoint(page.build(alone), "perceive")
     parts, table, files = look(encoded(face), 1, True)
     assert [pathlib.Path(name).name for name in files] == ["seen.png", "seen.json"]
-    assert table["headers"] == ["what", "answer", "confidence"]
-    assert table["data"] == [
+    assert table.value["headers"] == ["what", "answer", "confidence"]
+    assert table.value["data"] == [
         ["age", "31 \u00b1 7 years", ""],
         ["expression", "happiness", 0.77],
         ["expression", "neutral", 0.2],
@@ -109,10 +109,14 @@ def test_the_page_shows_what_is_seen(face, tmp_path):
     shown, masks = perception_tab.annotated(alone.model.perceive(Image.fromarray(face)))
     assert [name for _, name in masks] == ["skin", "hair"]
     below, above = (mask for mask, _ in masks)
-    assert above[:256].all() and not above[256:].any() and (below == ~above).all()
-    # The point (24, 30) of 48 pixels is drawn at (256, 320) of 512.
+    # The point (24, 30) of 48 pixels is drawn at (256, 320) of 512, and stays free.
+    point = np.zeros((512, 512), bool)
+    point[317:324, 253:260] = True
     assert tuple(shown[320, 256]) == perception_pictures._POINT
-    several = look(encoded(face), 0, True)[1]
+    assert above[:256].all() and not above[256:].any()
+    assert (below | point)[256:].all() and not below[:256].any()
+    assert not below[320, 256]
+    several = look(encoded(face), 0, True)[1].value
     assert several["headers"][0] == "face" and len(several["data"]) == 14
 
 

@@ -17,6 +17,7 @@ from gptface_jax.pipelines.perception import FaceSeen
 _SIDE = 512  # of the face that is shown, in pixels
 _LEAST = 0.05  # probability from which an expression is listed
 _HEADERS = ["face", "what", "answer", "confidence"]
+_WIDTHS = [14, 30, 34, 36]  # percent; without the first a hundred
 Row = list[str | int | float]
 
 
@@ -60,7 +61,10 @@ def build(service: Service) -> None:
             gr.Info(note)
         paths = seen.save(pathlib.Path(service.folder(), "seen.png"))
         parts = gr.AnnotatedImage(annotated(seen), color_map=_palette(seen))
-        return parts, _table(seen), [str(path) for path in paths]
+        rows = _table(seen)
+        widths = _WIDTHS[-len(rows["headers"]) :]
+        table = gr.Dataframe(rows, column_widths=[f"{width}%" for width in widths])
+        return parts, table, [str(path) for path in paths]
 
     run.click(
         look, [photo, face, align], [parts, table, files], api_name="perceive",
@@ -106,8 +110,11 @@ def annotated(seen: Seen) -> tuple[np.ndarray, list[tuple[np.ndarray, str]]]:
     if face.parsing is None:
         return shown, []
     large = perception_pictures.enlarged(face.parsing, _SIDE)
+    bare = (shown == square).all(-1)  # landmarks are not painted over
     # Class 0, the background, is what is left.
-    return shown, [(large == i, face.classes[i]) for i in np.unique(large) if i]
+    return shown, [
+        ((large == i) & bare, face.classes[i]) for i in np.unique(large) if i
+    ]
 
 
 def _palette(seen: Seen) -> dict[str, str]:
