@@ -163,6 +163,8 @@ def _words(hint: Any) -> str:
     if origin is collections.abc.Sequence:
         return f"a list of {_words(parts[0]).removeprefix('a ')}s"
     if origin is collections.abc.Mapping:
+        if Any in parts:
+            return "a mapping"
         of, to = (_words(part).removeprefix("a ") for part in parts)
         return f"a mapping of {of}s to {to}s"
     return _WORDS.get(hint, hint.__name__)

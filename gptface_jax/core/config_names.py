@@ -68,7 +68,8 @@ def find(spec: str) -> tuple[pathlib.Path, str]:
         if found in known:
             return known[found], arg
     several = f"; there are {', '.join(last)}" if last else nearest(wanted, known)
+    what = f"config file '{name}.py'" if dot else f"config '{name}'"
     raise UserError(
-        f"config '{name}{dot}' does not exist{several}; give the path of a file, or "
+        f"{what} does not exist{several}; give the path of a file, or "
         "one of the names that `gptface configs` lists"
     )

@@ -131,6 +131,7 @@ def test_tiles_have_one_shape_and_one_tile_is_the_whole(network):
         tokenizer.decode_tiled(ids, tile=6, overlap=6)
 
 
+@pytest.mark.slow
 def test_tile_borders_of_a_photo_do_not_show(demo, face):
     tokenizer = ImageTokenizer(demo)
     ids = tokenizer.encode(face)

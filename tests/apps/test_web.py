@@ -357,6 +357,7 @@ def test_a_chain_of_edits_is_in_the_sidecar(model, face, tmp_path):
     np.testing.assert_array_equal(work.pixels(photo), np.asarray(edits[1].image))
 
 
+@pytest.mark.slow
 def test_curves_end_with_the_finished_picture(model, face):
     mask = regions.region_mask("mouth", 48)
     guided = {"samples": 1, "guidance": "ascent_norm", "k": 8}

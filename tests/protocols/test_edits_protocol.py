@@ -171,6 +171,7 @@ def test_our_own_edits_written_and_read_again_have_the_same_figures(
         editors.by_other(tmp_path, asked)
 
 
+@pytest.mark.slow
 def test_another_program_stands_in_the_same_table(
     tiny, judge_run, tmp_path, gptface_command, capsys
 ):

@@ -263,6 +263,7 @@ def test_matching_is_scored_on_unknown_examples_with_a_text():
     assert metrics["text_nll"][1] > 0 and np.isfinite(metrics["text_nll"][0])
 
 
+@pytest.mark.slow
 def test_contrastive_term_ends():
     module, params = tiny.model(contrastive_width=8)
     objective = ObjectiveConfig(contrastive_weight=2.0, alignment_until=0.5)
