@@ -96,8 +96,11 @@ class Evaluations:
         state: TrainState,
         constants: types.Constants,
         compiling: Callable[[str], contextlib.AbstractContextManager],
-    ) -> metrics.Average:
+        stops: Callable[[], bool] = lambda: False,
+    ) -> metrics.Average | None:
         """The sums of all metrics over the held-out batches, by their names in the log.
+
+        None where `stops` says so before the end.
 
         To be called after `check`, which learns the names.
 
@@ -105,12 +108,16 @@ class Evaluations:
           state: its averaged parameters are evaluated, where there are some.
           constants: of the system, on the devices.
           compiling: name -> what surrounds a call that may compile.
+          stops: asked before every batch, on all processes alike: what was asked to
+            end has little time, and an evaluation may take minutes.
         """
         average, limit = metrics.Average(), self.settings.eval_batches or None
         all_names = self.names
         for name, (evaluate, packer) in self.jitted.items():
             held_out = itertools.islice(self._held_out(name), limit)
             for index, batch in enumerate(held_out):
+                if stops():
+                    return None
                 with compiling(f"eval/{name}"):
                     packed = evaluate(
                         state.eval_params,

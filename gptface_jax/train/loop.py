@@ -193,7 +193,12 @@ class _Run:
                     if save or stopped:
                         # A resumed run averages from here on: so must this one.
                         self._log(done)
-                    values = self._evaluate(done) if evaluate and not stopped else {}
+                    values = {}
+                    if evaluate and not stopped:
+                        values = self._evaluate(done, stop)
+                        if stopped := values is None:
+                            values = {}
+                            self._log(done)
                     self.early_stop.seen(values)
                     if save or stopped or self.early_stop.ends:
                         self._save(done, values)
@@ -359,14 +364,23 @@ class _Run:
         if wrong:
             raise UserError(f"step {done}: {wrong}; {self._last_good()}")
 
-    def _evaluate(self, done: int) -> dict[str, float]:
+    def _evaluate(self, done: int, stop: StopSignal) -> dict[str, float] | None:
         """Evaluates on the held-out batches, logs and prints the means.
+
+        None where the run is asked to end meanwhile.
 
         Raises:
           UserError: one of them is not finite.
         """
         with self.wall.spent("evaluation"):
-            average = self.evaluations.run(self.state, self.constants, self._compiling)
+            average = self.evaluations.run(
+                self.state,
+                self.constants,
+                self._compiling,
+                lambda: stop.agreed(self.mesh),
+            )
+        if average is None:
+            return None
         bad = metrics.non_finite(average.totals)
         if bad:
             raise UserError(

@@ -185,9 +185,10 @@ class Settings:
 
     def evaluates_at(self, done: int) -> bool:
         """Whether an evaluation is due."""
-        # A checkpoint without its metric could not become the best one.
         own = _divides(self.eval_every, done) or _divides(self.sample_every, done)
-        return own or self.saves_at(done)
+        # A checkpoint without its metric could not become the best one.
+        wanted = bool(self.best_metric) and self.saves_at(done)
+        return own or wanted or done == self.total_steps
 
     def samples_at(self, done: int) -> bool:
         """Whether pictures are due."""

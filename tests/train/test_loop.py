@@ -212,6 +212,37 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, number):
     assert_bitwise_equal(done, run(tmp_path / "whole", checkpoint_every=0))
 
 
+def test_a_signal_during_an_evaluation_saves_at_once(tmp_path):
+    """An evaluation may take minutes, what was asked to end has seconds."""
+    seen = []
+
+    def held_out():
+        for index in range(50):
+            seen.append(index)
+            if len(seen) == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield tiny.make_batch(9)
+
+    options = {"checkpoint_every": 0, "eval_every": 3, "best_metric": ""}
+    stopped = run(tmp_path, eval_batches=held_out, **options)
+    assert stopped.stopped and int(stopped.step) == 3 and len(seen) < 8
+    assert restore_params(tmp_path)[1]["step"] == 3
+    assert not any("eval/loss" in row for row in lines(tmp_path))
+    done = run(tmp_path, **options)
+    assert not done.stopped
+    assert_bitwise_equal(done, run(tmp_path / "whole", **options))
+
+
+def test_checkpoints_are_evaluated_where_the_best_is_kept(tmp_path):
+    held_out = [tiny.make_batch(9)]
+    for best, expected in (("", [6, 8]), ("eval/loss", [2, 4, 6, 8])):
+        folder = tmp_path / (best.replace("/", "_") or "last")
+        options = {"checkpoint_every": 2, "eval_every": 6, "best_metric": best}
+        run(folder, eval_batches=held_out, **options)
+        steps = [row["step"] for row in lines(folder) if "eval/loss" in row]
+        assert steps == expected
+
+
 def test_a_signal_that_also_kills_the_data_still_saves(tmp_path):
     def batches_fn(start):
         yield from itertools.islice(tiny.batches_fn(0), 3)
