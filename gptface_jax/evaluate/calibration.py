@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import optimize, special
 
 BINS = 15
 _SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)
-_GOLDEN = (np.sqrt(5) - 1) / 2
 
 
 def reliability(
@@ -52,9 +52,7 @@ def expected_error(
 
 def tempered(log_probs: np.ndarray, temperature: float) -> np.ndarray:
     """log softmax(log_probs / temperature) over the last axis."""
-    scaled = np.asarray(log_probs, float) / temperature
-    scaled = scaled - scaled.max(-1, keepdims=True)
-    return scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
+    return special.log_softmax(np.asarray(log_probs, float) / temperature, axis=-1)
 
 
 def nll(log_probs: np.ndarray, truth: np.ndarray) -> float:
@@ -65,17 +63,15 @@ def nll(log_probs: np.ndarray, truth: np.ndarray) -> float:
 def fitted_temperature(log_probs: np.ndarray, truth: np.ndarray) -> float:
     """The temperature in [.05, 20] under which `truth` is likeliest.
 
-    The loss has one minimum in 1 / T, so that a golden-section search finds it.
+    The loss has one minimum in 1 / T, which a bounded search finds.
     """
 
     def loss(log_t: float) -> float:
         return nll(tempered(log_probs, np.exp(log_t)), truth)
 
-    low, high = np.log(0.05), np.log(20.0)
-    while high - low > 1e-4:
-        first, second = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        low, high = (low, second) if loss(first) < loss(second) else (first, high)
-    return float(np.exp((low + high) / 2))
+    bounds = np.log(0.05), np.log(20.0)
+    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(np.exp(found.x))
 
 
 def abstention(
