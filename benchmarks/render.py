@@ -61,7 +61,9 @@ def xla_loop(projection, triangles, size: int) -> jax.Array:
         start = jnp.full((size, size), -jnp.inf), jnp.full((size, size), -1, jnp.int32)
         return jax.lax.fori_loop(0, len(triangles), step, start)[1]
 
-    return jax.lax.map(lambda pair: one(*pair), (projection.places, projection.near))
+    return jax.lax.map(
+        lambda pair: one(*pair), (projection.places, projection.nearness)
+    )
 
 
 def numpy_loop(places, near, triangles, size: int) -> np.ndarray:

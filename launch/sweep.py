@@ -149,8 +149,8 @@ def run(points: dict[str, list[str]], options) -> dict[str, str]:
                     left.append(name)
                 else:
                     failed[name] = reason(error)
-                    told = f"{name} failed {tries[name]} times: {failed[name]}"
-                    bar.write(told, sys.stderr)
+                    message = f"{name} failed {tries[name]} times: {failed[name]}"
+                    bar.write(message, sys.stderr)
             bar.set_postfix(running=len(jobs), failed=len(failed), refresh=False)
             time.sleep(options.poll)
     except KeyboardInterrupt:
@@ -168,8 +168,8 @@ def run(points: dict[str, list[str]], options) -> dict[str, str]:
 def reason(error: Exception) -> str:
     """The line of submitit's report that says what went wrong."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    told = [line for line in lines if line.startswith("RuntimeError: ")]
-    return (told or lines)[-1].strip()
+    message = [line for line in lines if line.startswith("RuntimeError: ")]
+    return (message or lines)[-1].strip()
 
 
 def share(slot: int, slots: int) -> list[int]:

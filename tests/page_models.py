@@ -15,7 +15,7 @@ from gptface_jax.pipelines.views import View
 class Sees(verbs.Facade):
     """Says the same of every photo: hair above, skin below."""
 
-    frame, tells_parts = None, True
+    frame, predicts_parsing = None, True
 
     def perceive(self, image, *, face=None, align=True):
         seen = FaceSeen(

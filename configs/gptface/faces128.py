@@ -45,9 +45,9 @@ def get_config(arg: str = ""):
         "pairs": tokens(*captioned),
         "sequences": tokens(*captioned, "faces_landmarks"),
     }
-    told = (*faces64.RELIABLE, "Wearing_Mask")
+    attributes = (*faces64.RELIABLE, "Wearing_Mask")
     for captions in (config.data, config.data.tasks):
-        captions.captions.attributes = told
+        captions.captions.attributes = attributes
     config.data.eval = {
         "pairs": tokens("lfw_validation"),
         "sequences": tokens("lfw_validation", "drawn_validation"),

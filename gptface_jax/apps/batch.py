@@ -218,7 +218,7 @@ def _steps(model, verb: str, job: Job):
 
 
 def _found(method, values):
-    """What is no edit: one job is a batch of its own."""
+    """Results of jobs that are no edits: each is a batch of its own."""
     found = method(**values)
     if isinstance(found, (Samples, Seen)):
         return found

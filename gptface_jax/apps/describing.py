@@ -115,7 +115,7 @@ def cost_of(
 
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
-    """What is compiled for absent devices could not be read from the cache again."""
+    """Compiles without the cache: programs for absent devices cannot be read back."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     try:

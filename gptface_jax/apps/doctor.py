@@ -90,7 +90,7 @@ def report(findings: list[Finding]) -> str:
 
 
 def _requirements(extra: str = "") -> list[Requirement]:
-    """What the package, or one of its extras, needs on this machine."""
+    """Requirements of the package or of one of its extras on this machine."""
     found = map(Requirement, importlib.metadata.requires(PACKAGE) or ())
     chosen = []
     for need in found:

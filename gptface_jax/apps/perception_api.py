@@ -23,7 +23,7 @@ from gptface_jax.pipelines.views import Box
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What is said of the faces of a photo.
+    """Predictions for the faces of a photo.
 
     Attributes:
       photo: uint8 [H,W,3], as decoded.
@@ -43,7 +43,7 @@ class Seen:
         return Image.fromarray(perception_pictures.sheet(self.photo, self.faces))
 
     def described(self) -> dict[str, Any]:
-        """All that is said, as JSON types."""
+        """The predictions as JSON types."""
         return {
             "size": list(self.photo.shape[1::-1]),
             "model": self.model,

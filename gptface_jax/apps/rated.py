@@ -52,7 +52,7 @@ class Question:
     @property
     def token(self) -> str:
         """Names it without telling whose picture it is."""
-        return digest("\0".join(ratings.place(self.row)))
+        return digest("\0".join(ratings.question_key(self.row)))
 
 
 def digest(text: str) -> str:
@@ -161,8 +161,8 @@ def in_order(asked: Sequence[Question], rater: str) -> list[Question]:
     So that no system comes first with everybody, and raters tire of different ones.
     """
     groups: dict[tuple[str, ...], list[Question]] = {}
-    for question in sorted(asked, key=lambda q: ratings.place(q.row)):
-        kind, *place = ratings.place(question.row)
+    for question in sorted(asked, key=lambda q: ratings.question_key(q.row)):
+        kind, *place = ratings.question_key(question.row)
         groups.setdefault((kind, *place[: 1 if kind == "tag" else 2]), []).append(
             question
         )

@@ -126,7 +126,7 @@ class Talk2Face(verbs.Facade, SequenceModel):
         self, image: image_io.Source, *, closed: bool = True,
         face: int | Face | None = None, align: bool = True,
     ) -> list[Answer]:  # fmt: skip
-        """All that the model was trained to say of a photo; arguments as of `ask`."""
+        """Answers to every question of the training; arguments as of `ask`."""
         ids = self.image_ids(self._square(image, face, align))
         return [
             answers.ask(self, ids, question, closed=closed)[0]
@@ -157,7 +157,7 @@ class Talk2Face(verbs.Facade, SequenceModel):
 
 
 def _scorer(model: Talk2Face, rank_by: Any) -> tuple[ranking.Scorer, str]:
-    """What puts drawn faces in order, and its name."""
+    """Function that ranks drawn faces, and its name."""
     if rank_by is None:
         return ranking.by_caption(model), "caption"
     if isinstance(rank_by, str) and rank_by.startswith(_CLIP):

@@ -52,7 +52,7 @@ class MissingVerb(UserError, AttributeError):
 
 
 class Facade:
-    """What people get of any system, with what else the same folder holds.
+    """Facade of a model directory: a system, and the others that it holds.
 
     What one of these cannot do another does; of what none can it says which system has
     it.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 def add_arguments(
     parser: argparse.ArgumentParser, kinds: Mapping[str, types.ModuleType]
 ) -> None:
-    """WHAT, and the arguments of each; the docstring of its module is its help."""
+    """Adds a subcommand for each kind; the docstring of its module is its help."""
     found = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, module in kinds.items():
         kind = found.add_parser(

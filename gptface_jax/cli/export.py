@@ -154,7 +154,7 @@ def run(options: argparse.Namespace) -> None:
             millions = exporting.export_tokenizer(
                 options.tokenizer, options.out, **card
             )
-    _tell(millions, options)
+    _print_parameters(millions, options)
 
 
 def _alone(options: argparse.Namespace, step: Any) -> None:
@@ -169,7 +169,7 @@ def _alone(options: argparse.Namespace, step: Any) -> None:
         "tencent": exporting.export_tencent,
         "faceptor": releasing.export_faceptor,
     }[options.format]
-    _tell(write(options.run, options.out, step), options)
+    _print_parameters(write(options.run, options.out, step), options)
 
 
 def _refuse(options: argparse.Namespace, names: Iterable[str], what: str) -> None:
@@ -178,7 +178,9 @@ def _refuse(options: argparse.Namespace, names: Iterable[str], what: str) -> Non
             raise UserError(f"--{name} does not go with --format {what}")
 
 
-def _tell(millions: Mapping[str, float], options: argparse.Namespace) -> None:
+def _print_parameters(
+    millions: Mapping[str, float], options: argparse.Namespace
+) -> None:
     parts = ", ".join(f"{k} {v:.2f} M parameters" for k, v in millions.items())
     print(f"{parts} -> {options.out}")
 

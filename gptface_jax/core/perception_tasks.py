@@ -22,9 +22,9 @@ class Family:
     Attributes:
       interpreter: what reads the queries: "value" (a number each), "map" (a map each),
         or "feature" (none: a vector of the picture).
-      output: what is told: "logits", "parsing", "landmarks" or "embedding".
+      output: kind of prediction: "logits", "parsing", "landmarks" or "embedding".
       loss: of `systems.faceptor.objective`.
-      metric: the first that is told of held-out pictures.
+      metric: the main one on held-out pictures.
       statistics: (mean, std) of pixels in 0..1 with which released models were trained.
     """
 
@@ -52,7 +52,7 @@ FAMILIES: Mapping[str, Family] = {
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What a data set asks: how many answers, and the scheme that names them.
+    """Output size of a data set and the label scheme that names it.
 
     Schemes are those of `data.schemes`, "years" (0 .. 100), "celeba" (its attributes),
     "seven" (`EXPRESSIONS`) and "identity".

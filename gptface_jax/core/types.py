@@ -92,7 +92,7 @@ class System:
         optimizer's update inside the same step, or None.
       alarm: logged means of training -> what is so wrong that the run must stop,
         with the remedy, or None.
-      unit: what speed is told in: "images", "tokens", ...
+      unit: what speed is measured in: "images", "tokens", ...
       resumable: beginnings of config keys that a resumed run may change, beside those
         of `train.settings`.
     """

@@ -66,7 +66,7 @@ def claimed(text: str) -> list[Claim]:
 
 
 def truths(labels: Mapping[str, float] | None, expression: str = "") -> dict[str, bool]:
-    """What is certain of a picture, attribute or expression -> present.
+    """Certain labels of a picture, attribute or expression -> present.
 
     Args:
       labels: scores, certain above 0.9 and below 0.1.

@@ -28,7 +28,7 @@ class TooLarge(UserError):
 
 
 class Damaged(UserError):
-    """What begins like a picture and cannot be decoded."""
+    """Error of a file that begins like a picture and cannot be decoded."""
 
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

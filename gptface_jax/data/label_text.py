@@ -193,7 +193,7 @@ def write(data_set: str, pairs: Iterable[tuple[str, str]]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What a text says.
+    """Result of parsing a text.
 
     Attributes:
       data_set: whose convention it follows; "" where no known one is named.

@@ -16,7 +16,7 @@ from gptface_jax.data import colour_names
 
 
 class Kind(Protocol):
-    """What the label kinds have in common."""
+    """Base class of the label kinds."""
 
     @property
     def candidates(self) -> tuple[str, ...]: ...
@@ -44,7 +44,7 @@ class Boolean:
         return self.candidates[bool(value)]
 
     def read(self, text: str) -> bool | None:
-        """By the first word: "true enough" is true."""
+        """The value by the first word: "true enough" is true."""
         for value in (True, False):
             word = self.candidates[value]
             if text == word or text.startswith(f"{word} "):

@@ -121,7 +121,7 @@ class PerceptionExample:
             ) from None
 
     def _scheme(self, record):
-        """Of the task's classes; the record's where the task has none of its own."""
+        """Label scheme of the task; the record's where the task has none."""
         known = perception_tasks.scheme(self.task, self.queries)
         return known or record.parsing_scheme
 

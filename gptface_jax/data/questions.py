@@ -59,7 +59,7 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """What stands before the answer, "lfw gender:"."""
+        """Prompt of the question, "lfw gender:"."""
         return f"{self.name if self.named else self.key.name}:"
 
     @property

@@ -72,8 +72,8 @@ def checked_answers(
     return {name: given[name] for name in wanted}
 
 
-def place(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a line is about: its kind and its question."""
+def question_key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kind of a line and its question, which identify what was rated."""
     return row["kind"], *(row[key] for key in _PLACE[row["kind"]])
 
 
@@ -113,7 +113,7 @@ def read(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
             raise UserError(f"'{given / FOLDER}' holds no ratings yet")
         for path in files:
             for row in _lines(path):
-                found[(row["rater"], *place(row))] = row
+                found[(row["rater"], *question_key(row))] = row
     return list(found.values())
 
 
@@ -131,7 +131,7 @@ def _lines(path: pathlib.Path) -> Iterable[dict[str, Any]]:
         try:
             asked = [name for name in SCALES[row["kind"]] if name in row]
             checked_answers(row["kind"], {k: row[k] for k in asked}, asked)
-            place(row)
+            question_key(row)
             if not asked or not row["rater"]:
                 raise KeyError("answer")
             if row["kind"] == "tag":

@@ -71,7 +71,7 @@ def turned_light(light: np.ndarray, turn: np.ndarray) -> np.ndarray:
 def projected(
     vertices: np.ndarray, pose: np.ndarray, size: int, focal: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where vertices [V,3] mm are in a picture, and how near.
+    """Where vertices [V,3] mm are in a picture, and how near they are.
 
     Returns:
       places [V,2] (x, y) in pixels, pixel centres at integers; nearness [V], larger is
@@ -79,23 +79,23 @@ def projected(
     """
     turned = vertices @ rotation(np.asarray(pose[:3], np.float64)).T
     scaled = turned * (np.exp(pose[5]) / REACH)
-    near = scaled[:, 2]
+    nearness = scaled[:, 2]
     if focal is not None:
         distance = 1 - scaled[:, 2] / focal
         behind = distance < _NEAREST
         distance = np.where(behind, 1.0, distance)
-        scaled, near = (
+        scaled, nearness = (
             scaled / distance[:, None],
             np.where(behind, -np.inf, 1 / distance),
         )
     flat = scaled[:, :2] + pose[3:5]
     places = (flat * [1, -1] + 1) / 2 * size - 0.5
-    return places, near
+    return places, nearness
 
 
 @dataclasses.dataclass(frozen=True)
 class Rendering:
-    """What a camera sees of a mesh.
+    """Rasterised mesh: triangles and barycentric coordinates by pixel.
 
     Attributes:
       triangle: int32 [S,S], the nearest triangle, -1 for none.
@@ -114,13 +114,13 @@ class Rendering:
 
 
 def rasterise(
-    places: np.ndarray, near: np.ndarray, triangles: np.ndarray, size: int,
+    places: np.ndarray, nearness: np.ndarray, triangles: np.ndarray, size: int,
     cull: bool = True,
 ) -> Rendering:  # fmt: skip
     """The nearest triangle of each pixel.
 
     Args:
-      places, near: of the vertices, see `projected`.
+      places, nearness: of the vertices, see `projected`.
       triangles: int [F,3].
       size: S.
       cull: triangles seen from behind are not drawn.
@@ -133,7 +133,7 @@ def rasterise(
     corners = np.stack([a, b, c], 1)
     low = np.maximum(np.ceil(corners.min(1) - 1e-6), 0)
     high = np.minimum(np.floor(corners.max(1) + 1e-6), size - 1)
-    seen = np.isfinite(near[triangles]).all(1) & (high >= low).all(1)
+    seen = np.isfinite(nearness[triangles]).all(1) & (high >= low).all(1)
     seen &= area > 1e-9 if cull else np.abs(area) > 1e-9
     chosen = np.flatnonzero(seen)
     side = (high - low)[chosen].max(1, initial=0) + 1
@@ -148,7 +148,7 @@ def rasterise(
             pixels.append(found[0])
             numbers.append(found[1])
             shares.append(found[2])
-            depths.append((found[2] * near[triangles[found[1]]]).sum(1))
+            depths.append((found[2] * nearness[triangles[found[1]]]).sum(1))
         reach *= 2
     triangle = np.full(size * size, -1, np.int32)
     barycentric = np.zeros((size * size, 3), np.float32)
@@ -184,7 +184,7 @@ def _covered(numbers, reach, low, high, corners, area, size):
 
 def shade(
     found: Rendering, vertices: np.ndarray, triangles: np.ndarray, albedo: np.ndarray,
-    light: np.ndarray, turn: np.ndarray, near: np.ndarray | None = None,
+    light: np.ndarray, turn: np.ndarray, nearness: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Colours float32 [S,S,3] in 0..1 of a mesh under a light; 0 where nothing is.
 
@@ -194,11 +194,13 @@ def shade(
       albedo: [V,3].
       light: [9,3], in the camera's coordinates.
       turn: rotation matrix [3,3] of the pose.
-      near: with a pinhole camera its nearness [V], for perspective interpolation.
+      nearness: with a pinhole camera its nearness [V], for perspective interpolation.
     """
-    if near is not None:
+    if nearness is not None:
         corners = triangles[np.maximum(found.triangle, 0)]
-        weight = found.barycentric * np.where(np.isfinite(near), near, 0)[corners]
+        weight = (
+            found.barycentric * np.where(np.isfinite(nearness), nearness, 0)[corners]
+        )
         weight /= np.maximum(weight.sum(-1, keepdims=True), 1e-12)
         found = dataclasses.replace(found, barycentric=weight)
     normals = surface.normals(vertices.astype(np.float64), triangles) @ turn.T

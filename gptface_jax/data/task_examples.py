@@ -86,7 +86,7 @@ class TaskOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TaskTransform:
-    """What `sequences.assemble` returns, of one task, and {"task": int32 []}.
+    """Transform from records to `sequences.assemble` of one task and its number.
 
     With age_tokens "ordinal" also where a number is predicted, the first of a text, and
     what instead of it alone: "soft_position" int32 [], its place in tokens, -1 for
@@ -245,7 +245,7 @@ class TaskTransform:
         return data_set.name, chosen
 
     def _keys(self, name: str, pairs: Pairs) -> int | np.ndarray:
-        """What `sequences.assemble` is told to be given: the first key, or all.
+        """Keys given to `sequences.assemble`: the first, or all.
 
         Each value is predicted with the token after it, which says where it ends.
         """

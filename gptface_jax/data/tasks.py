@@ -148,7 +148,7 @@ def _mixed(
 def interleaved(
     found: Mapping[str, Sequence[Record]], turns: Sequence[str] = ()
 ) -> composed.Interleaved:
-    """What `task_sources` found as one source, whose items are (number, record).
+    """The sources of `task_sources` as one, whose items are (number, record).
 
     Args:
       found: the records of each task.

@@ -192,7 +192,7 @@ class TextTokenizer:
         return np.array([word.isalpha() for word in self._vocab])
 
     def extended(self, texts: Iterable[str]) -> TextTokenizer:
-        """With what it does not hold of texts, behind its own entries.
+        """A vocabulary with the unknown words of texts added behind its own entries.
 
         That is words which are not `understood`, and what it cannot spell.
         """

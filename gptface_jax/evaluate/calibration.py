@@ -77,7 +77,7 @@ def fitted_temperature(log_probs: np.ndarray, truth: np.ndarray) -> float:
 def abstention(
     confidence: np.ndarray, right: np.ndarray, shares: Sequence[float] = _SHARES
 ) -> list[dict[str, float]]:
-    """What is right among the surest answers, were the others withheld.
+    """Accuracy of the most confident answers, were the others withheld.
 
     Returns:
       [{"share": of the answers that are given, "threshold": the confidence from which

@@ -240,7 +240,7 @@ def attribute_rows(
     claims: Sequence[Sequence[tuple[str, bool]]],
     truths: Sequence[Mapping[str, bool]],
 ) -> list[dict[str, int]]:
-    """For each caption how many attributes it mentions, and how many are right.
+    """Numbers of attributes that each caption mentions, and of those that are right.
 
     Args:
       claims: for each caption its (attribute, present) pairs, as `data.claims` finds.

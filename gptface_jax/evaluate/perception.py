@@ -20,7 +20,7 @@ _THRESHOLDS = np.arange(0, 4, 0.01)  # squared distances of unit vectors
 def landmark_normalisers(
     truth: np.ndarray, scheme: str, boxes: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Lengths that errors are told in, name -> float64 [N].
+    """Lengths that errors are divided by, name -> float64 [N].
 
     Args:
       truth: [N,P,2] points in pixels.

@@ -85,7 +85,7 @@ class GPTFaceWithFaces(GPTFace, FaceGPT):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is learnt.
+    """Loss weights and options.
 
     Attributes:
       faces: 3D faces.
@@ -165,7 +165,7 @@ def _basis(model: FaceModel) -> dict[str, np.ndarray]:
 
 
 def _tokenizer(data: base.DataConfig, model: FaceGPTConfig):
-    """What encodes pictures inside the step, and its parameters.
+    """Function that encodes pictures inside the step, and its parameters.
 
     Raises:
       UserError: one of other codes.
@@ -291,7 +291,7 @@ def _example(data, model: FaceGPTConfig, tokenizer, heads: FaceModel, captions):
 def _files(
     data: base.DataConfig, heads: FaceModel, digest: str | None
 ) -> dict[str, bytes]:
-    """What a run keeps of its face model, and of the tokenizer with this digest."""
+    """Files that a run keeps: its face model, and the tokenizer with this digest."""
     files = {FACE_MODEL: opening.packed(heads, data.face_model, data.face_vertices)}
     if digest is not None:
         frame = faces3d.mean_frame(heads).tolist()

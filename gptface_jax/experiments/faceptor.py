@@ -94,7 +94,7 @@ def start(network: Network, experiment: base.Experiment) -> dict[str, Any]:
 
 
 def note(shapes: Any) -> str:
-    """What the table of parameters does not say: what the paper counts."""
+    """Note below the table of parameters: what the paper counts."""
     losses = sum(
         trees.count(part) for name, part in shapes.items() if "classifier" in name
     )

@@ -68,7 +68,7 @@ def _some(source: Sequence[Record]) -> Iterator[Record]:
 
 
 def tokeniser(codes: int, data: Any) -> tuple[Tokenise, dict[str, Any]]:
-    """What makes image tokens of pictures in [-1,1], and the constants that it reads.
+    """Function from pictures in [-1,1] to image tokens, and the constants it reads.
 
     Args:
       codes: of the encoder.

@@ -77,7 +77,7 @@ class SharedConfig(GPTFaceConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SharedObjective:
-    """What is scored.
+    """Options of the loss.
 
     Attributes:
       pairs: GPTFace's objective.

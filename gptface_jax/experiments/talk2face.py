@@ -160,7 +160,7 @@ def _spread(count: int, most: int = 4000) -> list[int]:
 
 
 def learnt_labels(data_sets: Mapping[str, DataSet], options: TaskOptions) -> bytes:
-    """What `pipelines.sequence_model.Learnt` reads."""
+    """Content of label_sets.json, as `pipelines.sequence_model.Learnt` reads it."""
     content = {
         "data_sets": label_templates.to_mapping(data_sets),
         "age_tokens": options.age_tokens,

@@ -136,7 +136,7 @@ def _task(task: Mapping[str, Any], config: Mapping[str, Any]) -> TaskConfig:
 
 
 def _naive_tasks(config: Mapping[str, Any]) -> tuple[TaskConfig, ...]:
-    """Of the heads that the section `naive` lists; () where it lists none."""
+    """Tasks of the heads that the section `naive` lists; () where it lists none."""
     subnets = config.get("naive", {}).get("subnets", {})
     rows = [subnet["kwargs"] for subnet in subnets.values()]
     return tuple(
@@ -176,7 +176,7 @@ def load(
 def load_heads(
     path: str | os.PathLike, config: str | os.PathLike | Mapping[str, Any]
 ) -> tuple[PerceptionConfig, dict[str, Any], dict[str, Any]]:
-    """As `load`, of a file without an encoder: for `model.apply_to_maps`."""
+    """The same as `load` for a file without an encoder: for `model.apply_to_maps`."""
     return _load(path, config, backbone=False)
 
 

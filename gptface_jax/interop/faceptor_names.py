@@ -102,7 +102,7 @@ def _attention(name, path, width, layer) -> Iterator[Weight]:
 
 
 def vit(config: ViTConfig, at: str, ours: str) -> Iterator[Weight]:
-    """Of a ViT as CLIP names it, beneath `at` there and `ours` here."""
+    """Names of a ViT as CLIP has them, beneath `at` there and `ours` here."""
     t = config.transformer
     width, mlp = t.width, t.mlp_width
     yield Weight(f"{at}class_embedding", (f"{ours}/class_token",), (width,))
@@ -233,7 +233,7 @@ def _dense_head(
 
 
 def weights(config: PerceptionConfig, backbone: bool = True) -> Iterator[Weight]:
-    """Of a whole model, names without "module." before them.
+    """Weights of a whole model by name, without "module." before them.
 
     Args:
       config: with the encoder "vit".

@@ -321,7 +321,7 @@ def _one_of(
 
 
 def _grid(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Of the image tokens; the released models have 16 x 16."""
+    """Grid of the image tokens; the released models have 16 x 16."""
     grid = config.get("grid", [16, 16])
     if not (isinstance(grid, (list, tuple)) and len(grid) == 2):
         raise UserError(f"config grid is {grid!r}; use [rows, columns]")

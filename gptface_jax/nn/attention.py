@@ -305,7 +305,7 @@ def _splash_here(query, key, value, mask):
     sizes = kernel.BlockSizes(**dict.fromkeys(names, block))
 
     def one(query, key, value, mask):
-        """Of one sequence [N,L,H]."""
+        """Attention of one sequence [N,L,H]."""
         run = kernel.make_splash_mha(
             mask=jnp.broadcast_to(mask, (heads, length, length)),
             block_sizes=sizes,

@@ -98,7 +98,7 @@ class PerceptionConfig:
         made of.
       embedding_width: of an identity.
       attribute_resolution, dense_resolution: sides in pixels of the pictures for
-        tasks without and with maps; parsing is told at the second.
+        tasks without and with maps; parsing has the second.
       attribute_width, dense_width, attribute_levels, dense_levels: of the design
         "heads".
     """
@@ -227,7 +227,7 @@ class Perception(nn.Module):
         }
 
     def _families(self) -> list[str]:
-        """Of the tasks that have heads of their own, in order."""
+        """Families of the tasks that have heads of their own, in order."""
         return [*dict.fromkeys(t.family for t in self.config.tasks if t.has_queries)]
 
     def _head(self, family: str) -> nn.Module:
@@ -245,7 +245,7 @@ class Perception(nn.Module):
         train: bool = False,
         mask: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """What the tasks say of pictures, see `read`; all others are left out.
+        """Raw outputs of the given tasks for pictures, see `read`.
 
         Args:
           inputs: float [B,H,W,3], normalised; of the encoder "tokens" int [B,h,w].
@@ -274,7 +274,7 @@ class Perception(nn.Module):
         mask: jax.Array | None = None,
         rows: Mapping[str, slice] | None = None,
     ) -> dict[str, jax.Array]:
-        """What the tasks say of the encoder's maps.
+        """Raw outputs of the tasks, from the encoder's maps.
 
         Args:
           maps: {layer: [B,h,w,D]}.
@@ -316,7 +316,7 @@ class Perception(nn.Module):
         return found
 
     def _by_heads(self, maps, tasks, train, rows):
-        """Of tasks of one family that read the same rows, the head is asked once."""
+        """Outputs by task; one pass for tasks of a family that read the same rows."""
         c, found = self.config, {}
         for task in tasks:
             if task in found:
@@ -339,7 +339,7 @@ class Perception(nn.Module):
 
 
 def normalised(config: PerceptionConfig, task: str, image: jax.Array) -> jax.Array:
-    """A picture in [-1,1], [B,H,W,3], as a task wants it."""
+    """Pictures in [-1,1], [B,H,W,3], normalised as a task's encoder expects."""
     statistics = FAMILIES[config.task(task).family].statistics
     if config.pixels == "unit" or statistics == perception_tasks.UNIT:
         return image
@@ -347,8 +347,8 @@ def normalised(config: PerceptionConfig, task: str, image: jax.Array) -> jax.Arr
     return ((image + 1) / 2 - mean) / std
 
 
-def told(config: PerceptionConfig, task: str, raw: jax.Array) -> jax.Array:
-    """What a task's answer is, of what `Perception.read` gives.
+def prediction(config: PerceptionConfig, task: str, raw: jax.Array) -> jax.Array:
+    """A task's prediction, from the raw output of `Perception.read`.
 
     Logits and embeddings as they are; of parsing the logits float32 [B,S,S,Q] at
     `dense_resolution`; of landmarks points float32 [B,Q,2] (x, y) as shares of the

@@ -101,7 +101,7 @@ class PrefixLM(backbone.Backbone):
 def sequence_mask(
     tokens: jax.Array, segments: jax.Array, config: PrefixLMConfig
 ) -> jax.Array:
-    """What may see what (SPEC B.4); bool [B,1|N,1|Q,K], True = may attend.
+    """Attention mask (SPEC B.4), bool [B,1|N,1|Q,K], True = may attend.
 
     Args:
       tokens: int32 [B,L] joint ids.

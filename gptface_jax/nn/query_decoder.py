@@ -93,7 +93,7 @@ def sine_positions(grid: tuple[int, int], width: int) -> np.ndarray:
 
 
 class TaskQueries(nn.Module):
-    """What a task asks: content queries and their positions, [Q,D] each."""
+    """Queries of a task: content and positions, [Q,D] each."""
 
     queries: int
     width: int

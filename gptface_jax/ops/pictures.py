@@ -12,7 +12,7 @@ def to_unit_range(image: jax.Array) -> jax.Array:
 
 
 def known_pixels(image: jax.Array, unknown: jax.Array) -> jax.Array:
-    """What a conditional decoder sees of a photograph: float32 [B,H,W,C+1].
+    """Known pixels and their mask, the input of a conditional decoder: [B,H,W,C+1].
 
     Its pixels, 0 where they are unknown, and the mask (1 = unknown) as last channel.
 
@@ -31,7 +31,7 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def mapped(image: jax.Array, pixel_map: str) -> jax.Array:
-    """What an encoder is given of a picture float [B,H,W,3] in [-1,1] (SPEC B.2).
+    """Encoder inputs of pictures float [B,H,W,3] in [-1,1] (SPEC B.2).
 
     Args:
       image: see above.

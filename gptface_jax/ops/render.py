@@ -43,12 +43,12 @@ class Projection(NamedTuple):
 
     Attributes:
       places: float32 [B,V,2] (x, y) in pixels, pixel centres at integers.
-      near: float32 [B,V], larger is nearer; linear in the picture.
+      nearness: float32 [B,V], larger is nearer; linear in the picture.
       valid: bool [B,V], False behind the camera.
     """
 
     places: jax.Array
-    near: jax.Array
+    nearness: jax.Array
     valid: jax.Array
 
 
@@ -102,23 +102,23 @@ def project(
     """
     turned = jnp.einsum("bij,bvj->bvi", rotation(pose[:, :3]), vertices)
     scaled = turned * (jnp.exp(pose[:, 5]) / REACH)[:, None, None]
-    near, valid = scaled[..., 2], jnp.ones(scaled.shape[:2], bool)
+    nearness, valid = scaled[..., 2], jnp.ones(scaled.shape[:2], bool)
     flat = scaled[..., :2]
     if focal is not None:
-        distance = 1 - near / focal
+        distance = 1 - nearness / focal
         valid = distance >= _NEAREST
-        near = 1 / jnp.where(valid, distance, 1.0)
-        flat = flat * near[..., None]
+        nearness = 1 / jnp.where(valid, distance, 1.0)
+        flat = flat * nearness[..., None]
     flat = flat + pose[:, None, 3:5]
     places = (flat * jnp.array([1.0, -1.0]) + 1) / 2 * size - 0.5
-    return Projection(places, near, valid)
+    return Projection(places, nearness, valid)
 
 
-def _planes(corners, near, cull):
+def _planes(corners, nearness, cull):
     """Coefficients (x, y, 1) of barycentric coordinates [F,3,3] and nearness [F,3].
 
     Args:
-      corners: [F,3,2], near: [F,3].
+      corners: [F,3,2], nearness: [F,3].
       cull: see `rasterise`.
 
     Returns:
@@ -134,7 +134,7 @@ def _planes(corners, near, cull):
     seen = area > _LEAST_AREA if cull else jnp.abs(area) > _LEAST_AREA
     edges = edges / jnp.where(seen, area, 1.0)[:, None, None]
     edges = jnp.where(seen[:, None, None], edges, jnp.array([0.0, 0.0, -1.0]))
-    return edges, jnp.einsum("fkc,fk->fc", edges, near), seen
+    return edges, jnp.einsum("fkc,fk->fc", edges, nearness), seen
 
 
 def _linear(planes, x, y):
@@ -166,7 +166,7 @@ def rasterise(
     """
     window = max(4, size // 8) if window is None else window
     given = jax.lax.stop_gradient(
-        (projection.places, projection.near, projection.valid)
+        (projection.places, projection.nearness, projection.valid)
     )
 
     def one(picture):
@@ -175,12 +175,12 @@ def rasterise(
     return jax.lax.map(one, given)
 
 
-def _rasterised(places, near, valid, triangles, size, cull, window):
-    corners, near = places[triangles], near[triangles]
+def _rasterised(places, nearness, valid, triangles, size, cull, window):
+    corners, nearness = places[triangles], nearness[triangles]
     low = jnp.ceil(jnp.maximum(jnp.min(corners, 1), -1.0))
     high = jnp.floor(jnp.minimum(jnp.max(corners, 1), size))
     # From a corner of the window: small triangles would lose digits.
-    edges, depth, seen = _planes(corners - low[:, None], near, cull)
+    edges, depth, seen = _planes(corners - low[:, None], nearness, cull)
     seen &= jnp.all((high >= low) & (high >= 0) & (low < size), 1)
     seen &= jnp.all(valid[triangles], 1)
     large = seen & jnp.any(high - low >= window, 1)
@@ -208,7 +208,7 @@ def _rasterised(places, near, valid, triangles, size, cull, window):
     def block(carry):
         start, best, shown = carry
         chosen = jax.lax.dynamic_slice(order, (start,), (_BLOCK,))
-        edges, depth, _ = _planes(corners[chosen], near[chosen], cull)
+        edges, depth, _ = _planes(corners[chosen], nearness[chosen], cull)
         here = (start + jnp.arange(_BLOCK)) < count
         inside = jnp.broadcast_to(here[:, None], (_BLOCK, size * size))
         for k in range(3):
@@ -248,7 +248,7 @@ def barycentric(
     vx, vy = jnp.roll(x, -2, -1), jnp.roll(y, -2, -1)
     parts = vx * uy - ux * vy
     if focal:
-        parts = parts * _gathered(projection.near[..., None], corners)[..., 0]
+        parts = parts * _gathered(projection.nearness[..., None], corners)[..., 0]
     total = jnp.sum(parts, -1, keepdims=True)
     real = (jnp.abs(total) > _LEAST_AREA) & (shown >= 0)[..., None]
     return jnp.where(real, parts / jnp.where(real, total, 1.0), 0.0)

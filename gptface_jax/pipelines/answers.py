@@ -28,7 +28,7 @@ _TOKENS = 8  # of an answer that is written freely
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a model says of a picture.
+    """Answer of a model to a question about a picture.
 
     Attributes:
       question: data set and key, "lfw age".

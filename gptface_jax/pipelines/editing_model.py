@@ -124,7 +124,7 @@ class EditingModel(SeesFaces):
 
     @property
     def dtype(self) -> str | None:
-        """Of the activations; None for the networks' own."""
+        """Dtype of the activations; None for the networks' own."""
         return self.editor.dtype
 
     @property

@@ -305,7 +305,7 @@ class Editor:
     def _strengths(
         self, strength: Sequence[Sequence[Direction]]
     ) -> predict.Strengths | None:
-        """What the decoder takes of B x A directions; None where there are none."""
+        """Arguments of the decoder for B x A directions; None where there are none."""
         weights = np.array([[d.weight for d in row] for row in strength], np.float32)
         if not weights.size:
             return None
@@ -362,7 +362,7 @@ class Editor:
         return dataclasses.replace(config, at_once=config.at_once or self._most_guided)
 
     def _known(self, images: np.ndarray, unknown: np.ndarray) -> np.ndarray | None:
-        """What the decoder sees of the pictures; None where it sees none."""
+        """Known pixels for a conditional decoder; None for a plain one."""
         if not self.vqgan.config.condition_channels:
             return None
         return np.asarray(pictures.known_pixels(image.to_unit_range(images), unknown))

@@ -21,7 +21,7 @@ UNFRAMED = (
 
 
 class SeesFaces:
-    """What models have in common that look at one face of a photo.
+    """Base class of models that look at one face of a photo.
 
     Attributes:
       frame: where the training pictures show eyes, nose and mouth corners, [5,2] as

@@ -116,8 +116,8 @@ class Head3D:
         """Picture uint8 [S,S,3] on grey, and coverage float32 [S,S] in 0..1."""
         fine, vertices = size * _SHARP, self.vertices
         turn = rendering.rotation(self.coeffs["pose"][:3].astype(np.float64))
-        places, near = rendering.projected(vertices, self.coeffs["pose"], fine)
-        found = rendering.rasterise(places, near, self.model.triangles, fine)
+        places, nearness = rendering.projected(vertices, self.coeffs["pose"], fine)
+        found = rendering.rasterise(places, nearness, self.model.triangles, fine)
         colour = rendering.shade(
             found, vertices, self.model.triangles, self.colours,
             self.coeffs["sh_light"], turn,
@@ -260,7 +260,7 @@ class Face3DModel(SeesFaces):
 
     @property
     def digest(self) -> str:
-        """Of both networks' weights."""
+        """Digest of both networks' weights."""
         return f"{self.vqgan.network.digest}-{self.network.digest}"
 
     @property

@@ -305,7 +305,7 @@ def _region_mask(
         result = view.mask_back(images.tokens_to_pixels(hidden, square), size)
     else:
         masks = [
-            seen[name] if name in seen else usual_region(name, size, face, view)
+            seen[name] if name in seen else default_region(name, size, face, view)
             for name in region.split("+")
         ]
         result = np.logical_or.reduce(masks) & view.covered(size)
@@ -320,7 +320,7 @@ def _region_mask(
     return result
 
 
-def usual_region(
+def default_region(
     name: str, size: tuple[int, int], face: Face | None, view: View
 ) -> np.ndarray:
     """A region of a photo (H, W) by the mesh of a face, else of its square; bool [H,W].

@@ -19,7 +19,7 @@ from gptface_jax.core import perception_tasks
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import image as images
 from gptface_jax.data.perception_examples import NAMES
-from gptface_jax.nn.perception import Perception, told
+from gptface_jax.nn.perception import Perception, prediction
 from gptface_jax.ops import losses
 from gptface_jax.pipelines import batching, framing
 from gptface_jax.pipelines.face_view import SeesFaces
@@ -34,7 +34,7 @@ _SHOWN = 0.5  # probability from which an attribute is said to be there
 
 @dataclasses.dataclass(frozen=True)
 class FaceSeen:
-    """What is said of one face; what the model was not trained for is None.
+    """Predictions for one face; None for tasks that the model was not trained on.
 
     Attributes:
       number: from 1 on, by the left edge.
@@ -69,7 +69,7 @@ class FaceSeen:
         return {name: p for name, p in order if p >= _SHOWN}
 
     def described(self) -> dict[str, Any]:
-        """What is said as JSON types: pixels to a hundredth, the map as shares."""
+        """Predictions as JSON types: pixels to a hundredth, the map as shares."""
         found: dict[str, Any] = {"number": self.number, **self.view.described()}
         if self.face is not None:
             found["box"] = [round(v, 2) for v in self.face.box]
@@ -96,7 +96,7 @@ class FaceSeen:
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """Of how a model says something: there are none."""
+    """No options: perception has none."""
 
 
 class PerceptionModel(SeesFaces):
@@ -146,7 +146,7 @@ class PerceptionModel(SeesFaces):
 
     @property
     def digest(self) -> str:
-        """Of the network's weights."""
+        """Digest of the network's weights."""
         return self.network.digest
 
     @property
@@ -181,7 +181,7 @@ class PerceptionModel(SeesFaces):
     def look(
         self, squares_seen: Sequence[np.ndarray], tasks: Sequence[str]
     ) -> dict[str, dict[str, np.ndarray]]:
-        """What the tasks say of squares, {task: {what: array [B,...]}}.
+        """Predictions for squares, {task: {name: array [B,...]}}.
 
         Args:
           squares_seen: uint8 [S,S,3] each, any sizes.
@@ -231,7 +231,7 @@ class PerceptionModel(SeesFaces):
         crop: Box | None = None,
         tasks: Sequence[str] | None = None,
     ) -> tuple[list[FaceSeen], list[str]]:
-        """What is said of the faces of a photo uint8 [H,W,3], and notes.
+        """Predictions for the faces of a photo uint8 [H,W,3], and notes.
 
         Args:
           photo: the picture.
@@ -257,8 +257,8 @@ class PerceptionModel(SeesFaces):
         return [task for task in self.chosen() if task.startswith("parsing_")]
 
     @property
-    def tells_parts(self) -> bool:
-        """Whether it was trained to: there is a `parsing`."""
+    def predicts_parsing(self) -> bool:
+        """Whether the model was trained on parsing."""
         return bool(self._parsing_tasks)
 
     def parsing(
@@ -267,7 +267,7 @@ class PerceptionModel(SeesFaces):
         """Classes uint8 [S,S] of a square of a photo, and what they are called.
 
         Raises:
-          UserError: the model was not trained to tell parts.
+          UserError: the model was not trained on parsing.
         """
         asked = self._parsing_tasks
         if not asked:
@@ -312,9 +312,9 @@ def _said(config, task: str, raw: jax.Array) -> dict[str, jax.Array]:
     """A task's answer as probabilities, points and classes."""
     family = config.task(task).family
     if family == "align":
-        return {"points": told(config, task, raw)}
+        return {"points": prediction(config, task, raw)}
     if family == "parsing":
-        p = jax.nn.softmax(told(config, task, raw))
+        p = jax.nn.softmax(prediction(config, task, raw))
         confidence = jnp.mean(jnp.max(p, -1), (1, 2))
         return {"classes": jnp.argmax(p, -1), "confidence": confidence}
     if family == "age":

@@ -70,7 +70,7 @@ def pointed(square: np.ndarray, seen: FaceSeen) -> np.ndarray:
 
 
 def words(seen: FaceSeen) -> str:
-    """What is said of a face, a line each, with confidences."""
+    """Predictions for a face as lines of text, with confidences."""
     lines = [f"face {seen.number}"]
     if seen.age is not None:
         lines.append(f"age {seen.age:.0f} +- {seen.age_spread or 0:.0f}")

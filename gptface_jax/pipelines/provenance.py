@@ -45,7 +45,7 @@ def details(
     seed: int,
     decode: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What every sidecar holds.
+    """Entries that every sidecar holds.
 
     Args:
       edited: False for a picture drawn out of nothing.

@@ -55,7 +55,7 @@ class WithAges:
                 yield _aged(item, *next(found)) if _without_age(item) else item
 
     def described(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """Description for the manifest."""
         return {**(self.first.described() if self.first else {}), "ages": ESTIMATOR}
 
 

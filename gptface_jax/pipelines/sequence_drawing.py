@@ -115,8 +115,8 @@ def captions(
     chances = np.exp(mean).tolist()
     texts = map(model.tokenizer.decode, np.asarray(found.tokens)[0])
     # The first of those that read the same: they are spelt alike nearly always.
-    told = dict(reversed([*zip(texts, chances)]))
-    return sorted(told.items(), key=lambda pair: -pair[1])
+    by_text = dict(reversed([*zip(texts, chances)]))
+    return sorted(by_text.items(), key=lambda pair: -pair[1])
 
 
 def _keys(seed: int, count: int) -> jax.Array:

@@ -27,7 +27,7 @@ from gptface_jax.systems.talk2face.decode import GenerateConfig
 
 @dataclasses.dataclass(frozen=True)
 class Learnt:
-    """What a model was trained to say, as its run keeps it.
+    """Label sets and templates that a model was trained on, as its run keeps them.
 
     Attributes:
       questions: that it answers.
@@ -120,7 +120,7 @@ class SequenceModel(SeesFaces):
 
     @property
     def digest(self) -> str:
-        """Of both networks' weights."""
+        """Digest of both networks' weights."""
         return f"{self.vqgan.network.digest}-{self.network.digest}"
 
     @property

@@ -70,7 +70,7 @@ def sentences(name: str) -> tuple[str, str]:
 
 
 def asked_for(text: str, strength: Mapping[str, float] | None) -> str:
-    """What an edit was to show, in words: "a woman, Smiling +2, Wearing Hat -1"."""
+    """The request of an edit in words: "a woman, Smiling +2, Wearing Hat -1"."""
     turned = (f"{n.replace('_', ' ')} {w:+g}" for n, w in (strength or {}).items())
     return ", ".join(part for part in (text, *turned) if part)
 

@@ -83,7 +83,7 @@ class Upright:
                 yield geometry.moved(found, way, (self.size, self.size))
 
     def described(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """Description for the manifest."""
         frame = [[float(v) for v in point] for point in self.frame]
         return {"upright": self.size, "frame": frame}
 
@@ -100,7 +100,7 @@ class WithLandmarks:
                 yield _with_landmarks(record, face, record.image)
 
     def described(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """Description for the manifest."""
         return {"landmarks": "found"}
 
 

@@ -41,7 +41,7 @@ class Asked:
     truth: tuple[Any, ...]
 
     def figures(self, median: float | None = None) -> dict[str, float]:
-        """Of `evaluate.answers`: of ages with the median, else of accuracies.
+        """Figures of `evaluate.answers`: errors of ages, else accuracies.
 
         Of two answers also "auc", the chance that one of the second kind is told from
         one of the first.

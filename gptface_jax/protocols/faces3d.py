@@ -25,7 +25,7 @@ _WITHIN = 0.8  # probability of the intervals
 
 
 def truth_of(records: Sequence[Record], model: FaceModel) -> dict[str, np.ndarray]:
-    """What pictures show, [N,...] by entry; with "landmarks" as shares of the side.
+    """Ground truth of pictures, [N,...] by entry; "landmarks" are shares of the side.
 
     Raises:
       UserError: a picture whose head is not known, or is one of another face model.
@@ -109,8 +109,8 @@ def figures(
 def _drawn(model: FaceModel, coeffs: Coeffs, i: int, vertices, size: int):
     """Picture float [S,S,3] of a head and where it is, bool [S,S]."""
     pose = np.float64(coeffs["pose"][i])
-    places, near = rendering.projected(vertices, pose, size)
-    found = rendering.rasterise(places, near, model.triangles, size)
+    places, nearness = rendering.projected(vertices, pose, size)
+    found = rendering.rasterise(places, nearness, model.triangles, size)
     colours = model.colours(coeffs["albedo_coeffs"][i])
     picture = rendering.shade(
         found, vertices, model.triangles, colours, coeffs["sh_light"][i],
@@ -133,7 +133,7 @@ def evaluate(
 
 
 def of_texts(model: Face3DModel, records: Sequence[Record]) -> dict[str, float]:
-    """What texts alone tell: coverage of intervals, and expressions that are named.
+    """Figures of faces from texts alone: coverage of intervals, named expressions.
 
     An expression counts as hit where the weights that are expected after "a WORD
     person" are nearest, by their cosine, to those that the word stands for.

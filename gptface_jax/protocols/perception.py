@@ -15,7 +15,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data.perception_examples import NAMES, PerceptionExample
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import perception
-from gptface_jax.nn.perception import told
+from gptface_jax.nn.perception import prediction
 from gptface_jax.pipelines import batching
 from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.systems.faceptor import objective
@@ -94,13 +94,13 @@ def _answers(model, task, examples, records, progress):
 
 
 def _read(model: PerceptionModel, task: str, variables, images):
-    """What is judged: classes of parsing, points, an embedding, else logits."""
+    """Predictions as metrics take them: classes, points, embeddings, logits."""
     config = model.config
     raw, _ = objective.forward(
         model.module, variables, {task: images}, config.last_stage, None,
         model.tokenise,
     )  # fmt: skip
-    answer = told(config, task, raw[task])
+    answer = prediction(config, task, raw[task])
     if config.task(task).output == "parsing":
         return jnp.argmax(answer, -1).astype(np.uint8)
     return answer

@@ -106,10 +106,12 @@ def _agreement(rows, name: str) -> dict[str, float]:
     """Krippendorff's alpha, ordinal, of one answer."""
     rows = [row for row in rows if name in row]
     raters = sorted({row["rater"] for row in rows})
-    places = sorted({ratings.place(row) for row in rows})
+    places = sorted({ratings.question_key(row) for row in rows})
     values = np.full((len(raters), len(places)), np.nan)
     for row in rows:
-        values[raters.index(row["rater"]), places.index(ratings.place(row))] = row[name]
+        values[raters.index(row["rater"]), places.index(ratings.question_key(row))] = (
+            row[name]
+        )
     several = int(((~np.isnan(values)).sum(axis=0) >= 2).sum())
     alpha = metrics.krippendorff_alpha(values) if several else float("nan")
     return {"alpha": alpha, "raters": len(raters), "questions": several}

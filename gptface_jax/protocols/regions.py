@@ -72,7 +72,7 @@ def _compared(model, record, photo, face):
     for name, truth in truths.items():
         if truth is None or not (truth & covered).any():
             continue
-        usual = framing.usual_region(name, size, face, view) & covered
+        usual = framing.default_region(name, size, face, view) & covered
         other = seen.get(name, usual) & covered
         result[name] = (
             name in seen,
@@ -94,7 +94,7 @@ def _summary(rows: Sequence[tuple[bool, dict, dict]]) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """What `evaluate` found as lines of a table, the regions in their order."""
+    """Figures of `evaluate` as lines of a table, in the order of the regions."""
     head = "| region | pictures | unseen | IoU mesh | perceived | share of it mesh | "
     lines = [head + "perceived | of others mesh | perceived |", "| --- " * 9 + "|"]
     for name, row in figures["regions"].items():

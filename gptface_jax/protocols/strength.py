@@ -45,7 +45,7 @@ def sweep(
     batch_size: int = 16,
     progress: bool = True,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """What the judge sees of an attribute at each setting of its slider.
+    """Judged share of an attribute at each setting of its slider.
 
     There is no text; the region in which the attribute shows is drawn anew, with the
     same random numbers at every setting.

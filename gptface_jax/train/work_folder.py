@@ -16,7 +16,7 @@ from gptface_jax.core.errors import UserError
 
 
 class NotHeld:
-    """What the other processes of a run have: process 0 holds the lock for all."""
+    """Stand-in of the lock in other processes: process 0 holds it for all."""
 
     def check(self) -> None:
         pass

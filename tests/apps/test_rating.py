@@ -56,7 +56,7 @@ def folder(tmp_path):
 
 
 def test_questions_of_a_folder(folder):
-    found = {ratings.place(q.row): q for q in rated.questions(folder)}
+    found = {ratings.question_key(q.row): q for q in rated.questions(folder)}
     ours, real = found["edit", "ours", "a"], found["edit", "real", "c"]
     assert (ours.text, ours.asked) == ("a hat, Male -2", ("quality", "agreement"))
     assert [p.name for p in ours.pictures] == ["a.jpg", "a.png"]
@@ -89,7 +89,7 @@ def test_a_folder_without_anything_to_rate(tmp_path):
 
 
 def test_answers_are_kept_apart_and_a_rater_goes_on(folder):
-    client = TestClient(rating.application(rating.Desk(folder)))
+    client = TestClient(rating.application(rating.RatingService(folder)))
     page = client.get("/")
     assert "script-src" in page.headers["content-security-policy"]
     listed = client.get("/questions", params={"rater": "Ann"}).json()

@@ -54,7 +54,7 @@ def model(tiny):
     model.decode = model.decode_config({"k": 32, "guidance": "none"})
     model.frame = np.array(two_faces.FRAME)
     sees = page_models.Sees()
-    sees.tells_parts = False  # regions are the mesh's
+    sees.predicts_parsing = False  # regions are the mesh's
     for other in (sees, page_models.Solid()):
         model.add_beside(lambda other=other: other)
     return model

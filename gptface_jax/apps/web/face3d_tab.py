@@ -131,7 +131,7 @@ def build(service: Service) -> None:
 
 
 def _sliders(model: FaceModel) -> list[gr.Slider]:
-    """Of the expression, the pose and the light, in the order of `Made.start`."""
+    """Sliders of expression, pose and light, in the order of `Made.start`."""
     names = [*groups(model)]
     usual = sum(name in _USUAL for name in names) or len(names)
     found = []
@@ -154,7 +154,7 @@ def _slider(label, least, most, step, start) -> gr.Slider:
 
 
 def _wire(service, made, given, run, sliders, picture, solid, keep, files) -> None:
-    """What the buttons and sliders do."""
+    """Connects buttons and sliders to their functions."""
 
     @shown_errors()
     def make(photo, text, other, face, align, progress=PROGRESS):

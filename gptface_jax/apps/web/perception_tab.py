@@ -49,7 +49,7 @@ def build(service: Service) -> None:
 
     @shown_errors()
     def look(photo, face, align, progress=PROGRESS):
-        """What the faces of a photo show: guesses by appearance, no facts.
+        """Predictions for the faces of a photo: guesses by appearance, not facts.
 
         With face 0 of all faces; a number, from 1 on by the left edge, chooses one.
         Without align none is looked for: the middle square is taken for one.

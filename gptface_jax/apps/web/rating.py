@@ -28,7 +28,7 @@ _POLICY = (
 )
 
 
-class Desk:
+class RatingService:
     """Hands out questions and takes answers.
 
     Args:
@@ -50,10 +50,10 @@ class Desk:
         rater = ratings.checked_name(rater)
         path, given = ratings.path_of(self.folder, rater), {}
         if path.exists():
-            given = {ratings.place(row): row for row in ratings.read([path])}
+            given = {ratings.question_key(row): row for row in ratings.read([path])}
         shown = []
         for question in rated.in_order(self.questions, rater):
-            row = given.get(ratings.place(question.row), {})
+            row = given.get(ratings.question_key(question.row), {})
             answers = {name: row[name] for name in question.asked if name in row}
             shown.append(
                 {
@@ -101,8 +101,8 @@ class Desk:
             return data.getvalue()
 
 
-def application(desk: Desk):
-    """The Starlette application of a desk."""
+def application(service: RatingService):
+    """The Starlette application of a service."""
     from starlette import applications, requests, responses, routing
 
     page = pathlib.Path(__file__).with_name("rating.html").read_text("utf-8")
@@ -116,13 +116,13 @@ def application(desk: Desk):
 
     def questions(request: requests.Request) -> responses.Response:
         try:
-            listed = desk.listed(request.query_params.get("rater", ""))
+            listed = service.listed(request.query_params.get("rater", ""))
         except UserError as error:
             return refused(error)
         return responses.JSONResponse(listed, headers={"cache-control": "no-store"})
 
     def picture(request: requests.Request) -> responses.Response:
-        data = desk.picture(request.path_params["name"])
+        data = service.picture(request.path_params["name"])
         if data is None:
             return responses.PlainTextResponse("no such picture", 404)
         return responses.Response(data, media_type="image/png")
@@ -135,7 +135,7 @@ def application(desk: Desk):
         if not length.isdigit() or int(length) > _MOST:
             return refused(UserError(f"an answer has at most {_MOST} bytes"))
         try:
-            desk.take(json.loads(await request.body()))
+            service.take(json.loads(await request.body()))
         except UserError as error:
             return refused(error)
         except ValueError:
@@ -173,8 +173,8 @@ def serving(
             "the page needs the extra demo; pip install 'gptface-jax[demo]', in a "
             "checkout uv sync --extra demo"
         ) from None
-    desk = Desk(folder)
-    lock = desk.folder / ratings.FOLDER / "serving.lock"
+    service = RatingService(folder)
+    lock = service.folder / ratings.FOLDER / "serving.lock"
     with (
         locks.held(lock, "has it rated", "open the page that is there"),
         socket.socket() as listener,
@@ -187,14 +187,16 @@ def serving(
                 f"port {port} of {host} cannot be had; give another --port"
             ) from None
         # Its own log_config would close the handlers of everybody else.
-        config = uvicorn.Config(application(desk), log_config=None, log_level="warning")
+        config = uvicorn.Config(
+            application(service), log_config=None, log_level="warning"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         while thread.is_alive() and not server.started:
             time.sleep(0.02)
         try:
-            yield f"http://{host}:{port}/", len(desk.questions)
+            yield f"http://{host}:{port}/", len(service.questions)
         finally:
             server.should_exit = True
             thread.join()

@@ -57,7 +57,7 @@ class Service:
     @property
     def sees_regions(self) -> bool:
         """Whether regions can be seen in a photo, besides by the mesh of its face."""
-        return self.perception is not None and self.perception.tells_parts
+        return self.perception is not None and self.perception.predicts_parsing
 
     @property
     def whose(self) -> str:

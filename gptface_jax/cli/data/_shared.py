@@ -39,7 +39,7 @@ def open_set(options: argparse.Namespace) -> Any:
 
 
 def sample(options: argparse.Namespace) -> int | None:
-    """Of --sample; None for all.
+    """Number of records by --sample; None for all.
 
     Raises:
       UserError: below 0.

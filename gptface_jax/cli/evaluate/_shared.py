@@ -14,7 +14,7 @@ from gptface_jax.data.record import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What six of the kinds share; each says in its help which of them use it."""
+    """Adds the options that six kinds share; each says in its help which it uses."""
     _source.add_arguments(parser, required=False)
     parser.add_argument(
         "--run", nargs="+", help="GPTFace training runs (likelihood, masked)"
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_talk2face(
     parser: argparse.ArgumentParser, what: str = "", images: bool = True
 ) -> None:
-    """What evaluations of a Talk2Face share; each `what` is a row of --samples."""
+    """Adds the options of Talk2Face evaluations; each `what` is a row of --samples."""
     _source.add_arguments(parser, required=images)
     parser.add_argument(
         "--model", required=True, help="directory or run of a Talk2Face"

@@ -195,7 +195,7 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
 
 
 def _missing(rows, planned) -> list[tuple[dict[str, Any], Any]]:
-    """What of (row, edits) no earlier row holds.
+    """Pairs of (row, edits) that no earlier row holds.
 
     Raises:
       UserError: two kinds of edits of one name and seed.

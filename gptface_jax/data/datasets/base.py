@@ -43,7 +43,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def index(self, split: str) -> Sequence[Any]:
-        """What `example` needs of every example of a split; reads no picture."""
+        """Arguments of `example` for every example of a split; reads no picture."""
         raise NotImplementedError
 
     def example(self, item: Any) -> dict[str, Any]:

@@ -37,11 +37,11 @@ class Builder(base.FaceBuilder, skip_registration=True):
     def features(self) -> dict[str, Any]:
         return {"expression": tfds.features.Text()}
 
-    def _below(self, *parts: str) -> tuple[str, ...]:
+    def _path(self, *parts: str) -> tuple[str, ...]:
         return ("basic", *parts) if (self.source / "basic").is_dir() else parts
 
     def index(self, split: str) -> list[tuple[str, str]]:
-        table = self._below("EmoLabel", "list_patition_label.txt")
+        table = self._path("EmoLabel", "list_patition_label.txt")
         found = []
         for line in self.lines(*table):
             if len(line) != 2 or line[1] not in "1234567":
@@ -54,7 +54,7 @@ class Builder(base.FaceBuilder, skip_registration=True):
         name, expression = item
         aligned = name.removesuffix(".jpg") + "_aligned.jpg"
         return {
-            "image": self.jpeg(self.file(*self._below("Image", "aligned", aligned))),
+            "image": self.jpeg(self.file(*self._path("Image", "aligned", aligned))),
             "source": f"raf_db/{name}",
             "expression": expression,
         }

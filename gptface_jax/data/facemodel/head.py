@@ -141,8 +141,8 @@ def controls() -> tuple[np.ndarray, np.ndarray]:
     return sheet, np.concatenate([points, more[:, :3]])
 
 
-def place(sheet: np.ndarray) -> np.ndarray:
-    """Where the head has places of the sheet [N,2]: [N,3] mm."""
+def on_head(sheet: np.ndarray) -> np.ndarray:
+    """Positions [N,3] mm on the head of points [N,2] of the sheet."""
     from scipy.interpolate import RBFInterpolator
 
     at, wanted = controls()

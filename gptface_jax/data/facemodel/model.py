@@ -171,7 +171,7 @@ class FaceModel:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of all that decides what coefficients mean, 16 hexadecimal digits."""
+        """Digest of all that decides what coefficients mean, 16 hexadecimal digits."""
         found = hashlib.sha256(self.name.encode())
         for name in _ARRAYS:
             value = getattr(self, name)

@@ -26,7 +26,7 @@ def head_model(spacing: float = 0.09) -> FaceModel:
     """
     sheet = head.sheet_points(spacing)
     triangles = head.triangulated(sheet)
-    bare = head.place(sheet)
+    bare = head.on_head(sheet)
     regions = head.regions(
         bare[triangles].mean(1), sheet[triangles].mean(1), sheet[:68]
     )

@@ -17,7 +17,7 @@ from gptface_jax.data.record import Record
 def check(
     found: Set, sample: int | None, progress: Callable[[int], Any] = lambda n: None
 ) -> dict[str, Any]:
-    """What is wrong with a set.
+    """Faults of a data set.
 
     Args:
       found: the set.

@@ -19,7 +19,7 @@ KEYS = ("picture", "identity")
 
 
 def key_of(record: Record, by: str) -> str:
-    """What decides the split of a record.
+    """Key that decides the split of a record.
 
     Args:
       record: any.

@@ -37,7 +37,7 @@ class Mentions:
 
 
 class Survey:
-    """What records hold, counted one by one.
+    """Counts over the records of a set.
 
     Attributes:
       records, texts: how many.
@@ -133,7 +133,7 @@ class Survey:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON types; the estimate of weak correlation too."""
+        """The survey as JSON types, with the estimate of weak correlation."""
         present = sum(m.present for m in self.mentions.values())
         said = sum(m.said for m in self.mentions.values())
         denied = sum(m.denied for m in self.mentions.values())

@@ -80,7 +80,7 @@ class Work:
 
 
 def plan(count: int, bits: int, exact: bool = True, part: int = PART) -> list[Work]:
-    """What has to be looked through to find all pairs among `count` pictures.
+    """Blocks to compare in order to find all pairs among `count` pictures.
 
     Args:
       count: pictures.

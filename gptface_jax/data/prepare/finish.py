@@ -180,7 +180,7 @@ def finish(
 def _accounts(
     folder: Folder, first: Sequence[Mapping], last: Sequence[Mapping]
 ) -> tuple[dict[str, int], collections.Counter[str], dict[str, int]]:
-    """What was read, rejected by reason, and written by split.
+    """Counts of samples read, rejected by reason, and written by split.
 
     Raises:
       UserError: they do not add up, or nothing is left.

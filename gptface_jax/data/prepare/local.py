@@ -21,7 +21,7 @@ class Select(Protocol):
     """A change of records on their way; goes to other processes by pickle."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
-        """For each record one to write, or why it is dropped."""
+        """A record to write for each record, or why it is dropped."""
 
     def described(self) -> dict[str, Any]:
         """Entries of the manifest: all that decides the content."""

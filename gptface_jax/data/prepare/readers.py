@@ -127,7 +127,7 @@ def _opened(spec: Mapping[str, Any]):
 
 
 def _name(spec: Mapping[str, Any]) -> str:
-    """What stands before the source of every record, "" for nothing."""
+    """Prefix of the source of every record, "" for none."""
     return "" if spec["kind"] in _NAMED else spec.get("name", "")
 
 

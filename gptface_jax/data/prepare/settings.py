@@ -44,7 +44,7 @@ class FaceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
-    """What is too poor, or there twice.
+    """Filters for poor quality and for copies.
 
     Attributes:
       min_side: of the picture in pixels.
@@ -70,7 +70,7 @@ class Filters:
 
 @dataclasses.dataclass(frozen=True)
 class CropOptions:
-    """What is seen of a picture.
+    """Options of the crop.
 
     Attributes:
       mode: "context", a square around the face as it stands (the paper's faces are not
@@ -150,7 +150,7 @@ class ImageIds:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All of it.
+    """The whole configuration of a preparation.
 
     Attributes:
       sources: see `readers`.

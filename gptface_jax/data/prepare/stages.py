@@ -72,7 +72,7 @@ class Stages:
     def __call__(
         self, samples: Iterable[Sample | Rejected]
     ) -> Iterator[Rejected | tuple[Kept, ...]]:
-        """Of each sample why it is rejected, or its records: one a face."""
+        """Why each sample is rejected, or its records: one a face."""
         for batch in _batches(self.before_faces(item) for item in samples):
             searched = iter(self._searched(batch))
             for item in batch:
@@ -87,7 +87,7 @@ class Stages:
         return item
 
     def asked(self, item: Sample) -> Sample | Rejected:
-        """What was not opted out."""
+        """Samples that were not opted out."""
         data = item.record.image
         data = data if isinstance(data, bytes) else data.tobytes()
         if self.opt_out.holds(item.url, data):
@@ -95,14 +95,14 @@ class Stages:
         return dataclasses.replace(item, digest=duplicates.digest(data))
 
     def scored(self, item: Sample) -> Sample | Rejected:
-        """What no score of its metadata forbids."""
+        """Samples that no score of their metadata forbids."""
         for name, most in self.config.filters.max_scores.items():
             if item.scores.get(name, -math.inf) > most:
                 return item.rejected(sample.UNSAFE_SCORE.format(name))
         return item
 
     def worded(self, item: Sample) -> Sample | Rejected:
-        """With the texts that are kept."""
+        """The sample with the texts that are kept."""
         record = item.record
         given = record.texts or ((record.text,) if record.text else ())
         kept = self.texts(given)
@@ -116,7 +116,7 @@ class Stages:
         return dataclasses.replace(item, record=record)
 
     def decoded(self, item: Sample) -> Sample | Rejected:
-        """With pixels uint8 [H,W,3]."""
+        """The sample with pixels uint8 [H,W,3]."""
         record = item.record
         if isinstance(record.image, bytes) and not record.image:
             return item.rejected(sample.EMPTY)

@@ -63,7 +63,7 @@ def _identifier(language: str):
 
 
 def probability(text: str, language: str) -> float:
-    """Of a text being in a language (ISO 639-1) and not in another common one.
+    """Probability that a text is in a language (ISO 639-1), not another common one.
 
     Raises:
       UserError: an unknown language, or the package is missing.

@@ -159,7 +159,7 @@ def labels(model: FaceModel, head: Head) -> dict[str, float]:
 
 
 def facts(head: Head) -> dict[str, str]:
-    """What else words say: colours of hair and eyes, pose and light."""
+    """Further facts for captions: colours of hair and eyes, pose and light."""
     yaw, pitch, _ = head.angles
     found = {"eyes": head.person.eyes}
     if head.person.hair != "bald":

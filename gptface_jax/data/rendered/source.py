@@ -49,8 +49,8 @@ def draw(
     vertices = model.vertices(head.id_coeffs, head.exp_coeffs)
     turn = rendering.rotation(head.pose[:3].astype(np.float64))
     fine = size * _SHARP
-    places, near = rendering.projected(vertices, head.pose, fine)
-    found = rendering.rasterise(places, near, model.triangles, fine)
+    places, nearness = rendering.projected(vertices, head.pose, fine)
+    found = rendering.rasterise(places, nearness, model.triangles, fine)
     colour = rendering.shade(
         found, vertices, model.triangles, model.colours(head.albedo_coeffs),
         head.sh_light, turn,
@@ -59,8 +59,8 @@ def draw(
     colour = np.where((found.triangle >= 0)[..., None], colour, behind)
     colour = colour.reshape(size, _SHARP, size, _SHARP, 3).mean((1, 3))
     # Classes and depth of the middle of each pixel.
-    places, near = rendering.projected(vertices, head.pose, size)
-    middle = rendering.rasterise(places, near, model.triangles, size)
+    places, nearness = rendering.projected(vertices, head.pose, size)
+    middle = rendering.rasterise(places, nearness, model.triangles, size)
     shown = middle.triangle >= 0
     classes = np.append(model.regions, palette.CLOTH)[middle.triangle]
     clothed = cloth[_SHARP // 2 :: _SHARP, _SHARP // 2 :: _SHARP]

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from gptface_jax.nn.perception import Perception, PerceptionConfig, told
+from gptface_jax.nn.perception import Perception, PerceptionConfig, prediction
 
 __all__ = ["Perception", "PerceptionConfig", "apply", "apply_to_maps"]
 
@@ -20,7 +20,7 @@ def apply(
     tasks: Sequence[str],
     stage: int = 1,
 ) -> dict[str, jax.Array]:
-    """What the tasks say of pictures, in evaluation mode.
+    """Predictions of the tasks for pictures, in evaluation mode.
 
     Args:
       config, params, state: of the model, such as `interop.faceptor.load` gives.
@@ -39,7 +39,7 @@ def apply(
     """
     module, tasks = Perception(config), tuple(tasks)
     raw = module.apply({"params": params, **state}, image, tasks, stage)
-    return {task: told(config, task, x) for task, x in raw.items()}
+    return {task: prediction(config, task, x) for task, x in raw.items()}
 
 
 def apply_to_maps(
@@ -50,8 +50,8 @@ def apply_to_maps(
     tasks: Sequence[str],
     stage: int = 1,
 ) -> dict[str, jax.Array]:
-    """What the tasks say of an encoder's maps {layer: [B,h,w,D]}; see `apply`."""
+    """Predictions from an encoder's maps {layer: [B,h,w,D]}; see `apply`."""
     module, tasks = Perception(config), tuple(tasks)
     variables = {"params": params, **state}
     raw = module.apply(variables, maps, tasks, stage, method="read")
-    return {task: told(config, task, x) for task, x in raw.items()}
+    return {task: prediction(config, task, x) for task, x in raw.items()}

@@ -1,4 +1,4 @@
-"""What Faceptor's tasks learn from, jointly, and what is told of held-out pictures.
+"""What Faceptor's tasks learn from, jointly, and metrics of held-out pictures.
 
     total = sum_t alpha_t L_t / sum_t alpha_t,   a batch of every task in every step
 
@@ -16,7 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from gptface_jax.core import perception_tasks, trees
-from gptface_jax.nn.perception import Perception, PerceptionConfig, normalised, told
+from gptface_jax.nn.perception import (
+    Perception,
+    PerceptionConfig,
+    normalised,
+    prediction,
+)
 from gptface_jax.ops import heatmaps, losses, resampling
 
 STATS = "batch_stats"
@@ -27,7 +32,7 @@ TRAINED = ("all", "stage2", "stage2_released")
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is learnt.
+    """Loss weights and options.
 
     Attributes:
       weights: alpha of each task; 1 where none is given.
@@ -95,7 +100,7 @@ class ObjectiveConfig:
 
 
 def label_spec(config: PerceptionConfig, task: str, side: int) -> dict[str, Any]:
-    """What an example of a task's feed holds, pictures being `side` pixels wide.
+    """Spec of an example of a task's feed, with pictures `side` pixels wide.
 
     "image" float32 in [-1,1]; "label": an identity or expression int32, an age float32
     in years, attributes float32 [Q] (1, 0, or -1 unknown), classes uint8 [side,side]
@@ -126,7 +131,7 @@ def forward(
     key: jax.Array | None = None,
     tokenise: Callable[[jax.Array], jax.Array] | None = None,
 ) -> tuple[dict[str, jax.Array], Any]:
-    """What every task says of its own pictures, and the new statistics of batches.
+    """Raw outputs of every task for its own pictures, and the new batch statistics.
 
     Args:
       module: the network.
@@ -207,7 +212,7 @@ def terms(
         return {"pixels": losses.pixel_cross_entropy(logits, label.astype(jnp.int32))}
     side = objective.heatmap_side or raw.shape[1]
     target = heatmaps.painted(label, (side, side), objective.heatmap_radius)
-    points, logits = told(config, task, raw), resampling.resize(raw, (side, side))
+    points, logits = prediction(config, task, raw), resampling.resize(raw, (side, side))
     found = losses.landmark_terms(points, logits, target, label)
     return dict(zip(("points", "maps"), found))
 
@@ -300,7 +305,7 @@ def _judged(config, task, raw, label) -> dict[str, tuple[Any, Any]]:
         scheme = perception_tasks.scheme(task, raw.shape[-1])
         if scheme not in perception_tasks.ENDS:
             return {}
-        away = jnp.linalg.norm(told(config, task, raw) - label, axis=-1)
+        away = jnp.linalg.norm(prediction(config, task, raw) - label, axis=-1)
         left, right = perception_tasks.ENDS[scheme]["inter_ocular"]
         middles = [label[:, jnp.array(list(side))].mean(1) for side in (left, right)]
         apart = jnp.linalg.norm(middles[0] - middles[1], axis=-1)

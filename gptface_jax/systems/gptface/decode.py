@@ -116,7 +116,7 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
 
 
 def _ring(side: str, given: jax.Array, layout, config: DecodeConfig) -> jax.Array:
-    """What comes first of a side's positions, int32 [P]; the lowest first."""
+    """Order in which a side's positions are decoded, int32 [P]; the lowest first."""
     image = side == "image"
     if config.select == "halton":
         shape = layout.grid if image else (1, layout.max_text_tokens)

@@ -67,7 +67,7 @@ def make_system(
 def sequence_spec(
     model: PrefixLMConfig, soft_targets: int = 0
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """What an example of a feed holds, see `objective.token_metrics`."""
+    """Spec of an example of a feed, see `objective.token_metrics`."""
 
     def array(dtype, *shape):
         return jax.ShapeDtypeStruct(shape, dtype)

@@ -88,7 +88,7 @@ class Generated:
 
 @flax.struct.dataclass
 class Prefix:
-    """What has been read of P prefixes.
+    """Keys, values and lengths of P prefixes (the KV cache).
 
     Attributes:
       past: keys and values of each layer, a list of {"key", "value"} [P,N,Q,H].
@@ -266,15 +266,16 @@ def _score(module, params, prefixes, candidates, modality, given):
     prefix = read_prefix(module, variables, prefixes)
     prompts, count, length = candidates.shape
     # Candidates stand side by side, as if they were one long target.
-    place = jnp.arange(count * length)
-    same = place[:, None] // length == place // length
+    positions = jnp.arange(count * length)
+    same = positions[:, None] // length == positions // length
     mask = jnp.concatenate(
         [
             jnp.broadcast_to(
-                prefix.real[:, None], (prompts, len(place), prefixes.shape[1])
+                prefix.real[:, None], (prompts, len(positions), prefixes.shape[1])
             ),
             jnp.broadcast_to(
-                same & (place[:, None] >= place), (prompts, len(place), len(place))
+                same & (positions[:, None] >= positions),
+                (prompts, len(positions), len(positions)),
             ),
         ],
         axis=-1,
@@ -326,18 +327,18 @@ def _draw(scores: jax.Array, config: GenerateConfig, keys, step) -> jax.Array:
     return jax.vmap(jax.vmap(one))(scores, keys)
 
 
-def _rows(model: PrefixLMConfig, prefix: Prefix, place, modality: str) -> jax.Array:
+def _rows(model: PrefixLMConfig, prefix: Prefix, positions, modality: str) -> jax.Array:
     """Rows of the position table [P,...] for places in the target [...]."""
     images, others, used = (
         x[:, None] for x in (prefix.images, prefix.others, prefix.used)
     )
     if model.positions == "absolute":
-        return used + place
+        return used + positions
     image = modality == "image"
     return rows_of(
         jnp.array(image),
-        images + (place if image else 0),
-        others + (0 if image else place),
+        images + (positions if image else 0),
+        others + (0 if image else positions),
         model,
     )
 
@@ -378,12 +379,14 @@ def _read_all(module, variables, prefixes: jax.Array, carry: _Carry) -> _Carry:
     """The carry after this step by running every sequence as a whole."""
     prompts, samples, length = carry.tokens.shape
     used = jnp.sum(prefixes != module.config.vocab.pad_id, axis=1)
-    place = jnp.arange(prefixes.shape[1] + length) - used[:, None]  # in the target
-    at = jnp.clip(place, 0, length - 1)[:, None]  # [P,1,L]
+    positions = jnp.arange(prefixes.shape[1] + length) - used[:, None]  # in the target
+    at = jnp.clip(positions, 0, length - 1)[:, None]  # [P,1,L]
     target = jnp.take_along_axis(carry.tokens, at, axis=2)
     start = jnp.pad(prefixes, ((0, 0), (0, length)))[:, None]
-    tokens = jnp.where(place[:, None] < 0, start, target)  # [P,S,L]
-    segments = jnp.where(place < 0, PREFIX, jnp.where(place <= carry.step, TARGET, 0))
+    tokens = jnp.where(positions[:, None] < 0, start, target)  # [P,S,L]
+    segments = jnp.where(
+        positions < 0, PREFIX, jnp.where(positions <= carry.step, TARGET, 0)
+    )
     segments = jnp.broadcast_to(segments[:, None], tokens.shape)
     states = module.apply(
         variables,

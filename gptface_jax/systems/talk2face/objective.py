@@ -20,7 +20,7 @@ SCORED = ("target", "all")
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is scored.
+    """Options of the loss.
 
     Attributes:
       scored: "target", its closing [SEP] among it; or "all", every position as the

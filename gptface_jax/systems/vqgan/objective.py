@@ -74,7 +74,7 @@ class FaceMapConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HolesConfig:
-    """What a decoder with `condition_channels` learns from; see `ops.holes`.
+    """Masks that a decoder with `condition_channels` is trained with; see `ops.holes`.
 
     Where records have no 68 landmarks, no hole is a part of the face.
 
