@@ -126,9 +126,8 @@ def drawn(model, photos, task, seed):
     for start in range(0, len(photos), size):
         numbers = np.arange(start, start + size) % len(photos)
         texts = [task.texts[i] for i in numbers]
-        masks = np.repeat(task.region[None], size, 0)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
-        batch = editor.edit(photos[numbers], masks, texts, config, keys)
+        batch = editor.edit(photos[numbers], task.regions[numbers], texts, config, keys)
         count = min(size, len(photos) - start)
         found.append((editor.vqgan.ids[:count], batch.open_tokens[:count]))
     return [np.concatenate(x) for x in zip(*found)]
@@ -158,8 +157,9 @@ def main() -> None:
     photos = pictures_of(records, model.editor.size)
     asked = editors.tasks(records, ATTRIBUTES, model.editor.size, options.seed)
     filled = [
-        editors.Task(name, True, regions.region_mask(name, photos.shape[1]),
-                     [""] * len(photos), 100 + i)
+        editors.Task(name, True, np.repeat(
+            regions.region_mask(name, photos.shape[1])[None], len(photos), 0
+        ), [""] * len(photos), 100 + i)
         for i, name in enumerate(FILLED)
     ]  # fmt: skip
     truth = counterfactuals(spec) if options.images == "synthetic" else None
@@ -186,7 +186,7 @@ def main() -> None:
     edited, untouched = {way: [] for way in ways}, []
     seen = {way: [] for way in ways}
     for task, (ids, open_tokens) in zip((*asked, *filled), codes):
-        masks = np.broadcast_to(task.region, photos.shape[:3])
+        masks = task.regions
         known = pictures.known_pixels(images.to_unit_range(photos), masks)
         decoded = {
             "plain": decoders["plain"].decode(ids),
@@ -201,14 +201,14 @@ def main() -> None:
                 images.fit(truth(i, task.attribute, task.present), photos.shape[1])
                 for i in range(len(photos))
             ])  # fmt: skip
-        untouched.append(banded(photos, task.region))
+        untouched.append(banded(photos, masks[0]))
         for decoder, borders in ways:
             blend, way = Blend(borders=borders), (decoder, borders)
             result = np.stack([
-                editors.pasted(*each, task, blend)
-                for each in zip(photos, decoded[decoder], open_tokens)
+                editors.pasted(*each, blend)
+                for each in zip(photos, decoded[decoder], open_tokens, masks)
             ])  # fmt: skip
-            edited[way].append(banded(result, task.region))
+            edited[way].append(banded(result, masks[0]))
             kind = "filled" if task in filled else "inside"
             if wanted is not None:
                 psnr = edits.outside_psnr(result, wanted, ~masks)

@@ -25,13 +25,15 @@ from gptface_jax.data import captions, image_io, regions
 from gptface_jax.data import image as images
 from gptface_jax.data.record import Record
 from gptface_jax.data.tasks import EDIT, PROMPTS
-from gptface_jax.pipelines import sequence_drawing
+from gptface_jax.pipelines import perceived_regions, sequence_drawing
 from gptface_jax.pipelines.compositing import BORDERS, Blend, paste
 from gptface_jax.pipelines.framing import Framed
+from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
 from gptface_jax.pipelines.strength import Direction
 from gptface_jax.pipelines.views import View
 from gptface_jax.protocols.model import Model
+from gptface_jax.protocols.records import pictures_of
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 JOBS = "jobs.jsonl"
@@ -44,14 +46,14 @@ class Task:
     Attributes:
       attribute: what it is about.
       present: the sentences ask for it; otherwise they rule it out.
-      region: bool [S,S], what may change.
+      regions: bool [B,S,S], what may change of each photograph.
       texts: a sentence for each photograph.
       stream: number of the attribute, for random numbers of its own.
     """
 
     attribute: str
     present: bool
-    region: np.ndarray
+    regions: np.ndarray
     texts: Sequence[str]
     stream: int
 
@@ -82,8 +84,9 @@ Edit = Callable[[np.ndarray, Task, Callable[[int], object]], Edited]
 
 
 def tasks(
-    records: Sequence[Record], attributes: Sequence[str], size: int, seed: int = 0
-) -> list[Task]:
+    records: Sequence[Record], attributes: Sequence[str], size: int, seed: int = 0,
+    perception: PerceptionModel | None = None,
+) -> list[Task]:  # fmt: skip
     """Two an attribute: sentences for it, then sentences against it.
 
     Args:
@@ -91,6 +94,8 @@ def tasks(
       attributes: to ask for.
       size: of the photographs in pixels.
       seed: of the sentences.
+      perception: sees the regions in each photograph, as `edit` takes them; without it
+        they are those of an upright face.
 
     Raises:
       UserError: an attribute of which no region is known.
@@ -101,11 +106,13 @@ def tasks(
                 f"no region is known where '{name}' shows; use "
                 + ", ".join(regions.OF_ATTRIBUTE)
             )
+    names = {name: regions.OF_ATTRIBUTE[name] for name in attributes}
+    masks = _regions(records, sorted(set(names.values())), size, perception)
     return [
         Task(
             name,
             present,
-            regions.region_mask(regions.OF_ATTRIBUTE[name], size),
+            masks[names[name]],
             [
                 captions.edit_text(
                     name, present, r.labels, np.random.default_rng([seed, i, stream])
@@ -119,11 +126,26 @@ def tasks(
     ]
 
 
+def _regions(records, names: Sequence[str], size: int, perception):
+    """Masks bool [B,S,S] of the named regions in the photographs."""
+    whole = View.crop((0, 0, size, size))
+    usual = {name: regions.region_mask(name, size) for name in names}
+    rows = []
+    for photo in pictures_of(records, size):
+        seen = {}
+        if perception is not None:
+            seen, _ = perceived_regions.seen(
+                perception, "+".join(names), photo, None, whole
+            )
+        rows.append([seen.get(name, usual[name]) for name in names])
+    return dict(zip(names, np.swapaxes(rows, 0, 1)))
+
+
 def pasted(
     photo: np.ndarray,
     decoded: np.ndarray,
     open_tokens: np.ndarray,
-    task: Task,
+    region: np.ndarray,
     blend: Blend | None = None,
 ) -> np.ndarray:
     """A decoded picture in its photograph, as users get it; uint8 [S,S,3].
@@ -131,11 +153,11 @@ def pasted(
     Args:
       photo, decoded: uint8 [S,S,3].
       open_tokens: bool [h,w], what the model drew.
-      task: whose region was edited.
+      region: bool [S,S], what might change.
       blend: how it is pasted; default `Blend()`.
     """
     side = photo.shape[0]
-    framed = Framed(task.region, View.crop((0, 0, side, side)), {})
+    framed = Framed(region, View.crop((0, 0, side, side)), {})
     return paste(photo, decoded, open_tokens, framed, blend).image
 
 
@@ -171,7 +193,7 @@ def by_model(
             begin = time.perf_counter()
             batch = model.editor.edit(
                 photos[numbers],
-                np.repeat(task.region[None], batch_size, 0),
+                task.regions[numbers],
                 [task.texts[i] for i in numbers],
                 config,
                 keys,
@@ -185,8 +207,10 @@ def by_model(
             done(count)
         raw = np.concatenate(raw)
         images = [
-            pasted(photo, decoded, tokens, task, blend)
-            for photo, decoded, tokens in zip(photos, raw, np.concatenate(drawn))
+            pasted(photo, decoded, tokens, region, blend)
+            for photo, decoded, tokens, region in zip(
+                photos, raw, np.concatenate(drawn), task.regions
+            )
         ]
         return Edited(np.stack(images), raw, seconds)
 
@@ -240,10 +264,15 @@ def by_redrawing(
             seconds.append((time.perf_counter() - begin) / batch_size)
             done(count)
         raw = np.concatenate(raw)
-        tokens = images.pixels_to_tokens(task.region, model.grid)
         pictures = [
-            pasted(photo, decoded, tokens, task, blend)
-            for photo, decoded in zip(photos, raw)
+            pasted(
+                photo,
+                decoded,
+                images.pixels_to_tokens(region, model.grid),
+                region,
+                blend,
+            )  # fmt: skip
+            for photo, decoded, region in zip(photos, raw, task.regions)
         ]
         return Edited(np.stack(pictures), raw, seconds)
 
@@ -274,9 +303,11 @@ def write_jobs(
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for task in asked:
-        for name, photo, text in zip(task.ids, photos, task.texts):
+        for name, photo, text, region in zip(
+            task.ids, photos, task.texts, task.regions
+        ):
             Image.fromarray(photo).save(folder / f"{name}.png")
-            mask = Image.fromarray(task.region.astype(np.uint8) * 255)
+            mask = Image.fromarray(region.astype(np.uint8) * 255)
             mask.save(folder / f"{name}_mask.png")
             job = {"image": f"{name}.png", "mask": f"{name}_mask.png", "text": text}
             lines.append(json.dumps({"id": name, **job}))

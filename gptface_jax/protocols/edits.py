@@ -119,7 +119,7 @@ _SUMMARY = {
 
 def _psnr(photos, task: Task, edited: Edited, truth) -> dict[str, np.ndarray]:
     """PSNR in dB of each picture, as far as it is known, by figure of `_SUMMARY`."""
-    masks = np.broadcast_to(task.region, photos.shape[:3])
+    masks = task.regions
     found = {"outside_psnr": edits.outside_psnr(edited.images, photos, masks)}
     if edited.raw is not None:
         found["outside_psnr_raw"] = edits.outside_psnr(edited.raw, photos, masks)

@@ -75,7 +75,8 @@ def sweep(
     figures, pictures = {}, {}
     for stream, name in enumerate(attributes):
         mask = regions.region_mask(strength.region([name]), side)
-        task = Task(name, True, mask, [""] * len(photos), stream)
+        masks = np.broadcast_to(mask, (len(photos), side, side))
+        task = Task(name, True, masks, [""] * len(photos), stream)
         column, drawn, scores = judge.attributes.index(name), [], []
         for weight in settings(most):
             turned = strength.directions({name: weight})

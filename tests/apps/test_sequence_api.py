@@ -159,7 +159,7 @@ def test_edits_drawn_anew_are_judged_like_others(talker):
     whole = editors.by_redrawing(talker, blend=Blend(composite=False))(
         photos, task, int
     )
-    outside = ~task.region
+    outside = ~task.regions[0]
     np.testing.assert_array_equal(pasted.images[:, outside], photos[:, outside])
     # However many are drawn at once.
     np.testing.assert_array_equal(whole.raw, pasted.raw)

@@ -120,13 +120,15 @@ def test_what_is_judged_is_what_users_get(model, photos, records):
     grey = np.repeat(photos[1].mean(-1, keepdims=True), 3, -1).astype(np.uint8)
     for photo in (photos[0], grey):
         batch = model.editor.edit(
-            photo[None], task.region[None], ["a smiling woman"], config, key
+            photo[None], task.regions[:1], ["a smiling woman"], config, key
         )
         own = model.edit(
-            photo, "a smiling woman", mask=task.region, align=False, seed=7,
+            photo, "a smiling woman", mask=task.regions[0], align=False, seed=7,
             guidance="none", samples=1,
         )  # fmt: skip
-        pasted = editors.pasted(photo, batch.images[0], batch.open_tokens[0], task)
+        pasted = editors.pasted(
+            photo, batch.images[0], batch.open_tokens[0], task.regions[0]
+        )
         np.testing.assert_array_equal(pasted, np.asarray(own.image))
 
 

@@ -12,7 +12,7 @@ from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.nn.perception import PerceptionConfig, TaskConfig
 from gptface_jax.pipelines import upright
 from gptface_jax.pipelines.face_view import SeesFaces
-from gptface_jax.protocols import perception, regions
+from gptface_jax.protocols import editors, perception, regions
 
 RECORDS = [SyntheticFaces(size=32, count=16, seed=3)[i] for i in range(16)]
 FAMILIES = ("age", "affect", "biattr", "parsing", "align")
@@ -107,6 +107,19 @@ def test_regions_by_mesh_and_as_they_are_seen(monkeypatch):
     lines = regions.table(found).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert f"| nose | 16 | 0 | {by_hand:.2f} | 1.00 |" in regions.table(found)
+    # Edits are judged with the same: the regions of each photograph, else the usual.
+    monkeypatch.setattr(
+        editors, "pictures_of", lambda rows, size: [r.image for r in rows]
+    )
+    mouth, _, black, _ = editors.tasks(
+        RECORDS, ("Smiling", "Black_Hair"), 32, perception=Sees()
+    )
+    usual = {name: data_regions.region_mask(name, 32) for name in ("mouth", "hair")}
+    for record, region in zip(RECORDS, mouth.regions):
+        seen = data_regions.parsed_region("mouth", record.parsing, CLASSES)
+        np.testing.assert_array_equal(region, usual["mouth"] if seen is None else seen)
+    assert (mouth.regions != usual["mouth"]).any()
+    assert (black.regions == usual["hair"]).all() and len(black.regions) == 16
     bare = [dataclasses.replace(r, parsing=None) for r in RECORDS]
     with pytest.raises(UserError, match="none of the 16 pictures has a parsing map"):
         regions.evaluate(Sees(), bare)

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="edits by this Talk2Face as well, with a name for the table or without; "
         "repeatable",
     )
+    parser.add_argument(
+        "--perception",
+        metavar="NAME_OR_DIR",
+        help="a Faceptor that sees in each photograph where an attribute's region "
+        "lies, as of `edit`; default: where it lies in an upright face",
+    )
     group = parser.add_argument_group("editors that are other programs")
     group.add_argument(
         "--write-jobs",
@@ -61,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from gptface_jax.apps.api import perceiver
     from gptface_jax.data import attribute_questions
     from gptface_jax.protocols import editors
     from gptface_jax.protocols.records import pictures_of
@@ -76,8 +83,9 @@ def run(options: argparse.Namespace) -> None:
         judge.check(attributes)
     size = model.editor.size
     photos = pictures_of(records, size)
+    perception = perceiver(options.perception) if options.perception else None
     asked = {
-        seed: editors.tasks(records, attributes, size, seed)
+        seed: editors.tasks(records, attributes, size, seed, perception)
         for seed in options.decode_seeds
     }
     if options.write_jobs:
@@ -123,7 +131,8 @@ def _by_model(options, model, asked) -> list[tuple[dict[str, Any], Any]]:
             "forwards": round(
                 config.forwards(model.editor.match_token) * config.passes(samples), 1
             ),
-            "decode": dataclasses.asdict(config),
+            # As it is read again: a tuple comes back as a list.
+            "decode": json.loads(json.dumps(dataclasses.asdict(config))),
             "samples": samples,
         }
         for seed in asked:
@@ -166,6 +175,7 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
         "pictures": [options.images, options.split, options.limit, options.seed],
         "attributes_asked": [t.attribute for t in asked[options.decode_seeds[0]][::2]],
         "borders": options.borders,
+        **({"perception": options.perception} if options.perception else {}),
         "measured": sorted([*more, *([options.features] if options.features else [])]),
     }
     rows, shown = _earlier(options.out, about), None
