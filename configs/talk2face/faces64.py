@@ -72,6 +72,8 @@ def get_config(arg: str = ""):
             "max_prefix": 44,
             "turns": (),  # tasks of the rows; all as often as each other
         },
+        # Rows of several sequences: 512 and 5.25 fit these data.
+        "packing": {"length": 0, "sequences": 2.0, "rows": 8},
         "threads": 2,
         "workers": 0,
     }

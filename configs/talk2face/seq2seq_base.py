@@ -50,6 +50,7 @@ def get_config(arg: str = ""):
         "captions": {"from_labels": False},
         "eval_captions": {"from_labels": False},
         "tasks": {"max_attributes": 12, "combined_fraction": 0.2},
+        "packing": {"length": 0, "sequences": 3.0, "rows": 8},  # rows of 1024 hold 3
         "threads": 16,
         "workers": 8,
     }

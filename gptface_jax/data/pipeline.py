@@ -17,6 +17,7 @@ import numpy as np
 from gptface_jax.core import processes
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.composed import Interleaved
+from gptface_jax.data.packing import PackingOptions, pack
 from gptface_jax.data.record import Record
 
 Transform = Callable[[Record, np.random.Generator], dict[str, np.ndarray]]
@@ -36,9 +37,11 @@ class Pipeline:
       shard, num_shards: this process and how many there are.
       workers: processes that transform; 0 uses `threads` threads here.
       threads: threads of this process, without workers.
+      packing: puts several examples in one row, see `data.packing`; None for one.
 
     Raises:
-      UserError: a source without records, or a batch that its parts do not divide.
+      UserError: a source without records, or a batch that its parts or the rows that
+        are packed together do not divide.
     """
 
     def __init__(
@@ -52,11 +55,17 @@ class Pipeline:
         num_shards: int = 1,
         workers: int = 0,
         threads: int = 2,
+        packing: PackingOptions | None = None,
     ):
         if not len(source):
             raise UserError("the data source holds 0 records; give one with pictures")
         parts = source.sources if isinstance(source, Interleaved) else [source]
-        if batch_size % len(parts):
+        if packing and batch_size % packing.rows:
+            raise UserError(
+                f"a batch of {batch_size} in each process is no multiple of "
+                f"data.packing.rows, {packing.rows}; change one of them"
+            )
+        if not packing and batch_size % len(parts):
             raise UserError(
                 f"a batch of {batch_size} in each process cannot hold as many rows of "
                 f"each of {len(parts)} parts; make it a multiple of {len(parts)}"
@@ -65,6 +74,7 @@ class Pipeline:
         self.batch_size, self.seed = batch_size, seed
         self.shard, self.num_shards = shard, num_shards
         self.workers, self.threads = workers, threads
+        self.packing = packing
 
     def batches(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Batches from number `start_step` on."""
@@ -80,11 +90,17 @@ class Pipeline:
             data = grain.MapDataset.range(sys.maxsize).map(_InTurn(streams))
         else:
             data = self._stream(self.source)
+        size = self.batch_size
+        if self.packing:
+            groups = sys.maxsize // self.packing.examples
+            data = grain.MapDataset.range(groups).map(_Packed(data, self.packing))
+            size //= self.packing.rows
         if self.num_shards > 1:
-            rows = _Rows(data, self.batch_size, self.shard, self.num_shards)
+            rows = _Rows(data, size, self.shard, self.num_shards)
             data = grain.MapDataset.range(sys.maxsize // self.num_shards).map(rows)
         # Sliced as random access, before it is iterated: nothing before it is read.
-        data = data.batch(self.batch_size, drop_remainder=True)[start_step:]
+        data = data.batch(size, drop_remainder=True)
+        data = (data.map(_joined) if self.packing else data)[start_step:]
         threads = 1 if self.workers else self.threads
         iterator = data.to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
@@ -140,6 +156,23 @@ class _InTurn:
     def __call__(self, index: int) -> Any:
         turn, number = divmod(int(index), len(self.streams))
         return self.streams[number][turn]
+
+
+class _Packed:
+    """Function from n to the n-th group of packed rows."""
+
+    def __init__(self, data, packing: PackingOptions):
+        self.data, self.packing = data, packing
+
+    def __call__(self, number: int) -> Any:
+        first = int(number) * self.packing.examples
+        examples = [self.data[first + i] for i in range(self.packing.examples)]
+        return pack(examples, self.packing)
+
+
+def _joined(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rows [G*R,...] of groups of rows [G,R,...]."""
+    return {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items()}
 
 
 class _Rows:

@@ -22,6 +22,7 @@ from gptface_jax.data import (
     transforms,
 )
 from gptface_jax.data.facemodel import opening
+from gptface_jax.data.packing import PackingOptions
 from gptface_jax.data.record import Record
 from gptface_jax.train import checkpoint_meta, settings, sharding
 
@@ -50,6 +51,7 @@ class DataConfig:
         published, "none" varies nothing.
       label_sets: data sets of one's own whose labels become text, a mapping or the
         path of a YAML or JSON file, see `data.label_templates`; "" for none.
+      packing: several short sequences of Talk2Face in one row.
       face_model: of the 3D faces of FaceGPT, see `data.facemodel.open_model`.
       face_vertices: budget of its mesh; 0 for all.
     """
@@ -70,6 +72,7 @@ class DataConfig:
     tasks: task_examples.TaskOptions = task_examples.TaskOptions()
     augmentation: Any = dataclasses.field(default_factory=dict)
     label_sets: Any = ""
+    packing: PackingOptions = PackingOptions()
     face_model: str = opening.PROCEDURAL
     face_vertices: int = 0
 
@@ -102,11 +105,13 @@ class Records:
       source: see `open_source`.
       transform: (record, rng) -> arrays by name.
       more: held-out records -> further arrays by name, a row a record.
+      packing: puts several of them in one row; None for one each.
     """
 
     source: Sequence[Record]
     transform: Callable[[Record, np.random.Generator], Mapping[str, np.ndarray]]
     more: Callable[[list[Record]], Mapping[str, np.ndarray]] | None = None
+    packing: PackingOptions | None = None
 
 
 def data_config(config: Any) -> DataConfig:
@@ -259,6 +264,7 @@ def _pipelines(
             num_shards=processes,
             workers=data.workers,
             threads=data.threads,
+            packing=records.packing,
         )
     return pipelines
 

@@ -17,6 +17,7 @@ from gptface_jax.core.vocab import round_up
 from gptface_jax.data import label_templates, label_text
 from gptface_jax.data.age_tokens import REACH
 from gptface_jax.data.label_text import DataSet
+from gptface_jax.data.packing import PackingOptions
 from gptface_jax.data.record import Record
 from gptface_jax.data.task_examples import EachTask, TaskOptions, all_tasks
 from gptface_jax.data.tasks import (
@@ -68,9 +69,15 @@ def _used(
 def make(config: Mapping[str, Any], codebook: Any = None) -> System:
     """The system of an experiment config; `codebook` as of `make_system`."""
     options = config["data"].get("tasks", {})
+    packing = from_mapping(
+        PackingOptions, config["data"].get("packing", {}), "data.packing."
+    )
     ordinal = options.get("age_tokens") == "ordinal"
     tasks = tasks_of(options.get("edits", False))
-    return talk2face.make_system(config, codebook, tasks, (2 * REACH + 1) * ordinal)
+    return talk2face.make_system(
+        config, codebook, tasks, (2 * REACH + 1) * ordinal,
+        (packing.length, packing.most),
+    )  # fmt: skip
 
 
 def _build(
@@ -104,6 +111,8 @@ def fit_length(config: Any) -> None:
     with config.unlocked():
         ways = sharding.ways("length", *sharding.open_mesh(mesh))
         config["model"]["length"] = round_up(config["model"]["length"], ways)
+        if packed := config["data"].get("packing", {}).get("length", 0):
+            config["data"]["packing"]["length"] = round_up(packed, ways)
 
 
 def examples(
@@ -134,7 +143,8 @@ def examples(
         )
 
     options = dataclasses.replace(data.tasks, captions=data.captions)
-    feed = records(source, options)
+    packing = data.packing if data.packing.length else None
+    feed = dataclasses.replace(records(source, options), packing=packing)
     held_out = None
     if eval_source is not None:
         options = dataclasses.replace(options, captions=data.eval_captions, turns=())

@@ -76,21 +76,24 @@ class PrefixLM(backbone.Backbone):
     config: PrefixLMConfig
 
     def sequence(
-        self, tokens: jax.Array, segments: jax.Array, deterministic: bool = True
-    ) -> jax.Array:
+        self, tokens: jax.Array, segments: jax.Array, deterministic: bool = True,
+        sequence_ids: jax.Array | None = None,
+    ) -> jax.Array:  # fmt: skip
         """Final hidden states [B,L,D].
 
         Args:
           tokens: int32 [B,L] joint ids.
           segments: int32 [B,L] of PADDING, PREFIX, TARGET.
           deterministic: no dropout.
+          sequence_ids: int32 [B,L], equal within each sequence of a packed row (see
+            `data.packing`); None for one sequence a row.
         """
         return self(
             tokens,
-            attn_mask=sequence_mask(tokens, segments, self.config),
+            attn_mask=sequence_mask(tokens, segments, self.config, sequence_ids),
             deterministic=deterministic,
             segment_ids=segments if self.config.segments else None,
-            positions=position_rows(tokens, self.config),
+            positions=position_rows(tokens, self.config, sequence_ids),
         )
 
     def init_all(self, tokens: jax.Array):
@@ -99,27 +102,40 @@ class PrefixLM(backbone.Backbone):
 
 
 def sequence_mask(
-    tokens: jax.Array, segments: jax.Array, config: PrefixLMConfig
-) -> jax.Array:
+    tokens: jax.Array, segments: jax.Array, config: PrefixLMConfig,
+    sequence_ids: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
     """Attention mask (SPEC B.4), bool [B,1|N,1|Q,K], True = may attend.
 
     Args:
       tokens: int32 [B,L] joint ids.
       segments: int32 [B,L].
       config: of the model.
+      sequence_ids: int32 [B,L] of packed rows, in which no sequence sees another.
     """
     valid, prefix = segments != PADDING, segments == PREFIX
+    same = None
+    if sequence_ids is not None:
+        same = sequence_ids[:, :, None] == sequence_ids[:, None, :]  # [B,Q,K]
     if config.visibility != "prefix":
         prefix = None if config.visibility == "full" else jnp.zeros_like(prefix)
     if not (crossed := config.cross_modal_heads):
-        return attention_mask(valid, prefix)
+        return _within(attention_mask(valid, prefix), same)
     image = is_image(tokens, config.vocab) & (segments == PREFIX)
     # Without an image there is no other side, and a head that sees nothing would get
     # the mean of all positions, the target's too.
-    sided = (segments == PREFIX) & jnp.any(image, axis=1, keepdims=True)
+    if same is None:
+        with_image = jnp.any(image, axis=1, keepdims=True)
+    else:
+        with_image = jnp.any(same & image[:, None], axis=-1)
+    sided = (segments == PREFIX) & with_image
     side = jnp.where(sided, image, -1)
     heads = ["other"] * crossed + ["all"] * (config.transformer.num_heads - crossed)
-    return attention_mask(valid, prefix, side, heads)
+    return _within(attention_mask(valid, prefix, side, heads), same)
+
+
+def _within(mask: jax.Array, same: jax.Array | None) -> jax.Array:
+    return mask if same is None else mask & same[:, None]
 
 
 def is_image(tokens: jax.Array, vocab: JointVocab) -> jax.Array:
@@ -127,7 +143,9 @@ def is_image(tokens: jax.Array, vocab: JointVocab) -> jax.Array:
     return (tokens >= vocab.text_size) & (tokens < vocab.size)
 
 
-def position_rows(tokens: jax.Array, config: PrefixLMConfig) -> jax.Array | None:
+def position_rows(
+    tokens: jax.Array, config: PrefixLMConfig, sequence_ids: jax.Array | None = None
+) -> jax.Array | None:
     """Row of the position table for each token, int32 [B,L]; None for row t at t.
 
     "by_modality" (SPEC E.16): the j-th image token has row 1 + j; the others are
@@ -141,12 +159,29 @@ def position_rows(tokens: jax.Array, config: PrefixLMConfig) -> jax.Array | None
     Args:
       tokens: int32 [B,L] joint ids.
       config: of the model.
+      sequence_ids: int32 [B,L] of packed rows: each sequence is counted by itself.
     """
+    starts = None
+    if sequence_ids is not None:
+        changed = sequence_ids[:, 1:] != sequence_ids[:, :-1]
+        starts = jnp.pad(changed, ((0, 0), (1, 0)), constant_values=True)
     if config.positions == "absolute":
-        return None
+        if starts is None:
+            return None
+        rows = _counted(jnp.ones_like(starts), starts)
+        return jnp.minimum(rows, config.max_positions - 1)
     image = is_image(tokens, config.vocab)
-    images, others = (jnp.cumsum(x, axis=1) - 1 for x in (image, ~image))
+    images, others = (_counted(x, starts) for x in (image, ~image))
     return rows_of(image, images, others, config)
+
+
+def _counted(kind: jax.Array, starts: jax.Array | None) -> jax.Array:
+    """How many of a kind stand before each token of it in its sequence, int [B,L]."""
+    counts = jnp.cumsum(kind, axis=1)
+    if starts is None:
+        return counts - 1
+    earlier = jnp.where(starts, counts - kind, 0)
+    return counts - 1 - jax.lax.cummax(earlier, axis=1)
 
 
 def rows_of(

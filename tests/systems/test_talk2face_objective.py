@@ -9,7 +9,8 @@ import pytest
 import tiny
 import tiny_talk2face as t2f
 
-from gptface_jax.data import sequences
+from gptface_jax.data import packing, sequences
+from gptface_jax.ops import losses
 from gptface_jax.systems import talk2face
 from gptface_jax.systems.talk2face import objective
 from gptface_jax.systems.talk2face.model import logits
@@ -123,6 +124,62 @@ def test_the_loss_of_a_step_is_that_of_the_batch():
     assert metrics["image_nll"][1] == 4 and metrics["text_nll"][1] == 3
     expected = metrics_of(batch)["loss"]
     np.testing.assert_allclose(value, expected[0] / expected[1], rtol=1e-5)
+
+
+FORMS = {
+    "absolute": {},
+    "by_modality": {"positions": "by_modality", "cross_modal_heads": 1},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scored", objective.SCORED)
+def test_packed_sequences_have_the_losses_of_unpacked_ones(form, scored):
+    """Positions, attention and targets are those of each sequence alone."""
+    module, params = t2f.model(**FORMS[form])
+    batch = examples()
+    del batch["task"]
+    batch |= {
+        "soft_position": np.array([9, -1], np.int32),
+        "soft_ids": np.array([[7, 11], [5, 5]], np.int32),
+        "soft_weights": np.array([[0.25, 0.75], [0, 0]], np.float32),
+    }
+    rows = [{name: values[i] for name, values in batch.items()} for i in (0, 1, 0)]
+    packed = packing.pack(rows, packing.PackingOptions(length=36, sequences=3, rows=1))
+    assert packed["sequence_ids"].max() == 2  # longer than the table of positions
+
+    @jax.jit
+    def found(batch):
+        options = ObjectiveConfig(scored=scored)
+        values = objective.token_metrics(module, options, params, batch)
+        return {name: losses.masked_sum(*pair) for name, pair in values.items()}
+
+    whole = {n: np.stack([row[n] for row in rows]) for n in rows[0]}
+    for name, (total, count) in found(whole).items():
+        np.testing.assert_allclose(
+            found(packed)[name], (total, count), rtol=1e-5, err_msg=name
+        )
+
+
+def test_a_step_on_packed_rows():
+    config = {
+        "model": dataclasses.asdict(t2f.config()), "objective": {}, "batch_size": 2,
+    }  # fmt: skip
+    system = talk2face.make_system(config, soft_targets=2, packed=(36, 4))
+    feed, batch = system.feeds["sequences"], examples()
+    assert feed.spec["soft_ids"].shape == (4, 2) and "task" not in feed.spec
+    rows = [{n: batch[n][i] for n in batch} for i in (0, 1)]
+    packed = packing.pack(rows, packing.PackingOptions(36, 2, 1))
+    assert {n: x.shape[1:] for n, x in packed.items()} == {
+        n: x.shape for n, x in feed.spec.items() if not n.startswith("soft")
+    }
+    _, params = t2f.model()
+    value, (_, metrics) = jax.jit(system.phases[0].loss)(
+        params, {}, {}, {"sequences": packed}, KEY, 0
+    )
+    expected = metrics_of(batch)["loss"]
+    np.testing.assert_allclose(value, expected[0] / expected[1], rtol=1e-5)
+    assert tuple(map(float, metrics["sequences_per_row"])) == (2, 1)
 
 
 def test_gradients_are_those_of_differences():

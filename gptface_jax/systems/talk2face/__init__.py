@@ -21,6 +21,7 @@ def make_system(
     codebook: Any = None,
     tasks: tuple[str, ...] = (),
     soft_targets: int = 0,
+    packed: tuple[int, int] = (0, 0),
 ) -> System:
     """Builds the trainable system from an experiment config.
 
@@ -31,6 +32,8 @@ def make_system(
         starts them at random, as the paper does.
       tasks: names that "task" in held-out batches counts.
       soft_targets: ids that a soft target spreads over, 0 for none.
+      packed: (length, most sequences) of the rows that the feed is packed into; of
+        length 0 rows hold one sequence. Held-out batches are never packed.
 
     Returns:
       A System with one phase and the feed "sequences".
@@ -51,7 +54,8 @@ def make_system(
         return {**params, "tokens": tokens}
 
     spec = sequence_spec(model, soft_targets)
-    feed = Feed(spec, config["batch_size"], model.length)
+    fed = packed_spec(spec, *packed) if packed[0] else spec
+    feed = Feed(fed, config["batch_size"], packed[0] or model.length)
     metrics = t2f_objective.make_eval(module, objective, tasks)
     return System(
         name="talk2face",
@@ -85,3 +89,25 @@ def sequence_spec(
             "soft_weights": array(jnp.float32, soft_targets),
         }
     return spec
+
+
+def packed_spec(
+    spec: Mapping[str, jax.ShapeDtypeStruct], length: int, most: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Spec of a row of several sequences, see `data.packing.pack`.
+
+    Args:
+      spec: of one sequence.
+      length: of a row.
+      most: sequences that a row can hold.
+    """
+    packed = {
+        name: jax.ShapeDtypeStruct((length,), spec[name].dtype)
+        for name in ("tokens", "segment_ids", "loss_mask")
+    }
+    packed["sequence_ids"] = jax.ShapeDtypeStruct((length,), jnp.int32)
+    for name in spec:
+        if name.startswith("soft_"):
+            shape = (most, *spec[name].shape)
+            packed[name] = jax.ShapeDtypeStruct(shape, spec[name].dtype)
+    return packed

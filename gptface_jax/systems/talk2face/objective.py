@@ -64,7 +64,8 @@ def token_metrics(
       batch: "tokens", "segment_ids" int32 [B,L], "loss_mask" bool [B,L], the tokens
         that are to be predicted; see `data.sequences.assemble`. Optional: "soft_ids"
         int32 and "soft_weights" float32 [B,W], what is to be predicted in place of the
-        token at "soft_position" int32 [B] (SPEC B.7.2, ordinal ages).
+        token at "soft_position" int32 [B] (SPEC B.7.2, ordinal ages). Of packed rows
+        "sequence_ids" int32 [B,L], and soft targets [B,P] and [B,P,W].
       dropout_key: None for no dropout.
 
     Returns:
@@ -73,12 +74,19 @@ def token_metrics(
     config = module.config
     tokens, segments = batch["tokens"], batch["segment_ids"]
     scored = batch["loss_mask"] if objective.scored == "target" else segments != PADDING
+    scored, sequence_ids = scored[:, 1:], batch.get("sequence_ids")
+    budget = slots(config, objective)
+    if sequence_ids is not None:
+        # What ends a sequence does not predict what begins the next one.
+        scored &= sequence_ids[:, 1:] == sequence_ids[:, :-1]
+        budget = tokens.shape[1] - 1
     variables = {"params": params}
     hidden = module.apply(
         variables,
         tokens,
         segments,
         dropout_key is None,
+        sequence_ids,
         method="sequence",
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
@@ -86,17 +94,15 @@ def token_metrics(
     gather = functools.partial(
         masking.gather_masked,
         hidden[:, :-1],
-        masked=scored[:, 1:],
-        budget=slots(config, objective),
+        masked=scored,
+        budget=budget,
     )
     states, targets, real = gather(targets=tokens[:, 1:])
     logits = module.apply(variables, states, method="token_logits")
     nll = losses.cross_entropy(logits, targets)
     if "soft_ids" in batch:
-        places = jnp.broadcast_to(jnp.arange(1, tokens.shape[1]), scored[:, 1:].shape)
-        places = gather(targets=places)[1]
-        soft = _soft_cross_entropy(logits, batch["soft_ids"], batch["soft_weights"])
-        nll = jnp.where(places == batch["soft_position"][:, None], soft, nll)
+        places = jnp.broadcast_to(jnp.arange(1, tokens.shape[1]), scored.shape)
+        nll = _softened(nll, logits, gather(targets=places)[1], batch)
     right = jnp.argmax(logits, -1) == targets
     image = is_image(targets, config.vocab)
     return {
@@ -104,6 +110,18 @@ def token_metrics(
         for name, where in (("image", image), ("text", ~image))
         for metric, values in (("nll", nll), ("accuracy", right))
     }
+
+
+def _softened(nll, logits, places, batch):
+    """NLL [B,S], at the places of soft targets the cross-entropy with these."""
+    rows, width = len(nll), batch["soft_ids"].shape[-1]
+    at = batch["soft_position"].reshape(rows, -1)  # [B,P]
+    ids = batch["soft_ids"].reshape(rows, -1, width)
+    weights = batch["soft_weights"].reshape(rows, -1, width)
+    for number in range(at.shape[1]):
+        soft = _soft_cross_entropy(logits, ids[:, number], weights[:, number])
+        nll = jnp.where(places == at[:, number, None], soft, nll)
+    return nll
 
 
 def _soft_cross_entropy(
@@ -125,7 +143,11 @@ def make_loss(module: PrefixLM, objective: ObjectiveConfig):
         dropout_key = trees.stream(key, "dropout") if with_dropout else None
         found = token_metrics(module, objective, params, batches[FEED], dropout_key)
         metrics = {name: losses.masked_sum(*pair) for name, pair in found.items()}
-        return combined(objective, metrics), (state, metrics)
+        loss = combined(objective, metrics)
+        if "sequence_ids" in batches[FEED]:
+            held = jnp.max(batches[FEED]["sequence_ids"], axis=1) + 1
+            metrics["sequences_per_row"] = (jnp.sum(held), jnp.float32(len(held)))
+        return loss, (state, metrics)
 
     return loss_fn
 
