@@ -190,14 +190,12 @@ def _rasterised(places, nearness, valid, triangles, size, cull, window):
     inside = (seen & ~large)[:, None] & (x >= 0) & (x < size) & (y >= 0) & (y < size)
     for k in range(3):
         inside &= _linear(edges[:, k, None], dx, dy) >= _EDGE
-    nearness = jnp.where(inside, _linear(depth[:, None], dx, dy), -jnp.inf)
+    sampled = jnp.where(inside, _linear(depth[:, None], dx, dy), -jnp.inf)
     # Compared with itself below: computed once, or its last bit might differ.
-    nearness = jax.lax.optimization_barrier(nearness)
+    sampled = jax.lax.optimization_barrier(sampled)
     pixel = jnp.where(inside, y * size + x, size * size).astype(jnp.int32)
-    best = jnp.full(size * size + 1, -jnp.inf).at[pixel].max(nearness)
-    first = jnp.where(
-        inside & (nearness == best[pixel]), numbers[:, None], len(numbers)
-    )
+    best = jnp.full(size * size + 1, -jnp.inf).at[pixel].max(sampled)
+    first = jnp.where(inside & (sampled == best[pixel]), numbers[:, None], len(numbers))
     shown = jnp.full(size * size + 1, len(numbers), jnp.int32).at[pixel].min(first)
     best, shown = best[:-1], shown[:-1]
     # Large ones first, as whole blocks of numbers; the others beside them see nothing.
