@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import math
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
+
+from gptface_jax.nn.each_device import dividing_axes
 
 IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash", "splash", "linear")
 
@@ -247,17 +248,11 @@ def _on_every_device(here, query, key, value, mask):
       query, key, value: [B,L,N,H].
       mask: [B,L], or [B,1|N,Q,K].
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size <= 1:
+    if jax.sharding.get_abstract_mesh().size <= 1:
         return here(query, key, value, mask)
 
-    def axes(name: str, size: int):
-        """Of the mesh, where they divide; every device does the whole elsewhere."""
-        (found,) = nn.logical_to_mesh_axes((name,))
-        names = (found,) if isinstance(found, str) else tuple(found or ())
-        return found if size % math.prod(mesh.shape[n] for n in names) == 0 else None
-
-    batch, split = axes("batch", query.shape[0]), axes("heads", query.shape[2])
+    batch = dividing_axes("batch", query.shape[0])
+    split = dividing_axes("heads", query.shape[2])
     heads = PartitionSpec(batch, None, split, None)
     by_head = mask.ndim == 4 and mask.shape[1] > 1
     rows = PartitionSpec(batch, split) if by_head else PartitionSpec(batch)

@@ -9,6 +9,7 @@ start), beside the photographs later. A text is to expect what the picture shows
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from gptface_jax.core import trees
+from gptface_jax.nn.each_device import over_batch
 from gptface_jax.ops import morphable, render
 from gptface_jax.systems.facegpt import coefficients
 from gptface_jax.systems.facegpt.coefficients import ENTRIES, GROUPS, TOLD
@@ -197,15 +199,21 @@ class Terms:
 
     def photo(self, basis, coeffs, heads, image: jax.Array) -> jax.Array:
         """Mean robust difference of pictures in [-1,1] and rendered heads."""
-        objective = self.objective
+        objective, triangles = self.objective, basis["triangles"]
+        focal = objective.focal or None
+        shown = over_batch(
+            functools.partial(render.rasterise, size=objective.size),
+            render.project(heads, coeffs["pose"], objective.size, focal),
+            triangles,
+        )
         drawn = render.render(
-            heads, morphable.colours(basis, coeffs["albedo_coeffs"]),
-            basis["triangles"], coeffs["sh_light"], coeffs["pose"], objective.size,
-            focal=objective.focal or None,
+            heads, morphable.colours(basis, coeffs["albedo_coeffs"]), triangles,
+            coeffs["sh_light"], coeffs["pose"], objective.size, focal=focal,
+            shown=shown,
         )  # fmt: skip
         wanted, colour, weight = _resized(image, objective.size), drawn.colour, None
         if objective.splat:
-            colour, _ = render.splatted(drawn, basis["triangles"], wanted)
+            colour, _ = render.splatted(drawn, triangles, wanted)
             # Beside the head the picture is its own background; what it leaves counts.
             weight = jnp.ones_like(drawn.alpha)
         weight = drawn.alpha if weight is None else weight
