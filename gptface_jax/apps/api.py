@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 import pathlib
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +20,8 @@ from gptface_jax.data import image as images
 from gptface_jax.data import image_io
 from gptface_jax.experiments import gptface_run, opening
 from gptface_jax.experiments.gptface_run import check_pair, learnt_frame, learnt_options
-from gptface_jax.pipelines import captioning, region_proposal, synthesis
+from gptface_jax.interop import directory
+from gptface_jax.pipelines import captioning, networks, region_proposal, synthesis
 from gptface_jax.pipelines import edit as editing
 from gptface_jax.pipelines.compositing import BORDERS
 from gptface_jax.pipelines.editing_model import EditingModel, decode_options
@@ -312,6 +314,7 @@ def load(
     """
     compiled.keep()
     path, facades = opening.facades(source, system)
+    _tell_license(path)
 
     def opened(facade: str) -> Any:
         module, _, function = facade.partition(":")
@@ -323,6 +326,14 @@ def load(
     for other in others:
         model.add_beside(functools.cache(functools.partial(opened, other)))
     return model
+
+
+@functools.cache
+def _tell_license(path: pathlib.Path) -> None:
+    """Says once a process under which licence the weights of a folder are."""
+    said = None if networks.is_run(path) else directory.read_config(path).get("license")
+    if said:
+        print(f"{path.name}: licence of the weights: {said}", file=sys.stderr)
 
 
 _OPENING = threading.Lock()  # jobs ask for it by several threads

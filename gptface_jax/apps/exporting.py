@@ -20,7 +20,7 @@ from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import gptface_run, opening, registry, starting
 from gptface_jax.interop import directory, state_dict, taming, tencent
 from gptface_jax.nn.vqgan import VQGANConfig
-from gptface_jax.pipelines import framing, networks
+from gptface_jax.pipelines import framing, networks, strength
 from gptface_jax.pipelines.editing_model import decode_options
 
 
@@ -33,6 +33,8 @@ def export(
     card: str | os.PathLike | None = None,
     decode: Mapping[str, Any] | None = None,
     frame: Sequence[Sequence[float]] | None = None,
+    attributes: Sequence[str] | None = None,
+    license: str | None = None,
     dtype: str = "bfloat16",
     step: str | int | None = "best",
 ) -> dict[str, float]:
@@ -50,12 +52,20 @@ def export(
         what the transformer has learnt.
       frame: where its pictures show a face, see `Model`; default what its token cache
         or model directory says.
+      attributes: that the page offers sliders for; default those of the model
+        directory, else six of CelebA's.
+      license: of the weights, which `load` says; default that of a model directory.
       dtype: of the weights, "bfloat16" or "float32".
       step: checkpoint of the transformer: "best", None = latest, or a number.
 
     Returns:
       {"vqgan": parameters in millions, "gptface": parameters in millions}.
+
+    Raises:
+      UserError: networks that do not belong together, or an attribute without words.
     """
+    if attributes:
+        strength.directions(dict.fromkeys(attributes, 0))  # or it says which
     vqgan, model, decode = _pair(gptface, tokenizer, step, decode or {})
     text = TextTokenizer.from_vocab_text(
         model.meta["extra_files"]["vocab.txt"].decode()
@@ -63,12 +73,15 @@ def export(
     frame = gptface_run.learnt_frame(model) if frame is None else frame
     frame = framing.checked_frame(frame)
     options = {**gptface_run.learnt_options(model), **decode}
+    kept = {"attributes": attributes and list(attributes), "license": license}
+    kept = {key: value or model.meta.get(key) for key, value in kept.items()}
     settings = {
         "library_version": __version__,
         "vqgan": to_mapping(vqgan.config),
         "gptface": to_mapping(model.config),
         "decode": dataclasses.asdict(decode_options(options)),
         **({} if frame is None else {"frame": _plain(frame)}),
+        **{key: value for key, value in kept.items() if value},
         "training": {"vqgan": vqgan.meta["config"], "gptface": model.meta["config"]},
     }
     both = {"vqgan": vqgan, "gptface": model}
@@ -143,6 +156,7 @@ def _as_of_a_run(network: networks.Network, folder) -> networks.Network:
         "manifest.json": json.dumps(manifest).encode(),
     }
     meta = {"config": config, "step": config["total_steps"], "extra_files": files}
+    meta |= {k: network.meta[k] for k in ("attributes", "license") if k in network.meta}
     return dataclasses.replace(network, meta=meta)
 
 
@@ -152,6 +166,7 @@ def export_tokenizer(
     *,
     description: str = "",
     card: str | os.PathLike | None = None,
+    license: str | None = None,
     dtype: str = "bfloat16",
     step: str | int | None = "best",
 ) -> dict[str, float]:
@@ -159,7 +174,7 @@ def export_tokenizer(
 
     Args:
       tokenizer: training run of the VQGAN, or a model directory.
-      out, description, card, dtype: as for `export`.
+      out, description, card, license, dtype: as for `export`.
       step: checkpoint of the run.
 
     Returns:
@@ -175,10 +190,11 @@ def export_tokenizer(
             f"{vqgan.meta['step']} steps of {config['batch_size']}."
         )
     else:
-        source = {k: vqgan.meta[k] for k in ("imported",) if k in vqgan.meta}
+        source = {k: vqgan.meta[k] for k in ("imported", "license") if k in vqgan.meta}
         files = {}
         origin = f"From the model directory `{pathlib.Path(tokenizer).name}`."
     facts = {"description": description, "origin": origin}
+    source |= {"license": license} if license else {}
     if card:
         files["README.md"] = pathlib.Path(card).read_bytes()
     return write_tokenizer(
@@ -194,6 +210,7 @@ def export_run(
     frame: Sequence[Sequence[float]] | None = None,
     description: str = "",
     card: str | os.PathLike | None = None,
+    license: str | None = None,
     dtype: str = "bfloat16",
     step: str | int | None = "best",
 ) -> dict[str, float]:
@@ -203,7 +220,7 @@ def export_run(
       run: of any system; a GPTFace may be given options of its decoder by `export`.
       tokenizer: the VQGAN that made the run's token cache: a training run, model
         directory or bundled name.
-      out, frame, description, card, dtype: as for `export`.
+      out, frame, description, card, license, dtype: as for `export`.
       step: checkpoint of the run.
 
     Returns:
@@ -250,6 +267,7 @@ def export_run(
         "library_version": __version__,
         **{n: to_mapping(part.config) for n, part in both.items()},
         **({} if frame is None else {"frame": _plain(frame)}),
+        **({"license": license} if license else {}),
         "training": {name: config},
     }
     weights = {n: part.params for n, part in both.items()}

@@ -47,8 +47,10 @@ from gptface_jax.core.errors import UserError
 _ALONE = {"tencent": "a Talk2Face", "faceptor": "a Faceptor"}
 # Options of a directory that a taming checkpoint has no place for.
 _DIRECTORY_ONLY = (
-    "run", "gptface", "description", "card", "decode", "frame", "dtype"
+    "run", "gptface", "description", "card", "decode", "frame", "attributes",
+    "license", "dtype",
 )  # fmt: skip
+_OF_GPTFACE = ("decode", "frame", "attributes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +90,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "default what the token cache says",
     )
     parser.add_argument(
+        "--attributes",
+        metavar="NAMES",
+        help="sliders that the page offers, joined by commas; default six of CelebA's",
+    )
+    parser.add_argument(
+        "--license",
+        help='of the weights, such as "research only: trained on LFW"; who loads the '
+        "model is told",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("bfloat16", "float32"),
         help="precision of the stored weights; default bfloat16",
@@ -124,12 +136,14 @@ def run(options: argparse.Namespace) -> None:
         card = {
             "description": options.description or "",
             "card": options.card,
+            "license": options.license,
             "dtype": options.dtype or "bfloat16",
             "step": step,
         }
         if options.run:
-            if options.decode is not None:
-                raise UserError("--decode is for a GPTFace; give it as --gptface")
+            for name in ("decode", "attributes"):
+                if getattr(options, name) is not None:
+                    raise UserError(f"--{name} is for a GPTFace; give it as --gptface")
             frame = options.frame and _upright.read_frame(options.frame)
             millions = exporting.export_run(
                 options.run,
@@ -144,12 +158,12 @@ def run(options: argparse.Namespace) -> None:
                 options.tokenizer,
                 options.out,
                 decode=assignments("--decode", options.decode or ()),
+                attributes=[a for a in (options.attributes or "").split(",") if a],
                 frame=options.frame and _upright.read_frame(options.frame),
                 **card,
             )
-        elif options.decode or options.frame:
-            given = "--decode" if options.decode else "--frame"
-            raise UserError(f"{given} is for a transformer; give --gptface")
+        elif given := [n for n in _OF_GPTFACE if getattr(options, n) is not None]:
+            raise UserError(f"--{given[0]} is for a transformer; give --gptface")
         else:
             millions = exporting.export_tokenizer(
                 options.tokenizer, options.out, **card

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+import gptface_jax
 from gptface_jax.cli.main import main, verb_module
 from gptface_jax.experiments import opening
 from gptface_jax.interop import state_dict, taming
@@ -170,3 +171,23 @@ def test_a_model_directory_gets_another_decoder(tiny, gptface_command, tmp_path)
     assert after["decode"] == before["decode"]
     log = (out / "training_log.jsonl").read_text()
     assert log == (tiny / "model" / "training_log.jsonl").read_text()
+
+
+def test_licence_and_sliders_of_a_model(tiny, gptface_command, tmp_path, capsys):
+    """Who loads it is told once; they stay when the decoder is exchanged."""
+    first, again = tmp_path / "first", tmp_path / "again"
+    more = ("--license", "research only", "--attributes", "Smiling,Male")
+    command = ("export", "--tokenizer", tiny / "vqgan", "--gptface")
+    assert gptface_command(*command, tiny / "model", "--out", first, *more) == 0
+    assert gptface_command(*command, first, "--out", again) == 0
+    capsys.readouterr()
+    for folder in (first, again):
+        assert gptface_jax.load(folder).attributes == ("Smiling", "Male")
+        gptface_jax.load(folder)
+        said = capsys.readouterr().err
+        assert said.count(f"{folder.name}: licence of the weights: research only") == 1
+    bad = ("--attributes", "Smilling", "--out", tmp_path / "bad")
+    assert gptface_command(*command, first, *bad) == 2
+    assert "Smilling" in capsys.readouterr().err
+    assert gptface_command("export", "--tokenizer", tiny / "vqgan", *bad) == 2
+    assert "--attributes is for a transformer" in capsys.readouterr().err
