@@ -62,7 +62,7 @@ def open_model(
         network,
         ImageTokenizer(vqgan, dtype=dtype),
         TextTokenizer.from_vocab_text(vocab),
-        _learnt(path, learnt),
+        learnt_of(path, learnt),
         frame,
         card,
         dtype,
@@ -79,7 +79,12 @@ def _read(path: pathlib.Path, name: str) -> str:
         ) from None
 
 
-def _learnt(path: pathlib.Path, text: str) -> Learnt:
+def learnt_of(path: pathlib.Path, text: str) -> Learnt:
+    """What a model was trained to say, by the text of its label_sets.json.
+
+    Raises:
+      UserError: text that makes no sense.
+    """
     try:
         return Learnt.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
