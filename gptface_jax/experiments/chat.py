@@ -9,7 +9,7 @@ without one, so that the model learns to say when.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -189,39 +189,50 @@ def _build(
     values = settings.plain(config)
     model = from_mapping(ChatConfig, values["model"], "model.")
     found = facegpt.examples(data, tokenizer, model)
-    table = label_templates.open_table(data.label_sets)
-
-    def answers(faces: base.Records | None, captions: Any) -> base.Records | None:
-        if faces is None:
-            return None
-        options = dataclasses.replace(data.tasks, captions=captions)
-        tail = tuple(start for start, _ in spoken.ranges(model))
-        tasks = tuple(
-            TaskTransform(
-                task, tokenizer, model.vocab, model.length, options, table,
-                tail if head else (),
-            )
-            for task in TASKS
-            for head in _WITH_HEAD
-        )  # fmt: skip
-        grid = tuple(model.layout.grid)
-        return base.Records(faces.source, AnswerExample(faces.transform, tasks, grid))
-
-    rendered = found.feeds[RENDERED]
-    held_out = answers(found.held_out["faces"], data.eval_captions)
-    known = _labels(rendered.source, table, data)
+    rendered, held_out = found.feeds[RENDERED], found.held_out["faces"]
+    if held_out is not None:
+        held_out = records_of(held_out, tokenizer, model, data, data.eval_captions)
     return base.experiment(
         config,
         data,
         make(values, attribute_questions.ATTRIBUTES),
-        {**found.feeds, ANSWERS: answers(rendered, data.captions)},
+        {**found.feeds, ANSWERS: records_of(rendered, tokenizer, model, data)},
         {**found.held_out, ANSWERS: held_out},
-        extra_files={**found.files, talk2face.LABEL_SETS: known},
+        extra_files={**found.files, talk2face.LABEL_SETS: _labels(rendered, data)},
     )
 
 
-def _labels(source: Sequence[Any], table: Any, data: base.DataConfig) -> bytes:
+def records_of(
+    faces: base.Records, tokenizer: TextTokenizer, model: ChatConfig,
+    data: base.DataConfig, captions: Any = None,
+) -> base.Records:  # fmt: skip
+    """Sequences with answers about rendered faces.
+
+    Args:
+      faces: the faces and their examples.
+      tokenizer: of the text.
+      model: that is trained.
+      data: section of the config.
+      captions: options of the sentences; default the training's.
+    """
+    options = dataclasses.replace(data.tasks, captions=captions or data.captions)
+    table = label_templates.open_table(data.label_sets)
+    tail = tuple(start for start, _ in spoken.ranges(model))
+    tasks = tuple(
+        TaskTransform(
+            task, tokenizer, model.vocab, model.length, options, table,
+            tail if head else (),
+        )
+        for task in TASKS
+        for head in _WITH_HEAD
+    )  # fmt: skip
+    grid = tuple(model.layout.grid)
+    return base.Records(faces.source, AnswerExample(faces.transform, tasks, grid))
+
+
+def _labels(faces: base.Records, data: base.DataConfig) -> bytes:
     """Content of label_sets.json: what may be asked."""
+    source, table = faces.source, label_templates.open_table(data.label_sets)
     some = [source[i] for i in talk2face.spread(len(source), _LOOKED_AT)]
     return talk2face.learnt_labels(talk2face.used(some, table), data.tasks)
 

@@ -94,6 +94,11 @@ def test_texts_without_tails_are_bit_for_bit_what_they_were():
     )
     jax.tree.map(np.testing.assert_array_equal, before, after)
     assert not after.missing.any()
+    candidates = np.tile(np.array([[7, t2f.SEP], [9, 8]], np.int32), (3, 1, 1))
+    np.testing.assert_array_equal(
+        decode.score(module, params, t2f.prefixes(), candidates),
+        decode.score(grown, {**params, "tokens": tables}, t2f.prefixes(), candidates),
+    )
 
 
 def test_face_tokens_are_a_modality_of_the_loss():
