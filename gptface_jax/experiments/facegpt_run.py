@@ -41,14 +41,7 @@ def open_model(
     network = opening.open_network(path, system)
     card = ""
     if networks.is_run(path):
-        tokenizer = tokenizer or network.meta["config"]["data"]["tokenizer"]
-        if not tokenizer:
-            raise UserError(
-                f"'{path}' was trained on codes of colours, by no tokenizer; it can be "
-                "used by tests alone"
-            )
-        vqgan = opening.open_network(tokenizer, "vqgan")
-        gptface_run.check_pair(vqgan, network, path)
+        vqgan = gptface_run.vqgan_of_run(network, tokenizer, path)
         vocab = kept_file(network, path, "vocab.txt").decode()
         frame = gptface_run.learnt_frame(network)
     else:
