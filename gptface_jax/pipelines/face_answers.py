@@ -1,7 +1,8 @@
 """Answers about a face that end in its 3D head (SPEC D.3), by one sequence model.
 
-The words are written first, the likeliest each time, then the head's codes after them.
-A model that ends its answer without a head has one appended, and that is told.
+The words are written first, the likeliest each time. A model that ends them without a
+head has one appended, and that is told. Of the heads that may follow some are drawn,
+and their mean is taken: the likeliest codes mean a head that is further from the truth.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.data import image as images
@@ -28,10 +30,12 @@ from gptface_jax.pipelines.sequence_model import (
     SequenceModel,
     generate_options,
 )
-from gptface_jax.systems.facegpt import spoken
+from gptface_jax.systems.facegpt import coefficients, spoken
+from gptface_jax.systems.talk2face.decode import Generated
 
 DESCRIBED = "description"
 _TOKENS = 8  # of an answer in words, beside a description
+_HEADS = 16  # that are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +45,7 @@ class HeadAnswer:
     Attributes:
       answer: to the question, or a sentence ("description").
       head: JSON of it, and of its files, tells the answer as well.
-      head_confidence: geometric mean of the probabilities of the head's codes.
+      head_confidence: geometric mean of the probabilities of the likeliest codes.
       missing: the model ended its answer without a head, which was appended.
     """
 
@@ -66,12 +70,15 @@ class Answers:
     Attributes:
       answers: B of them.
       coeffs: of their heads, [B,...] by entry.
+      deviations: how far heads differ that the same words could end in, [B,...] by
+        group in units of a usual deviation.
       head_confidence: float [B], see `HeadAnswer`.
       missing: bool [B], likewise.
     """
 
     answers: list[Answer]
     coeffs: Mapping[str, np.ndarray]
+    deviations: Mapping[str, np.ndarray]
     head_confidence: np.ndarray
     missing: np.ndarray
 
@@ -120,27 +127,49 @@ class ChatModel(Face3DModel):
         # The [SEP] behind the head need not be written.
         room = model.network.config.length - prefixes.shape[1] - len(tail) - 1
         most = room if question is None else min(room, len(key) + _TOKENS)
-        config = generate_options(
-            {"modality": "text", "max_tokens": most, "temperature": 0.0}
-        )
-        keys = jax.random.split(jax.random.key(0), (len(prefixes), 1))
         given = np.tile(key, (len(prefixes), 1))
-        found = model.generate(prefixes, config, keys, given, tail)
+        found = self._written(prefixes, given, most, temperature=0.0)
         tokens, said = (np.asarray(x)[:, 0] for x in (found.tokens, found.log_probs))
         starts = (tokens == tail[0][0]).argmax(1)
-        places = starts[:, None] + np.arange(len(tail))
-        heads = np.take_along_axis(tokens, places, 1)
-        coeffs = spoken.coefficients_of(self.module, self._params, heads)
         words = [
             self._answer(question, row[len(key) : start], chances[len(key) : start + 1])
             for row, chances, start in zip(tokens, said, starts)
         ]
-        codes = np.take_along_axis(said, places[:, 1:], 1)
-        return Answers(
-            words,
-            jax.tree.map(np.asarray, coeffs),
-            np.exp(codes.mean(1)),
-            np.asarray(found.missing)[:, 0],
+        place = np.arange(tokens.shape[1]) - starts[:, None]
+        codes = said[(place > 0) & (place < len(tail))].reshape(len(tokens), -1)
+        before = np.where(place <= 0, tokens, self.tokenizer.pad_id)
+        drawn = self._written(prefixes, before, most + 1, _HEADS, top_k=0)
+        coeffs, deviations = self._mean_head(np.asarray(drawn.tokens))
+        sure, missing = np.exp(codes.mean(1)), np.asarray(found.missing)[:, 0]
+        return Answers(words, coeffs, deviations, sure, missing)
+
+    def _written(
+        self, prefixes: np.ndarray, given: np.ndarray, most: int, count: int = 1,
+        **options: Any,
+    ) -> Generated:  # fmt: skip
+        """Texts after prefixes [P,Q] that begin as given [P,F], each with a head."""
+        config = generate_options({"modality": "text", "max_tokens": most, **options})
+        # The same for every picture, so that none depends on its batch mates.
+        keys = jax.random.split(jax.random.key(0), (1, count))
+        keys = jnp.broadcast_to(keys, (len(prefixes), count))
+        tail = spoken.ranges(self.network.config)
+        return self.sequences.generate(prefixes, config, keys, given, tail)
+
+    def _mean_head(self, tokens: np.ndarray) -> tuple[dict, dict]:
+        """Coefficients [P,...] by entry and deviations by group of texts [P,S,T]."""
+        tail = spoken.ranges(self.network.config)
+        rows = tokens.reshape(-1, tokens.shape[-1])
+        starts = (rows == tail[0][0]).argmax(1)
+        heads = np.take_along_axis(rows, starts[:, None] + np.arange(len(tail)), 1)
+        coeffs = spoken.coefficients_of(self.module, self._params, heads)
+
+        def apart(values):
+            return np.asarray(values).reshape(*tokens.shape[:2], *values.shape[1:])
+
+        units = coefficients.in_units(coeffs)
+        return (
+            {name: apart(value).mean(1) for name, value in coeffs.items()},
+            {name: apart(value).std(1) for name, value in units.items()},
         )
 
     def _answer(self, question: Question | None, ids, log_probs) -> Answer:
@@ -167,9 +196,10 @@ class ChatModel(Face3DModel):
         found = self.answers_about(self.image_ids(pixels), asked)
         (answer,), missing = found.answers, bool(found.missing[0])
         sure = float(found.head_confidence[0])
+        deviations = {group: x[0] for group, x in found.deviations.items()}
         options = {"align": align, "face": face if isinstance(face, int) else None}
         details = {
-            **self.details("", None, options, notes, {}),
+            **self.details("", None, options, notes, deviations),
             "question": answer.question,
             "answer": answer.text,
             "value": answer.value,

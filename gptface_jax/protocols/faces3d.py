@@ -71,7 +71,11 @@ def of_answers(
         parts.append(model.answers_about(ids, question))
     return Answers(
         [answer for part in parts for answer in part.answers],
-        {n: np.concatenate([p.coeffs[n] for p in parts]) for n in parts[0].coeffs},
+        *(
+            {n: np.concatenate([getattr(p, field)[n] for p in parts]) for n in first}
+            for field in ("coeffs", "deviations")
+            for first in (getattr(parts[0], field),)
+        ),
         np.concatenate([p.head_confidence for p in parts]),
         np.concatenate([p.missing for p in parts]),
     )
