@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data.questions import Question
 from gptface_jax.data.tasks import AND_HEAD, PROMPTS
@@ -115,7 +116,7 @@ class ChatModel(Face3DModel):
           question: of `answers.found_question`; None for a sentence.
 
         Raises:
-          UserError: the vocabulary cannot spell the question.
+          UserError: the vocabulary cannot spell the question, or it is too long.
         """
         model, tail = self.sequences, spoken.ranges(self.network.config)
         task = "image_to_caption" if question is None else "image_to_attributes"
@@ -126,6 +127,11 @@ class ChatModel(Face3DModel):
             key = answers.spelt(model, question.prompt)
         # The [SEP] behind the head need not be written.
         room = model.network.config.length - prefixes.shape[1] - len(tail) - 1
+        if len(key) >= room:
+            raise UserError(
+                f"the question has {len(key)} tokens, and with its answer there is "
+                f"room for {room}; ask in fewer words"
+            )
         most = room if question is None else min(room, len(key) + _TOKENS)
         given = np.tile(key, (len(prefixes), 1))
         found = self._written(prefixes, given, most, temperature=0.0)

@@ -97,6 +97,8 @@ def test_heads_are_what_their_codes_mean(model):
 def test_bad_input(model, tmp_path, capsys):
     with pytest.raises(UserError, match="not trained to answer 'shoes'"):
         model.ask_with_head(PHOTO, "shoes", align=False)
+    with pytest.raises(UserError, match="tokens, and with its answer there is room"):
+        model.ask_with_head(PHOTO, "hair and " * 60 + "eyes:", align=False)
     with pytest.raises(UserError, match="give one of system chat"):
         tiny_face3d.other().ask_with_head(PHOTO)
     head = ["ask", "--head", str(tmp_path / "face.glb")]
