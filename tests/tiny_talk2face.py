@@ -28,10 +28,11 @@ def config(**changes) -> PrefixLMConfig:
         remat="none",
         **changes.pop("transformer", {}),
     )
-    options = {"embedding_init": 0.2, "grid": (2, 2), "length": 20, **changes}
-    return PrefixLMConfig(
-        transformer=transformer, vocab=tiny.VOCAB, max_positions=24, **options
-    )
+    options = {
+        "vocab": tiny.VOCAB, "embedding_init": 0.2, "grid": (2, 2), "length": 20,
+        "max_positions": 24, **changes,
+    }  # fmt: skip
+    return PrefixLMConfig(transformer=transformer, **options)
 
 
 @functools.lru_cache

@@ -10,6 +10,7 @@ from gptface_jax.core.config import from_options
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.experiments import facegpt_run
+from gptface_jax.pipelines.face_answers import ChatModel, HeadAnswer
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.faces3d import Face3DModel, Head3D
 from gptface_jax.systems.facegpt.predict import SampleConfig
@@ -54,6 +55,35 @@ class FaceGPT(verbs.Facade, Face3DModel):
         head = self.of_photo(image_io.decode(image), text, face, align)
         verbs.warn(head.details["notes"])
         return head
+
+
+class Chat(FaceGPT, ChatModel):
+    """A FaceGPT that answers, too; see `ChatModel`."""
+
+    @verbs.checked
+    def ask_with_head(
+        self, image: image_io.Source, question: str = "", *,
+        face: int | Face | None = None, align: bool = True,
+    ) -> HeadAnswer:  # fmt: skip
+        """The answer to a question about a photo, and the 3D head that it ends in.
+
+        Args:
+          image, face, align: see `face3d`.
+          question: "expression", "hair", "is she smiling?", or a key of one's own that
+            ends in a colon; without one the answer is a sentence about the face.
+
+        Raises:
+          UserError: a question that the model was not trained to answer (the nearest
+            are named), or a picture that cannot be used.
+        """
+        found = self.answer_about(image_io.decode(image), question, face, align)
+        verbs.warn(found.head.details["notes"])
+        return found
+
+
+def open_chat(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Chat:
+    """A FaceGPT that answers, with its tokenizer from a folder; see `open_model`."""
+    return facegpt_run.open_chat(Chat, path, tokenizer, dtype)
 
 
 def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> FaceGPT:

@@ -40,8 +40,8 @@ def add_model(
     )
     parser.add_argument(
         "--system",
-        help="gptface, talk2face or facegpt, where the model is several: whose verbs "
-        "come first",
+        help="gptface, talk2face, facegpt or chat, where the model is several: whose "
+        "verbs come first",
     )
     parser.add_argument(
         "--dtype",

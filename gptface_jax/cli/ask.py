@@ -6,10 +6,18 @@ gptface ask --model my_model --image photo.jpg --question "wearing a hat" \\
 gptface ask --model my_model --image photo.jpg --all --json answers.json
 gptface ask --model my_model --jobs photos/ --question expression --out answers/
 gptface ask --model my_model --list
+gptface ask --model my_chat --image photo.jpg --question expression --head face.glb
+gptface ask --model my_chat --image photo.jpg --head face.glb
 
 All answers there are to a question are scored and the likeliest is given; --open lets
 the model write one, which may mean nothing. The answers are guesses by appearance, by
 the convention of the data set that is named: no facts about a person.
+
+With --head the answer is written and ends in a 3D head, which models of
+configs/facegpt/chat.py have learnt; without a question it is a sentence about the face.
+Beside the head lie pictures of it and a JSON file with the answer and the coefficients,
+as of `gptface face3d`. It says whether the model left the head out, so that it had to
+be appended.
 """
 
 from __future__ import annotations
@@ -44,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.png",
         help="picture of where the model looked before it answered",
     )
+    parser.add_argument(
+        "--head",
+        metavar="FILE.glb",
+        help="the 3D head that the answer ends in: FILE.glb (metres) or FILE.obj "
+        "(millimetres)",
+    )
     parser.add_argument("--json", metavar="FILE", help="the same answers as JSON")
     parser.add_argument("--out", help="folder for the results.jsonl of --jobs")
     _photo.add_face(parser, "number by the left edge")
@@ -55,6 +69,8 @@ def run(options: argparse.Namespace) -> None:
     asked = options.question or []
     if options.list:
         return _list(options)
+    if options.head:
+        return _with_head(options, asked)
     if bool(asked) == options.all:
         raise UserError(
             "give either --question, or --all for everything the model knows (--list "
@@ -92,6 +108,28 @@ def run(options: argparse.Namespace) -> None:
         print(f"{silent} of {len(found)} are no answers")
     if options.attention:
         print(f"wrote {options.attention}")
+
+
+def _with_head(options: argparse.Namespace, asked: list[str]) -> None:
+    """Answers one question, or describes the face, and writes the head."""
+    from gptface_jax.pipelines import mesh_files
+
+    names = ("all", "open", "attention", "jobs")
+    given = ["--" + name for name in names if getattr(options, name)]
+    if given or len(asked) > 1:
+        said = ", ".join(given) or "several questions"
+        raise UserError(f"--head goes with one --question or none, not with {said}")
+    mesh_files.check(options.head)
+    _jobs.need(options, "image")
+    arguments = _photo.face(options, every=False)
+    with _photo.notes(), _photo.elapsed_time("reading the photo"):
+        model = _photo.load(options)
+        found = model.ask_with_head(options.image, *asked, **arguments)
+    paths = found.save(options.head)
+    if options.json:
+        _photo.write_json(options, model, arguments, [found.head.described()])
+    print(found)
+    print("wrote " + ", ".join(str(p) for p in paths))
 
 
 def _check_attention(options: argparse.Namespace, asked: list[str]) -> None:

@@ -83,6 +83,19 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def part_of(config: Any, cls: type[T], **others: Any) -> T:
+    """The config of a part of a larger model: a dataclass with the entries of both.
+
+    Args:
+      config: of the whole.
+      cls: of the part.
+      others: entries that the whole lacks, or has otherwise.
+    """
+    names = {f.name for f in dataclasses.fields(cls)}
+    same = [f.name for f in dataclasses.fields(config) if f.name in names]
+    return cls(**{**{name: getattr(config, name) for name in same}, **others})
+
+
 def changes(config: Any) -> dict[str, Any]:
     """Nested dict of a frozen dataclass's entries that are not the default.
 

@@ -10,6 +10,7 @@ import numpy as np
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import geometry, image, schemes
 from gptface_jax.data.record import Record
+from gptface_jax.data.task_examples import TaskTransform
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.data.transforms import CaptionOptions, PaletteIds
 
@@ -88,3 +89,37 @@ class FaceExample:
                 "data.face_model names"
             )
         return {"known": np.float32(1), **found}
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerExample:
+    """A rendered face, and a sequence in which something about it is said.
+
+    `sequences.assemble` of one of the tasks by chance, its number "task", and beside
+    them coefficients and "image" or "image_ids" of `FaceExample`. The codes of picture
+    and head are not known here: in their places stand code 0 and the task's tail.
+
+    Attributes:
+      face: of the picture and its head.
+      tasks: about pictures; each as often as the others.
+      grid: rows and columns of the picture's codes.
+    """
+
+    face: FaceExample
+    tasks: tuple[TaskTransform, ...]
+    grid: tuple[int, int]
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+        if record.face3d is None:
+            raise UserError(
+                f"a record of '{record.source}' holds no head, and answers end in one; "
+                "give rendered faces"
+            )
+        shown = self.face(record, rng)
+        kept = {"image", "image_ids", *self.face.sizes}
+        if self.face.palette is not None:
+            kept.discard("image")
+        blank = np.zeros(self.grid, np.uint16)
+        task = self.tasks[int(rng.integers(len(self.tasks)))]
+        said = task(dataclasses.replace(record, image_ids=blank), rng)
+        return {n: value for n, value in shown.items() if n in kept} | said

@@ -16,6 +16,7 @@ from gptface_jax.data.label_text import DataSet
 from gptface_jax.data.label_values import Integer
 from gptface_jax.data.record import Record
 from gptface_jax.data.tasks import (
+    AND_HEAD,
     EDIT,
     PROMPTS,
     has_attributes,
@@ -99,6 +100,8 @@ class TaskTransform:
       length: L.
       options: how texts are made.
       data_sets: whose labels become text.
+      tail: joint ids that every text about a picture ends in, such as face tokens; its
+        prompt then asks for a head.
     """
 
     task: str
@@ -109,6 +112,7 @@ class TaskTransform:
     data_sets: Mapping[str, DataSet] = dataclasses.field(
         default_factory=lambda: label_sets.TABLE
     )
+    tail: tuple[int, ...] = ()
 
     def __post_init__(self):
         check_task(self.task, PROMPTS)
@@ -122,21 +126,25 @@ class TaskTransform:
         if self.task == EDIT:
             return self._edit(*record, rng)
         image = self._image(record)
-        prompt = self._sure_ids(PROMPTS[self.task])
+        prompt = self._sure_ids(PROMPTS[self.task] + AND_HEAD * bool(self.tail))
         if self.task.endswith("_to_image"):
             room = self.options.max_prefix - 3 - len(prompt)
             text = self._prefix(record, rng, room)
             example = self._assembled(prompt, text, image, self.options.max_prefix)
             return example | self._soft([], "", 0)
-        room = self.length - 4 - len(prompt) - len(image)
+        room = self.length - 4 - len(prompt) - len(image) - len(self.tail)
+        tail = np.array(self.tail, np.int32)
         if self.task == "image_to_caption":
-            example = self._assembled(prompt, image, self._caption(record, rng))
-            return example | self._soft([], "", 0)
+            text = np.concatenate([self._caption(record, rng)[:room], tail])
+            return self._assembled(prompt, image, text) | self._soft([], "", 0)
         name, pairs = self._attributes(record, rng, room)
         text = self._sure_ids(self._written(name, pairs))
         given = 0
         if rng.random() < self.options.given_fraction:
             given = self._keys(name, pairs)
+        if np.ndim(given):
+            given = np.append(given, np.zeros(len(tail), bool))
+        text = np.concatenate([text, tail])
         example = self._assembled(prompt, image, text, given=given)
         return example | self._soft(pairs, name, 3 + len(prompt) + len(image))
 

@@ -39,6 +39,8 @@ PROMPTS = {
     "attributes_to_image": "to image",
     EDIT: "to edit",
 }
+# Behind the prompt of an answer that ends in a 3D head.
+AND_HEAD = " and head"
 TASKS = tuple(task for task in PROMPTS if task != EDIT)
 
 

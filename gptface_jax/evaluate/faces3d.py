@@ -1,4 +1,4 @@
-"""How nearness 3D faces are to the truth (SPEC D.7); arrays in, one number a face out.
+"""How near 3D faces are to the truth (SPEC D.7); arrays in, one number a face out.
 
 Shapes: V vertices, P landmarks, N faces. Lengths are millimetres in space and pixels in
 pictures.

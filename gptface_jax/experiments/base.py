@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import Missing, UserError
-from gptface_jax.core.types import System
+from gptface_jax.core.types import Phase, System
 from gptface_jax.data import (
     fingerprint,
     pipeline,
@@ -307,3 +308,40 @@ def first_examples(records: Records, count: int) -> list[Mapping[str, np.ndarray
     rng = np.random.default_rng(0)
     count = min(count, len(records.source))
     return [records.transform(records.source[i], rng) for i in range(count)]
+
+
+def together(parts: Mapping[str, tuple[System, float]]) -> System:
+    """A system that makes a step of all parts, which share the first one's parameters.
+
+    Args:
+      parts: systems, each with one phase and but the first with the evaluation "eval",
+        and the weights of their losses.
+    """
+    (first, _), *others = parts.values()
+    if not others:
+        return first
+
+    def loss_fn(params, state, constants, batches, key, step):
+        total, found = 0.0, {}
+        for name, (system, weight) in parts.items():
+            loss, (_, metrics) = system.phases[0].loss(
+                params, state, constants, batches, trees.stream(key, name), step
+            )
+            total += weight * loss
+            metrics = {**metrics, "loss": (loss, 1.0)}
+            found |= {f"{name}/{key}": value for key, value in metrics.items()}
+        return total, (state, found)
+
+    feeds, evaluations, resumable = {}, dict(first.evaluations), first.resumable
+    for name, (system, _) in list(parts.items())[1:]:
+        # Told in the first one's unit: an example is one.
+        feeds |= {n: dataclasses.replace(f, units=1) for n, f in system.feeds.items()}
+        evaluations[name] = system.evaluations["eval"]
+        resumable += system.resumable
+    return dataclasses.replace(
+        first,
+        feeds={**first.feeds, **feeds},
+        phases=(Phase("", ".*", loss_fn),),
+        evaluations=evaluations,
+        resumable=tuple(dict.fromkeys(resumable)),
+    )

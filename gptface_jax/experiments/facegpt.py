@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.core import trees
-from gptface_jax.core.config import from_mapping, to_mapping
+from gptface_jax.core.config import from_mapping, part_of, to_mapping
 from gptface_jax.core.errors import UserError
-from gptface_jax.core.types import Phase, System
+from gptface_jax.core.types import System
 from gptface_jax.data import attribute_questions, transforms
 from gptface_jax.data.face3d_examples import FaceExample
 from gptface_jax.data.facemodel import FaceModel, open_model, opening
@@ -69,8 +69,7 @@ class FaceConfig(GPTFaceConfig, FaceGPTConfig):
     @property
     def pairs(self) -> GPTFaceConfig:
         """GPTFace as it is trained on pairs."""
-        names = [f.name for f in dataclasses.fields(GPTFaceConfig)]
-        return GPTFaceConfig(**{name: getattr(self, name) for name in names})
+        return part_of(self, GPTFaceConfig)
 
 
 class GPTFaceWithFaces(GPTFace, FaceGPT):
@@ -100,13 +99,19 @@ class Objective:
 
 def make(config: Mapping[str, Any], attributes: tuple[str, ...] = ()) -> System:
     """The system of an experiment config; opens its face model, and its tokenizer."""
-    data = base.data_config(config)
     model = from_mapping(FaceConfig, config["model"], "model.")
     objective = from_mapping(Objective, config["objective"], "objective.")
+    return base.together(parts(config, model, objective, attributes))
+
+
+def parts(
+    config: Mapping[str, Any], model: FaceConfig, objective: Objective,
+    attributes: tuple[str, ...] = (),
+) -> dict[str, tuple[System, float]]:  # fmt: skip
+    """The systems of an experiment config with their weights, "faces" first."""
+    data = base.data_config(config)
     basis = _basis(face_model(data, model))
-    encode, constants = None, {}
-    if data.image_ids != "palette":
-        encode, constants = _tokenizer(data, model)
+    encode, constants = encoder(data, model)
     size = config["batch_size"]
     feeds = {RENDERED: size}
     if data.train.get(PHOTOS):
@@ -115,44 +120,17 @@ def make(config: Mapping[str, Any], attributes: tuple[str, ...] = ()) -> System:
         {**config, "objective": to_mapping(objective.faces)}, basis, feeds,
         _image_size(data, model), encode, constants, GPTFaceWithFaces(model),
     )  # fmt: skip
-    if not data.train.get(PAIRS):
-        return faces
-    pairs = gptface_system.make_system(
-        {
-            **config, "model": to_mapping(model.pairs),
-            "objective": to_mapping(objective.pairs),
-        },
-        attributes=attributes,
-    )  # fmt: skip
-    return _together(faces, pairs, objective.retention)
-
-
-def _together(faces: System, pairs: System, retention: float) -> System:
-    """A system that makes a step of both."""
-    parts = {"faces": (faces, 1.0), PAIRS: (pairs, retention)}
-
-    def loss_fn(params, state, constants, batches, key, step):
-        total, found = 0.0, {}
-        for name, (system, weight) in parts.items():
-            loss, (_, metrics) = system.phases[0].loss(
-                params, state, constants, batches, trees.stream(key, name), step
-            )
-            total += weight * loss
-            metrics = {**metrics, "loss": (loss, 1.0)}
-            found |= {f"{name}/{key}": value for key, value in metrics.items()}
-        return total, (state, found)
-
-    return dataclasses.replace(
-        faces,
-        # Told in images: a pair is one.
-        feeds={
-            **faces.feeds,
-            **{n: dataclasses.replace(f, units=1) for n, f in pairs.feeds.items()},
-        },
-        phases=(Phase("", ".*", loss_fn),),
-        evaluations={**faces.evaluations, PAIRS: pairs.evaluations["eval"]},
-        resumable=tuple(dict.fromkeys(faces.resumable + pairs.resumable)),
-    )
+    found = {"faces": (faces, 1.0)}
+    if data.train.get(PAIRS):
+        pairs = gptface_system.make_system(
+            {
+                **config, "model": to_mapping(model.pairs),
+                "objective": to_mapping(objective.pairs),
+            },
+            attributes=attributes,
+        )  # fmt: skip
+        found[PAIRS] = pairs, objective.retention
+    return found
 
 
 def face_model(data: base.DataConfig, model: FaceGPTConfig) -> FaceModel:
@@ -164,12 +142,16 @@ def _basis(model: FaceModel) -> dict[str, np.ndarray]:
     return {name: np.asarray(getattr(model, name)) for name in morphable.ARRAYS}
 
 
-def _tokenizer(data: base.DataConfig, model: FaceGPTConfig):
-    """Function that encodes pictures inside the step, and its parameters.
+def encoder(data: base.DataConfig, model: FaceGPTConfig):
+    """Function that encodes pictures inside the step, and its parameters by name.
+
+    None and {} where examples have codes of colours.
 
     Raises:
       UserError: one of other codes.
     """
+    if data.image_ids == "palette":
+        return None, {}
     network = _vqgan(data)
     theirs = network.config.grid, network.config.codebook_size
     ours = tuple(model.layout.grid), model.vocab.codebook_size
@@ -216,8 +198,10 @@ def _part(data: base.DataConfig, name: str) -> base.DataConfig:
     return dataclasses.replace(data, train=data.train[name], eval=held_out)
 
 
-def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> TextTokenizer:
-    """The vocabulary of the texts of rendered faces."""
+def prepare(
+    config: Any, data: base.DataConfig, workdir: Any, more: Any = None
+) -> TextTokenizer:
+    """The vocabulary of the texts of rendered faces; more: records -> further ones."""
     if RENDERED not in data.train:
         raise UserError(
             f"data.train names {', '.join(data.train)}; it takes '{RENDERED}' and "
@@ -225,12 +209,12 @@ def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> TextTokenizer:
         )
     # Which says what to do where there are none, unlike the vocabulary's own look.
     base.open_source(f"data.train.{RENDERED}", data.train[RENDERED], HEADS, False)
-    return token_data.text_tokenizer(config, _part(data, RENDERED), workdir, _said)
 
+    def said(records) -> list[str]:
+        texts = [text for r in records for text in (r.texts or (r.text,))]
+        return [*texts, *(more(records) if more else ())]
 
-def _said(records) -> list[str]:
-    """Texts that a vocabulary can spell."""
-    return [text for record in records for text in (record.texts or (record.text,))]
+    return token_data.text_tokenizer(config, _part(data, RENDERED), workdir, said)
 
 
 def _build(
@@ -241,6 +225,41 @@ def _build(
     gptface.fit_length(config)
     values = settings.plain(config)
     model = from_mapping(FaceConfig, values["model"], "model.")
+    found = examples(data, tokenizer, model)
+    return base.experiment(
+        config, data, make(values, attribute_questions.ATTRIBUTES), found.feeds,
+        found.held_out, extra_files=found.files,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """The data of a FaceGPT.
+
+    Attributes:
+      feeds: records of each feed.
+      held_out: of each evaluation; None where there are none.
+      files: that a run keeps.
+    """
+
+    feeds: Mapping[str, base.Records]
+    held_out: Mapping[str, base.Records | None]
+    files: Mapping[str, bytes]
+
+
+def examples(
+    data: base.DataConfig, tokenizer: TextTokenizer, model: FaceConfig
+) -> Examples:
+    """Rendered faces, photographs and pairs, as the config names them.
+
+    Args:
+      data: section of the config.
+      tokenizer: of the text.
+      model: that is trained.
+
+    Raises:
+      UserError: data that cannot be opened, or that are not the model's.
+    """
     heads = face_model(data, model)
 
     def faces(name: str, evaluated: bool = False):
@@ -266,10 +285,7 @@ def _build(
                 f"data.tokenizer is {digest}; run `gptface tokenize` with that one"
             )
         feeds[PAIRS], held_out[PAIRS] = found.records, found.held_out
-    return base.experiment(
-        config, data, make(values, attribute_questions.ATTRIBUTES), feeds, held_out,
-        extra_files=files,
-    )  # fmt: skip
+    return Examples(feeds, held_out, files)
 
 
 def _example(data, model: FaceGPTConfig, tokenizer, heads: FaceModel, captions):
@@ -336,7 +352,7 @@ ROW = registry.Row(
     inputs=lambda config: (jnp.zeros((1, config.layout.length), jnp.int32),),
     method="init_faces",
     make=make,
-    prepare=_prepare,
+    prepare=prepare,
     build=_build,
     start=starting.started,
     starts_from=("gptface",),

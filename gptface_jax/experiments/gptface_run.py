@@ -41,13 +41,7 @@ def open_model(
         editor = Editor(vqgan, gptface, text, dtype=dtype)
         said = (gptface.meta.get(key) for key in ("frame", "attributes"))
         return kind(editor, digest, decode, described, *said)
-    if tokenizer is None:
-        raise UserError(
-            f"'{path}' is a training run of the transformer alone; give its VQGAN as "
-            "tokenizer= (--tokenizer)"
-        )
-    vqgan = opening.open_network(tokenizer, "vqgan")
-    check_pair(vqgan, gptface, path)
+    vqgan = vqgan_of_run(gptface, tokenizer, path)
     files = gptface.meta["extra_files"]
     text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())
     digest = f"{vqgan.digest}-{gptface.digest}"
@@ -73,6 +67,28 @@ def learnt_options(gptface: networks.Network) -> dict[str, Any]:
     without = captions.get("empty_fraction") or config["objective"].get("null_fraction")
     steered = {"guidance": "none", "cfg": 2.0} if without else {}
     return {"match_token": gptface.config.match_token, **steered}
+
+
+def vqgan_of_run(network: networks.Network, given: Any, path: Any) -> networks.Network:
+    """The VQGAN of a run's codes.
+
+    Args:
+      network: of the run.
+      given: where it is; default what the run's config says (`data.tokenizer`).
+      path: of the run, for messages.
+
+    Raises:
+      UserError: neither says, or it is another one.
+    """
+    given = given or network.meta["config"]["data"].get("tokenizer")
+    if not given:
+        raise UserError(
+            f"'{path}' is a training run of the transformer alone; give its VQGAN as "
+            "tokenizer= (--tokenizer)"
+        )
+    vqgan = opening.open_network(given, "vqgan")
+    check_pair(vqgan, network, path)
+    return vqgan
 
 
 def check_pair(vqgan, gptface, path) -> None:

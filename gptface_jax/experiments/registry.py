@@ -22,6 +22,7 @@ SYSTEMS = {
     "faceptor": "gptface_jax.experiments.faceptor",
     "shared": "gptface_jax.experiments.shared",
     "facegpt": "gptface_jax.experiments.facegpt",
+    "chat": "gptface_jax.experiments.chat",
 }
 
 

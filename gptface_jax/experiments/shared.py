@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from gptface_jax.core import trees
-from gptface_jax.core.config import from_mapping, to_mapping
+from gptface_jax.core.config import from_mapping, part_of, to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import Metrics, Phase, System
 from gptface_jax.data import attribute_questions
@@ -60,18 +60,13 @@ class SharedConfig(GPTFaceConfig):
     @property
     def pairs(self) -> GPTFaceConfig:
         """GPTFace as it is trained on pairs."""
-        names = [f.name for f in dataclasses.fields(GPTFaceConfig)]
-        return GPTFaceConfig(**{name: getattr(self, name) for name in names})
+        return part_of(self, GPTFaceConfig)
 
     @property
     def sequences(self) -> PrefixLMConfig:
         """Talk2Face, whose image tokens have the position rows of GPTFace's."""
-        names = {f.name for f in dataclasses.fields(PrefixLMConfig)}
-        same = [f.name for f in dataclasses.fields(self) if f.name in names]
-        return PrefixLMConfig(
-            grid=self.layout.grid,
-            positions="by_modality",
-            **{name: getattr(self, name) for name in same},
+        return part_of(
+            self, PrefixLMConfig, grid=self.layout.grid, positions="by_modality"
         )
 
 

@@ -43,14 +43,12 @@ def prepare(config: Any, data: base.DataConfig, workdir: str | os.PathLike):
 
     def texts(records):
         # As often as a piece must be met to be learnt.
-        return 50 * vocabulary_texts(_used(records, table), data.tasks.edits)
+        return 50 * vocabulary_texts(used(records, table), data.tasks.edits)
 
     return token_data.text_tokenizer(config, data, workdir, texts)
 
 
-def _used(
-    records: Sequence[Record], table: Mapping[str, DataSet]
-) -> dict[str, DataSet]:
+def used(records: Sequence[Record], table: Mapping[str, DataSet]) -> dict[str, DataSet]:
     """The data sets that records belong to, and the keys that any of them has."""
     said: dict[str, set[str]] = {}
     for record in records:
@@ -159,13 +157,13 @@ def examples(
         shown = base.first_examples(drawn, previews.NUM_EDITS)
         vqgan = token_data.tokenizer_of(data.tokenizer, source)
         samples = previews.syntheses(PrefixLM(model), vqgan, tokenizer, shown)
-    used = _used([source[i] for i in _spread(len(source))], table)
-    files = {LABEL_SETS: learnt_labels(used, data.tasks)}
+    known = used([source[i] for i in spread(len(source))], table)
+    files = {LABEL_SETS: learnt_labels(known, data.tasks)}
     return token_data.Examples(feed, held_out, codes, samples, files)
 
 
-def _spread(count: int, most: int = 4000) -> list[int]:
-    """Numbers of so many records at most, all over a source."""
+def spread(count: int, most: int = 4000) -> list[int]:
+    """The numbers of so many records at most, all over a source."""
     return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
 
 

@@ -34,7 +34,7 @@ def open_model(
       kind: the class that they are opened as.
       path: a model directory, or the work folder of a run.
       tokenizer: for a run, the VQGAN that made its token cache: a run, model
-        directory, bundled name or hub id.
+        directory, bundled name or hub id; default that of its config (data.tokenizer).
       dtype: of the activations, see `apps.api.load`.
 
     Raises:
@@ -43,13 +43,7 @@ def open_model(
     network = opening.open_network(path, "talk2face")
     card = ""
     if networks.is_run(path):
-        if tokenizer is None:
-            raise UserError(
-                f"'{path}' is a training run of the transformer alone; give its VQGAN "
-                "as tokenizer= (--tokenizer)"
-            )
-        vqgan = opening.open_network(tokenizer, "vqgan")
-        gptface_run.check_pair(vqgan, network, path)
+        vqgan = gptface_run.vqgan_of_run(network, tokenizer, path)
         files = network.meta["extra_files"]
         vocab, learnt = files["vocab.txt"].decode(), files[LABEL_SETS].decode()
         frame = gptface_run.learnt_frame(network)
@@ -62,7 +56,7 @@ def open_model(
         network,
         ImageTokenizer(vqgan, dtype=dtype),
         TextTokenizer.from_vocab_text(vocab),
-        _learnt(path, learnt),
+        learnt_of(path, learnt),
         frame,
         card,
         dtype,
@@ -79,7 +73,12 @@ def _read(path: pathlib.Path, name: str) -> str:
         ) from None
 
 
-def _learnt(path: pathlib.Path, text: str) -> Learnt:
+def learnt_of(path: pathlib.Path, text: str) -> Learnt:
+    """What a model was trained to say, by the text of its label_sets.json.
+
+    Raises:
+      UserError: text that makes no sense.
+    """
     try:
         return Learnt.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -51,6 +51,11 @@ class BackboneConfig:
         """Name and rows of the table added to the first position, if there is one."""
         return None
 
+    @property
+    def predicted_ids(self) -> int:
+        """Ids from 0 on that logits are of: words and codes, and no face tokens."""
+        return self.vocab.size
+
 
 class Backbone(nn.Module):
     """Tokens to hidden states to logits."""
@@ -61,14 +66,14 @@ class Backbone(nn.Module):
         c = self.config
         t = c.transformer
         self.tokens = nn_tokens.JointEmbedding(
-            c.vocab.size,
+            c.predicted_ids,
             c.max_positions,
             t.width,
             c.embedding_init,
             c.control,
             c.embedding_multiplier,
             t.dtype,
-            c.vocab.rows - c.vocab.size,
+            c.vocab.rows - c.predicted_ids,
             c.segments,
             c.tied_output,
             c.output_bias,

@@ -63,6 +63,11 @@ class PrefixLMConfig(backbone.BackboneConfig):
             )
 
     @property
+    def predicted_ids(self) -> int:
+        """See `BackboneConfig`; a sequence may have face tokens in its target."""
+        return self.vocab.size + self.vocab.face_tokens
+
+    @property
     def num_image_tokens(self) -> int:
         return self.grid[0] * self.grid[1]
 
@@ -141,6 +146,11 @@ def _within(mask: jax.Array, same: jax.Array | None) -> jax.Array:
 def is_image(tokens: jax.Array, vocab: JointVocab) -> jax.Array:
     """bool [...]: joint ids of image codes."""
     return (tokens >= vocab.text_size) & (tokens < vocab.size)
+
+
+def is_face(tokens: jax.Array, vocab: JointVocab) -> jax.Array:
+    """bool [...]: joint ids of face tokens."""
+    return tokens >= vocab.size
 
 
 def position_rows(

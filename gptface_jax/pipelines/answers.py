@@ -113,7 +113,7 @@ def ask(
       UserError: the vocabulary cannot spell the question.
     """
     prefixes = np.stack([model.image_prefix(PROMPT, ids) for ids in image_ids])
-    key = _spelt(model, question.prompt)
+    key = spelt(model, question.prompt)
     choices = candidates_of(question) if closed else ()
     if not choices:
         return _written(model, prefixes, question, key)
@@ -140,10 +140,15 @@ def attention(
       UserError: the vocabulary cannot spell the question.
     """
     prefix = model.image_prefix(PROMPT, image_ids)
-    return model.attention_map(prefix, _spelt(model, question.prompt))
+    return model.attention_map(prefix, spelt(model, question.prompt))
 
 
-def _spelt(model: SequenceModel, text: str) -> np.ndarray:
+def spelt(model: SequenceModel, text: str) -> np.ndarray:
+    """int32 ids of a text.
+
+    Raises:
+      UserError: the vocabulary cannot spell it.
+    """
     ids = model.ids(text)
     if not len(ids) or (ids == model.tokenizer.unk_id).any():
         raise UserError(

@@ -294,7 +294,7 @@ class Face3DModel(SeesFaces):
         words = self.text_ids([text]) if text else None
         coeffs, deviations = self.expected(self.image_ids(pixels), words)
         options = {"align": align, "face": face if isinstance(face, int) else None}
-        details = self._details(text, None, options, notes, deviations)
+        details = self.details(text, None, options, notes, deviations)
         return Head3D(_first(coeffs), self.face_model, details, photo, view)
 
     def of_text(
@@ -315,10 +315,11 @@ class Face3DModel(SeesFaces):
         light[2], light[1] = 0.35, 0.2
         plain = {"sh_light": light, "pose": np.float32([0, 0, 0, 0, 0, 0.05])}
         options = dataclasses.asdict(config) if seed is not None else {}
-        details = self._details(text, seed, options, [], deviations)
+        details = self.details(text, seed, options, [], deviations)
         return Head3D({**_first(coeffs), **plain}, self.face_model, details)
 
-    def _details(self, text, seed, options, notes, deviations) -> dict[str, Any]:
+    def details(self, text, seed, options, notes, deviations) -> dict[str, Any]:
+        """What the JSON file of a head says beside it."""
         found = {"model": self.digest, "text": text, "options": options}
         if seed is not None:
             found["seed"] = seed

@@ -23,6 +23,7 @@ from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems.talk2face import attention_map, decode
 from gptface_jax.systems.talk2face.decode import GenerateConfig
+from gptface_jax.systems.talk2face.tails import Tail
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,9 +193,12 @@ class SequenceModel(SeesFaces):
         config: GenerateConfig,
         keys: jax.Array,
         given: np.ndarray | None = None,
+        tail: Tail = (),
     ) -> decode.Generated:
         """`decode.generate` by the model's parameters."""
-        return decode.generate(self.module, self._params, prefixes, config, keys, given)
+        return decode.generate(
+            self.module, self._params, prefixes, config, keys, given, tail
+        )
 
     def score(
         self, prefixes: np.ndarray, candidates: np.ndarray, given: int = 0

@@ -11,16 +11,19 @@ import tqdm
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import geometry, rendering
 from gptface_jax.data.facemodel import FaceModel
+from gptface_jax.data.questions import Question
 from gptface_jax.data.record import Record
 from gptface_jax.data.rendered import head as heads
 from gptface_jax.evaluate import faces3d as metrics
 from gptface_jax.pipelines import landmark_fit
+from gptface_jax.pipelines.face_answers import Answers, ChatModel
 from gptface_jax.pipelines.faces3d import Face3DModel
 from gptface_jax.systems.facegpt import coefficients
 from gptface_jax.systems.facegpt.coefficients import ENTRIES, TOLD
 
 Coeffs = Mapping[str, np.ndarray]
 _BATCH = 32
+_ASKED = ("expression", "hair")
 _WITHIN = 0.8  # probability of the intervals
 
 
@@ -53,6 +56,29 @@ def of_pictures(
         pixels = np.stack([r.image for r in some])
         parts.append(model.expected(model.image_ids(pixels))[0])
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def of_answers(
+    model: ChatModel, records: Sequence[Record], question: Question | None = None,
+    progress: bool = True,
+) -> Answers:  # fmt: skip
+    """Answers about pictures, taken as they are, each with the head that it ends in."""
+    parts = []
+    starts = range(0, len(records), _BATCH)
+    for start in tqdm.tqdm(starts, unit="batch", disable=not progress):
+        some = [geometry.squared(r, model.size) for r in records[start:][:_BATCH]]
+        ids = model.image_ids(np.stack([r.image for r in some]))
+        parts.append(model.answers_about(ids, question))
+    return Answers(
+        [answer for part in parts for answer in part.answers],
+        *(
+            {n: np.concatenate([getattr(p, field)[n] for p in parts]) for n in first}
+            for field in ("coeffs", "deviations")
+            for first in (getattr(parts[0], field),)
+        ),
+        np.concatenate([p.head_confidence for p in parts]),
+        np.concatenate([p.missing for p in parts]),
+    )
 
 
 def mean_head(model: FaceModel, count: int) -> dict[str, np.ndarray]:
@@ -120,12 +146,17 @@ def _drawn(model: FaceModel, coeffs: Coeffs, i: int, vertices, size: int):
 
 
 def evaluate(
-    model: Face3DModel, records: Sequence[Record], progress: bool = True
-) -> dict[str, dict[str, float]]:
-    """Figures of the model, of a fit to the true landmarks, and of the mean head."""
+    model: Face3DModel, records: Sequence[Record], progress: bool = True,
+    sentences: Answers | None = None,
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Figures of the model, of a fit to the true landmarks, and of the mean head.
+
+    With sentences about these pictures also of the heads that they end in.
+    """
     truth = truth_of(records, model.face_model)
     ways = {
         "model": of_pictures(model, records, progress),
+        **({"after answers": sentences.coeffs} if sentences else {}),
         "landmark fit": landmark_fit.fit(model.face_model, truth["landmarks"]),
         "mean head": mean_head(model.face_model, len(records)),
     }
@@ -167,6 +198,29 @@ def named_expressions(model: Face3DModel) -> dict[str, float]:
     cosine = got @ wanted.T / np.maximum(lengths, 1e-9)
     hits = cosine.argmax(1) == np.arange(len(words))
     return {"named_expressions": float(hits.mean()), "by_chance": 1 / len(words)}
+
+
+def answering(
+    model: ChatModel, records: Sequence[Record], sentences: Answers,
+    progress: bool = True,
+) -> dict[str, float]:  # fmt: skip
+    """Shares of answers whose head had to be appended, and of right ones.
+
+    Of the sentences, and of answers to what records say of expression and hair.
+    """
+    result = {"sentences_missing": float(sentences.missing.mean())}
+    for question in model.learnt.questions:
+        if question.key.name not in _ASKED:
+            continue
+        said = [(i, question.key.text_of(r)) for i, r in enumerate(records)]
+        known = {i: question.read(text) for i, text in said if text is not None}
+        if not known:
+            continue
+        found = of_answers(model, [records[i] for i in known], question, progress)
+        right = [a.value == v for a, v in zip(found.answers, known.values())]
+        result[f"{question.key.name}_missing"] = float(found.missing.mean())
+        result[f"{question.key.name}_right"] = float(np.mean(right))
+    return result
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> list[list[Any]]:

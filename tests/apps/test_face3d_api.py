@@ -69,6 +69,14 @@ def test_codes_are_drawn_step_by_step():
     model = tiny_face3d.opened(FaceGPT, "discrete")
     one = model.face3d(text="happy")
     assert "uncertainty" not in one.details
+    # What training compares with the truth.
+    expected = model.module.apply(
+        {"params": model.network.params}, None, model.text_ids(["happy"]),
+        method="predicted",
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        one.coeffs["id_coeffs"], expected["id_coeffs"][0], atol=1e-5
+    )
     drawn = [
         model.face3d(text="happy", seed=s, cfg=2.0, num_steps=3).coeffs["id_coeffs"]
         for s in (1, 1, 2)

@@ -161,8 +161,8 @@ def test_edits_drawn_anew_are_judged_like_others(talker):
     )
     outside = ~task.regions[0]
     np.testing.assert_array_equal(pasted.images[:, outside], photos[:, outside])
-    # However many are drawn at once.
-    np.testing.assert_array_equal(whole.raw, pasted.raw)
+    # However many are drawn at once; decoded by other programs, a level apart at most.
+    np.testing.assert_allclose(np.int32(whole.raw), np.int32(pasted.raw), atol=1)
     np.testing.assert_array_equal(whole.images, whole.raw)
     assert len(pasted.seconds) == 2
     with pytest.raises(UserError, match="64 px, and the sequence model draws"):

@@ -8,6 +8,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 from gptface_jax.data.rendered import RenderedFaces
 from gptface_jax.pipelines import landmark_fit
+from gptface_jax.pipelines.face_answers import ChatModel
 from gptface_jax.pipelines.faces3d import Face3DModel
 from gptface_jax.protocols import faces3d
 
@@ -45,6 +46,22 @@ def test_a_fit_to_the_landmarks_finds_pose_and_place(records, heads):
     hidden = truth["landmarks"].copy()
     hidden[:, :5] = np.nan
     assert np.isfinite(landmark_fit.fit(heads, hidden)["pose"]).all()
+
+
+def test_heads_that_answers_end_in(records):
+    chat = tiny_face3d.chat(ChatModel)
+    never, always = (tiny_face3d.saying(chat, begin) for begin in (-100, 100))
+    for model, missing in ((never, 1), (always, 0)):
+        said = faces3d.of_answers(model, records, progress=False)
+        assert said.missing.mean() == missing and len(said.answers) == 6
+        assert ((said.head_confidence > 0) & (said.head_confidence < 1)).all()
+    truth = faces3d.truth_of(records, chat.face_model)
+    found = faces3d.figures(said.coeffs, truth, chat.face_model, size=24)
+    assert np.isfinite([*found.values()]).all() and found["vertex_mm"] > 1
+    rest = faces3d.answering(never, records, said, progress=False)
+    assert rest["sentences_missing"] == 0 and rest["hair_missing"] == 1
+    assert {*rest} == {"sentences_missing", "hair_missing", "hair_right",
+                       "expression_missing", "expression_right"}  # fmt: skip
 
 
 def test_a_model_that_knows_nothing_yet(records):

@@ -47,7 +47,7 @@ def expected(
     image_ids: jax.Array | None,
     text_ids: jax.Array | None,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """The likeliest head of each input, and how sure it is.
+    """The expected head of each input, and how sure it is.
 
     Args:
       module, params: the model.
@@ -60,12 +60,10 @@ def expected(
     """
     variables = {"params": params}
     if module.config.faces.scheme == "discrete":
-        given = image_ids if text_ids is None else text_ids
-        config = SampleConfig(temperature=0.0)
-        key = jax.random.key(0)
-        codes = _codes(module, params, image_ids, text_ids, len(given), key, config)
-        units = module.apply(variables, codes, method="decode_codes")
-        return coefficients.from_units(units), {}
+        # What all codes together let expect, which training compares with the truth:
+        # the likeliest codes mean a head that is further from it.
+        found = module.apply(variables, image_ids, text_ids, method="predicted")
+        return found, {}
     means, variances = module.apply(
         variables, image_ids, text_ids, method="face_outputs"
     )

@@ -6,7 +6,6 @@ loop, compiled as a whole, writes a token of every sample at each turn.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -24,50 +23,8 @@ from gptface_jax.nn.prefix_lm import (
 )
 from gptface_jax.nn.transformer import PRESENT, run_after_past, taken_apart
 from gptface_jax.ops import sampling
-
-MODALITIES = ("image", "text")
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerateConfig:
-    """How targets are drawn.
-
-    Attributes:
-      modality: "image" draws image codes only and exactly as many as an image has;
-        "text" draws words and [SEP], at which it stops.
-      max_tokens: of a text, its [SEP] among them.
-      temperature: that divides the logits; 0 takes the likeliest (greedy).
-      top_k, top_p: see `ops.sampling.keep_likely`; 0 for all. The released model's
-        are 70 and 0.
-      cached: False runs the whole sequence for every token: for tests and comparisons.
-    """
-
-    modality: str = "image"
-    max_tokens: int = 64
-    temperature: float = 1.0
-    top_k: int = 70
-    top_p: float = 0.0
-    cached: bool = True
-
-    def __post_init__(self):
-        if self.modality not in MODALITIES:
-            raise ValueError(
-                f"modality {self.modality!r} is none of {', '.join(MODALITIES)}"
-            )
-        for name, least, most in (
-            ("max_tokens", 1, None),
-            ("temperature", 0, None),
-            ("top_k", 0, None),
-            ("top_p", 0, 1),
-        ):
-            value = getattr(self, name)
-            if not (least <= value and (most is None or value <= most)):
-                limits = f"{least} to {most}" if most else f"from {least} on"
-                raise ValueError(f"{name} is {value}; use a number {limits}")
-
-    def length(self, model: PrefixLMConfig) -> int:
-        """T, most tokens of a target."""
-        return model.num_image_tokens if self.modality == "image" else self.max_tokens
+from gptface_jax.systems.talk2face import tails
+from gptface_jax.systems.talk2face.options import GenerateConfig
 
 
 @flax.struct.dataclass
@@ -79,11 +36,14 @@ class Generated:
       log_probs: float32 [P,S,T] of each token among those that may stand there, at
         temperature 1 and before `top_k` and `top_p`; 0 for given tokens and padding.
       lengths: int32 [P,S], tokens of each, with the [SEP] that ended it.
+      missing: bool [P,S], the text did not go on with its tail, which was appended;
+        False without tails.
     """
 
     tokens: jax.Array
     log_probs: jax.Array
     lengths: jax.Array
+    missing: jax.Array
 
 
 @flax.struct.dataclass
@@ -116,6 +76,8 @@ class _Carry:
     tokens: jax.Array  # int32 [P,S,T]
     log_probs: jax.Array  # float32 [P,S,T]
     done: jax.Array  # bool [P,S]
+    tail: jax.Array  # int32 [P,S], tokens of the tail among those written
+    missing: jax.Array  # bool [P,S]
     # {"own_key", "own_value"} [P*N*S,T,H] of each layer; none without a cache
     own: list[dict[str, jax.Array]]
 
@@ -127,6 +89,7 @@ def generate(
     config: GenerateConfig,
     keys: jax.Array,
     given: jax.Array | None = None,
+    tail: tails.Tail = (),
 ) -> Generated:
     """Draws targets; a sample's tokens do not depend on its batch mates.
 
@@ -139,12 +102,14 @@ def generate(
       keys: random keys [P,S], one a sample.
       given: int32 [P,F] tokens that every target begins with, such as a key that waits
         for its value; [PAD] after them. Default none.
+      tail: ranges [start, stop) of joint ids, out of each of which a token follows the
+        text, in place of its [SEP] (static), see `tails`.
 
     Raises:
       ValueError: prefix and target are longer than the model's sequences.
     """
     model, prefixes = module.config, jnp.asarray(prefixes, jnp.int32)
-    target = config.length(model)
+    target = config.length(model) + len(tail)
     if prefixes.shape[1] + target > model.max_positions:
         raise ValueError(
             f"prefixes of {prefixes.shape[1]} and targets of {target} tokens are "
@@ -152,14 +117,14 @@ def generate(
         )
     if given is None:
         given = jnp.zeros((len(prefixes), 0), jnp.int32)
-    given = jnp.asarray(given, jnp.int32)[:, :target]
+    given = jnp.asarray(given, jnp.int32)[:, : target - len(tail)]
     short = target - given.shape[1]
     given = jnp.pad(given, ((0, 0), (0, short)), constant_values=model.vocab.pad_id)
-    return _generate(module, params, prefixes, config, keys, given)
+    return _generate(module, params, prefixes, config, keys, given, tail)
 
 
-@functools.partial(jax.jit, static_argnames=("module", "config"))
-def _generate(module, params, prefixes, config: GenerateConfig, keys, given):
+@functools.partial(jax.jit, static_argnames=("module", "config", "tail"))
+def _generate(module, params, prefixes, config: GenerateConfig, keys, given, tail):
     pad = module.config.vocab.pad_id
     variables, length = {"params": params}, given.shape[1]
     prefix = read_prefix(module, variables, prefixes)
@@ -168,7 +133,10 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given):
 
     def body(carry: _Carry) -> _Carry:
         forced = given[:, carry.step, None]  # [P,1]
-        scores = _scores(module, variables, carry.hidden, config.modality)
+        if tail:
+            scores = tails.scores(module, variables, carry.hidden, carry.tail, tail)
+        else:
+            scores = _scores(module, variables, carry.hidden, config.modality)
         ids = _draw(scores, config, keys, carry.step)
         said = jnp.take_along_axis(
             jax.nn.log_softmax(scores), ids[..., None], axis=-1
@@ -177,6 +145,13 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given):
         ids += _offset(module.config, config.modality)
         ids = jnp.where(carry.done, pad, jnp.where(forced == pad, ids, forced))
         ended = (ids == module.config.vocab.sep_id) & free
+        if tail:
+            full = free & (carry.step >= length - len(tail))
+            ids, written, missing = tails.begun(ids, carry.tail, ended | full, tail)
+            # Of words for which there was no room nothing is told.
+            said = jnp.where(missing & ~ended, 0.0, said)
+            ended = written >= len(tail)
+            carry = carry.replace(tail=written, missing=carry.missing | missing)
         carry = carry.replace(
             tokens=carry.tokens.at[..., carry.step].set(ids),
             log_probs=carry.log_probs.at[..., carry.step].set(
@@ -201,6 +176,8 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given):
         tokens=jnp.full(shape, pad, jnp.int32),
         log_probs=jnp.zeros(shape),
         done=jnp.zeros(shape[:2], bool),
+        tail=jnp.zeros(shape[:2], jnp.int32),
+        missing=jnp.zeros(shape[:2], bool),
         own=[
             {"own_key": empty, "own_value": empty} for _ in prefix.past * config.cached
         ],
@@ -208,7 +185,8 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given):
     end = jax.lax.while_loop(
         lambda c: (c.step < length) & ~jnp.all(c.done), body, start
     )  # fmt: skip
-    return Generated(end.tokens, end.log_probs, jnp.sum(end.tokens != pad, axis=-1))
+    lengths = jnp.sum(end.tokens != pad, axis=-1)
+    return Generated(end.tokens, end.log_probs, lengths, end.missing)
 
 
 def read_prefix(module: PrefixLM, variables: Any, prefixes: jax.Array) -> Prefix:

@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from gptface_jax.core import trees
-from gptface_jax.nn.prefix_lm import PADDING, PrefixLM, PrefixLMConfig, is_image
+from gptface_jax.nn.prefix_lm import (
+    PADDING,
+    PrefixLM,
+    PrefixLMConfig,
+    is_face,
+    is_image,
+)
 from gptface_jax.ops import losses, masking
 
 FEED = "sequences"
@@ -27,13 +33,15 @@ class ObjectiveConfig:
         paper's equation 1 prints it, which gives the prefix away to itself.
       pooled: one mean over all scored tokens (the paper's); else separate means of
         image and text tokens: an image has twenty tokens for each of an answer.
-      image_weight, text_weight: of separate means, or of the tokens in one mean.
+      image_weight, text_weight, face_weight: of separate means, or of the tokens in one
+        mean; the last of models with face tokens.
     """
 
     scored: str = "target"
     pooled: bool = True
     image_weight: float = 1.0
     text_weight: float = 1.0
+    face_weight: float = 1.0
 
     def __post_init__(self):
         if self.scored not in SCORED:
@@ -69,7 +77,8 @@ def token_metrics(
       dropout_key: None for no dropout.
 
     Returns:
-      "image_nll", "text_nll", "image_accuracy", "text_accuracy": (values, mask).
+      "image_nll", "text_nll", "image_accuracy", "text_accuracy": (values, mask); also
+      "face_nll" and "face_accuracy" of models with face tokens.
     """
     config = module.config
     tokens, segments = batch["tokens"], batch["segment_ids"]
@@ -104,10 +113,13 @@ def token_metrics(
         places = jnp.broadcast_to(jnp.arange(1, tokens.shape[1]), scored.shape)
         nll = _softened(nll, logits, gather(targets=places)[1], batch)
     right = jnp.argmax(logits, -1) == targets
-    image = is_image(targets, config.vocab)
+    image, face = (of(targets, config.vocab) for of in (is_image, is_face))
+    kinds = {"image": image, "text": ~(image | face)}
+    if config.vocab.face_tokens:
+        kinds["face"] = face
     return {
         f"{name}_{metric}": (values, real & where)
-        for name, where in (("image", image), ("text", ~image))
+        for name, where in kinds.items()
         for metric, values in (("nll", nll), ("accuracy", right))
     }
 
@@ -153,13 +165,16 @@ def make_loss(module: PrefixLM, objective: ObjectiveConfig):
 
 
 def combined(objective: ObjectiveConfig, metrics: Mapping[str, Any]) -> jax.Array:
-    """The loss, of the sums and counts of both modalities."""
-    image, text = jnp.stack(metrics["image_nll"]), jnp.stack(metrics["text_nll"])
+    """The loss, of the sums and counts of all modalities."""
+    weights = {
+        "image_nll": objective.image_weight,
+        "text_nll": objective.text_weight,
+        "face_nll": objective.face_weight,
+    }
+    found = {n: (w, jnp.stack(metrics[n])) for n, w in weights.items() if n in metrics}
     if objective.pooled:
-        weighted = objective.image_weight * image + objective.text_weight * text
-        return losses.mean(weighted)
-    loss = objective.image_weight * losses.mean(image)
-    return loss + objective.text_weight * losses.mean(text)
+        return losses.mean(sum(weight * pair for weight, pair in found.values()))
+    return sum(weight * losses.mean(pair) for weight, pair in found.values())
 
 
 def make_eval(
@@ -182,9 +197,10 @@ def make_eval(
             asked = (batch["task"] == number)[:, None]
             parts = [
                 losses.masked_sum(values, mask & asked)
-                for values, mask in (found["image_nll"], found["text_nll"])
+                for name, (values, mask) in found.items()
+                if name.endswith("_nll")
             ]
-            metrics[f"{task}_nll"] = jax.tree.map(jnp.add, *parts)
+            metrics[f"{task}_nll"] = jax.tree.map(lambda *x: sum(x), *parts)
         return metrics
 
     return eval_fn
