@@ -227,13 +227,28 @@ def _check_cache(key: str, source, grid, codes, first) -> None:
         )
 
 
-def tokenizer_of(path: str, source: Any) -> Network:
-    """The VQGAN that made the codes of a cache."""
+def tokenizer_of(path: str, source: Any, given: str = "data.tokenizer") -> Network:
+    """The VQGAN that made the codes of a cache.
+
+    Args:
+      path: of the VQGAN.
+      source: records of the cache.
+      given: what named it, for messages.
+
+    Raises:
+      UserError: it is another one, or the records are no cache.
+    """
+    cache = caches(source)[0]
+    if not _is_cache(cache):
+        raise UserError(
+            f"{given} decodes the image ids of a token cache (`gptface tokenize`), and "
+            "these records have none; leave it out"
+        )
     network = opening.open_network(path, "vqgan")
-    made_by = caches(source)[0].manifest["tokenizer_digest"]
+    made_by = cache.manifest["tokenizer_digest"]
     if network.codes_digest != made_by:
         raise UserError(
-            f"data.tokenizer '{path}' has the digest {network.codes_digest}, and the "
+            f"{given} '{path}' has the digest {network.codes_digest}, and the "
             f"token cache was made by {made_by}; name the tokenizer of the cache"
         )
     return network

@@ -109,6 +109,23 @@ def test_the_page_shows_what_was_kept_and_rejected(prepared, tmp_path, capsys):
     assert all(s.startswith("data:image/jpeg;base64,") for s in tags.sources)
 
 
+def test_a_token_cache_shows_what_its_codes_decode_to(tiny, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    command = ["data", "inspect", "--quiet", "--out", str(out), "--images"]
+    vqgan = ["--tokenizer", str(tiny / "vqgan")]
+    assert main([*command, str(tiny / "tokens")]) == 0
+    assert "<img" not in out.read_text()
+    assert main([*command, str(tiny / "tokens"), *vqgan]) == 0
+    assert out.read_text().count("<img") > 1
+    capsys.readouterr()
+    drawn = ["synthetic", "--limit", "2", "--data", "size=32"]
+    assert main([*command, *drawn, *vqgan]) == 2
+    assert "--tokenizer decodes the image ids of a token" in capsys.readouterr().err
+    wrong = ["--tokenizer", "demo"]
+    assert main([*command, str(tiny / "tokens"), *wrong]) == 2
+    assert "--tokenizer 'demo' has the digest" in capsys.readouterr().err
+
+
 def test_a_text_cannot_become_markup():
     evil = '<script>alert(1)</script><img src=x onerror="a()">\ud800'
     found = sets.Set(evil, {"all": [record_of(evil, source=evil)]},

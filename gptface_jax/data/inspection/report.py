@@ -50,14 +50,17 @@ figure img { width: 100%; display: block } figcaption small { opacity: .65 }
 
 
 def report(
-    found: Set, sample: int | None, progress: Callable[[int], Any] = lambda n: None
-) -> tuple[str, Survey]:
+    found: Set, sample: int | None, progress: Callable[[int], Any] = lambda n: None,
+    decode: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[str, Survey]:  # fmt: skip
     """The page, and the numbers in it.
 
     Args:
       found: the set.
       sample: records that are looked at, evenly drawn; None takes all.
       progress: called with a number of records.
+      decode: image ids int [h,w] -> pixels uint8 [S,S,3], to show records that have no
+        picture but these; they count as records without a picture.
     """
     survey, sheet = Survey(), []
     total = len(found) if sample is None else min(sample, len(found))
@@ -65,6 +68,8 @@ def report(
     for number, (split, record) in enumerate(found.sample(sample)):
         pixels = survey.add(record)
         if number % every == 0 and len(sheet) < _SHOWN:
+            if pixels is None and decode and record.image_ids is not None:
+                pixels = decode(record.image_ids)
             sheet.append(_figure(pixels, record.text, f"{split} {record.source}"))
         progress(1)
     parts = [
