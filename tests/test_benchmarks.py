@@ -149,6 +149,13 @@ def test_guided_decoding_is_compared_on_one_network(load, tmp_path, capsys):
     assert all(row["forwards"] > 0 and row["peer_edits_per_s"] > 0 for row in rows)
 
 
+def test_layers_of_the_tokenizer(load, capsys):
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    load("vqgan_layers").main("--channels 8 --side 4 --batch 1 --repeats 1".split())
+    lines = capsys.readouterr().out.splitlines()
+    assert "3 x 3, 8 -> 8 at 4 px" in lines[1] and "group norm" in lines[2]
+
+
 def test_a_peer_that_differs_is_not_timed(load):
     pytest.importorskip("torch", reason=NEEDS_TORCH)
     pretrain = load("pretrain")
