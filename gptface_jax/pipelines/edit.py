@@ -165,7 +165,8 @@ def edit(
         candidates = model.default_candidates(config) if samples is None else samples
     else:
         notes, config = [], model.unsteered_config(decode)
-        candidates = _only_one(samples)
+        # Several cost three passes each, and are worth it only where one fails often.
+        candidates = 1 if samples is None else samples
     if strength and selection.is_open:
         selection = dataclasses.replace(selection, region=strengths.region(strength))
     selection.check_perception()
@@ -190,20 +191,6 @@ def edit(
         return (yield from resample(model, plan))
 
     return (yield from _each_face(model, photo, selection, work))
-
-
-def _only_one(samples: int | None) -> int:
-    """The one candidate of an edit without a text.
-
-    Raises:
-      UserError: more are asked for.
-    """
-    if samples not in (None, 1):
-        raise UserError(
-            f"samples is {samples}, but without a text there is nothing by which to "
-            "choose; give a text, or leave samples out"
-        )
-    return 1
 
 
 def inpaint(

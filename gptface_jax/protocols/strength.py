@@ -41,6 +41,7 @@ def sweep(
     seeds: Sequence[int] = (0,),
     *,
     most: float = strength.LIMIT,
+    num_candidates: int = 1,
     borders: int = BORDERS,
     batch_size: int = 16,
     progress: bool = True,
@@ -56,6 +57,7 @@ def sweep(
       attributes: of `pipelines.strength.ATTRIBUTES`.
       seeds: of the decoding; each edits all the pictures.
       most: the largest of the settings.
+      num_candidates: of each edit, chosen by the model's own matching.
       borders: levels, see `Model.edit`.
       batch_size: edits decoded at once.
       progress: show a bar.
@@ -83,8 +85,8 @@ def sweep(
             found = []
             for seed in seeds:
                 edit = by_model(
-                    model, config, seed, borders=borders, batch_size=batch_size,
-                    strength=turned,
+                    model, config, seed, num_candidates=num_candidates,
+                    borders=borders, batch_size=batch_size, strength=turned,
                 )  # fmt: skip
                 found.append(edit(photos, task, bar.update).images)
             drawn.append(found[0])

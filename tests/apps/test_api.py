@@ -115,7 +115,6 @@ def test_strength_0_is_what_is_painted_without_a_text(model, face):
         ({"strength": {"Smile": 1}}, "did you mean 'Smiling'"),
         ({"strength": {"Smiling": "2"}}, "a mapping of texts to numbers"),
         ({"strength": {"Smiling": 1}, "guidance": "ascent"}, "needs a text to follow"),
-        ({"strength": {"Smiling": 1}, "samples": 4}, "nothing by which to choose"),
         ({"strength": {}}, "the text is empty"),
         ({}, "the text is empty"),
     ):

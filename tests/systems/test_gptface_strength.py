@@ -66,10 +66,45 @@ def test_differences_of_sentences_are_added_to_the_text_as_it_is(config):
     assert np.abs(found - scores(config, tokens)).max() > 0.1
 
 
+def test_candidates_are_chosen_by_the_signs_of_the_strengths():
+    """By hand: sentence above opposite for each attribute, and the text's own match."""
+    module, params = tiny.model()
+    tokens = tiny.tokens(2)
+    tokens = tokens.at[1, TEXT].set(tiny.VOCAB.pad_id)  # the second has no text
+    match = jax.jit(functools.partial(P.itm_log_prob, module, params))
+    expected = np.array(match(tokens)) * [1, 0]
+    for attribute in range(2):
+        for side, sign in ((0, 1), (1, -1)):
+            seen = tokens.at[:, TEXT].set(SENTENCES[:, attribute, side])
+            expected += sign * np.sign(WEIGHTS[:, attribute]) * match(seen)
+    strengths = P.Strengths(SENTENCES, WEIGHTS)
+    score = jax.jit(functools.partial(P.signed_match, module, params))
+    found = score(tokens, strengths)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.abs(expected).min() > 1e-3
+    known = jnp.asarray(tiny.known_mask(2, range(6)))
+    keys = jax.random.split(jax.random.key(5), 2)
+    best, scores = D.rerank(module, params, tokens, known, PLAIN, keys, 4, strengths)
+    config = PLAIN.settled(module.config, "cpu")
+    begin = D._begin(module, params, tokens, known, config)
+
+    @jax.jit
+    def drawn(number):
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+        advance = functools.partial(D._advance, strengths=strengths)
+        return advance(module, params, begin, config, own).tokens
+
+    each = [drawn(i) for i in range(4)]
+    chosen = np.argmax([score(x, strengths) for x in each], axis=0)
+    for row, number in enumerate(chosen):
+        np.testing.assert_array_equal(best.tokens[row], each[number][row])
+    np.testing.assert_allclose(scores[:, 0], match(best.tokens), rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_strengths_of_0_leave_every_token_and_the_match():
     module, params = tiny.model()
-    tokens = tiny.tokens(2).at[:, TEXT].set(tiny.VOCAB.pad_id)
+    tokens = tiny.tokens(2)
     known = jnp.asarray(tiny.known_mask(2, range(12)))
     keys = jax.random.split(jax.random.key(5), 2)
     config = dataclasses.replace(PLAIN, prune_at=(0.4,))

@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> None:
         options.attributes or model.attributes,
         options.decode_seeds,
         most=options.most,
+        num_candidates=options.samples,
         borders=options.borders,
         progress=not options.quiet,
     )

@@ -325,12 +325,12 @@ def rerank(
       module, params, tokens, known, config: see `decode`.
       key: keys [B]; candidate i of sample b has fold_in(key[b], i).
       num_candidates: N, of each sequence.
-      strengths: of attributes, beside the text or without one (SPEC E.15); the match is
-        that of the text alone.
+      strengths: of attributes, beside the text or without one (SPEC E.15). Of several
+        candidates the best is then that of `predict.signed_match`.
 
     Returns:
       (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]; of
-      those that were pruned [B,1]).
+      the best alone [B,1] where others were pruned or strengths chose).
     """
     config = config.settled(module.config, jax.default_backend())
     return _rerank_jitted(
@@ -351,17 +351,23 @@ def _rerank_jitted(
     keys = jax.vmap(jax.random.fold_in)(key, number)
     carry = _begin(module, params, tokens, known, config)
     advance = functools.partial(_advance, module, params, config=config)
+    signed = strengths is not None and num_candidates > 1
     for share, keep in config.survivors(num_candidates):
         carry = advance(carry, key=keys, share=share, strengths=strengths)
         # Of what is there so far: the model knows pictures with holes.
-        found = predict.itm_log_prob(module, params, carry.tokens).reshape(size, -1)
-        scores, best = jax.lax.top_k(found, keep)
+        if signed:
+            found = predict.signed_match(module, params, carry.tokens, strengths)
+        else:
+            found = predict.itm_log_prob(module, params, carry.tokens)
+        found = found.reshape(size, -1)
+        _, best = jax.lax.top_k(found, keep)
         rows = (jnp.arange(size)[:, None] * found.shape[1] + best).reshape(-1)
         carry, keys, strengths = jax.tree.map(
             lambda x, rows=rows: x[rows], (carry, keys, strengths)
         )
     if config.prune_at:
         carry = advance(carry, key=keys, strengths=strengths)
+    if config.prune_at or signed:
         scores = predict.itm_log_prob(module, params, carry.tokens)[:, None]
     else:
         scores = found

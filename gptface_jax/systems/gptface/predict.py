@@ -41,6 +41,28 @@ def itm_log_prob(module, params, tokens: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(logits, axis=-1)[:, 1]
 
 
+def signed_match(module, params, tokens: jax.Array, strengths: Strengths) -> jax.Array:
+    """How well sequences [B,L] show what strengths and text ask for, float32 [B].
+
+    log p(match) of the text, where there is one, and for each attribute that of its
+    sentence above that of the opposite one, by the sign of its weight.
+    """
+    config, (size, count) = module.config, strengths.weights.shape
+    rows = itm_log_prob(module, params, _with_sentences(module, tokens, strengths))
+    match = rows.reshape(size, count, 2)
+    signed = jnp.sum(jnp.sign(strengths.weights) * (match[..., 0] - match[..., 1]), -1)
+    text = tokens[:, config.layout.text_slice] != config.vocab.pad_id
+    own = itm_log_prob(module, params, tokens)
+    return signed + jnp.where(jnp.any(text, axis=1), own, 0.0)
+
+
+def _with_sentences(module, tokens, strengths: Strengths) -> jax.Array:
+    """Sequences [B*A*2,L] with the attributes' sentences in place of the texts."""
+    rows = jnp.repeat(tokens, 2 * strengths.weights.shape[1], axis=0)
+    texts = strengths.text_ids.reshape(len(rows), -1)
+    return rows.at[:, module.config.layout.text_slice].set(texts)
+
+
 def start(params, config: Steering) -> shifted_network.Shift:
     """A shift of length 0 of the parameters that guidance may change."""
     pattern = ".*" if config.guidance == "literal" else config.update_set
@@ -174,9 +196,7 @@ def _attribute_logits(
     if config.side != "image":
         raise ValueError(f"side is '{config.side}'; strengths need 'image'")
     layout, (size, count) = module.config.layout, strengths.weights.shape
-    rows = jnp.repeat(tokens, 2 * count, axis=0)  # [B*A*2,L]
-    texts = strengths.text_ids.reshape(len(rows), -1)
-    rows = rows.at[:, layout.text_slice].set(texts)
+    rows = _with_sentences(module, tokens, strengths)
     read = dataclasses.replace(config, eq6=False)
     variables = {"params": params}
     hidden = module.apply(variables, *_seen(module, rows, read))
