@@ -46,10 +46,16 @@ def run(options: argparse.Namespace) -> None:
         config.profile_steps = options.profile
     _hosts.join(options)
     from gptface_jax.experiments import training
+    from gptface_jax.train import metrics
 
     state = training.train(config, options.workdir, progress=not options.quiet)
     if state.stopped:
         raise Stopped(
             f"stopped after step {int(state.step)} of {config.total_steps} and saved; "
             "run the same command again to go on"
+        )
+    if not options.quiet:
+        metrics.print_line(
+            f"{int(state.step)} steps done: {options.workdir}; curves: "
+            f"gptface plot {options.workdir} --out curves.png"
         )
