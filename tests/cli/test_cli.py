@@ -319,7 +319,10 @@ def test_no_verb_shows_them_and_a_wrong_word_its_nearest(capsys):
     assert "quickstart" in capsys.readouterr().err
     for given, said in (
         (["edt"], "unknown verb 'edt' (did you mean 'edit'?)"),
-        (["edit", "--out=a.png", "--regoin=hat"], "'--regoin=hat' (did you mean '--region'?)"),
+        (
+            ["edit", "--out=a.png", "--regoin=hat"],
+            "'--regoin=hat' (did you mean '--region'?)",
+        ),
     ):
         with pytest.raises(SystemExit) as stop:
             main(given)
