@@ -22,7 +22,10 @@ from gptface_jax.core.errors import Stopped
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", required=True, help="a config file, e.g. configs/vqgan/faces64.py"
+        "--config",
+        required=True,
+        help="a name that `gptface configs` lists, or a file; with :tiny after it "
+        "a try of four steps",
     )
     parser.add_argument("--workdir", required=True, help="folder of this run")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
