@@ -193,5 +193,6 @@ def tiny_shared(config: ConfigDict) -> ConfigDict:
 def check(arg: str, *allowed: str) -> str:
     """The part after the colon of --config=file.py:arg."""
     if arg not in ("", *allowed):
-        raise ValueError(f"config argument '{arg}' is unknown; use {allowed}")
+        known = ", ".join(allowed)
+        raise ValueError(f"config argument '{arg}' is unknown; use {known}, or none")
     return arg

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 
 from gptface_jax import __version__
-from gptface_jax.core import allocator, compiled, config_names
+from gptface_jax.core import allocator, compiled, config_names, extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.pipelines import networks
 
@@ -125,14 +125,15 @@ def _versions() -> Iterator[Finding]:
     for need in needs:
         version = _version(need.name)
         if version is None:
-            advice = f'pip install "{need.name}{need.specifier}"'
+            advice = extras.install_package(f"{need.name}{need.specifier}")
             yield Finding(section, need.name, "missing", advice, broken=True)
         elif not need.specifier.contains(version, prereleases=True):
             yield Finding(
                 section,
                 need.name,
                 f"{version}, not {need.specifier}",
-                f'pip install "{need.name}{need.specifier}": {version} was not tried',
+                extras.install_package(f"{need.name}{need.specifier}")
+                + f": {version} was not tried",
             )
         else:
             yield Finding(section, need.name, version)
@@ -149,7 +150,7 @@ def _machine() -> Iterator[Finding]:
         library = allocator.find()
         advice = "" if library else (
             "training on CPUs is up to twice as fast under another allocator: "
-            f'pip install "{PACKAGE}[fast]", or apt-get install libjemalloc2'
+            f"{extras.install('fast')}, or apt-get install libjemalloc2"
         )  # fmt: skip
         yield Finding(section, "allocator", library or "the system's", advice)
 
@@ -178,14 +179,14 @@ def _devices() -> Iterator[Finding]:
                 section,
                 "NVIDIA GPU",
                 "there is one, and JAX does not use it",
-                f'pip install "{PACKAGE}[cuda]", and unset JAX_PLATFORMS',
+                f"{extras.install('cuda')}, and unset JAX_PLATFORMS",
             )
         if any(pathlib.Path("/dev").glob("accel*")):
             yield Finding(
                 section,
                 "TPU",
                 "there is one, and JAX does not use it",
-                f'pip install "{PACKAGE}[tpu]", and unset JAX_PLATFORMS',
+                f"{extras.install('tpu')}, and unset JAX_PLATFORMS",
             )
 
 
@@ -245,5 +246,5 @@ def _extras() -> Iterator[Finding]:
             missing = [] if _version("jax-cuda13-plugin") else ["jax-cuda13-plugin"]
         if name == "tpu":
             missing = [] if _version("libtpu") else ["libtpu"]
-        value = "yes" if not missing else f'no: pip install "{PACKAGE}[{name}]"'
-        yield Finding("extras", f"{name} ({purpose})", value)
+        yield Finding("extras", f"{name} ({purpose})", "no" if missing else "yes")
+    yield Finding("extras", "to add one", extras.install("NAME"))

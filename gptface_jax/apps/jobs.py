@@ -104,7 +104,10 @@ def read_jobs(
         if line.strip()
     ]
     if not jobs:
-        raise UserError(f"'{source}' holds no jobs")
+        raise UserError(
+            f"'{source}' holds no jobs; give a file of JSON lines, such as "
+            '{"image": "a.jpg"}, or a folder of pictures'
+        )
     seen = set()
     for job in jobs:
         if job.name in seen:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gptface_jax.core import files
+from gptface_jax.core import extras, files
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.train import goodput
 
@@ -244,9 +244,7 @@ def _pyplot():
     try:
         import matplotlib
     except ModuleNotFoundError:
-        raise UserError(
-            "plots need matplotlib: pip install 'gptface-jax[plot]'"
-        ) from None
+        raise UserError("plots need matplotlib: " + extras.install("plot")) from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax import export as jax_export
 
 from gptface_jax.apps import api
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import blending
 from gptface_jax.interop import directory
@@ -155,8 +156,7 @@ def _check(batch_size: int, samples: int | None, platforms: Sequence[str]) -> No
         import flatbuffers  # noqa: F401
     except ImportError:
         raise UserError(
-            "StableHLO programs are stored by flatbuffers; pip install "
-            "'gptface_jax[export]'"
+            "StableHLO programs are stored by flatbuffers; " + extras.install("export")
         ) from None
 
 

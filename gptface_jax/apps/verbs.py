@@ -13,8 +13,8 @@ import numpy as np
 from gptface_jax.core import arguments
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
-from gptface_jax.experiments import registry
-from gptface_jax.pipelines import edit, restore, results, stitch
+from gptface_jax.experiments import opening, registry
+from gptface_jax.pipelines import edit, networks, restore, results, stitch
 from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines.compositing import Blend
 from gptface_jax.pipelines.editing_model import EditingModel, Selection
@@ -92,8 +92,24 @@ class Facade:
             if hasattr(opened(), name):
                 return getattr(opened(), name)
         able = [s for s in registry.SYSTEMS if name in registry.row(s).verbs]
-        hint = f"; give one of system {' or '.join(able)} (--model)" if able else ""
-        raise MissingVerb(f"a model of {type(self).__name__} has no '{name}'{hint}")
+        raise MissingVerb(f"this model has no '{name}'{_who_has_it(able)}")
+
+
+def _who_has_it(systems: Sequence[str]) -> str:
+    """What models to give instead, and where to get one."""
+    if not systems:
+        return ""
+    found = [name for name in networks.bundled() if _holds(name, systems)]
+    where = f", such as the bundled '{found[0]}'" if found else (
+        "; none is bundled, and "
+        + " or ".join(dict.fromkeys(registry.row(name).guide for name in systems))
+        + " says how to train one"
+    )  # fmt: skip
+    return f"; give one of system {' or '.join(systems)} (--model){where}"
+
+
+def _holds(model: str, systems: Sequence[str]) -> bool:
+    return any(system in systems for system in opening.networks_of(model))
 
 
 def warn(notes: Iterable[str], level: int = 5) -> None:

@@ -23,17 +23,13 @@ GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer", "embeddi
 def add_model(
     parser: argparse.ArgumentParser,
     options: str = "DecodeConfig, e.g. kl_max=0.2 or cfg=2",
-    required: bool = False,
 ) -> None:
-    """--model and what goes with it; --decode takes `options`, "" for none.
-
-    `required` where the bundled model cannot do what is asked.
-    """
+    """--model and what goes with it; --decode takes `options`, "" for none."""
     parser.add_argument(
         "--model",
-        default=None if required else "demo",
-        required=required,
-        help="bundled name, model directory or training run",
+        default="demo",
+        help="bundled name, model directory or training run; default the bundled "
+        "GPTFace, demo",
     )
     parser.add_argument(
         "--tokenizer", help="VQGAN training run, where --model is a training run"
@@ -331,8 +327,7 @@ def finish(edit, out: str) -> None:
         print(f"note: {note}")
     match = np.exp(edit.final_log_prob)
     fits = f", p(text matches) {match:.3f}" if edit.text else ""
-    print(
-        f"{edit.details['tokens']} tokens in {edit.details['iterations']} iterations"
-        + fits
-    )
+    tokens, rounds = edit.details["tokens"], edit.details["iterations"]
+    done = f"{tokens} tokens in {rounds} iterations"
+    print((done if tokens else "filled from around, without the model") + fits)
     print("wrote " + ", ".join(str(p) for p in paths))

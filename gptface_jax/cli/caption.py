@@ -13,6 +13,7 @@ knows no names.
 from __future__ import annotations
 
 import argparse
+import sys
 
 from gptface_jax.cli import _jobs, _photo
 
@@ -52,5 +53,6 @@ def run(options: argparse.Namespace) -> None:
     rows = [{"text": text, "probability": chance} for text, chance in found]
     if options.json:
         _photo.write_json(options, model, arguments, rows)
+    print("probability  text", file=sys.stderr)
     for text, chance in found:
-        print(f"{chance:.3f}  {text}")
+        print(f"{chance:.3f}        {text}")

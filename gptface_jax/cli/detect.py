@@ -48,3 +48,19 @@ def run(options: argparse.Namespace) -> None:
         f"for {key}: z = {count.z:.2f}, p = {count.p_value:.2g}; {verdict} at a "
         f"false-positive rate of {watermark_detection.FALSE_POSITIVES}"
     )
+    print(_verdict(report))
+
+
+def _verdict(report) -> str:
+    """What the findings come to, in a line."""
+    said = "its watermark" if report.count.found else ""
+    if report.details is not None:
+        said = " and ".join(filter(None, (f"its {report.details_in}", said)))
+    if said:
+        return f"edited here: yes, by {said}"
+    if report.source_type:
+        return "edited here: not known; its XMP names a generative model"
+    return (
+        "edited here: no sign of it; that proves little, for metadata get lost and "
+        "only edits with --decode watermark=... carry a watermark"
+    )

@@ -74,7 +74,9 @@ def run(options: argparse.Namespace) -> None:
         if options.then:
             raise UserError("--then goes on from one photo; leave it out with --jobs")
         return _jobs.run(options, "edit", arguments)
-    _jobs.need(options, "image", *([] if options.strength else ["text"]))
+    _jobs.need(options, "image")
+    if options.text is None and not options.strength:
+        raise UserError("--text is missing; give it, attributes by --strength, or both")
     _photo.check_out(options, options.image, options.mask)
     given = {k: v for k, v in arguments.items() if v is not None}
     with _photo.elapsed_time("editing"):

@@ -14,13 +14,13 @@ from gptface_jax import __version__
 from gptface_jax.cli import _pipes, _written
 from gptface_jax.core import allocator, compiled
 from gptface_jax.core.config import split_overrides
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
 
 # Of a verb whose output nobody reads any more: as of one that SIGPIPE ends.
 CLOSED = 141
 # verb -> what it does; see `verb_module`.
 VERBS = {
-    "quickstart": "four text-guided edits with the bundled demo model, in a minute",
+    "quickstart": "text-guided edits with the bundled demo model, in a minute",
     "train": "train a tokenizer, GPTFace, Talk2Face, Faceptor, FaceGPT or judge",
     "prepare": "photos, drawn or rendered faces, the raw web -> ArrayRecord shards",
     "data": "look at a set of pictures: inspect, check, split, stats",
@@ -89,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       nobody reads any more (`| head`).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        _parser().print_help(sys.stderr)
+        return 2
+    _check_verb(arguments)
     known, rest = _parser().parse_known_args(arguments)
     verb = verb_module(known.verb)
     parser = argparse.ArgumentParser(
@@ -102,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, foreign = parser.parse_known_args(rest)
     if foreign or (overrides and not hasattr(options, "config")):
         wrong = foreign[0] if foreign else f"--config.{overrides[0]}"
-        parser.error(f"unknown argument {wrong!r}; see --help")
+        hint = nearest(wrong.partition("=")[0], parser._option_string_actions)
+        parser.error(f"unknown argument {wrong!r}{hint}; see --help")
     options.overrides = overrides
     # XLA's start-up lines tell a user nothing.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -110,6 +115,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     _pipes.prepare_output()
     status = _run(verb, options, known, own_process=argv is None)
     return CLOSED if _pipes.is_closed() and not status else status
+
+
+def _check_verb(arguments: list[str]) -> None:
+    """Ends with the nearest verb where the first word is none."""
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        hint = nearest(verb, VERBS)
+        parser = argparse.ArgumentParser(prog="gptface", usage="gptface VERB ...")
+        parser.error(f"unknown verb {verb!r}{hint}; see gptface --help")
 
 
 def _run(

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--list", action="store_true", help="print the tasks that the model knows"
     )
     _photo.add_face(parser, "number by the left edge; default all faces")
-    _photo.add_model(parser, options="", required=True)
+    _photo.add_model(parser, options="")
     _jobs.add_arguments(parser)
 
 

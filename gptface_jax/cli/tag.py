@@ -6,13 +6,15 @@ gptface tag --image photo.jpg --caption 8
 gptface tag --jobs photos/ --out tags/
 
 The model sees the face of the photo, brought upright. It describes what is seen; it
-knows no names. The demo model has few words and is often wrong.
+knows no names. The demo model has few words and is often wrong. "match" is p(text
+matches), "probability" the word's own, and "score", which ranks them, their product.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 
 from gptface_jax.cli import _jobs, _photo
 from gptface_jax.core.errors import UserError
@@ -50,9 +52,13 @@ def run(options: argparse.Namespace) -> None:
         found = list(_read(model, options, arguments, face))
     if options.json:
         _photo.write_json(options, model, arguments, found)
+    if found:
+        first, *names = found[0]
+        print("  ".join([f"{first:30s}", *names]), file=sys.stderr)
     for row in found:
-        label, *figures = row.values()
-        print("  ".join([f"{label:30s}", *(f"{x:.3f}" for x in figures)]))
+        (_, label), *figures = row.items()
+        shown = [f"{value:{len(name)}.3f}" for name, value in figures]
+        print("  ".join([f"{label:30s}", *shown]))
 
 
 def _read(model, options: argparse.Namespace, arguments: dict, face: dict):

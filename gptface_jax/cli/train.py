@@ -22,7 +22,10 @@ from gptface_jax.core.errors import Stopped
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", required=True, help="a config file, e.g. configs/vqgan/faces64.py"
+        "--config",
+        required=True,
+        help="a name that `gptface configs` lists, or a file; with :tiny after it "
+        "a try of four steps",
     )
     parser.add_argument("--workdir", required=True, help="folder of this run")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -46,10 +49,16 @@ def run(options: argparse.Namespace) -> None:
         config.profile_steps = options.profile
     _hosts.join(options)
     from gptface_jax.experiments import training
+    from gptface_jax.train import metrics
 
     state = training.train(config, options.workdir, progress=not options.quiet)
     if state.stopped:
         raise Stopped(
             f"stopped after step {int(state.step)} of {config.total_steps} and saved; "
             "run the same command again to go on"
+        )
+    if not options.quiet:
+        metrics.print_line(
+            f"{int(state.step)} steps done: {options.workdir}; curves: "
+            f"gptface plot {options.workdir} --out curves.png"
         )

@@ -171,8 +171,8 @@ class Folder(Sequence):
         if not self.rows:
             skipped = reader.found.skipped_words()
             raise UserError(
-                f"folder '{self.root / (split or '')}' holds no picture ({ENDINGS})"
-                + (f"; skipped: {skipped}" if skipped else "")
+                f"folder '{self.root / (split or '')}' holds no picture "
+                f"({', '.join(ENDINGS)})" + (f"; skipped: {skipped}" if skipped else "")
             )
 
     def summary(self) -> str:

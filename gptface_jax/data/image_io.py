@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 
 # Larger pictures are refused before a pixel is decoded.
@@ -132,7 +133,7 @@ def _register_heif(name: str) -> None:
         import pillow_heif
     except ImportError:
         raise UserError(
-            f"{name} is a HEIC picture; pip install 'gptface_jax[heif]' to read it, or "
+            f"{name} is a HEIC picture; {extras.install('heif')} to read it, or "
             "give a JPEG, PNG or WebP file"
         ) from None
     pillow_heif.register_heif_opener()

@@ -285,4 +285,5 @@ ROW = registry.Row(
     files=(*facegpt.ROW.files, talk2face.LABEL_SETS),
     facade="gptface_jax.apps.face3d_api:open_chat",
     verbs=("ask_with_head",),
+    guide="docs/facegpt.md",
 )

@@ -362,4 +362,5 @@ ROW = registry.Row(
     files=("vocab.txt", FACE_MODEL),
     facade="gptface_jax.apps.face3d_api:open_model",
     verbs=("face3d",),
+    guide="docs/facegpt.md",
 )

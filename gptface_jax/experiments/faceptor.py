@@ -122,4 +122,5 @@ ROW = registry.Row(
     files=(faceptor_run.FRAME,),
     facade="gptface_jax.apps.perception_api:open_model",
     verbs=("perceive",),
+    guide="docs/faceptor.md",
 )

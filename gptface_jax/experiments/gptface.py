@@ -132,4 +132,5 @@ ROW = registry.Row(
     files=("vocab.txt",),
     facade="gptface_jax.apps.api:open_model",
     verbs=("edit", "inpaint", "restore", "stitch", "tag", "caption"),
+    guide="docs/guide.md",
 )

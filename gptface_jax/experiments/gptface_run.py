@@ -96,6 +96,11 @@ def check_pair(vqgan, gptface, path) -> None:
     manifest = gptface.meta["extra_files"].get("manifest.json")
     made_by = json.loads(manifest)["tokenizer_digest"] if manifest else None
     if made_by != vqgan.codes_digest:
+        if made_by is None:
+            raise UserError(
+                f"'{path}' was trained on no VQGAN's ids, as :tiny is without a token "
+                "cache: nothing draws them; train on what `gptface tokenize` wrote"
+            )
         raise UserError(
             f"'{path}' was trained on ids of tokenizer {made_by}, not "
             f"{vqgan.codes_digest}; give the tokenizer that made its token cache"

@@ -54,6 +54,7 @@ class Row:
       files: extra files of a run that go into a model directory.
       facade: "module:function" that opens a model for people, see `apps.api.load`.
       verbs: of the command line that it adds to jobs.
+      guide: page that says how one is trained.
     """
 
     config: type
@@ -73,6 +74,7 @@ class Row:
     files: tuple[str, ...] = ()
     facade: str = ""
     verbs: tuple[str, ...] = ()
+    guide: str = ""
 
 
 def row(name: str) -> Row:

@@ -193,4 +193,5 @@ ROW = registry.Row(
     files=("vocab.txt", LABEL_SETS),
     facade="gptface_jax.apps.sequence_api:open_model",
     verbs=("synthesize", "caption", "ask", "answers"),
+    guide="docs/talk2face.md",
 )

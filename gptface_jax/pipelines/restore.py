@@ -18,6 +18,9 @@ from gptface_jax.pipelines.editing_model import EditingModel, Selection
 from gptface_jax.pipelines.views import View
 
 PAINTS = ("damage", "tokens")
+# Share of a photo above which it is doubtful that all are scratches: five, 8 px wide in
+# one of 512 px, cover 4 %, and a patterned shirt 10 to 20 %.
+MUCH = 0.05
 
 
 def restore(
@@ -63,7 +66,10 @@ def restore(
         plan = Plan(restored, framed, config, seed=seed, blend=blend)
         edits.append((yield from resample(model, plan)))
         restored = np.asarray(edits[-1].image)
-    return results.joined(edits, photo, said, closed)
+    restored = results.joined(edits, photo, said, closed)
+    if "found" in said:
+        restored.details["notes"] = [*restored.details["notes"], _remark(mask)]
+    return restored
 
 
 def _damage(
@@ -79,6 +85,15 @@ def _damage(
             "the damage in a picture of the photo's size and give it as damage="
         )
     return mask, {"found": kind}
+
+
+def _remark(mask: np.ndarray) -> str:
+    """How much of a photo was taken for scratches, and what to do if it is none."""
+    share = mask.mean()
+    remark = f"{share:.1%} of the photo was taken for scratches; look at the strip"
+    if share > MUCH:
+        remark += ", for patterns and reflections look alike, or give damage=, a mask"
+    return remark
 
 
 def _squares(size: tuple[int, int]) -> list[tuple[View, np.ndarray]]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from gptface_jax.core import files, types
+from gptface_jax.core import extras, files, types
 from gptface_jax.core.errors import UserError
 
 
@@ -168,7 +168,7 @@ class TensorBoard:
         except ImportError:
             raise UserError(
                 "config.tensorboard is on but tensorboardX is not installed; "
-                "pip install 'gptface-jax[log]' or set --config.tensorboard=False"
+                f"{extras.install('log')} or set --config.tensorboard=False"
             ) from None
         self.writer = tensorboardX.SummaryWriter(
             str(pathlib.Path(workdir, "tensorboard"))
@@ -200,7 +200,7 @@ class WeightsAndBiases:
         except ImportError:
             raise UserError(
                 "config.wandb is set but wandb is not installed; "
-                "pip install 'gptface-jax[wandb]' or set --config.wandb=''"
+                f"{extras.install('wandb')} or set --config.wandb=''"
             ) from None
         self.wandb = wandb
         known = pathlib.Path(workdir, "wandb_id")

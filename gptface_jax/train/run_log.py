@@ -79,10 +79,12 @@ class RunLog:
         """Shows the progress bar of process 0, where it is wanted."""
         enabled = progress and jax.process_index() == 0
         self.bar = metrics.progress_bar(total, self.start, enabled)
+        self.bar.set_description("compiling, minutes at most")
 
     def count_step(self) -> None:
         """One step more on the bar and in the rate."""
         self.rate.tick()
+        self.bar.set_description(refresh=False)
         self.bar.update(1)
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -30,6 +30,8 @@ def test_scratches_of_a_wide_photo_are_painted_over(model, faces):
     restored = model.restore(old, kind="bright", thin=0)
     after = np.asarray(restored.image)
     np.testing.assert_array_equal(after[~restored.mask], old[~restored.mask])
+    share = f"{restored.mask.mean():.1%} of the photo was taken for scratches"
+    assert restored.details["notes"][-1].startswith(share)
     assert len(restored.details["squares"]) == 2
     truth = (old != photo).any(-1)
     assert restored.mask[truth].mean() > 0.6

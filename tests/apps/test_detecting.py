@@ -199,3 +199,9 @@ def test_bad_input(tiny, model, face, tmp_path, gptface_command, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("XMP: no mark") and "neither a sidecar" in lines[1]
     assert "of 64 codes of the whole square" in lines[2]
+    assert lines[3].startswith("edited here: no sign of it")
+    model.edit(face, region="mouth", text="a man", k=16, samples=1).save(
+        tmp_path / "new.png"
+    )
+    assert gptface_command(*base, tmp_path / "new.png") == 0
+    assert "edited here: yes, by its sidecar" in capsys.readouterr().out

@@ -219,9 +219,13 @@ def test_commands(folder, tmp_path, gptface_command, capsys):
         (("ask", *photo, "--question", "age"), "no 'ask'; give one of system talk2f"),
         (
             ("edit", *model, *photo, "--text", "a", "--out", sheet),
-            "no 'edit'; give one of",
+            "system gptface (--model), such as the bundled 'demo'",
         ),
         (("tag", *model, *jobs[:2], "--out", tmp_path), "no 'tag'; give one of"),
+        (
+            ("perceive", *photo, "--out", sheet),
+            "faceptor (--model); none is bundled, and docs/faceptor.md says how to",
+        ),
         (("synthesize", *model, "--out", sheet), "--text and --attributes are miss"),
     ):
         assert gptface_command(*arguments) == 2

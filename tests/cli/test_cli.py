@@ -312,3 +312,23 @@ def test_seconds_are_shown_on_terminals_only(terminal, monkeypatch):
     with pytest.raises(KeyError), _photo.elapsed_time("editing"):
         raise KeyError
     assert ("editing" in screen.getvalue()) == terminal
+
+
+def test_no_verb_shows_them_and_a_wrong_word_its_nearest(capsys):
+    assert main([]) == 2
+    assert "quickstart" in capsys.readouterr().err
+    for given, said in (
+        (["edt"], "unknown verb 'edt' (did you mean 'edit'?)"),
+        (
+            ["edit", "--out=a.png", "--regoin=hat"],
+            "'--regoin=hat' (did you mean '--region'?)",
+        ),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(given)
+        assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_edit_asks_for_a_text_or_strengths(capsys):
+    assert main(["edit", "--image", "photo.jpg", "--out", "new.png"]) == 2
+    assert "attributes by --strength" in capsys.readouterr().err

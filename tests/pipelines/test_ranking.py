@@ -1,6 +1,7 @@
 """Drawn pictures in the order of how well they match."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from gptface_jax.apps.api import load
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.pipelines import ranking
@@ -74,7 +76,7 @@ def test_what_cannot_be_ranked():
 
 def test_clip_needs_pytorch_and_weights(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"pip install 'gptface_jax\[clip\]'"):
+    with pytest.raises(UserError, match=re.escape(extras.install("clip"))):
         ranking.by_clip(tmp_path)
 
 

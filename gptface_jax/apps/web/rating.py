@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from gptface_jax.apps import rated
-from gptface_jax.core import locks
+from gptface_jax.core import extras, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io, ratings
 
@@ -170,8 +170,7 @@ def serving(
         import uvicorn
     except ModuleNotFoundError:
         raise UserError(
-            "the page needs the extra demo; pip install 'gptface-jax[demo]', in a "
-            "checkout uv sync --extra demo"
+            "the page needs the extra demo; " + extras.install("demo")
         ) from None
     service = RatingService(folder)
     lock = service.folder / ratings.FOLDER / "serving.lock"

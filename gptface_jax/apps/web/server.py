@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from gptface_jax.apps import api
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 
@@ -145,10 +146,7 @@ def _page(model, seed, max_pixels, concurrency, folder):
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        raise UserError(
-            "the page needs gradio; pip install 'gptface-jax[demo]', in a checkout "
-            "uv sync --extra demo"
-        ) from None
+        raise UserError("the page needs gradio; " + extras.install("demo")) from None
     return page.build(service.Service(model, seed, max_pixels, concurrency, folder))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import tqdm
 
-from gptface_jax.core import locks
+from gptface_jax.core import extras, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.prepare import duplicates, finish, readers, settings, staging
 from gptface_jax.data.prepare.finish import Encode
@@ -37,8 +37,8 @@ def import_beam() -> Any:
         import apache_beam
     except ImportError:
         raise UserError(
-            "`gptface prepare --config` needs Apache Beam; pip install "
-            "'gptface_jax[pipeline]'"
+            "`gptface prepare --config` needs Apache Beam; "
+            + extras.install("pipeline")
         ) from None
     finally:
         logging.getLogger().removeFilter(_no_bigquery)

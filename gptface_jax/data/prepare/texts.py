@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.prepare import sample
 from gptface_jax.data.prepare.settings import TextOptions
@@ -48,7 +49,7 @@ def _identifier(language: str):
         from py3langid import langid
     except ImportError:
         raise UserError(
-            "texts.language needs py3langid; pip install 'gptface_jax[pipeline]'"
+            "texts.language needs py3langid; " + extras.install("pipeline")
         ) from None
     known = langid.LanguageIdentifier.from_model_file(
         langid.MODEL_FILE, norm_probs=True

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError, nearest
 
 GB, GIB, TERA = 1e9, 2**30, 1e12
@@ -115,7 +116,7 @@ def devices(topology: str) -> tuple[Accelerator, list[Any]]:
         text = str(error).splitlines()[0]
         raise UserError(
             f"topology '{topology}': {text}; compiling for TPUs needs libtpu: "
-            "pip install 'gptface-jax[tpu]'"
+            + extras.install("tpu")
         ) from None
     return accelerator, list(found.devices)
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gptface_jax.cli.main import main
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.data.prepare import beam, finish, sample
@@ -66,7 +67,7 @@ def test_the_set_holds_what_was_drawn(prepared):
 def test_it_needs_beam(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert run(tmp_path / "out") == 2
-    assert "pip install 'gptface_jax[pipeline]'" in capsys.readouterr().err
+    assert extras.install("pipeline") in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
