@@ -1,11 +1,13 @@
 """What a photo's file holds besides pixels."""
 
 import io
+import re
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.data import photo as photos
@@ -165,5 +167,5 @@ def test_heic_and_avif_open(kind):
 def test_without_the_extra_heic_is_told_by_name(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     data = b"\x00\x00\x00\x18ftypheic" + bytes(64)
-    with pytest.raises(UserError, match=r"HEIC .*gptface_jax\[heif\]"):
+    with pytest.raises(UserError, match="HEIC .*" + re.escape(extras.install("heif"))):
         image_io.decode(data)

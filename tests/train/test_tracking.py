@@ -1,6 +1,7 @@
 """What a run shows while it trains: pictures, profile, trackers; and when it ends."""
 
 import json
+import re
 import sys
 import types
 
@@ -10,6 +11,7 @@ import pytest
 import regression_system as tiny
 from PIL import Image
 
+from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
 from gptface_jax.train.loop import train
 from gptface_jax.train.monitors import EarlyStop
@@ -129,7 +131,7 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path, monkeypatch):
 
 def test_a_missing_tracker_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"gptface-jax\[wandb\]"):
+    with pytest.raises(UserError, match=re.escape(extras.install("wandb"))):
         run(tmp_path, wandb="faces")
 
 
