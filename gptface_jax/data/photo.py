@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import math
+import struct
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
@@ -146,7 +147,9 @@ def _from_srgb(colours: np.ndarray, profile: bytes) -> np.ndarray:
 
 @functools.cache
 def _srgb() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    """An sRGB profile, the same in every process: its header has a date."""
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return made[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + made[36:]
 
 
 def _dpi(image: Image.Image) -> tuple[float, float] | None:

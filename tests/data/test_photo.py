@@ -1,5 +1,6 @@
 """What a photo's file holds besides pixels."""
 
+import functools
 import io
 import re
 
@@ -105,6 +106,7 @@ def test_broken_metadata_is_left_out(pixels):
         photo.as_stored()
 
 
+@functools.cache  # the second in which it is made stands in it
 def wide():
     """A profile other than sRGB: the Lab profile cannot hold RGB, a made one can."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -128,6 +130,9 @@ def test_a_profile_of_other_than_rgb_becomes_srgb():
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     photo = photos.read(encoded(Image.new("RGB", (8, 8), (9, 8, 7)), icc_profile=lab))
     assert photo.profile in (b"", photos._srgb())
+    assert photos._srgb() == photos._srgb.__wrapped__()
+    read = ImageCms.ImageCmsProfile(io.BytesIO(photos._srgb()))
+    assert read.profile.creation_date.year == 2000
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
