@@ -149,7 +149,7 @@ def _from_srgb(colours: np.ndarray, profile: bytes) -> np.ndarray:
 def _srgb() -> bytes:
     """An sRGB profile, the same in every process: its header has a date."""
     made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return made[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + made[36:]
+    return made[:24] + struct.pack(">6H", 2000, 6, 1, 0, 0, 0) + made[36:]
 
 
 def _dpi(image: Image.Image) -> tuple[float, float] | None:
