@@ -72,18 +72,8 @@ def export(
     )
     frame = gptface_run.learnt_frame(model) if frame is None else frame
     frame = framing.checked_frame(frame)
-    options = {**gptface_run.learnt_options(model), **decode}
     kept = {"attributes": attributes and list(attributes), "license": license}
-    kept = {key: value or model.meta.get(key) for key, value in kept.items()}
-    settings = {
-        "library_version": __version__,
-        "vqgan": to_mapping(vqgan.config),
-        "gptface": to_mapping(model.config),
-        "decode": dataclasses.asdict(decode_options(options)),
-        **({} if frame is None else {"frame": _plain(frame)}),
-        **{key: value for key, value in kept.items() if value},
-        "training": {"vqgan": vqgan.meta["config"], "gptface": model.meta["config"]},
-    }
+    settings = _settings(vqgan, model, decode, frame, kept)
     both = {"vqgan": vqgan, "gptface": model}
     written = pathlib.Path(card).read_text() if card else _card(both, out, description)
     files = {
@@ -94,6 +84,21 @@ def export(
     weights = {name: network.params for name, network in both.items()}
     directory.write(out, settings, weights, files, dtype)
     return _millions(both)
+
+
+def _settings(vqgan, model, decode, frame, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of an editor; what `kept` lacks stays as the model has it."""
+    options = {**gptface_run.learnt_options(model), **decode}
+    kept = {key: value or model.meta.get(key) for key, value in kept.items()}
+    return {
+        "library_version": __version__,
+        "vqgan": to_mapping(vqgan.config),
+        "gptface": to_mapping(model.config),
+        "decode": dataclasses.asdict(decode_options(options)),
+        **({} if frame is None else {"frame": _plain(frame)}),
+        **{key: value for key, value in kept.items() if value},
+        "training": {"vqgan": vqgan.meta["config"], "gptface": model.meta["config"]},
+    }
 
 
 def _pair(

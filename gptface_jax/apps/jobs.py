@@ -88,15 +88,7 @@ def read_jobs(
         lines = [json.dumps({"id": n, first: p}) for n, p in zip(names, pictures)]
         folder = path
     else:
-        try:
-            # Not at every line end of Unicode's: a JSON text may hold some.
-            lines = path.read_text("utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"cannot read jobs from '{source}': {reason}; give a file of JSON "
-                "lines or a folder of pictures"
-            ) from None
+        lines = _lines(path)
         folder = pathlib.Path(path.parent if base is None else base)
     jobs = [
         _parse(line, number, method, kind.OPTIONS, defaults, folder)
@@ -114,6 +106,18 @@ def read_jobs(
             raise UserError(f"two jobs of '{source}' have the id '{job.name}'")
         seen.add(job.name)
     return jobs
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    try:
+        # Not at every line end of Unicode's: a JSON text may hold some.
+        return path.read_text("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot read jobs from '{path}': {reason}; give a file of JSON lines or a "
+            "folder of pictures"
+        ) from None
 
 
 def _names(pictures: Sequence[str]) -> list[str]:

@@ -108,7 +108,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step",
         help="checkpoint of the transformer, or of a VQGAN alone; default best",
     )
-    group = parser.add_argument_group("stablehlo")
+    _add_program(parser.add_argument_group("stablehlo"))
+
+
+def _add_program(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch-size", type=int, default=1, help="batch size")
     group.add_argument("--samples", type=int, help="candidates; best one kept")
     group.add_argument(

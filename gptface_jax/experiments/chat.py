@@ -256,7 +256,7 @@ def _config_of(config: Mapping[str, Any], name: str, model: Any) -> dict[str, An
     objective = dict(config["objective"])
     answers = objective.pop(ANSWERS, {})
     objective.pop("answers_weight", None)
-    objective = answers if name == "talk2face" else objective
+    objective = answers if isinstance(model, PrefixLMConfig) else objective
     given = {"system": name, "model": to_mapping(model), "objective": objective}
     return {**config, **given}
 

@@ -13,6 +13,7 @@ lowest_rho: of all pictures
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,14 +82,11 @@ def sweep(
         task = Task(name, True, masks, [""] * len(photos), stream)
         column, drawn, scores = judge.attributes.index(name), [], []
         for weight in settings(most):
-            turned = strength.directions({name: weight})
-            found = []
-            for seed in seeds:
-                edit = by_model(
-                    model, config, seed, num_candidates=num_candidates,
-                    borders=borders, batch_size=batch_size, strength=turned,
-                )  # fmt: skip
-                found.append(edit(photos, task, bar.update).images)
+            edit = functools.partial(
+                by_model, model, config, num_candidates=num_candidates, borders=borders,
+                batch_size=batch_size, strength=strength.directions({name: weight}),
+            )  # fmt: skip
+            found = [edit(seed)(photos, task, bar.update).images for seed in seeds]
             drawn.append(found[0])
             scores.append(judge.logits(np.concatenate(found))[:, column])
         before = judge.logits(photos)[:, column]

@@ -165,12 +165,21 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given, tai
             carry = _read_all(module, variables, prefixes, carry)
         return carry.replace(step=carry.step + 1)
 
-    samples = keys.shape[1]
-    shape = (len(prefixes), samples, length)
+    start = _start(prefix, (len(prefixes), keys.shape[1], length), pad, config.cached)
+    end = jax.lax.while_loop(
+        lambda c: (c.step < length) & ~jnp.all(c.done), body, start
+    )  # fmt: skip
+    lengths = jnp.sum(end.tokens != pad, axis=-1)
+    return Generated(end.tokens, end.log_probs, lengths, end.missing)
+
+
+def _start(prefix: Prefix, shape: tuple[int, ...], pad: int, cached: bool) -> _Carry:
+    """The carry before the first token; `shape` is prompts, samples, length."""
+    samples, length = shape[1:]
     key = prefix.past[0]["key"]
     rows = key.shape[0] * key.shape[1] * samples
     empty = jnp.zeros((rows, length, key.shape[-1]), key.dtype)
-    start = _Carry(
+    return _Carry(
         step=jnp.int32(0),
         hidden=jnp.repeat(prefix.hidden, samples, axis=1),
         tokens=jnp.full(shape, pad, jnp.int32),
@@ -178,15 +187,8 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given, tai
         done=jnp.zeros(shape[:2], bool),
         tail=jnp.zeros(shape[:2], jnp.int32),
         missing=jnp.zeros(shape[:2], bool),
-        own=[
-            {"own_key": empty, "own_value": empty} for _ in prefix.past * config.cached
-        ],
+        own=[{"own_key": empty, "own_value": empty} for _ in prefix.past * cached],
     )
-    end = jax.lax.while_loop(
-        lambda c: (c.step < length) & ~jnp.all(c.done), body, start
-    )  # fmt: skip
-    lengths = jnp.sum(end.tokens != pad, axis=-1)
-    return Generated(end.tokens, end.log_probs, lengths, end.missing)
 
 
 def read_prefix(module: PrefixLM, variables: Any, prefixes: jax.Array) -> Prefix:

@@ -112,7 +112,12 @@ def token_metrics(
     if "soft_ids" in batch:
         places = jnp.broadcast_to(jnp.arange(1, tokens.shape[1]), scored.shape)
         nll = _softened(nll, logits, gather(targets=places)[1], batch)
-    right = jnp.argmax(logits, -1) == targets
+    found = {"nll": nll, "accuracy": jnp.argmax(logits, -1) == targets}
+    return _by_modality(found, targets, real, config)
+
+
+def _by_modality(found, targets, real, config: PrefixLMConfig):
+    """Values [B,S] by name of the modality and of the value, with what counts."""
     image, face = (of(targets, config.vocab) for of in (is_image, is_face))
     kinds = {"image": image, "text": ~(image | face)}
     if config.vocab.face_tokens:
@@ -120,7 +125,7 @@ def token_metrics(
     return {
         f"{name}_{metric}": (values, real & where)
         for name, where in kinds.items()
-        for metric, values in (("nll", nll), ("accuracy", right))
+        for metric, values in found.items()
     }
 
 
