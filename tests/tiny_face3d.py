@@ -32,13 +32,9 @@ from gptface_jax.systems.facegpt.coefficients import FacesConfig
 from gptface_jax.systems.facegpt.model import FaceGPT, FaceGPTConfig
 
 
-@functools.lru_cache
-def opened(kind, scheme: str = "grouped"):
-    """A facade whose heads say something."""
-    vqgan = tiny_vqgan.network()
-    text = TextTokenizer.train(["a happy person with blond hair", "sad angry"] * 20, 60)
-    faces = FacesConfig(scheme=scheme, slots=2, codes=8)
-    config = FaceGPTConfig(
+def _config(kind, vqgan, text, faces: FacesConfig, **more):
+    """The smallest config of a system whose sequences may end in a head."""
+    return kind(
         transformer=TransformerConfig(
             num_layers=1, width=16, num_heads=2, mlp_width=24, remat="none"
         ),
@@ -49,7 +45,17 @@ def opened(kind, scheme: str = "grouped"):
         max_positions=128,
         embedding_init=0.5,
         faces=faces,
+        **more,
     )
+
+
+@functools.lru_cache
+def opened(kind, scheme: str = "grouped"):
+    """A facade whose heads say something."""
+    vqgan = tiny_vqgan.network()
+    text = TextTokenizer.train(["a happy person with blond hair", "sad angry"] * 20, 60)
+    faces = FacesConfig(scheme=scheme, slots=2, codes=8)
+    config = _config(FaceGPTConfig, vqgan, text, faces)
     network = _network(FaceGPT(config))
     return kind(network, ImageTokenizer(vqgan), text, open_model(max_vertices=300))
 
@@ -83,19 +89,7 @@ def chat(kind):
     said = [*prompts, *vocabulary_texts({"rendered": label_sets.TABLE["rendered"]})]
     text = TextTokenizer.train(said * 20, 300)
     faces = FacesConfig(scheme="discrete", slots=2, codes=8)
-    config = ChatConfig(
-        transformer=TransformerConfig(
-            num_layers=1, width=16, num_heads=2, mlp_width=24, remat="none"
-        ),
-        vocab=text.joint_vocab(
-            vqgan.config.codebook_size, face_tokens=faces.vocabulary
-        ),
-        layout=sequence.SequenceLayout(vqgan.config.grid, 8),
-        max_positions=128,
-        length=128,
-        embedding_init=0.5,
-        faces=faces,
-    )
+    config = _config(ChatConfig, vqgan, text, faces, length=128)
     network = _network(GPTFaceWithFaces(config))
     heads = open_model(max_vertices=300)
     return kind(network, ImageTokenizer(vqgan), text, heads, learnt=learnt())
