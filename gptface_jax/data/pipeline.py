@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -87,20 +86,13 @@ class Pipeline:
         if isinstance(self.source, Interleaved):
             parts = enumerate(self.source.sources)
             streams = [self._stream(part, number) for number, part in parts]
-            data = grain.MapDataset.range(sys.maxsize).map(_InTurn(streams))
         else:
-            data = self._stream(self.source)
-        size = self.batch_size
-        if self.packing:
-            groups = sys.maxsize // self.packing.examples
-            data = grain.MapDataset.range(groups).map(_Packed(data, self.packing))
-            size //= self.packing.rows
-        if self.num_shards > 1:
-            rows = _Rows(data, size, self.shard, self.num_shards)
-            data = grain.MapDataset.range(sys.maxsize // self.num_shards).map(rows)
-        # Sliced as random access, before it is iterated: nothing before it is read.
-        data = data.batch(size, drop_remainder=True)
-        data = (data.map(_joined) if self.packing else data)[start_step:]
+            streams = [self._stream(self.source)]
+        batch = _Batch(
+            streams, self.batch_size, self.shard, self.num_shards, self.packing
+        )
+        # By the number of a batch: nothing before the first one is read.
+        data = grain.MapDataset.range(start_step, sys.maxsize).map(batch)
         threads = 1 if self.workers else self.threads
         iterator = data.to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
@@ -113,78 +105,96 @@ class Pipeline:
             )
         return _until_closed(iter(iterator))
 
-    def _stream(self, source: Sequence[Record], number: int | None = None):
+    def _stream(self, source: Sequence[Record], number: int | None = None) -> _Stream:
         """A source, or part `number` of one, shuffled, repeated and transformed."""
-        import grain
-
         seeds = [self.seed, 4] if number is None else [self.seed, 5, number]
-        # The rng follows the index: mapped before the processes share the batches.
-        # The seed is given outright, since grain's own depends on the chain's length.
-        map_seed, order_seed = np.random.SeedSequence(seeds).generate_state(2)
-        order_seed = self.seed if number is None else int(order_seed)
-        # Numbers are shuffled, and the source is asked by the transform: what grain
-        # notes of every record that it reads itself costs as much as reading codes.
-        data = grain.MapDataset.range(len(source)).seed(order_seed).shuffle().repeat()
-        read = _Read(source, self.transform, number)
-        return data.random_map(read, seed=int(map_seed))
+        rng_seed, order_seed = map(int, np.random.SeedSequence(seeds).generate_state(2))
+        order_seed = self.seed if number is None else order_seed
+        return _Stream(source, self.transform, number, order_seed, rng_seed)
 
 
-class _Read:
-    """Function from (index, rng) to the transform of that record; picklable."""
+class _Stream:
+    """The examples of a source in an order without end; picklable.
+
+    Args:
+      source, transform: see `Pipeline`.
+      number: of this part, where the source is one of several; the transform is given
+        it with the record.
+      order_seed, rng_seed: of the order, and of what the transform draws.
+    """
 
     def __init__(
-        self, source: Sequence[Record], transform: Transform, number: int | None = None
+        self,
+        source: Sequence[Record],
+        transform: Transform,
+        number: int | None,
+        order_seed: int,
+        rng_seed: int,
     ):
+        import grain
+
         self.source, self.transform, self.number = source, transform, number
+        self.order = (
+            grain.MapDataset.range(len(source)).seed(order_seed).shuffle().repeat()
+        )
+        self.rng_seed = rng_seed
+
+    def examples(self, places: Iterable[int]) -> Iterator[dict[str, np.ndarray]]:
+        """The examples at these places of the order."""
+        # One generator that is wound on: making one takes longer than its numbers.
+        rng = np.random.Generator(np.random.Philox(self.rng_seed))
+        start = rng.bit_generator.state
+        for place in places:
+            start["state"]["counter"][3] = place
+            rng.bit_generator.state = start
+            record = self.source[int(self.order[place])]
+            item = record if self.number is None else (self.number, record)
+            yield self.transform(item, rng)
+
+
+class _Batch:
+    """Function from the number of a batch to a process's rows of it; picklable.
+
+    Args:
+      streams: the rows are of each in turn.
+      size: rows.
+      shard, num_shards, packing: see `Pipeline`.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[_Stream],
+        size: int,
+        shard: int,
+        num_shards: int,
+        packing: PackingOptions | None,
+    ):
+        self.streams, self.size, self.packing = streams, size, packing
+        self.shard, self.num_shards = shard, num_shards
 
     def __setstate__(self, state):
         self.__dict__.update(state)
         processes.end_with_parent()  # this is how it gets into a worker
 
-    def __call__(self, index: int, rng: np.random.Generator) -> Any:
-        record = self.source[int(index)]
-        item = record if self.number is None else (self.number, record)
-        return self.transform(item, rng)
-
-
-class _InTurn:
-    """Index -> the next item of one of N streams, of stream index mod N."""
-
-    def __init__(self, streams):
-        self.streams = streams
-
-    def __call__(self, index: int) -> Any:
-        turn, number = divmod(int(index), len(self.streams))
-        return self.streams[number][turn]
-
-
-class _Packed:
-    """Function from n to the n-th group of packed rows."""
-
-    def __init__(self, data, packing: PackingOptions):
-        self.data, self.packing = data, packing
-
-    def __call__(self, number: int) -> Any:
-        first = int(number) * self.packing.examples
-        examples = [self.data[first + i] for i in range(self.packing.examples)]
-        return pack(examples, self.packing)
-
-
-def _joined(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rows [G*R,...] of groups of rows [G,R,...]."""
-    return {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items()}
-
-
-class _Rows:
-    """Function from n to the n-th record in a process's rows of all batches."""
-
-    def __init__(self, data, batch_size: int, shard: int, num_shards: int):
-        self.data, self.batch_size = data, batch_size
-        self.shard, self.num_shards = shard, num_shards
-
-    def __call__(self, number: int) -> Any:
-        batch, row = divmod(int(number), self.batch_size)
-        return self.data[(batch * self.num_shards + self.shard) * self.batch_size + row]
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
+        packing, ways = self.packing, len(self.streams)
+        count = self.size
+        if packing:
+            count = count // packing.rows * packing.examples
+        first = (int(number) * self.num_shards + self.shard) * count
+        places = range(first, first + count)
+        turns = [
+            stream.examples(place // ways for place in places if place % ways == turn)
+            for turn, stream in enumerate(self.streams)
+        ]
+        rows = [next(turns[place % ways]) for place in places]
+        if not packing:
+            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        groups = [
+            pack(rows[start : start + packing.examples], packing)
+            for start in range(0, count, packing.examples)
+        ]
+        return {name: np.concatenate([g[name] for g in groups]) for name in groups[0]}
 
 
 def _until_closed(iterator) -> Iterator[dict[str, np.ndarray]]:
