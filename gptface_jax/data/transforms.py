@@ -208,7 +208,10 @@ class TokenTransform:
             other = self.pool[int(rng.integers(len(self.pool)))]
             if _data_set(other) != _data_set(record):
                 continue
-            example = self._example(record, text, self.options.text(other, rng))
+            negative = self.options.text(other, rng)
+            if negative == text:  # so are its ids: nothing to tokenize
+                continue
+            example = self._example(record, text, negative)
             if (example["text_ids"] != example["negative_ids"]).any():
                 return example
         return self._example(record, text, captions.unrelated(rng))
