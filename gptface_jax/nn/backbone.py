@@ -77,6 +77,7 @@ class Backbone(nn.Module):
             c.segments,
             c.tied_output,
             c.output_bias,
+            t.matmul_dtype,
         )
         self.transformer = nn_transformer.Transformer(t)
         if c.output_transform:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gptface_jax.core.vocab import JointVocab
+from gptface_jax.nn import products
 
 
 class JointEmbedding(nn.Module):
@@ -28,6 +29,7 @@ class JointEmbedding(nn.Module):
         zeros at the start; 0 for none.
       tied: logits by the table of embeddings; else by a table "output" of their own.
       bias: whether logits have one.
+      matmul_dtype: of the products that logits are, see `nn.products`.
     """
 
     vocab_size: int
@@ -41,6 +43,7 @@ class JointEmbedding(nn.Module):
     segments: int = 0
     tied: bool = True
     bias: bool = True
+    matmul_dtype: str = "float32"
 
     def setup(self):
         def table(name, rows, axes):
@@ -112,7 +115,7 @@ class JointEmbedding(nn.Module):
         """
         table = self.embedding if self.tied else self.output
         table = table[start:stop].astype(self.dtype)
-        logits = jnp.einsum("...d,vd->...v", x, table)
+        logits = products.multiply(x, table.T, self.matmul_dtype)
         ids = jnp.arange(start, self.rows if stop is None else stop)
         bias = self.output_bias[start:stop] if self.bias else 0.0
         bias = jnp.where(ids < self.vocab_size, bias, -1e30)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from gptface_jax.nn import attention
+from gptface_jax.nn import attention, products
 
 GATES = {
     "gelu": functools.partial(jax.nn.gelu, approximate=True),
@@ -85,6 +84,9 @@ class TransformerConfig:
       norm_position: "pre", or "post" with no norm at the end.
       norm_eps: of every LayerNorm.
       dtype: of the activations; parameters and norms stay float32.
+      matmul_dtype: "bfloat16" rounds the operands of products with weights to it and
+        sums up in float32, as TPUs do by default; activations keep `dtype`. On CPUs
+        with AVX512-BF16 a training step takes a fifth less time. See `nn.products`.
     """
 
     num_layers: int = 12
@@ -105,6 +107,7 @@ class TransformerConfig:
     norm_position: str = "pre"
     norm_eps: float = 1e-6
     dtype: str = "float32"
+    matmul_dtype: str = "float32"
 
     def __post_init__(self):
         if self.width % self.num_heads:
@@ -120,6 +123,7 @@ class TransformerConfig:
             ("attention", attention.IMPLEMENTATIONS),
             ("norm", NORMS),
             ("norm_position", NORM_POSITIONS),
+            ("matmul_dtype", products.MATMUL_DTYPES),
         ):
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
@@ -138,47 +142,11 @@ def dense(config: TransformerConfig, features, axes, name, residual=False):
         dtype=config.dtype,
         kernel_init=nn.with_logical_partitioning(init, axes),
         bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axes[-1],)),
-        dot_general=functools.partial(product, axes),
+        dot_general=functools.partial(
+            products.dense_product, axes, config.matmul_dtype
+        ),
         name=name,
     )
-
-
-def product(axes, x, kernel, dimension_numbers, **kwargs):
-    """The product x @ kernel, called as `nn.Dense` calls `lax.dot_general`.
-
-    As a product of two matrices: [B,L,D] @ [D,F] takes a CPU longer, forward and
-    backward, than [B*L,D] @ [D,F]. Where a mesh splits the length the rows of one
-    sequence are on several devices, and x is left as it is.
-
-    On meshes that split "embed" the kernel is gathered first. Left to itself the
-    partitioner may move its parts along other mesh axes. The backward pass gathers it
-    again: kept, all layers' kernels would be whole at once.
-    """
-
-    def multiply(x, kernel):
-        if x.ndim < 3 or is_split("length"):
-            return jax.lax.dot_general(x, kernel, dimension_numbers, **kwargs)
-        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # [B*L,D]
-        y = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **kwargs)
-        return y.reshape(*x.shape[:-1], kernel.shape[-1])
-
-    if not is_split("embed"):
-        return multiply(x, kernel)
-    whole = tuple("embed_act" if name == "embed" else name for name in axes)
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def gather_and_multiply(x, kernel):
-        return multiply(x, nn.with_logical_constraint(kernel, whole))
-
-    return gather_and_multiply(x, kernel)
-
-
-def is_split(name: str) -> bool:
-    """Whether the mesh and the rules in force split a logical axis."""
-    sizes = jax.sharding.get_abstract_mesh().shape
-    axes = dict(nn.get_logical_axis_rules()).get(name) or ()
-    axes = (axes,) if isinstance(axes, str) else axes
-    return any(sizes.get(axis, 1) > 1 for axis in axes)
 
 
 def layer_norm(config: TransformerConfig, name: str) -> nn.Module:
@@ -300,7 +268,7 @@ class Attention(nn.Module):
             cached = tuple(past[name] for name in _PAIR)
             out = attention.attend_past(query, attn_mask, cached, own)
         else:
-            heads_split = is_split("heads")
+            heads_split = products.is_split("heads")
             out = attention.attend(query, key, value, attn_mask, kernel, heads_split)
         if self.is_mutable_collection(PRESENT) and not self.is_initializing():
             for name, array in present.items():

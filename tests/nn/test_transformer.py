@@ -15,7 +15,6 @@ from gptface_jax.nn.transformer import (
     Transformer,
     TransformerConfig,
     layer_norm,
-    product,
 )
 
 BASE = TransformerConfig(
@@ -256,15 +255,6 @@ def test_dense_layers_are_products_of_two_matrices():
     assert set(products(split, (1, 1, 1))) == {(2, 2)}  # a rule that splits nothing
     # The rows of a sequence on several devices are not made one axis with the batch.
     assert (3, 2) in products(split, (1, 1, 2))
-
-
-@pytest.mark.parametrize("shape", [(5, 6), (2, 5, 6), (2, 3, 5, 6)])
-def test_a_product_is_that_of_lax(shape):
-    x, kernel = jax.random.normal(KEY, shape), jax.random.normal(KEY, (6, 4))
-    dims = (((x.ndim - 1,), (0,)), ((), ()))
-    found = product(("embed", "mlp"), x, kernel, dims)
-    np.testing.assert_allclose(found, jax.lax.dot_general(x, kernel, dims), rtol=1e-6)
-    assert product(("embed", "mlp"), x[:0], kernel, dims).shape == (0, *shape[1:-1], 4)
 
 
 def test_padding_is_never_seen():

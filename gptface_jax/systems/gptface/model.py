@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gptface_jax.nn import backbone, sequence
+from gptface_jax.nn import backbone, products, sequence
 from gptface_jax.nn import transformer as nn_transformer
 from gptface_jax.ops.attention_mask import attention_mask
 
@@ -125,7 +125,9 @@ class GPTFace(backbone.Backbone):
                 kernel_init=nn.with_logical_partitioning(
                     nn.initializers.lecun_normal(), axes
                 ),
-                dot_general=functools.partial(nn_transformer.product, axes),
+                dot_general=functools.partial(
+                    products.dense_product, axes, t.matmul_dtype
+                ),
                 bias_init=nn.with_logical_partitioning(
                     nn.initializers.constant(-4.6), ("vocab",)
                 ),

@@ -1,0 +1,77 @@
+"""Products with weights: against `lax`, and what rounding their operands does."""
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptface_jax.nn import products
+from gptface_jax.nn.transformer import Transformer, TransformerConfig
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (2, 5, 6), (2, 3, 5, 6)])
+def test_a_product_is_that_of_lax(shape):
+    x, kernel = jax.random.normal(KEY, shape), jax.random.normal(KEY, (6, 4))
+    dims = (((x.ndim - 1,), (0,)), ((), ()))
+    axes = "embed", "mlp"
+    found = products.dense_product(axes, "float32", x, kernel, dims)
+    np.testing.assert_allclose(found, jax.lax.dot_general(x, kernel, dims), rtol=1e-6)
+    none = products.dense_product(axes, "float32", x[:0], kernel, dims)
+    assert none.shape == (0, *shape[1:-1], 4)
+
+
+def rounded(x):
+    return x.astype(jnp.bfloat16).astype(jnp.float32)
+
+
+def test_operands_are_rounded_and_sums_are_not():
+    # 1 + 2^-10 is 1 in bfloat16; a thousand times 2^-9 would be lost in its sums.
+    x, kernel = jnp.full((1, 2), 1 + 2.0**-10), jnp.ones((2, 1))
+    assert products.multiply(x, kernel)[0, 0] == 2 + 2.0**-9
+    assert products.multiply(x, kernel, "bfloat16")[0, 0] == 2
+    many = jnp.concatenate([jnp.ones((1, 1)), jnp.full((1, 1000), 2.0**-9)], 1)
+    found = products.multiply(many, jnp.ones((1001, 1)), "bfloat16")
+    assert float(found[0, 0]) == pytest.approx(1 + 1000 / 512, rel=1e-6)
+
+
+def test_the_kernel_has_the_gradient_of_float32():
+    keys = jax.random.split(KEY, 3)
+    shapes = (2, 5, 6), (6, 4), (2, 5, 4)
+    x, kernel, slope = map(jax.random.normal, keys, shapes)
+    _, pull = jax.vjp(lambda *ops: products.multiply(*ops, "bfloat16"), x, kernel)
+    by_x, by_kernel = pull(slope)
+    np.testing.assert_allclose(
+        by_kernel, jnp.einsum("bld,blf->df", x, slope), rtol=1e-5, atol=1e-5
+    )
+    wanted = rounded(slope) @ rounded(kernel).T
+    np.testing.assert_allclose(by_x, wanted, rtol=1e-5, atol=1e-5)
+    assert np.abs(by_x - slope @ kernel.T).max() > 1e-4
+
+
+def test_bfloat16_activations_are_multiplied_as_they_are():
+    x, kernel = jnp.ones((3, 2), jnp.bfloat16), jnp.ones((2, 4), jnp.bfloat16)
+    assert products.multiply(x, kernel, "bfloat16").dtype == jnp.bfloat16
+
+
+def test_a_network_computes_nearly_the_same():
+    small = {"num_layers": 2, "width": 32, "num_heads": 2, "mlp_width": 64}
+    x, mask = jax.random.normal(KEY, (2, 7, 32)), jnp.ones((1, 1, 7, 7), bool)
+    exact = Transformer(TransformerConfig(**small))
+    other = Transformer(TransformerConfig(**small, matmul_dtype="bfloat16"))
+    params = exact.init(KEY, x, mask)
+
+    def outputs(module):
+        found, pull = jax.vjp(lambda p: module.apply(p, x, mask), params)
+        slopes, _ = jax.flatten_util.ravel_pytree(pull(x))
+        return found, slopes
+
+    for one, two in zip(outputs(exact), outputs(other)):
+        assert 0 < jnp.linalg.norm(one - two) < 0.01 * jnp.linalg.norm(one)
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ValueError, match="matmul_dtype 'float16' is none of float32"):
+        TransformerConfig(matmul_dtype="float16")
