@@ -88,9 +88,21 @@ class Checkpoints:
         args["meta"] = ocp.args.JsonSave(dict(meta))
         metrics = None if metric is None else {_BEST: float(metric)}
         try:
-            self.manager.save(step, metrics=metrics, args=ocp.args.Composite(**args))
+            begun = self.manager.save(
+                step, metrics=metrics, args=ocp.args.Composite(**args)
+            )
         except Exception as error:
             raise self._save_failed(error) from error
+        if not begun:  # as Orbax answers where there is a later one
+            raise UserError(
+                f"'{self.directory}' has checkpoints {self.steps()}, so that step "
+                f"{step} is not saved; move those of later steps away"
+            )
+
+    def delete_from(self, step: int) -> None:
+        """Deletes the checkpoints of this step and of later ones, on all processes."""
+        for later in (s for s in self.steps() if s >= step):
+            self.manager.delete(later)
 
     def _written(self) -> None:
         """Adds checksums to what was written, just before it gets its final name."""

@@ -255,6 +255,8 @@ class _Run:
         self.state = self.checkpoints.restore(
             target, state.with_shardings(self.state, where)
         )
+        # Those since hold the spike: nothing must resume from them.
+        self.checkpoints.delete_from(first)
         self.passed_over += done - target
         self.log.rewind(done, target, first)
         return target

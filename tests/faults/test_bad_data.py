@@ -150,6 +150,27 @@ def test_rewinding_passes_the_data_over(tmp_path):
     assert starts == [36 + passed_over]
 
 
+def test_a_checkpoint_inside_a_spike_is_gone_after_the_rewind(tmp_path):
+    def longer(number, batch):
+        if 30 <= number < 33:
+            return {**batch, "y": batch["y"] * 1e3}
+
+    kept = []
+
+    def listing(start):
+        kept.append([int(p.name) for p in tmp_path.glob("checkpoints/[0-9]*")])
+        return spoilt(longer)(start)
+
+    spike = {**SPIKE, "patience": 3, "action": "rewind"}
+    run(tmp_path, listing, total_steps=40, spike=spike, keep=9)
+    (event,) = [r for r in records(tmp_path) if "rewound_from" in r]
+    assert event["step"] == 28 and event["spike_at"] == 31
+    assert max(kept[1]) == 28  # step 32 was saved before the spike was noticed
+    # Written anew, behind the data that were passed over.
+    saved = restore_params(tmp_path, 32)[1]["data_position"]
+    assert saved == 32 + event["rewound_from"] - 28
+
+
 def test_a_loss_that_spikes_again_and_again_stops(tmp_path):
     def always(number, batch):
         return {**batch, "y": batch["y"] * 1e3} if number >= 30 else None
