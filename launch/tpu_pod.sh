@@ -3,11 +3,12 @@
 #
 #   export TPU=my-v5e-64 ZONE=us-east5-b PROJECT=my-project
 #   launch/tpu_pod.sh setup https://github.com/me/gptface_jax.git
-#   launch/tpu_pod.sh train --config configs/gptface/pretrain_base.py --workdir gs://...
+#   launch/tpu_pod.sh train --config configs/gptface/pretrain_base.py --workdir /mnt/shared/run
 #   launch/tpu_pod.sh logs      # the last lines of every host
 #   launch/tpu_pod.sh stop      # every host saves and ends
 #
-# The work folder must be one that all hosts see. `train` leaves the run in the background;
+# The work folder must be one that all hosts see, under the same path: a Filestore or a
+# bucket that gcsfuse mounts; gs:// itself is refused. `train` leaves the run in the background;
 # given again after a stop or a repair it resumes.
 set -euo pipefail
 : "${TPU:?name of the TPU}" "${ZONE:?its zone}"

@@ -6,10 +6,15 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import secrets
 from collections.abc import Iterator
 
+from gptface_jax.core.errors import UserError
+
 PARTIAL = ".partial"
+# pathlib makes "gs:/bucket" of "gs://bucket". One letter is a drive of Windows.
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 
 
 def partial_name(path: str | os.PathLike) -> pathlib.Path:
@@ -21,12 +26,28 @@ def partial_name(path: str | os.PathLike) -> pathlib.Path:
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{PARTIAL}")
 
 
+def check_local(path: str | os.PathLike) -> None:
+    """Refuses an address such as gs://bucket/run, which would become a local folder.
+
+    Raises:
+      UserError: it is one.
+    """
+    if _ADDRESS.match(os.fspath(path)):
+        raise UserError(
+            f"'{os.fspath(path)}' is an address, and files are written to folders; "
+            "mount the bucket on every host (gcsfuse, Filestore, NFS) and give the "
+            "path under its mount"
+        )
+
+
 def check_place(path: str | os.PathLike) -> None:
     """Refuses a path that cannot be written, before work is done for it.
 
     Raises:
+      UserError: see `check_local`.
       OSError: a folder on its way is a file, or may not be written to.
     """
+    check_local(path)
     path = pathlib.Path(os.path.abspath(path))
     folder = next(p for p in path.parents if os.path.lexists(p))
     if not folder.is_dir():

@@ -59,11 +59,12 @@ def held(path: str | os.PathLike, doing: str, remedy: str) -> Iterator[Lock]:
       remedy: what they can do instead, such as "choose another --workdir".
 
     Raises:
-      UserError: another process holds it, or the file cannot be written. Nothing was
-        touched.
+      UserError: another process holds it, or the file cannot be written, for its path
+        is an address (`files.check_local`) or otherwise. Nothing was touched.
     """
     import filelock
 
+    files.check_local(path)
     path = pathlib.Path(path).expanduser().absolute()
     new = not path.parent.exists()
     try:

@@ -5,6 +5,7 @@ Or a container of Linux's, with host name, process numbers and /proc of its own.
 
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -215,3 +216,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     files.partial_name(path).touch()
     files.remove_partial(tmp_path)
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_an_address_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("gs://bucket/run", pathlib.Path("s3://bucket/run"), "hdfs://n/run"):
+        with pytest.raises(UserError, match="is an address.*mount the bucket"):
+            with locks.held(pathlib.Path(path) / locks.NAME, "trains", "wait"):
+                pass
+        with pytest.raises(UserError, match="is an address"):
+            files.check_place(path)
+    assert not list(tmp_path.iterdir())
+    files.check_local("C:/runs")
+    files.check_local("runs/a:b")
