@@ -256,8 +256,8 @@ class Model(verbs.Facade, EditingModel):
         """
         pixels = self._square(image, face, align)
         verbs.warn(n for text in sentences if text for n in self.notes_on_text(text))
-        repeated = np.repeat(pixels, len(sentences), axis=0)
-        return np.exp(self.editor.match_log_prob(repeated, sentences))
+        codes = np.repeat(self.editor.image_ids(pixels), len(sentences), axis=0)
+        return np.exp(self.editor.score(codes, sentences))
 
     @verbs.checked
     def tag(

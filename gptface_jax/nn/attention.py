@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-from gptface_jax.nn.each_device import dividing_axes
+from gptface_jax.nn.each_device import dividing_axes, splits_program
 
 IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash", "splash", "linear")
 
@@ -248,7 +248,7 @@ def _on_every_device(here, query, key, value, mask):
       query, key, value: [B,L,N,H].
       mask: [B,L], or [B,1|N,Q,K].
     """
-    if jax.sharding.get_abstract_mesh().size <= 1:
+    if not splits_program():
         return here(query, key, value, mask)
 
     batch = dividing_axes("batch", query.shape[0])

@@ -27,6 +27,11 @@ def power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
+def on_devices(count: int, devices: int) -> int:
+    """The smallest batch from `count` on that is a power of two on each device."""
+    return power_of_two(-(-count // devices)) * devices
+
+
 def run(
     function: Callable[..., Any],
     arrays: Sequence[np.ndarray | Sequence[Any]],

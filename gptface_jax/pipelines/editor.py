@@ -18,6 +18,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.core.vocab import JointVocab
 from gptface_jax.data import blending, image
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.nn import each_device
 from gptface_jax.nn.sequence import SequenceLayout
 from gptface_jax.ops import pictures
 from gptface_jax.pipelines import batching
@@ -105,6 +106,35 @@ def _memory(device: jax.Device) -> int:
     return machine // jax.local_device_count()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Rerank:
+    """Function (params, rows) of `gptface_decode.rerank`, equal for equal options."""
+
+    module: GPTFace
+    config: DecodeConfig
+    num_candidates: int
+
+    def __call__(self, params, rows):
+        tokens, known, key, strengths = rows
+        return gptface_decode.rerank(
+            self.module, params, tokens, known, self.config, key, self.num_candidates,
+            strengths,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decode:
+    """Function (params, rows) of `gptface_decode.decode`, equal for equal options."""
+
+    module: GPTFace
+    config: DecodeConfig
+
+    def __call__(self, params, rows):
+        tokens, known, key = rows
+        decode = gptface_decode.decode
+        return decode(self.module, params, tokens, known, self.config, key)
+
+
 class Editor:
     """VQGAN, GPTFace and text tokenizer, joined.
 
@@ -154,16 +184,21 @@ class Editor:
             gptface = dataclasses.replace(gptface, module=module)
         self.gptface, self.text_tokenizer = gptface, text_tokenizer
         self.dtype = dtype
-        mesh = Mesh(np.array(devices), ("batch",))
-        self._split = NamedSharding(mesh, PartitionSpec("batch"))
-        self.params = jax.device_put(
-            gptface.params, NamedSharding(mesh, PartitionSpec())
+        self._mesh = Mesh(np.array(devices), ("batch",))
+        self._split = NamedSharding(self._mesh, PartitionSpec("batch"))
+        self._everywhere = jax.device_put(
+            gptface.params, NamedSharding(self._mesh, PartitionSpec())
         )
         score = functools.partial(predict.itm_log_prob, gptface.module)
         self._score = jax.jit(score)
         self.has_answered = False
-        fitting = samples_in_memory(_memory(devices[0]), gptface.config)
-        self._most_guided = fitting * len(devices)
+        self._most_guided = samples_in_memory(_memory(devices[0]), gptface.config)
+        self._together = self._most_guided * len(devices)
+
+    @property
+    def params(self) -> Any:
+        """The transformer's parameters, on the first device."""
+        return jax.tree.map(lambda x: x.addressable_data(0), self._everywhere)
 
     def on(self, devices: Sequence[jax.Device]) -> Editor:
         """An editor of the same networks on these devices."""
@@ -238,7 +273,12 @@ class Editor:
 
     def score(self, image_ids: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Log-probability that codes int [B,h,w] and texts match; float32 [B]."""
-        return np.asarray(self._score(self.params, self.tokens(image_ids, texts)))
+
+        def score(ids, texts):
+            return self._score(self.params, self.tokens(ids, texts))
+
+        given, most = [image_ids, texts], self._together
+        return batching.run(score, given, most, batching.power_of_two)
 
     def edit(
         self,
@@ -283,14 +323,9 @@ class Editor:
         tokens = self.tokens(self.image_ids(images, np.stack(hidden)), texts)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
-        # Split over the devices here: rows are independent, so nothing is exchanged
-        # after.
-        given = (tokens, known, key, self._strengths(strength))
-        tokens, known, key, strengths = jax.device_put(given, self._split)
-        result, scores = gptface_decode.rerank(
-            self.module, self.params, tokens, known, self._fitting(config), key,
-            num_candidates, strengths,
-        )  # fmt: skip
+        rows = (tokens, known, key, self._strengths(strength))
+        decoder = _Rerank(self.module, self._fitting(config), num_candidates)
+        result, scores = self._decoded(decoder, rows)
         unknown = masks if unknown is None else unknown
         return Batch(
             images=self._pictures(result.tokens, self._known(images, unknown)),
@@ -347,15 +382,24 @@ class Editor:
     ) -> np.ndarray:
         """Whole pictures uint8 [B,S,S,3] after B sentences, by keys [B]."""
         layout = self.layout
-        nothing = np.zeros((len(texts), *layout.grid), np.int32)
-        tokens = self.tokens(nothing, texts)
-        known = np.ones(tokens.shape, bool)
-        known[:, layout.image_slice] = False
-        result = gptface_decode.decode(
-            self.module, self.params, tokens, jnp.asarray(known),
-            self._fitting(config), key,
-        )  # fmt: skip
-        return self._pictures(result.tokens)
+        decoder = _Decode(self.module, self._fitting(config))
+
+        def draw(texts, keys):
+            tokens = self.tokens(np.zeros((len(texts), *layout.grid), np.int32), texts)
+            known = np.ones(tokens.shape, bool)
+            known[:, layout.image_slice] = False
+            result = self._decoded(decoder, (tokens, known, jnp.stack(keys)))
+            return self._pictures(result.tokens)
+
+        sizes = functools.partial(batching.on_devices, devices=len(self._mesh.devices))
+        return batching.run(draw, [texts, list(key)], self._together, sizes)
+
+    def _decoded(self, decoder: Any, rows: Any) -> Any:
+        """What a decoder makes of rows [B,...], which all devices share."""
+        if len(self._mesh.devices) == 1:
+            return decoder(self.params, rows)
+        rows = jax.device_put(rows, self._split)
+        return each_device.rows_apart(self._mesh, decoder, self._everywhere, rows)
 
     def _fitting(self, config: DecodeConfig):
         """The options with `at_once` as many as memory holds, unless it is given."""

@@ -101,8 +101,7 @@ class ImageTokenizer:
     def _size(self, count: int) -> int:
         """Pictures of the batch that so many get: a power of two on each device."""
         # Few sizes, for each is compiled; at most half of the batch is padding.
-        share = batching.power_of_two(-(-count // len(self._devices)))
-        return min(share * len(self._devices), self.full_batch)
+        return min(batching.on_devices(count, len(self._devices)), self.full_batch)
 
     def _batched(self, x: np.ndarray, method: str, *more: np.ndarray) -> np.ndarray:
         def start(batch, *rest):

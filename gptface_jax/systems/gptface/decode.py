@@ -252,7 +252,7 @@ def _advance(
     """The carry after a share of each sample's iterations, rounded up; 1 for all."""
     commit = functools.partial(_commit, model=module.config, config=config)
     scores_of = functools.partial(predict.predict, module, params, config, words)
-    if config.guidance != "none" and 0 < config.at_once < len(carry.tokens):
+    if 0 < config.at_once < len(carry.tokens):
         scores_of = functools.partial(_in_turns, scores_of, config.at_once)
     until = jnp.ceil(share * -(-carry.total // config.k))
 

@@ -154,7 +154,7 @@ class Steering:
         changes all parameters, as printed.
       last_blocks: guidance may change the last so many layers only, which is cheaper;
         0 for all.
-      at_once: samples of a batch that are guided at a time, which bounds the memory;
+      at_once: samples of a batch that are worked on at a time, which bounds the memory;
         0 for all.
       kl_max: trust region, mean over all open positions in nats; 0 turns it off.
       fusion: gamma of p_shifted^gamma * p^(1-gamma); 1 turns it off. Neither is
