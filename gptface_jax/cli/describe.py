@@ -22,7 +22,10 @@ from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", help="a config file")
+    parser.add_argument(
+        "--config",
+        help="a name that `gptface configs` lists, or a file; with :tiny shrunk",
+    )
     parser.add_argument("--model", help="bundled name, model directory or run")
     parser.add_argument(
         "--depth", type=int, default=2, help="levels of names; 0 shows all"

@@ -11,7 +11,7 @@ import types
 from collections.abc import Sequence
 
 from gptface_jax import __version__
-from gptface_jax.cli import _pipes, _written
+from gptface_jax.cli import _help, _kinds, _pipes, _written
 from gptface_jax.core import allocator, compiled
 from gptface_jax.core.config import split_overrides
 from gptface_jax.core.errors import UserError, nearest
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"gptface {known.verb}",
         description=verb.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_help.Formatter,
     )
     verb.add_arguments(parser)
     # First, for to argparse a word with a space in it is no option.
@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, foreign = parser.parse_known_args(rest)
     if foreign or (overrides and not hasattr(options, "config")):
         wrong = foreign[0] if foreign else f"--config.{overrides[0]}"
-        hint = nearest(wrong.partition("=")[0], parser._option_string_actions)
+        names = _kinds.option_names(parser, options)
+        hint = nearest(wrong.partition("=")[0], names)
         parser.error(f"unknown argument {wrong!r}{hint}; see --help")
     options.overrides = overrides
     # XLA's start-up lines tell a user nothing.

@@ -46,14 +46,6 @@ def test_import_and_help_load_nothing_heavy():
     assert all(verb in printed for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example(verb, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
-    assert not stop.value.code
-    assert f"gptface {verb}" in capsys.readouterr().out.split("options:")[0]
-
-
 def failing(capsys, *arguments) -> str:
     """Runs a verb that must fail, in one line; returns it."""
     assert run(*arguments) == 2
