@@ -139,7 +139,7 @@ def _run(
     except UserError as error:
         if known.debug:
             raise
-        print(f"gptface {known.verb}: {error}", file=sys.stderr)
+        _complain(known.verb, error)
         return error.status
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _pipes.is_closed():
@@ -147,16 +147,24 @@ def _run(
         if known.debug:
             raise
         where = f" '{error.filename}'" if error.filename else ""
-        print(
-            f"gptface {known.verb}: {error.strerror or error}{where}; check the path, "
-            "its permissions and the free space",
-            file=sys.stderr,
+        _complain(
+            known.verb,
+            f"{error.strerror or error}{where}; check the path, its permissions and "
+            "the free space",
         )
         return 2
     except KeyboardInterrupt:
-        print(f"gptface {known.verb}: stopped", file=sys.stderr)
+        _complain(known.verb, "stopped")
         return 130
     return 0
+
+
+def _complain(verb: str, why: object) -> None:
+    """Prints why a verb ends, on a line of its own: bars on the screen are closed."""
+    if bars := sys.modules.get("tqdm"):
+        for bar in list(getattr(bars.tqdm, "_instances", ())):
+            bar.close()
+    print(f"gptface {verb}: {why}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ import sys
 
 import numpy as np
 import pytest
+import tqdm
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.cli import _photo
+from gptface_jax.cli import _photo, plot
+from gptface_jax.cli.evaluate import _shared
 from gptface_jax.cli.main import VERBS, main
+from gptface_jax.core.errors import UserError
 from gptface_jax.systems.gptface import options
 
 
@@ -304,6 +307,24 @@ def test_seconds_are_shown_on_terminals_only(terminal, monkeypatch):
     with pytest.raises(KeyError), _photo.elapsed_time("editing"):
         raise KeyError
     assert ("editing" in screen.getvalue()) == terminal
+
+
+def test_an_error_begins_a_line_of_its_own(monkeypatch, capsys):
+    """The bar that it ends is closed first."""
+
+    def fails(options):
+        for _ in tqdm.tqdm(range(2)):
+            raise UserError("of no use")
+
+    monkeypatch.setattr(plot, "run", fails)
+    assert run("plot", "x") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "gptface plot: of no use"
+
+
+def test_figures_that_are_none_are_named(capsys):
+    figures = {"Male": float("nan"), "Smiling": 0.5}
+    assert _shared.defined(figures) == {"Smiling": 0.5}
+    assert capsys.readouterr().err.startswith("no figure for Male: ")
 
 
 def test_no_verb_shows_them_and_a_wrong_word_its_nearest(capsys):

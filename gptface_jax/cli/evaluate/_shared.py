@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 from gptface_jax.cli import _help, _source
@@ -176,6 +179,18 @@ def named(given: list[str], flag: str) -> dict[str, str]:
             raise UserError(f"{flag} names '{name}' twice; write {flag} NAME=PATH")
         found[name] = path
     return found
+
+
+def defined(figures: Mapping[str, float]) -> dict[str, float]:
+    """Those of attributes that some pictures have and others have not.
+
+    A note on stderr names the others, whose figures are NaN.
+    """
+    undefined = [name for name, value in figures.items() if math.isnan(value)]
+    if undefined:
+        said = "no figure for " + ", ".join(undefined)
+        print(f"{said}: no labels, or the same in all pictures", file=sys.stderr)
+    return {k: v for k, v in figures.items() if k not in undefined}
 
 
 def write(figures: Any, path: str | None) -> None:

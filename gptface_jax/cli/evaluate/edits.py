@@ -256,6 +256,7 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
         _shared.write(rows, options.out)
     else:
         _shared.show(rows, options)
+        print(edits.edits_table(rows), file=sys.stderr)  # for who looks on
 
 
 def _missing(rows, planned) -> list[tuple[dict[str, Any], Any]]:

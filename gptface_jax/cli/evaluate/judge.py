@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 from gptface_jax.cli.evaluate import _shared
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     judge = _shared.open_judge(options)
-    figures = judge.balanced_accuracy(_shared.records(options))
+    figures = _shared.defined(judge.balanced_accuracy(_shared.records(options)))
+    if not figures:
+        raise UserError(
+            f"'{options.images}' has no labels to judge by; the judge tells "
+            + ", ".join(judge.attributes)
+        )
     mean = sum(figures.values()) / len(figures)
     _shared.show({**figures, "mean": mean}, options)

@@ -28,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    import tqdm
-
     from gptface_jax.protocols.likelihood import likelihood
 
     spec = {"kind": "tokens", "path": options.tokens} if options.tokens else None
     limit = _source.limit(options, 1024)
-    runs = tqdm.tqdm(options.run, unit="run", disable=options.quiet)
-    found = {run: likelihood(run, spec, records=limit) for run in runs}
+    found = {
+        run: likelihood(run, spec, records=limit, progress=not options.quiet)
+        for run in options.run
+    }
     _shared.show(found if len(found) > 1 else found[options.run[0]], options)

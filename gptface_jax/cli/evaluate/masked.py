@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    import tqdm
-
     from gptface_jax.protocols.likelihood import masked
 
     limit = _source.limit(options, 512)
-    runs = tqdm.tqdm(options.run, unit="run", disable=options.quiet)
-    found = {run: masked(run, options.ratios, records=limit) for run in runs}
+    found = {
+        run: masked(run, options.ratios, records=limit, progress=not options.quiet)
+        for run in options.run
+    }
     if options.plot:
         from gptface_jax.apps import plotting
 

@@ -32,4 +32,5 @@ def run(options: argparse.Namespace) -> None:
         max_phrases=options.max_phrases,
         attributes=options.attributes,
     )
+    figures["by_attribute"] = _shared.defined(figures["by_attribute"])
     _shared.show(figures, options)
