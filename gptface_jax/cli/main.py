@@ -50,6 +50,9 @@ VERBS = {
 }
 # Those that compute for long enough that another allocator is worth a second start.
 _LONG = ("train",)
+# Those whose threads may still compute when they are ended: within XLA such a thread
+# aborts the process ("exception not rethrown") while Python takes itself down.
+_THREADED = ("serve",)
 _EPILOG = """\
 A verb's own help: gptface VERB --help
 
@@ -115,6 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     compiled.keep_in_environment()
     _pipes.prepare_output()
     status = _run(verb, options, known, own_process=argv is None)
+    if argv is None and known.verb in _THREADED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     return CLOSED if _pipes.is_closed() and not status else status
 
 
@@ -153,6 +160,8 @@ def _run(
             "the free space",
         )
         return 2
+    except SystemExit as end:  # of a signal; all that was opened is closed
+        return int(end.code or 0)
     except KeyboardInterrupt:
         _complain(known.verb, "stopped")
         return 130

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tqdm
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.cli import _photo, plot
+from gptface_jax.cli import _photo, plot, serve
 from gptface_jax.cli.evaluate import _shared
 from gptface_jax.cli.main import VERBS, main
 from gptface_jax.core.errors import UserError
@@ -319,6 +320,24 @@ def test_an_error_begins_a_line_of_its_own(monkeypatch, capsys):
     monkeypatch.setattr(plot, "run", fails)
     assert run("plot", "x") == 2
     assert capsys.readouterr().err.splitlines()[-1] == "gptface plot: of no use"
+
+
+def test_a_server_ends_though_a_thread_of_it_computes(monkeypatch):
+    """Its status is told at once; Python does not wait to abort within XLA."""
+
+    def exits(status):
+        raise RuntimeError(status)
+
+    monkeypatch.setattr(os, "_exit", exits)
+    monkeypatch.setattr(sys, "argv", ["gptface", "serve"])
+    for ended, status in ((SystemExit(0), "0"), (KeyboardInterrupt(), "130")):
+        monkeypatch.setattr(serve, "run", functools.partial(_raise, ended))
+        with pytest.raises(RuntimeError, match=f"^{status}$"):
+            main()
+
+
+def _raise(error, options):
+    raise error
 
 
 def test_figures_that_are_none_are_named(capsys):

@@ -153,6 +153,7 @@ def _page(model, seed, max_pixels, concurrency, folder):
 def _launch(page, folder, host, port, most) -> None:
     from starlette.middleware import Middleware
 
+    from gptface_jax.apps.web import refusals
     from gptface_jax.apps.web.page import CSS
 
     try:
@@ -162,7 +163,10 @@ def _launch(page, folder, host, port, most) -> None:
             max_file_size=most,
             allowed_paths=[folder],
             state_session_capacity=_SESSIONS,
-            app_kwargs={"middleware": [Middleware(Guard, most=most)]},
+            app_kwargs={
+                "middleware": [Middleware(Guard, most=most)],
+                "exception_handlers": refusals.HANDLERS,
+            },
             css=CSS,
             footer_links=["api"],
             prevent_thread_lock=True,

@@ -146,11 +146,19 @@ def records(options: argparse.Namespace) -> list[Record]:
     return open_records(_source.spec(options), _source.limit(options, 256))
 
 
-def model(options: argparse.Namespace):
-    """The model of --model and --tokenizer."""
+def model(options: argparse.Namespace, verb: str, path: str | None = None):
+    """The model of --model, or of a path, and --tokenizer.
+
+    verb: of those that can be evaluated; of a model of several systems it is the one
+    that has it.
+
+    Raises:
+      UserError: the model lacks it, with what models have it.
+    """
     import gptface_jax
 
-    return gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    found = gptface_jax.load(path or options.model, tokenizer=options.tokenizer)
+    return getattr(found, verb).__self__
 
 
 def open_judge(options: argparse.Namespace):
@@ -191,6 +199,13 @@ def defined(figures: Mapping[str, float]) -> dict[str, float]:
         said = "no figure for " + ", ".join(undefined)
         print(f"{said}: no labels, or the same in all pictures", file=sys.stderr)
     return {k: v for k, v in figures.items() if k not in undefined}
+
+
+def rounded(figures: Any) -> Any:
+    """Figures with three digits after the point, for people to read."""
+    if isinstance(figures, Mapping):
+        return {name: rounded(value) for name, value in figures.items()}
+    return round(figures, 3) if isinstance(figures, float) else figures
 
 
 def write(figures: Any, path: str | None) -> None:

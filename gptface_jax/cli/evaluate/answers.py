@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import answering, samples
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options)
+    spec, model = _source.spec(options), _shared.model(options, "ask")
     records = open_records(spec, _source.limit(options, 256))
     found = answering.ask(
         model,

@@ -40,12 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    import gptface_jax
     from gptface_jax.apps import plotting
     from gptface_jax.protocols import calibration
 
     if options.plot:
         plotting.check(options.plot)
-    records, model = _shared.records(options), _shared.model(options)
+    records = _shared.records(options)
+    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     found = {}
     if hasattr(model, "editor") and not options.questions:
         found["picture and text match"] = calibration.of_matching(

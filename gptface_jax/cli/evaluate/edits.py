@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> None:
     own = bool(options.methods or options.guidance or not (others or redrawn))
     _check(options, own)
     judge = None if options.write_jobs else _shared.open_judge(options)
-    model, records = _shared.model(options), _shared.records(options)
+    model, records = _shared.model(options, "edit"), _shared.records(options)
     attributes = options.attributes or attribute_questions.ATTRIBUTES
     if judge:
         judge.check(attributes)

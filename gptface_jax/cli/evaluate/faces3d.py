@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import faces3d
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options)
+    spec, model = _source.spec(options), _shared.model(options, "face3d")
     records = open_records(spec, _source.limit(options, 128))
     progress, said = not options.quiet, None
     if isinstance(model, ChatModel):

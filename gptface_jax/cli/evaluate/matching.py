@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols.matching import matching
 
     figures = matching(
-        _shared.model(options),
+        _shared.model(options, "edit"),
         _shared.records(options),
         max_phrases=options.max_phrases,
         attributes=options.attributes,

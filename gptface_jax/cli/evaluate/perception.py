@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import perception, regions
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options)
+    spec, model = _source.spec(options), _shared.model(options, "perceive")
     records = open_records(spec, _source.limit(options, 256))
     about = {"model": model.digest, "images": spec}
     if options.regions:
@@ -63,5 +63,5 @@ def run(options: argparse.Namespace) -> None:
         else:
             progress = not options.quiet
             figures[task] = perception.evaluate(model, task, records, progress)
-        print(f"{task}: {json.dumps(figures[task])}")
+        print(f"{task}: {json.dumps(_shared.rounded(figures[task]))}", flush=True)
     _shared.write({**about, "figures": figures}, options.out)

@@ -104,7 +104,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    import gptface_jax
     from gptface_jax.apps import plotting
     from gptface_jax.evaluate import few_shot
     from gptface_jax.protocols import few_shot as probing
@@ -117,8 +116,7 @@ def run(options: argparse.Namespace) -> None:
     task = probing.make_task(options.task, train, options.names, options.per_class)
     default = [0.01, 0.1, 1.0] if task.kind == "attributes" else [0.2, 0.5, 1.0]
     models = {
-        name: gptface_jax.load(path, tokenizer=options.tokenizer)
-        for name, path in paths.items()
+        name: _shared.model(options, "edit", path) for name, path in paths.items()
     }
     found = probing.probe(
         models,
@@ -137,6 +135,11 @@ def run(options: argparse.Namespace) -> None:
         f"{found['test']} to test on, {len(options.seeds)} seeds"
     )
     print(probing.table(found["rows"]))
+    if (balanced := found.get("balanced")) is not None:
+        print(
+            f"balanced: over {balanced} of the {len(task.names)} attributes, which at "
+            f"least {few_shot.FEWEST} test pictures have and as many have not"
+        )
     if options.out:
         about = {"models": {n: [paths[n], m.digest] for n, m in models.items()}}
         about |= {"images": spec, "seeds": options.seeds, "layers": options.layers}

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import proposals
 
     figures = proposals.proposals(
-        _shared.model(options),
+        _shared.model(options, "edit"),
         options.attributes or proposals.SHOWN,
         _source.limit(options, 64),
         method=options.method,

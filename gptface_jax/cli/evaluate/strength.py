@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import strength
     from gptface_jax.protocols.records import pictures_of
 
-    judge, model = _shared.open_judge(options), _shared.model(options)
+    judge, model = _shared.open_judge(options), _shared.model(options, "edit")
     photos = pictures_of(_shared.records(options), model.size)
     figures, drawn = strength.sweep(
         model,

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols.judge import features_of
     from gptface_jax.protocols.records import open_records
 
-    model, judge = _shared.model(options), _shared.open_judge(options)
+    model, judge = _shared.model(options, "synthesize"), _shared.open_judge(options)
     how = {
         "seed": options.decode_seed,
         "progress": not options.quiet,

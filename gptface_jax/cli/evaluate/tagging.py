@@ -58,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    import gptface_jax
     from gptface_jax.pipelines import pictures
     from gptface_jax.protocols import records as held_out
     from gptface_jax.protocols import tagging
@@ -74,14 +73,14 @@ def run(options: argparse.Namespace) -> None:
         known = {**spec, "count": options.words_from, "offset": -(-count // 4) * 4}
     else:
         known["split"] = "train"
-    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    model = _shared.model(options, "tag")
     records = held_out.open_records(spec, count)
     words = tagging.vocabulary(
         model.editor.text_tokenizer, held_out.open_records(known, options.words_from)
     )
     retrieval = None
     if options.retrieval:
-        retrieval = gptface_jax.load(options.retrieval, tokenizer=options.tokenizer)
+        retrieval = _shared.model(options, "tag", options.retrieval)
     rankings = tagging.rank(
         model,
         records,
