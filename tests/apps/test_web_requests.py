@@ -92,6 +92,15 @@ def test_values_keep_to_ranges_and_choices():
             refusals.of_their_types(function, blocks, given)
 
 
+def test_one_of_several_choices_needs_no_list():
+    block = gr.Dropdown(["a", "b"], value=["b"], multiselect=True)
+    for given, meant in (("a", ["a"]), (["a", "b"], ["a", "b"]), (None, ["b"])):
+        assert refusals.of_its_type(block, given, "asked") == meant
+    for given in (3, ["a", 3]):
+        with pytest.raises(UserError, match="asked is .*; give"):
+            refusals.of_its_type(block, given, "asked")
+
+
 def test_names_of_the_api_are_those_of_errors():
     """Those that gradio takes from a function are its arguments."""
     built = page.build(service.Service(page_models.Sees(), 0, 10**6, 1, ""))

@@ -97,6 +97,10 @@ def of_its_type(block: gr.Block, value: Any, name: str) -> Any:
         value = block.value if value is None else value
         if value not in choices:
             raise _wrong(name, value, f"use {', '.join(map(str, choices))}")
+    if isinstance(block, gr.Dropdown) and block.multiselect:
+        value = [value] if isinstance(value, str) else value
+        value = block.value if value is None else value
+        return list(arguments.typed(name, value, Sequence[str]))
     for kinds, hint in _TYPES.items():
         if isinstance(block, kinds):
             hint = int if getattr(block, "precision", None) == 0 else hint
