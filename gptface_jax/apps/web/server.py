@@ -123,6 +123,8 @@ def serving(
     ):  # fmt: skip
         if value <= 0:
             raise UserError(f"{name} is {value}; use a number above 0")
+    if not 0 < port < 2**16:
+        raise UserError(f"port is {port}; give a --port from 1 to 65535")
     if not 0 < max_pixels <= image_io.MAX_PIXELS:
         raise UserError(f"max_pixels is {max_pixels}; use 1 to {image_io.MAX_PIXELS}")
     pixels = Image.MAX_IMAGE_PIXELS
