@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("give either --config or --model")
     if options.model and (options.mesh or options.topology):
         raise UserError("--mesh and --topology need --config")
+    if options.depth < 0:
+        raise UserError(f"--depth is {options.depth}; use 1 or more, or 0 for all")
     if options.fit and not options.topology:
         raise UserError("--fit needs --topology: how much memory is there?")
     from gptface_jax.apps import describing

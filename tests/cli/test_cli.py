@@ -93,6 +93,8 @@ def test_describe(capsys):
     assert run("describe", "--config", "configs/vqgan/taming_f16.py") == 0
     assert "73,976,707" in capsys.readouterr().out  # SPEC A.2.1: 74.0 M
     assert "either" in failing(capsys, "describe")
+    said = failing(capsys, "describe", "--model", "demo", "--depth", -1)
+    assert "--depth is -1" in said
 
 
 @pytest.fixture(scope="module")
