@@ -12,7 +12,14 @@ from gptface_jax.cli import _hosts
 from gptface_jax.core.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, pictures: bool = True, strips: bool = True
+) -> None:
+    """Adds --jobs and what goes with it.
+
+    pictures, strips: whether the verb writes such; where it does not, the options are
+    understood, but not shown.
+    """
     group = parser.add_argument_group("many photos")
     group.add_argument(
         "--jobs",
@@ -21,12 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "- for a pipe, or a folder of pictures; what a line does not say, the other "
         "options do. --out is then a folder; run it again to go on",
     )
-    group.add_argument("--batch-size", type=int, default=8, help="per device")
-    group.add_argument("--format", choices=("png", "jpg", "webp"), default="png")
     group.add_argument(
-        "--strips", action="store_true", help="also write strips: before, mask, after"
+        "--batch-size", type=int, default=8, help="photos a device works on at once"
     )
-    group.add_argument("--threads", type=int, default=4, help="for reading and writing")
+    group.add_argument(
+        "--format",
+        choices=("png", "jpg", "webp"),
+        default="png",
+        help="of the pictures" if pictures else argparse.SUPPRESS,
+    )
+    group.add_argument(
+        "--strips",
+        action="store_true",
+        help="also write strips: before, mask, after"
+        if pictures and strips
+        else argparse.SUPPRESS,
+    )
+    group.add_argument(
+        "--threads", type=int, default=4, help="that read photos and write results"
+    )
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     _hosts.add_arguments(parser)
 

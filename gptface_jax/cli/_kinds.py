@@ -6,6 +6,8 @@ import argparse
 import types
 from collections.abc import Mapping
 
+from gptface_jax.cli import _help
+
 
 def add_arguments(
     parser: argparse.ArgumentParser, kinds: Mapping[str, types.ModuleType]
@@ -17,6 +19,17 @@ def add_arguments(
             name,
             help=module.__doc__.splitlines()[0],
             description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_help.Formatter,
         )
         module.add_arguments(kind)
+
+
+def option_names(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> list[str]:
+    """The options of a verb, and of the kind that was given, if it has kinds."""
+    found = list(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += action.choices[options.what]._option_string_actions
+    return found

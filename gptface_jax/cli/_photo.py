@@ -23,21 +23,27 @@ GUIDANCE = ("none", "literal", "ascent", "ascent_norm", "ascent_layer", "embeddi
 def add_model(
     parser: argparse.ArgumentParser,
     options: str = "DecodeConfig, e.g. kl_max=0.2 or cfg=2",
+    of: str = "",
 ) -> None:
-    """--model and what goes with it; --decode takes `options`, "" for none."""
+    """--model and what goes with it; --decode takes `options`, "" for none.
+
+    of: the system whose verb it is, where the bundled model does not have it.
+    """
+    known = "bundled name, model directory or training run"
     parser.add_argument(
         "--model",
         default="demo",
-        help="bundled name, model directory or training run; default the bundled "
-        "GPTFace, demo",
+        help=f"{known} of a {of}; the default, demo, is none"
+        if of
+        else f"{known}; default the bundled GPTFace, demo",
     )
     parser.add_argument(
         "--tokenizer", help="VQGAN training run, where --model is a training run"
     )
     parser.add_argument(
         "--system",
-        help="gptface, talk2face, facegpt or chat, where the model is several: whose "
-        "verbs come first",
+        help="whose verbs come first where the model is several systems on one set of "
+        "weights: gptface, talk2face, facegpt or chat",
     )
     parser.add_argument(
         "--dtype",
@@ -57,9 +63,13 @@ def add_model(
         )
 
 
-def add_selection(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_selection(
+    parser: argparse.ArgumentParser,
+    required: bool = True,
+    what: str = "what may change",
+) -> None:
     parser.add_argument("--image", required=required, help="the photo")
-    where = parser.add_argument_group("what may change (one of)")
+    where = parser.add_argument_group(f"{what} (one of)")
     where.add_argument(
         "--mask",
         help="mask image of the photo's size, white = change; or the photo with a "
@@ -72,7 +82,10 @@ def add_selection(parser: argparse.ArgumentParser, required: bool = True) -> Non
         "lower-face, ...; or span:0.4, random:0.4: a random mask over 40%% of the crop",
     )
     add_change(parser, "the mask, box or region")
-    add_face(parser, "number by the left edge, or 'all', one after the other")
+    add_face(
+        parser,
+        "number by the left edge, or 'all', one after the other; default the largest",
+    )
     parser.add_argument(
         "--crop",
         metavar="x0,y0,x1,y1",
@@ -117,12 +130,15 @@ def kept(options: argparse.Namespace) -> dict[str, Any]:
     return {"keep_location": True} if options.keep_location else {}
 
 
-def add_face(parser: argparse.ArgumentParser, which: str) -> None:
+def add_face(
+    parser: argparse.ArgumentParser,
+    which: str = "number by the left edge; default the largest",
+) -> None:
     group = parser.add_argument_group("which face")
     group.add_argument(
         "--face",
         metavar="N",
-        help=f"{which}; default the largest. `gptface faces` shows the numbers",
+        help=f"{which}; `gptface faces` shows the numbers",
     )
     group.add_argument(
         "--no-align",

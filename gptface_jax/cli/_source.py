@@ -11,7 +11,12 @@ from gptface_jax.core.errors import UserError
 _DRAWN = ("synthetic", "synthetic_edits", "rendered")
 
 
-def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    required: bool = True,
+    limit: str = "all, or 1000 that are drawn",
+) -> None:
+    """Adds what says which photos; limit: how many where --limit is not given."""
     group = parser.add_argument_group("photos")
     group.add_argument(
         "--images",
@@ -30,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
         "--split",
         help="train, validation, test, ...; of a folder: which subfolder",
     )
-    group.add_argument("--limit", type=int, help="use the first so many photos")
+    add_limit(group, f"use the first so many photos; default {limit}")
     group.add_argument("--seed", type=int, default=0, help="of drawn, rendered faces")
     group.add_argument(
         "--data",
@@ -42,6 +47,23 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
     )
 
 
+def add_limit(parser: argparse._ActionsContainer, text: str) -> None:
+    parser.add_argument("--limit", type=int, help=text)
+
+
+def limit(options: argparse.Namespace, default: int) -> int:
+    """--limit, or what it is where it is not given.
+
+    Raises:
+      UserError: it leaves nothing.
+    """
+    if options.limit is None:
+        return default
+    if options.limit < 1:
+        raise UserError(f"--limit {options.limit} uses no photo; give 1 or more")
+    return options.limit
+
+
 def spec(options: argparse.Namespace) -> dict[str, Any]:
     """A spec for `data.sources.open_source` from the arguments.
 
@@ -49,13 +71,12 @@ def spec(options: argparse.Namespace) -> dict[str, Any]:
       UserError: --split for a kind without splits, --data without a key, or a
         --limit that leaves nothing.
     """
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"--limit {options.limit} uses no photo; give 1 or more")
+    drawn = limit(options, 1000)
     kind = options.kind or _guess(options.images)
     result: dict[str, Any] = {"kind": kind, "limit": options.limit}
     if kind in _DRAWN:
         result.pop("limit")
-        result |= {"count": options.limit or 1000, "seed": options.seed}
+        result |= {"count": drawn, "seed": options.seed}
     elif kind == "tfds":
         result |= {"name": options.images, "split": "train"}
     else:

@@ -60,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="the same answers as JSON")
     parser.add_argument("--out", help="folder for the results.jsonl of --jobs")
-    _photo.add_face(parser, "number by the left edge")
-    _photo.add_model(parser, options="")
-    _jobs.add_arguments(parser)
+    _photo.add_face(parser)
+    _photo.add_model(parser, "", "Talk2Face")
+    _jobs.add_arguments(parser, pictures=False)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -22,7 +22,10 @@ from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", help="a config file")
+    parser.add_argument(
+        "--config",
+        help="a name that `gptface configs` lists, or a file; with :tiny shrunk",
+    )
     parser.add_argument("--model", help="bundled name, model directory or run")
     parser.add_argument(
         "--depth", type=int, default=2, help="levels of names; 0 shows all"
@@ -43,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("give either --config or --model")
     if options.model and (options.mesh or options.topology):
         raise UserError("--mesh and --topology need --config")
+    if options.depth < 0:
+        raise UserError(f"--depth is {options.depth}; use 1 or more, or 0 for all")
     if options.fit and not options.topology:
         raise UserError("--fit needs --topology: how much memory is there?")
     from gptface_jax.apps import describing

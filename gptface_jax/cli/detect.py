@@ -15,9 +15,11 @@ from gptface_jax.cli import _photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _photo.add_selection(parser)
+    _photo.add_selection(parser, what="where it was edited")
     parser.add_argument("--model", default="demo", help="the model that edited")
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    parser.add_argument(
+        "--tokenizer", help="VQGAN training run, where --model is a training run"
+    )
     parser.add_argument("--key", type=int, default=0, help="the watermark's key")
 
 

@@ -39,7 +39,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gptface_jax.cli import _upright
+from gptface_jax.cli import _help, _upright
 from gptface_jax.core.config import assignments
 from gptface_jax.core.errors import UserError
 
@@ -91,8 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--attributes",
-        metavar="NAMES",
-        help="sliders that the page offers, joined by commas; default six of CelebA's",
+        nargs="+",
+        action=_help.Names,
+        metavar="NAME",
+        help="sliders that the page offers; default six of CelebA's",
     )
     parser.add_argument(
         "--license",
@@ -112,8 +114,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_program(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--batch-size", type=int, default=1, help="batch size")
-    group.add_argument("--samples", type=int, help="candidates; best one kept")
+    group.add_argument(
+        "--batch-size", type=int, default=1, help="edits that the program makes at once"
+    )
+    group.add_argument(
+        "--samples",
+        type=int,
+        help="candidates, of which the best match is kept; default as of `edit`",
+    )
     group.add_argument(
         "--platforms", default="cpu,cuda,tpu", help="comma-separated, of these three"
     )
@@ -161,7 +169,7 @@ def run(options: argparse.Namespace) -> None:
                 options.tokenizer,
                 options.out,
                 decode=assignments("--decode", options.decode or ()),
-                attributes=[a for a in (options.attributes or "").split(",") if a],
+                attributes=options.attributes or [],
                 frame=options.frame and _upright.read_frame(options.frame),
                 **card,
             )

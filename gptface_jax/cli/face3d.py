@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, help="FILE.glb (metres) or FILE.obj (millimetres)"
     )
-    _photo.add_face(parser, "number by the left edge")
-    _photo.add_model(parser, options="SampleConfig, e.g. temperature=0.7")
+    _photo.add_face(parser)
+    _photo.add_model(parser, "SampleConfig, e.g. temperature=0.7", "FaceGPT")
     parser.set_defaults(seed=None)
 
 

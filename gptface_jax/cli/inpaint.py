@@ -3,6 +3,10 @@
 gptface inpaint --image photo.jpg --box 40,60,90,100 --out new.png
 gptface inpaint --image photo.jpg --region span:0.4 --out new.png
 gptface inpaint --jobs photos/ --region mouth --out filled/
+
+The face is found wherever it is, brought upright, filled in, and carried back. Beside
+FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask, after) and
+FILE.json (seed, mask, model). With a sentence it is `gptface edit`.
 """
 
 from __future__ import annotations

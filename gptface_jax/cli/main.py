@@ -11,7 +11,7 @@ import types
 from collections.abc import Sequence
 
 from gptface_jax import __version__
-from gptface_jax.cli import _pipes, _written
+from gptface_jax.cli import _help, _kinds, _pipes, _written
 from gptface_jax.core import allocator, compiled
 from gptface_jax.core.config import split_overrides
 from gptface_jax.core.errors import UserError, nearest
@@ -50,6 +50,9 @@ VERBS = {
 }
 # Those that compute for long enough that another allocator is worth a second start.
 _LONG = ("train",)
+# Those whose threads may still compute when they are ended: within XLA such a thread
+# aborts the process ("exception not rethrown") while Python takes itself down.
+_THREADED = ("serve",)
 _EPILOG = """\
 A verb's own help: gptface VERB --help
 
@@ -98,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"gptface {known.verb}",
         description=verb.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_help.Formatter,
     )
     verb.add_arguments(parser)
     # First, for to argparse a word with a space in it is no option.
@@ -106,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, foreign = parser.parse_known_args(rest)
     if foreign or (overrides and not hasattr(options, "config")):
         wrong = foreign[0] if foreign else f"--config.{overrides[0]}"
-        hint = nearest(wrong.partition("=")[0], parser._option_string_actions)
+        names = _kinds.option_names(parser, options)
+        hint = nearest(wrong.partition("=")[0], names)
         parser.error(f"unknown argument {wrong!r}{hint}; see --help")
     options.overrides = overrides
     # XLA's start-up lines tell a user nothing.
@@ -114,6 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     compiled.keep_in_environment()
     _pipes.prepare_output()
     status = _run(verb, options, known, own_process=argv is None)
+    if argv is None and known.verb in _THREADED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     return CLOSED if _pipes.is_closed() and not status else status
 
 
@@ -138,7 +146,7 @@ def _run(
     except UserError as error:
         if known.debug:
             raise
-        print(f"gptface {known.verb}: {error}", file=sys.stderr)
+        _complain(known.verb, error)
         return error.status
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _pipes.is_closed():
@@ -146,16 +154,26 @@ def _run(
         if known.debug:
             raise
         where = f" '{error.filename}'" if error.filename else ""
-        print(
-            f"gptface {known.verb}: {error.strerror or error}{where}; check the path, "
-            "its permissions and the free space",
-            file=sys.stderr,
+        _complain(
+            known.verb,
+            f"{error.strerror or error}{where}; check the path, its permissions and "
+            "the free space",
         )
         return 2
+    except SystemExit as end:  # of a signal; all that was opened is closed
+        return int(end.code or 0)
     except KeyboardInterrupt:
-        print(f"gptface {known.verb}: stopped", file=sys.stderr)
+        _complain(known.verb, "stopped")
         return 130
     return 0
+
+
+def _complain(verb: str, why: object) -> None:
+    """Prints why a verb ends, on a line of its own: bars on the screen are closed."""
+    if bars := sys.modules.get("tqdm"):
+        for bar in list(getattr(bars.tqdm, "_instances", ())):
+            bar.close()
+    print(f"gptface {verb}: {why}", file=sys.stderr)
 
 
 if __name__ == "__main__":

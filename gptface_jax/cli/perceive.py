@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--list", action="store_true", help="print the tasks that the model knows"
     )
     _photo.add_face(parser, "number by the left edge; default all faces")
-    _photo.add_model(parser, options="")
-    _jobs.add_arguments(parser)
+    _photo.add_model(parser, "", "Faceptor")
+    _jobs.add_arguments(parser, strips=False)
 
 
 def run(options: argparse.Namespace) -> None:

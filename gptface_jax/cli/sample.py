@@ -2,6 +2,9 @@
 
 gptface sample --count 8 --out faces.png
 gptface sample --count 8 --text "a man with a beard" --out faces.png
+
+FILE.png is a sheet of the faces, at the model's own resolution; FILE.json beside it
+says how they were made (seed, text, model). A Talk2Face draws by `gptface synthesize`.
 """
 
 from __future__ import annotations

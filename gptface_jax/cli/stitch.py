@@ -37,9 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="no colour matching of the second photo",
     )
-    parser.add_argument("--text", default="", help="text prompt")
     parser.add_argument(
-        "--samples", type=int, default=1, help="candidates; best one kept"
+        "--text", default="", help="text prompt: what the seam should show"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        help="candidates, of which the best match is kept",
     )
     parser.add_argument("--out", required=True, help="FILE.png for the result")
     _photo.add_kept(parser)

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="attributes, e.g. 'Smiling=true; age=30; expression=anger'",
     )
     parser.add_argument("--image", help="a photo whose face is to be drawn anew")
-    _photo.add_face(parser, "of --image, number by the left edge")
+    _photo.add_face(parser, "of --image, number by the left edge; default the largest")
     parser.add_argument(
         "-n", "--count", type=int, default=8, help="number of faces, on one sheet"
     )
@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, help="FILE.png for the sheet; a folder with --jobs"
     )
-    _photo.add_model(parser, options="GenerateConfig, e.g. temperature=0.8")
-    _jobs.add_arguments(parser)
+    _photo.add_model(parser, "GenerateConfig, e.g. temperature=0.8", "Talk2Face")
+    _jobs.add_arguments(parser, strips=False)
 
 
 def run(options: argparse.Namespace) -> None:

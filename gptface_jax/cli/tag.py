@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="the same figures as JSON")
     parser.add_argument("--out", help="folder for the results.jsonl of --jobs")
-    _photo.add_face(parser, "number by the left edge")
+    _photo.add_face(parser)
     _photo.add_model(parser)
-    _jobs.add_arguments(parser)
+    _jobs.add_arguments(parser, pictures=False)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -137,9 +137,10 @@ class Tfds(Sequence):
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"TFDS '{name}' split '{split}' cannot be opened ({reason}); prepare "
-                "it as array_record, with the extra tfds-build where TensorFlow is "
-                f"needed, and set data_dir {folders.WAYS}"
+                f"'{name}' is no file or folder here, and as a data set of TFDS its "
+                f"split '{split}' cannot be opened ({reason}); check the path, or "
+                "prepare the set as array_record, with the extra tfds-build where "
+                f"TensorFlow is needed, and set data_dir {folders.WAYS}"
             ) from None
 
     def fingerprint(self) -> str:

@@ -84,7 +84,7 @@ def open_network(
                 return registry.row(whole).parts[name](open_network(path, whole, step))
             raise UserError(
                 f"'{path}' is a run of system '{whole}', not of '{name}'; "
-                "give the right --workdir"
+                "give a run of that"
             )
         values, prefix = meta["config"]["model"], "model."
         params = row.kept(params)

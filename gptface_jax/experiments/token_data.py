@@ -219,11 +219,21 @@ def _check_cache(key: str, source, grid, codes, first) -> None:
             f"{first.manifest['tokenizer_digest']} and {manifest['tokenizer_digest']}; "
             "run `gptface tokenize` with one tokenizer"
         )
-    if tuple(manifest["grid"]) != grid or manifest["codebook_size"] != codes:
+    there = tuple(manifest["grid"]), manifest["codebook_size"]
+    if there != (grid, codes):
+        ways = {
+            "layout.grid": (there[0], grid),
+            "vocab.codebook_size": (there[1], codes),
+        }
+        flags = (
+            f'--config.model.{name}="{value}"'
+            for name, (value, own) in ways.items()
+            if value != own
+        )
         raise UserError(
-            f"the token cache has grid {manifest['grid']} and codebook_size "
-            f"{manifest['codebook_size']}; the config says model.layout.grid "
-            f"{list(grid)} and model.vocab.codebook_size {codes}; change the config"
+            f"the token cache has grid {list(there[0])} and codebook_size {there[1]}; "
+            f"the config says model.layout.grid {list(grid)} and "
+            f"model.vocab.codebook_size {codes}; set {' '.join(flags)}"
         )
 
 

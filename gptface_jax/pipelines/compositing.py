@@ -29,7 +29,7 @@ class Blend:
       damaged: what was under the mask says nothing of its colours.
 
     Raises:
-      UserError: borders beyond 0..255.
+      UserError: borders beyond 0..255, or a feather below 0.
     """
 
     composite: bool = True
@@ -41,6 +41,8 @@ class Blend:
     def __post_init__(self):
         if not 0 <= self.borders <= 255:
             raise UserError(f"borders is {self.borders}; use 0 to 255 levels")
+        if self.feather is not None and self.feather < 0:
+            raise UserError(f"feather is {self.feather}; use 0 pixels or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,6 +68,8 @@ class Plan:
     def __post_init__(self):
         if self.num_candidates < 1:
             raise UserError(f"samples is {self.num_candidates}; use 1 or more")
+        if self.grow < 0:
+            raise UserError(f"grow is {self.grow}; use 0 tokens or more")
         if self.config.side != "image":
             raise UserError(
                 f"side is '{self.config.side}'; a picture's edit has 'image'"

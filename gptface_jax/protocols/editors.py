@@ -181,7 +181,12 @@ def by_model(
       borders: levels, see `Model.edit`.
       batch_size: edits decoded at once.
       strength: of attributes, in every edit.
+
+    Raises:
+      UserError: no candidates.
     """
+    if num_candidates < 1:
+        raise UserError(f"samples is {num_candidates}; use 1 candidate or more")
     blend = Blend(borders=borders)
 
     def edit(photos: np.ndarray, task: Task, done: Callable[[int], object]) -> Edited:

@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 from ml_collections import ConfigDict
 
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import sources
 from gptface_jax.experiments import opening, training
 from gptface_jax.systems.gptface.held_out import make_eval
 from gptface_jax.systems.gptface.objective import ObjectiveConfig
@@ -24,6 +26,7 @@ def likelihood(
     *,
     records: int = 1024,
     max_phrases: int | None = None,
+    progress: bool = False,
 ) -> dict[str, float]:
     """Masked likelihoods, matching accuracy and their unigram baselines.
 
@@ -32,6 +35,7 @@ def likelihood(
       eval_spec: token cache to evaluate on; default the run's own.
       records: held-out records used.
       max_phrases: of the captions; default as trained.
+      progress: show a bar.
 
     Returns:
       The metrics of `systems.gptface.held_out.make_eval`, and
@@ -41,6 +45,7 @@ def likelihood(
     network = opening.open_network(run, "gptface")
     config = ConfigDict(network.meta["config"])
     if eval_spec:
+        sources.open_source(eval_spec)  # what is wrong with it, in its own words
         config.data.eval = dict(eval_spec)
     config.data.eval_records = records
     if max_phrases:
@@ -51,7 +56,8 @@ def likelihood(
     experiment = training.build(config, run)
     held_out = experiment.system.evaluations["eval"]
     batches = held_out.batches or []
-    figures = _means(held_out.metrics, network.params, batches)
+    shown = tqdm.tqdm(batches, str(run), unit="batch", disable=not progress)
+    figures = _means(held_out.metrics, network.params, shown)
     figures |= _unigrams(experiment, network.config.vocab, batches)
     return figures
 
@@ -72,6 +78,7 @@ def masked(
     ratios: Sequence[float] = (0.15, 0.4, 0.65, 0.85),
     *,
     records: int = 512,
+    progress: bool = False,
 ) -> dict[str, float]:
     """Likelihood of codes behind spans and behind random masks (claims G1, G2).
 
@@ -79,6 +86,7 @@ def masked(
       run: GPTFace training run.
       ratios: shares of the codes that are masked.
       records: of its held-out ones.
+      progress: show a bar.
 
     Returns:
       {"span_40": nats a masked code, the own text seen, ..., "random_40": ...}.
@@ -104,7 +112,8 @@ def masked(
             network.module, objective, tuple(ratios), span_fraction=share
         )
         batches = experiment.system.evaluations["eval"].batches
-        found = _means(eval_fn, network.params, batches)
+        shown = tqdm.tqdm(batches, f"{run}, {kind}", unit="batch", disable=not progress)
+        found = _means(eval_fn, network.params, shown)
         for ratio in ratios:
             percent = round(100 * ratio)
             figures[f"{kind}_{percent}"] = found[f"image_nll_{percent}"]

@@ -31,7 +31,12 @@ def matching(
     Returns:
       {"accuracy": of p(q=1) > 1/2 on the pairs, "count", "by_attribute": name ->
       share of pictures whose true sentence scores higher than the false one}.
+
+    Raises:
+      UserError: an attribute that there are no words for, or one text for all.
     """
+    for name in attributes or ():
+        captions.edit_text(name, True)  # or it says that there are no words
     matched, mismatched = (
         score > np.log(0.5)
         for score in scored_pairs(

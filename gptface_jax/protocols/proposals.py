@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import captions, synthetic
 from gptface_jax.pipelines import region_proposal
 from gptface_jax.protocols.model import Model
@@ -46,7 +47,17 @@ def proposals(
     Returns:
       {"attributes": name -> {mask: mean IoU over tokens}, "mean": {mask: ...}} of the
       masks proposed, saliency, saliency x average, average, centre, random.
+
+    Raises:
+      UserError: an attribute that drawn faces do not have.
     """
+    for name in attributes:
+        if name not in synthetic.ATTRIBUTES:
+            hint = nearest(name, synthetic.ATTRIBUTES)
+            raise UserError(
+                f"drawn faces have no attribute '{name}'{hint}; they have "
+                + ", ".join(synthetic.ATTRIBUTES)
+            )
     grid = model.grid
     size = model.editor.size
     faces = synthetic.SyntheticFaces(size=size, count=4000, seed=1000 + seed)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import regions
 from gptface_jax.evaluate import strength as metrics
 from gptface_jax.pipelines import strength
@@ -30,7 +31,13 @@ from gptface_jax.protocols.model import Model
 
 
 def settings(most: float = strength.LIMIT) -> tuple[float, ...]:
-    """Nine strengths, evenly from -`most` to `most`."""
+    """Nine strengths, evenly from -`most` to `most`.
+
+    Raises:
+      UserError: the largest is not above 0.
+    """
+    if not most > 0:
+        raise UserError(f"the largest strength is {most:g}; use more than 0, at most 4")
     return tuple(float(s) for s in np.linspace(-most, most, 9))
 
 

@@ -271,7 +271,7 @@ def _choose_step(directory: pathlib.Path, step: int | str | None) -> int:
     steps = checkpoint_folder.complete_steps(directory)
     if not steps:
         raise UserError(
-            f"no checkpoint in '{directory}'; train first or name another --workdir"
+            f"no checkpoint in '{directory}'; train first, or name another run"
         )
     if step is None:
         return steps[-1]

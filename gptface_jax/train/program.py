@@ -37,8 +37,10 @@ class Program:
         self.settings = settings = read_settings(config)
         ways = sharding.ways("batch", mesh, rules) * settings.grad_accum
         for name, feed in system.feeds.items():
-            if feed.size < 1 or feed.size % ways:
-                which = f" of '{name}'" if len(system.feeds) > 1 else ""
+            which = f" of '{name}'" if len(system.feeds) > 1 else ""
+            if feed.size < 1:
+                raise UserError(f"batch_size{which} is {feed.size}; use 1 or more")
+            if feed.size % ways:
                 raise UserError(
                     f"batch_size{which} {feed.size} does not divide by {ways} "
                     "(data-parallel devices x grad_accum); change batch_size, "

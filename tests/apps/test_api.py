@@ -141,6 +141,8 @@ def test_options_reach_the_decoder(model, face):
         ({"side": "text"}, "side is 'text'"),
         ({"seed": 2**70}, "seed is"),
         ({"borders": 256}, "borders is 256; use 0 to 255"),
+        ({"feather": -1}, "feather is -1; use 0 pixels"),
+        ({"grow": -1}, "grow is -1; use 0 tokens"),
         ({"crop": (0, 0, 9.5, 9.5)}, "whole numbers"),
     ):
         with pytest.raises(UserError, match=said):

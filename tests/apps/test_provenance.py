@@ -198,7 +198,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
         ("sample", "--out"),
         ("tag", "--image", "a.png", "--json"),
         ("faces", "--image", "a.png", "--out"),
-        ("evaluate", "edits", "--sheet"),
+        ("evaluate", "edits", "--images", "x", "--sheet"),
         ("quickstart", "--out"),
     ],
 )
@@ -213,7 +213,7 @@ def test_every_verb_looks_where_it_writes_first(
 @pytest.mark.parametrize(
     "command",
     [
-        ("evaluate", "edits", "--sheet", "a.tiff"),
+        ("evaluate", "edits", "--images", "x", "--sheet", "a.tiff"),
         ("evaluate", "tagging", "--images", "x", "--sheet", "a.bmp"),
         ("evaluate", "masked", "--run", "x", "--plot", "a.bmp"),
         ("evaluate", "probe", "--images", "x", "--plot", "a.bmp"),
@@ -235,8 +235,8 @@ def test_endings_are_refused_before_anything_is_read(command, gptface_command, c
 @pytest.mark.parametrize(
     "command",
     [
-        ("evaluate", "matching", "--out"),
-        ("evaluate", "judge", "--judge", "x", "--out"),
+        ("evaluate", "matching", "--images", "x", "--out"),
+        ("evaluate", "judge", "--images", "x", "--judge", "x", "--out"),
         ("reconstruct", "--images", "x", "--tokenizer", "x", "--json"),
         ("faces", "--measure", "--images", "x", "--out"),
         ("tag", "--image", "x", "--json"),

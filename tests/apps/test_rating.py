@@ -175,6 +175,9 @@ def test_one_server_a_folder(folder):
         with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be had"):
             with rating.serving(folder, port=port):
                 pass
+    with pytest.raises(UserError, match="port is 99999; give"):
+        with rating.serving(folder, port=99999):
+            pass
     assert [p.name for p in (folder / "ratings").glob("*")] == []
 
 

@@ -460,10 +460,10 @@ def opened(files):
         return np.asarray(image), json.loads(sidecar.read_text())
 
 
-def test_the_api_is_these_five_verbs(client):
+def test_the_api_is_these_six_verbs(client):
     named = client.view_api(return_format="dict")
     assert set(named["named_endpoints"]) == {
-        "/edit", "/propose", "/restore", "/stitch", "/tag"
+        "/edit", "/inpaint", "/propose", "/restore", "/stitch", "/tag"
     }  # fmt: skip
     assert not named["unnamed_endpoints"]
 
@@ -483,6 +483,10 @@ def test_edits_of_the_api_are_those_of_python(client, model, face, photo):
     plain = {"k": 64, "samples": 1, "api_name": "/edit"}
     files = client.predict(photo, "a hat", None, "hair", **plain)
     assert opened(files)[1]["mask"]["region"] == "hair"
+    filled = client.predict(photo, None, "hair", k=64, api_name="/inpaint")
+    pixels, _ = opened(filled)
+    same = model.inpaint(face, region="hair", k=64)
+    np.testing.assert_array_equal(pixels, np.asarray(same.image))
     # What an uploaded photo says of itself goes on.
     again = gradio_client.handle_file(files[0])
     files = client.predict(again, "a man", None, "mouth", **plain)
@@ -714,6 +718,6 @@ def test_the_command_listens_here_and_leaves_nothing(
     monkeypatch.setattr(serve, "wait", wait)
     assert run("--port", free_port()) == 130
     assert len(seen) == 1 and not list(tmp_path.iterdir())
-    for wrong in ("--max-mb", "--concurrency"):
+    for wrong in ("--max-mb", "--concurrency", "--port"):
         assert run(wrong, 0) == 2
         assert "is 0" in capsys.readouterr().err

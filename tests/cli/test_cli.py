@@ -3,17 +3,21 @@
 import functools
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tqdm
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.cli import _photo
+from gptface_jax.cli import _photo, plot, serve
+from gptface_jax.cli.evaluate import _shared
 from gptface_jax.cli.main import VERBS, main
+from gptface_jax.core.errors import UserError
 from gptface_jax.systems.gptface import options
 
 
@@ -44,14 +48,6 @@ def test_import_and_help_load_nothing_heavy():
     printed = fresh(code)
     assert printed.strip().endswith("[]")
     assert all(verb in printed for verb in VERBS)
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example(verb, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
-    assert not stop.value.code
-    assert f"gptface {verb}" in capsys.readouterr().out.split("options:")[0]
 
 
 def failing(capsys, *arguments) -> str:
@@ -97,6 +93,8 @@ def test_describe(capsys):
     assert run("describe", "--config", "configs/vqgan/taming_f16.py") == 0
     assert "73,976,707" in capsys.readouterr().out  # SPEC A.2.1: 74.0 M
     assert "either" in failing(capsys, "describe")
+    said = failing(capsys, "describe", "--model", "demo", "--depth", -1)
+    assert "--depth is -1" in said
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +310,42 @@ def test_seconds_are_shown_on_terminals_only(terminal, monkeypatch):
     with pytest.raises(KeyError), _photo.elapsed_time("editing"):
         raise KeyError
     assert ("editing" in screen.getvalue()) == terminal
+
+
+def test_an_error_begins_a_line_of_its_own(monkeypatch, capsys):
+    """The bar that it ends is closed first."""
+
+    def fails(options):
+        for _ in tqdm.tqdm(range(2)):
+            raise UserError("of no use")
+
+    monkeypatch.setattr(plot, "run", fails)
+    assert run("plot", "x") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "gptface plot: of no use"
+
+
+def test_a_server_ends_though_a_thread_of_it_computes(monkeypatch):
+    """Its status is told at once; Python does not wait to abort within XLA."""
+
+    def exits(status):
+        raise RuntimeError(status)
+
+    monkeypatch.setattr(os, "_exit", exits)
+    monkeypatch.setattr(sys, "argv", ["gptface", "serve"])
+    for ended, status in ((SystemExit(0), "0"), (KeyboardInterrupt(), "130")):
+        monkeypatch.setattr(serve, "run", functools.partial(_raise, ended))
+        with pytest.raises(RuntimeError, match=f"^{status}$"):
+            main()
+
+
+def _raise(error, options):
+    raise error
+
+
+def test_figures_that_are_none_are_named(capsys):
+    figures = {"Male": float("nan"), "Smiling": 0.5}
+    assert _shared.defined(figures) == {"Smiling": 0.5}
+    assert capsys.readouterr().err.startswith("no figure for Male: ")
 
 
 def test_no_verb_shows_them_and_a_wrong_word_its_nearest(capsys):

@@ -17,7 +17,7 @@ from PIL import Image
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image, image_io, shards
-from gptface_jax.experiments import gptface_run, opening
+from gptface_jax.experiments import gptface_run, opening, token_data
 from gptface_jax.experiments import tokenize as tokenization
 from gptface_jax.interop import directory
 from gptface_jax.pipelines import image_tokenizer
@@ -225,3 +225,13 @@ def test_a_run_without_a_vqgan_says_so():
     run.meta["extra_files"]["manifest.json"] = '{"tokenizer_digest": "2e"}'
     with pytest.raises(UserError, match="ids of tokenizer 2e, not 1f"):
         gptface_run.check_pair(vqgan, run, "runs/try")
+
+
+def test_a_cache_of_other_codes_says_what_to_set():
+    manifest = {"tokenizer_digest": "a", "grid": [8, 8], "codebook_size": 1024}
+    cache = types.SimpleNamespace(manifest=manifest)
+    token_data._check_cache("data.eval", cache, (8, 8), 1024, cache)
+    with pytest.raises(UserError, match="; set --config.model.vocab.codebook_size="):
+        token_data._check_cache("data.eval", cache, (8, 8), 27, cache)
+    with pytest.raises(UserError, match=r'layout.grid="\(8, 8\)" --config.model.voc'):
+        token_data._check_cache("data.eval", cache, (4, 4), 27, cache)

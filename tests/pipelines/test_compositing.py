@@ -85,3 +85,5 @@ def test_a_grey_photo_stays_grey():
 def test_unfit_borders_are_refused():
     with pytest.raises(UserError, match="borders is 256; use 0 to 255"):
         Blend(borders=256)
+    with pytest.raises(UserError, match="feather is -1; use 0 pixels or more"):
+        Blend(feather=-1)

@@ -11,7 +11,7 @@ from PIL import Image
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import opening, training
-from gptface_jax.protocols import editors, edits
+from gptface_jax.protocols import editors, edits, strength
 from gptface_jax.protocols import judge as judges
 from gptface_jax.protocols import records as held_out
 
@@ -82,6 +82,15 @@ def test_edits_are_judged(model, judge, judge_run, records, photos):
         edits.judge_edits(None, judge, photos, tasks)
     with pytest.raises(UserError, match="where 'Young' shows"):
         editors.tasks(records, ("Young",), 32)
+
+
+def test_nothing_is_edited_by_no_candidate_nor_turned_by_less_than_nothing():
+    with pytest.raises(UserError, match="samples is 0"):
+        editors.by_model(None, None, num_candidates=0)
+    for most in (0, -2):
+        with pytest.raises(UserError, match=f"strength is {most};"):
+            strength.settings(most)
+    assert strength.settings(2)[::4] == (-2, 0, 2)
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ def test_matching_and_likelihood(tiny, model):
     assert "Smiling" in figures["by_attribute"]
     with pytest.raises(UserError, match="1 pictures have one and the same text"):
         matching.matching(model, [faces[0]])
+    with pytest.raises(UserError, match="did you mean 'Smiling'"):
+        matching.matching(model, [faces[0]], attributes=["Smilling"])
     found = calibration.of_matching(model, [faces[i] for i in range(12)])
     assert found["count"] == 12 and found["as it is"]["nll"] > 0
     with pytest.raises(UserError, match="6 pairs say nothing; give at least 20"):
@@ -30,3 +32,6 @@ def test_matching_and_likelihood(tiny, model):
     assert masked["span_50"] != masked["random_50"]
     with pytest.raises(UserError, match=r"ratios are \[0.0\]"):
         protocol.masked(tiny / "gptface", (0.0,))
+    with pytest.raises(UserError) as missing:  # of what was given, not of a config
+        protocol.likelihood(tiny / "gptface", {"kind": "tokens", "path": "nowhere"})
+    assert "'nowhere'" in str(missing.value) and "--config" not in str(missing.value)

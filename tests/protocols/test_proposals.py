@@ -1,5 +1,8 @@
 """Proposed masks measured, on the tiny model."""
 
+import pytest
+
+from gptface_jax.core.errors import UserError
 from gptface_jax.protocols import proposals
 
 
@@ -14,3 +17,5 @@ def test_proposals_are_measured_beside_what_knows_no_text(model):
         assert all(0 <= iou <= 1 for iou in row.values())
     # Drawn faces are aligned: where hats are is known before.
     assert figures["attributes"]["Wearing_Hat"]["average"] > 0.4
+    with pytest.raises(UserError, match="no attribute 'Smilling' .did you mean"):
+        proposals.proposals(model, ["Smilling"], 1)

@@ -143,6 +143,8 @@ def test_a_feed_that_does_not_divide_is_named(tmp_path):
     sizes = {"named": 8, "plain": 9}
     with pytest.raises(UserError, match="batch_size of 'plain' 9 does not divide by 2"):
         training.train(config(batch_size=sizes, grad_accum=2), tmp_path)
+    with pytest.raises(UserError, match="batch_size of 'plain' is -1; use 1 or more"):
+        training.train(config(batch_size={**sizes, "plain": -1}), tmp_path)
 
 
 def on_eight_devices(folder, count, *meshes):

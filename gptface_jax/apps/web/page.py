@@ -11,12 +11,12 @@ from gptface_jax.apps.web import (
     face3d_tab,
     faces,
     perception_tab,
+    refusals,
     sequence_tabs,
     tabs,
     work,
 )
 from gptface_jax.apps.web.service import Service, shown_errors
-from gptface_jax.core import arguments
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 
@@ -39,7 +39,6 @@ _TABS = {
     "face3d": ("3D", face3d_tab.build, "Make a 3D head of a photo or a sentence."),
     "steps": ("Several photos", tabs.several, ""),
 }  # fmt: skip
-_TYPES = {gr.Textbox: str, (gr.Number, gr.Slider): float, gr.Checkbox: bool}
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px; margin: 0 auto }
 .gradio-container { overflow: clip !important } /* sticky needs a page that scrolls */
@@ -63,45 +62,24 @@ class Page(gr.Blocks):
     """Blocks that fetch nothing, for a request may name its own uploads only, and that
     take no value of another type for a text or a number.
 
-    What a request leaves out at its end is as the page begins.
+    What a request leaves out, at its end or by name, is as the page begins.
     """
 
     async def preprocess_data(self, block_fn, inputs, *rest: Any, **options: Any):
-        refuse_links(inputs)
+        refusals.refuse_links(inputs)
         left_out = block_fn.inputs[len(inputs) :]
         inputs = [*inputs, *(getattr(part, "value", None) for part in left_out)]
         with shown_errors():
-            inputs = [
-                *map(of_its_type, block_fn.inputs, inputs),
-                *inputs[len(block_fn.inputs) :],
-            ]
+            inputs = refusals.of_their_types(block_fn.fn, block_fn.inputs, inputs)
         return await super().preprocess_data(block_fn, inputs, *rest, **options)
 
-
-def of_its_type(block: gr.Block, value: Any) -> Any:
-    """A text or number of a request; null and NaN are what the block begins with.
-
-    Raises:
-      UserError: something else, which gradio would turn into a text or fail at.
-    """
-    for kinds, hint in _TYPES.items():
-        if isinstance(block, kinds):
-            hint = int if getattr(block, "precision", None) == 0 else hint
-            value = arguments.typed(block.label, value, hint | None)
-            return block.value if value is None else value
-    return value
-
-
-def refuse_links(value: Any) -> None:
-    """Raises where files of a request lie on another server, which gradio would ask."""
-    if isinstance(value, dict):
-        path = value.get("path")
-        if isinstance(path, str) and "://" in path:
-            raise gr.Error("a link is no upload; send the file", print_exception=False)
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for part in value:
-            refuse_links(part)
+    def get_api_info(self, *rest: Any, **options: Any):
+        info = super().get_api_info(*rest, **options)
+        for endpoint in info["named_endpoints"].values():
+            for parameter in endpoint["parameters"]:
+                if not parameter["parameter_has_default"]:  # null is as it begins
+                    parameter["parameter_has_default"] = True
+        return info
 
 
 def build(service: Service) -> gr.Blocks:
@@ -128,7 +106,7 @@ def build(service: Service) -> gr.Blocks:
 
 
 def _api(service: Service) -> None:
-    """Edit and propose without the page's state; the other verbs are their tabs'."""
+    """Edits without the page's state; the other verbs are their tabs'."""
     model = service.model
 
     def number(value, label, least, most, **options):
@@ -150,13 +128,17 @@ def _api(service: Service) -> None:
         perceived = gr.Checkbox(False, label="perceived")
         files = gr.File(label="picture, strip, sidecar", file_count="multiple")
         proposed = gr.File(label="mask, white = change")
-        edits, proposes = gr.Button(), gr.Button()
+        edits, proposes, fills = gr.Button(), gr.Button(), gr.Button()
 
     steered = [weight, strength, k, seed, samples]
     edits.click(
         _edit_endpoint(service),
         [photo, text, mask, region, *steered, faced, align, guidance, perceived],
         files, api_name="edit", **service.busy,
+    )  # fmt: skip
+    fills.click(
+        _inpaint_endpoint(service), [photo, mask, region, k, seed, faced, align],
+        files, api_name="inpaint", **service.busy,
     )  # fmt: skip
     proposes.click(
         _propose_endpoint(service), [photo, text, area, face, align], proposed,
@@ -207,6 +189,25 @@ def _edit_endpoint(service: Service):
         return work.files(edit, service.folder(), "edited")
 
     return edit
+
+
+def _inpaint_endpoint(service: Service):
+    """The function behind /inpaint. Its docstring is that of the API."""
+
+    @shown_errors()
+    def inpaint(photo, mask, region, k, seed, face, align):
+        """Fills a region of a photo without a sentence: a mask, or a region's name.
+
+        See edit.
+        """
+        photo = service.photo(photo)
+        options = {"k": k, "seed": seed, "face": faces.number(face), "align": align}
+        if mask is not None:
+            options["mask"] = image_io.decode_mask(mask, photo.size[::-1])
+        edit = service.model.inpaint(photo, region=region or None, **options)
+        return work.files(edit, service.folder(), "filled")
+
+    return inpaint
 
 
 def _propose_endpoint(service: Service):

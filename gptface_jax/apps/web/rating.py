@@ -172,6 +172,8 @@ def serving(
         raise UserError(
             "the page needs the extra demo; " + extras.install("demo")
         ) from None
+    if not 0 < port < 2**16:
+        raise UserError(f"port is {port}; give a --port from 1 to 65535")
     service = RatingService(folder)
     lock = service.folder / ratings.FOLDER / "serving.lock"
     with (

@@ -123,6 +123,8 @@ def serving(
     ):  # fmt: skip
         if value <= 0:
             raise UserError(f"{name} is {value}; use a number above 0")
+    if not 0 < port < 2**16:
+        raise UserError(f"port is {port}; give a --port from 1 to 65535")
     if not 0 < max_pixels <= image_io.MAX_PIXELS:
         raise UserError(f"max_pixels is {max_pixels}; use 1 to {image_io.MAX_PIXELS}")
     pixels = Image.MAX_IMAGE_PIXELS
@@ -153,6 +155,7 @@ def _page(model, seed, max_pixels, concurrency, folder):
 def _launch(page, folder, host, port, most) -> None:
     from starlette.middleware import Middleware
 
+    from gptface_jax.apps.web import refusals
     from gptface_jax.apps.web.page import CSS
 
     try:
@@ -162,7 +165,10 @@ def _launch(page, folder, host, port, most) -> None:
             max_file_size=most,
             allowed_paths=[folder],
             state_session_capacity=_SESSIONS,
-            app_kwargs={"middleware": [Middleware(Guard, most=most)]},
+            app_kwargs={
+                "middleware": [Middleware(Guard, most=most)],
+                "exception_handlers": refusals.HANDLERS,
+            },
             css=CSS,
             footer_links=["api"],
             prevent_thread_lock=True,

@@ -17,9 +17,11 @@ from gptface_jax.core.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gptface_jax.data import datasets
 
-    parser.add_argument("name", choices=sorted(datasets.NAMES), help="of the set")
-    parser.add_argument("--source", help="folder with its files")
-    parser.add_argument("--out", help="data_dir of TFDS")
+    parser.add_argument("name", choices=sorted(datasets.NAMES), help="the set")
+    parser.add_argument(
+        "--source", help="folder with the set's files, as --layout says"
+    )
+    parser.add_argument("--out", help="folder of the built set, the data_dir of TFDS")
     parser.add_argument(
         "--layout", action="store_true", help="say how the files must lie, and stop"
     )

@@ -11,7 +11,7 @@ gptface evaluate edits --model runs/weak_text/rho_0.3 --tokenizer demo \\
 gptface evaluate strength --model demo --judge runs/judge --images synthetic \\
     --limit 16 --seed 77 --attributes Smiling Male --sheet strips.png
 gptface evaluate proposals --model demo --limit 64
-gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
+gptface evaluate probe --model demo --images my_photos
 gptface evaluate tagging --model demo --images synthetic --limit 100
 gptface evaluate answers --model my_talk2face --images synthetic --limit 256
 gptface evaluate captions --model my_talk2face --images synthetic --limit 256

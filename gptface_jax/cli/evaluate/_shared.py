@@ -4,65 +4,97 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-from gptface_jax.cli import _photo, _source
+from gptface_jax.cli import _help, _source
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that six kinds share; each says in its help which it uses."""
-    _source.add_arguments(parser, required=False)
+def add_photos(
+    parser: argparse.ArgumentParser, limit: int = 256, required: bool = True
+) -> None:
+    """--images and what goes with it; `limit` of them are used, if no other is said."""
+    _source.add_arguments(parser, required, str(limit))
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--run", nargs="+", help="GPTFace training runs (likelihood, masked)"
+        "--model",
+        default="demo",
+        help="bundled name, model directory or training run; default the bundled "
+        "GPTFace, demo",
     )
+    add_tokenizer(parser)
+
+
+def add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ratios",
+        "--tokenizer", help="VQGAN training run, where --model is a training run"
+    )
+
+
+def add_judge(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument(
+        "--judge",
+        required=required,
+        help="training run or model directory of a classifier (configs/judge) that "
+        "says what pictures show",
+    )
+
+
+def add_attributes(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--attributes",
         nargs="+",
-        type=float,
-        default=[0.15, 0.4, 0.65, 0.85],
-        help="shares of the codes that are hidden (masked)",
+        action=_help.Names,
+        metavar="NAME",
+        help=f"names as of CelebA, e.g. Smiling Eyeglasses; default {default}",
     )
-    parser.add_argument("--tokens", help="token cache to evaluate on (likelihood)")
-    parser.add_argument("--model", default="demo", help="name, directory or run")
-    parser.add_argument("--tokenizer", help="VQGAN run, if --model is a run")
-    parser.add_argument("--judge", help="judge training run")
-    parser.add_argument("--attributes", nargs="+", help="default: six of CelebA's")
-    parser.add_argument("--method", default="likelihood", help="of the proposals")
+
+
+def add_max_phrases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-phrases", type=int, default=10, help="attributes a caption names at most"
     )
+
+
+def add_candidates(parser: argparse.ArgumentParser) -> None:
+    """How edits that are judged are made."""
     parser.add_argument(
-        "--guidance",
-        nargs="+",
-        choices=_photo.GUIDANCE,
-        help="to be compared, without classifier-free guidance; default: what the "
-        "model takes by default (edits)",
+        "--samples",
+        type=int,
+        default=1,
+        help="candidates an edit, of which the best match is kept",
     )
-    parser.add_argument("--methods", metavar="FILE.py", help="instead (edits)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="of --methods")
-    parser.add_argument(
-        "--features", help="judge run whose features give Frechet distances (edits)"
-    )
-    parser.add_argument("--plot", help="picture of the figures (edits, masked)")
-    parser.add_argument("--step-size", type=float, help="of the guidance")
-    parser.add_argument("--k", type=int, help="tokens committed per iteration")
-    parser.add_argument(
-        "--no-match-token", action="store_true", help="do not condition on a match"
-    )
-    parser.add_argument("--samples", type=int, default=1, help="candidates an edit")
     parser.add_argument(
         "--borders",
         type=int,
         default=30,
-        help="levels, as of `edit`; default 30, as there (edits)",
+        help="maximum colour shift that hides the mask's border, in levels of 255",
     )
-    parser.add_argument("--decode-seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--sheet", help="picture of examples (edits)")
-    parser.add_argument("--out", help="also write the JSON here")
+    parser.add_argument(
+        "--decode-seeds",
+        nargs="+",
+        type=int,
+        default=[0],
+        help="random seeds of the edits, each a round of its own",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", nargs="+", required=True, help="GPTFace training runs, to be compared"
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, what: str = "the figures as JSON") -> None:
+    parser.add_argument("--out", metavar="FILE.json", help=what)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -70,22 +102,27 @@ def add_talk2face(
     parser: argparse.ArgumentParser, what: str = "", images: bool = True
 ) -> None:
     """Adds the options of Talk2Face evaluations; each `what` is a row of --samples."""
-    _source.add_arguments(parser, required=images)
-    parser.add_argument(
-        "--model", required=True, help="directory or run of a Talk2Face"
-    )
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    add_photos(parser, required=images)
+    add_model_of(parser, "Talk2Face")
     if what:
         parser.add_argument(
             "--samples", metavar="FILE.jsonl", help=f"every single {what}"
         )
-    parser.add_argument("--out", help="the figures as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_out(parser)
+
+
+def add_model_of(parser: argparse.ArgumentParser, system: str) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        help=f"model directory or training run of a {system}",
+    )
+    add_tokenizer(parser)
 
 
 def add_generation(parser: argparse.ArgumentParser) -> None:
     """How a Talk2Face draws or writes: --decode-seed and --decode."""
-    parser.add_argument("--decode-seed", type=int, default=0, help="seed")
+    parser.add_argument("--decode-seed", type=int, default=0, help="random seed")
     parser.add_argument(
         "--decode",
         action="append",
@@ -106,15 +143,22 @@ def records(options: argparse.Namespace) -> list[Record]:
     """The first of --images, 256 if --limit says nothing else."""
     from gptface_jax.protocols.records import open_records
 
-    need(options, "images")
-    return open_records(_source.spec(options), options.limit or 256)
+    return open_records(_source.spec(options), _source.limit(options, 256))
 
 
-def model(options: argparse.Namespace):
-    """The model of --model and --tokenizer."""
+def model(options: argparse.Namespace, verb: str, path: str | None = None):
+    """The model of --model, or of a path, and --tokenizer.
+
+    verb: of those that can be evaluated; of a model of several systems it is the one
+    that has it.
+
+    Raises:
+      UserError: the model lacks it, with what models have it.
+    """
     import gptface_jax
 
-    return gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    found = gptface_jax.load(path or options.model, tokenizer=options.tokenizer)
+    return getattr(found, verb).__self__
 
 
 def open_judge(options: argparse.Namespace):
@@ -143,6 +187,25 @@ def named(given: list[str], flag: str) -> dict[str, str]:
             raise UserError(f"{flag} names '{name}' twice; write {flag} NAME=PATH")
         found[name] = path
     return found
+
+
+def defined(figures: Mapping[str, float]) -> dict[str, float]:
+    """Those of attributes that some pictures have and others have not.
+
+    A note on stderr names the others, whose figures are NaN.
+    """
+    undefined = [name for name, value in figures.items() if math.isnan(value)]
+    if undefined:
+        said = "no figure for " + ", ".join(undefined)
+        print(f"{said}: no labels, or the same in all pictures", file=sys.stderr)
+    return {k: v for k, v in figures.items() if k not in undefined}
+
+
+def rounded(figures: Any) -> Any:
+    """Figures with three digits after the point, for people to read."""
+    if isinstance(figures, Mapping):
+        return {name: rounded(value) for name, value in figures.items()}
+    return round(figures, 3) if isinstance(figures, float) else figures
 
 
 def write(figures: Any, path: str | None) -> None:

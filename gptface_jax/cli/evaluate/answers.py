@@ -1,6 +1,6 @@
-"""Answers of a Talk2Face to questions whose answers are known.
+"""answers of a Talk2Face to questions whose answers are known
 
-gptface evaluate answers --model my_model --images ../shared/data/lfw_attributes \\
+gptface evaluate answers --model my_model --images my_photos \\
     --split test --limit 500 --questions Smiling gender "wearing a hat" --balanced
 gptface evaluate answers --model my_model --images synthetic --limit 256 --seed 77
 
@@ -23,18 +23,29 @@ from gptface_jax.cli.evaluate import _shared
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_talk2face(parser, "answer")
     parser.add_argument(
-        "--questions", nargs="+", default=[], help="default: all that it knows"
+        "--questions",
+        nargs="+",
+        default=[],
+        help="as `gptface ask --list` names them; default all that it knows",
     )
     parser.add_argument(
-        "--convention", default="", help="data set by whose convention it is asked"
+        "--convention",
+        default="",
+        help="data set by whose convention it is asked; default the pictures' own",
     )
-    parser.add_argument("--balanced", action="store_true", help="see above")
+    parser.add_argument(
+        "--balanced",
+        action="store_true",
+        help="answers by how much likelier than usual they are, as said above",
+    )
     parser.add_argument(
         "--probe",
         metavar="CACHE",
         help="token cache of training pictures; a linear probe on it stands beside",
     )
-    parser.add_argument("--open", action="store_true", help="written freely")
+    parser.add_argument(
+        "--open", action="store_true", help="let the model write its answers freely"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,8 +53,8 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import answering, samples
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options)
-    records = open_records(spec, options.limit or 256)
+    spec, model = _source.spec(options), _shared.model(options, "ask")
+    records = open_records(spec, _source.limit(options, 256))
     found = answering.ask(
         model,
         records,

@@ -1,4 +1,4 @@
-"""How far what a model is sure of is right.
+"""how far what a model is sure of is right
 
 gptface evaluate calibration --model demo --images synthetic --seed 77 --limit 256
 gptface evaluate calibration --model my_talk2face --images synthetic --seed 77 \\
@@ -21,28 +21,33 @@ from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _source.add_arguments(parser, required=True)
-    parser.add_argument("--model", default="demo", help="name, directory or run")
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    _shared.add_photos(parser)
+    _shared.add_model(parser)
     parser.add_argument(
-        "--questions", nargs="+", default=[], help="of answers; default: all it knows"
+        "--questions",
+        nargs="+",
+        default=[],
+        help="as `gptface ask --list` names them; default all that it knows",
     )
-    parser.add_argument("--convention", default="", help="as of `evaluate answers`")
     parser.add_argument(
-        "--max-phrases", type=int, default=10, help="attributes a caption names at most"
+        "--convention",
+        default="",
+        help="as of `evaluate answers`; default the pictures' own",
     )
+    _shared.add_max_phrases(parser)
     parser.add_argument("--plot", metavar="FILE.png", help="reliability, as a picture")
-    parser.add_argument("--out", help="the figures as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _shared.add_out(parser)
 
 
 def run(options: argparse.Namespace) -> None:
+    import gptface_jax
     from gptface_jax.apps import plotting
     from gptface_jax.protocols import calibration
 
     if options.plot:
         plotting.check(options.plot)
-    records, model = _shared.records(options), _shared.model(options)
+    records = _shared.records(options)
+    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     found = {}
     if hasattr(model, "editor") and not options.questions:
         found["picture and text match"] = calibration.of_matching(

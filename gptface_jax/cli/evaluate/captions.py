@@ -1,6 +1,6 @@
-"""Captions that a Talk2Face writes, against sentences and attributes that are true.
+"""captions that a Talk2Face writes, against sentences and attributes that are true
 
-gptface evaluate captions --model my_model --images ../shared/data/lfw_attributes \\
+gptface evaluate captions --model my_model --images my_photos \\
     --split test --limit 200 --samples captions.jsonl
 gptface evaluate captions --model my_model --images synthetic --limit 200 --seed 77
 
@@ -27,8 +27,8 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import captioning, samples
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options)
-    records = open_records(spec, options.limit or 256)
+    spec, model = _source.spec(options), _shared.model(options, "ask")
+    records = open_records(spec, _source.limit(options, 256))
     decode = _photo.decode_options(options)
     written = captioning.write(
         model, records, seed=options.decode_seed, progress=not options.quiet, **decode

@@ -1,4 +1,9 @@
-"""Figures of edits, as JSON.
+"""whether edits show what was asked for, and keep the rest
+
+gptface evaluate edits --model demo --judge runs/judge --images synthetic \\
+    --limit 64 --seed 77 --guidance ascent_norm none --sheet examples.png
+gptface evaluate edits --model demo --judge runs/judge --images synthetic --limit 64 \\
+    --methods configs/experiments/guidance.py --out table.json --plot table.png
 
 Every picture is edited twice an attribute, with a text that asks for it and one that
 rules it out; a classifier trained apart says what it sees. --methods names a file whose
@@ -17,9 +22,8 @@ gptface evaluate edits --images photos --limit 64 --pictures edited --judge runs
 Its pictures are judged as they are. --redrawn names a Talk2Face that was trained to
 edit (configs/talk2face/faces64.py:edits): it draws the whole picture anew, and is
 judged twice, with the region pasted into the photograph, and as drawn ("NAME, whole").
-With --methods or --guidance, or an --out that
-holds others, they stand in one table; --images, --limit, --seed, --attributes and
---model must then be the same.
+With --methods or --guidance, or an --out that holds others, they stand in one table;
+--images, --limit, --seed, --attributes and --model must then be the same.
 """
 
 from __future__ import annotations
@@ -31,13 +35,19 @@ import os
 import sys
 from typing import Any
 
-from gptface_jax.cli import _source
+from gptface_jax.cli import _photo, _source
 from gptface_jax.cli.evaluate import _shared
 from gptface_jax.core.errors import UserError, nearest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _shared.add_arguments(parser)
+    _shared.add_photos(parser)
+    _shared.add_model(parser)
+    _shared.add_judge(parser, required=False)
+    _shared.add_attributes(parser, "six of CelebA's")
+    _add_ways(parser)
+    _shared.add_candidates(parser)
+    _add_results(parser)
     parser.add_argument(
         "--redrawn",
         action="append",
@@ -66,6 +76,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_ways(parser: argparse.ArgumentParser) -> None:
+    """Which ways of decoding are compared."""
+    group = parser.add_argument_group(
+        "ways to edit; default: what the model takes by default"
+    )
+    group.add_argument(
+        "--guidance",
+        nargs="+",
+        choices=_photo.GUIDANCE,
+        help="rules to compare, without classifier-free guidance",
+    )
+    group.add_argument(
+        "--methods",
+        metavar="FILE.py",
+        help="instead of --guidance a file whose get_sweep() names them, such as "
+        "configs/experiments/guidance.py",
+    )
+    group.add_argument(
+        "--only", nargs="+", metavar="NAME", help="of --methods; default all"
+    )
+    group.add_argument("--step-size", type=float, help="step size of the guidance")
+    group.add_argument("--k", type=int, help="tokens committed per decoding iteration")
+    group.add_argument(
+        "--no-match-token",
+        action="store_true",
+        help="do not condition on the token of a match",
+    )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--features",
+        metavar="RUN",
+        help="judge in whose features Frechet distances are measured; default: none",
+    )
+    parser.add_argument("--sheet", metavar="FILE.png", help="examples, as a picture")
+    parser.add_argument(
+        "--plot",
+        metavar="FILE.png",
+        help="attribute present with the text and its opposite, as a picture",
+    )
+    _shared.add_out(parser, "the figures as JSON; what it holds is not made again")
+
+
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps.api import perceiver
     from gptface_jax.data import attribute_questions
@@ -77,7 +131,7 @@ def run(options: argparse.Namespace) -> None:
     own = bool(options.methods or options.guidance or not (others or redrawn))
     _check(options, own)
     judge = None if options.write_jobs else _shared.open_judge(options)
-    model, records = _shared.model(options), _shared.records(options)
+    model, records = _shared.model(options, "edit"), _shared.records(options)
     attributes = options.attributes or attribute_questions.ATTRIBUTES
     if judge:
         judge.check(attributes)
@@ -202,6 +256,7 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
         _shared.write(rows, options.out)
     else:
         _shared.show(rows, options)
+        print(edits.edits_table(rows), file=sys.stderr)  # for who looks on
 
 
 def _missing(rows, planned) -> list[tuple[dict[str, Any], Any]]:

@@ -1,4 +1,4 @@
-"""3D heads of a FaceGPT against the truth of rendered faces.
+"""3D heads of a FaceGPT against the truth of rendered faces
 
 gptface evaluate faces3d --model runs/facegpt --images rendered --limit 128 --seed 9
 
@@ -23,11 +23,9 @@ from gptface_jax.cli.evaluate import _shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _source.add_arguments(parser)
-    parser.add_argument("--model", required=True, help="directory or run of a FaceGPT")
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
-    parser.add_argument("--out", help="the figures as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _shared.add_photos(parser, 128)
+    _shared.add_model_of(parser, "FaceGPT")
+    _shared.add_out(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -35,8 +33,8 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import faces3d
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options)
-    records = open_records(spec, options.limit or 128)
+    spec, model = _source.spec(options), _shared.model(options, "face3d")
+    records = open_records(spec, _source.limit(options, 128))
     progress, said = not options.quiet, None
     if isinstance(model, ChatModel):
         said = faces3d.of_answers(model, records, progress=progress)

@@ -1,8 +1,8 @@
-"""What a Faceptor says of faces whose truth is known.
+"""what a Faceptor says of faces whose truth is known
 
 gptface evaluate perception --model runs/faces --images synthetic --seed 77 --limit 500
 gptface evaluate perception --model runs/faces --task affect_faces \\
-    --images ../shared/data/faces --split test --limit 1232
+    --images my_photos --split test --limit 1232
 
 Pictures are upright faces, taken as they are. Landmarks are judged by the normalised
 mean error (by normaliser, its median, area and failures at 0.1), parsing by F1 of one
@@ -28,28 +28,27 @@ from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _source.add_arguments(parser)
-    parser.add_argument("--model", required=True, help="directory or run of a Faceptor")
-    parser.add_argument("--tokenizer", help="VQGAN of a model on image tokens")
+    _shared.add_photos(parser)
+    _shared.add_model_of(parser, "Faceptor")
     parser.add_argument(
         "--task",
         action="append",
         metavar="NAME",
-        help="repeatable; default the first of each family",
+        help="a task of the model, as `gptface perceive --list` names them; "
+        "repeatable; default the first of each family",
     )
     parser.add_argument(
         "--regions", action="store_true", help="regions of edits, as said above"
     )
-    parser.add_argument("--out", help="the figures as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _shared.add_out(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import perception, regions
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options)
-    records = open_records(spec, options.limit or 256)
+    spec, model = _source.spec(options), _shared.model(options, "perceive")
+    records = open_records(spec, _source.limit(options, 256))
     about = {"model": model.digest, "images": spec}
     if options.regions:
         if options.task:
@@ -64,5 +63,5 @@ def run(options: argparse.Namespace) -> None:
         else:
             progress = not options.quiet
             figures[task] = perception.evaluate(model, task, records, progress)
-        print(f"{task}: {json.dumps(figures[task])}")
+        print(f"{task}: {json.dumps(_shared.rounded(figures[task]))}", flush=True)
     _shared.write({**about, "figures": figures}, options.out)

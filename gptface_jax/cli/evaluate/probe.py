@@ -1,15 +1,15 @@
-"""How good the features of a backbone are with few labels.
+"""how good the features of a backbone are with few labels
 
 The backbone is frozen: it reads [CLS] image [SEP], its layers are pooled, and a small
 head learns attributes or expressions from a part of the labels. Each model stands
 beside itself untrained (random), a small network trained from scratch on the same
 labelled pictures (cnn), and the most common label (majority).
 
-gptface evaluate probe --model demo --images ../shared/data/lfw_attributes
+gptface evaluate probe --model demo --images my_photos
 gptface evaluate probe --model milm=runs/milm --model milm_itm=runs/gptface64 \\
-    --tokenizer runs/vqgan64 --images ../shared/data/lfw_attributes \\
+    --tokenizer runs/vqgan64 --images my_photos \\
     --out probe.json --plot probe.png
-gptface evaluate probe --images ../shared/data/faces --task expressions \\
+gptface evaluate probe --images my_photos --task expressions \\
     --names neutral happiness --fractions 0.2 0.5 1
 gptface evaluate probe --images synthetic --limit 2000 --fractions 0.1 1
 
@@ -33,7 +33,10 @@ from gptface_jax.core import files
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _source.add_arguments(parser)
     parser.add_argument(
-        "--test-split", nargs="+", default=["test"], help="of --images; default test"
+        "--test-split",
+        nargs="+",
+        default=["test"],
+        help="splits of --images to test on",
     )
     parser.add_argument(
         "--model",
@@ -45,17 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", help="VQGAN run, where a --model is a run")
     parser.add_argument(
         "--task",
+        choices=("attributes", "expressions"),
         default="attributes",
-        help="attributes: each there or not; expressions: one of several",
+        help="attributes, each there or not; or expressions, one of several",
     )
     parser.add_argument(
-        "--names", nargs="+", default=[], help="of these; default all in the pictures"
+        "--names",
+        nargs="+",
+        default=[],
+        help="attributes or expressions, e.g. Smiling; default all in the pictures",
     )
     parser.add_argument(
         "--per-class",
         type=int,
         default=0,
-        help="most training pictures of an expression, a quarter as many to test on",
+        help="most training pictures of an expression, a quarter as many to test on; "
+        "default 0, all",
     )
     parser.add_argument(
         "--fractions",
@@ -63,24 +71,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="shares of the labels; default 0.01 0.1 1, of expressions 0.2 0.5 1",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument(
-        "--layers", nargs="+", type=int, default=[], help="from 1 on; default all"
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2],
+        help="of subset, start and order; mean and deviation are over them",
+    )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        type=int,
+        default=[],
+        help="layers whose outputs are pooled, from 1 on; default all",
     )
     parser.add_argument(
         "--baselines",
         nargs="*",
         default=["random", "cnn", "majority"],
-        help="default random cnn majority",
+        choices=("random", "cnn", "majority"),
+        help="what stands beside the models, as said above; none after --baselines",
     )
-    parser.add_argument("--epochs", type=int, default=0, help="default 20 to 100")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=0,
+        help="visits of the labelled subset; default 20 to 100, the smaller the more",
+    )
     parser.add_argument("--out", help="the figures of every seed as JSON")
     parser.add_argument("--plot", metavar="FILE", help="accuracy against labels, PNG")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(options: argparse.Namespace) -> None:
-    import gptface_jax
     from gptface_jax.apps import plotting
     from gptface_jax.evaluate import few_shot
     from gptface_jax.protocols import few_shot as probing
@@ -93,8 +116,7 @@ def run(options: argparse.Namespace) -> None:
     task = probing.make_task(options.task, train, options.names, options.per_class)
     default = [0.01, 0.1, 1.0] if task.kind == "attributes" else [0.2, 0.5, 1.0]
     models = {
-        name: gptface_jax.load(path, tokenizer=options.tokenizer)
-        for name, path in paths.items()
+        name: _shared.model(options, "edit", path) for name, path in paths.items()
     }
     found = probing.probe(
         models,
@@ -113,6 +135,11 @@ def run(options: argparse.Namespace) -> None:
         f"{found['test']} to test on, {len(options.seeds)} seeds"
     )
     print(probing.table(found["rows"]))
+    if (balanced := found.get("balanced")) is not None:
+        print(
+            f"balanced: over {balanced} of the {len(task.names)} attributes, which at "
+            f"least {few_shot.FEWEST} test pictures have and as many have not"
+        )
     if options.out:
         about = {"models": {n: [paths[n], m.digest] for n, m in models.items()}}
         about |= {"images": spec, "seeds": options.seeds, "layers": options.layers}

@@ -1,4 +1,4 @@
-"""What people said on the page of `gptface serve --rate DIR`, as tables.
+"""what people said on the page of `gptface serve --rate DIR`, as tables
 
 gptface evaluate ratings DIR
 gptface evaluate ratings DIR/ratings/ann.jsonl DIR/ratings/bob.jsonl --out figures.json
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", metavar="FILE.jsonl|DIR", help="of raters, or what they saw"
     )
-    parser.add_argument("--out", help="the figures as JSON")
+    parser.add_argument("--out", metavar="FILE.json", help="the figures as JSON")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,4 +1,7 @@
-"""Whether strengths of attributes do what they say: a table, and with --out JSON.
+"""whether strengths of attributes do what they say
+
+gptface evaluate strength --model demo --judge runs/judge --images synthetic \\
+    --limit 16 --seed 77 --attributes Smiling Male --sheet strips.png
 
 The region in which each of --attributes shows is drawn anew without a text at nine
 strengths from -4 to 4. --judge scores what it sees: the share of pictures with the
@@ -16,17 +19,23 @@ _SHOWN = 2  # pictures an attribute
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _shared.add_arguments(parser)
+    _shared.add_photos(parser)
+    _shared.add_model(parser)
+    _shared.add_judge(parser)
+    _shared.add_attributes(parser, "the sliders of the model's card")
+    parser.add_argument("--most", type=float, default=4.0, help="largest strength")
+    _shared.add_candidates(parser)
     parser.add_argument(
-        "--most", type=float, default=4.0, help="largest strength; default 4"
+        "--sheet", metavar="FILE.png", help="two pictures an attribute, all strengths"
     )
+    _shared.add_out(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import strength
     from gptface_jax.protocols.records import pictures_of
 
-    judge, model = _shared.open_judge(options), _shared.model(options)
+    judge, model = _shared.open_judge(options), _shared.model(options, "edit")
     photos = pictures_of(_shared.records(options), model.size)
     figures, drawn = strength.sweep(
         model,

@@ -1,9 +1,9 @@
-"""Faces that a Talk2Face draws: do they show what was asked, and how varied are they?
+"""whether faces that a Talk2Face draws show what was asked, and how varied they are
 
 gptface evaluate synthesis --model my_model --judge runs/judge_synthetic \\
     --convention synthetic --attributes Smiling Eyeglasses Male --count 64
 gptface evaluate synthesis --model my_model --judge runs/judge_all --convention lfw \\
-    --images ../shared/data/lfw_attributes --split test --limit 500 \\
+    --images my_photos --split test --limit 500 \\
     --features runs/judge_all
 
 For each attribute --count faces are drawn that should have it and as many that should
@@ -23,15 +23,22 @@ from gptface_jax.cli.evaluate import _shared
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_talk2face(parser, images=False)
-    parser.add_argument("--judge", required=True, help="judge training run")
+    _shared.add_judge(parser)
     parser.add_argument(
-        "--convention", required=True, help="data set by whose convention it is asked"
+        "--convention",
+        required=True,
+        help="data set by whose convention it is asked, as `gptface ask --list` names "
+        "them, e.g. synthetic",
+    )
+    _shared.add_attributes(parser, "all that judge and model know")
+    parser.add_argument(
+        "--count", type=int, default=64, help="faces with and without each attribute"
     )
     parser.add_argument(
-        "--attributes", nargs="+", help="default: all that judge and model know"
+        "--features",
+        metavar="RUN",
+        help="judge in whose features Frechet distances are measured; default --judge",
     )
-    parser.add_argument("--count", type=int, default=64, help="faces of each kind")
-    parser.add_argument("--features", help="judge run that gives the space of Frechet")
     _shared.add_generation(parser)
 
 
@@ -40,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols.judge import features_of
     from gptface_jax.protocols.records import open_records
 
-    model, judge = _shared.model(options), _shared.open_judge(options)
+    model, judge = _shared.model(options, "synthesize"), _shared.open_judge(options)
     how = {
         "seed": options.decode_seed,
         "progress": not options.quiet,
@@ -57,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     figures = {"attributes": found}
     if options.images:
         spec = _source.spec(options)
-        records = open_records(spec, options.limit or 256)
+        records = open_records(spec, _source.limit(options, 256))
         features = features_of(options.features or options.judge)
         figures["distribution"] = synthesis.distribution(
             model, judge, features, records, **how

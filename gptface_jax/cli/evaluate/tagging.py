@@ -1,4 +1,4 @@
-"""Tags that a model writes against tags that are looked up.
+"""tags that a model writes against tags that are looked up
 
 Every picture's truth gives words the grades 0, 1 and 2. Four systems rank the same
 vocabulary, all words that are true of a training picture: the model writes lists of
@@ -7,7 +7,7 @@ masked tags (generative), its contrastive projections compare picture and word
 decides (random). Of each 30 results count.
 
 gptface evaluate tagging --model demo --images synthetic --limit 100
-gptface evaluate tagging --model demo --images ../shared/data/lfw_attributes \\
+gptface evaluate tagging --model demo --images my_photos \\
     --split test --limit 100 --out tagging.json --sheet tagging.png
 gptface evaluate tagging --model runs/gptface64 --retrieval runs/dual \\
     --tokenizer runs/vqgan64 --images synthetic --limit 100
@@ -25,16 +25,14 @@ import argparse
 import json
 
 from gptface_jax.cli import _photo, _source
+from gptface_jax.cli.evaluate import _shared
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _source.add_arguments(parser)
-    parser.add_argument(
-        "--model", default="demo", help="bundled name, model directory or training run"
-    )
-    parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
+    _shared.add_photos(parser, 100)
+    _shared.add_model(parser)
     parser.add_argument(
         "--retrieval", help="model that retrieves, instead of --model's own projections"
     )
@@ -52,21 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="any option of DecodeConfig for the written tags; repeatable",
     )
-    parser.add_argument("--decode-seed", type=int, default=0, help="seed")
-    parser.add_argument("--out", help="figures and rankings as JSON")
-    parser.add_argument("--sheet", help="picture of a few photos and their tags")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--decode-seed", type=int, default=0, help="random seed")
+    parser.add_argument(
+        "--sheet", metavar="FILE.png", help="a few photos and their tags, as a picture"
+    )
+    _shared.add_out(parser, "figures and rankings as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
-    import gptface_jax
     from gptface_jax.pipelines import pictures
     from gptface_jax.protocols import records as held_out
     from gptface_jax.protocols import tagging
 
     if options.words_from < 1:
         raise UserError(f"--words-from is {options.words_from}; use 1 or more")
-    count = options.limit or 100
+    count = _source.limit(options, 100)
     spec = {**_source.spec(options)}
     known = {**spec, "limit": options.words_from}
     if spec["kind"] == "synthetic":
@@ -75,14 +73,14 @@ def run(options: argparse.Namespace) -> None:
         known = {**spec, "count": options.words_from, "offset": -(-count // 4) * 4}
     else:
         known["split"] = "train"
-    model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    model = _shared.model(options, "tag")
     records = held_out.open_records(spec, count)
     words = tagging.vocabulary(
         model.editor.text_tokenizer, held_out.open_records(known, options.words_from)
     )
     retrieval = None
     if options.retrieval:
-        retrieval = gptface_jax.load(options.retrieval, tokenizer=options.tokenizer)
+        retrieval = _shared.model(options, "tag", options.retrieval)
     rankings = tagging.rank(
         model,
         records,
