@@ -148,11 +148,14 @@ def make_step(
             system, optimizers, logged, train_state, constants, batches, key, grad_accum
         )
         if post_update is not None:
-            new = post_update(params, state, trees.stream(key, "post_update"), step)
-            params, state = _select(healthy, tuple(new), (params, state))
+            last = trees.stream(key, "post_update")
+            params, state = post_update(params, state, last, step)
         ema = _average(train_state.ema, params, ema_decay, step)
-        done = step + (1 if skip_bad else healthy)
-        new = TrainState(done, params, opt_state, state, ema)
+        new = TrainState(step + 1, params, opt_state, state, ema)
+        old = train_state.replace(step=step + 1) if skip_bad else train_state
+        # All or nothing: NaN would stay in parameters for good, and one phase without
+        # the others is a step that nobody meant.
+        new = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
         return new, packer.pack(metrics)
 
     everywhere = sharding.replicated(mesh)
@@ -211,8 +214,8 @@ def _phase_update(
       constants, batches, key, step, grad_accum: see `phase_gradients`.
 
     Returns:
-      (whether all is finite still, what `before` became: the same where not, metrics
-      with the phase's prefix).
+      (whether all is finite still, what `before` became, metrics with the phase's
+      prefix).
     """
     params, opt_state, state = before
     loss, grads, new_state, parts = phase_gradients(
@@ -221,8 +224,7 @@ def _phase_update(
     grad_norm = optax.global_norm(grads)
     watched = [loss, grad_norm, *(total for total, _ in parts.values())]
     healthy &= jnp.isfinite(jnp.stack(watched)).all()
-    update = _apply(tx, phase, params, grads, opt_state)
-    after = _select(healthy, (*update, new_state), before)
+    after = (*_apply(tx, phase, params, grads, opt_state), new_state)
     start = prefix(phase)
     metrics = {start + name: value for name, value in parts.items()}
     metrics.setdefault(f"{start}loss", (loss, 1.0))
@@ -239,11 +241,6 @@ def _apply(tx, phase, params, grads, opt_state):
     updates, opt_state = tx.update(trees.unflatten(grads), opt_state, nested)
     chosen = trees.flatten(optax.apply_updates(nested, updates))
     return trees.merge(chosen, fixed), opt_state
-
-
-def _select(healthy, new, old):
-    """`new` where all is finite, else `old`: NaN would stay in parameters for good."""
-    return jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
 
 
 def _average(ema, params, decay: float, step):

@@ -1,5 +1,6 @@
 """One step: phases, accumulation, non-finite losses, averaging, post_update."""
 
+import dataclasses
 import functools
 
 import jax
@@ -74,6 +75,29 @@ def test_each_phase_trains_its_own_parameters_with_its_own_optimiser():
     assert set(paths) == {"fit", "critic"}
     assert set(created.opt_state["fit"][1].mu) == {"net"}
     assert set(created.opt_state["critic"][1].mu) == {"critic"}
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_bad_last_phase_undoes_the_first(skip_bad):
+    system = tiny.make_system(
+        post_update=lambda params, state, key, step: (params, state)
+    )
+    first, second = system.phases
+
+    def spoilt(*arguments):
+        loss, rest = second.loss(*arguments)
+        return loss * jnp.nan, rest
+
+    bad = dataclasses.replace(second, loss=spoilt)
+    created, run = build(
+        dataclasses.replace(system, phases=(first, bad)), ema_decay=0.9,
+        skip_bad=skip_bad,
+    )  # fmt: skip
+    before = numpy_tree(created)
+    after, values = run(created, tiny.make_batch(0))
+    assert np.isnan(values["critic/loss"][0]) and np.isfinite(values["fit/loss"]).all()
+    assert int(after.step) == skip_bad
+    assert_equal(before.replace(step=after.step), numpy_tree(after))
 
 
 def test_frozen_parameters_do_not_move():
