@@ -233,7 +233,7 @@ def caption(
         age; None for all.
 
     Returns:
-      The text; unrelated with probability 1 - rho, and where nothing is known.
+      The text; unrelated with probability 1 - rho, else "" where nothing is known.
 
     Raises:
       UserError: an unknown style, or max_phrases below 1.
@@ -251,7 +251,7 @@ def caption(
     chosen = choose(labels, rng, most, attributes, fewest=most // 2 if listed else 1)
     subject = _subject(labels, expression, rng)
     if not chosen and subject["male"] is None and not subject["expression"]:
-        return unrelated(rng)
+        return ""
     if listed:
         subject.pop("age")
         text = tag_list(chosen, rng, **subject) or describe([], rng)

@@ -55,6 +55,26 @@ class Mixture(Sequence):
         return source[(index - start) % len(source)]
 
 
+def parts(source: Sequence[Record], start: int = 0) -> list[range]:
+    """Numbers of the records of each part of a mixture, of mixtures in it as well.
+
+    Args:
+      source: a mixture, or another source, which is one part.
+      start: number of its first record.
+    """
+    if not isinstance(source, Mixture):
+        return [range(start, start + len(source))]
+    found = []
+    for part, first, stop in zip(source.sources, [0, *source.bounds], source.bounds):
+        whole = int(stop - first) == len(part)  # else repeated, or read in part
+        inside = parts(part) if whole else [range(int(stop - first))]
+        found += [
+            range(start + int(first) + r.start, start + int(first) + r.stop)
+            for r in inside
+        ]
+    return found
+
+
 class Chosen(Sequence):
     """The records of a source with these numbers, in their order."""
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, geometry, image, phrases
+from gptface_jax.data import captions, composed, geometry, image, phrases
 from gptface_jax.data.record import Record, decode_picture
 from gptface_jax.data.text import TextTokenizer
+
+_LOOKED_AT = 16  # records of a part of a mixture, for the data sets that it holds
 
 
 def _picture(record: Record, size: int) -> np.ndarray:
@@ -132,11 +135,12 @@ class CaptionOptions:
     empty_fraction: float = 0.0
 
     def text(self, record: Record, rng: np.random.Generator) -> str:
+        """A text for the record's picture; "" where it has none and no labels."""
         if not (self.from_labels and record.labels):
             text, several = record.text, record.texts
             if len(several) > 1:
                 text = several[int(rng.integers(len(several)))]
-            return text or captions.unrelated(rng)
+            return text
         return captions.caption(
             record.labels,
             rng,
@@ -164,7 +168,7 @@ class TokenTransform:
     """Image ids, a text and a text that does not belong (SPEC A.5.1).
 
     Negatives come from the same data set: in a mixture the style of a text would
-    give the match away.
+    give the match away. A record without a text is an example without one.
 
     {"image_ids" int32 [n], "text_ids", "negative_ids", "word_ids" int32 [m]}. The
     negative is the text of another record, drawn until its ids differ, or the own
@@ -191,6 +195,8 @@ class TokenTransform:
         if self.options.empty_fraction and rng.random() < self.options.empty_fraction:
             return self._example(record, "", "")
         text = self.options.text(record, rng)
+        if not text:
+            return self._example(record, "", "")
         negative = None
         hard = self.options.hard_fraction and rng.random() < self.options.hard_fraction
         if hard and record.labels and rng.random() < self.options.rho:
@@ -204,17 +210,31 @@ class TokenTransform:
                 text, negative = pair
         if negative is not None:
             return self._example(record, text, negative)
+        where = self._parts.get(_data_set(record), [range(len(self.pool))])
+        ends = np.cumsum([len(part) for part in where])
         for _ in range(100):
-            other = self.pool[int(rng.integers(len(self.pool)))]
+            number = int(rng.integers(ends[-1]))
+            part = int(np.searchsorted(ends, number, side="right"))
+            other = self.pool[where[part][number - int(ends[part])]]
             if _data_set(other) != _data_set(record):
                 continue
             negative = self.options.text(other, rng)
-            if negative == text:  # so are its ids: nothing to tokenize
+            if negative in ("", text):  # its ids are the same: nothing to tokenize
                 continue
             example = self._example(record, text, negative)
             if (example["text_ids"] != example["negative_ids"]).any():
                 return example
         return self._example(record, text, captions.unrelated(rng))
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, list[range]]:
+        """Data set -> the parts of the pool that hold it, if the pool is a mixture."""
+        found: dict[str, list[range]] = {}
+        for part in composed.parts(self.pool):
+            some = np.linspace(part.start, part.stop - 1, _LOOKED_AT).astype(int)
+            for name in {_data_set(self.pool[int(i)]) for i in some}:
+                found.setdefault(name, []).append(part)
+        return found
 
     def _example(self, record: Record, text: str, negative: str) -> dict:
         words = self.options.words(record)

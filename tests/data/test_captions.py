@@ -72,9 +72,10 @@ def test_rho_is_the_share_of_related_texts():
     assert not any(related(t) for t in many(200, rho=0.0))
 
 
-def test_nothing_known_gives_an_unrelated_line():
-    assert captions.caption(None, np.random.default_rng(0))
-    assert captions.caption({}, np.random.default_rng(1), style="weak")
+def test_nothing_known_gives_no_text():
+    assert captions.caption(None, np.random.default_rng(0)) == ""
+    assert captions.caption({}, np.random.default_rng(1), style="weak") == ""
+    assert captions.caption({}, np.random.default_rng(1), rho=0.0)
     with pytest.raises(UserError, match="'strong' or 'weak'"):
         captions.caption({}, np.random.default_rng(0), style="loud")
 

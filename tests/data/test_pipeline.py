@@ -1,11 +1,13 @@
 import collections
+import dataclasses
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import geometry, pipeline, sources, transforms
+from gptface_jax.data import composed, geometry, pipeline, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.data.text import TextTokenizer
@@ -253,6 +255,44 @@ def test_negatives_come_from_the_same_data_set(tokenizer):
     for i in range(10):
         example = transform(record, np.random.default_rng(i))
         assert tokenizer.decode(example["negative_ids"]) == "a woman smiling"
+
+
+def test_negatives_of_a_small_part_of_a_mixture_are_its_own(tokenizer):
+    many = [Record(text="a man", source=f"one/{i}") for i in range(5000)]
+    few = [Record(text=t, source="two/1") for t in ("a woman", "a woman smiling")]
+    pool = composed.Mixture([many, composed.Mixture([few, many[:10]])])
+    assert composed.parts(pool) == [
+        range(5000), range(5000, 5002), range(5002, 5012)
+    ]  # fmt: skip
+    # Filled by less than a pass, or more: the records are where they are read.
+    half = composed.Mixture([many[:10], few], weights=[1, 1])
+    assert composed.parts(half) == [range(6), range(6, 12)]
+    options = transforms.CaptionOptions(from_labels=False)
+    transform = transforms.TokenTransform(tokenizer, 12, pool, options)
+    record = dataclasses.replace(few[0], image_ids=np.zeros((2, 2), np.uint16))
+    for i in range(20):
+        example = transform(record, np.random.default_rng(i))
+        assert tokenizer.decode(example["negative_ids"]) == "a woman smiling"
+    again = pickle.loads(pickle.dumps(transform))
+    assert again(record, np.random.default_rng(0)).keys() == example.keys()
+
+
+def test_a_picture_without_a_text_gets_none(tokenizer):
+    pool = [Record(), Record(text="a man"), Record()]
+    for options in (
+        transforms.CaptionOptions(), transforms.CaptionOptions(from_labels=False)
+    ):  # fmt: skip
+        assert options.text(Record(), np.random.default_rng(0)) == ""
+        transform = transforms.TokenTransform(tokenizer, 12, pool, options)
+        ids = np.zeros((2, 2), np.uint16)
+        example = transform(Record(image_ids=ids), np.random.default_rng(0))
+        for name in ("text_ids", "negative_ids", "word_ids"):
+            assert (example[name] == tokenizer.pad_id).all()
+        # Nor is one the mismatch of another picture.
+        record = Record(text="a woman", image_ids=ids)
+        for i in range(5):
+            example = transform(record, np.random.default_rng(i))
+            assert tokenizer.decode(example["negative_ids"]) == "a man"
 
 
 def test_token_transform_shapes_and_empty_texts(tokenizer):
