@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -298,14 +299,43 @@ def _with(record: Record, picture: np.ndarray, way: Similarity) -> Record:
             parsing = schemes.mirrored_classes(record.parsing_scheme)[parsing]
     if boxes is not None:
         boxes = np.float32(way.boxes(boxes))
+    words = mirrored_words(record) if way.mirror else record
     return dataclasses.replace(
-        record,
+        words,
         image=picture,
         landmarks=points,
         parsing=parsing,
         boxes=boxes,
         image_ids=None,
         face3d=face3d,
+    )
+
+
+def mirrored_words(record: Record) -> Record:
+    """The record with left and right exchanged in its texts and facts.
+
+    Whole words alone: "bright" and "leftover" stay.
+    """
+
+    def other(found: re.Match[str]) -> str:
+        word = found[0]
+        side = "right" if word.lower() == "left" else "left"
+        return (
+            side.upper()
+            if word.isupper()
+            else side.title()
+            if word[0].isupper()
+            else side
+        )
+
+    def exchanged(text: str) -> str:
+        return re.sub(r"\b(left|right)\b", other, text, flags=re.IGNORECASE)
+
+    return dataclasses.replace(
+        record,
+        text=exchanged(record.text),
+        texts=tuple(map(exchanged, record.texts)),
+        facts={name: exchanged(value) for name, value in record.facts.items()},
     )
 
 

@@ -19,7 +19,14 @@ import tqdm
 from jax.experimental import multihost_utils
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import fingerprint, photo_batches, prepare, shards, sources
+from gptface_jax.data import (
+    fingerprint,
+    geometry,
+    photo_batches,
+    prepare,
+    shards,
+    sources,
+)
 from gptface_jax.data.record import Record
 from gptface_jax.experiments.opening import open_network
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
@@ -187,11 +194,11 @@ def _encoded(
         # Here the host waits for the device, for the oldest batch in flight alone.
         views = [np.asarray(ids).astype(np.uint16) for ids in results]
         for i, record in enumerate(records):
-            for ids in views:
+            for turn, ids in enumerate(views):
                 # Pixels, points, maps, boxes and a head would not match a mirrored
                 # picture.
                 kept = dataclasses.replace(
-                    record,
+                    geometry.mirrored_words(record) if turn else record,
                     image=None,
                     landmarks=None,
                     parsing=None,

@@ -261,3 +261,21 @@ def test_a_part_is_cut_as_a_similarity_would_move_it(box):
     np.testing.assert_allclose(cut.boxes, moved.boxes, atol=1e-4)
     apart = np.abs(cut.image.astype(int) - moved.image.astype(int))
     assert cut.image.shape == (32, 32, 3) and apart.mean() < 6
+
+
+def test_left_and_right_are_exchanged_in_words():
+    record = Record(
+        image=np.zeros((2, 2, 3), np.uint8),
+        text="Left: a man looking LEFT, his right hand raised in bright light",
+        texts=("looking right", "leftover"),
+        facts={"light": "left", "pose": "right", "hair": "dark brown"},
+    )
+    found = geometry.mirrored(record)
+    assert found.text == (
+        "Right: a man looking RIGHT, his left hand raised in bright light"
+    )
+    assert found.texts == ("looking left", "leftover")
+    assert found.facts == {"light": "right", "pose": "left", "hair": "dark brown"}
+    assert geometry.mirrored(found).text == record.text
+    still = geometry.moved(record, Similarity(), (2, 2))
+    assert (still.text, still.facts) == (record.text, record.facts)

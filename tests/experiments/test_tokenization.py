@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,6 +170,16 @@ def test_mirror_images_follow_their_photos(place, whole, tmp_path):
     )
     with pytest.raises(UserError, match="shard_size is 3; make it even"):
         make(place, tmp_path / "odd", mirror=True, shard_size=3)
+    # What is left in one is right in the other.
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(place / "photos" / "03.png", photos)
+    (photos / "03.txt").write_text("a man looking left")
+    spec = {"kind": "folder", "path": photos}
+    out, given = tmp_path / "one", {"batch_size": 2, "progress": False}
+    tokenization.tokenize(spec, place / "tokenizer", out, mirror=True, **given)
+    said = [record.text for record in shards.Records(out)]
+    assert said == ["a man looking left", "a man looking right"]
 
 
 def test_a_set_of_another_kind_is_not_gone_on_with(place, tmp_path, monkeypatch):
