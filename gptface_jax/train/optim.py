@@ -23,8 +23,9 @@ from gptface_jax.core.errors import UserError, nearest
 
 Schedule = Callable[[Any], Any]
 
-# Parameters without weight decay: biases, scales, and whatever lies in a norm.
-NO_DECAY = r"(bias|scale)$|(^|[/_])(layer_?|group_?)?norm\w*/"
+# Parameters without weight decay: biases, scales, a class token, and whatever lies in a
+# norm. By name alone: under `nn.scan` a bias has two axes.
+NO_DECAY = r"(bias|scale|class_token)$|(^|[/_])(layer_?|group_?)?norm\w*/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +58,8 @@ class OptimConfig:
       b1, b2, eps: Adam moments and the denominator's addend.
       bias_correction: Adam's division by 1 - b**t; off is the variant of the
         paper's code base, which wants a much lower peak.
-      weight_decay: decoupled, on parameters whose path does not match
-        `no_decay` and that have two or more axes.
-      no_decay: regex searched in parameter paths.
+      weight_decay: decoupled, on parameters whose path does not match `no_decay`.
+      no_decay: regex searched in parameter paths; "(?!)" spares none.
       clip_norm: global gradient norm, 0 = no clipping.
       groups: name -> entries of `GroupConfig`. With groups, learning rate, weight
         decay and gradient norm of each are logged; without, the gradient norm of
@@ -144,11 +144,8 @@ def make_schedule(config: OptimConfig, total_steps: int) -> Schedule:
 def decay_mask(params: Any, no_decay: str = NO_DECAY) -> Any:
     """Tree of bool like `params`: True where weight decay applies."""
 
-    def decays(path, x):
-        name = trees.path_string(path)
-        # Under `nn.scan` biases have a layer axis and two axes in all: hence by name as
-        # well.
-        return x.ndim >= 2 and re.search(no_decay, name) is None
+    def decays(path, _):
+        return re.search(no_decay, trees.path_string(path)) is None
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

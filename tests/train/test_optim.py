@@ -1,5 +1,6 @@
 """Schedules by hand, the weight-decay mask, Adam's variants."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -57,14 +58,16 @@ def test_weight_decay_mask():
             "normal_dense": {"kernel": jnp.ones((2, 2))},
         },
         "embedding": jnp.ones((5, 2)),
-        "vector": jnp.ones(4),
+        "class_token": jnp.ones(4),
     }
     mask = optim.decay_mask(params)
     block = mask["block"]
     assert block["attention"] == {"kernel": True, "bias": False}
     assert block["attention_norm"] == {"weird": False}
     assert block["norm_1"] == {"scale": False, "bias": False}
-    assert mask["embedding"] and not mask["vector"]
+    assert mask["embedding"] and not mask["class_token"]
+    # Vectors too where nothing is to be spared, as Faceptor's release has it.
+    assert all(jax.tree.leaves(optim.decay_mask(params, "(?!)")))
 
 
 def test_decay_moves_only_masked_parameters():
