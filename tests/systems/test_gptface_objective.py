@@ -309,6 +309,21 @@ def test_contrastive_term_starts_alone_and_in_the_first_layers():
         assert np.asarray(gradient["tokens"]["embedding"]).any()
 
 
+def test_alignment_terms_drop_what_the_others_drop():
+    module, params = tiny.model(contrastive_width=8, word_bag=True)
+    transformer = dataclasses.replace(module.config.transformer, dropout=0.5)
+    dropping = module.clone(
+        config=dataclasses.replace(module.config, transformer=transformer)
+    )
+    data = {**tiny.batch(4), "word_ids": np.full((4, 5), 5, np.int32)}
+    keys = jax.random.split(KEY)
+    for term in (O._contrastive, O._word_bag):
+        one, two = (float(term(module, params, data, key)[0]) for key in keys)
+        assert one == two
+        one, two = (float(term(dropping, params, data, key)[0]) for key in keys)
+        assert one != two
+
+
 @pytest.mark.parametrize("name", ["contrastive", "word_bag"])
 def test_an_alignment_term_without_its_head_is_refused(name):
     module, _ = tiny.model()

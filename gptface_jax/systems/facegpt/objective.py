@@ -232,9 +232,9 @@ class Terms:
     def _codes(self, params, ids, batch, target, key) -> dict[str, jax.Array]:
         """Terms of the discrete scheme: codes learnt, and predicted where hidden."""
         losses, codes = self.apply(params, "code_losses", target)
-        share, hidden = jax.random.split(key)
-        ratio = jax.random.uniform(share, (len(codes), 1))
-        hide = jax.random.uniform(hidden, codes.shape) < jnp.maximum(ratio, 0.1)
+        ratio = jax.random.uniform(trees.stream(key, "ratio"), (len(codes), 1))
+        drawn = jax.random.uniform(trees.stream(key, "hidden"), codes.shape)
+        hide = drawn < jnp.maximum(ratio, 0.1)
         shown = self.module.apply(
             {"params": params}, jnp.where(hide, -1, codes), method="codes_to_ids"
         )
@@ -244,7 +244,8 @@ class Terms:
             ("image", (ids, None), jnp.ones_like(real)),
             ("text", (None, batch["text_ids"]), real),
         ):
-            logits = self.apply(params, "code_logits", *given, shown, key=key)
+            own = trees.stream(key, name)
+            logits = self.apply(params, "code_logits", *given, shown, key=own)
             nll = -jnp.take_along_axis(
                 jax.nn.log_softmax(logits), codes[..., None], -1
             )[..., 0]

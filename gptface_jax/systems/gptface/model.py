@@ -206,11 +206,14 @@ class GPTFace(backbone.Backbone):
             self.contrastive_log_scale,
         )
 
-    def word_bag_logits(self, image_ids: jax.Array) -> jax.Array:
+    def word_bag_logits(
+        self, image_ids: jax.Array, deterministic: bool = True
+    ) -> jax.Array:
         """Logits of the words that are true of a picture, from the picture alone.
 
         Args:
           image_ids: int [B,n].
+          deterministic: no dropout.
 
         Returns:
           float32 [B,|V|], logits of independent words.
@@ -221,7 +224,9 @@ class GPTFace(backbone.Backbone):
         tokens = tokens[:, : self.config.layout.sep_index]
         # Every head sees the picture, for there is no other side.
         valid = tokens != self.config.vocab.pad_id
-        hidden = self(tokens, attn_mask=attention_mask(valid))
+        hidden = self(
+            tokens, attn_mask=attention_mask(valid), deterministic=deterministic
+        )
         logits = self.word_bag(hidden[:, 0]).astype(jnp.float32)
         return logits[:, : self.config.vocab.text_size]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +136,7 @@ def make_loss(
             first = backbone.some_layers(module, params, 0, stop)
             loss, metrics = 0.0, {}
             for weight, term in terms:
-                value, more = term(*first, batch)
+                value, more = term(*first, batch, key)
                 loss, metrics = loss + weight * value, {**metrics, **more}
             return loss, metrics
 
@@ -175,15 +176,12 @@ def joint_loss(module, objective, params, corrupted, key):
       (loss float32 [], metrics).
     """
     config = module.config
-    deterministic = config.transformer.dropout == 0.0
-    rngs = None if deterministic else {"dropout": trees.stream(key, "dropout")}
     variables = {"params": params}
     hidden = module.apply(
         variables,
         corrupted.tokens,
         corrupted.match,
-        deterministic=deterministic,
-        rngs=rngs,
+        **_dropping(config, key, "dropout"),
     )
     metrics = dict(
         masked_metrics(module, params, hidden, corrupted, budgets(config, objective))
@@ -207,11 +205,23 @@ def joint_loss(module, objective, params, corrupted, key):
     return loss, metrics
 
 
-def _contrastive(module, params, batch):
+def _dropping(config, key, name: str) -> dict[str, Any]:
+    """Options of `apply` for dropout by a key of this name, if the model has some."""
+    if config.transformer.dropout == 0.0:
+        return {"deterministic": True}
+    return {"deterministic": False, "rngs": {"dropout": trees.stream(key, name)}}
+
+
+def _contrastive(module, params, batch, key):
     """The image-text contrastive term: (loss, metrics)."""
     config = module.config
     tokens = gptface_model.assemble(batch["image_ids"], batch["text_ids"], config)
-    features = module.apply({"params": params}, tokens, method="contrastive_features")
+    features = module.apply(
+        {"params": params},
+        tokens,
+        method="contrastive_features",
+        **_dropping(config, key, "contrastive"),
+    )
     # Without a text there is no feature to compare, and no gradient to trust.
     real = jnp.any(batch["text_ids"] != config.vocab.pad_id, axis=1)
     nll, right = losses.contrastive(*features, real)
@@ -223,11 +233,14 @@ def _contrastive(module, params, batch):
     }
 
 
-def _word_bag(module, params, batch):
+def _word_bag(module, params, batch, key):
     """The bag-of-words term, summed over the vocabulary: (loss, metrics)."""
     vocab = module.config.vocab
     logits = module.apply(
-        {"params": params}, batch["image_ids"], method="word_bag_logits"
+        {"params": params},
+        batch["image_ids"],
+        method="word_bag_logits",
+        **_dropping(module.config, key, "word_bag"),
     )
     words = batch["word_ids"]
     there = jnp.zeros(logits.shape, bool)
