@@ -25,7 +25,7 @@ from gptface_jax.data import (
 from gptface_jax.data.facemodel import opening
 from gptface_jax.data.packing import PackingOptions
 from gptface_jax.data.record import Record
-from gptface_jax.train import checkpoint_meta, settings, sharding
+from gptface_jax.train import checkpoint_meta, metrics, settings, sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,13 @@ def open_eval(data: DataConfig, examples: Mapping[str, Any]) -> Sequence[Record]
     """The records of `data.eval`, None where there are none; see `open_source`."""
     if not data.eval:
         return None
-    return open_source("data.eval", data.eval, examples, data.eval != data.train)
+    same = data.eval == data.train
+    if same:
+        metrics.print_line(
+            "data.eval is data.train: held-out figures and the best checkpoint say "
+            "nothing of other pictures; `gptface data split` makes two sets of one"
+        )
+    return open_source("data.eval", data.eval, examples, report=not same)
 
 
 def open_source(
