@@ -110,9 +110,10 @@ def open_codes(
         for cache in caches(pool):
             _check_cache(key, cache, grid, codes, first)
     known = {"tokenizer_digest": first.manifest["tokenizer_digest"]}
-    frames = [cache.manifest.get("frame") for cache in caches(source)]
-    if frames[0] and all(frame == frames[0] for frame in frames):
-        known["frame"] = frames[0]  # where edits bring faces
+    # Where edits bring faces: of pictures that lie as they came nothing is known.
+    upright = [c.manifest["frame"] for c in caches(source) if c.manifest.get("frame")]
+    if upright and all(frame == upright[0] for frame in upright):
+        known["frame"] = upright[0]
     return Codes(
         codebook=first.codebook if data.codebook_init else None,
         digest=first.manifest["tokenizer_digest"],

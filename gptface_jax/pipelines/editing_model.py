@@ -91,7 +91,8 @@ class EditingModel(SeesFaces):
       card: the model card.
       frame: where the training pictures show eyes, nose and mouth corners, [5,2] as
         shares of the side (`faces.Face.five`): faces are found and brought there. None:
-        the model takes the middle square of a photo for an upright face.
+        the model sees the middle square of a photo as it is, and named regions are
+        those of a face that is found in it.
       attributes: those that its card tells of, each of `strength.ATTRIBUTES`.
     """
 
@@ -230,6 +231,13 @@ class EditingModel(SeesFaces):
             hidden = framing.hidden_tokens(region, self.grid, key_of(seed))
         if region or face is not None:
             seen, notes = self.seen(photo, *where)
+            as_it_came = (
+                self.frame is None and selection.crop is None and selection.align
+            )
+            if region and hidden is None and as_it_came:
+                # The square stays what the training pictures were, but the mouth is
+                # where the mouth is.
+                seen = self.face_in(seen[1], photo), seen[1]
             faces = [seen] if seen[0] else []
             if selection.perception is not None:
                 parts, also = perceived_regions.seen(

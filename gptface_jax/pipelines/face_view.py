@@ -26,7 +26,7 @@ class SeesFaces:
     Attributes:
       frame: where the training pictures show eyes, nose and mouth corners, [5,2] as
         shares of the side (`faces.Face.five`): faces are found and brought there. None:
-        the model takes the middle square of a photo for an upright face.
+        the model sees the middle square of a photo as it is.
     """
 
     frame: np.ndarray | None
@@ -66,6 +66,17 @@ class SeesFaces:
             if best is not None:
                 return (best, self.view_of(best, photo)), notes
         return (None, View.crop(squares.checked_crop(crop, size))), notes
+
+    def face_in(self, view: View, photo: np.ndarray) -> Face | None:
+        """The largest face whose middle lies in a square of a photo, or None."""
+        x0, y0, x1, y1 = view.box
+
+        def inside(face: Face) -> bool:
+            left, top, right, bottom = face.box
+            return x0 <= (left + right) / 2 < x1 and y0 <= (top + bottom) / 2 < y1
+
+        found = [face for face in face_finding.find(photo) if inside(face)]
+        return max(found, key=lambda face: face.area, default=None)
 
     def square(
         self, photo: np.ndarray, face: int | Face | None, align: bool

@@ -51,7 +51,7 @@ def test_without_alignment_or_with_a_crop_no_face_is_looked_for(
     framed, model, astronaut, monkeypatch
 ):
     monkeypatch.setattr(faces, "find", None)
-    middle = model.edit(astronaut, "a woman", region="mouth", **STEADY)
+    middle = model.edit(astronaut, "a woman", region="mouth", align=False, **STEADY)
     for given in ({"align": False}, {"crop": (0, 0, 512, 512)}):
         same = framed.edit(astronaut, "a woman", region="mouth", **STEADY, **given)
         np.testing.assert_array_equal(same.image, middle.image)
@@ -60,6 +60,23 @@ def test_without_alignment_or_with_a_crop_no_face_is_looked_for(
             framed.edit(astronaut, "a woman", region="mouth", face=1, **given)
     with pytest.raises(UserError, match="does not go with a model without a frame"):
         model.edit(astronaut, "a woman", region="mouth", face=1)
+
+
+def test_a_model_without_a_frame_sees_the_square_as_it_is_and_the_face_in_it(
+    framed, model, astronaut, two
+):
+    where, _ = framed.framed(astronaut, region="mouth")
+    found, _ = model.framed(astronaut, region="mouth")
+    np.testing.assert_array_equal(found.mask, where.mask)
+    assert not found.view.face and found.view.box == (0, 0, 512, 512)
+    # Of the middle square of two faces the middle of one lies in it.
+    found, _ = model.framed(two, region="mouth")
+    x0, _, x1, _ = found.view.box
+    columns = np.nonzero(found.mask)[1]
+    assert 388 < columns.min() and x0 <= columns.min() and columns.max() < x1
+    grey, _ = model.framed(GREY, region="mouth")  # no face: where one would be
+    still, _ = model.framed(GREY, region="mouth", align=False)
+    np.testing.assert_array_equal(grey.mask, still.mask)
 
 
 def test_of_several_faces_one_or_all(framed, two):
@@ -128,10 +145,10 @@ def test_photos_without_a_face(framed, monkeypatch):
 
 def test_descriptions_see_the_face(framed, astronaut, monkeypatch):
     seen = []
+    encode = framed.editor.image_ids
     monkeypatch.setattr(
-        framed.editor, "match_log_prob",
-        lambda pixels, sentences: seen.append(pixels[0]) or np.zeros(1),
-    )  # fmt: skip
+        framed.editor, "image_ids", lambda x: seen.append(x[0]) or encode(x)
+    )
     framed.match(astronaut, ["a woman"])
     turned = np.asarray(Image.fromarray(astronaut).rotate(37, Image.BICUBIC))
     framed.match(turned, ["a woman"])

@@ -1,6 +1,40 @@
 """What experiments open of the data that a config names."""
 
-from gptface_jax.experiments import base
+import json
+
+import pytest
+
+from gptface_jax.data.composed import Mixture
+from gptface_jax.experiments import base, token_data
+
+FRAME = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]]
+
+
+class Cache(list):
+    """A token cache of three records."""
+
+    codebook = None
+
+    def __init__(self, frame=None):
+        super().__init__([None] * 3)
+        self.manifest = {"tokenizer_digest": "d", "grid": [4, 4], "codebook_size": 8}
+        self.manifest |= {"frame": frame} if frame else {}
+
+
+@pytest.mark.parametrize(
+    "frames, known",
+    [
+        ((FRAME, FRAME), FRAME),
+        ((None, FRAME, None), FRAME),  # beside pictures that lie as they came
+        ((None, None), None),
+        ((FRAME, FRAME[::-1]), None),
+    ],
+)
+def test_edits_bring_faces_where_the_upright_pictures_have_them(frames, known):
+    source = Mixture([Cache(frame) for frame in frames])
+    data = base.DataConfig(train={}, image_ids="cache", codebook_init=False)
+    codes = token_data.open_codes(data, (4, 4), 8, source, source)
+    assert json.loads(codes.files["manifest.json"]).get("frame") == known
 
 
 def test_evaluation_on_the_training_pictures_is_said(capsys):

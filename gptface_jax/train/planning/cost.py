@@ -22,24 +22,25 @@ from gptface_jax.train.program import Program
 from gptface_jax.train.state import TrainState
 
 
-def count_flops(function: Callable, *arguments: Any) -> float:
+def count_flops(function: Callable, *arguments: Any, turns: int = 1) -> float:
     """FLOPs of the matrix products and convolutions that a call would do.
 
     A multiplication with its addition counts 2. Of the branches of a condition the
-    dearest counts, a loop of unknown length once.
+    dearest counts.
 
     Args:
       function: any function of JAX.
       *arguments: arrays or shape structs.
+      turns: of a loop of unknown length.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr, turns)
 
 
-def _of_jaxpr(jaxpr: Any) -> float:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def _of_jaxpr(jaxpr: Any, turns: int = 1) -> float:
+    return sum(_of_equation(equation, turns) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: Any) -> float:
+def _of_equation(equation: Any, turns: int) -> float:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
@@ -52,13 +53,15 @@ def _of_equation(equation: Any) -> float:
         each = math.prod(kernel) / features
         return 2.0 * each * math.prod(equation.outvars[0].aval.shape)
     if name == "cond":
-        return max(_of_jaxpr(branch.jaxpr) for branch in params["branches"])
-    inner = sum(_of_jaxpr(inner) for inner in _inner(params.values()))
-    return _executions(name, params) * inner
+        return max(_of_jaxpr(branch.jaxpr, turns) for branch in params["branches"])
+    inner = sum(_of_jaxpr(inner, turns) for inner in _inner(params.values()))
+    return _executions(name, params, turns) * inner
 
 
-def _executions(name: str, params: Mapping[str, Any]) -> int:
+def _executions(name: str, params: Mapping[str, Any], turns: int) -> int:
     """Number of runs of the programs inside an equation, over all devices."""
+    if name == "while":
+        return turns
     if name == "scan":
         return params["length"]
     if name == "pallas_call":
