@@ -152,3 +152,18 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     kept.wait()
     assert kept.steps() == [1, 2]
     kept.close()
+
+
+@pytest.mark.parametrize(
+    "saved, here, same",
+    [
+        (b'{"digest": "d"}', b'{"digest": "d", "frame": [1]}', True),
+        (b'{"digest": "d", "frame": [1]}', b'{"digest": "d"}', False),
+        (b'{"digest": "d"}', b'{"digest": "e"}', False),
+        (b"[1]", b"[1, 2]", False),
+        (b"a\nb", b"a\nb\nc", False),
+        (None, b"{}", False),
+    ],
+)
+def test_entries_that_older_versions_did_not_note_are_no_difference(saved, here, same):
+    assert checkpoint_meta._same(saved, here) is same
