@@ -14,7 +14,7 @@ from gptface_jax.core import arguments
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.experiments import opening, registry
-from gptface_jax.pipelines import edit, networks, restore, results, stitch
+from gptface_jax.pipelines import edit, networks, restore, results, rows, stitch
 from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines.compositing import Blend
 from gptface_jax.pipelines.editing_model import EditingModel, Selection
@@ -44,6 +44,21 @@ def checked(method: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         return arguments.call_checked(method, args, kwargs, args[0].OPTIONS)
 
+    return call
+
+
+def in_steps(method: Callable[P, rows.Steps[R]]) -> Callable[P, R]:
+    """The method, `checked`, that runs the steps to its result at once.
+
+    They are its attribute `steps`, for whoever answers those of many photos together.
+    """
+    steps = checked(method)
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return rows.run_immediately(steps(*args, **kwargs))
+
+    call.steps = steps
     return call
 
 
