@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from gptface_jax.core import arguments
+from gptface_jax.core import arguments, config_names
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.experiments import opening, registry
@@ -117,7 +117,9 @@ def _who_has_it(systems: Sequence[str]) -> str:
     found = [name for name in networks.bundled() if _holds(name, systems)]
     where = f", such as the bundled '{found[0]}'" if found else (
         "; none is bundled, and "
-        + " or ".join(dict.fromkeys(registry.row(name).guide for name in systems))
+        + config_names.with_pages(
+            " or ".join(dict.fromkeys(registry.row(name).guide for name in systems))
+        )
         + " says how to train one"
     )  # fmt: skip
     return f"; give one of system {' or '.join(systems)} (--model){where}"
