@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -59,6 +60,10 @@ def in_steps(method: Callable[P, rows.Steps[R]]) -> Callable[P, R]:
         return rows.run_immediately(steps(*args, **kwargs))
 
     call.steps = steps
+    # What `help` shows: the result, and not the steps to it.
+    said = inspect.signature(method)
+    result = said.return_annotation.removeprefix("Steps[").removesuffix("]")
+    call.__signature__ = said.replace(return_annotation=result)
     return call
 
 

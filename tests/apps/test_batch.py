@@ -18,7 +18,6 @@ from gptface_jax.core import locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.pipelines import pictures
-from gptface_jax.pipelines import rows as pipelines_rows
 
 # A pass without guidance, committed at once: the decoder has tests of its own.
 QUICK = {"guidance": "none", "k": 64, "samples": 1}
@@ -183,34 +182,6 @@ def test_restoring_in_squares_and_tagging(model, photos, tmp_path, gptface_comma
     assert len(details["squares"]) == 2 and details["job"] == "wide"
     outside = edited(out, "wide")[damage == 0]
     np.testing.assert_array_equal(outside, wide[damage == 0])
-
-
-def test_photos_are_described_in_batches_and_as_alone(model, photos, tmp_path):
-    asked, plain = [], pipelines_rows.answer
-
-    def answer(requests, size=1):
-        asked.append((requests[0].bucket, len(requests)))
-        return plain(requests, size)
-
-    defaults = {"tag": {"count": 3}, "caption": {"words": 2, "samples": 3}}
-    for verb, given in defaults.items():
-        jobs = batch.read_jobs(photos, verb, given)[:2]
-        asked.clear()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipelines_rows, "answer", answer)
-            run(model, jobs, tmp_path / verb, verb=verb)
-        assert {count for _, count in asked} == {2}, asked
-        for job in jobs:
-            found = rows(tmp_path / verb)[job.name]["found"]
-            values = {**job.values, "seed": job.seed}
-            alone = getattr(model, verb)(**values)
-            if verb == "tag":
-                alone = [(t.word, t.score, t.probability, t.match) for t in alone]
-                found = [tuple(tag.values()) for tag in found]
-                assert found[0][1] >= found[1][1] and len(found) == 3
-            for one, other in zip(found, alone, strict=True):
-                assert one[0] == other[0]
-                np.testing.assert_allclose(one[1:], other[1:], rtol=1e-4)
 
 
 def test_the_command_line(tiny, photos, tmp_path, gptface_command, capsys):

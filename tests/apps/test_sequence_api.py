@@ -192,9 +192,8 @@ def test_jobs(talker, tmp_path):
 
 @pytest.mark.parametrize(
     ("verb", "given"),
-    [("ask", {"question": "gender"}), ("ask", {"question": "gender", "closed": False}),
-     ("caption", {"samples": 2})],
-)  # fmt: skip
+    [("ask", {"question": "gender"}), ("caption", {"samples": 2})],
+)
 def test_photos_are_questioned_in_batches_and_as_alone(talker, tmp_path, verb, given):
     for name, pixels in (("a", PHOTO), ("b", PHOTO[::-1])):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")

@@ -144,7 +144,7 @@ def call_and_die(port, number, count):
 def test_a_process_that_ends_during_the_roll_call_may_start_again(again):
     port, results = free_port(), {}
     first = threading.Thread(
-        target=lambda: results.update(call_roll([0], 3, 2.0, port))
+        target=lambda: results.update(call_roll([0], 3, 1.0, port))
     )
     first.start()
     call_and_die(port, 1, 3)
