@@ -93,8 +93,8 @@ class System:
       alarm: logged means of training -> what is so wrong that the run must stop,
         with the remedy, or None.
       unit: what speed is measured in: "images", "tokens", ...
-      whole_batch: what of the loss is taken over the batch as a whole, in words, and
-        over its part alone where there are microbatches; "" for nothing.
+      whole_batch: what the loss takes over the batch as a whole, and over a part alone
+        where there are microbatches, such as "batch statistics are"; "" for nothing.
       resumable: beginnings of config keys that a resumed run may change, beside those
         of `train.settings`.
     """
