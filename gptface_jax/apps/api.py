@@ -28,6 +28,7 @@ from gptface_jax.pipelines.editing_model import EditingModel, decode_options
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.pipelines.results import Edit, Samples, outputs, save_with_sidecar
+from gptface_jax.pipelines.rows import Steps
 from gptface_jax.pipelines.stitch import SEAMS
 from gptface_jax.pipelines.user_input import key_of
 from gptface_jax.pipelines.views import Box
@@ -259,27 +260,29 @@ class Model(verbs.Facade, EditingModel):
         codes = np.repeat(self.editor.image_ids(pixels), len(sentences), axis=0)
         return np.exp(self.editor.score(codes, sentences))
 
-    @verbs.checked
+    @verbs.in_steps
     def tag(
         self, image: image_io.Source, count: int = 10, *, seed: int = 0,
         among: Sequence[str] | None = None, face: int | Face | None = None,
         align: bool = True, **decode: Any,
-    ) -> list[captioning.Tag]:  # fmt: skip
+    ) -> Steps[list[captioning.Tag]]:  # fmt: skip
         """The words that fit a photo best, see `captioning.tags` and `match`."""
         config, pixels = self.text_config(decode), self._square(image, face, align)
         key = key_of(seed)
-        return captioning.tags(self.editor, pixels, count, config, key, among)
+        steps = captioning.tags(self.editor, pixels, count, config, key, among)
+        return (yield from steps)
 
-    @verbs.checked
+    @verbs.in_steps
     def caption(
         self, image: image_io.Source, words: int = 8, *, samples: int = 8,
         seed: int = 0, face: int | Face | None = None, align: bool = True,
         **decode: Any,
-    ) -> list[tuple[str, float]]:  # fmt: skip
+    ) -> Steps[list[tuple[str, float]]]:  # fmt: skip
         """Sentences for a photo and p(q=1) of each; see `captioning.captions`."""
         config, pixels = self.text_config(decode), self._square(image, face, align)
         key = key_of(seed)
-        return captioning.captions(self.editor, pixels, words, samples, config, key)
+        steps = captioning.captions(self.editor, pixels, words, samples, config, key)
+        return (yield from steps)
 
     def _square(self, image: image_io.Source, face, align: bool) -> np.ndarray:
         """The square that the model sees of a photo at its size, uint8 [1,S,S,3]."""

@@ -21,7 +21,7 @@ from gptface_jax.apps.perception_api import Seen
 from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import registry
-from gptface_jax.pipelines import provenance
+from gptface_jax.pipelines import provenance, rows
 
 __all__ = ["Job", "Results", "read_jobs", "run"]
 
@@ -52,11 +52,11 @@ def run(
       out: folder for ID.png and ID.json of every job, and for results.jsonl: an object
         a job, with its figures or its "error".
       verb: of `registry.verbs()`.
-      batch_size: pictures that a device edits at once.
+      batch_size: photos that a device works on at once; 3D heads come one by one.
       ending: of the pictures: .png, .jpg or .webp.
       strips: write before/mask/after strips too.
       threads: that read and write pictures.
-      devices: default all of this process.
+      devices: default all of this process; edits are shared by them.
       progress: show a bar.
 
     Returns:
@@ -145,7 +145,8 @@ def _run(
     todo = [job for job in mine if not results.has(job, maker, ending, strips)]
     work = _Work(model, verb, folder, ending, strips, _files_of(jobs))
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}
-    size = batch_size * len(devices)
+    # Only edits are shared by devices.
+    size = batch_size * (len(devices) if verb in verbs.DRAWN else 1)
     bar = tqdm.tqdm(total=len(todo), unit=verb, disable=not progress)
     queue, waiting, pending = iter(todo), {}, set()
     with (
@@ -182,7 +183,8 @@ def _run(
                 group = waiting.pop(largest)
                 if group[size:]:
                     waiting[largest] = group[size:]
-                answers = _answers(model.editor, [r for *_, r in group[:size]], size)
+                requests = [request for *_, request in group[:size]]
+                answers = _answers(getattr(model, "editor", None), requests, size)
                 for (job, steps, _), answer in zip(group, answers):
                     pending.add(pool.submit(work.advance, job, steps, answer))
             else:
@@ -194,7 +196,8 @@ def _run(
 def _answers(editor, requests: Sequence[Any], size: int) -> list[Any]:
     """The answer to each request, or the exception that it raises by itself."""
     try:
-        return editor.answer(requests, size)
+        described = isinstance(requests[0], rows.Rows)
+        return (rows if described else editor).answer(requests, size)
     except Exception as error:  # of one of them, or of their common options
         if len(requests) == 1:
             return [error]
@@ -218,13 +221,15 @@ def _steps(model, verb: str, job: Job):
 
 
 def _found(method, values):
-    """Results of jobs that are no edits: each is a batch of its own."""
-    found = method(**values)
+    """Results of jobs that are no edits."""
+    if steps := getattr(method, "steps", None):
+        found = yield from steps(method.__self__, **values)
+    else:  # a batch of its own
+        found = method(**values)
     if isinstance(found, (Samples, Seen)):
         return found
-    rows = found if isinstance(found, list) else [found]
-    return [dataclasses.asdict(f) if dataclasses.is_dataclass(f) else f for f in rows]
-    yield
+    found = found if isinstance(found, list) else [found]
+    return [dataclasses.asdict(f) if dataclasses.is_dataclass(f) else f for f in found]
 
 
 def _written(result: Any, folder: pathlib.Path, job: Job, ending, strips) -> dict:

@@ -174,7 +174,9 @@ def fits(config: Any, way: Mapping[str, Any], **where: Any) -> tuple[bool, str, 
     fine = planned.memory.total <= accelerator.memory
     verdict = "fits" if fine else "does not fit"
     used = f"{_bytes(planned.memory.total)} of {_bytes(accelerator.memory)}"
-    return fine, f"{shown}: {used}, {verdict}", found
+    note = registry.make(changed).note_on_microbatches(way.get("grad_accum", 1))
+    note = f"; {note}" if note and fine else ""
+    return fine, f"{shown}: {used}, {verdict}{note}", found
 
 
 def _mesh(text: str) -> sharding.MeshConfig:

@@ -18,6 +18,7 @@ from gptface_jax.experiments import faceptor_run
 from gptface_jax.pipelines import perception_pictures, pictures
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.perception import FaceSeen, PerceptionModel
+from gptface_jax.pipelines.rows import Steps
 from gptface_jax.pipelines.views import Box
 
 
@@ -78,11 +79,11 @@ class Seen:
 class Perceiver(verbs.Facade, PerceptionModel):
     """A trained perception model and all that it does; see `PerceptionModel`."""
 
-    @verbs.checked
+    @verbs.in_steps
     def perceive(
         self, image: image_io.Source, *, tasks: Sequence[str] | None = None,
         face: int | Face | None = None, align: bool = True, crop: Box | None = None,
-    ) -> Seen:  # fmt: skip
+    ) -> Steps[Seen]:  # fmt: skip
         """Landmarks, parts, age, expression and attributes of the faces of a photo.
 
         Guesses by appearance, and no facts about a person.
@@ -99,7 +100,7 @@ class Perceiver(verbs.Facade, PerceptionModel):
           UserError: a picture without a face, or an argument that cannot be used.
         """
         photo = image_io.decode(image)
-        found, notes = self.perceived(photo, face, align, crop, tasks)
+        found, notes = yield from self.perceived(photo, face, align, crop, tasks)
         return Seen(photo, tuple(found), self.digest, tuple(notes))
 
 

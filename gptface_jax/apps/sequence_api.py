@@ -18,6 +18,7 @@ from gptface_jax.pipelines import answers, pictures, ranking, sequence_drawing
 from gptface_jax.pipelines.answers import Answer
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.results import Samples
+from gptface_jax.pipelines.rows import Rows, Steps
 from gptface_jax.pipelines.sequence_model import SequenceModel
 
 _CLIP = "clip:"
@@ -27,13 +28,13 @@ _SHOWN = 256  # side in pixels of a picture of where the model looked
 class Talk2Face(verbs.Facade, SequenceModel):
     """A trained sequence model and all that it does; see `SequenceModel`."""
 
-    @verbs.checked
+    @verbs.in_steps
     def synthesize(
         self, text: str = "", attributes: Mapping[str, Any] | str = "", count: int = 1,
         *, image: image_io.Source | None = None, seed: int = 0, candidates: int = 1,
         rank_by: Any = None, face: int | Face | None = None, align: bool = True,
         **decode: Any,
-    ) -> Samples:  # fmt: skip
+    ) -> Steps[Samples]:  # fmt: skip
         """Whole pictures after a sentence, attributes or both; [S,S] PIL images.
 
         With a photo the square around its face is drawn anew as the text says, by
@@ -63,8 +64,8 @@ class Talk2Face(verbs.Facade, SequenceModel):
             raise UserError(f"candidates is {candidates}; use 1 or more")
         ids = None
         if image is not None:
-            (ids,) = self.image_ids(self._square(image, face, align))
-        drawn = sequence_drawing.synthesize(
+            (ids,) = yield self._codes(image, face, align)
+        drawn = yield from sequence_drawing.synthesize(
             self, text, attributes, count * candidates, seed, decode, ids
         )
         if candidates > 1:
@@ -74,11 +75,11 @@ class Talk2Face(verbs.Facade, SequenceModel):
         verbs.warn(drawn.details.get("notes", ()))
         return drawn
 
-    @verbs.checked
+    @verbs.in_steps
     def caption(
         self, image: image_io.Source, samples: int = 1, *, seed: int = 0,
         face: int | Face | None = None, align: bool = True, **decode: Any,
-    ) -> list[tuple[str, float]]:  # fmt: skip
+    ) -> Steps[list[tuple[str, float]]]:  # fmt: skip
         """Sentences for a photo and the mean probability of their words, best first.
 
         Args:
@@ -95,14 +96,15 @@ class Talk2Face(verbs.Facade, SequenceModel):
         Raises:
           UserError: a picture or option that cannot be used.
         """
-        (ids,) = self.image_ids(self._square(image, face, align))
-        return sequence_drawing.captions(self, ids, samples, seed, decode)
+        (ids,) = yield self._codes(image, face, align)
+        steps = sequence_drawing.captions(self, ids, samples, seed, decode)
+        return (yield from steps)
 
-    @verbs.checked
+    @verbs.in_steps
     def ask(
         self, image: image_io.Source, question: str, *, closed: bool = True,
         face: int | Face | None = None, align: bool = True,
-    ) -> Answer:  # fmt: skip
+    ) -> Steps[Answer]:  # fmt: skip
         """The answer to a question about a photo, with its confidence.
 
         Args:
@@ -117,21 +119,21 @@ class Talk2Face(verbs.Facade, SequenceModel):
             are named), or a picture that cannot be used.
         """
         asked = answers.found_question(self, question)
-        ids = self.image_ids(self._square(image, face, align))
-        (answer,) = answers.ask(self, ids, asked, closed=closed)
+        ids = yield self._codes(image, face, align)
+        (answer,) = yield answers.asked(self, ids, asked, closed)
         return answer
 
-    @verbs.checked
+    @verbs.in_steps
     def answers(
         self, image: image_io.Source, *, closed: bool = True,
         face: int | Face | None = None, align: bool = True,
-    ) -> list[Answer]:  # fmt: skip
+    ) -> Steps[list[Answer]]:  # fmt: skip
         """Answers to every question of the training; arguments as of `ask`."""
-        ids = self.image_ids(self._square(image, face, align))
-        return [
-            answers.ask(self, ids, question, closed=closed)[0]
-            for question in self.learnt.questions
-        ]
+        ids = yield self._codes(image, face, align)
+        found = []
+        for question in self.learnt.questions:
+            found.extend((yield answers.asked(self, ids, question, closed)))
+        return found
 
     @verbs.checked
     def attention(
@@ -149,10 +151,16 @@ class Talk2Face(verbs.Facade, SequenceModel):
         large = images.resize(pixels[0], (_SHOWN, _SHOWN))
         return Image.fromarray(pictures.heat(large, found))
 
-    def _square(self, image: image_io.Source, face, align: bool) -> np.ndarray:
+    def _codes(self, image: image_io.Source, face, align: bool) -> Rows:
+        """Rows whose answer is the codes int32 [1,n] of `_square`."""
+        return Rows(self.image_ids, (self._square(image, face, align, 7),), "codes")
+
+    def _square(
+        self, image: image_io.Source, face, align: bool, level: int = 6
+    ) -> np.ndarray:
         """The square that the model sees of a photo at its size, uint8 [1,S,S,3]."""
         pixels, notes = self.square(image_io.decode(image), face, align)
-        verbs.warn(notes, 6)
+        verbs.warn(notes, level)
         return pixels
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from gptface_jax.core import arguments
+from gptface_jax.core import arguments, config_names
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.experiments import opening, registry
-from gptface_jax.pipelines import edit, networks, restore, results, stitch
+from gptface_jax.pipelines import edit, networks, restore, results, rows, stitch
 from gptface_jax.pipelines import faces as face_finding
 from gptface_jax.pipelines.compositing import Blend
 from gptface_jax.pipelines.editing_model import EditingModel, Selection
@@ -44,6 +45,25 @@ def checked(method: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         return arguments.call_checked(method, args, kwargs, args[0].OPTIONS)
 
+    return call
+
+
+def in_steps(method: Callable[P, rows.Steps[R]]) -> Callable[P, R]:
+    """The method, `checked`, that runs the steps to its result at once.
+
+    They are its attribute `steps`, for whoever answers those of many photos together.
+    """
+    steps = checked(method)
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return rows.run_immediately(steps(*args, **kwargs))
+
+    call.steps = steps
+    # What `help` shows: the result, and not the steps to it.
+    said = inspect.signature(method)
+    result = said.return_annotation.removeprefix("Steps[").removesuffix("]")
+    call.__signature__ = said.replace(return_annotation=result)
     return call
 
 
@@ -102,7 +122,9 @@ def _who_has_it(systems: Sequence[str]) -> str:
     found = [name for name in networks.bundled() if _holds(name, systems)]
     where = f", such as the bundled '{found[0]}'" if found else (
         "; none is bundled, and "
-        + " or ".join(dict.fromkeys(registry.row(name).guide for name in systems))
+        + config_names.with_pages(
+            " or ".join(dict.fromkeys(registry.row(name).guide for name in systems))
+        )
         + " says how to train one"
     )  # fmt: skip
     return f"; give one of system {' or '.join(systems)} (--model){where}"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 
+from gptface_jax.core import config_names
+
 _NUMBERS = {int: "N", float: "X"}
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
     """Docstrings as they stand; the default of every option, and N for a number."""
+
+    def format_help(self) -> str:
+        return config_names.with_pages(super().format_help())
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""

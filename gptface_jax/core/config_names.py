@@ -1,9 +1,10 @@
-"""Config files by name, in a checkout and where the package alone is installed."""
+"""Config files and pages by name, in a checkout and where only the package is."""
 
 from __future__ import annotations
 
 import os
 import pathlib
+import re
 
 from gptface_jax.core.errors import UserError, nearest
 
@@ -27,6 +28,16 @@ def root() -> pathlib.Path:
         "the configs did not come with this installation; give the path of a config "
         "file, or install gptface-jax from its wheel or a checkout"
     )
+
+
+def with_pages(text: str) -> str:
+    """The text, with pages of docs/ named by where a wheel has put them."""
+    folder = ROOTS[0].as_posix()
+
+    def place(match: re.Match) -> str:
+        return f"{folder}/{match[0]}" if (ROOTS[0] / match[0]).is_file() else match[0]
+
+    return re.sub(r"\bdocs/\w+\.md", place, text)
 
 
 def names() -> dict[str, pathlib.Path]:

@@ -93,6 +93,8 @@ class System:
       alarm: logged means of training -> what is so wrong that the run must stop,
         with the remedy, or None.
       unit: what speed is measured in: "images", "tokens", ...
+      whole_batch: what the loss takes over the batch as a whole, and over a part alone
+        where there are microbatches, such as "batch statistics are"; "" for nothing.
       resumable: beginnings of config keys that a resumed run may change, beside those
         of `train.settings`.
     """
@@ -107,7 +109,17 @@ class System:
     post_update: Callable[[Params, State, Any, Any], tuple[Params, State]] | None = None
     alarm: Callable[[Mapping[str, float]], str | None] | None = None
     unit: str = "examples"
+    whole_batch: str = ""
     resumable: tuple[str, ...] = ()
+
+    def note_on_microbatches(self, grad_accum: int) -> str:
+        """How that many microbatches change the objective; "" where they do not."""
+        if grad_accum < 2 or not self.whole_batch:
+            return ""
+        return (
+            f"grad_accum {grad_accum} changes the objective: {self.whole_batch} "
+            f"within 1/{grad_accum} of the batch"
+        )
 
     def held_out(self, **batches: Any) -> System:
         """The system with held-out batches of the evaluations of these names."""

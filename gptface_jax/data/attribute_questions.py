@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ ATTRIBUTES = (
 
 
 def questions(
-    records: Sequence[Record],
+    records: Iterable[Record],
     tokenizer: TextTokenizer,
     max_text_tokens: int,
     attributes: Sequence[str] = ATTRIBUTES,

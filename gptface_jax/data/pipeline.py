@@ -6,10 +6,11 @@ the number of workers and of processes and wherever the iteration starts.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -226,23 +227,43 @@ def held_out_rows(
     return [rows for rows in batches if rows]
 
 
-def held_out(
-    source: Sequence[Record],
-    transform: Transform,
-    batches: Sequence[Sequence[int]],
-    seed: int = 0,
-) -> list[dict[str, np.ndarray]]:
-    """Records as batches, the same at every call.
+class HeldOut(Sequence[dict[str, np.ndarray]]):
+    """Records as batches, made when they are asked for, the same at every call.
+
+    No more than one of them is held, however many there are.
 
     Args:
       source: random access to records.
       transform: (record, rng) -> dict of arrays.
       batches: indices of the records in each batch, see `held_out_rows`.
+      more: further arrays by name, a row for each record of the source.
       seed: of the transforms.
+      threads: that make examples.
     """
 
-    def example(index: int) -> dict[str, np.ndarray]:
-        return transform(source[index], np.random.default_rng([seed, index]))
+    def __init__(
+        self,
+        source: Sequence[Record],
+        transform: Transform,
+        batches: Sequence[Sequence[int]],
+        *,
+        more: Mapping[str, np.ndarray] | None = None,
+        seed: int = 0,
+        threads: int = 1,
+    ):
+        self.source, self.transform, self.rows = source, transform, batches
+        self.more, self.seed, self.threads = more or {}, seed, threads
 
-    columns = [[example(i) for i in rows] for rows in batches]
-    return [{k: np.stack([e[k] for e in rows]) for k in rows[0]} for rows in columns]
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        rows = self.rows[number]
+        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+            examples = list(pool.map(self._example, rows))
+        batch = {k: np.stack([e[k] for e in examples]) for k in examples[0]}
+        return batch | {k: value[list(rows)] for k, value in self.more.items()}
+
+    def _example(self, index: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([self.seed, index])
+        return self.transform(self.source[index], rng)

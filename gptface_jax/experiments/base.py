@@ -111,7 +111,7 @@ class Records:
 
     source: Sequence[Record]
     transform: Callable[[Record, np.random.Generator], Mapping[str, np.ndarray]]
-    more: Callable[[list[Record]], Mapping[str, np.ndarray]] | None = None
+    more: Callable[[Iterator[Record]], Mapping[str, np.ndarray]] | None = None
     packing: PackingOptions | None = None
 
 
@@ -282,13 +282,13 @@ def _held_out(
     system: System,
     held_out: Mapping[str, Records | None],
     contents: dict[str, str],
-) -> dict[str, list[dict[str, np.ndarray]]]:
+) -> dict[str, pipeline.HeldOut]:
     """The held-out batches of each evaluation, this process's share of each.
 
     Fingerprints of their records go into `contents`, by keys of the config.
     """
     index, processes = jax.process_index(), jax.process_count()
-    size = max(feed.size for feed in system.feeds.values())
+    sizes = {name: feed.size for name, feed in system.feeds.items()}
     ways = 1
     if processes > 1:  # one process may hold what its devices cannot share
         where = sharding.open_mesh(settings.read_settings(config).mesh)
@@ -300,12 +300,16 @@ def _held_out(
         key = "data.eval" if len(held_out) == 1 else f"data.eval.{name}"
         contents[key] = fingerprint.of(records.source)
         count = min(len(records.source), data.eval_records)
+        size = sizes.get(name, max(sizes.values()))
         rows = pipeline.held_out_rows(count, size, index, processes, ways)
-        batches[name] = pipeline.held_out(records.source, records.transform, rows)
-        if records.more:
-            entries = records.more([records.source[i] for i in range(count)])
-            for part, batch in zip(rows, batches[name]):
-                batch |= {k: value[list(part)] for k, value in entries.items()}
+        read = (records.source[i] for i in range(count))
+        batches[name] = pipeline.HeldOut(
+            records.source,
+            records.transform,
+            rows,
+            more=records.more and records.more(read),
+            threads=max(1, data.threads, data.workers),
+        )
     return batches
 
 

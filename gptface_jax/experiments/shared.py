@@ -139,6 +139,7 @@ def make(
         phases=(Phase("", ".*", loss_fn),),
         evaluations={name: s.evaluations["eval"] for name, s in parts.items()},
         unit=first.unit,
+        whole_batch=first.whole_batch,
         resumable=tuple({**dict.fromkeys(first.resumable + second.resumable)}),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import base, opening, registry
 from gptface_jax.pipelines.networks import Network
-from gptface_jax.train import goodput, loop, settings, work_folder
+from gptface_jax.train import goodput, loop, metrics, settings, work_folder
 from gptface_jax.train.state import TrainState
 
 
@@ -52,6 +52,9 @@ def train(config: Any, workdir: str | os.PathLike, progress: bool = True) -> Tra
     wall = goodput.WallTime()
     with work_folder.held(workdir) as lock:  # the vocabulary is written there
         experiment = build(config, workdir)
+        note = experiment.system.note_on_microbatches(config.get("grad_accum", 1))
+        if note:
+            metrics.print_line(f"note: {note}")
 
         def start():
             network = initial_network(config["init_from"], config["system"])

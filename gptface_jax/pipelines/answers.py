@@ -14,6 +14,7 @@ from gptface_jax.data.age_tokens import NUMBERS
 from gptface_jax.data.label_values import Integer, Range
 from gptface_jax.data.questions import Question, find
 from gptface_jax.data.tasks import PROMPTS
+from gptface_jax.pipelines.rows import Rows
 from gptface_jax.pipelines.sequence_model import (
     SequenceModel,
     generate_options,
@@ -124,6 +125,17 @@ def ask(
     chances = np.exp(scores - scores.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
     return [_chosen(question, choices, row) for row in chances]
+
+
+def asked(
+    model: SequenceModel, image_ids: np.ndarray, question: Question, closed: bool
+) -> Rows:
+    """Rows whose answer is what `ask` says of each of them."""
+
+    def answers(image_ids):
+        return np.array(ask(model, image_ids, question, closed=closed), object)
+
+    return Rows(answers, (image_ids,), (question.name, closed))
 
 
 def attention(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -11,13 +12,12 @@ import numpy as np
 
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import tag_words
-from gptface_jax.pipelines import batching
 from gptface_jax.pipelines.editor import Editor
+from gptface_jax.pipelines.rows import Rows, Steps
 from gptface_jax.systems.gptface import decode, predict
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 _SLOTS, _BATCH, _ROUNDS, _SCORED = 8, 16, 4, 32
-_LOGITS = jax.jit(predict.side_logits, static_argnums=(0, 3))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,8 @@ def tags(
     config: DecodeConfig,
     key: jax.Array,
     among: Sequence[str] | None = None,
-) -> list[Tag]:
-    """Distinct words for a picture, best first.
+) -> Steps[list[Tag]]:
+    """Steps to distinct words for a picture, best first.
 
     Lists of masked tags, "[MASK], [MASK], ...", are decoded until there are enough
     words or they repeat themselves; each word is then scored by itself.
@@ -71,20 +71,24 @@ def tags(
     slots = editor.max_text_tokens - len(prefix)
     number = min(_SLOTS, (slots + len(comma)) // (1 + len(comma)))
     template = [*prefix, *([tokenizer.mask_id, *comma] * number)[: -len(comma) or None]]
-    ids = editor.image_ids(pixels)
+    ids = yield _codes(editor, pixels)
     found: dict[int, None] = {}  # in the order of discovery
+    among = None if among is None else tuple(among)
     for turn in range(_ROUNDS):
         before = len(found)
         keys = _fold(key, np.arange(_BATCH) + turn * _BATCH)
-        filled = _fill(editor, ids, [template] * _BATCH, words, config, keys)
+        filled = yield _fill(
+            editor, ids, [template] * _BATCH, words, config, keys, among
+        )
         drawn = filled[:, np.array(template) == tokenizer.mask_id]
         found |= dict.fromkeys(drawn.ravel().tolist())
         if len(found) >= count or len(found) == before:
             break
     chosen = np.array(list(found))
-    probability = _slot_probabilities(editor, ids, prefix, words, config)[chosen]
+    (chances,) = yield _slot_probabilities(editor, ids, prefix, words, config, among)
+    probability = chances[chosen]
     texts = [tokenizer.decode([w]) for w in chosen]
-    match = np.exp(_score(editor, ids, texts))
+    match = np.exp((yield _score(editor, ids, texts)))
     scored = [
         Tag(word, float(p * m), float(p), float(m))
         for word, p, m in zip(texts, probability, match)
@@ -99,8 +103,8 @@ def captions(
     samples: int,
     config: DecodeConfig,
     key: jax.Array,
-) -> list[tuple[str, float]]:
-    """Sentences of so many tokens for a picture, and p(q=1) of each, best first.
+) -> Steps[list[tuple[str, float]]]:
+    """Steps to sentences of so many tokens for a picture and p(q=1), best first.
 
     Args:
       editor, pixels, config, key: see `tags`.
@@ -115,12 +119,12 @@ def captions(
         raise UserError(f"words is {words}; this model writes 1 to {most}")
     if samples < 1:
         raise UserError(f"samples is {samples}; use 1 or more")
-    ids = editor.image_ids(pixels)
+    ids = yield _codes(editor, pixels)
     template = [editor.text_tokenizer.mask_id] * words
     keys = _fold(key, np.arange(samples))
-    filled = _fill(editor, ids, [template] * samples, None, config, keys)
+    filled = yield _fill(editor, ids, [template] * samples, None, config, keys)
     texts = list(dict.fromkeys(editor.text_tokenizer.decode(row) for row in filled))
-    match = np.exp(_score(editor, ids, texts))
+    match = np.exp((yield _score(editor, ids, texts)))
     return sorted(zip(texts, match.tolist()), key=lambda pair: -pair[1])
 
 
@@ -142,10 +146,15 @@ def _allowed(tokenizer, among: Sequence[str] | None) -> np.ndarray:
     return np.isin(np.arange(len(words)), [names[word] for word in among])
 
 
-def _score(editor: Editor, image_ids, texts: Sequence[str]) -> np.ndarray:
+def _codes(editor: Editor, pixels: np.ndarray) -> Rows:
+    """Codes int32 [1,h,w] of a picture uint8 [1,S,S,3]."""
+    return Rows(editor.image_ids, (pixels,), "codes")
+
+
+def _score(editor: Editor, image_ids, texts: Sequence[str]) -> Rows:
     """log p(q=1) of one picture with each text, in whole batches: compiled once."""
     repeated = np.repeat(image_ids, len(texts), 0)
-    return batching.run(editor.score, [repeated, texts], _SCORED)
+    return Rows(editor.score, (repeated, texts), "score", _SCORED)
 
 
 def _ids(tokenizer, text: str) -> list[int]:
@@ -157,32 +166,47 @@ def _fold(key, numbers):
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
 
 
-def _tokens(editor: Editor, image_ids, rows) -> jax.Array:
+def _tokens(editor: Editor, image_ids, rows) -> np.ndarray:
     """Joint ids [B,L] of one picture's codes and B rows of text ids."""
     text = np.full(
         (len(rows), editor.max_text_tokens),
         editor.text_tokenizer.pad_id,
     )
     text[:, : len(rows[0])] = rows
-    return editor.joined(np.repeat(image_ids, len(rows), 0), text)
+    return np.asarray(editor.joined(np.repeat(image_ids, len(rows), 0), text))
 
 
-def _fill(editor, image_ids, rows, words, config, keys) -> np.ndarray:
-    """Rows of text ids with their [MASK]s decoded; `words` bool [|V|] may be drawn."""
-    tokens = _tokens(editor, image_ids, rows)
-    known = tokens != editor.text_tokenizer.mask_id
-    result = decode.decode(
-        editor.module, editor.params, tokens, known, config, keys, words
-    )
+def _fill(editor, image_ids, rows, words, config, keys, among=None) -> Rows:
+    """Text ids with their [MASK]s decoded; `words` bool [|V|], of `among`, drawn."""
     where = editor.layout.text_slice
-    return np.asarray(result.tokens)[:, where][:, : len(rows[0])]
+
+    def fill(tokens, keys):
+        known = tokens != editor.text_tokenizer.mask_id
+        keys = jax.random.wrap_key_data(keys)
+        result = decode.decode(
+            editor.module, editor.params, tokens, known, config, keys, words
+        )
+        return result.tokens[:, where][:, : len(rows[0])]
+
+    arrays = _tokens(editor, image_ids, rows), np.asarray(jax.random.key_data(keys))
+    return Rows(fill, arrays, ("fill", config, np.shape(rows), among), len(rows))
 
 
-def _slot_probabilities(editor, image_ids, prefix, words, config) -> np.ndarray:
-    """float32 [|V|]: what a single open slot after the prefix holds."""
+def _slot_probabilities(editor, image_ids, prefix, words, config, among) -> Rows:
+    """float32 [1,|V|]: what a single open slot after the prefix holds."""
+
+    def chances(tokens):
+        logits = _side_logits(editor.module, editor.params, tokens, config)
+        logits = jnp.where(words, logits["text"][:, len(prefix)], -jnp.inf)
+        return jax.nn.softmax(logits)
+
     row = [*prefix, editor.text_tokenizer.mask_id]
-    tokens = _tokens(editor, image_ids, [row])[0]
-    variables = {"params": editor.params}
-    logits = _LOGITS(editor.module, variables, tokens, config)
-    logits = jnp.where(words, logits["text"][len(prefix)], -jnp.inf)
-    return np.asarray(jax.nn.softmax(logits))
+    arrays = (_tokens(editor, image_ids, [row]),)
+    return Rows(chances, arrays, ("slot", config, among), 1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _side_logits(module, params, tokens, config):
+    """`predict.side_logits` of a batch."""
+    one = functools.partial(predict.side_logits, module, {"params": params})
+    return jax.vmap(lambda row: one(row, config))(tokens)

@@ -21,14 +21,14 @@ from gptface_jax.data import image as images
 from gptface_jax.data.perception_examples import NAMES
 from gptface_jax.nn.perception import Perception, prediction
 from gptface_jax.ops import losses
-from gptface_jax.pipelines import batching, framing
+from gptface_jax.pipelines import framing, rows
 from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.networks import Network
+from gptface_jax.pipelines.rows import Rows, Steps
 from gptface_jax.pipelines.views import Box, View
 from gptface_jax.systems.faceptor import objective
 
-_TOGETHER = 8  # faces that are looked at at once
 _SHOWN = 0.5  # probability from which an attribute is said to be there
 
 
@@ -178,10 +178,8 @@ class PerceptionModel(SeesFaces):
             )
         return tuple(tasks)
 
-    def look(
-        self, squares_seen: Sequence[np.ndarray], tasks: Sequence[str]
-    ) -> dict[str, dict[str, np.ndarray]]:
-        """Predictions for squares, {task: {name: array [B,...]}}.
+    def look(self, squares_seen: Sequence[np.ndarray], tasks: Sequence[str]) -> Rows:
+        """Rows whose answer is predictions for squares, {task: {name: array [B,...]}}.
 
         Args:
           squares_seen: uint8 [S,S,3] each, any sizes.
@@ -197,7 +195,7 @@ class PerceptionModel(SeesFaces):
             by_side = {side: images.to_unit_range(x) for side, x in zip(sides, pixels)}
             return self._answers(self.variables, by_side, tuple(tasks))
 
-        return batching.run(run, arrays, _TOGETHER, batching.power_of_two)
+        return Rows(run, arrays, tuple(tasks))
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def _answers(self, variables, by_side, tasks):
@@ -230,8 +228,8 @@ class PerceptionModel(SeesFaces):
         align: bool = True,
         crop: Box | None = None,
         tasks: Sequence[str] | None = None,
-    ) -> tuple[list[FaceSeen], list[str]]:
-        """Predictions for the faces of a photo uint8 [H,W,3], and notes.
+    ) -> Steps[tuple[list[FaceSeen], list[str]]]:
+        """Steps to predictions for the faces of a photo uint8 [H,W,3], and notes.
 
         Args:
           photo: the picture.
@@ -245,11 +243,10 @@ class PerceptionModel(SeesFaces):
         """
         asked = self.chosen(tasks)
         views, notes = self.views(photo, face, align, crop)
-        said = self.look([view.picture(photo) for *_, view in views], asked)
-        rows = [jax.tree.map(lambda x, i=i: x[i], said) for i in range(len(views))]
+        said = yield self.look([view.picture(photo) for *_, view in views], asked)
         return [
-            self._seen(row, number, one, view)
-            for row, (number, one, view) in zip(rows, views)
+            self._seen(jax.tree.map(lambda x, i=i: x[i], said), *where)
+            for i, where in enumerate(views)
         ], notes
 
     @property
@@ -276,7 +273,7 @@ class PerceptionModel(SeesFaces):
                 f"the perception model {self.digest} tells no parts; give one with a "
                 f"task of parsing (this one has {known})"
             )
-        said = self.look([view.picture(photo)], asked)
+        (said,) = rows.answer([self.look([view.picture(photo)], asked)])
         row = jax.tree.map(lambda x: x[0], said)
         seen = self._seen(row, 1, None, view)
         return seen.parsing, seen.classes

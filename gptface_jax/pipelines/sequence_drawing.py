@@ -16,6 +16,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import label_text, questions
 from gptface_jax.data.tasks import EDIT, PROMPTS
 from gptface_jax.pipelines.results import Samples
+from gptface_jax.pipelines.rows import Rows, Steps
 from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
 from gptface_jax.pipelines.user_input import key_of, unknown_words
 
@@ -30,8 +31,8 @@ def synthesize(
     seed: int,
     decode: Mapping[str, Any],
     image_ids: np.ndarray | None = None,
-) -> Samples:
-    """Pictures after a sentence, attributes, or both; or after a picture as well.
+) -> Steps[Samples]:
+    """Steps to pictures after a sentence, attributes or both, or after a picture too.
 
     Args:
       model: the networks.
@@ -62,8 +63,8 @@ def synthesize(
         prefix, notes = model.text_prefix(PROMPTS["caption_to_image"], wanted)
     else:
         prefix, notes = model.edit_prefix(PROMPTS[EDIT], image_ids, wanted)
-    found = model.generate(prefix[None], config, _keys(seed, count))
-    pixels = model.pictures(np.asarray(found.tokens)[0])
+    found = yield _drawn(model, prefix, config, seed, count)
+    pixels = model.pictures(found.tokens[0])
     details = model.details(wanted, seed, config)
     details |= {"mask": {"whole": True}, "grid": list(model.grid)}
     details["edited"] = image_ids is not None
@@ -87,8 +88,8 @@ def captions(
     samples: int,
     seed: int,
     decode: Mapping[str, Any],
-) -> list[tuple[str, float]]:
-    """Distinct sentences for a picture, likeliest first, and how likely each is.
+) -> Steps[list[tuple[str, float]]]:
+    """Steps to distinct sentences for a picture, likeliest first, and their chances.
 
     That is the geometric mean of its tokens' probabilities, which does not fall with
     the length.
@@ -110,16 +111,22 @@ def captions(
     greedy = {"temperature": 0.0} if samples == 1 else {}
     options = {"max_tokens": room, **greedy, **decode, "modality": "text"}
     config = generate_options(options)
-    found = model.generate(prefix[None], config, _keys(seed, samples))
-    mean = np.asarray(found.log_probs)[0].sum(-1) / np.asarray(found.lengths)[0]
+    found = yield _drawn(model, prefix, config, seed, samples)
+    mean = found.log_probs[0].sum(-1) / found.lengths[0]
     chances = np.exp(mean).tolist()
-    texts = map(model.tokenizer.decode, np.asarray(found.tokens)[0])
+    texts = map(model.tokenizer.decode, found.tokens[0])
     # The first of those that read the same: they are spelt alike nearly always.
     by_text = dict(reversed([*zip(texts, chances)]))
     return sorted(by_text.items(), key=lambda pair: -pair[1])
 
 
-def _keys(seed: int, count: int) -> jax.Array:
-    """Keys [1,count] of a seed, each of its number alone."""
+def _drawn(model: SequenceModel, prefix: np.ndarray, config, seed, count) -> Rows:
+    """The `Generated` after a prefix int32 [Q], keys each of its number alone."""
+
+    def generate(prefixes, keys):
+        return model.generate(prefixes, config, jax.random.wrap_key_data(keys))
+
     root = key_of(seed)
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(np.arange(count))[None]
+    keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(np.arange(count))
+    arrays = prefix[None], np.asarray(jax.random.key_data(keys))[None]
+    return Rows(generate, arrays, (config, len(prefix), count))

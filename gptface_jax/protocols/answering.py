@@ -17,7 +17,7 @@ from gptface_jax.data.questions import Question
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import answers as scoring
 from gptface_jax.evaluate import linear_probe
-from gptface_jax.pipelines import answers
+from gptface_jax.pipelines import answers, batching
 from gptface_jax.pipelines.sequence_model import SequenceModel
 from gptface_jax.protocols.records import pictures_of
 
@@ -111,14 +111,8 @@ def ask(
     found = []
     for question in tqdm.tqdm(known, unit="question", disable=not progress):
         rows = known[question]
-        said = [
-            answer
-            for start in range(0, len(rows), _BATCH)
-            for answer in answers.ask(
-                model, _filled(ids[list(rows[start : start + _BATCH])]), question,
-                closed=closed,
-            )[: len(rows) - start]
-        ]  # fmt: skip
+        asking = answers.asked(model, ids[list(rows)], question, closed)
+        said = list(batching.run(asking.function, asking.arrays, _BATCH))
         if balanced and 1 < len(question.candidates) <= answers.SHOWN:
             said = answers.balanced(question, said)
         truth = tuple(truths[question][i] for i in rows)
@@ -240,11 +234,6 @@ def _codes(model: SequenceModel, records: Sequence[Record]) -> np.ndarray:
             for start in range(0, len(records), _BATCH)
         ]
     )
-
-
-def _filled(rows: np.ndarray) -> np.ndarray:
-    """A whole batch of rows, some twice: compiled once."""
-    return rows[np.arange(_BATCH) % len(rows)]
 
 
 def _auc(higher: np.ndarray, lower: np.ndarray) -> float:

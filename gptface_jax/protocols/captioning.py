@@ -13,7 +13,7 @@ from gptface_jax.data import captions as wordings
 from gptface_jax.data import claims
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import captions as scoring
-from gptface_jax.pipelines import sequence_drawing
+from gptface_jax.pipelines import rows, sequence_drawing
 from gptface_jax.pipelines.sequence_model import SequenceModel
 from gptface_jax.protocols.records import pictures_of
 
@@ -38,10 +38,11 @@ def write(
       **decode: fields of `GenerateConfig`.
     """
     ids = model.image_ids(pictures_of(records, model.size))
-    return [
-        sequence_drawing.captions(model, row, 1, seed + i, decode)[0][0]
-        for i, row in enumerate(tqdm.tqdm(ids, unit="image", disable=not progress))
-    ]
+    found = []
+    for i, row in enumerate(tqdm.tqdm(ids, unit="image", disable=not progress)):
+        steps = sequence_drawing.captions(model, row, 1, seed + i, decode)
+        found.append(rows.run_immediately(steps)[0][0])
+    return found
 
 
 def references(records: Sequence[Record], seed: int = 0) -> list[list[str]]:

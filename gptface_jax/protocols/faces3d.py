@@ -15,7 +15,7 @@ from gptface_jax.data.questions import Question
 from gptface_jax.data.record import Record
 from gptface_jax.data.rendered import head as heads
 from gptface_jax.evaluate import faces3d as metrics
-from gptface_jax.pipelines import landmark_fit
+from gptface_jax.pipelines import batching, landmark_fit
 from gptface_jax.pipelines.face_answers import Answers, ChatModel
 from gptface_jax.pipelines.faces3d import Face3DModel
 from gptface_jax.systems.facegpt import coefficients
@@ -54,7 +54,8 @@ def of_pictures(
     for start in tqdm.tqdm(starts, unit="batch", disable=not progress):
         some = [geometry.squared(r, model.size) for r in records[start:][:_BATCH]]
         pixels = np.stack([r.image for r in some])
-        parts.append(model.expected(model.image_ids(pixels))[0])
+        ids = model.image_ids(pixels)
+        parts.append(batching.run(lambda x: model.expected(x)[0], [ids], _BATCH))
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 

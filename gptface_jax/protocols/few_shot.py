@@ -22,7 +22,7 @@ from gptface_jax.evaluate import few_shot
 from gptface_jax.nn import tokens as nn_tokens
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
 from gptface_jax.nn.pooled_head import PooledHead
-from gptface_jax.pipelines import networks
+from gptface_jax.pipelines import batching, networks
 from gptface_jax.protocols.model import Model
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.train import sharding
@@ -201,7 +201,7 @@ def features(
     parts = []
     for start in tqdm.trange(0, len(flat), _BATCH, disable=not progress):
         part = flat[start : start + _BATCH]
-        padded = np.concatenate([part, np.repeat(part[-1:], _BATCH - len(part), 0)])
+        padded = batching.filled(part, _BATCH)
         found = _features(network.module, layers, params, padded)
         parts.append(np.asarray(found)[: len(part)])
     return np.concatenate(parts)

@@ -14,7 +14,7 @@ from gptface_jax.data import image, phrases
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import edits
 from gptface_jax.experiments import opening
-from gptface_jax.pipelines import networks
+from gptface_jax.pipelines import batching, networks
 from gptface_jax.protocols.records import pictures_of
 
 
@@ -33,15 +33,13 @@ class Judge:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Scores float32 [B,A]: positive where an attribute is seen."""
-        results, side = [], (self.size, self.size)
-        for start in range(0, len(images), self.batch_size):
-            part = images[start : start + self.batch_size]
-            part = np.stack([image.resize(picture, side) for picture in part])
-            short = self.batch_size - len(part)
-            padded = np.concatenate([part, np.repeat(part[-1:], short, 0)])
-            logits = self._logits(image.to_unit_range(padded))
-            results.append(np.asarray(logits)[: len(part)])
-        return np.concatenate(results)
+        side = self.size, self.size
+
+        def logits(images):
+            small = np.stack([image.resize(picture, side) for picture in images])
+            return self._logits(image.to_unit_range(small))
+
+        return batching.run(logits, [images], self.batch_size)
 
     def check(self, attributes: Sequence[str]) -> None:
         """Refuses an attribute that the judge does not know.
@@ -91,7 +89,6 @@ def features_of(judge: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
     embed = on_pictures(network, "embed")
 
     def features(photos: np.ndarray) -> np.ndarray:
-        parts = np.split(photos, range(64, len(photos), 64))
-        return np.concatenate([embed(image.to_unit_range(part)) for part in parts])
+        return batching.run(lambda x: embed(image.to_unit_range(x)), [photos], 64)
 
     return features

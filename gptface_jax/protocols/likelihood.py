@@ -13,9 +13,9 @@ import tqdm
 from ml_collections import ConfigDict
 
 from gptface_jax.core.config import from_mapping
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import Missing, UserError
 from gptface_jax.data import sources
-from gptface_jax.experiments import opening, training
+from gptface_jax.experiments import base, opening, training
 from gptface_jax.systems.gptface.held_out import make_eval
 from gptface_jax.systems.gptface.objective import ObjectiveConfig
 
@@ -53,13 +53,38 @@ def likelihood(
             **dict(config.data.get("eval_captions", {})),
             "max_phrases": max_phrases,
         }
-    experiment = training.build(config, run)
+    experiment = _experiment(config, run, "give held-out records by --tokens")
     held_out = experiment.system.evaluations["eval"]
-    batches = held_out.batches or []
+    batches = held_out.batches
     shown = tqdm.tqdm(batches, str(run), unit="batch", disable=not progress)
     figures = _means(held_out.metrics, network.params, shown)
     figures |= _unigrams(experiment, network.config.vocab, batches)
     return figures
+
+
+def _experiment(
+    config: ConfigDict, run: str | os.PathLike, instead: str
+) -> base.Experiment:
+    """The experiment of a run, with its data.
+
+    Raises:
+      UserError: the data are not where they were, or none are held out; `instead` says
+        what helps as well.
+    """
+    for key in ("train", "eval"):
+        spec = config.data.get(key)
+        try:
+            if spec and "kind" in spec:
+                sources.open_source(spec)
+        except Missing as error:
+            other = f", or {instead}" if key == "eval" else ""
+            raise UserError(
+                f"data.{key} of '{run}' moved: {str(error).partition(';')[0]}; put "
+                f"them, or a link to them, back there{other}"
+            ) from None
+    if not config.data.get("eval"):
+        raise UserError(f"'{run}' was trained without data.eval; {instead}")
+    return training.build(config, run)
 
 
 def _means(eval_fn, params, batches) -> dict[str, float]:
@@ -99,7 +124,7 @@ def masked(
     network = opening.open_network(run, "gptface")
     config = ConfigDict(network.meta["config"])
     config.data.eval_records = records
-    experiment = training.build(config, run)
+    experiment = _experiment(config, run, "give a run that has some")
     objective = from_mapping(ObjectiveConfig, network.meta["config"]["objective"])
     widest = max(objective.max_image_ratio, *ratios)
     # As many slots as the widest mask needs.

@@ -11,8 +11,11 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import attribute_questions, captions, phrases, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import edits
+from gptface_jax.pipelines import batching
 from gptface_jax.protocols.model import Model
 from gptface_jax.protocols.records import pictures_of
+
+_BATCH = 64
 
 
 def matching(
@@ -113,12 +116,5 @@ def _by_attribute(model: Model, records, photos, attributes) -> dict[str, float]
     return by_attribute
 
 
-def _scores(model: Model, photos, texts, batch_size: int = 64) -> np.ndarray:
-    results = []
-    for start in range(0, len(photos), batch_size):
-        numbers = np.arange(start, start + batch_size) % len(photos)
-        score = model.editor.match_log_prob(
-            photos[numbers], [texts[i] for i in numbers]
-        )
-        results.append(score[: len(photos) - start])
-    return np.concatenate(results)
+def _scores(model: Model, photos, texts) -> np.ndarray:
+    return batching.run(model.editor.match_log_prob, [photos, texts], _BATCH)

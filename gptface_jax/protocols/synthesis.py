@@ -13,7 +13,7 @@ from gptface_jax.data import questions
 from gptface_jax.data.questions import Question
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import distributions
-from gptface_jax.pipelines import sequence_drawing
+from gptface_jax.pipelines import rows, sequence_drawing
 from gptface_jax.pipelines.sequence_model import SequenceModel
 from gptface_jax.protocols import captioning
 from gptface_jax.protocols.judge import Judge
@@ -78,7 +78,8 @@ def carried(
         # "Male" is asked as "gender: male": both answers, as the key writes them.
         for present in (True, False):
             text = {question.name: question.key.write(present)}
-            drawn = sequence_drawing.synthesize(model, "", text, count, seed, decode)
+            steps = sequence_drawing.synthesize(model, "", text, count, seed, decode)
+            drawn = rows.run_immediately(steps)
             verdicts = judge(np.stack([np.asarray(x) for x in drawn]))
             shares.append(float(verdicts[:, judge.attributes.index(name)].mean()))
         asked, opposite = shares
@@ -112,14 +113,11 @@ def distribution(
       "recall", "inception_style" and "inception_style_of_pictures", "count".
     """
     sentences = [texts[0] for texts in captioning.references(records, seed)]
-    drawn = np.stack(
-        [
-            np.asarray(
-                sequence_drawing.synthesize(model, text, {}, 1, seed + i, decode)[0]
-            )
-            for i, text in enumerate(tqdm.tqdm(sentences, disable=not progress))
-        ]
-    )
+    drawn = []
+    for i, text in enumerate(tqdm.tqdm(sentences, disable=not progress)):
+        steps = sequence_drawing.synthesize(model, text, {}, 1, seed + i, decode)
+        drawn.append(np.asarray(rows.run_immediately(steps)[0]))
+    drawn = np.stack(drawn)
     pictures = pictures_of(records, model.size)
     ours, theirs = features(drawn), features(pictures)
     half = len(theirs) // 2

@@ -16,7 +16,7 @@ from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.evaluate import tagging
 from gptface_jax.nn import backbone
-from gptface_jax.pipelines import networks, pictures
+from gptface_jax.pipelines import batching, networks, pictures
 from gptface_jax.protocols.model import Model
 from gptface_jax.protocols.records import pictures_of
 
@@ -94,13 +94,11 @@ class DualEncoder:
         return self._features(np.zeros((len(words), *grid), np.int32), words)[1]
 
     def _features(self, image_ids, texts):
-        found = []
-        for start in range(0, len(texts), _BATCH):
-            rows = np.arange(start, start + _BATCH) % len(texts)
-            tokens = self._editor.tokens(image_ids[rows], [texts[i] for i in rows])
-            image, text, _ = self._apply({"params": self._params}, tokens)
-            found.append((np.asarray(image), np.asarray(text)))
-        joined = (np.concatenate(parts)[: len(texts)] for parts in zip(*found))
+        def features(image_ids, texts):
+            tokens = self._editor.tokens(image_ids, texts)
+            return self._apply({"params": self._params}, tokens)[:2]
+
+        joined = batching.run(features, [image_ids, texts], _BATCH)
         return [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in joined]
 
 

@@ -324,12 +324,15 @@ def restore_params(
     """
     directory = pathlib.Path(workdir).absolute() / "checkpoints"
     folder = directory / str(_choose_step(directory, step))
-    if wrong := integrity.problem(folder):
+    item = folder / "ema" if ema and (folder / "ema").is_dir() else folder / "params"
+    # Not the optimizer's moments, which are most of the bytes. What is looked for by
+    # name is missed where all of it is lost.
+    read = ["meta", item.name, *["ema"] * ema, *["state"] * bool(collections)]
+    if wrong := integrity.problem(folder, read):
         raise UserError(
             f"checkpoint '{folder}' is damaged: {wrong}; there are the steps "
             f"{checkpoint_folder.complete_steps(directory)}"
         )
-    item = folder / "ema" if ema and (folder / "ema").is_dir() else folder / "params"
     params = _read_item(item)
     # A network that learns nothing without gradients was kept without a state.
     if collections and (folder / "state").is_dir():

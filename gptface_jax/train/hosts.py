@@ -14,7 +14,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from gptface_jax.core.errors import UserError
@@ -190,7 +190,7 @@ def roll_call(cluster: Cluster, timeout: float) -> list[str]:
 
 def _answer_calls(cluster: Cluster, mine: dict, end: float) -> dict[str, Any]:
     """Process 0: collects the calls, then tells all the same answer."""
-    calls, hosts = [], {0: mine["host"]}
+    calls, hosts = {}, {0: mine["host"]}  # connection -> process; process -> host
     address = ("", int(cluster.coordinator.rpartition(":")[2]))
     timeout = end - time.monotonic()
     try:
@@ -203,7 +203,11 @@ def _answer_calls(cluster: Cluster, mine: dict, end: float) -> dict[str, Any]:
         ) from None
     error = ""
     with server:
-        while len(hosts) < cluster.num_processes and not error:
+        while not error:
+            if len(hosts) == cluster.num_processes:
+                _forget_gone(calls, hosts, hosts)
+            if len(hosts) == cluster.num_processes:
+                break
             server.settimeout(max(0.05, end - time.monotonic()))
             try:
                 connection, _ = server.accept()
@@ -224,18 +228,46 @@ def _answer_calls(cluster: Cluster, mine: dict, end: float) -> dict[str, Any]:
                 break
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # not one of us, or a process that died
-            calls.append(connection)
+            if number in hosts:  # one that was restarted meanwhile calls again
+                _forget_gone(calls, hosts, (number,), wait=1.0)
             error = _wrong(number, host, other.get("of"), hosts, cluster)
-            hosts[number] = host
+            calls[connection], hosts[number] = number, host
         ordered = [hosts.get(i, "") for i in range(cluster.num_processes)]
         answer = {"error": error} if error else {"hosts": ordered}
         for connection in calls:
             with connection:
                 try:
+                    connection.settimeout(5.0)
                     connection.sendall((json.dumps(answer) + "\n").encode())
                 except OSError:
                     pass  # it has gone; the next step will miss it
     return answer
+
+
+def _forget_gone(
+    calls: dict[socket.socket, int],
+    hosts: dict[int, str],
+    among: Collection[int],
+    wait: float = 0.0,
+) -> None:
+    """Takes out those of `among` that ended since they called."""
+    for connection, number in list(calls.items()):
+        if number in among and _ended(connection, wait):
+            connection.close()
+            del calls[connection], hosts[number]
+
+
+def _ended(connection: socket.socket, wait: float) -> bool:
+    """Whether the other side has closed, or is found to know of it no more."""
+    try:
+        # A machine that was restarted rejects it; JSON passes over a blank.
+        connection.sendall(b" ")
+        connection.settimeout(wait)
+        return not connection.recv(1)
+    except (BlockingIOError, TimeoutError):
+        return False
+    except OSError:
+        return True
 
 
 def _wrong(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import zlib
+from collections.abc import Collection
 
 from gptface_jax.core import files
 
@@ -26,10 +27,14 @@ def write(folder: pathlib.Path) -> None:
     files.write_text(folder / FILE, json.dumps(sums))
 
 
-def problem(folder: pathlib.Path) -> str | None:
+def problem(folder: pathlib.Path, among: Collection[str] | None = None) -> str | None:
     """Message on what is wrong with the files; None if nothing is.
 
     A folder without checksums passes.
+
+    Args:
+      folder: with the checksums.
+      among: names of the only folders in it that are looked at; default all.
     """
     path = folder / FILE
     if not path.is_file():
@@ -40,6 +45,8 @@ def problem(folder: pathlib.Path) -> str | None:
         return f"{FILE} cannot be read"
     present = _files(folder)
     for name, (expected, crc) in sums.items():
+        if among is not None and name.partition("/")[0] not in among:
+            continue
         if name not in present:
             return f"{name} is missing"
         found = present[name].stat().st_size

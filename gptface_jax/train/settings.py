@@ -115,6 +115,8 @@ class Settings:
       seed: root of every random key of the run.
       total_steps: updates in the whole run.
       grad_accum: microbatches per update, into which the batch of every feed is split.
+        What a loss takes over a batch (the negatives of a contrastive term, batch
+        statistics) it then takes over each of them alone: not the same objective.
       ema_decay: decay of the averaged parameters, 0 = none are kept.
       log_every, eval_every, checkpoint_every: in updates; 0 = never but at the
         end of the run. With every checkpoint comes a line of the log, which then

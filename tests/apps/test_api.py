@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +43,18 @@ def test_load_from_runs_equals_the_export(tiny, model, face):
         gptface_jax.load(tiny / "gptface")
     with pytest.raises(UserError, match="do not belong|was trained on"):
         gptface_jax.load(tiny / "gptface", tokenizer="demo")
+
+
+def test_editing_needs_no_library_of_data_sets(model, face, monkeypatch):
+    heavy = ("transformers", "tensorflow", "tensorflow_datasets", "pyarrow")
+    code = f"import sys, gptface_jax.apps.batch; print({{*{heavy}}} & {{*sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+    for name in heavy:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    model.edit(face, "a man", region="hat", k=64, samples=1, guidance="none")
 
 
 def test_a_run_that_saw_empty_texts_is_steered_without_the_gradient(tiny, model):

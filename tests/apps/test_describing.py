@@ -7,6 +7,7 @@ import pytest
 from gptface_jax.apps import describing
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import base, registry, training
 from gptface_jax.nn.transformer import REMAT
 from gptface_jax.train import sharding
 from gptface_jax.train.planning import hardware
@@ -21,6 +22,39 @@ def test_ways_to_fit_recompute_before_they_split_the_batch():
     assert [w.get("grad_accum", 1) for w in ways] == [1] * len(REMAT) + [2, 4]
     ways = describing.ways_to_fit(load_config("configs/vqgan/faces64.py:tiny"))
     assert ways == [{}, {"grad_accum": 2}, {"grad_accum": 4}]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        (GPTFACE, ""),
+        (GPTFACE + " contrastive", "contrastive negatives are within 1/2"),
+        ("configs/vqgan/faces64.py:tiny", ""),
+        ("configs/faceptor/mini.py:tiny", "batch statistics are within 1/2"),
+    ],
+)
+def test_what_microbatches_change_is_said(name, part):
+    path, _, contrastive = name.partition(" ")
+    config = load_config(path)
+    if path == GPTFACE:
+        config.objective.contrastive_weight = 0.5 if contrastive else 0.0
+        config.model.contrastive_width = 8
+    system = registry.make(config)
+    assert system.note_on_microbatches(1) == ""
+    note = system.note_on_microbatches(2)
+    assert (part in note) if part else not note
+
+
+def test_training_says_it_too(monkeypatch, tmp_path, capsys):
+    config = load_config("configs/faceptor/mini.py:tiny")
+    config.grad_accum = 2
+    system = registry.make(config)
+    made = base.Experiment(config, system, None, {})
+    monkeypatch.setattr(training, "build", lambda *_: made)
+    monkeypatch.setattr(training.loop, "train", lambda *_, **__: None)
+    training.train(config, tmp_path)
+    said = capsys.readouterr().err
+    assert "note: grad_accum 2 changes the objective: batch statistics" in said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +91,7 @@ def test_what_fits_is_told_from_what_does_not(compiled):
             (1, "projections"): 16 * 2**30,
             (1, "full"): 2**30,
             (2, "full"): UserError("batch_size 4 does not divide by 8"),
+            (4, "full"): 2**30,
         }
     )
     remat = "model.transformer.remat"
@@ -69,6 +104,12 @@ def test_what_fits_is_told_from_what_does_not(compiled):
     more = {remat: "full", "grad_accum": 2}
     assert "does not divide" in describing.fits(config, more, **where)[1]
     assert config.model.transformer.remat == "none"  # as it was
+    config.objective.contrastive_weight, config.model.contrastive_width = 0.5, 8
+    _, line, _ = describing.fits(config, {remat: "full", "grad_accum": 4}, **where)
+    assert line.endswith(
+        "fits; grad_accum 4 changes the objective: contrastive negatives are within "
+        "1/4 of the batch"
+    )
 
 
 def test_the_command_says_what_it_needs(gptface_command, capsys):

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import gptface_jax
 from gptface_jax.apps import batch
@@ -15,7 +16,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 from gptface_jax.data.task_examples import TaskTransform
 from gptface_jax.experiments import training
-from gptface_jax.pipelines import provenance
+from gptface_jax.pipelines import provenance, rows
 from gptface_jax.pipelines.compositing import Blend
 from gptface_jax.protocols import editors
 from gptface_jax.protocols.records import open_records, pictures_of
@@ -182,16 +183,46 @@ def test_jobs(talker, tmp_path):
     options = {"verb": "synthesize", "progress": False}
     counts = batch.run(talker, jobs, tmp_path / "out", **options)
     assert counts == {"done": 4, "failed": 2, "skipped": 0}
-    rows = [*map(json.loads, (tmp_path / "out/results.jsonl").open())]
-    assert [row.get("file") for row in rows] == ["a.png", "b.png", None, None]
-    assert "big nose" in rows[2]["error"] and "'box' is no option" in rows[3]["error"]
+    said = [*map(json.loads, (tmp_path / "out/results.jsonl").open())]
+    assert [row.get("file") for row in said] == ["a.png", "b.png", None, None]
+    assert "big nose" in said[2]["error"] and "'box' is no option" in said[3]["error"]
     again = batch.run(talker, jobs, tmp_path / "out", **options)
     assert again == {"done": 2, "failed": 2, "skipped": 2}
 
 
-def test_commands(folder, tmp_path, gptface_command, capsys):
-    from PIL import Image
+@pytest.mark.parametrize(
+    ("verb", "given"),
+    [("ask", {"question": "gender"}), ("caption", {"samples": 2})],
+)
+def test_photos_are_questioned_in_batches_and_as_alone(talker, tmp_path, verb, given):
+    for name, pixels in (("a", PHOTO), ("b", PHOTO[::-1])):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    jobs = batch.read_jobs(tmp_path, verb, {**given, "align": False}, kind=Talk2Face)
+    asked, plain = [], rows.answer
 
+    def answer(requests, size=1):
+        asked.append(len(requests))
+        return plain(requests, size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "answer", answer)
+        batch.run(talker, jobs, tmp_path / "out", verb=verb, progress=False)
+    assert asked == [2, 2]  # codes, then what is said
+    written = map(json.loads, (tmp_path / "out/results.jsonl").open())
+    for job, row in zip(jobs, written, strict=True):
+        seed = {"seed": job.seed} if verb == "caption" else {}
+        alone = getattr(talker, verb)(**{**job.values, **seed})
+        if verb == "ask":
+            (found,) = row["found"]
+            assert (found["text"], found["value"]) == (alone.text, alone.value)
+            assert found["confidence"] == pytest.approx(alone.confidence, rel=1e-4)
+            continue
+        assert [text for text, _ in row["found"]] == [text for text, _ in alone]
+        chances = [chance for _, chance in row["found"]]
+        np.testing.assert_allclose(chances, [c for _, c in alone], rtol=1e-4)
+
+
+def test_commands(folder, tmp_path, gptface_command, capsys):
     model = ("--model", folder / "model")
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     photo = ("--image", tmp_path / "photo.png", "--no-align")

@@ -1,13 +1,17 @@
 """Configs are found by name, in a checkout and where only the package is there."""
 
 import pathlib
+import re
 import shutil
+import tomllib
 
 import pytest
 
+from gptface_jax.cli.main import main
 from gptface_jax.core import config_names
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
+from gptface_jax.experiments import registry
 
 
 def test_a_name_a_path_and_a_bare_name():
@@ -69,3 +73,27 @@ def test_the_verb_lists_and_copies(tmp_path, gptface_command, capsys):
     assert gptface_command("configs", "--copy", tmp_path / "mine") == 2
     assert "exists" in capsys.readouterr().err
     assert gptface_command("configs", "nonsense") == 2
+
+
+def test_pages_are_named_where_a_wheel_has_them(tmp_path, monkeypatch, capsys):
+    text = "as (docs/data.md) says, or docs/none.md"
+    assert config_names.with_pages(text) == text  # in a checkout
+    monkeypatch.setattr(config_names, "ROOTS", (tmp_path, tmp_path))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/data.md").touch()
+    there = f"as ({tmp_path}/docs/data.md) says, or docs/none.md"
+    assert config_names.with_pages(text) == there
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    assert f"{tmp_path}/docs/data.md" in capsys.readouterr().out
+
+
+def test_a_wheel_has_the_pages_that_messages_name():
+    wheel = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
+    shipped = wheel["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    rows = {registry.row(name).guide for name in registry.SYSTEMS} - {""}
+    helps = "".join(
+        p.read_text() for p in pathlib.Path("gptface_jax/cli").rglob("*.py")
+    )
+    for page in rows | set(re.findall(r"docs/\w+\.md", helps)):
+        assert shipped[page] == f"gptface_jax/shipped/{page}"

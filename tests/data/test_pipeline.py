@@ -99,9 +99,28 @@ def test_an_empty_source_is_refused():
 
 def test_held_out_is_the_same_at_every_call():
     rows = pipeline.held_out_rows(7, 4)
-    first, again = (pipeline.held_out(Numbers(7), number, rows) for _ in range(2))
+    first, again = (pipeline.HeldOut(Numbers(7), number, rows) for _ in range(2))
     assert [len(b["id"]) for b in first] == [4, 3]
     np.testing.assert_array_equal(first[1]["noise"], again[1]["noise"])
+
+
+def test_held_out_batches_are_made_when_they_are_asked_for():
+    made = []
+
+    def example(record, rng):
+        made.append(record.identity)
+        return number(record, rng)
+
+    rows = pipeline.held_out_rows(7, 4)
+    batches = pipeline.HeldOut(
+        Numbers(7), example, rows, more={"row": np.arange(10, 17)}, threads=2
+    )
+    assert not made and len(batches) == 2
+    first = next(iter(batches))
+    assert sorted(made) == [0, 1, 2, 3] == first["id"].tolist()
+    assert [batch["row"].tolist() for batch in batches] == [
+        [10, 11, 12, 13], [14, 15, 16],
+    ]  # fmt: skip
 
 
 def test_processes_share_the_held_out_batches_row_by_row():

@@ -424,6 +424,6 @@ def test_held_out_records_take_turns(tokenizer, mixed):
         tokenizer, vocab, LENGTH, TaskOptions(captions=OWN), TABLE
     )
     rows = pipeline.held_out_rows(20, 8)
-    batches = pipeline.held_out(source, transform, rows)
+    batches = pipeline.HeldOut(source, transform, rows)
     numbers = np.concatenate([batch["task"] for batch in batches])
     assert np.bincount(numbers).tolist() == [5, 5, 5, 5]

@@ -33,10 +33,9 @@ def workdir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
-def largest(folder):
-    return max(
-        (p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
-    )
+def largest(folder, item="params"):
+    found = (p for p in (folder / item).rglob("*") if p.is_file())
+    return max(found, key=lambda p: p.stat().st_size)
 
 
 def truncate(folder):
@@ -44,15 +43,15 @@ def truncate(folder):
     path.write_bytes(path.read_bytes()[:-7])
 
 
-def flip_a_bit(folder):
-    path = largest(folder)
+def flip_a_bit(folder, item="params"):
+    path = largest(folder, item)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
 def lose_a_file(folder):
-    largest(folder / "opt_state").unlink()
+    largest(folder).unlink()
 
 
 def spoil_the_sums(folder):
@@ -93,6 +92,24 @@ def test_a_damaged_newest_checkpoint_falls_back(finished, workdir, caplog, fault
         ours["net"]["up"]["kernel"], theirs["net"]["up"]["kernel"]
     )
     assert integrity.problem(newest) is None
+
+
+def test_inference_checks_only_what_it_reads(workdir):
+    newest = workdir / "checkpoints" / "8"
+    flip_a_bit(newest, "opt_state")
+    assert "opt_state" in integrity.problem(newest)
+    checkpoint.restore_params(workdir)
+    flip_a_bit(newest)
+    with pytest.raises(UserError, match="damaged: params/.* another checksum"):
+        checkpoint.restore_params(workdir)
+
+
+def test_lost_averages_are_not_replaced(tmp_path):
+    run(tmp_path, total_steps=4, ema_decay=0.9)
+    shutil.rmtree(tmp_path / "checkpoints" / "4" / "ema")
+    with pytest.raises(UserError, match="damaged: ema/.* is missing"):
+        checkpoint.restore_params(tmp_path)
+    checkpoint.restore_params(tmp_path, ema=False)
 
 
 def test_all_damaged_is_not_started_anew(workdir):

@@ -42,6 +42,21 @@ def photos(records):
     return held_out.pictures_of(records, 32)
 
 
+def test_features_are_compiled_for_batches_of_one_size(monkeypatch):
+    sizes = []
+
+    def embed(pixels):
+        sizes.append(len(pixels))
+        return pixels.mean((1, 2))
+
+    monkeypatch.setattr(judges.opening, "open_network", lambda *_: None)
+    monkeypatch.setattr(judges, "on_pictures", lambda *_: embed)
+    photos = np.random.default_rng(0).integers(0, 256, (70, 4, 4, 3), np.uint8)
+    found = judges.features_of("run")(photos)
+    assert sizes == [64, 64]
+    np.testing.assert_allclose(found, photos.mean((1, 2)) / 127.5 - 1, atol=1e-5)
+
+
 def test_edits_are_judged(model, judge, judge_run, records, photos):
     scores = judge.balanced_accuracy(records)
     assert set(scores) == set(judge.attributes)

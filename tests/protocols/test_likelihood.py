@@ -1,5 +1,7 @@
 """Matching and likelihoods, on the tiny model."""
 
+import dataclasses
+
 import pytest
 
 from gptface_jax.core.errors import UserError
@@ -35,3 +37,29 @@ def test_matching_and_likelihood(tiny, model):
     with pytest.raises(UserError) as missing:  # of what was given, not of a config
         protocol.likelihood(tiny / "gptface", {"kind": "tokens", "path": "nowhere"})
     assert "'nowhere'" in str(missing.value) and "--config" not in str(missing.value)
+
+
+def test_what_helps_where_the_data_of_a_run_moved(tiny, monkeypatch):
+    plain = protocol.opening.open_network
+    changes = {}
+
+    def opened(*arguments):
+        network = plain(*arguments)
+        config = {**network.meta["config"]}
+        config["data"] = {**config["data"], **changes}
+        return dataclasses.replace(network, meta={**network.meta, "config": config})
+
+    monkeypatch.setattr(protocol.opening, "open_network", opened)
+    gone = {"kind": "tokens", "path": "nowhere"}
+    for change, likelihood, masked in (
+        ({"train": gone}, "back there$", "back there$"),
+        ({"eval": gone}, "back there, or give .* by --tokens", "give a run that has"),
+        ({"eval": None}, "without data.eval; give .* by --tokens", "give a run that"),
+    ):
+        changes.clear()
+        changes.update(change)
+        with pytest.raises(UserError, match=likelihood):
+            protocol.likelihood(tiny / "gptface")
+        with pytest.raises(UserError, match=masked) as said:
+            protocol.masked(tiny / "gptface")
+        assert "--config" not in str(said.value)

@@ -128,6 +128,35 @@ def test_two_processes_with_one_number():
     )
 
 
+def call_and_die(port, number, count):
+    """A process that calls, and ends before it is answered."""
+    call = {"process": number, "host": "other", "of": count}
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1) as s:
+                s.sendall((json.dumps(call) + "\n").encode())
+                return
+        except OSError:
+            threading.Event().wait(0.05)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_process_that_ends_during_the_roll_call_may_start_again(again):
+    port, results = free_port(), {}
+    first = threading.Thread(
+        target=lambda: results.update(call_roll([0], 3, 1.0, port))
+    )
+    first.start()
+    call_and_die(port, 1, 3)
+    others = call_roll([1, 2] if again else [2], 3, 5.0, port)
+    first.join(20)
+    for answer in (*results.values(), *others.values()):
+        if again:
+            assert answer == [socket.gethostname()] * 3
+        else:
+            assert "process 1 of 3 did not answer" in answer
+
+
 def test_strangers_do_not_disturb():
     port = free_port()
 

@@ -72,6 +72,7 @@ def make_system(
         constants=constants or {},
         init_state=init_state,
         unit="images",
+        whole_batch="batch statistics are",
         resumable=("data.tokenizer",),
     )
 

@@ -71,5 +71,6 @@ def make_system(
         phases=(Phase("", ".*", loss),),
         evaluations={"eval": Evaluation(metrics, spec)},
         unit="tokens",
+        whole_batch="contrastive negatives are" if objective.contrastive_weight else "",
         resumable=("data.tokenizer", "model.layout.multiple_of"),
     )

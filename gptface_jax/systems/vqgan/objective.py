@@ -228,7 +228,8 @@ class Painter:
     """A frozen transformer that draws codes.
 
     Attributes:
-      params: its weights, kept in the training state.
+      params: its weights, a constant of the System: read again at every start, and
+        never saved.
       draw: (params, image_ids int32 [B,h,w], is_open bool [B,h,w], key) -> image_ids
         whose open tokens are drawn anew.
     """
@@ -243,7 +244,8 @@ class Perceptual:
 
     Attributes:
       name: of the distance in logs: "lpips", "face_features" or the network's own.
-      params: its weights, kept in the training state.
+      params: its weights, a constant of the System: read again at every start, and
+        never saved.
       distance: (params, image, target [B,H,W,3] in [-1,1]) -> float32 [B]; with a face
         map behind them [B,H,W], by what that counts.
     """

@@ -360,4 +360,7 @@ def make_system(
         post_update=trainer.post_update if objective.revive_every else None,
         alarm=trainer.adversary.alarm if trainer.adversary else None,
         unit="images",
+        whole_batch="the discriminator's batch statistics are"
+        if trainer.adversary
+        else "",
     )

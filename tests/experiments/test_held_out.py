@@ -1,0 +1,15 @@
+"""Held-out batches of experiments."""
+
+from gptface_jax.core.config import load_config
+from gptface_jax.experiments import training
+
+
+def test_batches_have_the_size_of_the_feed_of_their_name(tmp_path):
+    """A batch of pictures of 512 px had the 256 rows of the largest feed."""
+    config = load_config("configs/faceptor/mini.py:tiny")
+    config.batch_size.recog_drawn = 6
+    config.data.eval_records = 5
+    system = training.build(config, tmp_path).system
+    for name, evaluation in system.evaluations.items():
+        sizes = [len(batch["image"]) for batch in evaluation.batches]
+        assert (name, system.feeds[name].size, sizes) == (name, 2, [2, 2, 1])
