@@ -247,7 +247,10 @@ def _text_scores(
             change = jax.vmap(lambda x, by: x.scaled(params, by))(change, factor)
     if config.fusion < 1:
         mix = functools.partial(ops_guidance.fuse, gamma=config.fusion)
-        scores = _scores(jax.tree.map(mix, scores, _scores(plain, config)), config)
+        # Apart from what they are made by: as one with its product of 8,192 columns the
+        # softmax is more than the vector memory of a TPU holds (libtpu 0.0.42).
+        pair = jax.lax.optimization_barrier((scores, _scores(plain, config)))
+        scores = _scores(jax.tree.map(mix, *pair), config)
     return scores, match, None if config.restore else change
 
 
