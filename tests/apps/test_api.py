@@ -45,6 +45,7 @@ def test_load_from_runs_equals_the_export(tiny, model, face):
         gptface_jax.load(tiny / "gptface", tokenizer="demo")
 
 
+@pytest.mark.slow
 def test_editing_needs_no_library_of_data_sets(model, face, monkeypatch):
     heavy = ("transformers", "tensorflow", "tensorflow_datasets", "pyarrow")
     code = f"import sys, gptface_jax.apps.batch; print({{*{heavy}}} & {{*sys.modules}})"

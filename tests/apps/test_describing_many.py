@@ -12,7 +12,11 @@ from gptface_jax.pipelines import rows
 
 
 @pytest.mark.parametrize(
-    ("verb", "given"), [("tag", {"count": 3}), ("caption", {"words": 2, "samples": 3})]
+    ("verb", "given"),
+    [
+        ("tag", {"count": 3}),
+        pytest.param("caption", {"words": 2, "samples": 3}, marks=pytest.mark.slow),
+    ],
 )
 def test_photos_are_described_together(model, tmp_path, monkeypatch, verb, given):
     faces = SyntheticFaces(size=40, count=2, seed=3)

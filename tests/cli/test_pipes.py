@@ -58,6 +58,7 @@ def test_pictures_and_jobs_from_pipes(tiny, photo, tmp_path, gptface_command):
     assert b"--image and --mask are both the standard input" in twice.stderr
 
 
+@pytest.mark.slow
 def test_an_output_that_nobody_reads(tiny, photo, tmp_path):
     """The edit is there all the same, and not a word is said of the pipe."""
     end = "exit ${PIPESTATUS[0]}"

@@ -80,6 +80,7 @@ def said(model, prefix, text: str, given: str, end: str) -> float:
     return sum(found[len(start) - 1 + i, t] for i, t in enumerate(rest))
 
 
+@pytest.mark.slow
 def test_chances_are_those_of_the_whole_texts(model, image_ids):
     """An answer is said and then ends: "merry" is not the start of another."""
     question = answers.found_question(model, "mood")

@@ -216,9 +216,8 @@ def test_embedding_guidance_is_the_slope_of_the_match_along_each_code():
     np.testing.assert_allclose(gain[cell, :3], slope, rtol=0.02, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "form", ["explicit", pytest.param("low_rank", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["explicit", "low_rank"])
 def test_guidance_of_the_last_blocks_leaves_the_others(form):
     module, params = tiny.model()
     tokens, is_open = half_open()

@@ -52,6 +52,7 @@ def test_the_second_run_stops_and_the_first_goes_on(tmp_path):
     assert not list((tmp_path / "run").glob("running.lock*"))
 
 
+@pytest.mark.slow
 def test_of_two_runs_started_at_once_one_trains(tmp_path):
     runs = [begin(tmp_path / "run", pause=0.2) for _ in range(2)]
     said = [run.communicate(timeout=240) for run in runs]
