@@ -45,7 +45,7 @@ ELSEWHERE = (
     "configs/experiments/",
     "configs/gptface/faces128.py",  # as `shared`
     "configs/facegpt/",
-    "configs/talk2face/faces64.py",
+    "configs/talk2face/",
     "configs/vqgan/taming_f16.py",
     # Six tasks take long to compile; one is tried of `stage2_rafdb`.
     *(f"configs/faceptor/{n}.py" for n in ("base", "full", "mini", "naive")),

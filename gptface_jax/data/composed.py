@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -86,6 +87,44 @@ class Chosen(Sequence):
 
     def __getitem__(self, index: int) -> Record:
         return self.source[int(self.indices[index])]
+
+
+class Fold(Chosen):
+    """What cross-validation trains on, or holds out, with people kept apart.
+
+    The people of a source are dealt out to the folds, each with all pictures: those
+    with most first, to the fold that has fewest pictures. A record without an identity
+    is a person of its own.
+
+    Args:
+      source: the records; each is read once.
+      folds: parts, of which each is held out once.
+      fold: the one that is, from 0.
+      held_out: the records of that part; else of all others.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Record],
+        folds: int = 5,
+        fold: int = 0,
+        held_out: bool = False,
+    ):
+        if folds < 2 or not 0 <= fold < folds:
+            raise UserError(f"fold {fold} of {folds}: give 2 folds or more, from 0")
+        people = collections.defaultdict(list)
+        for i in range(len(source)):
+            person = source[i].identity
+            people[("record", i) if person is None else str(person)].append(i)
+        if len(people) < folds:
+            raise UserError(f"{folds} folds of {len(people)} people; use fewer folds")
+        sizes, chosen = [0] * folds, []
+        for numbers in sorted(people.values(), key=len, reverse=True):
+            smallest = sizes.index(min(sizes))
+            sizes[smallest] += len(numbers)
+            if (smallest == fold) == held_out:
+                chosen += numbers
+        super().__init__(source, sorted(chosen))
 
 
 class Pairs(Sequence):

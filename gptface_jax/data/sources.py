@@ -18,7 +18,7 @@ from PIL import Image
 
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import fingerprint, folders, schemes, tables
-from gptface_jax.data.composed import Chosen, Mixture, Named, Subset
+from gptface_jax.data.composed import Chosen, Fold, Mixture, Named, Subset
 from gptface_jax.data.folders import Folder
 from gptface_jax.data.parquet import Parquet
 from gptface_jax.data.record import Record
@@ -205,6 +205,7 @@ def _kinds() -> dict[str, Any]:
         "textures": textures.Textures,
         "mixture": Mixture,
         "named": Named,
+        "fold": Fold,
     }
 
 
@@ -223,9 +224,10 @@ def open_source(spec: Mapping[str, Any], report: bool = False) -> Sequence[Recor
 
     Args:
       spec: `kind` ("folder", "parquet", "celeba", "tfds", "arrayrecord",
-        "tokens", "synthetic", "synthetic_edits", "rendered", "textures", "mixture" or
-        "named") and the arguments of that class; a mixture takes `sources` (a list of
-        specs), `weights` and `length`, and "named" a `source` (a spec) and a `name`.
+        "tokens", "synthetic", "synthetic_edits", "rendered", "textures", "mixture",
+        "named" or "fold") and the arguments of that class; a mixture takes `sources` (a
+        list of specs), `weights` and `length`, "named" a `source` (a spec) and a
+        `name`, and "fold" a `source` and which part of its people is held out.
         Any spec may hold `limit`, the number of records to use.
       report: write `summaries` to stderr.
 
@@ -249,7 +251,7 @@ def open_source(spec: Mapping[str, Any], report: bool = False) -> Sequence[Recor
             )
     if kind == "mixture":
         options["sources"] = [open_source(s) for s in options.get("sources", ())]
-    if kind == "named" and "source" in options:
+    if "source" in options and kind in ("named", "fold"):
         options["source"] = open_source(options["source"])
     try:
         source: Sequence[Record] = kinds[kind](**options)

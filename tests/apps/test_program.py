@@ -73,6 +73,7 @@ def test_it_edits_as_the_library_does(folder, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_its_script_edits_a_photo(folder, tmp_path):
     face = SyntheticFaces(size=64, count=1, seed=4)[0].image
     photo = np.concatenate([face, face[:, :20]], 1)

@@ -91,6 +91,7 @@ def test_captions(talker):
         talker.caption(3)
 
 
+@pytest.mark.slow
 def test_faces_after_words(talker, tmp_path):
     two = talker.synthesize("a man", "Smiling=true; age=30", 2, seed=1)
     assert two.details["text"] == "a man; synthetic smiling: true; age: 30"
@@ -150,6 +151,7 @@ def test_a_photo_drawn_anew(talker, folder, tmp_path):
         without.synthesize("a man", **asked)
 
 
+@pytest.mark.slow
 def test_edits_drawn_anew_are_judged_like_others(talker):
     """Pasted, nothing outside the region changes; whole, it is as the model drew it."""
     spec = {"kind": "synthetic", "count": 3, "size": talker.size}

@@ -73,6 +73,7 @@ def test_import_tells_what_it_found(checkpoint, tmp_path, capsys):
     assert f"quantizer={config.quantizer}" in printed and "codebook_size=32" in printed
 
 
+@pytest.mark.slow
 def test_every_verb_takes_the_directory_as_tokenizer(imported, tmp_path, capsys):
     photos = ("--quiet", "--images", "synthetic", "--limit", 3, "--tokenizer", imported)
     assert run("reconstruct", *photos, "--out", tmp_path / "grid.png") == 0

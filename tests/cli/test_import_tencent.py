@@ -69,6 +69,7 @@ def command(files, out, **changes):
     return "import", "--format", "tencent", files / "talk2face.bin", *flags
 
 
+@pytest.mark.slow
 def test_it_is_asked_as_any_other(files, tmp_path, capsys):
     assert run(*command(files, tmp_path / "model")) == 0
     printed = capsys.readouterr().out

@@ -82,6 +82,7 @@ def test_an_output_that_nobody_reads(tiny, photo, tmp_path):
     assert done.returncode == 2 and b"Broken pipe" in done.stderr
 
 
+@pytest.mark.slow
 def test_letters_that_the_terminal_lacks(tiny, photo, tmp_path):
     edit = f"$G {EDIT} --model {tiny / 'model'} --image {photo}"
     done = shell(f"{edit} --out {tmp_path}/\u5f20.png", PYTHONIOENCODING="ascii")

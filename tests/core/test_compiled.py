@@ -59,6 +59,7 @@ print(jax.config.jax_compilation_cache_dir)
         ("jax.config.update('jax_enable_compilation_cache', False)", {}, None),
     ],
 )
+@pytest.mark.slow
 def test_a_process_that_uses_jax_already(tmp_path, own, env, kept):
     given = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     given |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu", **env}

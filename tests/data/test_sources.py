@@ -338,6 +338,23 @@ def test_records_under_another_name(photos):
         sources.open_source({"kind": "named", "name": "x"})
 
 
+def test_folds_keep_people_apart(photos):
+    rows = ["file_name,identity"] + [f"{i}.png,{n}" for i, n in enumerate("aabcc")]
+    (photos / "metadata.csv").write_text("\n".join(rows))
+    part = {"kind": "folder", "path": str(photos)}
+
+    def values(fold, **options):
+        spec = {"kind": "fold", "source": part, "folds": 3, "fold": fold, **options}
+        return [grey(record) for record in sources.open_source(spec)]
+
+    assert [values(i, held_out=True) for i in range(3)] == [[0, 10], [30, 40], [20]]
+    assert [values(i) for i in range(3)] == [[20, 30, 40], [0, 10, 20], [0, 10, 30, 40]]
+    with pytest.raises(UserError, match="fold 3 of 3.*from 0"):
+        values(3)
+    with pytest.raises(UserError, match="4 folds of 3 people"):
+        values(0, folds=4)
+
+
 def test_further_columns_are_facts(photos, tmp_path):
     """A table as FairFace has it becomes text, the words of its columns as they are."""
     rows = "file_name,age,gender,race,service_test\n3.png,10-19,Female,East Asian,1\n"

@@ -84,6 +84,7 @@ def test_a_record_without_a_head_is_refused(experiment):
         records.transform(plain, np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_answers_and_heads_are_learnt(experiment, batch):
     """Real steps: words and codes become likelier, and the head is the step's own."""
     model, faces, answers, _, _ = experiment

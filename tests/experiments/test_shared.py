@@ -177,6 +177,7 @@ def test_another_system_s_run_is_refused_still(tiny):
         opening.facades(tiny / "gptface", "gptfaze")
 
 
+@pytest.mark.slow
 def test_released_weights_grow_words_and_go_on_saying_the_same():
     """The bundled model, whose words cannot spell labels, in a larger vocabulary."""
     demo = opening.open_network("demo", "gptface")

@@ -125,6 +125,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(where)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_and_the_run_goes_on_when_there_is_room(
     tmp_path, undisturbed, small_disk
 ):

@@ -71,7 +71,9 @@ def same(params, config):
 
 
 @pytest.mark.parametrize("config", [SMALL, GUMBEL], ids=["nearest", "gumbel"])
-@pytest.mark.parametrize("suffix", ["ckpt", "pt", "safetensors"])
+@pytest.mark.parametrize(
+    "suffix", [pytest.param("ckpt", marks=pytest.mark.slow), "pt", "safetensors"]
+)
 def test_there_and_back_is_exact(tmp_path, config, suffix):
     params = random_params(config)
     yaml_path = taming.save(tmp_path / f"x.{suffix}", config, params)

@@ -66,6 +66,7 @@ def plain(score, module):
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feed_forward", ["gated", "dense"])
 @pytest.mark.parametrize("score", [states_score, code_score])
 def test_gradient_of_any_score(score, feed_forward):

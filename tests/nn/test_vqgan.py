@@ -113,6 +113,7 @@ def conditional(small):
     return module, trees.unflatten(found)
 
 
+@pytest.mark.slow
 def test_a_conditional_decoder_starts_as_the_plain_one(small, conditional):
     module, params, image = small
     other, both = conditional

@@ -103,6 +103,7 @@ def test_chances_are_those_of_the_whole_texts(model, image_ids):
         np.testing.assert_allclose(answer.confidence, chances.max(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_are_answered_one_by_one_alike(model, image_ids):
     question = answers.found_question(model, "gender")
     together = answers.ask(model, image_ids, question)

@@ -22,7 +22,10 @@ def test_one_face_with_its_points(astronaut, face):
     assert right[1] < nose[1] < corners[0][1]
 
 
-@pytest.mark.parametrize("degrees", [-37, 90, 180])
+SLOW = [pytest.param(x, marks=pytest.mark.slow) for x in (-37, 90)]
+
+
+@pytest.mark.parametrize("degrees", [*SLOW, 180])
 def test_a_turned_face(astronaut, degrees):
     """Turned clockwise about the middle of the picture."""
     turned = np.asarray(Image.fromarray(astronaut).rotate(-degrees, Image.BICUBIC))

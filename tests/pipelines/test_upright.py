@@ -73,6 +73,7 @@ def test_prepare_counts_what_it_drops(tmp_path, astronaut):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nothing_left_is_said(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "a.png")
     spec = {"kind": "folder", "path": str(tmp_path)}

@@ -156,6 +156,7 @@ def test_what_is_judged_is_what_users_get(model, photos, records):
         np.testing.assert_array_equal(pasted, np.asarray(own.image))
 
 
+@pytest.mark.slow
 def test_our_own_edits_written_and_read_again_have_the_same_figures(
     model, judge, judge_run, photos, records, tmp_path
 ):

@@ -48,6 +48,7 @@ def test_a_fit_to_the_landmarks_finds_pose_and_place(records, heads):
     assert np.isfinite(landmark_fit.fit(heads, hidden)["pose"]).all()
 
 
+@pytest.mark.slow
 def test_heads_that_answers_end_in(records):
     chat = tiny_face3d.chat(ChatModel)
     never, always = (tiny_face3d.saying(chat, begin) for begin in (-100, 100))

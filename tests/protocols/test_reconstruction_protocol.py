@@ -144,6 +144,7 @@ def test_points_of_the_mesh():
     assert (errors["eyes"] < 0.08).all() and (errors["mouth"] < 0.12).all()
 
 
+@pytest.mark.slow
 def test_photographs_of_people_are_not_told_apart(demos, judge, tmp_path):
     for i, face in enumerate(SyntheticFaces(size=64, count=4)):
         Image.fromarray(face.image).save(tmp_path / f"{i}.png")

@@ -177,6 +177,7 @@ def test_training_starts_at_the_mean_head():
     np.testing.assert_allclose(coeffs["pose"][0], [0, 0, 0, 0, 0, 0.12], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["grouped", "single", "discrete"])
 def test_schemes_have_the_groups_of_both_inputs(scheme):
     module, params = opened(scheme)
@@ -206,6 +207,7 @@ def test_units_and_coefficients_are_inverse():
     assert float(found["pose"][0, 0]) == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 def test_codes_are_tokens_of_their_own_slots():
     module, params = opened("discrete")
     faces, vocab = module.config.faces, module.config.vocab

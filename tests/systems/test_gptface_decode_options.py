@@ -89,6 +89,7 @@ def test_growing_steps_start_at_none():
     assert (growing != plain).any()
 
 
+@pytest.mark.slow
 def test_more_steps_are_steps_from_the_moved_parameters():
     module, params = tiny.model()
     row = tiny.tokens(1)[0]
@@ -158,6 +159,7 @@ def test_the_surest_come_first_and_noise_changes_the_order():
     assert (orders[0] != orders[1]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", [False, True])
 def test_raw_confidence_ranks_by_logits_under_the_default_guidance(raw, monkeypatch):
     # Cell 0 holds large logits and knows nothing, cell 1 the reverse.
@@ -192,6 +194,7 @@ def test_classifier_free_guidance_goes_away_from_the_scores_without_text():
     assert jnp.abs(guided - text).max() > 0.01
 
 
+@pytest.mark.slow
 def test_embedding_guidance_is_the_slope_of_the_match_along_each_code():
     module, params = tiny.model()
     tokens, is_open = half_open(1)
@@ -267,6 +270,7 @@ def test_rerank_keeps_the_candidate_that_matches_best():
     np.testing.assert_array_equal(again.tokens, best.tokens)
 
 
+@pytest.mark.slow
 def test_candidates_are_given_up_on_the_way():
     """The last is one of those that all would have been, by the same keys."""
     module, params = tiny.model()
@@ -320,6 +324,7 @@ def test_the_match_is_traced_as_guidance_that_moves_nothing_tells_it():
     assert np.isfinite(best.itm_log_prob).sum(axis=1).tolist() == [3, 2]
 
 
+@pytest.mark.slow
 def test_a_trusted_sample_does_not_depend_on_one_that_went_too_far():
     module, params = tiny.model()
     tokens, is_open = half_open(2)

@@ -42,6 +42,7 @@ def gradients(as_factors):
     return jax.jit(jax.vmap(one))(tiny.tokens(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CLASSES.values(), ids=CLASSES)
 def test_gradient_norms_of_every_class_of_parameters(path):
     materialized, low_rank = gradients(False)[path], gradients(True)[path]
