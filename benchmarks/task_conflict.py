@@ -92,10 +92,10 @@ def main() -> None:
     options = parser.parse_args()
     tasks, cosines = measure(options.run, options.batches, options.step)
     mean, spread = cosines.mean(0), cosines.std(0)
-    rows = [["", *tasks]]
-    for i, task in enumerate(tasks):
+    rows = [["", *tasks[:-1]]]
+    for i, task in enumerate(tasks[1:], 1):
         cells = [f"{mean[i, j]:.2f} +- {spread[i, j]:.2f}" for j in range(i)]
-        rows.append([task, *cells, *[""] * (len(tasks) - i)])
+        rows.append([task, *cells, *[""] * (len(tasks) - 1 - i)])
     print(tables.aligned(rows))
     if options.out:
         draw(options.out, tasks, mean)

@@ -289,6 +289,15 @@ def _jpeg(picture):
     return buffer.getvalue()
 
 
+def test_gradients_are_compared_where_both_reach(load):
+    cosine = load("task_conflict").cosine
+    one = {"a": np.array([1.0, 0.0]), "b": np.array([5.0]), "c": np.array([0.0])}
+    other = {"a": np.array([1.0, 1.0]), "b": np.array([0.0]), "c": np.array([2.0])}
+    assert cosine(one, other) == pytest.approx(0.5**0.5)
+    assert cosine(one, {k: -x for k, x in one.items()}) == pytest.approx(-1)
+    assert np.isnan(cosine(one, {k: 0 * x for k, x in one.items()}))
+
+
 def test_render_prints_a_table(load, capsys):
     arguments = "--size 16 --batch 1 --vertices 300 --repeats 1".split()
     load("render").main(arguments)

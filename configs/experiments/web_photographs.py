@@ -18,8 +18,8 @@ def get_config(arg: str = ""):
     if arg:
         return config
     config.objective.null_fraction = 0.1
-    config.total_steps = 800
-    # 200 steps of alignment alone, 125 of matching alone, as `weak_text` has them.
+    config.total_steps = 500
+    # 125 steps of alignment alone, then 75 of it and matching, then everything.
     config.objective.alignment_alone = 0.25
     config.objective.alignment_until = 0.4
     config.objective.matching_alone = 0.15

@@ -8,7 +8,7 @@ from typing import Any
 
 from gptface_jax.core.errors import UserError
 
-_DRAWN = ("synthetic", "synthetic_edits", "rendered")
+_DRAWN = ("synthetic", "synthetic_edits", "rendered", "textures")
 
 
 def add_arguments(
@@ -24,7 +24,7 @@ def add_arguments(
         metavar="PATH",
         help="folder, Parquet file or folder, ArrayRecord folder, CelebA folder, "
         "TFDS name, 'synthetic' (drawn faces), 'synthetic_edits' (pairs that differ "
-        "in one attribute) or 'rendered' (heads of a 3D model)",
+        "in one attribute), 'rendered' (heads of a 3D model) or 'textures' (no faces)",
     )
     group.add_argument(
         "--kind",
