@@ -44,6 +44,7 @@ def scores(tokens, is_open, config):
     return predict(masked, is_open, jnp.ones(len(tokens)))[0]
 
 
+@pytest.mark.slow
 def test_trust_region_bounds_the_mean_over_both_sides():
     tokens = tiny.tokens(4)
     known = tiny.known_mask(4, range(6)) & tiny.known_mask(4, range(5), side="text")
