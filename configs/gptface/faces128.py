@@ -6,16 +6,16 @@ every step. ":gpu" is three times as large, in bfloat16. Photographs upright and
 are, and drawn faces, tokenized once:
 
   for set in lfw_attributes_upright lfw_attributes_landmarks faces_landmarks drawn; do
-    gptface tokenize --images runs/data/$set --mirror --tokenizer runs/tokenizer128b \\
+    gptface tokenize --images runs/data/$set --mirror --tokenizer vqgan128 \\
         --out tokens/128/$set
   done
   gptface tokenize --images ../shared/data/masks --split train --mirror \\
-      --data classes="{'Wearing_Mask': 'label=mask'}" --tokenizer runs/tokenizer128b \\
+      --data classes="{'Wearing_Mask': 'label=mask'}" --tokenizer vqgan128 \\
       --out tokens/128/masks
   gptface tokenize --images ../shared/data/lfw_attributes --split validation \\
-      --upright --tokenizer runs/tokenizer128b --out tokens/128/lfw_validation
+      --upright --tokenizer vqgan128 --out tokens/128/lfw_validation
   gptface tokenize --images synthetic --seed 1 --limit 500 --data size=128 \\
-      --tokenizer runs/tokenizer128b --out tokens/128/drawn_validation
+      --tokenizer vqgan128 --out tokens/128/drawn_validation
 
 (the pictures of `runs/data` are those that the tokenizer is trained on, see there).
 """

@@ -6,10 +6,9 @@ runs/features128 (`configs/judge/faces64.py:features`, model.resolution 128).
 ":f16" with narrow first levels, for a few minutes of one GPU: the tokenizer of
 `configs/gptface/mini.py`. It reads drawn faces from pictures/synthetic_train.
 
-":cpu" is for one core, four hours: the narrow network of `configs/vqgan/faces64.py`
-goes on from the bundled weights at 128 px with 4,096 codes (runs/tokenizer128b: 1,230
-steps of it, and 1,362 more with --config.init_from=runs/tokenizer128
---config.optim.peak_lr=8e-4 --config.total_steps=1500). Pixels and features of
+":cpu" is for one core, hours: the narrow network of `configs/vqgan/faces64.py` goes on
+from the bundled weights at 128 px with 4,096 codes, and became the bundled tokenizer
+"vqgan128" (docs/results/tokenizer.md has the commands). Pixels and features of
 EfficientNet-lite0 (extra `features`), in which eyes, mouth and brows count more.
 Photographs upright and as they are, with the points of their faces, and drawn faces,
 all written once (the colour photographs of `faces` are cropped too tightly for the
@@ -23,7 +22,7 @@ frame):
       --landmarks --out runs/data/faces_landmarks
   gptface prepare --images synthetic --limit 4000 --data size=128 --out runs/data/drawn
 
-":cpu_gan" goes on from runs/tokenizer128b with a discriminator, the decoder alone, so
+":cpu_gan" goes on from "vqgan128" with a discriminator, the decoder alone, so
 that codes stay what transformers are trained on, and
 ":conditional" with a decoder that sees what is known of the photograph, trained alone.
 """
@@ -135,14 +134,14 @@ def for_one_core(arg: str):
         photographs = config.data.train.sources
         faces64.conditional(config, 128)
         config.data.train.sources = photographs
-        config.init_from = "runs/tokenizer128b"
+        config.init_from = "vqgan128"
         config.total_steps = 6000
     if arg == "cpu_gan":
         perceptual = config.objective.perceptual
         faces64.adversarial(config)
         config.objective.perceptual = perceptual
         config.objective.update(trainable="decoder", revive_every=0)
-        config.init_from = "runs/tokenizer128b"
+        config.init_from = "vqgan128"
         config.objective.adversary.start = 0.1
         config.optim.peak_lr = 5e-4
         config.total_steps = 4000
