@@ -113,10 +113,8 @@ def test_what_is_given_begins_the_target():
         assert (np.asarray(said)[:, :count] == 0).all()
 
 
-@pytest.mark.parametrize(
-    "form",
-    [pytest.param(f, marks=[pytest.mark.slow] if f == "plain" else []) for f in FORMS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
 def test_scores_are_those_of_the_uncached_model(form):
     module, params = t2f.model(**FORMS[form])
     prefixes = t2f.prefixes()

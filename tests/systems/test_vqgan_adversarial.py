@@ -275,6 +275,7 @@ def doubled(params, image, target):
 PERCEPTUAL = vqgan.Perceptual("squares", {"weight": jnp.float32(2.0)}, doubled)
 
 
+@pytest.mark.slow
 def test_the_perceptual_distance_counts_under_its_own_name():
     options = {"adversary": {}, "perceptual": {"weight": 3.0, "path": "x"}}
     system = build(PERCEPTUAL, **options)

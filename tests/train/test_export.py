@@ -18,6 +18,7 @@ from gptface_jax.train import program, sharding
 PLATFORMS = ("tpu", "cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
