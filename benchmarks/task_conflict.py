@@ -63,7 +63,7 @@ def cosine(one: dict, other: dict) -> float:
     return float(product / np.sqrt(first * second)) if both else float("nan")
 
 
-def measure(run: str, batches: int, step: str | None) -> tuple[list[str], np.ndarray]:
+def measure(run: str, batches: int, step: int | None) -> tuple[list[str], np.ndarray]:
     """(tasks, float64 [batches,tasks,tasks] cosines) of a run."""
     params, meta = checkpoint.restore_params(run, step, collections=STATE)
     state = {name: params.pop(name) for name in STATE if name in params}
@@ -87,7 +87,7 @@ def main() -> None:
     )
     parser.add_argument("run", help="work folder of a training")
     parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--step", default=None, help="of a checkpoint; default latest")
+    parser.add_argument("--step", type=int, help="of a checkpoint; default latest")
     parser.add_argument("--out", help="a picture of the table")
     options = parser.parse_args()
     tasks, cosines = measure(options.run, options.batches, options.step)

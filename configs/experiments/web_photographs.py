@@ -9,27 +9,25 @@ texts that are about them.
 """
 
 from configs import base
+from configs.experiments import weak_text
 from configs.gptface import faces64
 
 
 def get_config(arg: str = ""):
     base.check(arg, "tiny")
-    config = faces64.get_config(arg)
+    config = weak_text.get_config(arg)
     if arg:
         return config
-    config.objective.null_fraction = 0.1
     config.total_steps = 500
     # 125 steps of alignment alone, then 75 of it and matching, then everything.
     config.objective.alignment_alone = 0.25
     config.objective.alignment_until = 0.4
     config.objective.matching_alone = 0.15
     config.eval_every = config.checkpoint_every = 100
-    config.best_metric = ""  # the last, whatever a text was worth
     config.data.train = faces64.tokens("photographs_train")
     config.data.eval = faces64.tokens("photographs_validation")
     config.data.captions.from_labels = False
     config.data.captions.hard_fraction = 0.0
-    config.data.threads = 1
     return config
 
 
