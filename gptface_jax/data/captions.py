@@ -250,8 +250,10 @@ def caption(
         most = most + most // 2
     chosen = choose(labels, rng, most, attributes, fewest=most // 2 if listed else 1)
     subject = _subject(labels, expression, rng)
-    if not chosen and subject["male"] is None and not subject["expression"]:
-        return ""
+    if not chosen and subject["male"] is None:
+        if not expression:
+            return ""
+        subject["expression"] = expression  # all there is to say
     if listed:
         subject.pop("age")
         text = tag_list(chosen, rng, **subject) or describe([], rng)

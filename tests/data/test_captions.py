@@ -209,3 +209,10 @@ def test_attributes_that_a_sentence_names():
         assert set(captions.named(text)) == names, text
     for name in (*phrases.PHRASES, *phrases.HAIR_COLOURS, *phrases.HAIR_SHAPES):
         assert name in captions.named(captions.edit_text(name, True)), name
+
+
+def test_an_expression_that_is_all_that_is_known_is_told():
+    for seed in range(20):
+        text = captions.caption(None, np.random.default_rng(seed), expression="anger")
+        assert "angry" in text or "anger" in text
+        assert captions.caption(None, np.random.default_rng(seed)) == ""
