@@ -6,10 +6,12 @@
     python benchmarks/web_photos.py score --web web --set sets/photographs
     python benchmarks/web_photos.py hashes --images ../shared/data/lfw_attributes
 
-`pack` writes webdataset tars as img2dataset does: half of the texts describe the
-picture (strong), half are web-like and speak of it every other time (weak). Every 20th
-picture is damaged (cut off, overwritten, emptied, no picture at all), every 20th is a
-copy of an earlier one: the same bytes, or scaled and compressed again. `score` tells
+`pack` writes webdataset tars as img2dataset does, a folder of them for each data set:
+half of the texts describe the picture (strong), half are web-like and speak of it every
+other time (weak); where nothing is known of a picture its text is a line off the web.
+Every 20th picture is damaged (cut off, overwritten, emptied, no picture at all), every
+20th is a copy of an earlier one of the same data set: the same bytes, or scaled and
+compressed again. Test splits are for judging what was trained on the set. `score` tells
 how many of these the set has found, by kind, and what of the rest was rejected. No name
 of a person is packed. `hashes` tells in how many bits the hashes of copies and of other
 pictures differ; pairs whose thumbnails correlate by more than 0.96 count as copies.
@@ -35,21 +37,29 @@ from gptface_jax.data.record import Record
 DAMAGES = ("cut off", "overwritten", "emptied", "another file")
 COPIES = ("the same bytes", "half as large", "compressed again", "darker")
 PER_TAR = 500
+CLASSES = {"masks": {"Wearing_Mask": "label=mask"}}  # labels by a column of classes
 
 
-def photographs(folders: list[str], limit: int) -> list[Record]:
-    """Records of all folders, as many of each as its share, without who they show."""
-    parts = [
-        sources.open_source({"kind": "parquet", "path": folder, "split": "train"})
-        for folder in folders
-    ]
-    total = sum(map(len, parts))
-    found = []
-    for part in parts:
-        count = min(len(part), round(limit * len(part) / total))
-        picks = np.linspace(0, len(part) - 1, count).astype(int)
-        found += [part[int(i)] for i in picks]
-    return found
+def photographs(
+    folders: list[str], splits: list[str], limit: int
+) -> dict[str, list[Record]]:
+    """Name of each folder -> its records, as many as its share of `limit`."""
+    parts: dict[str, list] = {}
+    for folder in map(pathlib.Path, folders):
+        spec = {"kind": "parquet", "path": folder, "classes": CLASSES.get(folder.name)}
+        parts[folder.name] = [
+            sources.open_source(spec | {"split": split}) for split in splits
+        ]
+    total = sum(len(part) for found in parts.values() for part in found)
+    share = min(1.0, limit / total)
+    return {
+        name: [
+            part[int(i)]
+            for part in found
+            for i in np.linspace(0, len(part) - 1, round(share * len(part))).astype(int)
+        ]
+        for name, found in parts.items()
+    }
 
 
 def damaged(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
@@ -78,14 +88,13 @@ def copied(data: bytes, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def samples(records: list[Record], seed: int):
-    """(kind, what it is a copy of or "", file, text, columns) of each sample."""
-    rng = np.random.default_rng(seed)
+def samples(records: list[Record], rng: np.random.Generator, first: int):
+    """(key, kind, what it is a copy of or "", file, columns) of each sample."""
     good: list[tuple[str, bytes]] = []
     order = rng.permutation(len(records))
     for number, index in enumerate(order):
         record = records[index]
-        key, kind, of, data = f"{number:09d}", "good", "", record.image
+        key, kind, of, data = f"{first + number:09d}", "good", "", record.image
         if number % 20 == 7:
             kind = DAMAGES[number // 20 % len(DAMAGES)]
             data = damaged(data, kind, rng)
@@ -102,7 +111,7 @@ def samples(records: list[Record], seed: int):
             expression=record.expression,
             style="strong" if strong else "weak",
             rho=1.0 if strong else 0.5,
-        )
+        ) or captions.unrelated(rng)
         columns = dict(record.labels or {}) if kind == "good" else {}
         if record.expression and kind == "good":
             columns["expression"] = record.expression
@@ -112,22 +121,21 @@ def samples(records: list[Record], seed: int):
 
 def pack(options: argparse.Namespace) -> None:
     out = pathlib.Path(options.out)
-    out.mkdir(parents=True)
-    records = photographs(options.images, options.limit)
-    truth, tar = {}, None
-    for number, item in enumerate(samples(records, options.seed)):
-        key, kind, of, data, columns = item
-        if number % PER_TAR == 0:
-            if tar is not None:
-                tar.close()
-            tar = tarfile.open(out / f"{number // PER_TAR:05d}.tar", "w")
-        about = json.dumps(columns).encode()
-        for ending, content in (("jpg", data), ("json", about)):
-            member = tarfile.TarInfo(f"{key}.{ending}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-        truth[key] = {"kind": kind, "of": of}
-    tar.close()
+    rng = np.random.default_rng(options.seed)
+    truth: dict[str, dict] = {}
+    found = photographs(options.images, options.splits, options.limit)
+    for name, records in found.items():
+        (out / name).mkdir(parents=True)
+        packed = list(samples(records, rng, len(truth)))
+        for number in range(0, len(packed), PER_TAR):
+            with tarfile.open(out / name / f"{number // PER_TAR:05d}.tar", "w") as tar:
+                for key, kind, of, data, columns in packed[number : number + PER_TAR]:
+                    about = json.dumps(columns).encode()
+                    for ending, content in (("jpg", data), ("json", about)):
+                        member = tarfile.TarInfo(f"{key}.{ending}")
+                        member.size = len(content)
+                        tar.addfile(member, io.BytesIO(content))
+                    truth[key] = {"kind": kind, "of": of}
     (out / "truth.json").write_text(json.dumps(truth))
     counts = collections.Counter(entry["kind"] for entry in truth.values())
     print(aligned([[kind, str(n)] for kind, n in counts.items()]))
@@ -159,9 +167,11 @@ def score(options: argparse.Namespace) -> None:
 def hashes(options: argparse.Namespace) -> None:
     """Prints the shares of copies, and the pairs of others, within so many bits."""
     bits = (0, 2, 4, 6)
+    found = photographs(options.images, ["train"], options.limit)
     pictures = [
         image_io.decode(record.image)
-        for record in photographs(options.images, options.limit)
+        for records in found.values()
+        for record in records
     ]
 
     def hashed(picture: np.ndarray) -> int:
@@ -218,6 +228,7 @@ def main() -> None:
     what = parser.add_subparsers(dest="what", required=True)
     first = what.add_parser("pack")
     first.add_argument("--images", nargs="+", required=True, help="Parquet folders")
+    first.add_argument("--splits", nargs="+", default=["train"])
     first.add_argument("--limit", type=int, default=3000)
     first.add_argument("--seed", type=int, default=0)
     first.add_argument("--out", required=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import tiny_face3d
 
 from gptface_jax.apps import verbs
 from gptface_jax.apps.perception_api import Seen
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import facemodel, rendering, schemes
+from gptface_jax.pipelines.answers import Answer
+from gptface_jax.pipelines.face_answers import HeadAnswer
 from gptface_jax.pipelines.faces3d import Head3D
 from gptface_jax.pipelines.perception import FaceSeen
 from gptface_jax.pipelines.views import View
@@ -49,3 +53,16 @@ class Solid(verbs.Facade):
         }  # fmt: skip
         coeffs = {name: np.float32(value) for name, value in coeffs.items()}
         return Head3D(coeffs, self.face_model, {"notes": [], "text": text})
+
+
+class Says(Solid):
+    """A `Solid` that answers, too."""
+
+    learnt = tiny_face3d.learnt()
+
+    def ask_with_head(self, image, question="", *, face=None, align=True):
+        if question not in ("", "expression"):
+            raise UserError(f"no question '{question}'")
+        words = "happiness" if question else "a face"
+        answer = Answer(question or "description", words, words, 0.934)
+        return HeadAnswer(answer, self.face3d(image), 0.5, missing=False)

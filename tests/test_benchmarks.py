@@ -267,7 +267,11 @@ def test_photographs_are_spoilt_as_said(load):
     picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
     data = web.copied(_jpeg(picture), "compressed again")
     records = [Record(image=data, identity="x", labels={"Male": 1.0})] * 200
-    found = list(web.samples(records, 0))
+
+    def samples(first=0):
+        return list(web.samples(records, np.random.default_rng(0), first))
+
+    found = samples()
     kinds = [kind for _, kind, _, _, _ in found]
     assert kinds.count("good") == 180
     assert all(kinds.count(k) in (2, 3) for k in (*web.DAMAGES, *web.COPIES))
@@ -276,7 +280,14 @@ def test_photographs_are_spoilt_as_said(load):
         assert set(columns) <= {"Male", "caption", "url", "expression"}
         assert (of in good and of < key) if kind in web.COPIES else of == ""
         assert (content == data) == (kind in ("good", "the same bytes"))
-    assert [f[3:] for f in web.samples(records, 0)] == [f[3:] for f in found]
+    assert [f[3:] for f in samples()] == [f[3:] for f in found]
+    assert samples(200)[0][0] == "000000200"
+    # Of these nothing is known: whoever put them on the web wrote something.
+    unknown = [Record(image=data)] * 5
+    texts = [
+        s[-1]["caption"] for s in web.samples(unknown, np.random.default_rng(0), 0)
+    ]
+    assert all(texts)
 
 
 def _jpeg(picture):

@@ -15,7 +15,11 @@ def get_config(arg: str = "") -> ConfigDict:
     check(arg, "tiny")
     config = laion_face.get_config(arg)
     if not arg:
-        config.sources = ({"kind": "webdataset", "path": "web", "name": "web"},)
+        # Apart, so that a text that does not belong comes from the same data set.
+        config.sources = tuple(
+            {"kind": "webdataset", "path": f"web/{name}", "name": name}
+            for name in ("lfw_attributes", "faces", "masks")
+        )
         config.crop.size = 128
         # Most are 128 px crops around a face already.
         config.crop.context = 3.0

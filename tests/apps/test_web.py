@@ -155,6 +155,29 @@ def test_heads_are_made_moved_and_handed_out(face, tmp_path, monkeypatch):
         named["move"](None, *values)
 
 
+def test_a_question_is_answered_with_a_head(face, tmp_path, monkeypatch):
+    monkeypatch.setattr(face3d_tab, "_SIDE", 32)
+    monkeypatch.setattr(Head3D, "turntable", lambda self: np.zeros((8, 8, 3), np.uint8))
+
+    def built(model):
+        return page.build(service.Service(model, 0, 10**7, 1, str(tmp_path)))
+
+    solid, says = built(page_models.Solid()), built(page_models.Says())
+    assert "ask_with_head" not in {f.api_name for f in solid.fns.values()}
+    ask = endpoint(says, "ask_with_head")
+    answer, files = ask(encoded(face), " expression ", 0, True)
+    assert answer == "expression: happiness  0.93\nhead: 0.50"
+    assert [pathlib.Path(f).suffix for f in files] == [".glb", ".png", ".json"]
+    (shown,) = (f.fn for f in says.fns.values() if f.fn.__name__ == "ask")
+    answer, found, picture, *_, brightness = shown(encoded(face), None, 0, True)
+    assert answer.startswith("description: a face") and brightness == 1
+    np.testing.assert_array_equal(found.head.render(32)[0], picture)
+    with pytest.raises(gr.Error, match="there is no photo yet"):
+        ask(None, "", 0, True)
+    with pytest.raises(gr.Error, match="no question 'weather'"):
+        ask(encoded(face), "weather", 0, True)
+
+
 def test_edits_take_what_is_seen_where_the_server_has_a_model_for_it(
     model, face, tmp_path, monkeypatch
 ):

@@ -15,6 +15,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data.facemodel import FaceModel
 from gptface_jax.pipelines import mesh_files
 from gptface_jax.pipelines.faces3d import Head3D
+from gptface_jax.pipelines.sequence_model import Learnt
 
 _SIDE = 192  # of the picture, in pixels: a third of a second
 _USUAL = (
@@ -91,7 +92,7 @@ def groups(model: FaceModel) -> dict[str, list[int]]:
 def build(service: Service) -> None:
     """Puts the tab's widgets into the page that is being made."""
     made = gr.State()
-    model = service.model.face3d.__self__.face_model  # not one in front of it
+    owner = service.model.face3d.__self__  # not one in front of it
     with gr.Row():
         with gr.Column(min_width=320):
             face = gr.Number(0, precision=0, minimum=0, label="face", visible=False)
@@ -109,6 +110,7 @@ def build(service: Service) -> None:
                 info="0: the expected one; only without a photo",
             )  # fmt: skip
             run = gr.Button("Make the head", variant="primary", elem_id="solid")
+            asked = _asked(owner.learnt) if hasattr(owner, "ask_with_head") else ()
             solid = gr.Model3D(
                 label="In three dimensions: drag it", height=300, elem_id="glb",
                 camera_position=(90, 90, None), interactive=False,
@@ -123,11 +125,27 @@ def build(service: Service) -> None:
                 label="The head", interactive=False, height=232, elem_id="head",
                 buttons=[],
             )  # fmt: skip
-            sliders = _sliders(model)
-    _wire(
-        service, made, [photo, text, other, face, align], run, sliders, picture, solid,
-        keep, files,
+            sliders = _sliders(owner.face_model)
+    shown = [made, picture, solid, files, *sliders]
+    _wire(service, [photo, text, other, face, align], run, shown, keep)
+    if asked:
+        _wire_questions(service, [photo, face, align], asked, shown)
+
+
+def _asked(learnt: Learnt) -> tuple[gr.Dropdown, gr.Button, gr.Textbox]:
+    """Question, its button and the answer, of a model that answers."""
+    question = gr.Dropdown(
+        ["", *(question.name for question in learnt.questions)], value="",
+        label="Question about the photo", allow_custom_value=True,
+        elem_id="solid-question",
+        info="or in your own words; without one the answer is a sentence",
     )  # fmt: skip
+    run = gr.Button("Ask: an answer and its head", elem_id="solid-ask")
+    answer = gr.Textbox(
+        label="Answer: a guess by appearance, no fact about a person", lines=2,
+        interactive=False, elem_id="solid-answer",
+    )  # fmt: skip
+    return question, run, answer
 
 
 def _sliders(model: FaceModel) -> list[gr.Slider]:
@@ -153,21 +171,14 @@ def _slider(label, least, most, step, start) -> gr.Slider:
     return gr.Slider(least, most, start, step=step, label=label, min_width=220)
 
 
-def _wire(service, made, given, run, sliders, picture, solid, keep, files) -> None:
+def _wire(service, given, run, shown, keep) -> None:
     """Connects buttons and sliders to their functions."""
+    made, picture, solid, files, *sliders = shown
 
     @shown_errors()
     def make(photo, text, other, face, align, progress=PROGRESS):
         service.wait(progress, "face3d", photo is None)(0, "making the head")
-        found = Made.of(_head(service, photo, text, other, face, align))
-        path = pathlib.Path(service.folder(), "head.glb")
-        return (
-            found,
-            found.head.render(_SIDE)[0],
-            _mesh(found.head, path),
-            None,
-            *(found.start),
-        )
+        return _begun(service, _head(service, photo, text, other, face, align))
 
     @shown_errors()
     def move(found, *values):
@@ -189,10 +200,7 @@ def _wire(service, made, given, run, sliders, picture, solid, keep, files) -> No
         head = _head(service, photo, text, other, face, align)
         return [str(p) for p in head.save(pathlib.Path(service.folder(), "head.glb"))]
 
-    run.click(
-        make, given, [made, picture, solid, files, *sliders], **_PRIVATE,
-        **service.busy,
-    )  # fmt: skip
+    run.click(make, given, shown, **_PRIVATE, **service.busy)
     gr.on(
         [slider.input for slider in sliders], move, [made, *sliders], picture,
         trigger_mode="always_last", show_progress="hidden", concurrency_limit=2,
@@ -202,6 +210,52 @@ def _wire(service, made, given, run, sliders, picture, solid, keep, files) -> No
     gr.Button(visible=False).click(
         face3d, given, files, api_name="face3d", **service.busy
     )
+
+
+def _wire_questions(service, given, asked, shown) -> None:
+    """Connects a question with its answer, and with the head that it ends in."""
+    question, run, answer = asked
+    model = service.model.face3d.__self__
+
+    def answered(photo, question, face, align):
+        photo, words = service.photo(photo), (question or "").strip()
+        found = model.ask_with_head(photo, words, **face_options(face, align))
+        for note in found.head.details["notes"]:
+            gr.Info(note)
+        return found
+
+    @shown_errors()
+    def ask(photo, question, face, align, progress=PROGRESS):
+        service.wait(progress, "ask_with_head")(0, "looking at the photo")
+        found = answered(photo, question, face, align)
+        return str(found), *_begun(service, found.head)
+
+    @shown_errors()
+    def ask_with_head(photo, question, face, align):
+        """The answer to a question about a photo, and the 3D head that it ends in.
+
+        Without a question the answer is a sentence. Files: as of face3d; their JSON
+        tells the answer and how sure it is.
+        """
+        found = answered(photo, question, face, align)
+        paths = found.save(pathlib.Path(service.folder(), "head.glb"))
+        return str(found), [str(path) for path in paths]
+
+    photo, *which = given
+    run.click(
+        ask, [photo, question, *which], [answer, *shown], **_PRIVATE, **service.busy
+    )
+    gr.Button(visible=False).click(
+        ask_with_head, [photo, question, *which], [answer, shown[3]],
+        api_name="ask_with_head", **service.busy,
+    )  # fmt: skip
+
+
+def _begun(service: Service, head: Head3D) -> tuple:
+    """A head as the page shows it first: itself, picture, mesh, no files, sliders."""
+    found = Made.of(head)
+    path = pathlib.Path(service.folder(), "head.glb")
+    return found, head.render(_SIDE)[0], _mesh(head, path), None, *found.start
 
 
 def _made(found: Made | None) -> Made:
