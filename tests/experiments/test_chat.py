@@ -112,6 +112,7 @@ def test_answers_and_heads_are_learnt(experiment, batch):
     # 8 of 12 sequences end in a head of 11 tokens, and pictures are not predicted.
     heads = (batch["tokens"] >= model.vocab.size).any(1).sum()
     assert first["face_nll"][1] == 11 * heads > 0 == first["image_nll"][1]
+    assert first["head_missed"][1] == heads >= first["head_missed"][0]
     # The codes are learnt as before: sequences only read them.
     flat = trees.flatten(slope)
     assert all((v == 0).all() for k, v in flat.items() if "face_codes/" in k)

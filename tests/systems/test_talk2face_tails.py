@@ -112,14 +112,20 @@ def test_face_tokens_are_a_modality_of_the_loss():
         "loss_mask": np.arange(tokens.shape[1])[None] >= len(start),
     }
     wanted = objective.ObjectiveConfig(pooled=False, face_weight=2.0)
-    found = jax.jit(
+    measured = jax.jit(
         lambda p, b: {
             k: (jnp.sum(v * m), jnp.sum(m))
             for k, (v, m) in objective.token_metrics(module, wanted, p, b).items()
         }
-    )(params, batch)
+    )
+    found = measured(params, batch)
     counts = {k: int(v[1]) for k, v in found.items() if k.endswith("nll")}
     assert counts == {"image_nll": 0, "text_nll": 3, "face_nll": 4}
     loss = objective.combined(wanted, found)
     means = [float(found[f"{n}_nll"][0]) / n_ for n, n_ in (("text", 3), ("face", 4))]
     assert float(loss) == pytest.approx(means[0] + 2 * means[1], rel=1e-5)
+    # Where the head begins, something else is likelier, or it is not.
+    for bias, missed in ((-100, 1), (100, 0)):
+        table = params["tokens"]["output_bias"].at[BEGIN].add(bias)
+        other = {**params, "tokens": {**params["tokens"], "output_bias": table}}
+        assert measured(other, batch)["head_missed"] == (missed, 1)

@@ -78,7 +78,8 @@ def token_metrics(
 
     Returns:
       "image_nll", "text_nll", "image_accuracy", "text_accuracy": (values, mask); also
-      "face_nll" and "face_accuracy" of models with face tokens.
+      "face_nll" and "face_accuracy" of models with face tokens, and "head_missed": 1
+      where an answer ends in a head and another token than [F_ID] is likelier there.
     """
     config = module.config
     tokens, segments = batch["tokens"], batch["segment_ids"]
@@ -122,11 +123,15 @@ def _by_modality(found, targets, real, config: PrefixLMConfig):
     kinds = {"image": image, "text": ~(image | face)}
     if config.vocab.face_tokens:
         kinds["face"] = face
-    return {
+    by_name = {
         f"{name}_{metric}": (values, real & where)
         for name, where in kinds.items()
         for metric, values in found.items()
     }
+    if config.vocab.face_tokens:
+        begins = targets == config.vocab.size  # [F_ID]
+        by_name["head_missed"] = ~found["accuracy"], real & begins
+    return by_name
 
 
 def _softened(nll, logits, places, batch):
