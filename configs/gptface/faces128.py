@@ -53,7 +53,7 @@ def get_config(arg: str = ""):
         "sequences": tokens("lfw_validation", "drawn_validation"),
     }
     config.optim.peak_lr = 1.2e-3
-    config.total_steps = 3000
+    config.total_steps = 3200  # 204,800 sequences
     # As many steps as at 64 px, which has twice as many in all: after half of them
     # pictures and words are not aligned yet.
     config.objective.pairs.update(
