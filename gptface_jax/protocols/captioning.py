@@ -17,7 +17,7 @@ from gptface_jax.pipelines import rows, sequence_drawing
 from gptface_jax.pipelines.sequence_model import SequenceModel
 from gptface_jax.protocols.records import pictures_of
 
-REFERENCES = 5  # sentences of a picture that has only labels
+REFERENCES = 5  # sentences of a picture that has none of its own
 
 
 def write(
@@ -46,7 +46,7 @@ def write(
 
 
 def references(records: Sequence[Record], seed: int = 0) -> list[list[str]]:
-    """Sentences that are true of each picture: its own, or some made of its labels.
+    """Sentences true of each picture: its own, or some of its labels and expression.
 
     Raises:
       UserError: a picture of which nothing is known.
@@ -55,13 +55,14 @@ def references(records: Sequence[Record], seed: int = 0) -> list[list[str]]:
     for number, record in enumerate(records):
         own = list(record.texts or filter(None, [record.text]))
         rng = np.random.default_rng([seed, number])
-        if not own and record.labels:
-            made = (wordings.caption(record.labels, rng) for _ in range(REFERENCES))
-            own = [*dict.fromkeys(made)]
+        if not own:
+            known = {"labels": record.labels, "expression": record.expression}
+            made = (wordings.caption(**known, rng=rng) for _ in range(REFERENCES))
+            own = [*dict.fromkeys(filter(None, made))]
         if not own:
             raise UserError(
                 f"nothing is known of picture {number} of '{record.source}'; give "
-                "pictures with sentences or labels"
+                "pictures with sentences, labels or expressions"
             )
         found.append(own)
     return found

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gptface_jax.data import label_sets, questions
+from gptface_jax.data import claims, label_sets, questions
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import captions
 from gptface_jax.pipelines.answers import Answer, balanced
@@ -70,3 +70,17 @@ def test_captions_by_hand(monkeypatch):
     assert 1 <= len(made[0]) <= captioning.REFERENCES
     with pytest.raises(ValueError, match="nothing is known of picture 0 of 'x'"):
         captioning.references([Record(source="x")])
+
+
+def test_references_tell_the_expression():
+    """All that is known of pictures of `faces`; beside labels one in four tells it."""
+    happy = Record(expression="happiness", source="faces")
+    (made,) = captioning.references([happy])
+    assert {tuple(claims.claimed(text)) for text in made} == {(("happiness", True),)}
+    told = Record(labels={"Male": 1.0}, expression="happiness")
+    found = captioning.references([told] * 20)
+    share = np.mean([any("happy" in text for text in several) for several in found])
+    assert share > 0.5  # .85 * .25 + .15 = .36 of the sentences; 1 - .64^5 = .89
+    # What is uncertain makes no sentence, not an empty one.
+    with pytest.raises(ValueError, match="nothing is known of picture 0"):
+        captioning.references([Record(labels={"Smiling": 0.5})])

@@ -4,8 +4,8 @@ gptface evaluate captions --model my_model --images my_photos \\
     --split test --limit 200 --samples captions.jsonl
 gptface evaluate captions --model my_model --images synthetic --limit 200 --seed 77
 
-Sentences of the pictures are the references; of pictures with labels only, some are
-made of these. Printed are BLEU-4, ROUGE-L, CIDEr-D and, where Java is present, METEOR;
+Sentences of the pictures are the references; where they have none, some are made of
+labels and expressions. Printed are BLEU-4, ROUGE-L, CIDEr-D and, where Java is present, METEOR;
 how many attributes a caption mentions (richness), the share of these that is right
 (accuracy), and the share of different captions.
 """
