@@ -24,7 +24,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class PerceptionExample:
-    """{"image" float32 [S,S,3] in [-1,1], "label", "weight"}.
+    """{"image" float32 [S,S,3] in [-1,1], "label", "weight"}, and perhaps "box".
 
     The label is what `systems.faceptor.objective.label_spec` says; a record that does
     not have it gets weight 0.
@@ -35,6 +35,8 @@ class PerceptionExample:
       size: S.
       augmentation: how pictures are varied; None: not.
       people: of recognition, who is which number; see `people_of`.
+      boxes: also "box" float32 [4] (x0, y0, x1, y1) of the face, shares of the sides;
+        NaN of a record that has none, or several.
     """
 
     task: str
@@ -42,6 +44,7 @@ class PerceptionExample:
     size: int
     augmentation: augmentation.Augmentation | None = None
     people: Mapping[int | str, int] = dataclasses.field(default_factory=dict)
+    boxes: bool = False
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict:
         family = self.task.partition("_")[0]
@@ -52,14 +55,20 @@ class PerceptionExample:
             if family == "parsing"
             else record.parsing_scheme,
         }
-        view = dataclasses.replace(record, boxes=None, **kept)
+        boxes = record.boxes if self.boxes else None
+        view = dataclasses.replace(record, boxes=boxes, **kept)
         view = augmentation.shown(view, self.size, self.augmentation, rng)
         label, known = getattr(self, f"_{family}")(view)
-        return {
+        example = {
             "image": image.to_unit_range(view.image),
             "label": label,
             "weight": np.float32(known),
         }
+        return {**example, "box": self._box(view)} if self.boxes else example
+
+    def _box(self, view):
+        one = view.boxes is not None and len(view.boxes) == 1
+        return np.float32(view.boxes[0] / self.size if one else [np.nan] * 4)
 
     def _recog(self, view):
         number = self.people.get(view.identity, -1)

@@ -47,17 +47,35 @@ def landmark_normalisers(
     return found
 
 
+def face_boxes(truth: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Boxes float64 [N,4] of faces; around its points where a face has none.
+
+    Args:
+      truth: [N,P,2] points; those that are NaN do not count.
+      boxes: [N,4] (x0, y0, x1, y1) in the same pixels, NaN of a face without one.
+    """
+    around = np.concatenate([np.fmin.reduce(truth, 1), np.fmax.reduce(truth, 1)], -1)
+    known = np.isfinite(boxes).all(-1, keepdims=True)
+    return np.where(known, boxes, around).astype(np.float64)
+
+
 def landmark_error(
     points: np.ndarray, truth: np.ndarray, normaliser: np.ndarray
 ) -> np.ndarray:
     """Normalised mean error float64 [N]: mean distance of a face's points.
+
+    NaN of a face that cannot be judged: none of its points is known, or its normaliser
+    is not, or is 0.
 
     Args:
       points, truth: [N,P,2] in the same pixels; points that are NaN do not count.
       normaliser: [N], see `landmark_normalisers`.
     """
     away = np.linalg.norm(np.float64(points) - np.float64(truth), axis=-1)
-    return np.nanmean(away, -1) / normaliser
+    known = np.isfinite(away)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = away.sum(-1, where=known) / known.sum(-1) / normaliser
+    return np.where(np.isfinite(error), error, np.nan)
 
 
 def cumulative(errors: np.ndarray, threshold: float) -> tuple[float, float]:
@@ -68,7 +86,7 @@ def cumulative(errors: np.ndarray, threshold: float) -> tuple[float, float]:
     point is 0.0701, and failures are counted there.
 
     Args:
-      errors: [N], see `landmark_error`.
+      errors: [N], see `landmark_error`; those that are NaN do not count.
       threshold: such as 0.1.
 
     Returns:
@@ -76,6 +94,7 @@ def cumulative(errors: np.ndarray, threshold: float) -> tuple[float, float]:
     """
     from scipy import integrate
 
+    errors = errors[~np.isnan(errors)]
     x = np.arange(0, threshold + _AUC_STEP, _AUC_STEP)
     share = np.searchsorted(np.sort(errors), x, side="right") / len(errors)
     area = integrate.simpson(share, x=x) / threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import tqdm
 
 from gptface_jax.core import perception_tasks
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data.perception_examples import NAMES, PerceptionExample
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import perception
@@ -23,6 +24,7 @@ from gptface_jax.systems.faceptor import objective
 _TOGETHER = 32
 _FEWEST = 5  # pictures of each kind from which an attribute is judged
 AUC_AT = 0.1  # inter-ocular, as WFLW and COFW have it
+BOX_AUC_AT = 0.07  # by the root of the box's area, as AFLW has it
 
 
 def evaluate(
@@ -30,6 +32,7 @@ def evaluate(
     task: str,
     records: Sequence[Record],
     progress: bool = True,
+    attributes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Figures of a task on pictures of upright faces, taken as they are.
 
@@ -38,48 +41,66 @@ def evaluate(
       task: one of its tasks; of recognition see `verification`.
       records: with what the task asks for; others are left out.
       progress: show a bar.
+      attributes: those that count, of a task of attributes; all, if none are named.
 
     Returns:
-      "count", the pictures that were judged, and by the task's family: "nme" by
-      normaliser with "median", "auc" and "failures" at 0.1 inter-ocular; "f1" by class
-      with "mean" and the "absent" classes; "mae", "within_5" and "epsilon"; "accuracy"
-      and "balanced"; of attributes means of both over those with five pictures of
-      either kind, and "balanced_by_attribute".
+      "count", the pictures that were asked, and by the task's family: of landmarks see
+      `_landmarks`; "f1" by class with "mean" and the "absent" classes; "mae",
+      "within_5" and "epsilon"; "accuracy" and "balanced"; of attributes means of both
+      over those with five pictures of either kind, "balanced_by_attribute", and
+      "too_few", the names of the others.
 
     Raises:
-      UserError: a task that cannot be asked, or no picture with a label.
+      UserError: a task that cannot be asked, an attribute that there is not, or no
+        picture with a label.
     """
     (task,) = model.chosen([task])
-    entry = model.config.task(task)
-    examples = PerceptionExample(task, entry.queries, model.config.resolution(task))
+    check_attributes(attributes)
+    entry, size = model.config.task(task), model.config.resolution(task)
+    examples = PerceptionExample(task, entry.queries, size, boxes=True)
     kept, raw = _answers(model, task, examples, records, progress)
     if not kept:
         raise UserError(
             f"none of the {len(records)} pictures says what task '{task}' asks for"
         )
-    labels = np.stack(kept)
+    labels, boxes = (np.stack([x[name] for x in kept]) for name in ("label", "box"))
     judge = {
         "age": _ages,
         "affect": _expressions,
-        "biattr": _attributes,
+        "biattr": functools.partial(_attributes, asked=attributes),
         "parsing": _parsing,
-        "align": _landmarks,
+        "align": functools.partial(_landmarks, boxes=boxes),
     }[entry.family]
     return {"count": len(kept), **judge(task, entry, labels, raw)}
 
 
+def check_attributes(names: Sequence[str]) -> None:
+    """Refuses an attribute that no task asks for.
+
+    Raises:
+      UserError: there is one.
+    """
+    known = NAMES["celeba"]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"no task asks for '{name}'{nearest(name, known)}; the attributes are "
+                + ", ".join(known)
+            )
+
+
 def _answers(model, task, examples, records, progress):
-    """(labels of the records that have one, what the network says of them)."""
+    """(examples with a label, without pictures; what the network says of them)."""
     rng, kept, said = np.random.default_rng(0), [], []
     run = jax.jit(lambda v, x: _read(model, task, v, x))
     bar = tqdm.tqdm(records, unit="image", disable=not progress)
     waiting: list[dict] = []
 
     def flush():
-        images = np.stack([example["image"] for example in waiting])
+        images = np.stack([example.pop("image") for example in waiting])
         answer = batching.run(lambda x: run(model.variables, x), [images], _TOGETHER)
         said.append(answer)
-        kept.extend(example["label"] for example in waiting)
+        kept.extend(waiting)
         waiting.clear()
 
     for record in bar:
@@ -123,16 +144,19 @@ def _expressions(task, entry, labels, raw):
     }
 
 
-def _attributes(task, entry, labels, raw):
+def _attributes(task, entry, labels, raw, asked):
     found = perception.attributes(raw, labels)
-    enough = ((labels == 1).sum(0) >= _FEWEST) & ((labels == 0).sum(0) >= _FEWEST)
     names = NAMES["celeba"]
+    counts = np.isin(names, asked or names)
+    rare = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) < _FEWEST
+    enough = counts & ~rare
     chosen = {names[i]: float(found["balanced"][i]) for i in np.flatnonzero(enough)}
     accuracy = found["accuracy"][enough]
     return {
         "accuracy": float(accuracy.mean()) if len(accuracy) else None,
         "balanced": float(np.mean([*chosen.values()])) if chosen else None,
         "balanced_by_attribute": chosen,
+        "too_few": [names[i] for i in np.flatnonzero(counts & rare)],
     }
 
 
@@ -150,21 +174,41 @@ def _parsing(task, entry, labels, raw):
     }
 
 
-def _landmarks(task, entry, labels, raw):
+def _landmarks(task, entry, labels, raw, boxes):
+    """Figures of points; a picture counts for a normaliser that it has.
+
+    Returns:
+      "nme" and "judged", the pictures that count, by normaliser; "median", "auc" and
+      "failures" at 0.1 inter-ocular; "box_auc" and "box_failures" at 0.07 by the box;
+      "boxes", the pictures with a box of their own, which in others is that of their
+      points. None where no picture counts.
+    """
     scheme = perception_tasks.scheme(task, entry.queries)
     if scheme not in perception_tasks.ENDS:
         away = np.linalg.norm(raw - labels, axis=-1)
         return {"distance": float(np.nanmean(away))}
-    by = perception.landmark_normalisers(labels, scheme)
-    errors = {name: perception.landmark_error(raw, labels, n) for name, n in by.items()}
+    around = perception.face_boxes(labels, boxes)
+    errors = {}
+    for name, length in perception.landmark_normalisers(labels, scheme, around).items():
+        error = perception.landmark_error(raw, labels, length)
+        errors[name] = error[np.isfinite(error)]
     ocular = errors["inter_ocular"]
-    area, failures = perception.cumulative(ocular, AUC_AT)
+    area, failures = _curve(ocular, AUC_AT)
+    box_area, box_failures = _curve(errors["box"], BOX_AUC_AT)
     return {
-        "nme": {name: float(x.mean()) for name, x in errors.items()},
-        "median": float(np.median(ocular)),
+        "nme": {n: float(x.mean()) if len(x) else None for n, x in errors.items()},
+        "judged": {name: len(x) for name, x in errors.items()},
+        "median": float(np.median(ocular)) if len(ocular) else None,
         "auc": area,
         "failures": failures,
+        "box_auc": box_area,
+        "box_failures": box_failures,
+        "boxes": int(np.isfinite(boxes).all(-1).sum()),
     }
+
+
+def _curve(errors, limit):
+    return perception.cumulative(errors, limit) if len(errors) else (None, None)
 
 
 def verification(

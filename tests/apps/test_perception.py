@@ -200,6 +200,30 @@ def test_the_verb_and_its_jobs(folder, model, photo, tmp_path, capsys):
     assert "--out is missing" in capsys.readouterr().err
 
 
+def test_figures_of_points_and_attributes(folder, tmp_path, capsys):
+    out = tmp_path / "figures.json"
+    judge = ("evaluate", "perception", "--model", folder, "--images", "synthetic")
+    judge += ("--data", "size=32", "--limit", 24, "--quiet", "--out", out)
+    named = ("--attributes", "Male,Smiling")
+    tasks = ("--task", "align_drawn", "--task", "biattr_drawn")
+    assert run(*judge, *tasks, *named) == 0
+    assert "align_drawn: {" in capsys.readouterr().out
+    points, attributes = json.loads(out.read_text())["figures"].values()
+    assert list(points["nme"]) == ["inter_ocular", "inter_pupil", "box", "diagonal"]
+    assert set(points["judged"].values()) == {24} and points["boxes"] == 0
+    assert 0 <= points["box_auc"] <= 1 and 0 <= points["auc"] <= 1
+    of = attributes["balanced_by_attribute"]
+    assert set(of) | set(attributes["too_few"]) == {"Male", "Smiling"} and of
+    assert attributes["balanced"] == pytest.approx(np.mean([*of.values()]))
+    for more, said in (
+        (("--attributes", "Mal"), "no task asks for 'Mal' (did you mean 'Male'?)"),
+        ((*tasks[:2], *named), "is for tasks of the family biattr, and align_drawn"),
+        (("--regions", *named), "do not go with --regions"),
+    ):
+        assert run(*judge, *more) == 2
+        assert said in capsys.readouterr().err
+
+
 STEADY = {"text": "a woman", "samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
 
 

@@ -48,6 +48,19 @@ def test_what_a_record_does_not_say_has_no_weight():
     assert (example("parsing_drawn", bare)["label"] == 255).all()
 
 
+def test_the_box_of_a_face_goes_with_its_picture():
+    """Of a picture of 128 x 64 the middle 64 are shown."""
+    wide = Record(
+        image=np.zeros((64, 128, 3), np.uint8), boxes=np.array([[48, 16, 80, 64]])
+    )
+    found = example("align_drawn", wide, boxes=True)["box"]
+    assert found.tolist() == [0.25, 0.25, 0.75, 1.0]
+    several = dataclasses.replace(wide, boxes=np.zeros((2, 4)))
+    for record in (several, FACES[0]):
+        assert np.isnan(example("align_drawn", record, boxes=True)["box"]).all()
+    assert "box" not in example("align_drawn", wide)
+
+
 def test_people_are_numbered():
     assert people_of(FACES, 2) == {0: 0, 1: 1}  # four pictures of each
     found = example("recog_drawn", FACES[5], people={0: 0, 1: 1})

@@ -39,6 +39,23 @@ def test_landmark_errors_by_hand():
         perception.landmark_normalisers(truth, "ibug")
 
 
+def test_faces_that_cannot_be_judged_by_hand():
+    """No corner of an eye, both in one place, and no point at all."""
+    truth = np.zeros((4, 29, 2))
+    truth[:, 9] = (40, 30)  # 50 from the other corner
+    truth[1, 8], truth[2, 9], truth[3] = np.nan, 0, np.nan
+    apart = perception.landmark_normalisers(truth, "cofw29")["inter_ocular"]
+    error = perception.landmark_error(np.nan_to_num(truth) + [3, 4], truth, apart)
+    np.testing.assert_array_equal(error, [5 / 50, np.nan, np.nan, np.nan])
+    curve = perception.cumulative(np.array([0.05, np.nan, 0.2]), 0.1)
+    assert curve == perception.cumulative(np.array([0.05, 0.2]), 0.1)
+    boxes = np.full((4, 4), np.nan)
+    boxes[1] = (1, 2, 3, 4)
+    around = perception.face_boxes(truth, boxes)
+    assert around[:3].tolist() == [[0, 0, 40, 30], [1, 2, 3, 4], [0, 0, 0, 0]]
+    assert np.isnan(around[3]).all()
+
+
 def test_the_curve_of_errors_by_hand():
     """Of two faces one is at 0.05 and one beyond 0.1: a half from the middle on."""
     area, failures = perception.cumulative(np.array([0.05, 0.2]), 0.1)

@@ -8,6 +8,7 @@ import pytest
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import regions as data_regions
 from gptface_jax.data import schemes
+from gptface_jax.data.perception_examples import NAMES
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.nn.perception import PerceptionConfig, TaskConfig
 from gptface_jax.pipelines import upright
@@ -36,14 +37,15 @@ class Model:
 def answered(monkeypatch, truth):
     """Figures of a task whose answers `truth` makes of the labels."""
 
-    def figures(task, records=RECORDS):
+    def figures(task, records=RECORDS, attributes=()):
         def answers(model, name, examples, given, progress):
             made = [examples(r, np.random.default_rng(0)) for r in given]
-            kept = [e["label"] for e in made if e["weight"] > 0]
-            return kept, truth(np.stack(kept)) if kept else None
+            kept = [e for e in made if e["weight"] > 0]
+            labels = [e["label"] for e in kept]
+            return kept, truth(np.stack(labels)) if kept else None
 
         monkeypatch.setattr(perception, "_answers", answers)
-        return perception.evaluate(Model(), task, records, progress=False)
+        return perception.evaluate(Model(), task, records, False, attributes)
 
     return figures
 
@@ -66,6 +68,69 @@ def test_who_says_the_truth_gets_full_marks(monkeypatch):
     eyes = [r.landmarks[45] - r.landmarks[36] for r in RECORDS]
     wanted = np.mean(0.32 / np.linalg.norm(eyes, axis=-1))
     assert found["nme"]["inter_ocular"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_points_that_are_not_known_do_not_count(monkeypatch):
+    """Four faces by hand: whole, without a corner of an eye, without another point,
+    and without any."""
+    points = np.full((68, 2), (8, 1), np.float32)
+    points[36:42], points[42:48] = (4, 16), (24, 16)  # 20 apart, in a box of 20 x 15
+    record = dataclasses.replace(RECORDS[0], landmarks=points)
+    given = [dataclasses.replace(record, landmarks=points.copy()) for _ in range(4)]
+    given[1].landmarks[36] = given[2].landmarks[0] = given[3].landmarks[:] = np.nan
+    given[1] = dataclasses.replace(given[1], boxes=np.array([[4, 4, 20, 16]]))
+    away = np.zeros((4, 1, 2))
+    away[:, 0, 0] = np.array([1, 2, 3, 1]) / 32  # pixels to the right
+    found = answered(monkeypatch, lambda y: np.nan_to_num(y) + away)(
+        "align_drawn", given
+    )
+    assert found["count"] == 4 and found["boxes"] == 1
+    assert found["judged"] == {
+        "inter_ocular": 2, "inter_pupil": 2, "box": 3, "diagonal": 3
+    }  # fmt: skip
+    root, own = 300**0.5, 192**0.5  # of 20 x 15 and of 16 x 12
+    by_hand = {
+        "inter_ocular": (1 / 20 + 3 / 20) / 2,
+        "inter_pupil": (1 / 20 + 3 / 20) / 2,
+        "box": (1 / root + 2 / own + 3 / root) / 3,
+        "diagonal": (1 / 25 + 2 / 20 + 3 / 25) / 3,
+    }
+    assert found["nme"] == pytest.approx(by_hand, rel=1e-5)
+    assert found["median"] == pytest.approx(0.1) and found["failures"] == 0.5
+    assert found["auc"] == pytest.approx(0.25, abs=1e-3)  # 1 of 2 from 0.05 to 0.1
+    assert found["box_failures"] == pytest.approx(2 / 3)
+    assert found["box_auc"] == pytest.approx((1 - 1 / root / 0.07) / 3, abs=1e-3)
+    none = answered(monkeypatch, lambda y: np.nan_to_num(y))("align_drawn", given[3:])
+    assert none["count"] == 1 and none["judged"]["box"] == 0
+    assert none["nme"]["box"] is none["auc"] is none["median"] is None
+
+
+def test_attributes_that_are_named(monkeypatch):
+    """Men are told rightly, smiles the wrong way round."""
+    names = list(NAMES["celeba"])
+    smiling = names.index("Smiling")
+
+    def said(labels):
+        logits = 2 * labels - 1
+        logits[:, smiling] *= -1
+        return logits
+
+    figures = answered(monkeypatch, said)
+    records = [
+        dataclasses.replace(r, labels={"Smiling": i % 2, "Male": i % 2, "Bald": 0})
+        for i, r in enumerate(RECORDS)
+    ]
+    every = figures("biattr_drawn", records)
+    assert every["balanced"] == every["accuracy"] == 0.5
+    assert every["balanced_by_attribute"] == {"Male": 1, "Smiling": 0}
+    assert len(every["too_few"]) == 38
+    one = figures("biattr_drawn", records, ["Male"])
+    assert one["balanced"] == one["accuracy"] == 1 and one["too_few"] == []
+    assert one["balanced_by_attribute"] == {"Male": 1}
+    rare = figures("biattr_drawn", records, ["Bald"])
+    assert rare["balanced"] is None and rare["too_few"] == ["Bald"]
+    with pytest.raises(UserError, match="no task asks for 'Smilin' .* 'Smiling'"):
+        figures("biattr_drawn", records, ["Smilin"])
 
 
 def test_pictures_without_what_is_asked_are_refused(monkeypatch):

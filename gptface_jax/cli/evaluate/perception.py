@@ -3,9 +3,15 @@
 gptface evaluate perception --model runs/faces --images synthetic --seed 77 --limit 500
 gptface evaluate perception --model runs/faces --task affect_faces \\
     --images my_photos --split test --limit 1232
+gptface evaluate perception --model runs/faces --task biattr_lfw \\
+    --images my_photos --split test --attributes Smiling Eyeglasses
 
 Pictures are upright faces, taken as they are. Landmarks are judged by the normalised
-mean error (by normaliser, its median, area and failures at 0.1), parsing by F1 of one
+mean error: by the distance of the outer eye corners and of the middles of the eyes, by
+the root of the area and by the diagonal of the face's box (of the points' where the
+picture has none); with median, area and failures at 0.1 of the first, and area and
+failures at 0.07 by the box. Points that are not known do not count, nor a picture
+without what is divided by: "judged" says how many do. Parsing is judged by F1 of one
 confusion matrix, ages by the mean error and the share within five years, expressions
 and attributes by accuracy and by its mean over what is true (balanced). Recognition is
 judged on drawn faces only.
@@ -37,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a task of the model, as `gptface perceive --list` names them; "
         "repeatable; default the first of each family",
     )
+    _shared.add_attributes(parser, "all with five pictures of either kind")
     parser.add_argument(
         "--regions", action="store_true", help="regions of edits, as said above"
     )
@@ -47,21 +54,32 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import perception, regions
     from gptface_jax.protocols.records import open_records
 
+    attributes = options.attributes or ()
+    perception.check_attributes(attributes)
+    if options.regions and (options.task or attributes):
+        raise UserError(
+            "--task and --attributes do not go with --regions; leave one of them out"
+        )
     spec, model = _source.spec(options), _shared.model(options, "perceive")
+    tasks = options.task or model.chosen()
+    if attributes and not any(task.startswith("biattr_") for task in tasks):
+        raise UserError(
+            f"--attributes is for tasks of the family biattr, and {', '.join(tasks)} "
+            "are asked; leave it out, or name one by --task"
+        )
     records = open_records(spec, _source.limit(options, 256))
     about = {"model": model.digest, "images": spec}
     if options.regions:
-        if options.task:
-            raise UserError("--task does not go with --regions; leave one of them out")
         found = regions.evaluate(model, records, not options.quiet)
         print(regions.table(found))
         return _shared.write({**about, "regions": found}, options.out)
     figures = {}
-    for task in options.task or model.chosen():
+    for task in tasks:
         if task.startswith("recog_"):
             figures[task] = perception.verification(model, task, records)
         else:
-            progress = not options.quiet
-            figures[task] = perception.evaluate(model, task, records, progress)
+            figures[task] = perception.evaluate(
+                model, task, records, not options.quiet, attributes
+            )
         print(f"{task}: {json.dumps(_shared.rounded(figures[task]))}", flush=True)
     _shared.write({**about, "figures": figures}, options.out)
