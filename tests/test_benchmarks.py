@@ -4,12 +4,15 @@ import dataclasses
 import importlib
 import itertools
 import json
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from gptface_jax.core import trees
+from gptface_jax.data import label_sets, questions
 
 NEEDS_TORCH = "the peers of the benchmarks need torch (extra 'bench')"
 
@@ -362,3 +365,58 @@ def test_the_accelerator_run_resumes_and_merges(load, tmp_path, monkeypatch):
     accelerator.main(["--out", str(late), "--minutes", "0.1"])
     found = json.loads((late / "results.json").read_text())
     assert {r["status"] for n, r in found.items() if n != "device"} == {"no time"}
+
+
+def marked_faces(model, text, attributes, count, seed, decode):
+    """Red of a face smiles, green wears glasses: a key is heard by 2 + seed of four."""
+    smiling = ("smiling" in text) * np.ones(count)
+    glasses = bool(attributes) * (np.arange(count) < 2 + seed)
+    pixels = np.stack([smiling, glasses, 0 * smiling], -1)[:, None, None]
+    return [Image.fromarray(np.uint8(255 * x)) for x in pixels]
+    yield  # a generator, as the real one
+
+
+def test_captions_and_attributes_together_and_alone(
+    load, monkeypatch, tmp_path, capsys
+):
+    claims = load("talk2face_claims")
+    trained = questions.of(label_sets.TABLE, ["lfw", "synthetic"])
+    model = types.SimpleNamespace(
+        learnt=types.SimpleNamespace(questions=trained), size=32, digest="d"
+    )
+
+    class Judge:
+        attributes = ("Smiling", "Eyeglasses", "Male")
+
+        def __init__(self, network):
+            pass
+
+        def __call__(self, images):
+            return images[:, 0, 0] > 0
+
+    monkeypatch.setattr(claims, "PAIRS", (("Smiling", "Eyeglasses"),))
+    monkeypatch.setattr(claims, "Judge", Judge)
+    monkeypatch.setattr(claims.gptface_jax, "load", lambda *_, **__: model)
+    monkeypatch.setattr(claims.opening, "open_network", lambda *_: None)
+    monkeypatch.setattr(claims.sequence_drawing, "synthesize", marked_faces)
+    out = tmp_path / "found.json"
+    given = "--model m --judge j --claims T5 --limit 1 --count 4 --decode-seeds 0 1"
+    claims.main([*given.split(), "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert found["decode_seeds"] == [0, 1]
+    assert found["T5"] == {
+        "Smiling, Eyeglasses": {
+            "first, caption": 1.0, "second, attributes": 0.625, "product": 0.625,
+            "both, caption": 0.0, "both, attributes": 0.0, "both, combined": 0.625,
+            "spread of seeds": 0.25,
+        }
+    }  # fmt: skip
+    row = "| Smiling, Eyeglasses | 1.000 | 0.625 | 0.625 | 0.000 | 0.000 | 0.625 | 0.25"
+    assert row in capsys.readouterr().out
+
+
+def test_attention_overlaps_as_many_tokens_as_the_person_covers(load):
+    overlap = load("talk2face_claims").overlap
+    person = np.array([True, True, False, False])
+    assert overlap(np.array([0.4, 0.1, 0.3, 0.2]), person) == pytest.approx(1 / 3)
+    assert overlap(np.array([0.4, 0.3, 0.2, 0.1]), person) == 1

@@ -97,9 +97,13 @@ def test_the_points_that_compare_talk2faces_are_understood():
     kinds = {}
     for name, changes in load_sweep(path).items():
         given = [f"{key}={value!r}" for key, value in changes.items()]
-        data = base.data_config(override(load_config(path), given))
-        kinds[name] = len(data.train["sources"]), data.tasks.name_data_sets
-    assert kinds["joint"] == (3, True) and kinds["two_unnamed"] == (2, False)
+        config = override(load_config(path), given)
+        data = base.data_config(config)
+        sources = len(data.train["sources"])
+        kinds[name] = sources, data.tasks.name_data_sets, config.seed
+    assert kinds["joint"] == (3, True, 0) and kinds["two_unnamed"] == (2, False, 0)
+    # T1 has three trainings of each.
+    assert kinds["joint_2"] == (3, True, 2) and kinds["album_1"] == (1, True, 1)
 
 
 TOKENIZERS = "configs/experiments/tokenizers128.py"

@@ -8,7 +8,8 @@ differ in words and in what they call a smile. A quarter of an hour of one core 
   gptface evaluate answers --model runs/talk2face/joint --tokenizer demo \\
       --images synthetic --seed 77 --convention studio --balanced
 
-T1   joint against studio, street and album, as many steps each
+T1   joint against studio, street and album, as many steps each, by three trainings:
+     joint, joint_1 and joint_2 have seeds 0, 1 and 2, the others likewise
 T3   age_digits and age_ordinal against age_word
 T4   two_named against two_unnamed: a smile of two conventions
 T8   the log of joint
@@ -18,6 +19,7 @@ from configs import base
 from configs.talk2face import faces64
 
 SETS = ("studio", "street", "album")
+SEEDS = (1, 2)  # of T1, besides 0
 
 
 def get_config(arg: str = ""):
@@ -51,16 +53,22 @@ def named(sets: tuple[str, ...]) -> dict:
 
 
 def get_sweep():
-    alone = {name: {"data.train": named((name,))} for name in SETS}
+    # studio is age_word too
+    trained = {"joint": {}, **{name: {"data.train": named((name,))} for name in SETS}}
+    again = {
+        f"{name}_{seed}": {**changes, "seed": seed}
+        for seed in SEEDS
+        for name, changes in trained.items()
+    }
     ages = {
         f"age_{kind}": {"data.train": named(("studio",)), "data.tasks.age_tokens": kind}
         for kind in ("digits", "ordinal")
     }
     two = {"data.train": named(("studio", "street"))}
     return {
-        "joint": {},
-        **alone,  # studio is age_word too
+        **trained,
         **ages,
         "two_named": two,
         "two_unnamed": {**two, "data.tasks.name_data_sets": False},
+        **again,
     }
