@@ -83,7 +83,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 def describe(
     chosen: Sequence[tuple[str, bool]],
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     *,
     male: bool | None = None,
     young: bool | None = None,
@@ -95,7 +95,7 @@ def describe(
 
     Args:
       chosen: (attribute, present) pairs, in the order to be mentioned.
-      rng: chooses among the wordings.
+      rng: chooses among the wordings; None takes the first ones.
       male, young: None leaves them open.
       expression: one of `EXPRESSIONS`, or "".
       age: in years, or None.
@@ -105,6 +105,7 @@ def describe(
     Returns:
       A lower-case sentence without a full stop.
     """
+    rng = rng or _First()
     clauses = _clauses(chosen, rng, apart)
     if expression in EXPRESSIONS:
         clauses.append(f"looking {EXPRESSIONS[expression]}")

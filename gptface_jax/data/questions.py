@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions
+from gptface_jax.data import captions, phrases
 from gptface_jax.data.label_text import DataSet, Key, write
 from gptface_jax.data.label_values import plain
 
@@ -163,6 +163,38 @@ def stated(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
         return write(data_set if own[0].named else "", pairs)
     said = ", ".join(f"'{name}' ({q.data_set})" for name, q in meant.items())
     raise UserError(f"no data set knows all of {said}; leave some of them out")
+
+
+def in_words(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
+    """A plain sentence that says attributes, "a man wearing glasses, smiling".
+
+    Left out is what captions have no words for, such as the absence of a round face;
+    "" where nothing is left.
+
+    Args:
+      attributes, trained: as of `stated`.
+
+    Raises:
+      UserError: an unknown name or value.
+    """
+    labels: dict[str, float] = {}
+    expression = ""
+    for name, value in attributes.items():
+        key = find(name, trained).key
+        said = key.kind.read(key.write(value))
+        if key.label == "expression":
+            expression = said
+        elif isinstance(said, bool) or key.label == "Age" and isinstance(said, int):
+            labels[key.label] = float(said)
+    chosen = phrases.claims(labels)
+    subject = {
+        "male": phrases.known(labels, "Male"),
+        "young": phrases.known(labels, "Young"),
+        "age": labels.get("Age"),
+        "expression": expression if expression in phrases.EXPRESSIONS else None,
+    }
+    subject = {name: value for name, value in subject.items() if value is not None}
+    return captions.describe(chosen, **subject) if chosen or subject else ""
 
 
 def _unknown(

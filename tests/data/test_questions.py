@@ -105,3 +105,20 @@ def test_a_model_that_was_taught_no_names_of_data_sets_is_asked_without():
     assert (found.name, found.prompt) == ("street sex", "sex:")
     assert questions.stated({"sex": "man"}, bare) == "sex: man"
     assert questions.stated({"sex": "man"}, asked) == "street sex: man"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        ({"Smiling": "true"}, "a person smiling"),
+        ({"Male": "male", "Eyeglasses": "false"}, "a man with bare eyes"),
+        ({"street sex": "woman", "age": 34}, "a woman in her thirties"),
+        ({"expression": "anger", "Young": True}, "a young person looking angry"),
+        # There are no words for these.
+        ({"expression": "contempt"}, ""),
+        ({"Chubby": False, "fairface age": "20-29"}, ""),
+        ({}, ""),
+    ],
+)
+def test_attributes_in_plain_words(attributes, sentence):
+    assert questions.in_words(attributes, TRAINED) == sentence
