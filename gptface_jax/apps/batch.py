@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,7 +60,8 @@ def run(
       progress: show a bar.
 
     Returns:
-      {"done": jobs run, "failed": of these, "skipped": finished before}.
+      {"done": jobs run, "failed": of these, "skipped": finished before}, and "none":
+      answers that mean nothing, where the model wrote some.
 
     Raises:
       UserError: the folder cannot be written, another process runs jobs there, or an
@@ -175,6 +176,8 @@ def _run(
                     results.add(job, maker, found)
                     counts["done"] += 1
                     counts["failed"] += "error" in found
+                    if none := _no_answers(found):
+                        counts["none"] = counts.get("none", 0) + none
                     bar.set_postfix(failed=counts["failed"], refresh=False)
                     bar.update(1)
             elif largest is not None:
@@ -191,6 +194,12 @@ def _run(
                 break
     results.sort(jobs)
     return counts
+
+
+def _no_answers(found: Mapping[str, Any]) -> int:
+    """How many answers of a result mean nothing, see `answers.Answer`."""
+    said = (f for f in found.get("found", ()) if isinstance(f, Mapping))
+    return sum("question" in f and f["value"] is None for f in said)
 
 
 def _answers(editor, requests: Sequence[Any], size: int) -> list[Any]:

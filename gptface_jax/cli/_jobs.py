@@ -100,6 +100,8 @@ def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> 
         f"{counts['done'] - counts['failed']} done, {counts['failed']} failed, "
         f"{counts['skipped']} finished before: {options.out}"
     )
+    if none := counts.get("none"):
+        print(f"{none} answers are none")
     if counts["failed"]:
         raise UserError(
             f'{counts["failed"]} jobs failed; see their "error" in '
