@@ -38,8 +38,10 @@ def get_config(arg: str = "") -> ConfigDict:
                 "min_sharpness": 0.0,
                 "max_yaw": 75.0,
                 "max_roll": 60.0,
-                # LAION-400M's own column has words; later sets have this one.
+                # Later sets than LAION-400M have a score.
                 "max_scores": {"punsafe": 0.5},
+                # Its own column: UNLIKELY, UNSURE or NSFW.
+                "allowed": {"NSFW": ("UNLIKELY",)},
                 "exact_duplicates": True,
                 "near_duplicates": 2,
             },

@@ -152,7 +152,7 @@ def _score(name: str, value: Any) -> float | None:
         number = words.get(value.strip().lower(), value)
     try:
         number = float(number)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.inf
     if math.isnan(number):
         return None

@@ -76,9 +76,6 @@ def _check(config: settings.Config) -> None:
     texts.texts(config.texts)
     if config.texts.language:
         texts.probability("a", config.texts.language)
-    for name, most in config.filters.max_scores.items():
-        if not isinstance(most, (int, float)):
-            raise UserError(f"filters.max_scores.{name} is {most!r}; give a number")
 
 
 def make_stages(config: settings.Config) -> stages.Stages:

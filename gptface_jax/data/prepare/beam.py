@@ -107,8 +107,8 @@ def prepare(
 def _name(config: settings.Config, unit: readers.Unit) -> str:
     spec = config.sources[unit.source]
     name = spec.get("name") or spec["kind"]
-    if unit.path:
-        name = f"{name}/{pathlib.Path(unit.path).name}"
+    if unit.name:
+        name = f"{name}/{unit.name}"
     return f"{name}[{unit.start}:{unit.stop}]" if unit.stop else name
 
 

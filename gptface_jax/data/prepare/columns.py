@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gptface_jax.core.errors import UserError
 from gptface_jax.data.prepare import metadata, sample
-from gptface_jax.data.prepare.sample import Rejected, Sample
+from gptface_jax.data.prepare.sample import Fault, Rejected, Sample
 from gptface_jax.data.prepare.settings import Config
 
 _TOGETHER = 64  # rows; of large pictures some 100 MB
@@ -18,14 +18,25 @@ _IMAGES = ("image", "jpg", "png", "webp", "image_bytes")
 
 def row_groups(path: pathlib.Path) -> list[int]:
     """Rows of each row group of a file; [] where it is no Parquet."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         about = pq.ParquetFile(path).metadata
         return [about.row_group(i).num_rows for i in range(about.num_row_groups)]
-    except (pa.ArrowException, OSError, ValueError):
+    except Exception:  # of a hostile file anything may come
         return []
+
+
+def keys(path: pathlib.Path, groups: range) -> set[str]:
+    """Keys of the rows of some row groups."""
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path).read_row_groups(list(groups), ["key"])
+    except Exception:  # of a hostile file anything may come
+        return set()
+    found = (row.get("key") for row in rows(table) if isinstance(row, dict))
+    return {str(key) for key in found if isinstance(key, (str, int))}
 
 
 def samples(
@@ -35,8 +46,9 @@ def samples(
     image_column: str | None = None,
     text_column: str | None = None,
     more: Callable[[str, Mapping], Mapping] | None = None,
+    name: str = "",
 ) -> Iterator[Sample | Rejected]:
-    """Every row as a sample, or why it is none.
+    """Every row as a sample, or why it is none; a key may come twice.
 
     Args:
       path: of the file.
@@ -44,99 +56,121 @@ def samples(
       config: its limits count.
       image_column, text_column: by default those of known names.
       more: key and row -> further columns, or None.
+      name: stands before the key in `Record.source`; by default that of the file.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    name = name or path.stem
     try:
         file = pq.ParquetFile(path)
         left = sum(file.metadata.row_group(i).num_rows for i in groups or ())
         batches = file.iter_batches(_TOGETHER, row_groups=list(groups or ()))
-    except (pa.ArrowException, OSError, ValueError, IndexError):
+    except Exception:  # of a hostile file anything may come
         left, batches = 0, iter(())
     if not left:
         yield Rejected(path.name, sample.UNREADABLE)
         return
     number = groups.start << 32
+    make = functools.partial(
+        _sample,
+        folder=path.parent,
+        config=config,
+        image_column=image_column,
+        text_column=text_column,
+        more=more,
+        name=name,
+    )
     try:
         for batch in batches:
-            for row in _rows(batch):
+            for row in rows(batch):
                 left -= 1
-                yield _sample(path, number, row, config, image_column, text_column,
-                              more)  # fmt: skip
+                key = f"{number >> 32}-{number & 0xFFFFFFFF}"
                 number += 1
-    except (pa.ArrowException, OSError, ValueError):
+                if isinstance(row, str):
+                    yield Rejected(key, row)
+                    continue
+                if isinstance(row.get("key"), (str, int)):
+                    key = str(row["key"])
+                yield sample.guarded(key, functools.partial(make, key, row))
+    except Exception:
         for _ in range(left):  # the file says how many there are
-            yield Rejected(f"{path.stem}/{number}", sample.UNREADABLE)
+            yield Rejected(f"{name}/{number}", sample.UNREADABLE)
             number += 1
 
 
-def _rows(batch: Any) -> Iterator[Mapping[str, Any] | None]:
-    """Rows of a batch; None for one whose text is no UTF-8."""
+def rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Rows of a batch or table; of one that holds no Python values the reason."""
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for i in range(batch.num_rows):
-            try:
-                yield batch.slice(i, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                yield None
+        return
+    except Exception:  # a date of the year 5,000,000, a time zone of nowhere, ...
+        pass  # which of them it is, only each by itself tells
+    for i in range(batch.num_rows):
+        try:
+            yield batch.slice(i, 1).to_pylist()[0]
+        except UnicodeDecodeError:
+            yield sample.NOT_UTF8
+        except Exception as error:
+            yield sample.failed(error)
 
 
 def _sample(
-    path: pathlib.Path,
-    number: int,
-    row: Mapping[str, Any] | None,
+    key: str,
+    row: dict[str, Any],
+    folder: pathlib.Path,
     config: Config,
     image_column: str | None,
     text_column: str | None,
     more: Callable[[str, Mapping], Mapping] | None,
-) -> Sample | Rejected:
-    key = f"{number >> 32}-{number & 0xFFFFFFFF}"
-    if row is None:
-        return Rejected(key, sample.NOT_UTF8)
-    row = dict(row)
-    if isinstance(row.get("key"), (str, int)):
-        key = str(row["key"])
+    name: str,
+) -> Sample:
+    """The sample of a row.
+
+    Raises:
+      UserError: it is none.
+    """
     names = [image_column] if image_column else [n for n in _IMAGES if n in row]
     image = row.pop(names[0], None) if names else None
-    data = _bytes(image, path.parent, config.decoding.max_bytes)
-    if isinstance(data, str):
-        return Rejected(key, data)
+    data = _bytes(image, folder, config.decoding.max_bytes)
     if text_column:
         row["text"] = row.get(text_column)
-    try:
-        row |= more(key, row) if more else {}
-        return metadata.sample_of(key, data, row, f"{path.stem}/{key}")
-    except UserError:
-        return Rejected(key, sample.WRONG_TYPE)
+    row |= more(key, row) if more else {}
+    return metadata.sample_of(key, data, row, f"{name}/{key}")
 
 
-def _bytes(image: Any, folder: pathlib.Path, most: int) -> bytes | str:
-    """The file of a cell, or why there is none."""
+def _bytes(image: Any, folder: pathlib.Path, most: int) -> bytes:
+    """The file of a cell.
+
+    Raises:
+      Fault: there is none.
+    """
     if isinstance(image, Mapping):
         held, path = image.get("bytes"), image.get("path")
         if held is None and isinstance(path, str) and path:
             return _beside(folder, path, most)
         image = held
     if image is None:
-        return sample.NO_PICTURE
+        raise Fault(sample.NO_PICTURE)
     if not isinstance(image, bytes):
-        return sample.WRONG_TYPE
-    return image if len(image) <= most else sample.TOO_MANY_BYTES
+        raise Fault(sample.WRONG_TYPE)
+    if len(image) > most:
+        raise Fault(sample.TOO_MANY_BYTES)
+    return image
 
 
-def _beside(folder: pathlib.Path, name: str, most: int) -> bytes | str:
+def _beside(folder: pathlib.Path, name: str, most: int) -> bytes:
     """A picture file that a table names, which must lie in its folder."""
     try:
         inside = folder.resolve()
         path = (folder / name).resolve()
         if not path.is_relative_to(inside):
-            return sample.UNSAFE_NAME
+            raise Fault(sample.UNSAFE_NAME)
         if not path.is_file():
-            return sample.NO_PICTURE
+            raise Fault(sample.NO_PICTURE)
         if path.stat().st_size > most:
-            return sample.TOO_MANY_BYTES
+            raise Fault(sample.TOO_MANY_BYTES)
         return path.read_bytes()
+    except Fault:
+        raise
     except (OSError, ValueError, RuntimeError):
-        return sample.UNREADABLE
+        raise Fault(sample.UNREADABLE) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +54,7 @@ def sample_of(
     if not isinstance(url, str):
         raise UserError(f"url is {url!r}; give a text")
     faces = fields.pop("faces", None) or faces_of(row)
-    return Sample(key, record, url, _scores(row), faces, **fields)
+    return Sample(key, record, url, row, faces, **fields)
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -63,17 +62,6 @@ def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
     for name in _TEXT if not texts else ():
         texts = texts or tables.texts_from(row, name)
     return texts
-
-
-def _scores(row: Mapping[str, Any]) -> dict[str, float]:
-    """Columns that are numbers."""
-    numbers = {
-        name: float(value)
-        for name, value in row.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-        and abs(value) < 1e15
-    }  # fmt: skip
-    return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 def faces_of(row: Mapping[str, Any]) -> Faces | None:
@@ -90,7 +78,7 @@ def faces_of(row: Mapping[str, Any]) -> Faces | None:
     if found is not None:
         try:
             return faces_from(*zip(*found)) if len(found) else faces_from((), (), ())
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f"faces are no [box, points, score] ({error})") from None
     boxes = next((row[name] for name in _BOXES if row.get(name) is not None), None)
     if boxes is None:
@@ -98,7 +86,7 @@ def faces_of(row: Mapping[str, Any]) -> Faces | None:
     points, scores = row.get("points"), row.get("face_scores")
     try:
         return faces_from(boxes, points, scores)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"boxes are no (x0, y0, x1, y1) ({error})") from None
 
 
@@ -109,7 +97,7 @@ def faces_from(boxes: Any, points: Any = None, scores: Any = None) -> Faces:
     anything further away than the box is large) are unknown.
 
     Raises:
-      TypeError, ValueError: other shapes.
+      TypeError, ValueError, OverflowError: other shapes, or no numbers.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         box = np.asarray(boxes, np.float32).reshape(-1, 4)

@@ -8,9 +8,11 @@ A source is a mapping with a `kind`:
 * any kind of `data.sources` with its arguments: folder, tfds, celeba, arrayrecord,
   synthetic, ...
 
-The first two take `metadata`, a folder with a Parquet of the same stem for each file, a
-row a `key`; and `detections`, a folder that `gptface data detections` made. All but
-tfds take `name`, which stands before the source of every record.
+The first two take `metadata`, a folder with a Parquet for each file, at the same place
+below it (split_1/00000.parquet for split_1/00000.tar), a row a `key`; and `detections`,
+a folder that `gptface data detections` made. They alone tell addresses and scores, so
+that `opt_out`, `filters.max_scores` and `filters.allowed` are refused for others but
+what is drawn. All but tfds take `name`, which stands before the source of every record.
 
 A unit is what one worker does at a time, and what is done again if it dies: a tar, some
 row groups, a range of records.
@@ -18,6 +20,7 @@ row groups, a range of records.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import inspect
@@ -34,6 +37,7 @@ from gptface_jax.data.prepare.settings import Config
 
 _STREAMED = ("webdataset", "parquet")
 _NAMED = ("tfds", "named")  # to which `name` is something else
+_DRAWN = ("synthetic", "synthetic_edits", "rendered", "textures")  # nobody's pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +62,25 @@ class Unit:
       source: its place in `Config.sources`.
       path: of the file; "" of a source that is read at random.
       start, stop: row groups of a Parquet, or records; 0 and 0 where there are none.
+      name: of the file, as seen from the source's folder.
+      last: whether no unit of the same file follows.
     """
 
     source: int
     path: str = ""
     start: int = 0
     stop: int = 0
+    name: str = ""
+    last: bool = True
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending."""
+        return os.path.splitext(self.name)[0]
 
 
-def _files_of(spec: Mapping[str, Any]) -> tuple[Files, list[pathlib.Path]]:
+def _files_of(spec: Mapping[str, Any]) -> tuple[Files, dict[str, pathlib.Path]]:
+    """Arguments of a source, and its files by name as seen from its folder."""
     names = list(inspect.signature(Files).parameters)
     for key in spec:
         if key not in names:
@@ -89,7 +103,9 @@ def _files_of(spec: Mapping[str, Any]) -> tuple[Files, list[pathlib.Path]]:
         detections.Detections(given.detections)  # raises where there are none
     if given.metadata and not pathlib.Path(given.metadata).expanduser().is_dir():
         raise Missing(f"metadata '{given.metadata}' is no folder; check the path")
-    return given, paths[: given.limit or None]
+    folder = root.parent if root.is_file() else root
+    chosen = paths[: given.limit or None]
+    return given, {path.relative_to(folder).as_posix(): path for path in chosen}
 
 
 def _ending(kind: str) -> str:
@@ -106,16 +122,33 @@ def units(config: Config) -> tuple[list[Unit], list[Any]]:
     for number, spec in enumerate(config.sources):
         if spec.get("kind") in _STREAMED:
             given, paths = _files_of(spec)
-            prints.append(fingerprint.large_files(paths))
-            for path in paths:
-                found += _of_file(number, given.kind, path, config.unit_size)
+            prints.append(fingerprint.large_files(list(paths.values())))
+            for name, path in paths.items():
+                found += _of_file(number, given.kind, name, path, config.unit_size)
         else:
             source = _opened(spec)
+            _check_unknown(spec, config)
             prints.append(fingerprint.of(source))
             for start in range(0, len(source), config.unit_size):
                 stop = min(start + config.unit_size, len(source))
                 found.append(Unit(number, "", start, stop))
     return found, prints
+
+
+def _check_unknown(spec: Mapping[str, Any], config: Config) -> None:
+    """Raises UserError where a config asks for what a source cannot tell."""
+    asked = {
+        "opt_out": config.opt_out,
+        "filters.max_scores": config.filters.max_scores,
+        "filters.allowed": config.filters.allowed,
+    }
+    for key, value in asked.items():
+        if value and spec["kind"] not in _DRAWN:
+            raise UserError(
+                f"{key} is {value!r}, and sources of kind '{spec['kind']}' tell no "
+                f"addresses and no scores; bring it as {' or '.join(_STREAMED)}, or "
+                f"prepare it apart, with {key} empty"
+            )
 
 
 def _opened(spec: Mapping[str, Any]):
@@ -131,19 +164,20 @@ def _name(spec: Mapping[str, Any]) -> str:
     return "" if spec["kind"] in _NAMED else spec.get("name", "")
 
 
-def _of_file(number: int, kind: str, path: pathlib.Path, size: int) -> Iterator[Unit]:
-    name = os.fspath(path.absolute())  # workers may stand elsewhere
-    if kind == "webdataset":
-        yield Unit(number, name)
-        return
-    groups = columns.row_groups(path)
-    if not groups:
-        yield Unit(number, name)  # that it cannot be read will be counted
+def _of_file(
+    number: int, kind: str, name: str, path: pathlib.Path, size: int
+) -> Iterator[Unit]:
+    # Workers may stand elsewhere.
+    whole = Unit(number, os.fspath(path.absolute()), name=name)
+    groups = columns.row_groups(path) if kind == "parquet" else []
+    if not groups:  # a file that cannot be read will be counted
+        yield whole
     start = rows = 0
     for stop, count in enumerate(groups, 1):
         rows += count
         if rows >= size or stop == len(groups):
-            yield Unit(number, name, start, stop)
+            last = stop == len(groups)
+            yield dataclasses.replace(whole, start=start, stop=stop, last=last)
             start, rows = stop, 0
 
 
@@ -164,56 +198,45 @@ class Reader:
         spec = self.config.sources[unit.source]
         if not unit.path:
             return self._records(unit, spec)
-        given, path = Files(**spec), pathlib.Path(unit.path)
-        try:
-            rows = _metadata_rows(given.metadata, path) if given.metadata else {}
-            more = self._more(given, rows, unit.source)
-        except UserError:
-            # Without it nobody knows what was opted out.
-            return (
-                s if isinstance(s, Rejected) else s.rejected(sample.NO_METADATA)
-                for s in self._streamed(given, path, unit, None)
-            )
-        return self._with_rows(self._streamed(given, path, unit, more), rows)
+        return self._of_file(unit, Files(**spec))
 
-    def _streamed(self, given: Files, path, unit: Unit, more):
-        name = given.name
+    def _of_file(self, unit: Unit, given: Files) -> Iterator[Sample | Rejected]:
+        """Samples of a file, one a key, and what its metadata tells of none of them."""
+        path = pathlib.Path(unit.path)
+        rows = _metadata_rows(given.metadata, unit.stem) if given.metadata else None
+        more = self._more(given, rows, unit.source)
+        name = f"{given.name}/{unit.stem}" if given.name else unit.stem
         if given.kind == "webdataset":
-            found = tars.samples(path, self.config, more)
+            found = tars.samples(path, self.config, more, name)
         else:
             groups = range(unit.start, unit.stop) if unit.stop else None
             names = given.image_column or None, given.text_column or None
-            found = columns.samples(path, groups, self.config, *names, more)
+            found = columns.samples(path, groups, self.config, *names, more, name)
+        seen = columns.keys(path, range(unit.start)) if unit.start else set()
         for item in found:
-            if isinstance(item, Sample) and name:
-                record = item.record
-                record = dataclasses.replace(record, source=f"{name}/{record.source}")
-                item = dataclasses.replace(item, record=record)
+            if item.key in seen:
+                item = Rejected(item.key, sample.DUPLICATE_KEY)
+            seen.add(item.key)
             yield item
-
-    @staticmethod
-    def _with_rows(
-        items: Iterator[Sample | Rejected], rows: dict[str, Any]
-    ) -> Iterator[Sample | Rejected]:
-        """The items, and a rejection of every row that none of them has."""
-        for item in items:
-            rows.pop(item.key, None)
-            yield item
-        for key in rows:
-            yield Rejected(key, sample.ROW_ALONE)
+        for key in (rows or ()) if unit.last else ():
+            if key not in seen:
+                yield Rejected(key, sample.ROW_ALONE)
 
     def _more(
-        self, given: Files, rows: Mapping[str, Any], number: int
+        self, given: Files, rows: Mapping[str, Any] | None, number: int
     ) -> Callable[[str, Mapping], Mapping] | None:
         """Function from key and row to further columns; see the module."""
         if given.detections and number not in self._open:
             self._open[number] = detections.Detections(given.detections)
         found = self._open.get(number)
-        if not rows and found is None:
+        if rows is None and found is None:
             return None
 
         def more(key: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
-            extra = dict(rows.get(key, {}))
+            # Without its row nobody knows whether a picture was opted out.
+            if rows is not None and key not in rows:
+                raise sample.Fault(sample.NO_ROW if rows else sample.NO_METADATA)
+            extra = dict(rows[key]) if rows else {}
             ids = {**row, **extra}
             sample_id = ids.get("SAMPLE_ID", ids.get("sample_id"))
             if found is not None and sample_id is not None:
@@ -232,36 +255,41 @@ class Reader:
             self._open[unit.source] = _opened(spec)
         source, name = self._open[unit.source], _name(spec)
         for index in range(unit.start, unit.stop):
-            key = str(index)
-            try:
-                record = source[index]
-            except (UserError, OSError, ValueError):
-                yield Rejected(key, sample.UNREADABLE)
-                continue
-            if record.image is None:
-                yield Rejected(key, sample.NO_PICTURE)
-                continue
-            if isinstance(record.image, bytes):
-                if len(record.image) > self.config.decoding.max_bytes:
-                    yield Rejected(key, sample.TOO_MANY_BYTES)
-                    continue
-            whole = f"{name}/{record.source}" if name else record.source
-            record = dataclasses.replace(record, source=whole)
-            yield Sample(key, record, faces=metadata.faces_of_record(record))
+            make = functools.partial(self._record, source, index, name)
+            yield sample.guarded(str(index), make)
+
+    def _record(self, source, index: int, name: str) -> Sample:
+        """The sample of a record.
+
+        Raises:
+          UserError: it is none.
+        """
+        try:
+            record = source[index]
+        except (UserError, OSError, ValueError):
+            raise sample.Fault(sample.UNREADABLE) from None
+        if record.image is None:
+            raise sample.Fault(sample.NO_PICTURE)
+        if isinstance(record.image, bytes):
+            if len(record.image) > self.config.decoding.max_bytes:
+                raise sample.Fault(sample.TOO_MANY_BYTES)
+        whole = f"{name}/{record.source}" if name else record.source
+        record = dataclasses.replace(record, source=whole)
+        return Sample(str(index), record, faces=metadata.faces_of_record(record))
 
 
-def _metadata_rows(folder: str, path: pathlib.Path) -> dict[str, Mapping[str, Any]]:
-    """Rows of the table of a file by their key.
+def _metadata_rows(folder: str, stem: str) -> dict[str, Mapping[str, Any]]:
+    """Rows of the table of a file by their key; {} of one that cannot be read.
 
-    Raises:
-      UserError: there is none, it cannot be read, or it has no column `key`.
+    Keys that are there twice are left out: nobody knows which row is meant.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pathlib.Path(folder).expanduser() / f"{path.stem}.parquet"
     try:
-        rows = pq.read_table(table).to_pylist()
-        return {str(row.pop("key")): row for row in rows}
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise UserError(f"metadata '{table}' cannot be read ({error})") from None
+        table = pq.read_table(pathlib.Path(folder).expanduser() / f"{stem}.parquet")
+        rows = [row for row in columns.rows(table) if isinstance(row, dict)]
+        keys = [str(row.pop("key")) for row in rows]
+    except Exception:  # of a hostile file anything may come
+        return {}
+    count = collections.Counter(keys)
+    return {key: row for key, row in zip(keys, rows) if count[key] == 1}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 
 # Why a picture is rejected; what a reason is about stands before the colon.
@@ -18,6 +20,8 @@ UNSAFE_NAME = "source: name leads out of the folder"
 ENDS_EARLY = "source: ends early"
 UNREADABLE = "source: cannot be read"
 NO_METADATA = "source: metadata cannot be read"
+NO_ROW = "source: not one row of metadata"
+OTHER_KEY = "source: metadata of another key"
 ROW_ALONE = "source: metadata of no picture"
 WRONG_TYPE = "source: wrong type"
 TOO_MANY_BYTES = "picture: too many bytes"
@@ -27,6 +31,7 @@ NOT_A_PICTURE = "picture: none that can be read"
 DAMAGED = "picture: damaged"
 TOO_SMALL = "picture: too small"
 UNSAFE_SCORE = "score: {} too high"
+OTHER_WORD = "score: {} not among those allowed"
 NO_FACE = "face: none"
 SMALL_FACE = "face: too small"
 BLURRED = "face: blurred"
@@ -66,7 +71,7 @@ class Sample:
       key: its name within its unit.
       record: what a shard will hold; `image` is bytes, and pixels once decoded.
       url: where it was, "" where that is not known.
-      scores: further columns of the metadata that are numbers.
+      row: columns of its metadata, as they came.
       faces: that came with it, or were found; None where nobody has looked.
       digest: of the bytes it came as; 32 hex digits, "" before they are read.
       text_fault: why a text that came with it was not read; "" for none.
@@ -75,7 +80,7 @@ class Sample:
     key: str
     record: Record
     url: str = ""
-    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    row: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     faces: Faces | None = None
     digest: str = ""
     text_fault: str = ""
@@ -98,3 +103,27 @@ class Rejected:
     key: str
     reason: str
     record: Record | None = None
+
+
+class Fault(UserError):
+    """A sample is none of the set; the message is one of the reasons above."""
+
+
+def guarded(key: str, make: Callable[[], Sample | Rejected]) -> Sample | Rejected:
+    """What `make` makes of the sample `key`, or why it could not.
+
+    One record is no reason to stop a job, whatever is in it.
+    """
+    try:
+        return make()
+    except Fault as fault:
+        return Rejected(key, str(fault))
+    except UserError:
+        return Rejected(key, WRONG_TYPE)
+    except Exception as error:
+        return Rejected(key, failed(error))
+
+
+def failed(error: Exception) -> str:
+    """The reason of an exception that nobody thought of."""
+    return FAILED.format(type(error).__name__)

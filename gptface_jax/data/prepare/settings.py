@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptface_jax.core.config import from_mapping
@@ -52,7 +52,10 @@ class Filters:
       min_sharpness: see `quality.sharpness`; 0 takes all.
       max_yaw, max_roll: degrees, see `quality.pose`; 180 takes all.
       max_scores: column of the metadata -> the most that is taken, such as
-        {"punsafe": 0.3}; a record without the column is taken.
+        {"punsafe": 0.3}; a record without the column is taken, one whose cell is no
+        number is not.
+      allowed: column of the metadata -> words that are taken, such as
+        {"NSFW": ("UNLIKELY",)}; a record without the column is taken.
       exact_duplicates: drop all but the first of pictures of the same bytes.
       near_duplicates: bits of 64 in which the perceptual hashes of copies may differ;
         -1 keeps them.
@@ -64,6 +67,7 @@ class Filters:
     max_yaw: float = 180.0
     max_roll: float = 180.0
     max_scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    allowed: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     exact_duplicates: bool = True
     near_duplicates: int = 2
 
@@ -193,6 +197,14 @@ def read(values: Mapping[str, Any]) -> Config:
             )
     if not config.sources or not all(isinstance(s, Mapping) for s in config.sources):
         raise UserError("the config has no sources; give a list of mappings with kind")
+    for name, most in config.filters.max_scores.items():
+        if not isinstance(most, (int, float)):
+            raise UserError(f"filters.max_scores.{name} is {most!r}; give a number")
+    for name, words in config.filters.allowed.items():
+        if not isinstance(words, (list, tuple)):
+            raise UserError(
+                f"filters.allowed.{name} is {words!r}; give a list of words"
+            )
     shares = config.split.validation, config.split.test
     if min(shares) < 0 or sum(shares) >= 1:
         raise UserError(

@@ -12,12 +12,13 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import geometry, image_io
+from gptface_jax.data import geometry, image_io, tables
 from gptface_jax.data.geometry import Similarity
 from gptface_jax.data.prepare import duplicates, quality, sample
 from gptface_jax.data.prepare.opt_out import OptOut
@@ -83,7 +84,12 @@ class Stages:
         for stage in (self.asked, self.scored, self.worded, self.decoded):
             if isinstance(item, Rejected):
                 break
-            item = stage(item)
+            try:
+                item = stage(item)
+            except UserError:
+                raise  # of the config
+            except Exception as error:  # one record is no reason to stop a job
+                item = item.rejected(sample.failed(error))
         return item
 
     def asked(self, item: Sample) -> Sample | Rejected:
@@ -95,10 +101,16 @@ class Stages:
         return dataclasses.replace(item, digest=duplicates.digest(data))
 
     def scored(self, item: Sample) -> Sample | Rejected:
-        """Samples that no score of their metadata forbids."""
-        for name, most in self.config.filters.max_scores.items():
-            if item.scores.get(name, -math.inf) > most:
+        """Samples that no score or word of their metadata forbids."""
+        limits = self.config.filters
+        for name, most in limits.max_scores.items():
+            cell = tables.given(item.row.get(name))
+            if cell is not None and _score(cell) > most:
                 return item.rejected(sample.UNSAFE_SCORE.format(name))
+        for name, words in limits.allowed.items():
+            cell = tables.given(item.row.get(name))
+            if cell is not None and cell not in words:
+                return item.rejected(sample.OTHER_WORD.format(name))
         return item
 
     def worded(self, item: Sample) -> Sample | Rejected:
@@ -148,23 +160,38 @@ class Stages:
             for i, item in enumerate(open_ones)
             if not (whole or self._knows(item.faces))
         ]
-        found: Sequence[Faces] = ()
-        if unknown:
-            if self.find is None:
-                raise UserError("no face finder is given, and no faces are known")
-            found = self.find([open_ones[i].record.image for i in unknown])
+        found = self._found([open_ones[i].record.image for i in unknown])
         by_place = dict(zip(unknown, found))
         for i, item in enumerate(open_ones):
             try:
                 if whole:
                     record = geometry.squared(item.record, self.config.crop.size)
                     yield (self._kept(item, record, 0),)
-                else:
-                    yield self.cropped(item, by_place.get(i, item.faces))
+                    continue
+                faces = by_place.get(i, item.faces)
+                if isinstance(faces, Exception):
+                    raise faces
+                yield self.cropped(item, faces)
             except UserError:
                 raise
             except Exception as error:  # one record is no reason to stop a job
-                yield item.rejected(sample.FAILED.format(type(error).__name__))
+                yield item.rejected(sample.failed(error))
+
+    def _found(self, pictures: Sequence[np.ndarray]) -> Sequence[Faces | Exception]:
+        """The faces of each picture, or what the finder raised at it."""
+        if not pictures:
+            return ()
+        if self.find is None:
+            raise UserError("no face finder is given, and no faces are known")
+        try:
+            return self.find(pictures)
+        except UserError:
+            raise
+        except Exception as error:
+            if len(pictures) == 1:
+                return [error]
+            # One of them may be to blame, which then is rejected alone.
+            return [found for picture in pictures for found in self._found([picture])]
 
     def _knows(self, faces: Faces | None) -> bool:
         """Whether a picture came with all that is needed of its faces."""
@@ -242,6 +269,15 @@ class Stages:
             digest,
             lot_of(item.url or item.digest, self.config.split.salt),
         )
+
+
+def _score(cell: Any) -> float:
+    """A cell as a number; what is none counts as too high."""
+    try:
+        number = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.inf
+    return math.inf if math.isnan(number) else number
 
 
 def lot_of(key: str, salt: str) -> int:

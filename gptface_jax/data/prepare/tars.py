@@ -8,6 +8,7 @@ read.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import posixpath
@@ -15,7 +16,6 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gptface_jax.core.errors import UserError
 from gptface_jax.data.prepare import metadata, sample
 from gptface_jax.data.prepare.sample import Rejected, Sample
 from gptface_jax.data.prepare.settings import Config
@@ -65,42 +65,47 @@ def samples(
     path: pathlib.Path,
     config: Config,
     more: Callable[[str, Mapping], Mapping] | None = None,
+    name: str = "",
 ) -> Iterator[Sample | Rejected]:
-    """Every sample of a tar, or why it is none.
+    """Every sample of a tar, or why it is none; a key may come twice.
 
     Args:
       path: of the tar, not compressed.
       config: its limits count.
       more: key and row -> further columns, or None.
+      name: stands before the key in `Record.source`; by default that of the file.
     """
-    seen: set[str] = set()
     for group in _groups(path, config):
-        if isinstance(group, Rejected):
-            yield group
-        elif group.key in seen:
-            yield Rejected(group.key, sample.DUPLICATE_KEY)
+        if isinstance(group, _Group):
+            make = functools.partial(_sample, group, name or path.stem, more)
+            yield sample.guarded(group.key, make)
         else:
-            seen.add(group.key)
-            yield _sample(group, path, more)
+            yield group
 
 
-def _sample(group: _Group, path: pathlib.Path, more) -> Sample | Rejected:
+def _sample(group: _Group, name: str, more) -> Sample:
+    """The sample of a group.
+
+    Raises:
+      UserError: it is none.
+    """
+    key, row = group.key, group.row
     if group.fault:
-        return Rejected(group.key, group.fault)
+        raise sample.Fault(group.fault)
     if group.image is None:
-        return Rejected(group.key, sample.NO_PICTURE)
-    try:
-        row = group.row | dict(more(group.key, group.row)) if more else group.row
-        return metadata.sample_of(
-            group.key,
-            group.image,
-            row,
-            f"{path.stem}/{group.key}",
-            group.texts,
-            text_fault=group.text_fault,
-        )
-    except UserError:
-        return Rejected(group.key, sample.WRONG_TYPE)
+        raise sample.Fault(sample.NO_PICTURE)
+    told = row.get("key")
+    if told is not None and str(told) not in (key, posixpath.basename(key)):
+        raise sample.Fault(sample.OTHER_KEY)
+    row |= more(key, row) if more else {}
+    return metadata.sample_of(
+        key,
+        group.image,
+        row,
+        f"{name}/{key}",
+        group.texts,
+        text_fault=group.text_fault,
+    )
 
 
 def _groups(path: pathlib.Path, config: Config) -> Iterator[_Group | Rejected]:
@@ -119,7 +124,7 @@ def _groups(path: pathlib.Path, config: Config) -> Iterator[_Group | Rejected]:
                 group = group or _Group(key)
                 _add(group, tar, member, ending, config)
             complete = _ends(tar)
-    except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError):
+    except Exception:  # of a hostile file anything may come
         # The sample that was being read may lack a part: it goes with the rest.
         key = group.key if group else path.name
         yield Rejected(key, sample.ENDS_EARLY if group else sample.UNREADABLE)

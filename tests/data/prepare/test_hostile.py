@@ -1,5 +1,6 @@
 """What comes off the web is a stranger's: nothing crashes, escapes or is miscounted."""
 
+import json
 import os
 import tarfile
 
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
-from gptface_jax.data.prepare import metadata, readers, sample, tars, texts
+from gptface_jax.data import shard_format
+from gptface_jax.data.prepare import (
+    beam,
+    metadata,
+    readers,
+    sample,
+    staging,
+    tars,
+    texts,
+)
 from gptface_jax.data.prepare import settings as prepare_settings
 from gptface_jax.data.prepare.sample import Rejected, Sample
 from gptface_jax.data.prepare.stages import Stages
@@ -22,6 +32,7 @@ from gptface_jax.data.sources import open_source
 
 REASONS = {v for k, v in vars(sample).items() if k.isupper()}
 TEXT = b"a woman with brown hair"
+BIG = 10**400  # more than a float holds
 
 
 def config_of(*sources, **more):
@@ -34,6 +45,29 @@ def config_of(*sources, **more):
         **more,
     }
     return prepare_settings.read(values)
+
+
+def outcomes_of(config, find=None):
+    """What becomes of all samples of a config, as it is written."""
+    stages = Stages(config, texts.texts(config.texts), find)
+    reader = readers.Reader(config)
+    found = []
+    for unit in readers.units(config)[0]:
+        for outcome in stages(reader(unit)):
+            found.append(outcome)
+            if isinstance(outcome, Rejected):
+                named = outcome.reason.startswith(("error: ", "score: "))
+                assert named or outcome.reason in REASONS
+                shard_format.pack(staging.thumbnail(outcome))
+            else:
+                for kept in outcome:
+                    shard_format.pack(kept.record)
+    return found
+
+
+def reasons_of(config, find=None):
+    """Why each sample of a config is rejected; "" for one that is kept."""
+    return [getattr(outcome, "reason", "") for outcome in outcomes_of(config, find)]
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +290,66 @@ def test_a_header_as_large_as_a_file_is_not_read(tmp_path, pictures, monkeypatch
     assert [getattr(item, "reason", None) for item in found] == [sample.ENDS_EARLY]
 
 
-_NUMBERS = st.floats(width=32) | st.integers(-(10**40), 10**40) | st.floats(0, 50)
+@pytest.mark.parametrize(
+    "column, cell",
+    [
+        ("boxes", [[BIG, 1, 2, 3]]),
+        ("faces", [[[0, 0, 9, 9], [[BIG, 0]] * 5, 1]]),
+        ("Smiling", BIG),
+        ("Age", -BIG),
+        ("SAMPLE_ID", BIG),
+    ],
+)
+def test_an_integer_of_400_digits_is_no_number(tmp_path, pictures, column, cell):
+    good = {"jpg": hostile.encoded(pictures[0]), "txt": TEXT}
+    odd = {**good, "json": json.dumps({column: cell}).encode()}
+    hostile.tar_of(tmp_path / "a.tar", [("0", odd), ("1", good)])
+    config = config_of({"kind": "webdataset", "path": str(tmp_path)})
+    wanted = "" if column == "SAMPLE_ID" else sample.WRONG_TYPE
+    assert reasons_of(config) == [wanted, ""]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_chain_of_headers(tmp_path, pictures, kind):
+    """`tarfile` calls itself for each."""
+    content = {tarfile.GNUTYPE_LONGNAME: b"y\0", tarfile.XHDTYPE: b"9 path=y\n"}
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        hostile.add(tar, "a.jpg", hostile.encoded(pictures[0]))
+        hostile.add(tar, "a.txt", TEXT)
+        for _ in range(3000):
+            hostile.add(tar, "x", content[kind], type=kind)
+        hostile.add(tar, "b.jpg", hostile.encoded(pictures[1]))
+    config = config_of({"kind": "webdataset", "path": str(tmp_path)})
+    assert reasons_of(config) == [sample.ENDS_EARLY]
+
+
+def odd_cells():
+    """Columns whose first cell no value of Python is; the second one is."""
+
+    def numbers(first, kind):
+        return pa.array([first, 1], pa.int64()).cast(kind)
+
+    days = pa.array([2**31 - 1, 1], pa.int32()).view(pa.date32())
+    return {
+        "date": (days, ["error: OverflowError", ""]),
+        "duration": (numbers(2**62, pa.duration("s")), ["error: OverflowError", ""]),
+        "zone": (
+            numbers(5, pa.timestamp("s", tz="Nowhere/X")),
+            ["error: UnknownTimeZoneError"] * 2,
+        ),
+    }
+
+
+@pytest.mark.parametrize("column", odd_cells())
+def test_cells_that_are_no_values_of_python(tmp_path, pictures, column):
+    cells, wanted = odd_cells()[column]
+    table = {"jpg": [hostile.encoded(p) for p in pictures[:2]], "text": ["a man"] * 2}
+    pq.write_table(pa.table({**table, "odd": cells}), tmp_path / "a.parquet")
+    config = config_of({"kind": "parquet", "path": str(tmp_path)})
+    assert reasons_of(config) == wanted
+
+
+_NUMBERS = st.floats(width=32) | st.integers(-BIG, BIG) | st.floats(0, 50)
 
 
 @settings(max_examples=150, deadline=None)
@@ -280,6 +373,81 @@ def test_any_faces_that_metadata_may_tell(pictures, faces, mode):
     item = Sample("a", Record(image=pictures[0], text="a man"), faces=told)
     (outcome,) = stages([item])
     assert isinstance(outcome, tuple) or outcome.reason in REASONS
+
+
+_COLUMNS = st.sampled_from(
+    "url caption text boxes faces points face_scores Smiling Age expression punsafe "
+    "NSFW key SAMPLE_ID jpg".split()
+)
+_CELLS = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=9) | st.floats()
+    | st.integers(-BIG, BIG),
+    lambda cell: st.lists(cell, max_size=5)
+    | st.dictionaries(st.text(max_size=5), cell, max_size=2),
+    max_leaves=12,
+)  # fmt: skip
+
+
+def everything(source):
+    """A config that looks at all that a row may tell."""
+    return config_of(
+        source,
+        crop={"mode": "context", "size": 32, "enlarged": 9.0},
+        filters={"min_side": 8, "max_scores": {"punsafe": 0.5},
+                 "allowed": {"NSFW": ("UNLIKELY",)}},
+        texts={"required": False},
+    )  # fmt: skip
+
+
+def no_faces(images):
+    none = sample.Faces(*(np.zeros((0, *s), np.float32) for s in ((4,), (5, 2), ())))
+    return [none] * len(images)
+
+
+@settings(max_examples=150, deadline=None)
+@given(row=st.dictionaries(_COLUMNS, _CELLS, max_size=5), odd=st.binary(max_size=60))
+def test_any_json_in_a_tar(tmp_path_factory, pictures, row, odd):
+    path = tmp_path_factory.mktemp("any") / "a.tar"
+    good = {"png": hostile.encoded(pictures[0][:9, :9], "png"), "txt": b"a man"}
+    hostile.tar_of(path, [("a", {**good, "json": json.dumps(row).encode()}),
+                          ("b", {**good, "json": odd}), ("c", good)])  # fmt: skip
+    config = everything({"kind": "webdataset", "path": str(path)})
+    outcomes = outcomes_of(config, no_faces)
+    assert len(outcomes) == 3
+    assert outcomes[2].reason == sample.NO_FACE  # nothing before it is in its way
+
+
+_KINDS = st.one_of(
+    st.sampled_from([pa.int64(), pa.uint64(), pa.float64(), pa.time64("ns"),
+                     pa.date64()]),
+    st.builds(pa.duration, st.sampled_from(["s", "ns"])),
+    st.builds(pa.timestamp, st.sampled_from(["ms", "us", "ns"]),
+              st.sampled_from([None, "UTC", "+99:99", "Nowhere/X", "Europe/Berlin"])),
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(name=_COLUMNS, kind=_KINDS, nested=st.booleans(), strings=st.binary(max_size=9),
+       cells=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=2),
+       data=st.binary(max_size=90), at=st.floats(0, 1))  # fmt: skip
+def test_any_cells_and_bytes_in_a_parquet(
+    tmp_path_factory, pictures, name, kind, nested, strings, cells, data, at
+):
+    folder = tmp_path_factory.mktemp("any")
+    odd = pa.array(cells, pa.int64()).view(kind)
+    if nested:
+        odd = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), odd)
+    texts = pa.array([strings, b"a man"], pa.binary()).view(pa.string())
+    good = hostile.encoded(pictures[0][:9, :9], "png")
+    table = {"image": [good, good], "caption": texts, name: odd}
+    pq.write_table(pa.table(table), folder / "a.parquet")
+    config = everything({"kind": "parquet", "path": str(folder)})
+    assert len(outcomes_of(config, no_faces)) == 2
+    whole = bytearray((folder / "a.parquet").read_bytes())
+    place = int(at * len(whole))
+    whole[place : place + len(data)] = data
+    (folder / "a.parquet").write_bytes(whole)
+    outcomes_of(config, no_faces)
 
 
 @settings(max_examples=60, deadline=None)
@@ -324,6 +492,94 @@ def test_metadata_of_another_shard_and_none_at_all(tmp_path, pictures):
     assert (alone.key, alone.reason) == ("999", sample.ROW_ALONE)
     assert [type(item) for item in found[1]] == [Rejected]
     assert found[1][0].reason == sample.NO_METADATA
+
+
+def test_files_of_one_name_in_several_folders(tmp_path, pictures):
+    """LAION-FACE's own download writes split_0/00000.tar, split_1/00000.tar, ..."""
+    for i in range(2):
+        folder = tmp_path / "tars" / f"split_{i}"
+        folder.mkdir(parents=True)
+        good = {"jpg": hostile.encoded(pictures[i]), "txt": TEXT}
+        hostile.tar_of(folder / "00000.tar", [("000", good)])
+        meta = tmp_path / "meta" / f"split_{i}"
+        meta.mkdir(parents=True)
+        rows = pa.table({"key": ["000"], "url": [f"http://h{i}.org"]})
+        pq.write_table(rows, meta / "00000.parquet")
+    spec = {"kind": "webdataset", "path": str(tmp_path / "tars"), "name": "faces",
+            "metadata": str(tmp_path / "meta")}  # fmt: skip
+    config = config_of(spec)
+    units, _ = readers.units(config)
+    items = [item for unit in units for item in readers.Reader(config)(unit)]
+    assert [(item.record.source, item.url) for item in items] == [
+        ("faces/split_0/00000/000", "http://h0.org"),
+        ("faces/split_1/00000/000", "http://h1.org"),
+    ]
+    assert [beam._name(config, unit) for unit in units] == [
+        "faces/split_0/00000.tar",
+        "faces/split_1/00000.tar",
+    ]
+
+
+def test_a_picture_without_a_row_of_its_own_is_rejected(tmp_path, pictures):
+    """Nobody knows whether it was opted out."""
+    good = {"jpg": hostile.encoded(pictures[0]), "txt": TEXT}
+    samples = [(key, good) for key in ("one", "none", "twice")]
+    samples += [("told", {**good, "json": hostile.about(key="other")}),
+                ("same", {**good, "json": hostile.about(key="same")})]  # fmt: skip
+    hostile.tar_of(tmp_path / "a.tar", samples)
+    (tmp_path / "meta").mkdir()
+    keys = ["one", "twice", "twice", "told", "same"]
+    rows = pa.table({"key": keys, "url": [f"http://{i}.org" for i in range(5)]})
+    pq.write_table(rows, tmp_path / "meta" / "a.parquet")
+    config = config_of({"kind": "webdataset", "path": str(tmp_path),
+                        "metadata": str(tmp_path / "meta")})  # fmt: skip
+    wanted = ["", sample.NO_ROW, sample.NO_ROW, sample.OTHER_KEY, ""]
+    assert reasons_of(config) == wanted
+
+
+def test_a_key_that_is_twice_in_a_parquet(tmp_path, pictures):
+    """Also in several units; the second one would lose its row."""
+    files = [hostile.encoded(picture) for picture in pictures]
+    table = {"jpg": files, "text": ["a man"] * 4, "key": ["a", "a", "b", "a"]}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet", row_group_size=2)
+    (tmp_path / "meta").mkdir()
+    rows = pa.table({"key": ["a", "b", "c"], "url": ["u", "v", "w"]})
+    pq.write_table(rows, tmp_path / "meta" / "x.parquet")
+    config = config_of({"kind": "parquet", "path": str(tmp_path / "x.parquet"),
+                        "metadata": str(tmp_path / "meta")}, unit_size=2)  # fmt: skip
+    assert len(readers.units(config)[0]) == 2
+    twice = sample.DUPLICATE_KEY
+    assert reasons_of(config) == ["", twice, "", twice, sample.ROW_ALONE]
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("opt_out", "list.txt"),
+        ("filters", {"max_scores": {"punsafe": 0.5}}),
+        ("filters", {"allowed": {"NSFW": ["UNLIKELY"]}}),
+    ],
+)
+def test_what_a_source_cannot_tell_is_not_asked_for(tmp_path, pictures, key, value):
+    """A folder's table has columns that no record holds."""
+    (tmp_path / "a.jpg").write_bytes(hostile.encoded(pictures[0]))
+    row = hostile.about(file_name="a.jpg", url="http://bad.org", punsafe=0.9)
+    (tmp_path / "metadata.jsonl").write_bytes(row)
+    folder = {"kind": "folder", "path": str(tmp_path)}
+    with pytest.raises(UserError, match=f"{key}.* sources of kind 'folder'.* apart"):
+        readers.units(config_of(folder, **{key: value}))
+    drawn = {"kind": "synthetic", "count": 2}
+    assert len(readers.units(config_of(drawn, **{key: value}))[0]) == 1
+
+
+def test_a_record_that_cannot_be_read_is_rejected_alone(monkeypatch):
+    class Source(list):
+        def __getitem__(self, index):
+            raise [MemoryError, OSError, UserError][index]()
+
+    monkeypatch.setattr(readers, "_opened", lambda spec: Source(range(3)))
+    reasons = reasons_of(config_of({"kind": "synthetic"}))
+    assert reasons == ["error: MemoryError", *[sample.UNREADABLE] * 2]
 
 
 @pytest.mark.shared

@@ -97,7 +97,7 @@ CASES = {
     sample.LONG_TEXT: (dict(faces=faces_of(BOX), text_fault=sample.LONG_TEXT, text=""),
                        {}),
     "score: punsafe too high": (
-        dict(faces=faces_of(BOX), scores={"punsafe": 0.9}),
+        dict(faces=faces_of(BOX), row={"punsafe": 0.9}),
         {"filters": {"max_scores": {"punsafe": 0.5}}},
     ),
     sample.TURNED: (
@@ -187,6 +187,54 @@ def test_what_nobody_thought_of_is_counted():
     assert [o.reason for o in outcomes] == ["error: ZeroDivisionError"] * 2
 
 
+def test_a_picture_that_breaks_the_finder_is_rejected_alone():
+    calls = []
+
+    def find(images):
+        calls.append(len(images))
+        if any(len(image) == 99 for image in images):
+            raise ZeroDivisionError
+        return [faces_of(BOX) for _ in images]
+
+    good, odd = sample_of()[0], sample_of(size=(99, 90))[0]
+    outcomes = list(stages_of(find)([good, odd, good]))
+    assert [getattr(o, "reason", "") for o in outcomes] == [
+        "", "error: ZeroDivisionError", ""
+    ]  # fmt: skip
+    assert calls == [3, 1, 1, 1]
+
+
+def test_a_text_that_breaks_a_stage_is_rejected_alone():
+    stage = stages_of()
+    stage.texts = lambda texts: 1 / (texts != ("odd",)) and texts
+    good, odd = (sample_of(faces_of(BOX), text=text)[0] for text in ("good", "odd"))
+    first, second = stage([good, odd])
+    assert isinstance(first, tuple) and second.reason == "error: ZeroDivisionError"
+
+
+@pytest.mark.parametrize(
+    "cell, kept",
+    [
+        (0.5, True), ("0.5", True), (None, True), ("", True), (float("nan"), True),
+        (0.9, False), ("0.9", False), (float("inf"), False), ("high", False),
+        ([0.1], False), (10**400, False),
+    ],
+)  # fmt: skip
+def test_scores(cell, kept):
+    stage = stages_of(filters={"max_scores": {"punsafe": 0.5}})
+    outcome = one(stage([sample_of(faces_of(BOX), row={"punsafe": cell})[0]]))
+    assert outcome == "score: punsafe too high" or (kept and len(outcome) == 1)
+    assert isinstance(outcome, tuple) == kept
+
+
+def test_words_that_are_allowed():
+    stage = stages_of(filters={"allowed": {"NSFW": ["UNLIKELY"]}})
+    words = ("UNLIKELY", None, "UNSURE", "NSFW", 1.0, ["UNLIKELY"])
+    items = [sample_of(faces_of(BOX), row={"NSFW": word})[0] for word in words]
+    reasons = [getattr(outcome, "reason", "") for outcome in stage(items)]
+    assert reasons == ["", "", *["score: NSFW not among those allowed"] * 4]
+
+
 def test_texts_may_be_wanting():
     item, _ = sample_of(faces_of(BOX), text="<br>")
     (kept,) = one(stages_of(texts={"required": False})([item]))
@@ -226,6 +274,8 @@ def test_splits_follow_the_address_alone():
         ({"split": {"validation": 0.6, "test": 0.4}}, "leave nothing"),
         ({"filters": {"near_duplicates": 20}}, "0 to 8"),
         ({"unit_size": 0}, "unit_size"),
+        ({"filters": {"max_scores": {"punsafe": "low"}}}, "punsafe is 'low'.*number"),
+        ({"filters": {"allowed": {"NSFW": "UNLIKELY"}}}, "NSFW is 'UNLIKELY'.*list"),
     ],
 )
 def test_configs_that_make_no_sense(values, message):
