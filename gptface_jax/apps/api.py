@@ -46,7 +46,10 @@ class Model(verbs.Facade, EditingModel):
     def edit(
         self, image: image_io.Source | Edit, text: str = "",
         mask: image_io.Source | None = None, *,
-        strength: Mapping[str, float] | None = None, box: Box | None = None,
+        strength: Mapping[str, float] | None = None,
+        expression: Mapping[str, float] | None = None,
+        turn: Mapping[str, float] | None = None, paint: str = editing.PAINTS[0],
+        box: Box | None = None,
         region: str | None = None, crop: Box | None = None, seed: int = 0,
         samples: int | None = None, composite: bool = True, feather: int | None = None,
         borders: int = BORDERS, grow: int = 0, area: float | None = None,
@@ -69,6 +72,13 @@ class Model(verbs.Facade, EditingModel):
             {"Smiling": 2, "Eyeglasses": -3}, each from -4, away from it, to 4; 0
             leaves what the model paints anyway. `pipelines.strength.ATTRIBUTES` are
             known.
+          expression: shapes added to the expression of a face, -1 to 1, by ARKit's
+            names: {"mouthSmile": 0.8, "jawOpen": 0.2}; `_L` and `_R` are the subject's
+            sides. A head is fitted to the face, moved, and the photo bent along.
+          turn: degrees by which it turns, up to 20: {"yaw": 10, "pitch": -5}.
+          paint: what the model then draws: "revealed", what the photo did not show,
+            such as the inside of a mouth; or "moved", all that moves, near to the photo
+            as it is bent.
           mask: picture of the photo's size, white = may change.
           box: (x0, y0, x1, y1) in pixels, instead of a mask.
           region: a name of `data.regions.REGIONS`, or several ("mouth+eyes"), instead

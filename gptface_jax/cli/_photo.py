@@ -345,5 +345,8 @@ def finish(edit, out: str) -> None:
     fits = f", p(text matches) {match:.3f}" if edit.text else ""
     tokens, rounds = edit.details["tokens"], edit.details["iterations"]
     done = f"{tokens} tokens in {rounds} iterations"
-    print((done if tokens else "filled from around, without the model") + fits)
+    if not tokens:
+        moved = "paint" in edit.details
+        done = f"{'bent' if moved else 'filled from around'}, without the model"
+    print(done + fits)
     print("wrote " + ", ".join(str(p) for p in paths))

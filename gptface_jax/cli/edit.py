@@ -11,6 +11,10 @@ by --then hair "a woman with black hair" --then hat "a woman wearing a hat".
 --strength "Smiling=2,Eyeglasses=-3" turns attributes up or down, from -4 to 4, beside
 --text or without one; without a mask where they show.
 
+--expression "mouthSmile=0.8,jawOpen=0.1" and --turn "yaw=10" move the face itself: a
+3D head is fitted to it and the photo bent along, at its own resolution; the model draws
+what was not to be seen before.
+
 Beside FILE.png, at the photo's own resolution, come FILE.strip.png (before, mask,
 after) and FILE.json (seed, text, mask, model, match score per iteration).
 
@@ -29,7 +33,18 @@ from gptface_jax.cli import _jobs, _photo
 from gptface_jax.core.errors import UserError
 
 # What names a place in the first photo alone.
-_OWN = ("strength", "mask", "box", "crop", "invert_mask", "mask_grow", "mask_shrink")
+_OWN = (
+    "strength",
+    "expression",
+    "turn",
+    "paint",
+    "mask",
+    "box",
+    "crop",
+    "invert_mask",
+    "mask_grow",
+    "mask_shrink",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +55,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=W,...",
         help="signed strength of attributes, -4 to 4, e.g. Smiling=2,Eyeglasses=-3; "
         "names as of CelebA",
+    )
+    parser.add_argument(
+        "--expression",
+        metavar="NAME=W,...",
+        help="shapes added to the face's expression, -1 to 1, by ARKit's names, e.g. "
+        "mouthSmile=0.8,browInnerUp=0.5 (mouthSmile_L: the subject's left side)",
+    )
+    parser.add_argument(
+        "--turn",
+        metavar="ANGLE=DEGREES,...",
+        help="turn the head by up to 20 degrees: yaw to the picture's right, pitch "
+        "downwards, roll",
+    )
+    parser.add_argument(
+        "--paint",
+        choices=("revealed", "moved"),
+        help="of a face that moves, let the model draw what the photo did not show "
+        "(default) or all that moves",
     )
     parser.add_argument(
         "--then",
@@ -61,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     arguments = {
         "text": options.text,
-        "strength": _strength(options.strength),
+        **_moves(options),
         "samples": options.samples,
         "area": options.area,
         "guidance": options.guidance,
@@ -75,8 +108,11 @@ def run(options: argparse.Namespace) -> None:
             raise UserError("--then goes on from one photo; leave it out with --jobs")
         return _jobs.run(options, "edit", arguments)
     _jobs.need(options, "image")
-    if options.text is None and not options.strength:
-        raise UserError("--text is missing; give it, attributes by --strength, or both")
+    if options.text is None and not any(_moves(options).values()):
+        raise UserError(
+            "--text is missing; give it, attributes by --strength, or --expression and "
+            "--turn"
+        )
     _photo.check_out(options, options.image, options.mask)
     given = {k: v for k, v in arguments.items() if v is not None}
     with _photo.elapsed_time("editing"):
@@ -89,17 +125,28 @@ def run(options: argparse.Namespace) -> None:
     _photo.finish(edit, options.out)
 
 
-def _strength(text: str | None) -> dict[str, float] | None:
-    if text is None:
-        return None
+def _moves(options: argparse.Namespace) -> dict[str, dict[str, float] | str | None]:
+    """What is turned up and down or moved, as `Model.edit` takes it."""
     from gptface_jax.pipelines import strength
 
-    return strength.from_text(text)
+    examples = {
+        "strength": "Smiling=2,Eyeglasses=-3",
+        "expression": "mouthSmile=0.8,jawOpen=0.2",
+        "turn": "yaw=10,pitch=-5",
+    }
+    found = {}
+    for name, example in examples.items():
+        text = getattr(options, name)
+        found[name] = (
+            strength.from_text(text, name, example) if text is not None else None
+        )
+    return {**found, "paint": options.paint}
 
 
 def _propose(options: argparse.Namespace) -> None:
     given = {"--then": options.then, "--jobs": options.jobs, "--mask": options.mask}
-    given["--strength"] = options.strength
+    for name, value in _moves(options).items():
+        given[f"--{name}"] = value
     given |= {"--box": options.box, "--region": options.region}
     given["--perception"] = options.perception
     given |= {f"--{k.replace('_', '-')}": v for k, v in _photo.change(options).items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import blending, image_io
 from gptface_jax.data import image as images
 from gptface_jax.data import photo as photos
-from gptface_jax.pipelines import provenance, results
+from gptface_jax.pipelines import head_warp, provenance, results
 from gptface_jax.pipelines import strength as strengths
 from gptface_jax.pipelines.compositing import Blend, paste
 from gptface_jax.pipelines.editing_model import EditingModel, Selection
@@ -32,6 +33,9 @@ from gptface_jax.pipelines.user_input import key_of
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 Steps = Generator[Request, Batch, Edit]
+
+# Of a face that moves: what it did not show before, or all that moves.
+PAINTS = ("revealed", "moved")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Plan:
       blend: how the result is pasted.
       notes: remarks for the user.
       strength: of attributes, beside the text or without one, see `pipelines.strength`.
+      hint: uint8 [side,side,3], what the square should come near to, or None.
+      also: further details.
 
     Raises:
       UserError: no candidates, or a decoder that draws words.
@@ -64,6 +70,8 @@ class Plan:
     blend: Blend = Blend()
     notes: Sequence[str] = ()
     strength: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    hint: np.ndarray | None = None
+    also: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.num_candidates < 1:
@@ -95,6 +103,7 @@ class Plan:
             self.grow,
             small | images.pixels_to_tokens(beyond, (size, size)),
             strengths.directions(self.strength),
+            None if self.hint is None else images.resize(self.hint, (size, size)),
         )
 
 
@@ -111,6 +120,7 @@ def resample(model: EditingModel, plan: Plan) -> Steps:
     details = {
         **model.details(True, plan.text, plan.seed, plan.config),
         **({"strength": dict(plan.strength)} if plan.strength else {}),
+        **plan.also,
         "samples": plan.num_candidates,
         "mask": dict(framed.said),
         "size": list(photo.shape[1::-1]),
@@ -150,6 +160,9 @@ def edit(
     grow: int = 0,
     area: float | None = None,
     strength: Mapping[str, float] | None = None,
+    expression: Mapping[str, float] | None = None,
+    turn: Mapping[str, float] | None = None,
+    paint: str = PAINTS[0],
 ) -> Steps:
     """A photo uint8 [H,W,3] changed so that a text fits it; see `apps.api.Model.edit`.
 
@@ -157,11 +170,18 @@ def edit(
       UserError: a mask, text, strength or option that cannot be used.
     """
     text, strength = " ".join(text.split()), strength or {}
-    if not (text or strength):
+    move = _checked_move(expression, turn, paint)
+    if not (text or strength or move):
         raise UserError(
-            "the text is empty; say what to see, give strength, or use inpaint"
+            "the text is empty; say what to see, give strength, expression or turn, "
+            "or use inpaint"
         )
     strengths.directions(strength)
+    if move and (strength or not selection.is_open or selection.change.any):
+        raise UserError(
+            "expression and turn move all of the face; leave out strength, mask, box "
+            "and region"
+        )
     if text:
         notes, config = model.notes_on_text(text), model.decode_config(decode)
         candidates = model.default_candidates(config) if samples is None else samples
@@ -177,10 +197,16 @@ def edit(
             f"{selection.change} goes with a mask, box or region; give one, or leave "
             "it out"
         )
-    if selection.is_open:
+    if selection.is_open and not move:
         notes.append("the region was proposed by the model; look at the strip")
 
     def work(photo: np.ndarray, one: Selection) -> Steps:
+        if move:
+            make = functools.partial(
+                Plan, config=config, text=text, seed=seed, num_candidates=candidates,
+                grow=grow, blend=blend,
+            )  # fmt: skip
+            return (yield from _moved(model, photo, one, move, make, notes))
         if one.is_open:
             (_, view), also = model.seen(photo, one.face, one.align, one.crop)
             framed = model.proposed(photo, text, area, view)
@@ -193,6 +219,45 @@ def edit(
         return (yield from resample(model, plan))
 
     return (yield from _each_face(model, photo, selection, work))
+
+
+def _checked_move(expression, turn, paint: str) -> dict[str, Any]:
+    """How a head moves, as the details say it; {} where it does not."""
+    if paint not in PAINTS:
+        raise UserError(f"paint '{paint}' is none of {', '.join(PAINTS)}")
+    moves = zip(("expression", "turn"), head_warp.checked(expression, turn))
+    found = {name: values for name, values in moves if values}
+    return {**found, "paint": paint} if found else {}
+
+
+def _moved(
+    model: EditingModel, photo: np.ndarray, one: Selection, move: Mapping[str, Any],
+    make: Callable[..., Plan], notes: Sequence[str],
+) -> Steps:  # fmt: skip
+    """The Edit of a photo whose face moves, see `_checked_move`."""
+    (face, view), also = model.seen(photo, one.face, one.align, one.crop)
+    face = face or model.face_in(view, photo)
+    if face is None:
+        raise UserError("no face was found; expression and turn move the head of one")
+    before, square = head_warp.head_of(face, view), view.picture(photo)
+    after = head_warp.changed(before, move.get("expression", {}), move.get("turn", {}))
+    bent = head_warp.bend(square, before, after)
+    size = photo.shape[:2]
+    moved = view.mask_back(bent.moved, size)
+    # Bent itself where that shows it all, and the model draws what is left; or it draws
+    # all, near to what is bent.
+    drawn, hint, base = moved, bent.picture, photo
+    if move["paint"] == "revealed":
+        drawn, hint, base = view.mask_back(bent.revealed, size), None, photo.copy()
+        base[view.slices] = blending.composite(
+            photo[view.slices], view.back(bent.picture), moved[view.slices], 1
+        )
+    said = {"face": "moved"}
+    plan = make(
+        base, Framed(drawn, view, said), notes=[*notes, *also], hint=hint, also=move
+    )
+    edit = yield from resample(model, plan)
+    return results.joined([edit], photo, said, moved)
 
 
 def inpaint(

@@ -30,6 +30,8 @@ from gptface_jax.systems.gptface import guidance, predict
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig, assemble
 from gptface_jax.systems.gptface.options import DecodeConfig
 
+HINT = 8.0  # nats that a code as far from a hint as the usual one loses
+
 
 @flax.struct.dataclass
 class Batch:
@@ -70,6 +72,7 @@ class Request:
       grow: tokens by which the mask is dilated.
       unknown: bool [S,S], what the decoder must not see; default the mask.
       strength: directions that are added to the text's, see `Editor.edit`.
+      hint: uint8 [S,S,3], what the result should come near to, or None.
     """
 
     image: np.ndarray
@@ -81,11 +84,13 @@ class Request:
     grow: int = 0
     unknown: np.ndarray | None = None
     strength: tuple[Direction, ...] = ()
+    hint: np.ndarray | None = None
 
     @property
-    def bucket(self) -> tuple[DecodeConfig, int, int]:
+    def bucket(self) -> tuple[DecodeConfig, int, int, bool]:
         """Key of the requests that can be answered together: equal options."""
-        return self.config, self.num_candidates, len(self.strength)
+        hinted = self.hint is not None
+        return self.config, self.num_candidates, len(self.strength), hinted
 
 
 def samples_in_memory(memory: int, model: GPTFaceConfig) -> int:
@@ -115,10 +120,10 @@ class _Rerank:
     num_candidates: int
 
     def __call__(self, params, rows):
-        tokens, known, key, strengths = rows
+        tokens, known, key, *added = rows
         return gptface_decode.rerank(
             self.module, params, tokens, known, self.config, key, self.num_candidates,
-            strengths,
+            *added,
         )  # fmt: skip
 
 
@@ -292,6 +297,7 @@ class Editor:
         grow: Sequence[int] | None = None,
         unknown: np.ndarray | None = None,
         strength: Sequence[Sequence[Direction]] = (),
+        hint: np.ndarray | None = None,
     ) -> Batch:
         """The pictures with their masked tokens drawn anew.
 
@@ -307,6 +313,8 @@ class Editor:
             default the masks. Beyond a mask its tokens' pixels stay, and may be seen.
           strength: of each picture as many directions (SPEC E.15), which cost two
             passes of the model each; () for none.
+          hint: uint8 [B,S,S,3], pictures that the results should come near to: codes
+            lose by how far they are from theirs.
 
         Returns:
           A Batch.
@@ -323,7 +331,7 @@ class Editor:
         tokens = self.tokens(self.image_ids(images, np.stack(hidden)), texts)
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
-        rows = (tokens, known, key, self._strengths(strength))
+        rows = (tokens, known, key, self._strengths(strength), self._bias(hint))
         decoder = _Rerank(self.module, self._fitting(config), num_candidates)
         result, scores = self._decoded(decoder, rows)
         unknown = masks if unknown is None else unknown
@@ -347,6 +355,16 @@ class Editor:
         texts = [t for row in strength for d in row for t in (d.sentence, d.opposite)]
         ids = self.text_tokenizer.encode(texts, self.max_text_tokens)
         return predict.Strengths(ids.reshape(*weights.shape, 2, -1), weights)
+
+    def _bias(self, hint: np.ndarray | None) -> np.ndarray | None:
+        """What codes lose by their distance to those of pictures; float32 [B,n,K]."""
+        if hint is None:
+            return None
+        table = np.asarray(self.vqgan.network.params["codebook"], np.float32)
+        codes = self.image_ids(hint).reshape(len(hint), -1)
+        squares = np.sum(table**2, axis=-1)
+        apart = squares[codes][..., None] + squares - 2 * table[codes] @ table.T
+        return -HINT / np.mean(apart) * np.maximum(apart, 0)
 
     def answer(self, requests: Sequence[Request], size: int = 0) -> list[Batch]:
         """Answers to requests of one bucket, each a Batch without the batch axis.
@@ -373,6 +391,7 @@ class Editor:
                 [r.mask if r.unknown is None else r.unknown for r in padded]
             ),
             strength=[r.strength for r in padded],
+            hint=None if first.hint is None else np.stack([r.hint for r in padded]),
         )
         self.has_answered = True
         return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(count)]

@@ -79,7 +79,9 @@ class Edit:
             save_with_sidecar(written, path, details)
             return [path, sidecar]
         after, before = image_io.decode(self.image), np.asarray(self.before)
-        said = strength.asked_for(self.text, details.get("strength"))
+        names = ("strength", "expression", "turn")
+        turned = [pair for n in names for pair in details.get(n, {}).items()]
+        said = strength.asked_for(self.text, dict(turned))
         shown = pictures.before_mask_after(before, self.mask, after, said)
         also = {beside: pictures.saver(shown, beside, details)}
         save_with_sidecar(written, path, details, also)

@@ -91,8 +91,14 @@ def region(names: Iterable[str]) -> str:
     return "+".join(found)
 
 
-def from_text(text: str) -> dict[str, float]:
+def from_text(
+    text: str, what: str = "strength", example: str = "Smiling=2,Eyeglasses=-3"
+) -> dict[str, float]:
     """ "Smiling=2,Eyeglasses=-3" -> {"Smiling": 2.0, "Eyeglasses": -3.0}.
+
+    Args:
+      text: of a user.
+      what, example: in messages.
 
     Raises:
       UserError: a part that is no NAME=NUMBER, or a name twice.
@@ -104,10 +110,9 @@ def from_text(text: str) -> dict[str, float]:
             weight = float(number)
         except ValueError:
             raise UserError(
-                f"strength '{part.strip()}' is no NAME=NUMBER; write e.g. "
-                "Smiling=2,Eyeglasses=-3"
+                f"{what} '{part.strip()}' is no NAME=NUMBER; write e.g. {example}"
             ) from None
         if name in found:
-            raise UserError(f"strength names '{name}' twice")
+            raise UserError(f"{what} names '{name}' twice")
         found[name] = weight
     return found

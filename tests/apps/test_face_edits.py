@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +11,15 @@ import gptface_jax
 from gptface_jax.apps import api, batch
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
 from gptface_jax.data.geometry import Similarity
-from gptface_jax.pipelines import faces, upright, views, watermark_detection
+from gptface_jax.pipelines import (
+    editor,
+    faces,
+    upright,
+    views,
+    watermark_detection,
+)
 
 GREY = np.full((120, 120, 3), 128, np.uint8)
 STEADY = {"samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
@@ -237,3 +245,75 @@ def test_the_command_measures_a_frame(two, tmp_path):
     options = ["--measure", "--images", str(tmp_path), "--out", str(out), "--quiet"]
     assert main(["faces", *options]) == 0
     assert np.shape(json.loads(out.read_text())["frame"]) == (5, 2)
+
+
+def test_a_face_moves_and_the_rest_keeps_its_bits(framed, two, tmp_path):
+    edit = framed.edit(two, expression={"mouthSmile": -0.8}, face=2, **STEADY)
+    after = np.asarray(edit.image)
+    np.testing.assert_array_equal(after[~edit.mask], two[~edit.mask])
+    assert (after[:, 388:] != two[:, 388:]).any() and not edit.mask[:, :384].any()
+    said = edit.details
+    assert said["expression"] == {"mouthSmile": -0.8} and said["paint"] == "revealed"
+    assert said["mask"] == {"face": "moved", "pixels": int(edit.mask.sum())}
+    assert said["tokens"] == 0 and said["text"] == ""
+    edit.save(tmp_path / "moved.png")
+    # Both, one after the other; a mouth that opens is drawn by the model.
+    both = framed.edit(two, expression={"jawOpen": 0.8}, face="all", **STEADY)
+    assert both.mask[:, :384].any() and both.mask[:, 388:].any()
+    assert 0 < both.details["tokens"] < 20
+
+
+def test_what_moves_may_be_drawn_near_to_the_bent_photo(framed, astronaut):
+    hints, answer = [], framed.editor.answer
+
+    def answered(requests, *rest):
+        hints.extend(request.hint for request in requests)
+        return answer(requests, *rest)
+
+    framed.editor.answer = answered
+    try:
+        edit = framed.edit(astronaut, turn={"yaw": 10}, paint="moved", **STEADY)
+    finally:
+        del framed.editor.answer
+    assert edit.details["tokens"] > 10
+    (hint,) = hints
+    square = views.view_of(edit.details).picture(astronaut)
+    apart = np.abs(hint - images.resize(square, hint.shape[:2]).astype(float))
+    assert apart.mean() > 3  # it is not the photo
+
+
+def test_a_strong_hint_is_followed_to_the_code(framed, astronaut, monkeypatch):
+    monkeypatch.setattr(editor, "HINT", 1e6)
+    side = framed.size
+    hint = images.resize(astronaut, (side, side))[None]
+    grey, whole = np.full_like(hint, 128), np.ones((1, side, side), bool)
+    config = framed.unsteered_config({"k": 64})
+    key = jax.random.split(jax.random.key(0), 1)
+    found = framed.editor.edit(grey, whole, [""], config, key, hint=hint)
+    codes = framed.editor.image_ids(hint)
+    wanted = images.from_unit_range(framed.editor.vqgan.decode(codes))
+    np.testing.assert_array_equal(found.images, wanted)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"turn": {"yaw": 5}, "region": "mouth"}, "leave out strength, mask, box and"),
+        ({"turn": {"yaw": 5}, "strength": {"Smiling": 1}}, "leave out strength, mask"),
+        ({"turn": {"yaw": 50}}, "the turn 'yaw' is 50; use -20 to 20"),
+        (
+            {"turn": {"yaw": 5}, "paint": "all"},
+            "paint 'all' is none of revealed, moved",
+        ),
+        ({"turn": {"yaw": 0}}, "the text is empty"),
+    ],
+)
+def test_moves_that_are_refused(framed, astronaut, given, said):
+    with pytest.raises(UserError, match=said):
+        framed.edit(astronaut, **given)
+
+
+def test_without_a_face_nothing_moves(framed, monkeypatch):
+    monkeypatch.setattr(faces, "find", lambda photo: [])
+    with pytest.raises(UserError, match="expression and turn move the head of one"):
+        framed.edit(GREY, turn={"yaw": 5})

@@ -248,6 +248,7 @@ def _advance(
     words=None,
     share=1.0,
     strengths: predict.Strengths | None = None,
+    bias: jax.Array | None = None,
 ) -> _Carry:
     """The carry after a share of each sample's iterations, rounded up; 1 for all."""
     commit = functools.partial(_commit, model=module.config, config=config)
@@ -263,7 +264,7 @@ def _advance(
         # 1 -> 0
         remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(carry.total, 1)
         scores, match, change = scores_of(
-            carry.tokens, carry.is_open, remaining, carry.moved, strengths
+            carry.tokens, carry.is_open, remaining, carry.moved, strengths, bias
         )
         after = jax.vmap(commit)(carry, scores, match, remaining, key)
         if not config.restore:
@@ -316,6 +317,7 @@ def rerank(
     key: jax.Array,
     num_candidates: int,
     strengths: predict.Strengths | None = None,
+    bias: jax.Array | None = None,
 ) -> tuple[DecodeResult, jax.Array]:
     """Decodes every sequence several times and keeps what matches best (A.9.4).
 
@@ -327,6 +329,7 @@ def rerank(
       num_candidates: N, of each sequence.
       strengths: of attributes, beside the text or without one (SPEC E.15). Of several
         candidates the best is then that of `predict.signed_match`.
+      bias: float32 [B,P,V], what each code gains at each image position.
 
     Returns:
       (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]; of
@@ -334,39 +337,40 @@ def rerank(
     """
     config = config.settled(module.config, jax.default_backend())
     return _rerank_jitted(
-        module, params, tokens, known, config, key, num_candidates, strengths
+        module, params, tokens, known, config, key, num_candidates, strengths, bias
     )
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config", "num_candidates"))
 def _rerank_jitted(
-    module, params, tokens, known, config, key, num_candidates, strengths
+    module, params, tokens, known, config, key, num_candidates, strengths, bias
 ):
     size = len(tokens)
     number = jnp.tile(jnp.arange(num_candidates), size)
-    tokens, known, key, strengths = jax.tree.map(
+    tokens, known, key, added = jax.tree.map(
         lambda x: jnp.repeat(x, num_candidates, axis=0),
-        (tokens, known, key, strengths),
+        (tokens, known, key, {"strengths": strengths, "bias": bias}),
     )
     keys = jax.vmap(jax.random.fold_in)(key, number)
     carry = _begin(module, params, tokens, known, config)
     advance = functools.partial(_advance, module, params, config=config)
     signed = strengths is not None and num_candidates > 1
     for share, keep in config.survivors(num_candidates):
-        carry = advance(carry, key=keys, share=share, strengths=strengths)
+        carry = advance(carry, key=keys, share=share, **added)
         # Of what is there so far: the model knows pictures with holes.
         if signed:
-            found = predict.signed_match(module, params, carry.tokens, strengths)
+            of = added["strengths"]
+            found = predict.signed_match(module, params, carry.tokens, of)
         else:
             found = predict.itm_log_prob(module, params, carry.tokens)
         found = found.reshape(size, -1)
         _, best = jax.lax.top_k(found, keep)
         rows = (jnp.arange(size)[:, None] * found.shape[1] + best).reshape(-1)
-        carry, keys, strengths = jax.tree.map(
-            lambda x, rows=rows: x[rows], (carry, keys, strengths)
+        carry, keys, added = jax.tree.map(
+            lambda x, rows=rows: x[rows], (carry, keys, added)
         )
     if config.prune_at:
-        carry = advance(carry, key=keys, strengths=strengths)
+        carry = advance(carry, key=keys, **added)
     if config.prune_at or signed:
         scores = predict.itm_log_prob(module, params, carry.tokens)[:, None]
     else:

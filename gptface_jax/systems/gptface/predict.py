@@ -159,6 +159,7 @@ def predict(
     remaining,
     before=None,
     strengths: Strengths | None = None,
+    bias: jax.Array | None = None,
 ):
     """Scores of the guided model for every open and known position of a batch.
 
@@ -171,6 +172,7 @@ def predict(
       remaining: float [B], share of the open positions that still are, 1 to 0.
       before: where nothing is restored, the shifts that the last iteration left.
       strengths: of attributes; what they add is the unshifted model's.
+      bias: float32 [B,P,V], what each code gains at each image position.
 
     Returns:
       (side -> float32 [B,P,V] log-probabilities, or logits with `raw_confidence`;
@@ -183,6 +185,8 @@ def predict(
     if strengths is not None:
         added = _attribute_logits(module, params, config, tokens, strengths)
         scores = _scores(jax.tree.map(jnp.add, scores, added), config)
+    if bias is not None:
+        scores = _scores({**scores, "image": scores["image"] + bias}, config)
     return scores, match, change
 
 
