@@ -1,23 +1,30 @@
-"""The phases of a set on Apache Beam: on the cores of this machine, or on a cluster.
+"""The phases of a set: on processes of this machine, or on a cluster by Apache Beam.
 
 Pictures never travel between workers: a worker reads a unit and writes its shard, so
 that memory does not grow with the set, and a runner moves nothing but numbers of units.
 All workers see one file system.
+
+Beam's own runner of one machine waits for ever for a worker that was killed, as the
+system does where memory is short; hence a pool, which tells at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import multiprocessing
 import pathlib
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import process as pools
 from typing import Any
 
 import tqdm
 
-from gptface_jax.core import extras, locks
+from gptface_jax.core import extras, locks, processes
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.prepare import duplicates, finish, readers, settings, staging
 from gptface_jax.data.prepare.finish import Encode
@@ -37,8 +44,7 @@ def import_beam() -> Any:
         import apache_beam
     except ImportError:
         raise UserError(
-            "`gptface prepare --config` needs Apache Beam; "
-            + extras.install("pipeline")
+            "`gptface prepare --beam` needs Apache Beam; " + extras.install("pipeline")
         ) from None
     finally:
         logging.getLogger().removeFilter(_no_bigquery)
@@ -78,12 +84,13 @@ def prepare(
       The manifest.
 
     Raises:
-      UserError: Beam is missing, a source cannot be opened, the folder holds anything
-        else or is in use, or nothing is left.
+      UserError: Beam is asked for and missing, a source cannot be opened, the folder
+        holds anything else or is in use, a worker died, or nothing is left.
     """
     if workers < 1:
         raise UserError(f"{workers} workers cannot prepare pictures; use 1 or more")
-    import_beam()
+    if options:
+        import_beam()
     units, prints = readers.units(config)
     if not units:
         raise UserError("the sources hold 0 records; give some with pictures")
@@ -131,97 +138,123 @@ Pieces = tuple[Mapping[Any, pathlib.Path], _Piece]
 
 
 def _first(folder, config, units: Sequence[readers.Unit], make_stages) -> Pieces:
-    def make():
-        return readers.Reader(config), make_stages()
-
-    def act(made, number: int) -> None:
-        reader, stages = made
-        outcomes = stages(reader(units[number]))
-        staging.write_unit(folder, number, outcomes, config.keep_rejected)
-
     paths = {number: folder.report(number) for number in range(len(units))}
-    return paths, _Piece(make, act)
+    make = functools.partial(_readers, config, make_stages)
+    return paths, _Piece(make, functools.partial(_read, folder, config, units))
+
+
+def _readers(config, make_stages) -> tuple[readers.Reader, Stages]:
+    return readers.Reader(config), make_stages()
+
+
+def _read(folder, config, units: Sequence[readers.Unit], made, number: int) -> None:
+    reader, stages = made
+    outcomes = stages(reader(units[number]))
+    staging.write_unit(folder, number, outcomes, config.keep_rejected)
 
 
 def _second(folder, works: Sequence[duplicates.Work], units: int) -> Pieces:
-    def act(_, number: int) -> None:
-        finish.find_copies(folder, works[number], units)
-
     paths = {number: folder.found(work) for number, work in enumerate(works)}
-    return paths, _Piece(lambda: None, act)
+    return paths, _Piece(_nothing, functools.partial(_compare, folder, works, units))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _compare(folder, works, units: int, _: None, number: int) -> None:
+    finish.find_copies(folder, works[number], units)
 
 
 def _third(folder, config, units: int, works, make_encode) -> Pieces:
-    def act(encode, number: int) -> None:
-        finish.write_final(folder, config, number, works, encode)
-
     paths = {number: folder.final(number) for number in range(units)}
-    return paths, _Piece(make_encode or (lambda: None), act)
+    act = functools.partial(_write, folder, config, works)
+    return paths, _Piece(make_encode or _nothing, act)
+
+
+def _write(folder, config, works, encode: Encode | None, number: int) -> None:
+    finish.write_final(folder, config, number, works, encode)
 
 
 class _Runner:
-    """Function that makes the pieces that are missing, on Beam."""
+    """Function that makes the pieces that are missing, here or on Beam."""
 
     def __init__(self, workers: int, options: str, progress: bool):
-        self.workers, self.progress = workers, progress
-        self.options = shlex.split(options)
+        self.workers, self.options, self.progress = workers, options, progress
 
     def __call__(self, phase: str, pieces: Pieces, most: int | None = None) -> None:
         """Makes what is missing of a phase, by `most` processes of this machine."""
-        import apache_beam as beam
-
         paths, act = pieces
         left = staging.missing(paths)
         if not left:
             return
         workers = min(self.workers, most or self.workers, len(left))
-        runner, options = self._where(workers)
         with _bar(phase, {key: paths[key] for key in left}, self.progress):
-            try:
-                with beam.Pipeline(runner, options) as pipeline:
-                    (
-                        pipeline
-                        | beam.Create(left)
-                        | beam.Reshuffle()  # else all of them stay with one worker
-                        | beam.Map(act)
-                    )
-            except Exception as error:
-                raise _readable(error) from error
+            if self.options:
+                _on_beam(act, left, self.options)
+            elif workers > 1:
+                _on_processes(act, left, workers)
+            else:
+                for key in left:
+                    act(key)
         if still := staging.missing({key: paths[key] for key in left}):
             raise UserError(
                 f"{len(still)} pieces are missing after the phase '{phase}': do all "
                 "workers see one file system? Run the same command again"
             )
 
-    def _where(self, workers: int) -> tuple[Any, Any]:
-        """Runner and options of Beam."""
-        from apache_beam.options.pipeline_options import PipelineOptions
 
-        if self.options:
-            return None, PipelineOptions(self.options)
-        mode = "multi_processing" if workers > 1 else "in_memory"
-        flags = [f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"]
-        return _quiet_runner(), PipelineOptions(flags)
+def _on_processes(act: _Piece, keys: Sequence[Any], workers: int) -> None:
+    """Makes pieces on processes of this machine.
 
-
-def _quiet_runner() -> Any:
-    """The runner of this machine, whose processes report errors alone.
-
-    The direct runner hands its options to no other process, so that they would write
-    what they begin and end.
+    Raises:
+      UserError: one of the processes was killed; the others are ended.
     """
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner import fn_runner
-    from google.protobuf import struct_pb2
+    # Started afresh: a copy of a process that runs threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = futures.ProcessPoolExecutor(workers, context, _begin, (act,))
+    try:
+        parts = [pool.submit(_act, key) for key in keys]
+        for part in futures.as_completed(parts):
+            part.result()
+    except pools.BrokenProcessPool:
+        raise UserError(
+            "a worker process died (out of memory?); run the same command again, with "
+            f"fewer --workers than {workers}"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    # What a worker raises reaches the caller; it need not be logged as well.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    options = struct_pb2.Struct()
-    options["beam:option:default_sdk_harness_log_level:v1"] = "ERROR"
-    about = beam_provision_api_pb2.ProvisionInfo(
-        retrieval_token="unused", pipeline_options=options
-    )
-    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(about))
+
+_piece: _Piece | None = None  # of a worker, which makes what it needs once
+
+
+def _begin(act: _Piece) -> None:
+    global _piece
+    processes.end_with_parent()
+    _piece = act
+
+
+def _act(key: Any) -> None:
+    assert _piece is not None
+    _piece(key)
+
+
+def _on_beam(act: _Piece, keys: Sequence[Any], options: str) -> None:
+    """Makes pieces where the options of Beam say."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    try:
+        with beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
+            (
+                pipeline
+                | beam.Create(keys)
+                | beam.Reshuffle()  # else all of them stay with one worker
+                | beam.Map(act)
+            )
+    except Exception as error:
+        raise _readable(error) from error
 
 
 def _readable(error: Exception) -> Exception:

@@ -66,7 +66,7 @@ def test_the_set_holds_what_was_drawn(prepared):
 
 def test_it_needs_beam(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    assert run(tmp_path / "out") == 2
+    assert run(tmp_path / "out", "--beam=--runner=FlinkRunner") == 2
     assert extras.install("pipeline") in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -291,16 +291,49 @@ def test_image_ids_on_the_way(tmp_path, tiny):
     assert records.manifest["tokenizer_digest"] == network.codes_digest
 
 
+def test_beam_makes_the_same_set(prepared, tmp_path):
+    runner = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+    assert run(tmp_path / "set", f"--beam=--runner={runner}") == 0
+    assert digests(tmp_path / "set") == digests(prepared)
+
+
+def test_a_worker_that_is_killed_ends_the_job():
+    """As the system does where memory is short."""
+    killed = beam._Piece(os.getpid, os.kill)
+    with pytest.raises(UserError, match="worker process died.*fewer --workers than 2"):
+        beam._on_processes(killed, [0, 0, signal.SIGKILL, 0, 0], 2)
+
+
+def workers_of(process) -> list[int]:
+    """Numbers of the processes in which it works."""
+    found = []
+    for thread in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
+        for number in (thread / "children").read_text().split():
+            line = pathlib.Path(f"/proc/{number}/cmdline").read_bytes()
+            found += [int(number)] * (b"spawn_main" in line)
+    return found
+
+
 @pytest.mark.slow
-def test_several_processes_make_the_same_set(prepared, tmp_path):
-    start = time.time()
-    command = f"prepare --quiet --workers 2 --config {CONFIG} --out {tmp_path}/set"
-    done = subprocess.run(
-        [sys.executable, "-m", "gptface_jax.cli.main", *command.split()],
-        timeout=300, capture_output=True, text=True, env={**os.environ},
-    )  # fmt: skip
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc lists the workers")
+def test_two_processes_of_which_one_is_killed(tmp_path):
+    """The same command makes the same set then."""
+    single = "--config.unit_size=1"
+    assert run(tmp_path / "alone", single) == 0
+    out = tmp_path / "set"
+    command = f"prepare --quiet --workers 2 --config {CONFIG} --out {out} {single}"
+    words = [sys.executable, "-m", "gptface_jax.cli.main", *command.split()]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 200
+    while not ((out / "staging/unit-000000.json").exists() and workers_of(process)):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.005)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 2 and "a worker process died" in said
+    done = subprocess.run(words, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert digests(tmp_path / "set") == digests(prepared), time.time() - start
+    assert digests(out) == digests(tmp_path / "alone")
 
 
 def test_errors_of_other_processes_are_told_as_well():
