@@ -34,9 +34,9 @@ from gptface_jax.systems.faceptor import model
 try:
     import torch
 except ModuleNotFoundError:
-    raise SystemExit("this benchmark needs torch: install the extra 'bench'") from None
-
-import torch_faceptor
+    torch = None  # `main` says so
+else:
+    import torch_faceptor
 
 TASKS = ("recog_drawn", "age_drawn", "biattr_drawn", "affect_drawn", "parsing_drawn",
          "align_drawn")  # fmt: skip
@@ -143,7 +143,7 @@ def groups(config: PerceptionConfig, batch: int):
     ]
 
 
-def main() -> None:
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -154,7 +154,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--compile", action="store_true", help="torch.compile the peer")
     parser.add_argument("--clock", choices=timing.CLOCKS, default="wall")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = read_options(arguments)
+    timing.needs_torch(torch)
     config = SIZES[options.size]
     ours = Ours(config, options.dtype)
     theirs = Theirs(ours, options.device, options.dtype, options.compile)

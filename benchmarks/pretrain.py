@@ -43,9 +43,9 @@ from gptface_jax.train.planning import cost
 try:
     import torch
 except ModuleNotFoundError:
-    raise SystemExit("this benchmark needs torch: install the extra 'bench'") from None
-
-import torch_gptface
+    torch = None  # `main` says so
+else:
+    import torch_gptface
 
 STEPS = 1000
 OPTIM = {
@@ -238,6 +238,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> dict[str, Any]:
     """Gives both libraries the same cores and device; what the header says."""
+    timing.needs_torch(torch)
     cores = sorted(os.sched_getaffinity(0))[: options.threads]
     os.sched_setaffinity(0, cores)  # JAX starts a thread for each
     torch.set_num_threads(len(cores))

@@ -145,7 +145,7 @@ def measured(size: int, batch: int, vertices: int, repeats: int) -> list[list[st
     return rows
 
 
-def main(argv: list[str] | None = None) -> None:
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -155,7 +155,11 @@ def main(argv: list[str] | None = None) -> None:
         "--vertices", type=int, default=0, help="budget of the mesh; default all"
     )
     parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args(argv)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = read_options(arguments)
     rows = [["", "images/s", "MiB", "triangles"]]
     for size in options.size:
         rows += measured(size, options.batch, options.vertices, options.repeats)

@@ -34,9 +34,9 @@ from gptface_jax.systems.talk2face.decode import GenerateConfig
 try:
     import torch
 except ModuleNotFoundError:
-    raise SystemExit("this benchmark needs torch: install the extra 'bench'") from None
-
-import torch_talk2face
+    torch = None  # `main` says so
+else:
+    import torch_talk2face
 
 BASE = PrefixLMConfig(
     transformer=TransformerConfig(feed_forward="dense", remat="none"),
@@ -212,7 +212,7 @@ def rows(size: str, samples: int, options: argparse.Namespace) -> list[list[str]
     return found
 
 
-def main(arguments: list[str] | None = None) -> None:
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -223,7 +223,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clock", choices=timing.CLOCKS, default="wall")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = read_options(arguments)
+    timing.needs_torch(torch)
     for size in options.size:
         check(size, options.device)
         for samples in options.samples:

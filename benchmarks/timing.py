@@ -31,6 +31,16 @@ def interleaved(
     return {name: sorted(spent)[len(spent) // 2] for name, spent in times.items()}
 
 
+def needs_torch(torch: object) -> None:
+    """Ends a benchmark whose peer is not there.
+
+    Raises:
+      SystemExit: torch is None, which stands for a missing module.
+    """
+    if torch is None:
+        raise SystemExit("this benchmark needs torch: install the extra 'bench'")
+
+
 def seconds(function: Callable[[], object], repeats: int = 3) -> float:
     """Median seconds of `repeats` calls, after one for compilation."""
     return interleaved({"": function}, repeats)[""]

@@ -25,6 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import timing
+import vqgan_sides
+import where
+from tables import aligned
 
 from gptface_jax.core import files
 from gptface_jax.nn.vqgan import VQGANConfig
@@ -32,12 +35,9 @@ from gptface_jax.nn.vqgan import VQGANConfig
 try:
     import torch
 except ModuleNotFoundError:
-    raise SystemExit("this benchmark needs torch: install the extra 'bench'") from None
-
-import torch_peer
-import vqgan_sides
-import where
-from tables import aligned
+    torch = None  # `main` says so
+else:
+    import torch_peer
 
 # name -> (the network, the batch)
 SIZES: dict[str, tuple[VQGANConfig, int]] = {
@@ -173,6 +173,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> dict[str, Any]:
     """Gives both libraries the same cores and device; what the header says."""
+    timing.needs_torch(torch)
     cores = sorted(os.sched_getaffinity(0))[: options.threads]
     os.sched_setaffinity(0, cores)  # JAX starts a thread for each
     torch.set_num_threads(len(cores))

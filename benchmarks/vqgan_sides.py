@@ -12,9 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-import torch_peer
-import torch_training
 
 from gptface_jax.core import trees
 from gptface_jax.interop.taming import their_name
@@ -22,6 +19,14 @@ from gptface_jax.nn import efficientnet, perceptual
 from gptface_jax.nn.vqgan import VQGAN, VQGANConfig
 from gptface_jax.systems import vqgan as system_vqgan
 from gptface_jax.train import program, sharding
+
+try:
+    import torch
+except ModuleNotFoundError:
+    torch = None  # `main` says so
+else:
+    import torch_peer
+    import torch_training
 
 # name -> (weight of the adversarial term, the network whose features are compared)
 LOSSES = {
