@@ -1,18 +1,25 @@
 """Does this device compute what the CPU beside it computes? With the bundled model.
 
     python benchmarks/device_checks.py              # JAX's first device against its CPU
+    python benchmarks/device_checks.py --golden DIR # and against recorded vectors
 
 Codes and pictures of the tokenizer, scores of the transformer before and after a guided
 step, codes of a whole guided decoding, the attention kernels against the reference,
 heads as they are rendered, and a training loss in bfloat16 against float32. The status
 is 1 where a difference is larger than it may be. On a CPU it is compared with itself.
+What reference implementations recorded (`golden_checks.py`) lies in golden/ or in
+../shared/golden, where it is there.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
+import pathlib
 import sys
+from collections.abc import Iterable
 
+import golden_checks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +37,7 @@ from gptface_jax.systems.gptface import decode, predict
 from gptface_jax.systems.gptface.options import DecodeConfig
 
 PHOTO = networks.BUNDLED.parent / "assets" / "astronaut.jpg"
+GOLDEN = [pathlib.Path(name) for name in ("golden", "../shared/golden")]
 GUIDED = DecodeConfig(guidance="ascent_norm", k=8, temperature=0.0, form="explicit")
 
 
@@ -150,18 +158,43 @@ def half(device) -> list[tuple[str, float, float]]:
     return [("chance of a match in bfloat16", worst, 0.05)]
 
 
-def main() -> int:
+def recorded(device, folder: pathlib.Path) -> Iterable[tuple[str, float, float]]:
+    """What reference implementations recorded, in full float32."""
+    return golden_checks.rows(folder, functools.partial(on, device))
+
+
+def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--golden", type=pathlib.Path, metavar="DIR")
+    options = parser.parse_args(arguments)
+    if options.golden and not options.golden.is_dir():
+        parser.error(f"--golden '{options.golden}' is no folder")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = read_options(arguments)
+    golden = options.golden or next(filter(pathlib.Path.is_dir, GOLDEN), None)
+    parts = [bundled_model, kernels, heads, half]
+    if golden:
+        parts.append(functools.partial(recorded, folder=golden))
     device = jax.devices()[0]
-    print(f"{device.device_kind} against the CPU, jax {jax.__version__}")
     rows, wrong = [["check", "difference", "at most", ""]], 0
-    for part in (bundled_model, kernels, heads, half):
+    for part in parts:
         for what, difference, limit in part(device):
             well = difference <= limit
             wrong += not well
             verdict = "ok" if well else "WRONG"
             rows.append([what, f"{difference:.2g}", f"{limit:g}", verdict])
             print(what, rows[-1][1], verdict, file=sys.stderr, flush=True)
+    print(f"{device.device_kind} against the CPU, jax {jax.__version__}")
     print(aligned(rows))
+    if not golden:
+        print(
+            f"No recorded vectors: neither {' nor '.join(map(str, GOLDEN))} is there."
+        )
     return int(bool(wrong))
 
 
