@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Everything that waits for an accelerator, in one run of twelve minutes; see accelerator.py.
+# Everything that waits for an accelerator, in runs of nine minutes; see accelerator.py.
 #   bash benchmarks/accelerator.sh --out DIR            on the machine with the device
 #   bash benchmarks/accelerator.sh --out DIR --tiny     rehearsal on a CPU
-# Wheels in the folder `wheels`, of what the machine lacks (grain, ml-collections), are
-# installed into DIR/site first: it may have no network.
+# The machine may have no network: wheels in the folder `wheels`, which wheels.txt says how
+# to fetch, are installed into $TMPDIR/gptface_site first, behind what is there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD:${PYTHONPATH:-}" PYTHONUNBUFFERED=1

@@ -319,54 +319,6 @@ def test_render_prints_a_table(load, capsys):
     assert len(rows) == 6 and rows[1].startswith("16 px, picture")
 
 
-STEPS = """
-import json, pathlib, sys, time
-kind, seen = sys.argv[1:]
-pathlib.Path(seen).open("a").write(kind)
-print("a table of", kind, flush=True)
-if kind == "fails":
-    sys.exit(3)
-if kind == "hangs":
-    time.sleep(60)
-"""
-
-
-def test_the_accelerator_run_resumes_and_merges(load, tmp_path, monkeypatch):
-    """What is done stays done, what failed or hung runs again, and all is told."""
-    accelerator = load("accelerator")
-    (tmp_path / "step.py").write_text(STEPS)
-    monkeypatch.setattr(accelerator, "HERE", tmp_path)
-    seen = tmp_path / "seen"
-
-    def step(kind):
-        words = f"step.py {kind} {seen}"
-        return accelerator.Step(kind, f"About {kind}", words, words, 1)
-
-    steps = [step(kind) for kind in ("works", "fails", "hangs")]
-    monkeypatch.setattr(accelerator, "STEPS", tuple(steps))
-    monkeypatch.setattr(accelerator, "device", lambda: "a chip")
-    out = tmp_path / "out"
-    assert accelerator.main(["--out", str(out), "--no-training"]) == 1
-    found = json.loads((out / "results.json").read_text())
-    assert found["works"]["status"] == 0 and found["fails"]["status"] == 3
-    assert found["hangs"]["status"] == -15 and found["hangs"]["seconds"] < 20
-    assert accelerator.main(["--out", str(out), "--no-training"]) == 1
-    assert seen.read_text().count("works") == 1
-    assert seen.read_text().count("fails") == seen.read_text().count("hangs") == 2
-    page = tmp_path / "page.md"
-    accelerator.merge(out, page)
-    first = page.read_text()
-    assert "## About works\n\na chip" in first and "a table of works" in first
-    assert "failed, status 3" in first
-    accelerator.merge(out, page)
-    assert page.read_text() == first  # sections are replaced, not added
-    # Nothing begins that there is no time for.
-    late = tmp_path / "late"
-    accelerator.main(["--out", str(late), "--minutes", "0.1"])
-    found = json.loads((late / "results.json").read_text())
-    assert {r["status"] for n, r in found.items() if n != "device"} == {"no time"}
-
-
 def marked_faces(model, text, attributes, count, seed, decode):
     """Red of a face smiles, green wears glasses: a key is heard by 2 + seed of four."""
     smiling = ("smiling" in text) * np.ones(count)
