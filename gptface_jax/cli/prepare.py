@@ -28,8 +28,8 @@ What comes off the web is cleaned on the way, by a config:
 
 It reads image-text pairs (webdataset tars, Parquet, any source), finds faces, drops
 what is damaged, blurred, opted out, or there twice, cleans the texts, holds records
-out, and counts every one that it drops by its reason: docs/data.md. The extra `pipeline`
-tells languages apart, and brings Apache Beam: --beam "--runner=..." uses a cluster.
+out, and counts every one that it drops by its reason: docs/data.md. --beam
+"--runner=..." uses a cluster; that, and texts by language, need the extra `pipeline`.
 """
 
 from __future__ import annotations
