@@ -43,7 +43,7 @@ def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experimen
     feeds, held_out, attributes, shown = {}, {}, {}, None
     for task in tasks:
         size = model.resolution(task)
-        train, test = (base.of_feed(x, task, tasks) for x in (data.train, data.eval))
+        train = base.of_feed(data.train, task, tasks)
         key = "data.train" if "kind" in data.train else f"data.train.{task}"
         source = base.open_source(key, train, base.pictures(size))
         entry = model.task(task)
@@ -57,7 +57,8 @@ def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experimen
         )
         varied = augmentation.of_family(entry.family, data.augmentation)
         feeds[task] = base.Records(source, example(augmentation=varied))
-        if test and task in system.evaluations:
+        judged = tuple(system.evaluations)
+        if task in judged and (test := base.of_feed(data.eval, task, judged)):
             key = key.replace("train", "eval")
             source = base.open_source(key, test, base.pictures(size), test != train)
             held_out[task] = base.Records(source, example())

@@ -1,6 +1,9 @@
 """Held-out batches of experiments."""
 
+import pytest
+
 from gptface_jax.core.config import load_config
+from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import training
 
 
@@ -13,3 +16,15 @@ def test_batches_have_the_size_of_the_feed_of_their_name(tmp_path):
     for name, evaluation in system.evaluations.items():
         sizes = [len(batch["image"]) for batch in evaluation.batches]
         assert (name, system.feeds[name].size, sizes) == (name, 2, [2, 2, 1])
+
+
+def test_recognition_needs_no_held_out_data(tmp_path):
+    """It is not evaluated in training; every other task is."""
+    config = load_config("configs/faceptor/mini.py:tiny")
+    drawn = config.data.eval.to_dict()
+    judged = [name for name in config.batch_size if not name.startswith("recog")]
+    config.data.eval = {name: drawn for name in judged}
+    assert set(training.build(config, tmp_path).system.evaluations) == set(judged)
+    config.data.eval = {name: drawn for name in judged[1:]}
+    with pytest.raises(UserError, match=f"and not '{judged[0]}'; give one source"):
+        training.build(config, tmp_path)
