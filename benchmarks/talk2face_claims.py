@@ -136,7 +136,7 @@ def closed_or_open(model, judge: Judge, records, options) -> dict:
             figures = asked.figures()
             way = "chosen" if closed else "written"
             number = isinstance(asked.question.key.kind, Integer)
-            figure = figures["mae_with_median" if number else "accuracy"]
+            figure = figures["mae" if number else "accuracy"]
             row = compared.setdefault(asked.question.name, {})
             row |= {way: figure, f"{way}, none": 1 - figures["coverage"]}
     return compared

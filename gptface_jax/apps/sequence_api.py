@@ -49,8 +49,9 @@ class Talk2Face(verbs.Facade, SequenceModel):
           seed: of the random choices; picture i is the same for any count.
           candidates: so many are drawn for each, and the best of all are returned.
           rank_by: a GPTFace of the same size whose matching says which are best, or
-            "clip:WEIGHTS", a folder or hub id of a CLIP (extra `clip`); default the
-            probability of the text after the picture, by this model.
+            "clip:WEIGHTS", a folder or hub id of a CLIP (extra `clip`); both read the
+            attributes as a sentence. Default the probability of text and attributes
+            after the picture, by this model.
           face, align: see `caption`.
           **decode: fields of `GenerateConfig`, e.g. temperature=0.8, top_k=0.
 
@@ -69,9 +70,8 @@ class Talk2Face(verbs.Facade, SequenceModel):
             self, text, attributes, count * candidates, seed, decode, ids
         )
         if candidates > 1:
-            score, by = _scorer(self, rank_by)
-            said = [drawn.details["text"]]
-            drawn = ranking.best(drawn, said, score, count, by)
+            wanted, by = _ranked_by(self, text, attributes, rank_by)
+            drawn = ranking.best(drawn, wanted, count, by)
         verbs.warn(drawn.details.get("notes", ()))
         return drawn
 
@@ -103,7 +103,8 @@ class Talk2Face(verbs.Facade, SequenceModel):
     @verbs.in_steps
     def ask(
         self, image: image_io.Source, question: str, *, closed: bool = True,
-        face: int | Face | None = None, align: bool = True,
+        score: str = "sum", prior: bool = False, face: int | Face | None = None,
+        align: bool = True,
     ) -> Steps[Answer]:  # fmt: skip
         """The answer to a question about a photo, with its confidence.
 
@@ -113,26 +114,32 @@ class Talk2Face(verbs.Facade, SequenceModel):
             ends in a colon.
           closed: choose among all answers there are; otherwise write one freely, which
             may mean nothing: its value is None.
+          score: of an answer to choose, "sum" of the log-probabilities of its tokens
+            or their "mean", so that long ones do not lose by their length.
+          prior: choose by how much likelier an answer is than of a grey picture.
 
         Raises:
           UserError: a question that the model was not trained to answer (the nearest
-            are named), or a picture that cannot be used.
+            are named), a picture that cannot be used, or `score` or `prior` where
+            nothing is chosen.
         """
+        options = answers.AskOptions(closed, score, prior)
         asked = answers.found_question(self, question)
         ids = yield self._codes(image, face, align)
-        (answer,) = yield answers.asked(self, ids, asked, closed)
+        (answer,) = yield answers.asked(self, ids, asked, options)
         return answer
 
     @verbs.in_steps
     def answers(
-        self, image: image_io.Source, *, closed: bool = True,
-        face: int | Face | None = None, align: bool = True,
+        self, image: image_io.Source, *, closed: bool = True, score: str = "sum",
+        prior: bool = False, face: int | Face | None = None, align: bool = True,
     ) -> Steps[list[Answer]]:  # fmt: skip
         """Answers to every question of the training; arguments as of `ask`."""
+        options = answers.AskOptions(closed, score, prior)
         ids = yield self._codes(image, face, align)
         found = []
         for question in self.learnt.questions:
-            found.extend((yield answers.asked(self, ids, question, closed)))
+            found.extend((yield answers.asked(self, ids, question, options)))
         return found
 
     @verbs.checked
@@ -164,19 +171,34 @@ class Talk2Face(verbs.Facade, SequenceModel):
         return pixels
 
 
-def _scorer(model: Talk2Face, rank_by: Any) -> tuple[ranking.Scorer, str]:
-    """Function that ranks drawn faces, and its name."""
+def _ranked_by(
+    model: Talk2Face, text: str, attributes: Mapping[str, Any], rank_by: Any
+) -> tuple[dict[str, ranking.Scorer], str]:
+    """What is wanted of drawn faces, with what scores each, and the scorers' name.
+
+    Each scorer reads what it has learnt from: the model itself its own keys and values
+    under the prompt for them, others plain sentences.
+    """
+    learnt = model.learnt.questions
     if rank_by is None:
-        return ranking.by_caption(model), "caption"
-    if isinstance(rank_by, str) and rank_by.startswith(_CLIP):
-        return ranking.by_clip(rank_by.removeprefix(_CLIP)), rank_by
+        wanted = {
+            text: ranking.by_probability(model, "image_to_caption"),
+            questions.stated(attributes, learnt): ranking.by_probability(
+                model, "image_to_attributes"
+            ),
+        }
+        return wanted, "probability"
     editor = getattr(rank_by, "editor", None)
-    if editor is None:
+    if isinstance(rank_by, str) and rank_by.startswith(_CLIP):
+        scorer, by = ranking.by_clip(rank_by.removeprefix(_CLIP)), rank_by
+    elif editor is not None:
+        scorer, by = ranking.by_matching(editor), f"matching of {rank_by.digest}"
+    else:
         raise UserError(
             f"rank_by is {rank_by!r}; give a GPTFace, opened by load(), or "
             "'clip:WEIGHTS'"
         )
-    return ranking.by_matching(editor), f"matching of {rank_by.digest}"
+    return dict.fromkeys((text, questions.in_words(attributes, learnt)), scorer), by
 
 
 def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Talk2Face:

@@ -9,9 +9,11 @@ gptface ask --model my_model --list
 gptface ask --model my_chat --image photo.jpg --question expression --head face.glb
 gptface ask --model my_chat --image photo.jpg --head face.glb
 
-All answers there are to a question are scored and the likeliest is given; --open lets
-the model write one, which may mean nothing. The answers are guesses by appearance, by
-the convention of the data set that is named: no facts about a person.
+All answers there are to a question are scored and the likeliest is given, by the sum
+or the mean of its tokens (--score), with or without what the model says of a grey
+picture (--prior); --open lets the model write one, which may mean nothing. The answers
+are guesses by appearance, by the convention of the data set that is named: no facts
+about a person.
 
 With --head the answer is written and ends in a 3D head, which models of
 configs/facegpt/chat.py have learnt; without a question it is a sentence about the face.
@@ -25,7 +27,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from gptface_jax.cli import _jobs, _photo
+from gptface_jax.cli import _answers, _jobs, _photo
 from gptface_jax.core.errors import UserError
 
 
@@ -44,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list", action="store_true", help="print the questions and answers it knows"
     )
-    parser.add_argument(
-        "--open", action="store_true", help="let the model write its answer freely"
-    )
+    _answers.add_arguments(parser)
     parser.add_argument(
         "--attention",
         metavar="FILE.png",
@@ -76,7 +76,8 @@ def run(options: argparse.Namespace) -> None:
             "give either --question, or --all for everything the model knows (--list "
             "shows what that is)"
         )
-    arguments = {"closed": not options.open, **_photo.face(options, every=False)}
+    where = _photo.face(options, every=False)
+    arguments = {**_answers.options(options), **where}
     if options.jobs:
         if len(asked) > 1 or options.attention:
             raise UserError("--jobs take one --question or --all, and no --attention")
@@ -93,8 +94,7 @@ def run(options: argparse.Namespace) -> None:
             ask = model.ask
             found = [ask(options.image, question, **arguments) for question in asked]
         if options.attention:
-            del arguments["closed"]
-            picture = model.attention(options.image, asked[0], **arguments)
+            picture = model.attention(options.image, asked[0], **where)
     if options.attention:
         from gptface_jax.pipelines import pictures
 
@@ -114,8 +114,9 @@ def _with_head(options: argparse.Namespace, asked: list[str]) -> None:
     """Answers one question, or describes the face, and writes the head."""
     from gptface_jax.pipelines import mesh_files
 
-    names = ("all", "open", "attention", "jobs")
+    names = ("all", "open", "prior", "attention", "jobs")
     given = ["--" + name for name in names if getattr(options, name)]
+    given += ["--score"] if options.score != "sum" else []
     if given or len(asked) > 1:
         said = ", ".join(given) or "several questions"
         raise UserError(f"--head goes with one --question or none, not with {said}")

@@ -40,14 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="draw N for each face and keep the best, by the probability of the text "
-        "after the picture",
+        help="draw N for each face and keep the best, by the probability of text and "
+        "attributes after the picture",
     )
     parser.add_argument(
         "--rank-by",
         metavar="MODEL",
         help="keep those that match best by this GPTFace instead, e.g. demo, or by the "
-        "CLIP of a folder or hub id, clip:WEIGHTS (extra `clip`)",
+        "CLIP of a folder or hub id, clip:WEIGHTS (extra `clip`); they read attributes "
+        "as a sentence",
     )
     parser.add_argument(
         "--out", required=True, help="FILE.png for the sheet; a folder with --jobs"

@@ -50,18 +50,22 @@ def accuracy(said: Sequence[Any], truth: Sequence[Any]) -> dict[str, float]:
 
 
 def age_errors(
-    said: Sequence[float | None], truth: Sequence[float], median: float
+    said: Sequence[float | None],
+    truth: Sequence[float],
+    median: float | None = None,
 ) -> dict[str, float]:
     """Mean absolute errors of ages, in years.
 
     Args:
       said: the ages, None where the answer was none.
       truth: likewise, always known.
-      median: of the training set, which stands in for what could not be read.
+      median: of the training set, which stands in for what could not be read; None
+        where it is not known.
 
     Returns:
-      mae: of the answers that could be read, NaN without any; mae_with_median: of all;
-      coverage: share that could be read; count: pictures.
+      mae: of the answers that could be read, NaN without any; mae_with_median: of all,
+      NaN where it would need a median that is not known; coverage: share that could be
+      read; count: pictures.
 
     Raises:
       UserError: as of `accuracy`.
@@ -70,7 +74,7 @@ def age_errors(
     real = np.asarray(truth, float)
     given = np.array([np.nan if a is None else a for a in said], float)
     read = ~np.isnan(given)
-    error = np.abs(np.where(read, given, median) - real)
+    error = np.abs(np.where(read, given, np.nan if median is None else median) - real)
     return {
         "mae": float(error[read].mean()) if read.any() else float("nan"),
         "mae_with_median": float(error.mean()),

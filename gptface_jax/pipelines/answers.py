@@ -23,8 +23,40 @@ from gptface_jax.pipelines.sequence_model import (
 
 PROMPT = PROMPTS["image_to_attributes"]
 SHOWN = 16  # chances of an answer that are kept
+SCORES = ("sum", "mean")
 _STEP = 8
 _TOKENS = 8  # of an answer that is written freely
+_GREY = 128  # of a picture that says nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class AskOptions:
+    """How an answer is found.
+
+    Attributes:
+      closed: all answers are scored and the likeliest is taken, of numbers that by
+        which half of the probability is reached. Else, and where answers are open,
+        words are written one by one, the likeliest each time.
+      score: "sum" of the log-probabilities of a closed answer's tokens, or their
+        "mean", so that an answer of many does not lose by their number.
+      prior: closed answers are told apart by how much likelier they are than of a grey
+        picture, so that what is frequent is not said of everything.
+    """
+
+    closed: bool = True
+    score: str = "sum"
+    prior: bool = False
+
+    def __post_init__(self):
+        if self.score not in SCORES:
+            raise UserError(
+                f"score '{self.score}' is unknown; use " + " or ".join(SCORES)
+            )
+        if not self.closed and (self.prior or self.score != "sum"):
+            raise UserError(
+                "score and prior weigh answers that are given (closed); leave them out "
+                "where the model writes its own"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,52 +122,46 @@ def ask(
     model: SequenceModel,
     image_ids: np.ndarray,
     question: Question,
-    *,
-    closed: bool = True,
-    normalised: bool = False,
-    prior: np.ndarray | None = None,
+    options: AskOptions = AskOptions(),
 ) -> list[Answer]:
     """One answer for each picture.
-
-    Closed, all answers are scored and the likeliest is taken; of numbers that by which
-    half of the probability is reached. Else, and where answers are open, words are
-    written one by one, the likeliest each time.
 
     Args:
       model: the networks.
       image_ids: int [B,n] codes.
       question: of `found_question`.
-      closed: see above.
-      normalised: divide a score by its number of tokens.
-      prior: int [n] codes of a picture that says nothing; answers are told apart by
-        how much likelier they are than after that one.
+      options: how it is found.
 
     Raises:
       UserError: the vocabulary cannot spell the question.
     """
     prefixes = np.stack([model.image_prefix(PROMPT, ids) for ids in image_ids])
     key = spelt(model, question.prompt)
-    choices = candidates_of(question) if closed else ()
+    choices = candidates_of(question) if options.closed else ()
     if not choices:
         return _written(model, prefixes, question, key)
-    scores = _scores(model, prefixes, key, choices, normalised)
-    if prior is not None:
-        blank = model.image_prefix(PROMPT, prior)[None]
-        scores = scores - _scores(model, blank, key, choices, normalised)
+    scores = _scores(model, prefixes, key, choices, options.score)
+    if options.prior:
+        grey = np.full((1, model.size, model.size, 3), _GREY, np.uint8)
+        nothing = model.image_prefix(PROMPT, model.image_ids(grey)[0])[None]
+        scores = scores - _scores(model, nothing, key, choices, options.score)
     chances = np.exp(scores - scores.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
     return [_chosen(question, choices, row) for row in chances]
 
 
 def asked(
-    model: SequenceModel, image_ids: np.ndarray, question: Question, closed: bool
+    model: SequenceModel,
+    image_ids: np.ndarray,
+    question: Question,
+    options: AskOptions,
 ) -> Rows:
     """Rows whose answer is what `ask` says of each of them."""
 
     def answers(image_ids):
-        return np.array(ask(model, image_ids, question, closed=closed), object)
+        return np.array(ask(model, image_ids, question, options), object)
 
-    return Rows(answers, (image_ids,), (question.name, closed))
+    return Rows(answers, (image_ids,), (question.name, options))
 
 
 def attention(
@@ -169,8 +195,8 @@ def spelt(model: SequenceModel, text: str) -> np.ndarray:
     return ids
 
 
-def _scores(model, prefixes, key, choices: Sequence[str], normalised) -> np.ndarray:
-    """log p [B,C] that an answer is said, and that it ends there.
+def _scores(model, prefixes, key, choices: Sequence[str], score: str) -> np.ndarray:
+    """log p [B,C] that an answer is said, and that it ends there; see `AskOptions`.
 
     It ends at [SEP], or at the ";" before another attribute: "2" is no answer that
     has begun "25".
@@ -185,7 +211,7 @@ def _scores(model, prefixes, key, choices: Sequence[str], normalised) -> np.ndar
     scores = model.score(prefixes, table, given=len(key))
     scores = np.logaddexp(*np.split(scores, len(ends), axis=1))
     lengths = np.array([len(ids) + 1 for ids in said])
-    return scores / lengths if normalised else scores
+    return scores / lengths if score == "mean" else scores
 
 
 def _chosen(question: Question, choices: Sequence[str], chances: np.ndarray) -> Answer:

@@ -1,14 +1,14 @@
 """Drawn faces put in order by how well they match what was asked for (SPEC B.9).
 
-By the project's own matching, by the sequence model's probability of the sentence
-after the picture, or by CLIP where its weights are at hand. Only the last may be called
-a CLIP score.
+By the project's own matching, by the sequence model's probability of the words after
+the picture, or by CLIP where its weights are at hand. Only the last may be called a
+CLIP score.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image
@@ -43,9 +43,15 @@ def by_matching(editor: Editor) -> Scorer:
     return score
 
 
-def by_caption(model: SequenceModel) -> Scorer:
-    """Scores log p(sentence | picture) of a sequence model, float32 [B]."""
-    prompt = PROMPTS["image_to_caption"]
+def by_probability(model: SequenceModel, task: str) -> Scorer:
+    """Scores log p(text | picture) of a sequence model, float32 [B].
+
+    Args:
+      model: the networks.
+      task: whose targets read like the text: "image_to_caption" of a sentence,
+        "image_to_attributes" of "lfw smiling: true".
+    """
+    prompt = PROMPTS[task]
 
     def score(pictures: np.ndarray, sentence: str) -> np.ndarray:
         codes = model.image_ids(pictures)
@@ -96,28 +102,28 @@ def by_clip(weights: str | os.PathLike) -> Scorer:
     return score
 
 
-def scores(
-    pictures: np.ndarray, sentences: Sequence[str], scorer: Scorer
-) -> np.ndarray:
-    """The sum of the scores of all sentences, float32 [B], of pictures uint8 [B,S,S,3].
+def scores(pictures: np.ndarray, wanted: Mapping[str, Scorer]) -> np.ndarray:
+    """The sum of the scores of all sentences, float32 [B].
+
+    Args:
+      pictures: uint8 [B,S,S,3].
+      wanted: sentence -> what scores it; empty sentences are passed over.
 
     Raises:
       UserError: no sentence to compare them with.
     """
-    sentences = [sentence for sentence in sentences if sentence.strip()]
-    if not sentences:
+    wanted = {sentence: by for sentence, by in wanted.items() if sentence.strip()}
+    if not wanted:
         raise UserError("there is no sentence to rank by; give a text")
     total = np.zeros(len(pictures), np.float32)
     for start in range(0, len(pictures), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        for sentence in sentences:
+        for sentence, scorer in wanted.items():
             total[part] += scorer(pictures[part], sentence)
     return total
 
 
-def best(
-    samples: Samples, sentences: Sequence[str], scorer: Scorer, keep: int, by: str
-) -> Samples:
+def best(samples: Samples, wanted: Mapping[str, Scorer], keep: int, by: str) -> Samples:
     """The `keep` drawn pictures that match best, the best first.
 
     The details say by what they were ranked, of how many, which numbers they had and
@@ -125,10 +131,10 @@ def best(
 
     Args:
       samples: what was drawn.
-      sentences: see `scores`.
-      scorer: `by_matching`, `by_caption` or `by_clip`, or one of one's own.
+      wanted: sentences, each with its `by_matching`, `by_probability`, `by_clip`, or
+        one of one's own.
       keep: number of pictures.
-      by: the scorer's name, for the details.
+      by: the scorers' name, for the details.
 
     Raises:
       UserError: more are to be kept than were drawn, or there is no sentence.
@@ -137,11 +143,11 @@ def best(
         raise UserError(
             f"{keep} of {len(samples)} pictures are to be kept; draw more or keep fewer"
         )
-    found = scores(np.stack([np.asarray(s) for s in samples]), sentences, scorer)
+    found = scores(np.stack([np.asarray(s) for s in samples]), wanted)
     order = np.argsort(-found, kind="stable")[:keep].tolist()
     ranking = {
         "by": by,
-        "sentences": list(sentences),
+        "sentences": [*filter(str.strip, wanted)],
         "of": len(samples),
         "kept": order,
         "scores": [round(float(found[i]), 4) for i in order],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -45,11 +46,13 @@ class Asked:
 
         Of two answers also "auc", the chance that one of the second kind is told from
         one of the first.
+
+        Args:
+          median: of the ages of the training set, if it is known.
         """
         said = [answer.value for answer in self.said]
         if isinstance(self.question.key.kind, Integer):
-            middle = float(np.median(self.truth)) if median is None else median
-            return scoring.age_errors(said, self.truth, middle)
+            return scoring.age_errors(said, self.truth, median)
         found = scoring.accuracy(said, self.truth)
         words = self.question.candidates
         if len(words) == 2 and all(answer.probabilities for answer in self.said):
@@ -59,6 +62,32 @@ class Asked:
             found["auc"] = _auc(chances[second], chances[~second])
         return found
 
+    def majority(self, usual: Any = None) -> dict[str, float]:
+        """Figures of one answer to all pictures, which need not be looked at.
+
+        Args:
+          usual: the answer; default `usual` of what is true of these very pictures.
+        """
+        if usual is None:
+            usual = _usual(self.question, self.truth)
+        said = [usual] * len(self.truth)
+        if isinstance(self.question.key.kind, Integer):
+            return scoring.age_errors(said, self.truth)
+        return scoring.accuracy(said, self.truth)
+
+
+def usual(question: Question, examples: Sequence[Record]) -> Any:
+    """What is most often true of examples, of ages the median; None if not known."""
+    truths = [_truth(question, record) for record in examples]
+    known = [truths[i] for i in _known(truths)]
+    return _usual(question, known) if known else None
+
+
+def _usual(question: Question, truths: Sequence[Any]) -> Any:
+    if isinstance(question.key.kind, Integer):
+        return float(np.median(truths))
+    return collections.Counter(truths).most_common(1)[0][0]
+
 
 def ask(
     model: SequenceModel,
@@ -66,9 +95,9 @@ def ask(
     asked: Sequence[str] = (),
     *,
     convention: str = "",
-    closed: bool = True,
     balanced: bool = False,
     progress: bool = True,
+    **how: Any,
 ) -> list[Asked]:
     """The answers to questions about pictures of which something is known.
 
@@ -79,15 +108,16 @@ def ask(
       asked: words of questions; default all that the model was trained to answer by
         the convention.
       convention: name of a data set; default that which the pictures belong to.
-      closed: see `pipelines.answers.ask`.
       balanced: answers are told apart by how much likelier they are than on average
         over the pictures, so that what is rare is not never said.
       progress: show a bar.
+      **how: fields of `pipelines.answers.AskOptions`.
 
     Raises:
       UserError: no question that the model knows, or nothing that is known of the
         pictures.
     """
+    options = answers.AskOptions(**how)
     if not convention:
         data_set = label_text.data_set_of(records[0], label_sets.TABLE)
         convention = data_set.name if data_set else records[0].source.split("/")[0]
@@ -111,7 +141,7 @@ def ask(
     found = []
     for question in tqdm.tqdm(known, unit="question", disable=not progress):
         rows = known[question]
-        asking = answers.asked(model, ids[list(rows)], question, closed)
+        asking = answers.asked(model, ids[list(rows)], question, options)
         said = list(batching.run(asking.function, asking.arrays, _BATCH))
         if balanced and 1 < len(question.candidates) <= answers.SHOWN:
             said = answers.balanced(question, said)
@@ -171,23 +201,29 @@ def _probed(train, examples, test, asked: Asked) -> dict[str, float]:
 def table(
     found: Sequence[Asked],
     figures: Sequence[Mapping[str, float]],
+    majority: Sequence[Mapping[str, float]],
     probes: Sequence[Mapping[str, float]] = (),
 ) -> str:
     """A line a question: pictures and figures in percent, errors of ages in years.
 
-    With the figures of `probed`, its balanced accuracy or error stands last.
+    The accuracy or error of `Asked.majority` stands beside; with the figures of
+    `probed`, its balanced accuracy or error stands last.
     """
     head = f"{'question':34s}{'count':>7s}{'acc':>8s}{'balanced':>10s}{'auc':>8s}"
-    lines = [head + ("     probe" if probes else "")]
-    for asked, row, probe in itertools.zip_longest(
-        found, figures, probes, fillvalue={}
+    lines = [head + f"{'majority':>10s}" + ("     probe" if probes else "")]
+    for asked, row, usual, probe in itertools.zip_longest(
+        found, figures, majority, probes, fillvalue={}
     ):
         if "mae" in row:
-            cells = f"   {row['mae_with_median']:.1f} years off in the mean"
+            kind = "mae" if np.isnan(row["mae_with_median"]) else "mae_with_median"
+            cells = f"   {row[kind]:.1f} years off in the mean, the median"
+            cells += f" {usual['mae']:.1f}"
         else:
             names = ("accuracy", "balanced_accuracy", "auc")
             share = [100 * row.get(name, float("nan")) for name in names]
-            cells = "{:8.1f}{:10.1f}{:8.1f}".format(*share).replace("nan", " - ")
+            share.append(100 * usual["accuracy"])
+            cells = "{:8.1f}{:10.1f}{:8.1f}{:10.1f}".format(*share)
+            cells = cells.replace("nan", " - ")
         if "mae" in probe:
             cells += f", the probe {probe['mae']:.1f}"
         elif probe:

@@ -31,6 +31,9 @@ def test_ages_by_hand():
     assert found["mae"] == pytest.approx((5 + 3) / 2)
     assert found["mae_with_median"] == pytest.approx((5 + 6 + 3) / 3)
     assert found["coverage"] == pytest.approx(2 / 3) and found["count"] == 3
+    unknown = answers.age_errors([20, None, 43], [25, 30, 40])
+    assert unknown["mae"] == found["mae"] and math.isnan(unknown["mae_with_median"])
+    assert answers.age_errors([20], [25])["mae_with_median"] == 5
     none = answers.age_errors([None], [30], median=36)
     assert math.isnan(none["mae"]) and none["mae_with_median"] == 6
     assert none["coverage"] == 0

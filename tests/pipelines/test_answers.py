@@ -126,14 +126,47 @@ def test_a_number_is_the_middle_of_what_is_believed(model, image_ids):
 
 
 def test_a_prior_takes_away_what_is_said_of_nothing(model, image_ids):
+    """Chances are divided by those of a grey picture, of which nothing is left."""
     question = answers.found_question(model, "mood")
-    (answer,) = answers.ask(model, image_ids[:1], question, prior=image_ids[0])
+    grey = model.image_ids(np.full((1, 16, 16, 3), 128, np.uint8))
+    with_prior = answers.AskOptions(prior=True)
+    (answer,) = answers.ask(model, grey, question, with_prior)
     np.testing.assert_allclose(list(answer.probabilities.values()), 1 / 3, atol=1e-5)
+    ids = np.concatenate([image_ids[:1], grey])
+    plain, nothing = (a.probabilities for a in answers.ask(model, ids, question))
+    (answer,) = answers.ask(model, image_ids[:1], question, with_prior)
+    ratios = {word: plain[word] / nothing[word] for word in plain}
+    for word, chance in answer.probabilities.items():
+        assert chance == pytest.approx(ratios[word] / sum(ratios.values()), rel=1e-3)
+
+
+def test_a_mean_does_not_count_tokens_against_an_answer(model, image_ids):
+    question = answers.found_question(model, "mood")
+    (summed,) = answers.ask(model, image_ids[:1], question)
+    by_mean = answers.AskOptions(score="mean")
+    (mean,) = answers.ask(model, image_ids[:1], question, by_mean)
+    prefix = model.image_prefix(answers.PROMPT, image_ids[0])
+    powers = {}
+    for word in summed.probabilities:
+        ends = [said(model, prefix, word, "toy mood:", end) for end in ("", ";")]
+        powers[word] = np.exp(np.logaddexp(*ends) / (len(model.ids(word)) + 1))
+    assert len({len(model.ids(word)) for word in powers}) > 1
+    for word, chance in mean.probabilities.items():
+        assert chance == pytest.approx(powers[word] / sum(powers.values()), abs=1e-4)
+
+
+def test_answers_that_are_written_are_not_weighed():
+    with pytest.raises(UserError, match="'best' is unknown; use sum or mean"):
+        answers.AskOptions(score="best")
+    for wrong in ({"prior": True}, {"score": "mean"}):
+        with pytest.raises(UserError, match="leave them out where the model writes"):
+            answers.AskOptions(closed=False, **wrong)
 
 
 def test_what_is_written_freely_may_mean_nothing(model, image_ids):
     question = answers.found_question(model, "gender")
-    for answer in answers.ask(model, image_ids, question, closed=False):
+    freely = answers.AskOptions(closed=False)
+    for answer in answers.ask(model, image_ids, question, freely):
         assert answer.value == question.read(answer.text)
         assert 0 < answer.confidence <= 1 and answer.probabilities == {}
     nothing = answers.Answer("toy mood", "blue", None, 0.1)
@@ -186,11 +219,18 @@ def test_options_that_make_no_sense():
         generate_options({"top_q": 2})
 
 
-def test_pictures_are_ranked_by_the_probability_of_a_sentence(model):
+def test_pictures_are_ranked_by_the_probability_of_what_is_wanted(model):
+    """A sentence is scored as a caption, keys and values as attributes."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
-    sentence = "gender: male"
-    found = ranking.scores(pixels, [sentence], ranking.by_caption(model))
+    wanted = {
+        "very merry": ranking.by_probability(model, "image_to_caption"),
+        "toy gender: male": ranking.by_probability(model, "image_to_attributes"),
+    }
+    found = ranking.scores(pixels, wanted)
     for score, ids in zip(found, model.image_ids(pixels)):
-        prefix = model.image_prefix("to caption", ids)
-        assert score == pytest.approx(said(model, prefix, sentence, "", ""), abs=1e-3)
+        by_hand = sum(
+            said(model, model.image_prefix(prompt, ids), text, "", "")
+            for prompt, text in zip(("to caption", "to attributes"), wanted)
+        )
+        assert score == pytest.approx(by_hand, abs=1e-3)
     assert found[0] != found[1]

@@ -29,23 +29,24 @@ def brightness(pictures, sentence):
 
 
 def test_the_best_come_first_and_the_details_say_why():
-    kept = ranking.best(drawn(), ["bright"], brightness, 3, "brightness")
+    kept = ranking.best(drawn(), {"bright": brightness, "": None}, 3, "brightness")
     assert [s.getpixel((0, 0))[0] for s in kept] == [200, 200, 90]
     assert kept.details["seed"] == 3
     told = kept.details["ranking"]
     assert told["kept"] == [1, 3, 2] and told["of"] == 4 and told["by"] == "brightness"
-    assert told["scores"] == [200.0, 200.0, 90.0]
+    assert told["scores"] == [200.0, 200.0, 90.0] and told["sentences"] == ["bright"]
     # Of several sentences the sum counts: 1 - 3 times the brightness.
-    kept = ranking.best(drawn(), ["bright", "dark"], brightness, 1, "brightness")
+    both = dict.fromkeys(["bright", "dark"], brightness)
+    kept = ranking.best(drawn(), both, 1, "brightness")
     assert kept.details["ranking"]["scores"] == [-60.0]
 
 
 def test_more_pictures_than_fit_at_once(monkeypatch):
     pictures = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3)).astype(np.uint8)
-    whole = ranking.scores(pictures, ["bright"], brightness)
+    whole = ranking.scores(pictures, {"bright": brightness})
     monkeypatch.setattr(ranking, "_AT_ONCE", 3)
     np.testing.assert_array_equal(
-        ranking.scores(pictures, ["bright"], brightness), whole
+        ranking.scores(pictures, {"bright": brightness}), whole
     )
 
 
@@ -56,8 +57,7 @@ def test_the_bundled_model_s_matching():
     wearing = np.array([face.labels["Wearing_Hat"] > 0.5 for face in faces])
     found = ranking.scores(
         np.stack([face.image for face in faces]),
-        ["a person wearing a hat"],
-        ranking.by_matching(editor),
+        {"a person wearing a hat": ranking.by_matching(editor)},
     )
     first = np.argsort(-found)[: wearing.sum()]
     assert 0 < wearing.mean() < 0.6
@@ -69,9 +69,9 @@ def test_the_bundled_model_s_matching():
 
 def test_what_cannot_be_ranked():
     with pytest.raises(UserError, match="5 of 4 pictures are to be kept"):
-        ranking.best(drawn(), ["bright"], brightness, 5, "brightness")
+        ranking.best(drawn(), {"bright": brightness}, 5, "brightness")
     with pytest.raises(UserError, match="no sentence to rank by"):
-        ranking.best(drawn(), ["", " "], brightness, 1, "brightness")
+        ranking.best(drawn(), {"": brightness, " ": brightness}, 1, "brightness")
 
 
 def test_clip_needs_pytorch_and_weights(tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_clip_of_a_folder_is_its_cosine(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     found = ranking.by_clip(tmp_path)(pictures, "a man")
     assert found.shape == (3,) and np.ptp(found) > 0
-    whole = ranking.scores(pictures, ["a man"], ranking.by_clip(tmp_path))
+    whole = ranking.scores(pictures, {"a man": ranking.by_clip(tmp_path)})
     np.testing.assert_allclose(whole, found, atol=1e-6)
     # By hand: CLIP's mean and deviation of pixels, then both projections.
     mean, deviation = processor.image_mean, processor.image_std

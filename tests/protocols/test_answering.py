@@ -45,13 +45,35 @@ def test_chance_of_telling_apart_counts_ties_half():
 
 def test_ages_are_off_by_years():
     said = [Answer("lfw age", "20", 20, 0.5), Answer("lfw age", "x", None, 0.5)]
-    found = answering.Asked(AGE, (0, 1), tuple(said), (30, 40)).figures(median=35)
+    asked = answering.Asked(AGE, (0, 1), tuple(said), (30, 40))
+    found = asked.figures(median=35)
     assert found["mae"] == 10 and found["mae_with_median"] == 7.5
     assert found["coverage"] == 0.5
-    shown = answering.table(
-        [answering.Asked(AGE, (0, 1), tuple(said), (30, 40))], [found]
-    )
-    assert "7.5 years" in shown and "50.0 % none" in shown
+    # The median of the training: 5 and 5; by default that of these two: the same 35.
+    assert asked.majority(35)["mae"] == asked.majority()["mae"] == 5
+    shown = answering.table([asked], [found], [asked.majority()])
+    assert "7.5 years off in the mean, the median 5.0" in shown
+    assert "50.0 % none" in shown
+    # Of pictures that were asked about none stands in for what is no answer.
+    unknown = asked.figures()
+    assert math.isnan(unknown["mae_with_median"])
+    assert "10.0 years" in answering.table([asked], [unknown], [asked.majority()])
+
+
+def test_the_majority_is_right_as_often_as_it_is_true():
+    said = [answer(p) for p in (0.1, 0.2, 0.3, 0.9)]
+    truth = (False, False, False, True)
+    asked = answering.Asked(SMILING, (0, 1, 2, 3), tuple(said), truth)
+    found = asked.majority()
+    assert found["accuracy"] == 0.75 and found["balanced_accuracy"] == 0.5
+    # The training's may be another.
+    examples = [Record(labels={"Smiling": x}) for x in (1.0, 1.0, 0.0, 0.5)]
+    usual = answering.usual(SMILING, examples)
+    assert usual is True and asked.majority(usual)["accuracy"] == 0.25
+    ages = [Record(labels={"Age": x}) for x in (20, 30, 70)]
+    assert answering.usual(AGE, ages) == 30 and answering.usual(AGE, examples) is None
+    (_, line) = answering.table([asked], [asked.figures()], [found]).split("\n")
+    assert line.split() == ["lfw", "smiling", "4", "100.0", "100.0", "100.0", "75.0"]
 
 
 def test_captions_by_hand(monkeypatch):
