@@ -181,6 +181,7 @@ _COLUMNS = {
     "others_kept": ("others kept", 3),
     "same_person": ("same person", 3),
     "inside_psnr": ("inside, dB", 2),
+    "outside_psnr_raw": ("outside before compositing, dB", 1),
     "frechet": ("Frechet", 2),
     "seconds": ("s/edit", 3),
 }

@@ -108,6 +108,18 @@ def test_nothing_is_edited_by_no_candidate_nor_turned_by_less_than_nothing():
     assert strength.settings(2)[::4] == (-2, 0, 2)
 
 
+def test_the_table_tells_what_changes_before_compositing():
+    """Of edits that are pasted as they come there is nothing to tell."""
+    row = {"seed": 0, "mean": {"asked": 0.5, "opposite": 0.25, "gap": 0.25}}
+    ours = {"method": "ours", "forwards": 8.0, "outside_psnr_raw": 21.26, **row}
+    plain = {"method": "plain", "forwards": 8.0, **row}
+    lines = edits.edits_table([ours, plain]).split("\n")
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    assert cells[0][-1] == "outside before compositing, dB"
+    assert cells[2][-1] == "21.3" and lines[3].endswith("| 0.250 |  |")
+    assert "compositing" not in edits.edits_table([plain])
+
+
 @pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(
     tiny, judge_run, tmp_path, gptface_command, capsys
