@@ -67,6 +67,12 @@ def test_documented_commands_parse(page, command):
         override(config, [o.removeprefix("--config.") for o in overrides])
 
 
+def test_the_gallery_has_every_verb():
+    assert {command[0] for command in commands(pathlib.Path("docs/gallery.md"))} == (
+        set(VERBS)
+    )
+
+
 def test_python_blocks_compile():
     blocks = 0
     for page in PAGES:
