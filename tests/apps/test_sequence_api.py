@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import math
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import gptface_jax
-from gptface_jax.apps import batch
+from gptface_jax.apps import batch, sequence_api
 from gptface_jax.apps.sequence_api import Talk2Face
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
@@ -17,7 +18,9 @@ from gptface_jax.data.record import Record
 from gptface_jax.data.task_examples import TaskTransform
 from gptface_jax.experiments import training
 from gptface_jax.pipelines import provenance, rows
+from gptface_jax.pipelines.answers import Answer
 from gptface_jax.pipelines.compositing import Blend
+from gptface_jax.pipelines.sequence_model import GenerateConfig
 from gptface_jax.protocols import editors
 from gptface_jax.protocols.records import open_records, pictures_of
 
@@ -72,6 +75,11 @@ def test_everything_is_answered(talker):
     for answer in found:
         assert answer.value is not None and 0 < answer.confidence <= 1
     assert talker.attention(PHOTO, "gender", align=False).size == (256, 256)
+    weighed = talker.ask(PHOTO, "gender", score="mean", prior=True, align=False)
+    plain = talker.ask(PHOTO, "gender", align=False)
+    assert weighed.probabilities != plain.probabilities
+    with pytest.raises(UserError, match="leave them out where the model writes"):
+        talker.answers(PHOTO, closed=False, prior=True, align=False)
     # Its pictures told no frame: that is said, not passed over.
     with pytest.warns(UserWarning, match="central square was taken as it is"):
         talker.ask(PHOTO, "gender")
@@ -121,6 +129,18 @@ def test_faces_after_words(talker, tmp_path):
             talker.synthesize(**arguments)
     with pytest.warns(UserWarning, match="cut to its first"):
         talker.synthesize("a man " * 60)
+
+
+def test_candidates_are_ranked_by_what_each_scorer_reads(talker):
+    """Keys and values by the model that learnt them, plain words by any other."""
+    asked = "a man", {"Smiling": True}
+    wanted, by = sequence_api._ranked_by(talker, *asked, None)
+    assert list(wanted) == ["a man", "synthetic smiling: true"] and by == "probability"
+    other = types.SimpleNamespace(editor=object(), digest="d")
+    wanted, by = sequence_api._ranked_by(talker, *asked, other)
+    assert list(wanted) == ["a man", "a person smiling"] and by == "matching of d"
+    best = talker.synthesize(*asked, candidates=2)
+    assert best.details["ranking"]["sentences"] == ["a man", "synthetic smiling: true"]
 
 
 def test_a_photo_drawn_anew(talker, folder, tmp_path):
@@ -192,6 +212,26 @@ def test_jobs(talker, tmp_path):
     assert again == {"done": 2, "failed": 2, "skipped": 2}
 
 
+class Mumbling:
+    """Answers with its question, which means nothing where it is a word of its own."""
+
+    digest, dtype, OPTIONS = "digest", None, GenerateConfig
+
+    def ask(self, question: str) -> Answer:
+        return Answer("toy mood", question, {"calm": "calm"}.get(question), 0.5)
+
+
+def test_answers_of_jobs_that_mean_nothing_are_counted(tmp_path):
+    words = ("calm", "blue", "calm", "green")
+    jobs = [batch.Job(f"{n}", {"question": word}) for n, word in enumerate(words)]
+    jobs.append(batch.Job("broken", {}, "an error"))
+    options = {"verb": "ask", "progress": False}
+    counts = batch.run(Mumbling(), jobs[:1], tmp_path / "a", **options)
+    assert counts == {"done": 1, "failed": 0, "skipped": 0}
+    counts = batch.run(Mumbling(), jobs, tmp_path / "b", **options)
+    assert counts == {"done": 5, "failed": 1, "skipped": 0, "none": 2}
+
+
 @pytest.mark.parametrize(
     ("verb", "given"),
     [("ask", {"question": "gender"}), ("caption", {"samples": 2})],
@@ -242,11 +282,12 @@ def test_commands(folder, tmp_path, gptface_command, capsys):
     wanted = ("--attributes", "Smiling=true", "-n", 2, "--out", sheet)
     assert gptface_command("synthesize", *model, *wanted) == 0
     assert sheet.is_file()
-    jobs = ("--jobs", tmp_path, "--all", "--quiet", "--no-align")
+    jobs = ("--jobs", tmp_path, "--all", "--quiet", "--no-align", "--open")
     assert gptface_command("ask", *model, *jobs, "--out", tmp_path / "out") == 0
     row = json.loads((tmp_path / "out/results.jsonl").read_text().splitlines()[0])
     assert row["found"][0]["question"].startswith("synthetic")
-    capsys.readouterr()
+    silent = sum(answer["value"] is None for answer in row["found"])
+    assert ("answers are none" in capsys.readouterr().out) == (silent > 0)
     for arguments, message in (
         (("ask", *model, *photo), "either --question, or --all"),
         (("ask", *photo, "--question", "age"), "no 'ask'; give one of system talk2f"),
@@ -288,6 +329,8 @@ def test_evaluations(tiny, folder, tmp_path, gptface_command, capsys):
     assert gptface_command("evaluate", "answers", *given, *asked, *kept) == 0
     written = json.loads((tmp_path / "out.json").read_text())
     found, probe = written["figures"], written["probe"]
+    assert set(written["majority"]) == set(found)
+    assert written["majority"]["synthetic smiling"]["balanced_accuracy"] == 0.5
     assert set(found) == {"synthetic smiling", "synthetic gender", "synthetic age"}
     assert probe["synthetic age"]["mae"] > 0
     assert 0 <= probe["synthetic smiling"]["balanced_accuracy"] <= 1
@@ -313,8 +356,15 @@ def test_drawn_faces_are_judged(folder, tmp_path, gptface_command, capsys):
     drawn = ("evaluate", "synthesis", "--model", folder / "model", "--judge", judge)
     asked = ("--convention", "synthetic", "--count", 4, "--quiet", "--out", out)
     pictures = ("--images", "synthetic", "--limit", 6)
-    assert gptface_command(*drawn, *asked, *pictures) == 0
+    kept = ("--samples", tmp_path / "rows.jsonl", "--sheet", tmp_path / "sheet.png")
+    assert gptface_command(*drawn, *asked, *pictures, *kept) == 0
+    rows = [*map(json.loads, (tmp_path / "rows.jsonl").open())]
+    of_smiles = [r["seen"]["Smiling"] for r in rows if r.get("attribute") == "Smiling"]
+    assert len(of_smiles) == 8 and sum("picture" in row for row in rows) == 6
+    sheet = (tmp_path / "sheet.png").read_bytes()
+    assert "Smiling" in provenance.details_of(sheet)["text"]
     found = json.loads(out.read_text())
+    assert sum(of_smiles[:4]) / 4 == found["attributes"]["Smiling"]["asked"]
     assert found["distribution"]["count"] == 6
     assert found["distribution"]["inception_style"] >= 1
     for row in found["attributes"].values():

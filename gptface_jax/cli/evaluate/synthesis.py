@@ -22,7 +22,7 @@ from gptface_jax.cli.evaluate import _shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _shared.add_talk2face(parser, images=False)
+    _shared.add_talk2face(parser, "drawn face", images=False)
     _shared.add_judge(parser)
     parser.add_argument(
         "--convention",
@@ -39,14 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="judge in whose features Frechet distances are measured; default --judge",
     )
+    parser.add_argument(
+        "--sheet",
+        metavar="FILE.png",
+        help="four faces with and four without each attribute, as a picture",
+    )
     _shared.add_generation(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    from gptface_jax.protocols import synthesis
+    from gptface_jax.pipelines import pictures
+    from gptface_jax.protocols import samples, synthesis
     from gptface_jax.protocols.judge import features_of
-    from gptface_jax.protocols.records import open_records
+    from gptface_jax.protocols.records import open_records, pictures_of
 
+    if options.sheet:
+        pictures.check(options.sheet)
     model, judge = _shared.model(options, "synthesize"), _shared.open_judge(options)
     how = {
         "seed": options.decode_seed,
@@ -56,20 +64,27 @@ def run(options: argparse.Namespace) -> None:
     names = options.attributes or synthesis.known_to_both(
         model, judge, options.convention
     )
-    found = synthesis.carried(
+    drawn = synthesis.draw_attributes(
         model, judge, names, options.convention, count=options.count, **how
     )
-    print(synthesis.table(found))
+    figures = {"attributes": synthesis.carried(drawn, judge)}
+    print(synthesis.table(figures["attributes"]))
+    if options.sheet:
+        details = {**drawn[-1].faces.details, "text": "; ".join(names)}
+        pictures.save(synthesis.sheet(drawn), options.sheet, details)
     about = {"model": model.digest, "judge": options.judge, "count": options.count}
-    figures = {"attributes": found}
     if options.images:
         spec = _source.spec(options)
         records = open_records(spec, _source.limit(options, 256))
+        after = synthesis.draw_sentences(model, judge, records, **how)
         features = features_of(options.features or options.judge)
         figures["distribution"] = synthesis.distribution(
-            model, judge, features, records, **how
+            after, judge, features, pictures_of(records, model.size)
         )
         for name, value in figures["distribution"].items():
             print(f"{name:28s} {value:.3f}")
         about |= {"images": spec, "features": options.features or options.judge}
+        drawn += after
+    if options.samples:
+        samples.write(options.samples, synthesis.samples(drawn, judge))
     _shared.write({**about, **figures}, options.out)
