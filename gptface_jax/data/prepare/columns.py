@@ -1,4 +1,4 @@
-"""Samples of Parquet files, read a few rows at a time."""
+"""Samples of Parquet files, read a row at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gptface_jax.data.prepare import metadata, sample
 from gptface_jax.data.prepare.sample import Fault, Rejected, Sample
 from gptface_jax.data.prepare.settings import Config
 
-_TOGETHER = 64  # rows; of large pictures some 100 MB
+_BOMB = 100  # times its size in the file; no column of pictures is so large unpacked
 # Hugging Face's column of structs, and those of img2dataset's output format parquet.
 _IMAGES = ("image", "jpg", "png", "webp", "image_bytes")
 
@@ -63,10 +63,12 @@ def samples(
     name = name or path.stem
     try:
         file = pq.ParquetFile(path)
-        left = sum(file.metadata.row_group(i).num_rows for i in groups or ())
-        batches = file.iter_batches(_TOGETHER, row_groups=list(groups or ()))
+        about = [file.metadata.row_group(i) for i in groups or ()]
+        left = sum(group.num_rows for group in about)
+        # One row: more would be faster by nothing, and some of them are large.
+        batches = file.iter_batches(1, row_groups=list(groups or ()))
     except Exception:  # of a hostile file anything may come
-        left, batches = 0, iter(())
+        left = 0
     if not left:
         yield Rejected(path.name, sample.UNREADABLE)
         return
@@ -80,6 +82,9 @@ def samples(
         more=more,
         name=name,
     )
+    reason = sample.UNREADABLE
+    if any(_unpacks(group, config.decoding.max_bytes) for group in about):
+        reason, batches = sample.TOO_MANY_BYTES, ()
     try:
         for batch in batches:
             for row in rows(batch):
@@ -93,9 +98,19 @@ def samples(
                     key = str(row["key"])
                 yield sample.guarded(key, functools.partial(make, key, row))
     except Exception:
-        for _ in range(left):  # the file says how many there are
-            yield Rejected(f"{name}/{number}", sample.UNREADABLE)
-            number += 1
+        pass  # the file says how many are left
+    for _ in range(left):
+        yield Rejected(f"{name}/{number}", reason)
+        number += 1
+
+
+def _unpacks(group: Any, most: int) -> bool:
+    """Whether a column of a row group is far larger in memory than in the file."""
+    columns = (group.column(i) for i in range(group.num_columns))
+    return any(
+        column.total_uncompressed_size > max(most, _BOMB * column.total_compressed_size)
+        for column in columns
+    )
 
 
 def rows(batch: Any) -> Iterator[dict[str, Any] | str]:

@@ -349,6 +349,32 @@ def test_cells_that_are_no_values_of_python(tmp_path, pictures, column):
     assert reasons_of(config) == wanted
 
 
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_small_file_of_large_cells_is_not_unpacked(tmp_path, dictionary):
+    cells = pa.array([bytes(2_000_000)] * 8, pa.binary())
+    table = pa.table({"jpg": cells, "text": ["a man"] * 8})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, compression="zstd", use_dictionary=dictionary)
+    assert path.stat().st_size < 20_000
+    source = {"kind": "parquet", "path": str(tmp_path)}
+    config = config_of(source, decoding={"max_bytes": 1_000_000})
+    before = pa.default_memory_pool().max_memory()
+    assert reasons_of(config) == [sample.TOO_MANY_BYTES] * 8
+    assert pa.default_memory_pool().max_memory() == before
+
+
+def test_rows_of_a_parquet_are_read_one_by_one(tmp_path):
+    """A picture that lies there once, in a dictionary, is in memory once."""
+    cell = np.random.default_rng(0).bytes(1_000_000)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"jpg": pa.array([cell] * 64, pa.binary())}), path)
+    config = config_of({"kind": "parquet", "path": str(path)})
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in readers.Reader(config)(readers.units(config)[0][0]):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 1_000_000 <= most < 8_000_000
+
+
 _NUMBERS = st.floats(width=32) | st.integers(-BIG, BIG) | st.floats(0, 50)
 
 
