@@ -105,7 +105,19 @@ def _files_of(spec: Mapping[str, Any]) -> tuple[Files, dict[str, pathlib.Path]]:
         raise Missing(f"metadata '{given.metadata}' is no folder; check the path")
     folder = root.parent if root.is_file() else root
     chosen = paths[: given.limit or None]
-    return given, {path.relative_to(folder).as_posix(): path for path in chosen}
+    named = {path.relative_to(folder).as_posix(): path for path in chosen}
+    tables = [_table(given.metadata, os.path.splitext(name)[0]) for name in named]
+    if given.metadata and not any(table.is_file() for table in tables):
+        raise Missing(
+            f"metadata '{given.metadata}' has no table of any file, such as "
+            f"'{tables[0]}'; lay them as the files of '{given.path}' lie"
+        )
+    return given, named
+
+
+def _table(folder: str, stem: str) -> pathlib.Path:
+    """The table of metadata of a file."""
+    return pathlib.Path(folder).expanduser() / f"{stem}.parquet"
 
 
 def _ending(kind: str) -> str:
@@ -286,7 +298,7 @@ def _metadata_rows(folder: str, stem: str) -> dict[str, Mapping[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pathlib.Path(folder).expanduser() / f"{stem}.parquet")
+        table = pq.read_table(_table(folder, stem))
         rows = [row for row in columns.rows(table) if isinstance(row, dict)]
         keys = [str(row.pop("key")) for row in rows]
     except Exception:  # of a hostile file anything may come

@@ -91,6 +91,7 @@ _TAR = "--config.sources=({{'kind':'webdataset','path':'A_TAR',{}}},)"
         (["--config.sources=({'kind':'webdataset','path':'/none'},)"], "not exist"),
         (["--config.sources=({'kind':'webdataset','paht':'/none'},)"], "path"),
         ([_TAR.format("'metadata':'/none'")], "metadata '/none' is no folder"),
+        ([_TAR.format("'metadata':'/'")], "has no table of any file, such as '/a.parq"),
         ([_TAR.format("'detections':'/none'")], "holds no detections"),
     ],
 )

@@ -363,6 +363,13 @@ def test_a_small_file_of_large_cells_is_not_unpacked(tmp_path, dictionary):
     assert pa.default_memory_pool().max_memory() == before
 
 
+def test_more_rows_than_bytes_are_not_counted_for_days(tmp_path):
+    table = pa.table({"jpg": pa.nulls(10_000_000, pa.binary())})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=10_000_000)
+    config = config_of({"kind": "parquet", "path": str(tmp_path)})
+    assert reasons_of(config) == [sample.UNREADABLE]
+
+
 def test_rows_of_a_parquet_are_read_one_by_one(tmp_path):
     """A picture that lies there once, in a dictionary, is in memory once."""
     cell = np.random.default_rng(0).bytes(1_000_000)
