@@ -288,6 +288,27 @@ def found() -> None:
     pictures.save(sheet, IMAGES / "faces.png", details)
 
 
+def moved() -> None:
+    """A face with other expressions, and turned (public domain)."""
+    model = gptface_jax.load("demo")
+    moves = [
+        {"expression": {"browInnerUp": 1, "jawOpen": 0.3}},
+        {"expression": {"browDown": 1, "eyeSquint": 0.4, "mouthSmile": -0.6}},
+        {"turn": {"yaw": -15}}, {"turn": {"yaw": 15, "pitch": 8}},
+        {"turn": {"roll": 12}},
+    ]  # fmt: skip
+    rows = [model.edit(quickstart.ASTRONAUT, **move) for move in moves]
+    (x0, y0, x1, y1) = box = (142, 22, 302, 182)
+    shown = [np.asarray(rows[0].before)[y0:y1, x0:x1]]
+    shown += [np.asarray(row.image.crop(box)) for row in rows]
+    said = [", ".join(f"{k} {v:+g}" for m in move.values() for k, v in m.items())
+            for move in moves]  # fmt: skip
+    details = model.details(True, "", 0, model.decode)
+    details |= {"edits": [dict(row.details) for row in rows]}
+    sheet = pictures.sheet(shown, 6, ["the photo", *said], cell=200)
+    pictures.save(sheet, IMAGES / "moved.png", details)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -308,3 +329,4 @@ if __name__ == "__main__":
     edits()
     recipes()
     found()
+    moved()
