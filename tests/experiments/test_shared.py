@@ -247,6 +247,37 @@ def test_a_talk2face_begins_with_what_a_gptface_knows_of_faces():
             np.testing.assert_array_equal(params[name], value)
 
 
+def test_a_table_that_grows_by_face_tokens_changes_no_bit():
+    """The bundled model as a FaceGPT begins with it: states and logits of its own ids."""
+    demo = opening.open_network("demo", "gptface")
+    config = load_config("configs/facegpt/faces64.py")
+    config.init_from = "demo"
+    known = starting.vocabulary_of("demo")
+    vocab = known.joint_vocab(1024, face_tokens=5)
+    config.model.vocab = dataclasses.asdict(vocab)
+    row = registry.row("facegpt")
+    experiment = types.SimpleNamespace(
+        config=config,
+        extra_files={"vocab.txt": known.vocab_text().encode()},
+        system=registry.make(config),
+    )
+    params = starting.started(demo, experiment)
+    model = from_mapping(row.config, settings.plain(config)["model"])
+    assert len(params["tokens"]["embedding"]) > len(demo.params["tokens"]["embedding"])
+    rng = np.random.default_rng(0)
+    codes = jnp.asarray(rng.integers(0, 1024, (2, 64)))
+    words = jnp.asarray(known.encode(["a smiling man", "grey hair"], 32))
+    results = []
+    for module, own in ((demo.module, demo.params), (row.module(model), params)):
+        apply = jax.jit(module.apply, static_argnames="method")
+        tokens = assemble(codes, words, module.config)
+        hidden = apply({"params": own}, tokens)
+        image = apply({"params": own}, hidden, method="image_logits")
+        results.append((hidden, image))
+    for before, after in zip(*results):
+        np.testing.assert_array_equal(before, after)
+
+
 def model_of(config) -> shared.SharedConfig:
     return from_mapping(shared.SharedConfig, settings.plain(config)["model"])
 
