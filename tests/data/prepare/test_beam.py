@@ -317,21 +317,30 @@ def workers_of(process) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc lists the workers")
-def test_two_processes_of_which_one_is_killed(tmp_path):
-    """The same command makes the same set then."""
+def test_two_processes_that_are_killed_and_begun_again(tmp_path):
+    """A worker, then the process that started them; at last all is as ever."""
     single = "--config.unit_size=1"
     assert run(tmp_path / "alone", single) == 0
     out = tmp_path / "set"
     command = f"prepare --quiet --workers 2 --config {CONFIG} --out {out} {single}"
     words = [sys.executable, "-m", "gptface_jax.cli.main", *command.split()]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 200
-    while not ((out / "staging/unit-000000.json").exists() and workers_of(process)):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.005)
-    os.kill(workers_of(process)[0], signal.SIGKILL)
+
+    def begun(first):
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + 200
+        while not (first.exists() and workers_of(process)):
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.005)
+        return process, workers_of(process)
+
+    process, workers = begun(out / "staging/unit-000000.json")
+    os.kill(workers[0], signal.SIGKILL)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 2 and "a worker process died" in said
+    process, workers = begun(out / "plan.json")
+    process.kill()
+    process.communicate(timeout=60)  # until none of them holds the pipe any more
+    assert not any(pathlib.Path(f"/proc/{worker}/exe").exists() for worker in workers)
     done = subprocess.run(words, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert digests(out) == digests(tmp_path / "alone")
