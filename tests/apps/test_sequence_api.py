@@ -1,6 +1,7 @@
 """A Talk2Face from its training run to questions, captions, faces and jobs."""
 
 import dataclasses
+import importlib
 import json
 import math
 import types
@@ -16,7 +17,8 @@ from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 from gptface_jax.data.task_examples import TaskTransform
-from gptface_jax.experiments import training
+from gptface_jax.evaluate import captions
+from gptface_jax.experiments import opening, training
 from gptface_jax.pipelines import provenance, rows
 from gptface_jax.pipelines.answers import Answer
 from gptface_jax.pipelines.compositing import Blend
@@ -347,11 +349,16 @@ def test_evaluations(tiny, folder, tmp_path, gptface_command, capsys):
     assert "not trained by the convention of 'lfw'" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_drawn_faces_are_judged(folder, tmp_path, gptface_command, capsys):
-    judge = tmp_path / "judge"
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    run = tmp_path_factory.mktemp("judge") / "judge"
     config = load_config("configs/judge/faces64.py:tiny")
-    training.train(config, judge, progress=False)
+    training.train(config, run, progress=False)
+    return run
+
+
+@pytest.mark.slow
+def test_drawn_faces_are_judged(folder, judge, tmp_path, gptface_command, capsys):
     out = tmp_path / "out.json"
     drawn = ("evaluate", "synthesis", "--model", folder / "model", "--judge", judge)
     asked = ("--convention", "synthetic", "--count", 4, "--quiet", "--out", out)
@@ -372,3 +379,27 @@ def test_drawn_faces_are_judged(folder, tmp_path, gptface_command, capsys):
     assert "| Smiling | " in capsys.readouterr().out
     assert gptface_command(*drawn, "--convention", "lfw") == 2
     assert "not trained by the convention of 'lfw'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_claims_of_one_model_are_measured(
+    folder, judge, root, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    claims = importlib.import_module("talk2face_claims")
+    known = opening.open_network(judge, "judge").config.attributes[:2]
+    monkeypatch.setattr(claims, "PAIRS", (known,))
+    monkeypatch.setattr(claims, "QUESTIONS", ("gender", "expression"))
+    # Java takes long to start, and has a test of its own.
+    monkeypatch.setattr(captions, "meteor", lambda *_: (None, "left out"))
+    out = tmp_path / "claims.json"
+    given = f"--model {folder}/model --judge {judge} --limit 3 --count 3 --out {out}"
+    claims.main([*given.split(), "--decode-seeds", "0", "1"])
+    found = json.loads(out.read_text())
+    assert set(claims.CLAIMS) <= set(found)
+    assert found["T6"]["true"]["accuracy"] == 1
+    assert found["T7"]["greedy"]["distance"] == pytest.approx(0, abs=1e-3)
+    assert found["T7"]["all"]["distance"] > 0.01
+    assert found["T9"]["synthetic gender"]["chosen, none"] == 0
+    assert 0 < found["T10"]["centre"]["iou"] <= 1
+    assert "T10\n|  | iou |" in capsys.readouterr().out
