@@ -5,7 +5,9 @@ import importlib
 import json
 import os
 import pathlib
+import shutil
 import signal
+import subprocess
 import threading
 import time
 import tomllib
@@ -248,6 +250,33 @@ def test_the_machine_gets_the_locked_wheels(root):
     lines = (root / "benchmarks" / "wheels.txt").read_text().splitlines()
     wanted = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert wanted and wanted == {name: versions[name] for name in wanted}
+
+
+@pytest.mark.parametrize("status,pips", [(0, 0), (1, 1)])
+def test_wheels_are_installed_where_something_is_missing(
+    root, tmp_path, monkeypatch, status, pips
+):
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(root / "benchmarks" / "accelerator.sh", tmp_path / "benchmarks")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "grain.whl").touch()
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(
+        f"#!/bin/sh\n[ $1 = -c ] && exit {status}\necho $@ at ${{PYTHONPATH##*:}}\n"
+    )
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{python.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "theirs")
+    *installed, run = subprocess.check_output(
+        ["bash", tmp_path / "benchmarks" / "accelerator.sh", "--out", "x"], text=True
+    ).splitlines()
+    site = f"{tmp_path}/gptface_site"
+    assert len(installed) == pips
+    assert all(f"--target {site} wheels/grain.whl" in line for line in installed)
+    last = site if pips else "theirs"
+    assert run == f"benchmarks/accelerator.py --out x at {last}"
 
 
 @pytest.mark.shared
