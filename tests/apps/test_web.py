@@ -178,6 +178,41 @@ def test_a_question_is_answered_with_a_head(face, tmp_path, monkeypatch):
         ask(encoded(face), "weather", 0, True)
 
 
+def test_a_face_is_moved(tmp_path, monkeypatch):
+    asked = []
+
+    class Moves(page_models.Sees):
+        def inpaint(self):
+            """There is a tab for it."""
+
+        def edit(self, photo, text, **options):
+            asked.append((text, options))
+            raise UserError("told")
+
+    alone = service.Service(Moves(), 0, 10**7, 1, str(tmp_path))
+    monkeypatch.setattr(page, "_TABS", {"inpaint": page._TABS["inpaint"]})
+    monkeypatch.setattr(page, "_api", lambda service: None)
+    built = page.build(alone)
+    photo = encoded(np.zeros((8, 8, 3), np.uint8))
+    by_name = {f.fn.__name__: f for f in built.fns.values()}
+    with pytest.raises(gr.Error, match="told"):
+        endpoint(built, "move")(
+            photo, {"jawOpen": 0.2}, {"yaw": 9}, None, "moved", 3, 2
+        )
+    assert asked[0] == (
+        "", {"expression": {"jawOpen": 0.2}, "turn": {"yaw": 9}, "paint": "moved",
+             "seed": 3, "face": 2, "align": True},
+    )  # fmt: skip
+    sliders = by_name["moved"].inputs[5:]
+    values = np.arange(len(sliders)) / 20
+    with pytest.raises(gr.Error, match="told"):
+        by_name["moved"].fn(photo, "a smile", "revealed", 0, 0, *values)
+    text, options = asked[1]
+    told = {**options["expression"], **options["turn"]}
+    assert told == dict(zip([s.label for s in sliders], values)) and text == "a smile"
+    assert [*options["turn"]] == ["yaw", "pitch", "roll"] and options["face"] is None
+
+
 def test_edits_take_what_is_seen_where_the_server_has_a_model_for_it(
     model, face, tmp_path, monkeypatch
 ):
@@ -483,10 +518,10 @@ def opened(files):
         return np.asarray(image), json.loads(sidecar.read_text())
 
 
-def test_the_api_is_these_six_verbs(client):
+def test_the_api_is_these_verbs(client):
     named = client.view_api(return_format="dict")
     assert set(named["named_endpoints"]) == {
-        "/edit", "/inpaint", "/propose", "/restore", "/stitch", "/tag"
+        "/edit", "/inpaint", "/move", "/propose", "/restore", "/stitch", "/tag"
     }  # fmt: skip
     assert not named["unnamed_endpoints"]
 

@@ -30,6 +30,7 @@ _RESPONSIBLE = (
 _TABS = {
     "edit": ("Edit", edit_tab.build, "Change a face photo with a sentence: mark a "
              "region, say what to see."),
+    "inpaint": ("Move", tabs.move, ""),
     "restore": ("Restore", tabs.restore, ""),
     "stitch": ("Stitch", tabs.stitch, ""),
     "tag": ("Describe", tabs.describe, ""),

@@ -1,4 +1,4 @@
-"""The tabs Restore, Stitch, Describe and Several photos."""
+"""The tabs Move, Restore, Stitch, Describe and Several photos."""
 
 from __future__ import annotations
 
@@ -12,14 +12,88 @@ from gptface_jax.apps.web import work
 from gptface_jax.apps.web.service import PROGRESS, Service, photo_input, shown_errors
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import regions
+from gptface_jax.pipelines import edit as editing
+from gptface_jax.pipelines import head_warp
 
 _PROPOSED = "proposed by the model"
 _SENTENCES = 32  # at once
+_SHAPES = (
+    "mouthSmile", "mouthFrown", "jawOpen", "mouthPucker", "browInnerUp", "browDown",
+    "eyeBlink", "eyeWide",
+)  # fmt: skip
 _FACES = {
     "the largest": {},
     "all": {"face": "all"},
     "none: the middle square": {"align": False},
 }
+
+
+def move(service: Service) -> None:
+    """A face gets another expression, or turns."""
+    sliders: dict[str, gr.Slider] = {}
+    with gr.Row():
+        with gr.Column(min_width=320):
+            face = gr.Number(0, precision=0, minimum=0, label="face", visible=False)
+            photo = photo_input(service, "Photo", face, elem_id="moving")
+            with gr.Accordion("Expression", elem_id="shapes"), gr.Row():
+                for name in _SHAPES:
+                    sliders[name] = _slider(name, head_warp.LIMIT, 0.05)
+            with gr.Accordion("Turn, in degrees", elem_id="turn"), gr.Row():
+                for name in head_warp.ANGLES:
+                    sliders[name] = _slider(name, head_warp.DEGREES, 1)
+            text = gr.Textbox(
+                label="Sentence, if there is one to follow where the model draws"
+            )
+            paint = gr.Radio(
+                editing.PAINTS, value=editing.PAINTS[0], label="Let the model draw",
+                info="revealed: what the photo did not show; moved: all that moves",
+            )  # fmt: skip
+            seed = gr.Number(service.seed, precision=0, label="Seed")
+            run = gr.Button("Move", variant="primary", elem_id="move")
+        slider, files = _result()
+
+    def edited(photo, expression, turn, text, paint, seed, face):
+        photo = service.photo(photo)
+        return service.model.edit(
+            photo, text or "", expression=expression, turn=turn, paint=paint, seed=seed,
+            **face_options(face, True),
+        )  # fmt: skip
+
+    @shown_errors()
+    def moved(photo, text, paint, seed, face, *values, progress=PROGRESS):
+        service.wait(progress, "move", bool(text), paint)(0, "moving the face")
+        by_name = dict(zip(sliders, values))
+        turn = {name: by_name.pop(name) for name in head_warp.ANGLES}
+        edit = edited(photo, by_name, turn, text, paint, seed, face)
+        return _handed_out(service, edit, "moved")
+
+    @shown_errors()
+    def move(photo, expression, turn, text, paint, seed, face):
+        """Moves the face of a photo: {"mouthSmile": 0.8}, {"yaw": 10}.
+
+        Expressions are ARKit's shapes, -1 to 1, turns yaw, pitch and roll, -20 to 20
+        degrees. The photo is bent; the model draws what it did not show ("revealed") or
+        all that moves ("moved"), after a sentence if there is one. Face 0 is the
+        largest.
+        """
+        edit = edited(photo, expression, turn, text, paint, seed, face)
+        return work.files(edit, service.folder(), "moved")
+
+    given = [text, paint, seed, face]
+    run.click(
+        moved, [photo, *given, *sliders.values()], [slider, files],
+        api_visibility="private", **service.busy,
+    )  # fmt: skip
+    by_json = [
+        gr.JSON({}, label=name, visible=False) for name in ("expression", "turn")
+    ]
+    gr.Button(visible=False).click(
+        move, [photo, *by_json, *given], files, api_name="move", **service.busy
+    )
+
+
+def _slider(name: str, limit: float, step: float) -> gr.Slider:
+    return gr.Slider(-limit, limit, 0, step=step, label=name, min_width=160)
 
 
 def restore(service: Service) -> None:
