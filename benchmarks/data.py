@@ -118,9 +118,7 @@ def preparation(
         return lambda: [function(item) for item in items]
 
     def write():
-        from gptface_jax.data.prepare import staging
-
-        with staging.shard_writer(folder / "w.arrayrecord") as writer:
+        with shard_format.shard_writer(folder / "w.arrayrecord") as writer:
             for kept in crops:
                 writer.write(shard_format.pack(kept[0].record))
 

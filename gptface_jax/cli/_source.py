@@ -104,6 +104,8 @@ def _pair(given: str) -> tuple[str, Any]:
 def _guess(images: str) -> str:
     import pathlib
 
+    from gptface_jax.data.inspection import sets
+
     path = pathlib.Path(images).expanduser()
     if images in _DRAWN:
         return images
@@ -111,10 +113,11 @@ def _guess(images: str) -> str:
         return "parquet"
     if path.is_dir() and any(path.glob("*.array*record*")):
         return "arrayrecord"
-    if (path / "manifest.json").is_file() and (path / "rejected").is_dir():
+    if parts := sets.parts_of(path):
+        example = "train" if "train" in parts else parts[0]
         raise UserError(
-            f"'{images}' is a set of `gptface prepare --config`; give one of its "
-            f"splits, such as {path / 'train'}"
+            f"'{images}' holds sets of its own ({', '.join(parts)}); give one of them, "
+            f"such as {path / example}"
         )
     if (path / "list_attr_celeba.txt").is_file():
         return "celeba"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import pathlib
 import re
@@ -85,6 +86,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a UTF-8 file, complete or not at all."""
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's bytes, 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_partial(folder: str | os.PathLike) -> None:

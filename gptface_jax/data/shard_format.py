@@ -5,16 +5,19 @@ Every record is one msgpack map of the fields of `Record`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgpack
 import numpy as np
 
+from gptface_jax.core import files
 from gptface_jax.core.errors import Missing, UserError
 from gptface_jax.data import schemes
 from gptface_jax.data.record import Record
@@ -25,6 +28,7 @@ MANIFEST = "manifest.json"
 UNFINISHED = MANIFEST + ".partial"
 CODEBOOK = "codebook.npy"
 FINGERPRINT = "fingerprint"  # of the pictures, in a manifest: `data.fingerprint`
+REJECTED = "rejected"  # the split of pictures that are none of the set
 PLACES = ("photos", "source")  # entries of manifests that hold the spec of the pictures
 
 
@@ -86,6 +90,70 @@ def unpack(data: bytes) -> Record:
     return Record(**fields)
 
 
+class shard_writer:
+    """Context in which records are written to an ArrayRecord file, complete or not.
+
+    Attributes:
+      path: of the file.
+      count: records so far.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self._replacing = files.replacing(path)
+        self.path, self.count = path, 0
+
+    def __enter__(self) -> shard_writer:
+        from array_record.python import array_record_module
+
+        partial = os.fspath(self._replacing.__enter__())
+        with self._reported():
+            self._file = array_record_module.ArrayRecordWriter(partial, "group_size:1")
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Writes the bytes of a record.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        with self._reported():
+            self._file.write(data)
+        self.count += 1
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """ArrayRecord's error, which a full disk raises, as one for a person."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise UserError(
+                f"cannot write '{self.path}' ({str(error).split(';')[0]}); free space "
+                "on the disk, and run the same command again"
+            ) from None
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            with self._reported():
+                self._file.close()
+        except UserError as failed:
+            self._replacing.__exit__(UserError, failed, None)
+            raise
+        self._replacing.__exit__(*exception)
+
+    def sha256(self) -> str:
+        """The digest of the file, which must be complete."""
+        return files.sha256(self.path)
+
+
+def counts_of(manifest: Mapping[str, Any]) -> list[int]:
+    """How many records each shard of a manifest holds."""
+    if "counts" in manifest:
+        return manifest["counts"]
+    size, total = manifest["shard_size"], manifest["num_records"]
+    starts = range(0, len(manifest["shards"]) * size, size)
+    return [min(size, total - start) for start in starts]
+
+
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """The manifest of a folder.
 
@@ -98,7 +166,10 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
             f"'{folder}' has no {MANIFEST}; it is no finished set, run `gptface "
             "tokenize` (again)"
         )
-    manifest = json.loads(path.read_text())
+    try:
+        manifest = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError):
+        manifest = {}
     if manifest.get("format") != FORMAT:
         raise UserError(
             f"'{path}' has format {manifest.get('format')!r}; this version reads "

@@ -7,11 +7,10 @@ for what stands in them.
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,10 @@ from gptface_jax.data.shard_format import (
     MANIFEST,
     PLACES,
     UNFINISHED,
+    counts_of,
     pack,
     read_manifest,
+    shard_writer,
     unpack,
 )
 
@@ -114,7 +115,8 @@ class Writer:
             theirs = {}
         ours, known = self.manifest, theirs.get(FINGERPRINT)
         # The same pictures may lie elsewhere; where they lay, one may have been mended.
-        skipped = {FINGERPRINT}
+        # A finished manifest, put back as a plan to replace a shard, holds digests.
+        skipped = {FINGERPRINT, "sha256"}
         if known and known == ours.get(FINGERPRINT):
             bare = fingerprint.without_locations
             skipped |= {k for k in PLACES if bare(theirs.get(k)) == bare(ours.get(k))}
@@ -149,47 +151,40 @@ class Writer:
             reader.close()
         except (RuntimeError, ValueError):
             found = -1
-        if found != self._kept(index).get("kept"):
+        if self.drops and not self._report(index).is_file():
+            return False  # killed between the two: nobody knows what was dropped
+        if found != self._kept(index)["kept"]:
             raise UserError(
                 f"'{path}' is no complete shard of this set; move it away and run again"
             )
         return True
 
     def _kept(self, index: int) -> dict[str, Any]:
-        """Counts of shard `index`: records kept, and dropped by reason."""
-        if not self.drops:
-            return {"kept": len(self.records(index)), "dropped": {}}
-        path = self._path(index).with_suffix(".json")
-        return json.loads(path.read_text()) if path.is_file() else {}
+        """How many records of shard `index` were kept, how many dropped by reason, and
+        its digest where this version wrote it."""
+        report = self._report(index)
+        if report.is_file():
+            return json.loads(report.read_text())
+        return {"kept": len(self.records(index)), "dropped": {}}
+
+    def _report(self, index: int) -> pathlib.Path:
+        return self._path(index).with_suffix(".json")
 
     def write(self, index: int, records: Iterable[Record | str]) -> None:
         """Writes shard `index`: for every record that belongs there, it or, where the
         set `drops` some, the reason why it is missing."""
-        from array_record.python import array_record_module
-
-        count, path = 0, self._path(index)
         dropped: collections.Counter[str] = collections.Counter()
-        with files.replacing(path) as partial:
-            name = os.fspath(partial)
-            with _reported(self.folder):
-                file = array_record_module.ArrayRecordWriter(name, "group_size:1")
-            try:
-                for record in records:
-                    if isinstance(record, str):
-                        dropped[record] += 1
-                        continue
-                    with _reported(self.folder):
-                        file.write(pack(record))
-                    count += 1
-            finally:
-                with _reported(self.folder):
-                    file.close()
-            given = count + dropped.total()
+        with shard_writer(self._path(index)) as file:
+            for record in records:
+                if isinstance(record, str):
+                    dropped[record] += 1
+                else:
+                    file.write(pack(record))
+            given = file.count + dropped.total()
             assert given == len(self.records(index)), (given, self.records(index))
             assert self.drops or not dropped, dropped
-            if self.drops:
-                counts = json.dumps({"kept": count, "dropped": dropped})
-                files.write_text(path.with_suffix(".json"), counts)
+        found = {"kept": file.count, "dropped": dropped, "sha256": file.sha256()}
+        files.write_text(self._report(index), json.dumps(found))
 
     def finish(self) -> dict[str, Any]:
         """Puts the manifest in its place and returns it."""
@@ -199,19 +194,24 @@ class Writer:
                     f"'{self._path(index)}' is still missing; run the same command "
                     "again"
                 )
+        reports = [self._kept(i) for i in range(len(self.manifest["shards"]))]
         if self.drops:
-            self._count()
-        (self.folder / UNFINISHED).rename(self.folder / MANIFEST)
-        for path in self.folder.glob("part-*.json"):
+            self._count(reports)
+        self.manifest["sha256"] = [
+            report.get("sha256") or files.sha256(self._path(i))
+            for i, report in enumerate(reports)
+        ]
+        text = json.dumps(self.manifest, indent=2) + "\n"
+        files.write_text(self.folder / MANIFEST, text)
+        for path in (self.folder / UNFINISHED, *self.folder.glob("part-*.json")):
             path.unlink()
         return self.manifest
 
-    def _count(self) -> None:
+    def _count(self, reports: Sequence[Mapping[str, Any]]) -> None:
         """Puts what was kept and dropped into the coming manifest."""
-        reports = [self._kept(i) for i in range(len(self.manifest["shards"]))]
-        counts = [part["kept"] for part in reports]
+        counts = [report["kept"] for report in reports]
         dropped = sum(
-            (collections.Counter(p["dropped"]) for p in reports),
+            (collections.Counter(report["dropped"]) for report in reports),
             start=collections.Counter(),
         )
         if not any(counts):
@@ -221,21 +221,6 @@ class Writer:
         self.manifest |= {
             "num_records": sum(counts), "counts": counts, "dropped": dict(dropped)
         }  # fmt: skip
-        text = json.dumps(self.manifest, indent=2) + "\n"
-        files.write_text(self.folder / UNFINISHED, text)
-
-
-@contextlib.contextmanager
-def _reported(folder: pathlib.Path) -> Iterator[None]:
-    """ArrayRecord's error, which a full disk raises, as one for a person."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).split(";")[0]
-        raise UserError(
-            f"cannot write to '{folder}' ({reason}); free space on the disk or choose "
-            "another folder"
-        ) from None
 
 
 class Records(Sequence):
@@ -294,6 +279,7 @@ class Records(Sequence):
         from array_record.python import array_record_module
 
         wrong = self.files[0]
+        wanted = counts_of(self.manifest) if self.manifest else ()
         for number, file in enumerate(self.files):
             try:
                 reader = array_record_module.ArrayRecordReader(file)
@@ -301,11 +287,7 @@ class Records(Sequence):
                 reader.close()
             except (RuntimeError, ValueError):
                 count = -1
-            size = self.manifest.get("shard_size", 0)
-            wanted = min(size, self.manifest.get("num_records", 0) - number * size)
-            if "counts" in self.manifest:
-                wanted = self.manifest["counts"][number]
-            if count < 0 or (self.manifest and count != wanted):
+            if count < 0 or (wanted and count != wanted[number]):
                 wrong = file
                 break
         return UserError(

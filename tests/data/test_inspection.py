@@ -152,7 +152,11 @@ def test_check_finds_nothing_wrong(prepared, capsys):
     assert main(["data", "check", "--quiet", "--images", str(prepared)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["records"] == finish.read(prepared)["counts"]["records"]
-    assert result["shards"] >= 4 and result["faults"] == {}
+    assert result["shards"] == result["digests"] >= 4 and result["faults"] == {}
+    few = ["--sample", "3"]
+    assert main(["data", "check", "--quiet", "--images", str(prepared), *few]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["digests"] == 0 and result["records"] == 3
 
 
 def _spoil(prepared, tmp_path, name):
@@ -165,6 +169,14 @@ def _spoil(prepared, tmp_path, name):
         data = bytearray(shard.read_bytes())
         data[-1] ^= 1
         shard.write_bytes(bytes(data))
+    elif name == "not in the manifest":
+        shutil.copy(shard, shard.with_name("part-000099.arrayrecord"))
+    elif name == "cannot be read":
+        shard.write_bytes(b"no shard")
+    elif name == "of a split":
+        (shard.parent / "manifest.json").write_text("{")
+    elif name == "rejected":
+        (copy / "rejected" / shard.name).write_bytes(b"")
     elif name == "two splits":
         shutil.copytree(copy / "train", copy / "more")
         path = copy / "manifest.json"
@@ -185,13 +197,82 @@ def _spoil(prepared, tmp_path, name):
         ("another digest", "train/part-000000.arrayrecord: another digest"),
         ("two splits", "one picture in two splits"),
         ("do not add up", "read is not records"),
-        ("missing", "part-000000.arrayrecord' of the manifest is missing"),
+        ("missing", "train/part-000000.arrayrecord: missing"),
+        ("cannot be read", "train/part-000000.arrayrecord: cannot be read"),
+        ("not in the manifest", "train/part-000099.arrayrecord: not in the manifest"),
+        ("of a split", "train: no manifest that can be read"),
+        ("rejected", "rejected/part-000000.arrayrecord: another digest"),
     ],
 )
 def test_check_finds_what_is_wrong(prepared, tmp_path, capsys, name, fault):
     copy = _spoil(prepared, tmp_path, name)
     assert main(["data", "check", "--quiet", "--images", str(copy)]) == 2
     assert fault in capsys.readouterr().err
+
+
+@pytest.fixture
+def split(tmp_path):
+    """A folder of two splits, the first in three shards."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (40, 40, 40, 3), np.uint8)
+    records = [record_of(image=picture) for picture in pictures]
+    counts = resplit.resplit(records, tmp_path / "s", SplitOptions(0.3), shard_size=10)
+    assert counts == {"train": 24, "validation": 16}
+    return tmp_path / "s"
+
+
+def checked(folder, capsys, wanted):
+    assert main(["data", "check", "--quiet", "--images", str(folder)]) == wanted
+    return json.loads(capsys.readouterr().out)
+
+
+def test_check_lists_all_faults_of_a_folder_of_splits(split, capsys, tmp_path):
+    shards = {"shards": 5, "digests": 5}
+    assert checked(split, capsys, 0) == {**shards, "records": 40, "faults": {}}
+    page = ["--out", str(tmp_path / "page.html")]
+    assert main(["data", "inspect", "--quiet", "--images", str(split), *page]) == 0
+    assert main(["data", "stats", "--quiet", "--images", str(split)]) == 0
+    capsys.readouterr()
+    train, name = split / "train", "part-0000{}.arrayrecord".format
+    (train / name(0)).unlink()
+    whole = bytearray((train / name(1)).read_bytes())
+    whole[20_000] ^= 255  # in one of its ten records
+    (train / name(1)).write_bytes(bytes(whole))
+    (train / name(2)).write_bytes((split / "validation" / name(1)).read_bytes())
+    shutil.copy(train / name(2), train / name(7))
+    found = checked(split, capsys, 2)
+    damaged = f"shard train/{name(1)}: cannot be read from record"
+    (told,) = [fault for fault in found["faults"] if fault.startswith(damaged)]
+    assert found["faults"] == {
+        told: 1,
+        f"shard train/{name(0)}: missing": 1,
+        f"shard train/{name(1)}: another digest": 1,
+        f"shard train/{name(2)}: another digest": 1,
+        f"shard train/{name(2)}: 6 records, not 4": 1,
+        f"shard train/{name(7)}: not in the manifest": 1,
+        "one picture in two splits": 6,
+    }
+
+
+def test_a_folder_of_pictures_beside_shards_is_one_of_pictures(split, capsys):
+    (split / "a.png").write_bytes(shard_format.unpack(shard_format.pack(
+        record_of())).image)  # fmt: skip
+    assert checked(split, capsys, 0)["records"] == 1
+
+
+def test_check_counts_files_that_cannot_be_read(tmp_path, capsys):
+    for name in ("0.jpg", "1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(b"no picture")
+    faults = checked(tmp_path, capsys, 2)["faults"]
+    assert faults == {"record: the picture cannot be decoded": 3}
+
+
+def test_prepared_pictures_have_digests(tmp_path, capsys):
+    command = "prepare --quiet --images synthetic --limit 4 --data size=32 --workers 1"
+    assert main([*command.split(), "--out", str(tmp_path / "p")]) == 0
+    capsys.readouterr()
+    found = checked(tmp_path / "p", capsys, 0)
+    assert found == {"shards": 1, "digests": 1, "records": 4, "faults": {}}
 
 
 def test_check_of_records():
@@ -203,7 +284,7 @@ def test_check_of_records():
     ]
     manifest = {"crop": {"size": 40}, "config": {"texts": {"required": True}}}
     found = check.check(sets.Set("x", {"all": [good, *wrong]}, manifest), None)
-    assert found == {"shards": 0, "records": 4, "faults": {
+    assert found == {"shards": 0, "digests": 0, "records": 4, "faults": {
         "record: the picture cannot be decoded": 1,
         "record: neither picture nor image ids": 1,
         "record: no text": 1,

@@ -10,6 +10,7 @@ from array_record.python import array_record_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io, shards, sources
 from gptface_jax.data.record import Record
@@ -145,7 +146,7 @@ def test_an_unfinished_set_is_gone_on_with(tmp_path):
         writer.write(0, breaks())
     (tmp_path / "notes.txt").write_text("mine")
     partial = ["manifest.json.partial", "notes.txt"]
-    assert names(tmp_path) == [*partial, "part-00001.arrayrecord"]
+    assert names(tmp_path) == [*partial, "part-00001.arrayrecord", "part-00001.json"]
     with pytest.raises(UserError, match="part-00000.arrayrecord' is still missing"):
         writer.finish()
     with pytest.raises(UserError, match="unfinished set; run the command"):
@@ -158,9 +159,25 @@ def test_an_unfinished_set_is_gone_on_with(tmp_path):
     again.write(2, [SMALL])
     again.write(0, [SMALL] * 3)
     again.finish()
-    files = ["manifest.json", "notes.txt", *again.manifest["shards"]]
-    assert names(tmp_path) == files
+    there = ["manifest.json", "notes.txt", *again.manifest["shards"]]
+    assert names(tmp_path) == there
     assert len(shards.Records(tmp_path)) == 7
+    found = shards.read_manifest(tmp_path)
+    digests = [files.sha256(tmp_path / name) for name in found["shards"]]
+    assert found["sha256"] == digests and len(set(digests)) == 2  # two are alike
+
+
+def test_a_shard_whose_count_of_dropped_was_not_written_is_made_again(tmp_path):
+    writer = shards.Writer(tmp_path, {}, 4, shard_size=2, drops=True)
+    writer.write(0, [SMALL, "dark"])
+    writer.write(1, [SMALL, SMALL])
+    (tmp_path / "part-00000.json").unlink()  # killed before it
+    again = shards.Writer(tmp_path, {}, 4, shard_size=2, drops=True)
+    assert again.missing == [0]
+    again.write(0, [SMALL, "dark"])
+    manifest = again.finish()
+    assert manifest["counts"] == [1, 2] and manifest["dropped"] == {"dark": 1}
+    assert names(tmp_path) == ["manifest.json", *manifest["shards"]]
 
 
 def test_an_unfinished_set_of_another_kind_is_refused(tmp_path):
@@ -191,7 +208,9 @@ def test_a_full_disk_is_reported(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(UserError, match="cannot write to .*set'.*free space"):
+        with pytest.raises(
+            UserError, match="cannot write '.*set/part-00000.*free space"
+        ):
             writer.write(0, [Record(image_ids=ids)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,18 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser, sample: int | None = None) ->
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def open_set(options: argparse.Namespace) -> Any:
-    """The set of --images: a prepared one, or any source."""
+def open_set(
+    options: argparse.Namespace, faults: collections.Counter[str] | None = None
+) -> Any:
+    """The set of --images: one in splits, or any source; see `sets.open_set`."""
     from gptface_jax.data.inspection import sets
 
-    if not options.kind and sets.is_prepared(options.images):
+    if not options.kind and sets.parts_of(options.images):
         if options.split or options.limit or options.data:
             raise UserError(
-                f"'{options.images}' is a prepared set; give one of its splits as "
+                f"'{options.images}' is a set in splits; give one of its splits as "
                 "--images to use a part of it"
             )
-        return sets.open_set({"kind": "arrayrecord", "path": options.images})
-    return sets.open_set(_source.spec(options))
+        return sets.open_set({"kind": "arrayrecord", "path": options.images}, faults)
+    return sets.open_set(_source.spec(options), faults)
 
 
 def sample(options: argparse.Namespace) -> int | None:

@@ -8,28 +8,37 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import shard_format, transforms
+from gptface_jax.data.inspection import sets
 from gptface_jax.data.inspection.sets import Set
 from gptface_jax.data.record import Record
 
 
 def check(
-    found: Set, sample: int | None, progress: Callable[[int], Any] = lambda n: None
+    found: Set,
+    sample: int | None,
+    progress: Callable[[int], Any] = lambda n: None,
+    faults: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Faults of a data set.
+    """All faults of a data set.
 
     Args:
       found: the set.
       sample: records that are read, evenly drawn; None reads all. Digests of shards are
         compared with all.
       progress: called with a number of records read.
+      faults: of shards that could not be opened, see `sets.open_set`.
 
     Returns:
-      {"shards", "records": looked at; "faults": fault -> how often}.
+      {"shards": how many there are, "digests": how many were compared, "records":
+      looked at, "faults": fault -> how often}.
     """
-    faults: collections.Counter[str] = collections.Counter()
-    shards = _shards(found.folder, faults, sample is None) if found.folder else 0
+    faults = collections.Counter(faults or {})
+    shards = digests = 0
+    if found.folder:
+        shards, digests = _shards(found.folder, faults, sample is None)
     counts = found.manifest.get("counts")
     if counts:
         whole = counts["read"] + counts["further_faces"]
@@ -40,37 +49,63 @@ def check(
     crop = found.manifest.get("crop", {})
     required = found.manifest.get("config", {}).get("texts", {}).get("required", False)
     seen: dict[bytes, str] = {}
+    damaged: set[str] = set()
     records = 0
-    for split, record in found.sample(sample):
-        records += 1
+    for place, index in found.places(sample):
         progress(1)
+        if place in damaged:
+            continue
+        records += 1
+        try:
+            record = found.splits[place][index]
+        except UserError:
+            if found.by_shard:  # of which each fault would be looked for all through
+                damaged.add(place)
+                faults[f"shard {place}: cannot be read from record {index} on"] += 1
+            else:
+                faults["record: cannot be read"] += 1
+            continue
         faults.update(_faults(record, crop.get("size"), required))
         if isinstance(record.image, bytes):
             digest = hashlib.sha256(record.image).digest()[:8]
+            split = place.partition("/")[0]
             if seen.setdefault(digest, split) != split:
                 faults["one picture in two splits"] += 1
-    return {"shards": shards, "records": records, "faults": dict(faults)}
+    return {
+        "shards": shards,
+        "digests": digests,
+        "records": records,
+        "faults": dict(faults),
+    }
 
 
-def _shards(folder: pathlib.Path, faults: collections.Counter, every: bool) -> int:
-    """Compares digests where the manifests have some; returns how many shards."""
-    manifests = [folder / shard_format.MANIFEST]
-    parts = sorted(folder.glob(f"*/{shard_format.MANIFEST}"))
-    count = 0
-    for path in parts or manifests:
-        manifest: Mapping[str, Any] = shard_format.read_manifest(path.parent)
-        digests = manifest.get("sha256") or [None] * len(manifest["shards"])
-        for name, digest in zip(manifest["shards"], digests):
+def _shards(
+    folder: pathlib.Path, faults: collections.Counter[str], every: bool
+) -> tuple[int, int]:
+    """How many shards there are, and of how many the digest was compared."""
+    parts = sorted({*sets.parts_of(folder), shard_format.REJECTED})
+    folders = [folder / part for part in parts if (folder / part).is_dir()]
+    count = compared = 0
+    for part in folders or [folder]:
+        try:
+            manifest = shard_format.read_manifest(part)
+        except UserError:
+            continue  # a fault that `sets.open_set` tells
+        names = manifest["shards"]
+        there = {path.name for path in part.glob("*.array*record*")}
+        for foreign in sorted(there - {*names}):
+            faults[f"shard {part.name}/{foreign}: not in the manifest"] += 1
+        digests = manifest.get("sha256") or [None] * len(names)
+        for name, digest in zip(names, digests):
             count += 1
-            shard = path.parent / name
+            shard = part / name
             if not shard.is_file():
-                faults[f"shard {path.parent.name}/{name}: missing"] += 1
+                faults[f"shard {part.name}/{name}: missing"] += 1
             elif digest and every:
-                with open(shard, "rb") as file:
-                    same = hashlib.file_digest(file, "sha256").hexdigest() == digest
-                if not same:
-                    faults[f"shard {path.parent.name}/{name}: another digest"] += 1
-    return count
+                compared += 1
+                if files.sha256(shard) != digest:
+                    faults[f"shard {part.name}/{name}: another digest"] += 1
+    return count, compared
 
 
 def _faults(record: Record, size: int | None, required: bool) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from gptface_jax.core import files, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import shard_format
-from gptface_jax.data.prepare import duplicates, finish, stages, staging
+from gptface_jax.data.prepare import duplicates, finish, stages
 from gptface_jax.data.prepare.settings import SplitOptions
 from gptface_jax.data.record import Record
 
@@ -92,12 +92,13 @@ class _Writer:
     def __init__(self, folder: pathlib.Path, size: int):
         self.folder, self.size = folder, size
         self.counts: list[int] = []
-        self._open: staging.shard_writer | None = None
+        self.digests: list[str] = []
+        self._open: shard_format.shard_writer | None = None
 
     def write(self, data: bytes) -> None:
         if self._open is None:
             name = f"part-{len(self.counts):05d}.arrayrecord"
-            self._open = staging.shard_writer(self.folder / name)
+            self._open = shard_format.shard_writer(self.folder / name)
             self._open.__enter__()
         self._open.write(data)
         if self._open.count == self.size:
@@ -107,6 +108,7 @@ class _Writer:
         if self._open is not None:
             self._open.__exit__(None, None, None)
             self.counts.append(self._open.count)
+            self.digests.append(self._open.sha256())
             self._open = None
 
     def finish(self, entries: dict[str, Any]) -> None:
@@ -118,6 +120,7 @@ class _Writer:
             "shard_size": self.size,
             "shards": [f"part-{i:05d}.arrayrecord" for i in range(len(self.counts))],
             "counts": self.counts,
+            "sha256": self.digests,
         }
         path = self.folder / shard_format.MANIFEST
         files.write_text(path, json.dumps(manifest, indent=2) + "\n")

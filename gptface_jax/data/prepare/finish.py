@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -78,8 +77,8 @@ def write_final(
     records = staging.records_of(folder.staged(number))
     lots = np.load(folder.rows(number))["lot"]
     with contextlib.ExitStack() as stack:
-        writers: dict[str, staging.shard_writer] = {}
-        copies = stack.enter_context(staging.shard_writer(rejected))
+        writers: dict[str, shard_format.shard_writer] = {}
+        copies = stack.enter_context(shard_format.shard_writer(rejected))
 
         def kept() -> Iterator[tuple[str, Record]]:
             for place, record in enumerate(records):
@@ -95,12 +94,12 @@ def write_final(
         for split, record in _encoded(kept(), encode, config.image_ids.batch_size):
             if split not in writers:
                 path = folder.shard(split, number)
-                writers[split] = stack.enter_context(staging.shard_writer(path))
+                writers[split] = stack.enter_context(shard_format.shard_writer(path))
             writers[split].write(shard_format.pack(record))
     report = {
         "rejected": dict(counts),
         "splits": {
-            split: {"records": writer.count, "sha256": _digest(writer.path)}
+            split: {"records": writer.count, "sha256": writer.sha256()}
             for split, writer in writers.items()
         },
     }
@@ -116,11 +115,6 @@ def _encoded(
     while batch := list(itertools.islice(items, size)):
         splits, records = zip(*batch)
         yield from zip(splits, encode(records))
-
-
-def _digest(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _report(path: pathlib.Path) -> dict[str, Any]:
@@ -254,8 +248,8 @@ def _write_split(
 def _write_rejected(folder: Folder, units: int) -> None:
     """A shard of rejected pictures, some of every reason."""
     shown: collections.Counter[str] = collections.Counter()
-    path = folder.root / staging.REJECTED / "part-000000.arrayrecord"
-    with staging.shard_writer(path) as writer:
+    path = folder.root / shard_format.REJECTED / "part-000000.arrayrecord"
+    with shard_format.shard_writer(path) as writer:
         for number in range(units):
             first = folder.rejected(number)
             for source in (first, first.with_suffix(".copies")):
@@ -266,11 +260,12 @@ def _write_rejected(folder: Folder, units: int) -> None:
                         writer.write(shard_format.pack(record))
     manifest = {
         "format": shard_format.FORMAT,
-        "split": staging.REJECTED,
+        "split": shard_format.REJECTED,
         "num_records": writer.count,
         "shard_size": max(1, writer.count),
         "shards": [path.name],
         "counts": [writer.count],
+        "sha256": [writer.sha256()],
     }
     files.write_text(
         path.with_name(shard_format.MANIFEST), json.dumps(manifest, indent=2) + "\n"

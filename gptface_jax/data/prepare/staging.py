@@ -35,7 +35,6 @@ from gptface_jax.data.prepare.stages import Kept
 from gptface_jax.data.record import Record
 
 PLAN = "plan.json"
-REJECTED = "rejected"  # the folder of pictures that were rejected
 _LARGEST = 256  # side of a rejected picture that is kept for the report
 
 
@@ -132,8 +131,8 @@ def write_unit(
     shown: collections.Counter[str] = collections.Counter()
     read, records, rows = 0, 0, []
     with (
-        shard_writer(folder.staged(number)) as staged,
-        shard_writer(folder.rejected(number)) as rejected,
+        shard_format.shard_writer(folder.staged(number)) as staged,
+        shard_format.shard_writer(folder.rejected(number)) as rejected,
     ):
         for outcome in outcomes:
             read += 1
@@ -161,47 +160,8 @@ def write_unit(
     return report
 
 
-class shard_writer:
-    """Context in which records are written to an ArrayRecord file, complete or not."""
-
-    def __init__(self, path: pathlib.Path):
-        self._replacing = files.replacing(path)
-        self.path, self.count = path, 0
-
-    def __enter__(self) -> shard_writer:
-        from array_record.python import array_record_module
-
-        partial = self._replacing.__enter__()
-        self._file = array_record_module.ArrayRecordWriter(
-            os.fspath(partial), "group_size:1"
-        )
-        return self
-
-    def write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-        except RuntimeError as error:
-            raise self._failed(error) from None
-        self.count += 1
-
-    def _failed(self, error: RuntimeError) -> UserError:
-        return UserError(
-            f"cannot write '{self.path}' ({str(error).split(';')[0]}); free space on "
-            "the disk, and run the same command again"
-        )
-
-    def __exit__(self, *exception: Any) -> None:
-        try:
-            self._file.close()
-        except RuntimeError as error:
-            failed = self._failed(error)
-            self._replacing.__exit__(UserError, failed, None)
-            raise failed from None
-        self._replacing.__exit__(*exception)
-
-
 def records_of(path: pathlib.Path, some: int = 64) -> Iterator[Record]:
-    """Records of a file that `shard_writer` wrote, a few at a time in memory."""
+    """Records of a file of `shard_writer`, a few at a time in memory."""
     from array_record.python import array_record_module
 
     reader = array_record_module.ArrayRecordReader(os.fspath(path))

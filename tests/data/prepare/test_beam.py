@@ -16,7 +16,7 @@ import pytest
 from gptface_jax.cli.main import main
 from gptface_jax.core import extras
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image_io
+from gptface_jax.data import image_io, shard_format
 from gptface_jax.data.prepare import beam, finish, sample
 from gptface_jax.data.sources import open_source
 
@@ -176,9 +176,10 @@ def test_an_unfinished_set_of_another_config_is_refused(tmp_path, capsys, monkey
 
 def test_a_full_disk_is_told_in_one_line(tmp_path, capsys, monkeypatch):
     def full(self, data):
-        raise self._failed(RuntimeError("No space left on device; source line 7"))
+        with self._reported():
+            raise RuntimeError("No space left on device; source line 7")
 
-    monkeypatch.setattr(finish.staging.shard_writer, "write", full)
+    monkeypatch.setattr(shard_format.shard_writer, "write", full)
     assert run(tmp_path / "set") == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("gptface prepare: cannot write '") and said.endswith(
