@@ -11,8 +11,8 @@ what it printed. What this device has done is not done again; what was killed or
 is. A step has a limit of its own, and none begins that the rest of --minutes is too
 short for. The last two minutes and all that is left are a training's, which the next
 run goes on with: its newest checkpoint is DIR/model.tar.00, .01, ..., at most four
-files of 15 MiB, without the optimizer where they would be more (it is then a model, and
-nothing goes on from it; `--train-options ema_decay=0` makes it a quarter smaller).
+files of 15 MiB, without the optimizer where they would be more: about 36 MiB of 72, a
+model that nothing goes on from. `--train-options ema_decay=0` makes it 54, which fits.
 Nothing else is in DIR: it can be carried from machine to machine.
 
 What a machine needs beside the checkout, all of it ignored by git: wheels/ (see
