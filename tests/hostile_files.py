@@ -49,7 +49,7 @@ def png_bomb(width: int, height: int, full: bool = False) -> bytes:
 
 
 def damaged_pictures(pictures: Iterable[np.ndarray]) -> Iterator[tuple[str, bytes]]:
-    """Ending and content of files that are no good picture, more than 300 of them."""
+    """Ending and content of files that are no good picture, 95 made of each picture."""
     rng = np.random.default_rng(0)
     for picture in pictures:
         for ending in FORMATS:

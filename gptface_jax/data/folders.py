@@ -29,6 +29,10 @@ _UNREADABLE = (*_HEIF, ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2")
 _TABLES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
 
 
+# Kinds of what is passed over, beside endings.
+NO_FILES, HIDDEN, WITHOUT_ROW = "no files", "hidden", "without a row"
+
+
 @dataclasses.dataclass(frozen=True)
 class Listing:
     """Files of a folder by kind; names are as seen from it, with "/".
@@ -36,7 +40,8 @@ class Listing:
     Attributes:
       pictures: in order of their parts.
       others: all further files but hidden ones.
-      skipped: what looks like pictures and is none, or cannot be read: kind -> count.
+      skipped: what looks like pictures and is none, or cannot be read: kind -> count;
+        "hidden" and "no files" are kinds, the others are endings.
     """
 
     pictures: tuple[str, ...]
@@ -68,11 +73,11 @@ def listing(folder: str | os.PathLike, deep: bool = True) -> Listing:
             path = pathlib.Path(parent, name)
             ending, shown = path.suffix.lower(), path.relative_to(root).as_posix()
             if name.startswith((".", "__")):
-                skipped["hidden"] += ending in ENDINGS
+                skipped[HIDDEN] += ending in ENDINGS
             elif ending in ENDINGS and path.is_file():
                 pictures.append(shown)
             elif ending in (*ENDINGS, *_UNREADABLE):
-                skipped["no files" if ending in ENDINGS else ending] += 1
+                skipped[NO_FILES if ending in ENDINGS else ending] += 1
             else:
                 others.add(shown)
         if not deep:
@@ -143,6 +148,10 @@ class Folder(Sequence):
       text_column: name; the text defaults to text or caption.
       facts: further columns of the table, whose cells become `Record.facts`.
 
+    Attributes:
+      skipped: what looks like a picture and is no record: as in `Listing`, and how many
+        are "without a row".
+
     Raises:
       UserError: no pictures, or a table with a fault; the line is named.
     """
@@ -168,6 +177,7 @@ class Folder(Sequence):
         reader = _Reader(self.root, split, text_column, tuple(facts))
         self.rows = reader.rows()
         self._summary, self._tables = reader.summary(self.rows), reader.tables()
+        self.skipped = {**reader.found.skipped, WITHOUT_ROW: reader.without_row}
         if not self.rows:
             skipped = reader.found.skipped_words()
             raise UserError(
@@ -229,6 +239,9 @@ class _Reader:
     ):
         self.root, self.text_column, self.facts = root, text_column, facts
         self.found = listing(root)
+        if split:
+            skipped = listing(root / split).skipped
+            self.found = dataclasses.replace(self.found, skipped=skipped)
         self.within = f"{split}/" if split else ""
         self.names = {normal(name): name for name in self.found.pictures}
         self.columns: set[str] = set()
@@ -320,7 +333,7 @@ class _Reader:
         return summary_line(
             self.root / self.within,
             pictures,
-            {"without a row, left out": self.without_row, BARE: bare},
+            {f"{WITHOUT_ROW}, left out": self.without_row, BARE: bare},
             tables.ignored(self.columns, "file_name", self.text_column, *self.facts),
             self.unused,
             self.found.skipped_words(),

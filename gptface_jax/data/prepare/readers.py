@@ -30,13 +30,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gptface_jax.core.errors import Missing, UserError, nearest
-from gptface_jax.data import fingerprint, sources
+from gptface_jax.data import fingerprint, folders, sources
 from gptface_jax.data.prepare import columns, detections, metadata, sample, tars
 from gptface_jax.data.prepare.sample import Rejected, Sample
 from gptface_jax.data.prepare.settings import Config
 
 _STREAMED = ("webdataset", "parquet")
 _NAMED = ("tfds", "named")  # to which `name` is something else
+_COMPRESSED = tuple(".tar.gz .tgz .tar.bz2 .tbz2 .tar.xz .txz .tar.zst".split())
+# What a folder of pictures passes over -> why; other kinds are files of other formats.
+_PASSED_OVER = {
+    folders.NO_FILES: sample.NO_FILE,
+    folders.WITHOUT_ROW: sample.NO_ROW,
+}
 _DRAWN = ("synthetic", "synthetic_edits", "rendered", "textures")  # nobody's pictures
 
 
@@ -94,10 +100,8 @@ def _files_of(spec: Mapping[str, Any]) -> tuple[Files, dict[str, pathlib.Path]]:
     root, ending = pathlib.Path(given.path).expanduser(), _ending(given.kind)
     if not root.exists():
         raise Missing(f"source '{given.path}' does not exist; check the path")
-    found = [root] if root.is_file() else sorted(root.rglob(f"*{ending}"))
-    # Beside its tars img2dataset leaves Parquets without pictures.
-    paths = [path for path in found if path.is_file()]
-    if not paths:
+    paths = [root] if root.is_file() else _named_so(root, ending)
+    if not any(path.is_file() for path in paths):
         raise Missing(f"no '*{ending}' in '{given.path}'; check path and kind")
     if given.detections:
         detections.Detections(given.detections)  # raises where there are none
@@ -113,6 +117,17 @@ def _files_of(spec: Mapping[str, Any]) -> tuple[Files, dict[str, pathlib.Path]]:
             f"'{tables[0]}'; lay them as the files of '{given.path}' lie"
         )
     return given, named
+
+
+def _named_so(root: pathlib.Path, ending: str) -> list[pathlib.Path]:
+    """All below a folder that is called as what is read there, whatever it is.
+
+    Folders that hold such files are none of it: Spark calls one "set.parquet".
+    """
+    endings = (ending, *(_COMPRESSED if ending == ".tar" else ()))
+    found = sorted(path for path in root.rglob("*") if path.name.endswith(endings))
+    above = {folder for path in found for folder in path.parents}
+    return [path for path in found if path not in above]
 
 
 def _table(folder: str, stem: str) -> pathlib.Path:
@@ -134,15 +149,17 @@ def units(config: Config) -> tuple[list[Unit], list[Any]]:
     for number, spec in enumerate(config.sources):
         if spec.get("kind") in _STREAMED:
             given, paths = _files_of(spec)
-            prints.append(fingerprint.large_files(list(paths.values())))
+            there = [path for path in paths.values() if path.is_file()]
+            prints.append(fingerprint.large_files(there))
             for name, path in paths.items():
                 found += _of_file(number, given.kind, name, path, config.unit_size)
         else:
             source = _opened(spec)
             _check_unknown(spec, config)
             prints.append(fingerprint.of(source))
-            for start in range(0, len(source), config.unit_size):
-                stop = min(start + config.unit_size, len(source))
+            total = len(source) + len(_passed_over(source))
+            for start in range(0, total, config.unit_size):
+                stop = min(start + config.unit_size, total)
                 found.append(Unit(number, "", start, stop))
     return found, prints
 
@@ -171,6 +188,20 @@ def _opened(spec: Mapping[str, Any]):
     )
 
 
+def _passed_over(source: Any) -> list[str]:
+    """Why each of what a source passes over is no record; they follow its records.
+
+    Hidden files are not among them: a rule, as for members of a tar.
+    """
+    skipped = dict(getattr(source, "skipped", {}))
+    skipped.pop(folders.HIDDEN, None)
+    return [
+        _PASSED_OVER.get(kind, sample.NOT_A_PICTURE)
+        for kind, count in sorted(skipped.items())
+        for _ in range(count)
+    ]
+
+
 def _name(spec: Mapping[str, Any]) -> str:
     """Prefix of the source of every record, "" for none."""
     return "" if spec["kind"] in _NAMED else spec.get("name", "")
@@ -181,7 +212,8 @@ def _of_file(
 ) -> Iterator[Unit]:
     # Workers may stand elsewhere.
     whole = Unit(number, os.fspath(path.absolute()), name=name)
-    groups = columns.row_groups(path) if kind == "parquet" else []
+    tabular = kind == "parquet" and path.is_file()
+    groups = columns.row_groups(path) if tabular else []
     if not groups:  # a file that cannot be read will be counted
         yield whole
     start = rows = 0
@@ -218,7 +250,11 @@ class Reader:
         rows = _metadata_rows(given.metadata, unit.stem) if given.metadata else None
         more = self._more(given, rows, unit.source)
         name = f"{given.name}/{unit.stem}" if given.name else unit.stem
-        if given.kind == "webdataset":
+        if not path.is_file():  # opening a pipe would never end
+            found = [Rejected(unit.name, sample.NO_FILE)]
+        elif path.name.endswith(_COMPRESSED):
+            found = [Rejected(unit.name, sample.COMPRESSED)]
+        elif given.kind == "webdataset":
             found = tars.samples(path, self.config, more, name)
         else:
             groups = range(unit.start, unit.stop) if unit.stop else None
@@ -266,9 +302,13 @@ class Reader:
         if unit.source not in self._open:
             self._open[unit.source] = _opened(spec)
         source, name = self._open[unit.source], _name(spec)
-        for index in range(unit.start, unit.stop):
+        for index in range(unit.start, min(unit.stop, len(source))):
             make = functools.partial(self._record, source, index, name)
             yield sample.guarded(str(index), make)
+        if unit.stop > len(source):
+            for index, reason in enumerate(_passed_over(source), len(source)):
+                if unit.start <= index < unit.stop:
+                    yield Rejected(str(index), reason)
 
     def _record(self, source, index: int, name: str) -> Sample:
         """The sample of a record.
