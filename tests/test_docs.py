@@ -9,6 +9,7 @@ import shlex
 
 import numpy as np
 import pytest
+import tiny_faceptor
 from PIL import Image
 
 from gptface_jax.cli.main import VERBS, main, verb_module
@@ -218,7 +219,7 @@ def small(command: list[str], folder: pathlib.Path) -> list[str]:
                 if not any(w.startswith(f"--config.data.{part}=") for w in command):
                     words.append(f"--config.data.{part}={tokens}")
             words += _TINY_CACHE
-    elif command[0] in ("tokenize", "reconstruct", "evaluate") or (
+    elif command[0] in ("prepare", "tokenize", "reconstruct", "evaluate") or (
         "--measure" in command
     ):
         words += ["--quiet", "--limit", "200" if "expressions" in command else "12"]
@@ -277,10 +278,12 @@ def test_the_commands_behind_the_results_run(tmp_path, shared, capsys):
 def test_from_a_folder_of_photos_to_a_good_tokenizer(tmp_path, capsys):
     """docs/tokenizer.md; what is imported is tested in tests/cli."""
     put_photos(tmp_path)
+    tiny_faceptor.write(tmp_path / "my_faceptor")
     for command in commands(pathlib.Path("docs/tokenizer.md")):
         if command[0] == "import" or "my_vqgan" in command:
             continue
         words = small(command, tmp_path)
+        words = [str(tmp_path / w) if w == "my_faceptor" else w for w in words]
         assert main(words) == 0, (words, capsys.readouterr().err)
     assert (tmp_path / "comparison.png").is_file()
     figures = json.loads((tmp_path / "comparison.json").read_text())

@@ -15,6 +15,12 @@ whose features the VQGAN was trained with cannot judge it. --efficientnet adds t
 distance and the Frechet distance in the features of EfficientNet-lite0 (extra
 `features`), --landmarks how far the points of the face mesh move; compare values of
 pictures of one size, which --resolution sets for all.
+
+gptface reconstruct --images my_photos --tokenizer demo --perception my_faceptor
+
+--perception: a Faceptor reads the pictures before and after. Mean F1 of the parts that
+it sees after against those before (parsing_agreement), and how far its points move, in
+distances of the outer eye corners (landmark_shift). It cannot miss what it never sees.
 """
 
 from __future__ import annotations
@@ -59,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also the landmark error of the face mesh, in inter-ocular distances",
     )
     parser.add_argument(
+        "--perception",
+        metavar="NAME_OR_DIR",
+        help="also whether a Faceptor sees the same parts and points in both",
+    )
+    parser.add_argument(
         "--resolution", type=int, help="of the photos; default: each tokenizer's own"
     )
     parser.add_argument("--out", help="picture of originals above reconstructions")
@@ -81,6 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from gptface_jax.apps.api import perceiver
     from gptface_jax.protocols import reconstruction
 
     figures = (
@@ -95,6 +107,7 @@ def run(options: argparse.Namespace) -> None:
             lpips=options.lpips,
             efficientnet=options.efficientnet,
             landmarks=reconstruction.mesh_landmarks if options.landmarks else None,
+            perception=perceiver(options.perception) if options.perception else None,
             resolution=options.resolution,
             progress=not options.quiet,
         )
@@ -112,7 +125,7 @@ def run(options: argparse.Namespace) -> None:
 def _at_own_size(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from gptface_jax.protocols import reconstruction
 
-    others = ("judge", "lpips", "efficientnet", "landmarks", "resolution")
+    others = "judge", "lpips", "efficientnet", "landmarks", "perception", "resolution"
     asked = [f"--{name}" for name in others if getattr(options, name)]
     if len(options.tokenizer) > 1 or asked or not options.out:
         raise UserError(

@@ -135,6 +135,17 @@ class PerceptionExample:
         return known or record.parsing_scheme
 
 
+def answer_names(task: str, queries: int) -> tuple[str, ...]:
+    """What a task's answers are called, in their order; numbers if they have no names.
+
+    Args:
+      task: "family_dataset".
+      queries: its answers.
+    """
+    known = NAMES.get(perception_tasks.scheme(task, queries))
+    return known or tuple(map(str, range(queries)))
+
+
 def people_of(source: Sequence[Record], most: int) -> dict[int | str, int]:
     """Who is which number, 0 .. , of the people in a source.
 

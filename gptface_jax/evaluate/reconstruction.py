@@ -19,6 +19,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import Batch
 from gptface_jax.evaluate import agreement, distributions
 from gptface_jax.evaluate.landmarks import landmark_figures
+from gptface_jax.evaluate.perceived import Perceived, Perceiver
 from gptface_jax.ops import losses, pictures, quantize
 
 _SIGMA, _RADIUS = 1.5, 5
@@ -127,6 +128,12 @@ def _host(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
+def _levels(image: np.ndarray) -> np.ndarray:
+    """Pictures in [-1,1] as uint8; what is beyond is clipped."""
+    image = np.nan_to_num(image).clip(-1, 1)
+    return np.round((image + 1) * 127.5).astype(np.uint8)
+
+
 class _Space:
     """Moments, and where people are known all features, in one feature space."""
 
@@ -165,6 +172,7 @@ def evaluate(
     judge: Callable[[Any], Any] | None = None,
     attributes: Sequence[str] = (),
     landmarks: Callable[[np.ndarray], np.ndarray] | None = None,
+    perceiver: Perceiver | None = None,
 ) -> dict[str, float]:
     """Figures of reconstructions.
 
@@ -184,6 +192,7 @@ def evaluate(
       attributes: names of the judge's outputs.
       landmarks: uint8 [B,H,W,3] -> float32 [B,68,2] iBUG points in pixels, NaN where
         there is no face.
+      perceiver: a perception model that looks at both.
 
     Returns:
       psnr (dB), ssim, distance/NAME: means over the pictures; codes_used,
@@ -192,13 +201,16 @@ def evaluate(
       reconstructions, num_images of each; identity_before/NAME and
       identity_after/NAME: share of the pictures, before and after reconstruction,
       whose nearest other photograph shows the same person; landmark_error/PART,
-      faces_before and faces_after: see `landmarks.landmark_figures`; num_images.
+      faces_before and faces_after: see `landmarks.landmark_figures`;
+      parsing_agreement and landmark_shift: see `perceived.Perceived`; num_images.
 
     Raises:
       UserError: no pictures, or fewer than 2 where features are asked for.
     """
     per_picture = _PIXELS | {f"distance/{n}": d for n, d in (distances or {}).items()}
-    gathered = _Gathered(codebook_size, per_picture, features or {}, judge, landmarks)
+    gathered = _Gathered(
+        codebook_size, per_picture, features or {}, judge, landmarks, perceiver
+    )
     for batch in batches:
         image_ids = encode(batch["image"])
         gathered.add(batch, image_ids, jnp.clip(decode(image_ids), -1.0, 1.0))
@@ -212,10 +224,13 @@ class _Gathered:
       per_picture: name -> (image, target) -> [B], whose means are figures.
     """
 
-    def __init__(self, codebook_size, per_picture, features, judge, landmarks):
+    def __init__(
+        self, codebook_size, per_picture, features, judge, landmarks, perceiver
+    ):
         self.codebook_size, self.per_picture = codebook_size, per_picture
         self.spaces = {name: _Space(function) for name, function in features.items()}
         self.judge, self.landmarks = judge, landmarks
+        self.perceived = Perceived(perceiver) if perceiver else None
         self.totals: dict[str, Any] | None = None
         self.points: tuple[list, list] = [], []
         self.people: list[np.ndarray] = []
@@ -235,11 +250,13 @@ class _Gathered:
         real, known = _host(weight) > 0, "identity" in batch
         for space in self.spaces.values():
             space.add(image, again, real, known)
-        if self.landmarks:
-            for picture, found in zip((image, again), self.points):
-                shown = np.nan_to_num(_host(picture)).clip(-1, 1)
-                shown = np.round((shown + 1) * 127.5).astype(np.uint8)
-                found.append(self.landmarks(shown)[real])
+        if real.any() and (self.landmarks or self.perceived):
+            shown = [_levels(_host(picture)[real]) for picture in (image, again)]
+            if self.landmarks:
+                for picture, found in zip(shown, self.points):
+                    found.append(self.landmarks(picture))
+            if self.perceived:
+                self.perceived.add(*shown)
         if known:
             self.people.append(_host(batch["identity"])[real])
 
@@ -259,6 +276,8 @@ class _Gathered:
             result |= agreement.attribute_figures(totals["judge"], attributes)
         if self.landmarks:
             result |= landmark_figures(*map(np.concatenate, self.points))
+        if self.perceived:
+            result |= self.perceived.figures()
         identity = np.concatenate(self.people) if self.people else None
         for name, space in self.spaces.items():
             result |= space.figures(name, identity)

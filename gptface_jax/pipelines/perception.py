@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptface_jax.core import perception_tasks
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import image as images
-from gptface_jax.data.perception_examples import NAMES
+from gptface_jax.data.perception_examples import answer_names
 from gptface_jax.nn.perception import Perception, prediction
 from gptface_jax.ops import losses
 from gptface_jax.pipelines import framing, rows
@@ -283,8 +282,7 @@ class PerceptionModel(SeesFaces):
         found: dict[str, Any] = {}
         for task, parts in said.items():
             entry = self.config.task(task)
-            scheme = perception_tasks.scheme(task, entry.queries)
-            names = NAMES.get(scheme) or tuple(map(str, range(entry.queries)))
+            names = answer_names(task, entry.queries)
             if entry.family == "align":
                 points = np.float64(parts["points"]) * view.side
                 found["landmarks"] = view.way.inverse.points(points)

@@ -13,11 +13,16 @@ import tqdm
 
 from gptface_jax.core import perception_tasks
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data.perception_examples import NAMES, PerceptionExample
+from gptface_jax.data.perception_examples import (
+    NAMES,
+    PerceptionExample,
+    answer_names,
+)
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import perception
+from gptface_jax.evaluate.perceived import Perceiver
 from gptface_jax.nn.perception import prediction
-from gptface_jax.pipelines import batching
+from gptface_jax.pipelines import batching, rows
 from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.systems.faceptor import objective
 
@@ -165,8 +170,7 @@ def _parsing(task, entry, labels, raw):
     for target, said in zip(labels, raw):
         matrix += perception.confusion(target, said, entry.queries)
     found = perception.parsing(matrix)
-    names = NAMES.get(perception_tasks.scheme(task, entry.queries), ())
-    names = names or tuple(map(str, range(entry.queries)))
+    names = answer_names(task, entry.queries)
     return {
         "mean": found.mean,
         "f1": {n: float(x) for n, x in zip(names, found.f1) if np.isfinite(x)},
@@ -211,6 +215,36 @@ def _curve(errors, limit):
     return perception.cumulative(errors, limit) if len(errors) else (None, None)
 
 
+def perceived_by(model: PerceptionModel) -> Perceiver:
+    """What a perception model says of parts and points, as evaluation reads it.
+
+    Raises:
+      UserError: it says neither.
+    """
+    tasks, classes, points = [], (), ""
+    for task in model.chosen():
+        entry = model.config.task(task)
+        scheme = perception_tasks.scheme(task, entry.queries)
+        if entry.family == "parsing":
+            classes = answer_names(task, entry.queries)
+        elif scheme in perception_tasks.ENDS:
+            points = scheme
+        else:
+            continue
+        tasks.append(task)
+    if not tasks:
+        raise UserError(
+            f"the perception model {model.digest} tells neither parts nor landmarks; "
+            f"give one that does (this one has {', '.join(model.chosen()) or 'none'})"
+        )
+
+    def read(photos: np.ndarray) -> dict[str, np.ndarray]:
+        (found,) = rows.answer([model.look(list(photos), tasks)], _TOGETHER)
+        return {name: x for parts in found.values() for name, x in parts.items()}
+
+    return Perceiver(read, classes, points)
+
+
 def verification(
     model: PerceptionModel,
     task: str,
@@ -242,7 +276,7 @@ def verification(
     people: dict[Any, list[int]] = {}
     for number, record in enumerate(records):
         people.setdefault(record.identity, []).append(number)
-    several = [rows for rows in people.values() if len(rows) > 1]
+    several = [numbers for numbers in people.values() if len(numbers) > 1]
     if len(several) < 2 or pairs < 20:
         raise UserError("verification needs two people with two pictures, and 20 pairs")
     rng = np.random.default_rng(seed)

@@ -23,7 +23,9 @@ from gptface_jax.nn.efficientnet import EfficientNetLite0
 from gptface_jax.nn.perceptual import feature_distance
 from gptface_jax.pipelines import faces, networks, pictures
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
+from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.protocols.judge import on_pictures
+from gptface_jax.protocols.perception import perceived_by
 from gptface_jax.systems.vqgan import PerceptualConfig
 
 _psnr, _ssim = jax.jit(reconstruction.psnr), jax.jit(reconstruction.ssim)
@@ -214,6 +216,7 @@ def reconstruct(
     lpips: str | None = None,
     efficientnet: bool = False,
     landmarks: Callable[[np.ndarray], np.ndarray] | None = None,
+    perception: PerceptionModel | None = None,
     resolution: int | None = None,
     shown: int = 16,
     batch_size: int = 64,
@@ -232,6 +235,7 @@ def reconstruct(
       efficientnet: also the distance and the Frechet distance in the features of
         EfficientNet-lite0. They depend on the size of the pictures.
       landmarks: finds the 68 points of a face, see `evaluate.reconstruction.evaluate`.
+      perception: looks at the pictures before and after, in the size that it has.
       resolution: of the pictures in all tokenizers; by default each one's own.
       shown: photos in that picture.
       batch_size: pictures at once.
@@ -251,6 +255,8 @@ def reconstruct(
     picks = [transforms.decode_picture(source[i]) for i in some]
     drawn = spec["kind"] == "synthetic"  # of no others may be asked who they are
     measures = _measures(judge, attributes, efficientnet, lpips)
+    measures["landmarks"] = landmarks
+    measures["perceiver"] = perceived_by(perception) if perception else None
     # All are opened before the first is measured: a wrong one should not come late.
     opened = [opening.open_network(path, "vqgan") for path in tokenizers]
     sizes = [_size(network, resolution) for network in opened]
@@ -258,7 +264,7 @@ def reconstruct(
     for name, network, size in zip(names_of(tokenizers), opened, sizes):
         vqgan = ImageTokenizer(network)
         batches = _batches(source, size, batch_size, drawn, progress)
-        figures[name] = _figures(vqgan, batches, landmarks=landmarks, **measures)
+        figures[name] = _figures(vqgan, batches, **measures)
         rows[name] = _again(vqgan, picks, size)
     if out:
         pictures.save(_page(picks, rows, max(sizes)), out)

@@ -7,61 +7,31 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import tiny_faceptor
 from PIL import Image
 
 import gptface_jax
 from gptface_jax.apps import api
 from gptface_jax.cli.main import main
 from gptface_jax.core import trees
-from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import regions
 from gptface_jax.data.synthetic import SyntheticFaces
-from gptface_jax.experiments import faceptor_run, opening
-from gptface_jax.interop import directory, faceptor
-from gptface_jax.nn.perception import Perception, PerceptionConfig, TaskConfig
-from gptface_jax.nn.query_decoder import QueryDecoderConfig
-from gptface_jax.nn.transformer import TransformerConfig
-from gptface_jax.nn.vit import CLIP, ViTConfig
+from gptface_jax.experiments import faceptor_run
+from gptface_jax.interop import faceptor
+from gptface_jax.nn.perception import Perception
 from gptface_jax.pipelines import perception_pictures, upright
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.pipelines.perception import PerceptionModel
 from gptface_jax.pipelines.views import View
-
-LAYERS = TransformerConfig(num_layers=2, width=16, num_heads=2, mlp_width=24, **CLIP)
-CONFIG = PerceptionConfig(
-    vit=ViTConfig(LAYERS, patch=8, grid=4, output_width=0),
-    decoder=QueryDecoderConfig(16, 1, 2, 24, levels=(1,), new_levels=(0,)),
-    tasks=(
-        TaskConfig("align_drawn"),
-        TaskConfig("parsing_drawn"),
-        TaskConfig("age_drawn"),
-        TaskConfig("affect_drawn"),
-        TaskConfig("affect_faces"),
-        TaskConfig("biattr_drawn"),
-        TaskConfig("recog_drawn", identities=4),
-    ),
-    pixels="unit",
-    source_level=1,
-    embedding_width=8,
-    attribute_resolution=32,
-    dense_resolution=32,
-)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model directory with random weights."""
     path = tmp_path_factory.mktemp("perception") / "model"
-    shapes = opening.expected_shapes("faceptor", CONFIG, state=True)
-    assert "batch_stats" in shapes
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes
-    )
-    known = {"faceptor": to_mapping(CONFIG)}
-    directory.write(path, known, {"faceptor": params}, {}, "float32")
+    tiny_faceptor.write(path)
     return path
 
 
@@ -128,9 +98,8 @@ def test_nothing_is_said_of_what_was_not_taught():
     assert "Smiling" in taught and "5_o_Clock_Shadow" not in taught
     frame = np.array(content["frame"])
     assert frame.shape == (5, 2) and frame[0, 0] < frame[2, 0] < frame[1, 0]
-    bare = PerceptionModel(Network(Perception(CONFIG), {}, "", {}), frame, taught=(
-        {"biattr_drawn": taught}
-    ))  # fmt: skip
+    network = Network(Perception(tiny_faceptor.CONFIG), {}, "", {})
+    bare = PerceptionModel(network, frame, taught={"biattr_drawn": taught})
     said = {"biattr_drawn": {"probabilities": np.full(40, 0.9)}}
     seen = bare._seen(said, 1, None, View.crop((0, 0, 32, 32)))
     assert [*seen.attributes] == taught
@@ -295,8 +264,8 @@ def test_it_goes_back_to_its_release(folder, model, tmp_path, capsys):
                      {**params, **state})
     )  # fmt: skip
     names = [task.name for task in config.tasks]
-    assert names == [task.name for task in CONFIG.tasks]
-    assert dataclasses.replace(config, pixels="unit") == CONFIG
+    assert names == [task.name for task in tiny_faceptor.CONFIG.tasks]
+    assert dataclasses.replace(config, pixels="unit") == tiny_faceptor.CONFIG
     assert run(*given) == 2 and "already exists" in capsys.readouterr().err
 
 

@@ -14,6 +14,7 @@ import pytest
 from gptface_jax.core.errors import UserError
 from gptface_jax.evaluate import reconstruction
 from gptface_jax.evaluate.landmarks import landmark_figures
+from gptface_jax.evaluate.perceived import Perceiver
 
 HERE = os.path.dirname(__file__)
 ssim, psnr = jax.jit(reconstruction.ssim), jax.jit(reconstruction.psnr)
@@ -208,6 +209,52 @@ def test_points_of_a_face_move():
     )
     nobody = landmark_figures(*[np.full((2, 68, 2), np.nan)] * 2)
     assert nobody == {"faces_before": 0.0, "faces_after": 0.0}
+
+
+def test_what_a_perception_model_sees_in_both():
+    """A reader whose classes and points are the first levels of a picture's rows."""
+
+    def read(pictures):
+        assert pictures.dtype == np.uint8
+        points = np.zeros((len(pictures), 68, 2), np.float32)
+        points[:, 45, 0] = 10  # 10 from the other corner
+        points[:, 30, 1] = pictures[:, 1, 0, 0]
+        return {"classes": pictures[:, 0, :4, 0], "points": points}
+
+    def picture(classes, y):
+        levels = np.zeros((16, 16, 3), np.float32)
+        levels[0, :4], levels[1, 0] = np.array(classes)[:, None], y
+        return levels / 127.5 - 1
+
+    def figures(again, perceiver):
+        image = np.stack([picture([0, 1, 1, 2], 0), picture([1, 1, 2, 2], 20)])
+        return reconstruction.evaluate(
+            # The third only fills up the batch.
+            [{"image": np.pad(image, FILL, constant_values=np.nan), "weight": REAL}],
+            lambda x: np.zeros((3, 1, 2), int),
+            lambda ids: np.pad(image if again is None else np.stack(again), FILL),
+            4,
+            perceiver=perceiver,
+        )
+
+    FILL, REAL = [(0, 1)] + [(0, 0)] * 3, np.array([1.0, 1, 0])
+    perceiver = Perceiver(read, ("background", "skin", "nose", "hat"), "ibug68")
+    found = figures(None, perceiver)
+    assert found["parsing_agreement"] == 1 and found["landmark_shift"] == 0
+    # A pixel of skin becomes background, and a point moves by 0 and by 17 of 10.
+    found = figures([picture([0, 0, 1, 2], 0), picture([1, 1, 2, 2], 37)], perceiver)
+    shift = (0 + 1.7 / 68) / 2
+    assert found["landmark_shift"] == pytest.approx(shift)
+    seen = {k: v for k, v in found.items() if k.startswith("parsing")}
+    f1 = {"background": 2 / 3, "skin": 2 * 3 / (4 + 3), "nose": 1.0}
+    assert seen == pytest.approx(
+        {"parsing_agreement": (f1["skin"] + 1) / 2}
+        | {f"parsing_agreement/{k}": v for k, v in f1.items()}
+    )
+    points = Perceiver(lambda x: {"points": read(x)["points"]}, scheme="ibug68")
+    assert {k for k in figures(None, points) if "parsing" in k} == set()
+    parts = Perceiver(lambda x: {"classes": read(x)["classes"]}, perceiver.classes)
+    assert "landmark_shift" not in figures(None, parts)
 
 
 def test_every_split_gives_the_same_figures():

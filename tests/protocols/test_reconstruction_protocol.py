@@ -6,17 +6,20 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny_faceptor
 from flax import linen as nn
 from PIL import Image
 
+import gptface_jax
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.evaluate.landmarks import landmark_errors
+from gptface_jax.evaluate.perceived import Perceived
 from gptface_jax.experiments import opening
 from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
-from gptface_jax.protocols import reconstruction
+from gptface_jax.protocols import perception, reconstruction
 
 PLAIN = {"psnr", "ssim", "codes_used", "perplexity", "num_images"}
 
@@ -142,6 +145,33 @@ def test_points_of_the_mesh():
     truth = np.stack([face.landmarks for face in drawn])
     errors = landmark_errors(truth, np.stack(found))
     assert (errors["eyes"] < 0.08).all() and (errors["mouth"] < 0.12).all()
+
+
+def test_a_perception_model_looks_at_both(demos, tmp_path, capsys, gptface_command):
+    """It agrees with itself on the same picture, and less on another."""
+    faceptor = tmp_path / "faceptor"
+    tiny_faceptor.write(faceptor)
+    model = gptface_jax.load(faceptor)
+    read = perception.perceived_by(model)
+    drawn = np.stack([face.image for face in SyntheticFaces(size=64, count=3)])
+
+    def figures(again):
+        perceived = Perceived(read)
+        perceived.add(drawn, again)
+        return perceived.figures()
+
+    same, other = figures(drawn), figures(drawn[::-1])
+    assert same["parsing_agreement"] == 1 and same["landmark_shift"] == 0
+    assert other["parsing_agreement"] < 1 and other["landmark_shift"] > 0
+    command = ("reconstruct", "--quiet", "--images", "synthetic", "--limit", 3)
+    command += ("--tokenizer", demos[0], "--perception", faceptor)
+    assert gptface_command(*command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["parsing_agreement"] < 1 and found["landmark_shift"] > 0
+    assert any(name.startswith("parsing_agreement/") for name in found)
+    model.chosen = lambda tasks=None: ("age_drawn",)
+    with pytest.raises(UserError, match="tells neither parts nor landmarks.*age_drawn"):
+        perception.perceived_by(model)
 
 
 @pytest.mark.slow
