@@ -164,12 +164,19 @@ def test_a_set_goes_through_the_preparation(tmp_path, files):
         {"kind": "tfds", "name": "face_rafdb", "data_dir": str(tmp_path / "out")},
         {"kind": "parquet", "path": str(tmp_path / "hf.parquet"), "name": "hf"},
     )
+    values = {
+        "sources": parts,
+        "crop": {"mode": "whole", "size": 64},
+        "texts": {"required": False},
+        "filters": {"min_side": 8, "near_duplicates": -1},
+        "split": {"validation": 0.0},
+    }
+    (tmp_path / "config.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        f"def get_config(arg):\n    return ConfigDict({values!r})\n"
+    )
     words = ["prepare", "--quiet", "--workers", "1", "--out", tmp_path / "set",
-             "--config", "configs/data/laion_face.py:tiny",
-             f"--config.sources={parts}", "--config.crop.mode=whole",
-             "--config.texts.required=False", "--config.filters.min_side=8",
-             "--config.filters.near_duplicates=-1",
-             "--config.split.validation=0.0"]  # fmt: skip
+             "--config", tmp_path / "config.py"]  # fmt: skip
     assert main([str(word) for word in words]) == 0
     spec = {"kind": "arrayrecord", "path": tmp_path / "set" / "train"}
     first, second, third = sources.open_source(spec)
@@ -194,6 +201,30 @@ def test_laion_face(tmp_path, files):
     assert [r.text for r in records] == [f"face number {i}" for i in range(3)]
     assert records[0].image == files[0]
     np.testing.assert_array_equal(records[1].boxes, [[4, 5, 40, 41]])
+
+
+TABLES = {
+    "partition": (celeba, "list_eval_partition.txt", "\n000001.jpg 0\n2.jpg\n",
+                  "partition.txt' line 3: '2.jpg' is no file and 0, 1 or 2"),
+    "code": (celeba, "list_eval_partition.txt", "1.jpg 01\n", "line 1: '1.jpg 01'"),
+    "points": (celeba, "list_landmarks_align_celeba.txt", "1\nx y\n000001.jpg 1 2\n",
+               "line 3 has 2 numbers, not 10"),
+    "expression": (rafdb, "basic/EmoLabel/list_patition_label.txt",
+                   "train_00001.jpg 12\n", "line 1: 'train_00001.jpg 12' is no file"),
+    "letters": (rafdb, "basic/EmoLabel/list_patition_label.txt",
+                "train_00001.jpg 1\ntr\xe4in_00002.jpg 1\n", "line 2 is not UTF-8"),
+    "caption": (celebamask, "celeba-caption/0.txt", "a man\n\xe4", "line 2 is not UTF"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", TABLES)
+def test_a_line_of_another_format_is_named(tmp_path, files, fault):
+    make, table, content, message = TABLES[fault]
+    make(tmp_path, files)
+    (tmp_path / "in" / table).write_bytes(content.encode("latin-1"))
+    name = f"face_{make.__name__}".replace("mask", "mask_hq")
+    with pytest.raises(UserError, match=message):
+        datasets.build(name, tmp_path / "in", tmp_path / "out", partial=True)
 
 
 FAULTS = {

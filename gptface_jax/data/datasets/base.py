@@ -89,8 +89,12 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def lines(self, *parts: str) -> list[list[str]]:
         """The lines of a table that are not empty, cut at spaces."""
-        text = self.file(*parts).read_text("utf-8-sig")
-        return [line.split() for line in text.splitlines() if line.strip()]
+        return [cells for _, cells in self.numbered(*parts)]
+
+    def numbered(self, *parts: str) -> list[tuple[int, list[str]]]:
+        """The lines of a table that are not empty, by their number from 1."""
+        lines = enumerate(text_of(self.file(*parts)).splitlines(), 1)
+        return [(number, line.split()) for number, line in lines if line.strip()]
 
     def jpeg(self, path: pathlib.Path) -> io.BytesIO:
         """A picture file as TFDS takes it; what is no JPEG is made one.
@@ -106,6 +110,22 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         buffer = io.BytesIO()
         Image.fromarray(image_io.decode(data)).save(buffer, "JPEG", quality=98)
         return io.BytesIO(buffer.getvalue())
+
+
+def text_of(path: pathlib.Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+      UserError: it is none; the line is named.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"'{path}' line {line} is not UTF-8 text; save it as UTF-8, or get it again"
+        ) from None
 
 
 def attributes() -> dict[str, Any]:

@@ -48,8 +48,17 @@ class Builder(base.FaceBuilder, skip_registration=True):
         }
 
     def index(self, split: str) -> list[str]:
-        table = self.lines("list_eval_partition.txt")
-        return [name for name, code in table if code == _CODES[split]]
+        table = "list_eval_partition.txt"
+        found = []
+        for number, line in self.numbered(table):
+            if len(line) != 2 or line[1] not in _CODES.values():
+                raise UserError(
+                    f"'{table}' line {number}: {' '.join(line)!r} is no file and 0, 1 "
+                    "or 2; get it again"
+                )
+            if line[1] == _CODES[split]:
+                found.append(line[0])
+        return found
 
     def _examples(self, split: str):
         rows = base.attribute_rows(
@@ -75,8 +84,13 @@ class Builder(base.FaceBuilder, skip_registration=True):
         if not (self.source / table).is_file():
             return {}
         found = {}
-        for name, *values in self.lines(table)[2:]:
-            found[name] = base.numbers(values, f"'{table}' '{name}'").reshape(5, 2)
+        for number, (name, *values) in self.numbered(table)[2:]:
+            where = f"'{table}' line {number}"
+            if len(values) != 10:
+                raise UserError(
+                    f"{where} has {len(values)} numbers, not 10; get it again"
+                )
+            found[name] = base.numbers(values, where).reshape(5, 2)
         return found
 
     def _captions(self) -> dict[str, list[str]]:

@@ -59,11 +59,14 @@ class Builder(base.FaceBuilder, skip_registration=True):
     def index(self, split: str) -> list[int]:
         table = "CelebA-HQ-to-CelebA-mapping.txt"
         found = []
-        for line in self.lines(table)[1:]:
+        for row, line in self.numbered(table)[1:]:
             try:
                 number, original = int(line[0]), int(line[1])
             except (ValueError, IndexError):
-                raise UserError(f"'{table}': {line} is no pair of numbers") from None
+                raise UserError(
+                    f"'{table}' line {row}: {' '.join(line)!r} begins with no pair of "
+                    "numbers; get it again"
+                ) from None
             where = "train" if original < _VALIDATION else "validation"
             where = where if original < _TEST else "test"
             if where == split:
@@ -114,6 +117,4 @@ class Builder(base.FaceBuilder, skip_registration=True):
         path = self.source / "celeba-caption" / f"{number}.txt"
         if not path.is_file():
             return []
-        return [
-            t.strip() for t in path.read_text("utf-8-sig").splitlines() if t.strip()
-        ]
+        return [t.strip() for t in base.text_of(path).splitlines() if t.strip()]

@@ -9,7 +9,9 @@ writes there,
 
 This keeps pairs as they are, for those who want them in TFDS. `gptface prepare --config
 configs/data/laion_face.py` cleans them and finds duplicates, and is what training uses.
-What cannot be read is left out. No size is published that one could check: links die.
+What cannot be read is left out. The 50 million pairs that are published are no size to
+check: links die, so that fewer are right, more would need pairs from elsewhere,
+and how many a tar holds is known when all of it has been read.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from gptface_jax.data.datasets import base
 EXPRESSIONS = (
     "surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"
 )  # fmt: skip
+_CODES = {str(number): word for number, word in enumerate(EXPRESSIONS, 1)}
 
 
 class Builder(base.FaceBuilder, skip_registration=True):
@@ -43,11 +44,14 @@ class Builder(base.FaceBuilder, skip_registration=True):
     def index(self, split: str) -> list[tuple[str, str]]:
         table = self._path("EmoLabel", "list_patition_label.txt")
         found = []
-        for line in self.lines(*table):
-            if len(line) != 2 or line[1] not in "1234567":
-                raise UserError(f"'{table[-1]}': {line} is no file and 1 to 7")
+        for number, line in self.numbered(*table):
+            if len(line) != 2 or line[1] not in _CODES:
+                raise UserError(
+                    f"'{table[-1]}' line {number}: {' '.join(line)!r} is no file and 1 "
+                    "to 7; get it again"
+                )
             if line[0].startswith(f"{split}_"):
-                found.append((line[0], EXPRESSIONS[int(line[1]) - 1]))
+                found.append((line[0], _CODES[line[1]]))
         return found
 
     def example(self, item: tuple[str, str]) -> dict[str, Any]:

@@ -48,14 +48,14 @@ class Builder(base.FaceBuilder, skip_registration=True):
 
     def index(self, split: str) -> list[list[str]]:
         table = f"list_98pt_rect_attr_{split}.txt"
-        lines = self.lines(*_LISTS, table)
-        for number, line in enumerate(lines, 1):
+        lines = self.numbered(*_LISTS, table)
+        for number, line in lines:
             if len(line) != _COLUMNS:
                 raise UserError(
                     f"'{table}' line {number} has {len(line)} columns, not {_COLUMNS}; "
                     "get it again"
                 )
-        return lines
+        return [line for _, line in lines]
 
     def example(self, item: list[str]) -> dict[str, Any]:
         name, where = item[-1], f"the line of '{item[-1]}'"
