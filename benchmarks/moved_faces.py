@@ -3,11 +3,11 @@
     python benchmarks/moved_faces.py --model demo --judge runs/judge \\
         --images ../shared/data/lfw_attributes --split test --limit 32
 
-Each photograph is edited twice an attribute, for it and against it, in five ways: by a
+Each photograph is edited twice an attribute, for it and against it, in six ways: by a
 sentence, by a strength, by a face that moves ("revealed": the model draws what the
-photo did not show; "moved": all that moves, near to the bent photo) and by "moved" with
-the sentence. A judge that was trained apart says what is seen; `--sheet FILE.png` shows
-the first photographs.
+photo did not show; "moved": all that moves, near to the bent photo), each without the
+sentence and with it. A judge that was trained apart says what is seen; `--sheet
+FILE.png` shows the first photographs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZE = 128
 # Attribute -> what moves for it, and against it.
 SHAPES = {
     "Smiling": (
-        {"mouthSmile": 0.8, "cheekSquint": 0.5},
+        {"mouthSmile": 0.9, "cheekSquint": 0.5, "jawOpen": 0.15, "mouthUpperUp": 0.4},
         {"mouthSmile": -0.5, "mouthFrown": 0.3},
     ),
     "Mouth_Slightly_Open": ({"jawOpen": 0.35}, {"jawOpen": -0.2, "mouthClose": 0.2}),
@@ -68,6 +68,7 @@ def ways(model, seed: int) -> dict[str, editors.Edit]:
         "sentence": edit(lambda task, text: {"text": text, "region": "mouth"}),
         "strength": edit(lambda task, _: {"strength": {task.attribute: sign(task)}}),
         "revealed": edit(lambda task, _: shape(task)),
+        "revealed, sentence": edit(lambda task, text: {**shape(task), "text": text}),
         "moved": edit(lambda task, _: {**shape(task), "paint": "moved"}),
         "moved, sentence": edit(
             lambda task, text: {**shape(task), "paint": "moved", "text": text}
