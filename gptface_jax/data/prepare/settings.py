@@ -125,7 +125,7 @@ class TextOptions:
 @dataclasses.dataclass(frozen=True)
 class SplitOptions:
     """Which records are held out: by a hash of the URL, or of the bytes where there is
-    none, never of anything that says who a person is.
+    none or copies are kept, never of anything that says who a person is.
 
     Attributes:
       validation, test: shares.

@@ -263,11 +263,15 @@ class Stages:
             f"{item.digest} {place}".encode()
         )  # fmt: skip
         record = dataclasses.replace(record, image=encoded(pixels, self.config.crop))
+        limits = self.config.filters
+        # Copies that stay must be on one side, whatever their addresses.
+        alone = limits.exact_duplicates or limits.near_duplicates >= 0
+        key = (alone and item.url) or item.digest
         return Kept(
             record,
             duplicates.perceptual_hash(grey),
             digest,
-            lot_of(item.url or item.digest, self.config.split.salt),
+            lot_of(key, self.config.split.salt),
         )
 
 

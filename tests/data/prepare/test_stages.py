@@ -247,6 +247,17 @@ def test_opted_out_before_anything_else():
     assert one(stages_of(opt_out=listed)([item])) == sample.OPTED_OUT
 
 
+@pytest.mark.parametrize(
+    "exact, near, together",
+    [(True, -1, False), (False, 0, False), (False, -1, True)],
+)
+def test_copies_that_are_kept_are_in_one_split(exact, near, together):
+    filters = {"exact_duplicates": exact, "near_duplicates": near}
+    items = [sample_of(faces_of(BOX), url=url)[0] for url in ("u", "v")]
+    (one_,), (other,) = stages_of(filters=filters)(items)
+    assert (one_.lot == other.lot) == together
+
+
 def test_splits_follow_the_address_alone():
     options = settings.SplitOptions(validation=0.1, test=0.2)
     lots = [stages.lot_of(f"http://x.org/{i}", "") for i in range(4000)]
