@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core.errors import Missing, UserError, nearest
-from gptface_jax.data import fingerprint, folders, schemes, tables
+from gptface_jax.data import fingerprint, folders, tables
 from gptface_jax.data.record import Record
 
 
@@ -141,21 +141,18 @@ class Parquet(Sequence):
         row = self._table.slice(number, 1).to_pylist()[0]
         image = row.pop(self.image_column)
         try:
-            texts, labels = tables.texts_from(row, self.text_column), self._labels(row)
+            texts = tables.texts_from(row, self.text_column)
+            fields = tables.fields_from(row, self.facts)
         except UserError as error:
             raise UserError(f"'{self.name}' row {number + 1}: {error}") from None
-        identity = tables.given(row.get("person"))
-        if identity is None:
-            identity = tables.given(row.get("identity"))
+        classes = self._classes(row)
+        if classes:
+            fields["labels"] = {**(fields["labels"] or {}), **classes}
         return Record(
             image=self._picture(image) if isinstance(image, dict) else image,
             text=next(iter(texts), ""),
             texts=texts if len(texts) > 1 else (),
-            labels=labels,
-            facts=tables.facts_from(row, self.facts),
-            expression=tables.given(row.get("expression")) or "",
-            **_points(row.get("landmarks")),
-            identity=identity,
+            **fields,
             source=self.name,
         )
 
@@ -167,11 +164,11 @@ class Parquet(Sequence):
         """The file of a picture whose bytes are not in the table."""
         return self.files[0].parent / image["path"]
 
-    def _labels(self, row) -> dict[str, float] | None:
-        labels = tables.labels_from(row)
-        for name, (column, value) in self.classes.items():
-            labels = {**(labels or {}), name: float(str(row[column]) == value)}
-        return labels
+    def _classes(self, row) -> dict[str, float]:
+        return {
+            name: float(str(row[column]) == value)
+            for name, (column, value) in self.classes.items()
+        }
 
 
 def _filled(column) -> np.ndarray:
@@ -187,11 +184,3 @@ def _filled(column) -> np.ndarray:
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         there = pc.and_(there, pc.greater(pc.list_value_length(column), 0))
     return np.array(pc.fill_null(there, False))
-
-
-def _points(flat) -> dict[str, Any]:
-    """Fields of a record with landmarks, their scheme by their number."""
-    if flat is None:
-        return {}
-    points = np.asarray(flat, np.float32).reshape(-1, 2)
-    return {"landmarks": points, "landmark_scheme": schemes.of_points(len(points))}

@@ -82,6 +82,15 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
     return np.stack([*eyes, *(landmarks[..., i, :] for i in (30, 48, 54))], -2)
 
 
+def five_of(landmarks: np.ndarray, scheme: str) -> np.ndarray | None:
+    """Eyes, nose and mouth corners [..., 5, 2] of the points of a scheme; None where it
+    does not tell them."""
+    if scheme == "ibug68":
+        return five_points(landmarks)
+    chosen = {"five": range(5), "wflw98": (96, 97, 54, 76, 82)}.get(scheme)
+    return None if chosen is None else landmarks[..., list(chosen), :]
+
+
 def mirrored_points(name: str, count: int) -> np.ndarray:
     """Permutation int [P]: point i of a mirrored face is point `[i]` of the face.
 

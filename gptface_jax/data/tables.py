@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import schemes
 
 # The 40 attributes of CelebA; columns of these names become labels.
 CELEBA_ATTRIBUTES = tuple(
@@ -143,6 +144,39 @@ def facts_from(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, str]
     """Cells as text by column; empty ones are left out."""
     cells = {name: given(row.get(name)) for name in columns}
     return {name: str(cell) for name, cell in cells.items() if cell is not None}
+
+
+def fields_from(row: Mapping[str, Any], facts: Iterable[str] = ()) -> dict[str, Any]:
+    """Fields of a `Record` that a row tells beside picture and texts.
+
+    Raises:
+      UserError: a value that is none of its column.
+    """
+    person = given(row.get("person"))
+    person = given(row.get("identity")) if person is None else person
+    if not (isinstance(person, int | None) and abs(person or 0) < 2**63):
+        person = str(person)  # what a shard can hold
+    return {
+        "labels": labels_from(row),
+        "facts": facts_from(row, facts),
+        "expression": str(given(row.get("expression")) or ""),
+        "identity": person,
+        **_points(row.get("landmarks")),
+    }
+
+
+def _points(flat: Any) -> dict[str, Any]:
+    """Landmarks of x0, y0, x1, y1, ..., their scheme by their number."""
+    if flat is None or not np.size(flat):
+        return {}
+    try:
+        points = np.asarray(flat, np.float32).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"column 'landmarks' holds no x0, y0, x1, y1, ... ({error}); give pairs of "
+            "numbers, or nothing"
+        ) from None
+    return {"landmarks": points, "landmark_scheme": schemes.of_points(len(points))}
 
 
 def _score(name: str, value: Any) -> float | None:

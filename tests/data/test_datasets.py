@@ -158,11 +158,25 @@ def test_a_set_goes_through_the_preparation(tmp_path, files):
     rafdb(tmp_path, files)
     assert build(tmp_path, "face_rafdb", "--partial") == 0
     struct = pa.array([{"bytes": files[2], "path": "x.jpg"}])
-    table = pa.table({"image": struct, "text": ["a man"], "Smiling": [1]})
+    table = pa.table(
+        {
+            "image": struct,
+            "text": ["a man"],
+            "Smiling": [1],
+            "landmarks": [[9, 9, 30, 9, 20, 20, 10, 30, 28, 30]],
+            "identity": ["p7"],
+            "race": ["x"],
+        }
+    )
     pq.write_table(table, tmp_path / "hf.parquet")
     parts = (
         {"kind": "tfds", "name": "face_rafdb", "data_dir": str(tmp_path / "out")},
-        {"kind": "parquet", "path": str(tmp_path / "hf.parquet"), "name": "hf"},
+        {
+            "kind": "parquet",
+            "path": str(tmp_path / "hf.parquet"),
+            "name": "hf",
+            "facts": ["race"],
+        },
     )
     values = {
         "sources": parts,
@@ -184,6 +198,8 @@ def test_a_set_goes_through_the_preparation(tmp_path, files):
     assert first.source == "raf_db/train_00001.jpg" and first.text == ""
     assert (third.source, third.text) == ("hf/hf/0-0", "a man")
     assert third.labels == {"Smiling": 1.0}
+    assert (third.identity, third.facts) == ("p7", {"race": "x"})
+    assert third.landmarks.shape == (5, 2) and third.landmark_scheme == "five"
 
 
 def test_laion_face(tmp_path, files):

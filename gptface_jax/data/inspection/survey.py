@@ -183,10 +183,7 @@ def five_of(record: Record) -> np.ndarray | None:
     points = record.landmarks
     if points is None or not np.isfinite(points).all():
         return None
-    points = np.asarray(points, np.float64) + 0.5
-    if record.landmark_scheme == "ibug68":
-        return schemes.five_points(points)
-    return points if record.landmark_scheme == "five" else None
+    return schemes.five_of(np.asarray(points, np.float64) + 0.5, record.landmark_scheme)
 
 
 def _face_side(record: Record, five: np.ndarray) -> float:

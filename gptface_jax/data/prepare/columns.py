@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gptface_jax.data.prepare import metadata, sample
@@ -47,6 +47,7 @@ def samples(
     text_column: str | None = None,
     more: Callable[[str, Mapping], Mapping] | None = None,
     name: str = "",
+    facts: Sequence[str] = (),
 ) -> Iterator[Sample | Rejected]:
     """Every row as a sample, or why it is none; a key may come twice.
 
@@ -57,6 +58,7 @@ def samples(
       image_column, text_column: by default those of known names.
       more: key and row -> further columns, or None.
       name: stands before the key in `Record.source`; by default that of the file.
+      facts: columns whose cells become `Record.facts`.
     """
     import pyarrow.parquet as pq
 
@@ -82,6 +84,7 @@ def samples(
         text_column=text_column,
         more=more,
         name=name,
+        facts=facts,
     )
     reason = sample.UNREADABLE
     if any(_unpacks(group, config.decoding.max_bytes) for group in about):
@@ -139,6 +142,7 @@ def _sample(
     text_column: str | None,
     more: Callable[[str, Mapping], Mapping] | None,
     name: str,
+    facts: Sequence[str],
 ) -> Sample:
     """The sample of a row.
 
@@ -151,7 +155,7 @@ def _sample(
     if text_column:
         row["text"] = row.get(text_column)
     row |= more(key, row) if more else {}
-    return metadata.sample_of(key, data, row, f"{name}/{key}")
+    return metadata.sample_of(key, data, row, f"{name}/{key}", facts=facts)
 
 
 def _bytes(image: Any, folder: pathlib.Path, most: int) -> bytes:

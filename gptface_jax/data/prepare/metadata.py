@@ -24,6 +24,7 @@ def sample_of(
     row: Mapping[str, Any],
     source: str,
     texts: Sequence[str] = (),
+    facts: Sequence[str] = (),
     **fields: Any,
 ) -> Sample:
     """The sample of a row of metadata; names of columns as img2dataset and LAION have
@@ -35,6 +36,7 @@ def sample_of(
       row: column -> cell.
       source: where it came from.
       texts: further texts, which come before those of the row.
+      facts: columns whose cells become `Record.facts`.
       **fields: of `Sample`.
 
     Raises:
@@ -46,14 +48,13 @@ def sample_of(
         image=image,
         text=next(iter(unique), ""),
         texts=unique if len(unique) > 1 else (),
-        labels=tables.labels_from(row),
-        expression=str(tables.given(row.get("expression")) or ""),
+        **tables.fields_from(row, facts),
         source=source,
     )
     url = next((row[name] for name in _URL if tables.given(row.get(name))), "")
     if not isinstance(url, str):
         raise UserError(f"url is {url!r}; give a text")
-    faces = fields.pop("faces", None) or faces_of(row)
+    faces = fields.pop("faces", None) or faces_of(row) or faces_of_record(record)
     return Sample(key, record, url, row, faces, **fields)
 
 
@@ -118,17 +119,21 @@ def faces_from(boxes: Any, points: Any = None, scores: Any = None) -> Faces:
 
 
 def faces_of_record(record: Record) -> Faces | None:
-    """The faces that the boxes or the 68 landmarks of a record tell; else None."""
+    """The faces that the boxes or the landmarks of a record tell; else None."""
     points = None
-    landmarks = record.landmarks
-    if landmarks is not None and record.landmark_scheme == "ibug68":
+    if record.landmarks is not None:
         # `Record` counts from the middle of the first pixel.
-        landmarks = np.asarray(landmarks, np.float32) + 0.5
-        if np.isfinite(landmarks).all():
-            points = schemes.five_points(landmarks)[None]
+        landmarks = np.asarray(record.landmarks, np.float32) + 0.5
+        five = schemes.five_of(landmarks, record.landmark_scheme)
+        if five is not None and np.isfinite(landmarks).all():
+            points = five[None]
     if record.boxes is not None:
         single = points is not None and len(record.boxes) == 1
         return faces_from(record.boxes, points if single else None)
     if points is None:
         return None
-    return faces_from([[*landmarks.min(0), *landmarks.max(0)]], points)
+    low, high = landmarks.min(0), landmarks.max(0)
+    if record.landmark_scheme == "five":  # which end before brows and chin
+        reach = 1.1 * np.hypot(*(landmarks[1] - landmarks[0]))
+        low, high = (low + high) / 2 - reach, (low + high) / 2 + reach
+    return faces_from([[*low, *high]], points)

@@ -8,11 +8,12 @@ A source is a mapping with a `kind`:
 * any kind of `data.sources` with its arguments: folder, tfds, celeba, arrayrecord,
   synthetic, ...
 
-The first two take `metadata`, a folder with a Parquet for each file, at the same place
-below it (split_1/00000.parquet for split_1/00000.tar), a row a `key`; and `detections`,
-a folder that `gptface data detections` made. They alone tell addresses and scores, so
-that `opt_out`, `filters.max_scores` and `filters.allowed` are refused for others but
-what is drawn. All but tfds take `name`, which stands before the source of every record.
+The first two take `facts`, columns that become those of records; `metadata`, a folder
+with a Parquet for each file, at the same place below it (split_1/00000.parquet for
+split_1/00000.tar), a row a `key`; and `detections`, a folder that `gptface data
+detections` made. They alone tell addresses and scores, so that `opt_out`,
+`filters.max_scores` and `filters.allowed` are refused for others but what is drawn. All
+but tfds take `name`, which stands before the source of every record.
 
 A unit is what one worker does at a time, and what is done again if it dies: a tar, some
 row groups, a range of records.
@@ -57,6 +58,7 @@ class Files:
     detections: str = ""
     image_column: str = ""
     text_column: str = ""
+    facts: tuple[str, ...] = ()
     limit: int = 0
 
 
@@ -255,11 +257,13 @@ class Reader:
         elif path.name.endswith(_COMPRESSED):
             found = [Rejected(unit.name, sample.COMPRESSED)]
         elif given.kind == "webdataset":
-            found = tars.samples(path, self.config, more, name)
+            found = tars.samples(path, self.config, more, name, given.facts)
         else:
             groups = range(unit.start, unit.stop) if unit.stop else None
             names = given.image_column or None, given.text_column or None
-            found = columns.samples(path, groups, self.config, *names, more, name)
+            found = columns.samples(
+                path, groups, self.config, *names, more, name, given.facts
+            )
         seen = columns.keys(path, range(unit.start)) if unit.start else set()
         for item in found:
             if item.key in seen:

@@ -13,7 +13,7 @@ import json
 import pathlib
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gptface_jax.data.prepare import metadata, sample
@@ -66,6 +66,7 @@ def samples(
     config: Config,
     more: Callable[[str, Mapping], Mapping] | None = None,
     name: str = "",
+    facts: Sequence[str] = (),
 ) -> Iterator[Sample | Rejected]:
     """Every sample of a tar, or why it is none; a key may come twice.
 
@@ -74,16 +75,17 @@ def samples(
       config: its limits count.
       more: key and row -> further columns, or None.
       name: stands before the key in `Record.source`; by default that of the file.
+      facts: columns whose cells become `Record.facts`.
     """
     for group in _groups(path, config):
         if isinstance(group, _Group):
-            make = functools.partial(_sample, group, name or path.stem, more)
+            make = functools.partial(_sample, group, name or path.stem, more, facts)
             yield sample.guarded(group.key, make)
         else:
             yield group
 
 
-def _sample(group: _Group, name: str, more) -> Sample:
+def _sample(group: _Group, name: str, more, facts) -> Sample:
     """The sample of a group.
 
     Raises:
@@ -104,6 +106,7 @@ def _sample(group: _Group, name: str, more) -> Sample:
         row,
         f"{name}/{key}",
         group.texts,
+        facts,
         text_fault=group.text_fault,
     )
 

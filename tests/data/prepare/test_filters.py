@@ -20,6 +20,7 @@ from gptface_jax.data.prepare import (
     texts,
 )
 from gptface_jax.data.prepare.settings import TextOptions
+from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 
 
@@ -170,6 +171,21 @@ def test_faces_in_columns():
     assert len(metadata.faces_of({"faces": []}).boxes) == 0
     with pytest.raises(UserError, match="boxes are no"):
         metadata.faces_of({"boxes": [[1, 2, 3]]})
+
+
+@pytest.mark.parametrize(
+    "scheme, numbers", [("five", range(5)), ("wflw98", (96, 97, 54, 76, 82))]
+)
+def test_known_points_tell_the_face(scheme, numbers):
+    five = np.array([[40, 45], [60, 45], [50, 55], [42, 65], [58, 65]], np.float32)
+    points = np.full((98 if scheme == "wflw98" else 5, 2), 50, np.float32)
+    points[list(numbers)] = five - 0.5
+    if scheme == "wflw98":
+        points[[0, 16]] = [[27.5, 32.5], [71.5, 76.5]]
+    record = Record(landmarks=points, landmark_scheme=scheme)
+    found = metadata.faces_of_record(record)
+    np.testing.assert_allclose(found.points, [five])
+    np.testing.assert_allclose(found.boxes, [[28, 33, 72, 77]])
 
 
 def test_formats_that_pillow_hands_on_are_no_pictures():
