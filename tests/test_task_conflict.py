@@ -3,11 +3,13 @@
 import importlib
 
 import numpy as np
+import pytest
 
 from gptface_jax.core.config import load_config
 from gptface_jax.experiments import training
 
 
+@pytest.mark.slow  # compiles the gradients of six tasks
 def test_the_conflict_of_the_tasks_of_a_run(root, monkeypatch, tmp_path):
     """A task agrees with itself, and with another as much as the other with it."""
     monkeypatch.syspath_prepend(root / "benchmarks")
