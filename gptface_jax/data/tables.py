@@ -154,6 +154,8 @@ def fields_from(row: Mapping[str, Any], facts: Iterable[str] = ()) -> dict[str, 
     """
     person = given(row.get("person"))
     person = given(row.get("identity")) if person is None else person
+    if isinstance(person, float) and person.is_integer():
+        person = int(person)  # a column of numbers with gaps holds floats
     if not (isinstance(person, int | None) and abs(person or 0) < 2**63):
         person = str(person)  # what a shard can hold
     return {
