@@ -248,7 +248,7 @@ def test_a_talk2face_begins_with_what_a_gptface_knows_of_faces():
 
 
 def test_a_table_that_grows_by_face_tokens_changes_no_bit():
-    """The bundled model as a FaceGPT begins with it: states and logits of its own ids."""
+    """The bundled model as a FaceGPT begins with it, on its own ids."""
     demo = opening.open_network("demo", "gptface")
     config = load_config("configs/facegpt/faces64.py")
     config.init_from = "demo"

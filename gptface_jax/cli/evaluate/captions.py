@@ -5,9 +5,9 @@ gptface evaluate captions --model my_model --images my_photos \\
 gptface evaluate captions --model my_model --images synthetic --limit 200 --seed 77
 
 Sentences of the pictures are the references; where they have none, some are made of
-labels and expressions. Printed are BLEU-4, ROUGE-L, CIDEr-D and, where Java is present, METEOR;
-how many attributes a caption mentions (richness), the share of these that is right
-(accuracy), and the share of different captions.
+labels and expressions. Printed are BLEU-4, ROUGE-L, CIDEr-D and, where Java is present,
+METEOR; how many attributes a caption mentions (richness), the share of these that is
+right (accuracy), and the share of different captions.
 """
 
 from __future__ import annotations
