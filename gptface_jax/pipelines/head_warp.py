@@ -13,14 +13,12 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import ndimage
 
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import facemodel, rendering
 from gptface_jax.data import image as images
 from gptface_jax.data.facemodel import FaceModel, surface
 from gptface_jax.data.faces import palette as p
-from gptface_jax.pipelines import landmark_fit
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.faces3d import Head3D
 from gptface_jax.pipelines.views import View
@@ -81,6 +79,8 @@ def checked(
     Raises:
       UserError: an unknown name, or a number beyond the limits.
     """
+    if not (expression or turn):  # the model of heads need not be made
+        return {}, {}
     known = {
         "expression": (expression, [*expressions(face_model())], LIMIT),
         "turn": (turn, [*ANGLES], DEGREES),
@@ -103,6 +103,8 @@ def checked(
 
 def head_of(face: Face, view: View) -> Head3D:
     """The head whose landmarks lie on those of a face, in the square of a photo."""
+    from gptface_jax.pipelines import landmark_fit
+
     points = view.way.points(face.landmarks) / view.side
     found = landmark_fit.fit(face_model(), np.float32(points)[None])
     return Head3D({name: x[0] for name, x in found.items()}, face_model())
@@ -176,6 +178,8 @@ def _facing(head: Head3D) -> np.ndarray:
 
 def _continued(offset: np.ndarray, head: np.ndarray) -> np.ndarray:
     """Offsets [S,S,2] that go on beyond a face and fade with the distance."""
+    from scipy import ndimage
+
     if not head.any():
         return offset
     distance, (rows, columns) = ndimage.distance_transform_edt(
@@ -193,6 +197,8 @@ def _continued(offset: np.ndarray, head: np.ndarray) -> np.ndarray:
 
 def _enlarged(values: np.ndarray, side: int) -> np.ndarray:
     """Values [s,s,C] at [side,side,C], linearly between them."""
+    from scipy import ndimage
+
     if len(values) == side:
         return values
     at = (np.arange(side) + 0.5) * len(values) / side - 0.5
@@ -205,6 +211,8 @@ def _enlarged(values: np.ndarray, side: int) -> np.ndarray:
 
 def _sampled(square: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """The picture at each pixel's place plus its offset (x, y), cubic between."""
+    from scipy import ndimage
+
     side = len(square)
     y, x = np.mgrid[:side, :side]
     at = np.stack([y + offset[..., 1], x + offset[..., 0]])
