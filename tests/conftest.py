@@ -8,6 +8,7 @@ import pathlib
 from importlib import metadata
 
 import filelock
+import hypothesis
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,6 +30,9 @@ os.environ.setdefault("XLA_FLAGS", QUICKLY)
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Tracing makes many objects that stay: looking for garbage took a twelfth of the time.
 gc.set_threshold(100_000, 50, 100)
+# The same examples in every run; --hypothesis-profile=default looks for others.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 # What takes minutes starts first, so that no worker waits for another one at the end.

@@ -17,6 +17,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import shard_format
 from gptface_jax.data.prepare import (
     beam,
+    columns,
     metadata,
     readers,
     sample,
@@ -385,6 +386,21 @@ def test_cells_that_are_no_values_of_python(tmp_path, pictures, column):
     pq.write_table(pa.table({**table, "odd": cells}), tmp_path / "a.parquet")
     config = config_of({"kind": "parquet", "path": str(tmp_path)})
     assert reasons_of(config) == wanted
+
+
+def test_no_byte_of_a_footer_ends_the_process(tmp_path):
+    # pyarrow aborts where the metadata of a column are asked for and damaged.
+    path, table = tmp_path / "a.parquet", {"jpg": [b"a"], "text": ["a man"]}
+    pq.write_table(pa.table(table), path)
+    whole, config = path.read_bytes(), config_of({"kind": "synthetic"})
+    footer = int.from_bytes(whole[-8:-4], "little")
+    for place in range(len(whole) - 8 - footer, len(whole) - 8):
+        damaged = bytearray(whole)
+        damaged[place] = (damaged[place] + 1) % 256
+        path.write_bytes(damaged)
+        groups = range(len(columns.row_groups(path)))
+        assert len(list(columns.samples(path, groups, config))) >= 1
+        columns.keys(path, groups)
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
