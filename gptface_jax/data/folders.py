@@ -31,6 +31,7 @@ _TABLES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
 
 # Kinds of what is passed over, beside endings.
 NO_FILES, HIDDEN, WITHOUT_ROW = "no files", "hidden", "without a row"
+LINKED = "linked folders"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Listing:
       pictures: in order of their parts.
       others: all further files but hidden ones.
       skipped: what looks like pictures and is none, or cannot be read: kind -> count;
-        "hidden" and "no files" are kinds, the others are endings.
+        "hidden", "no files" and "linked folders" are kinds, the others are endings.
     """
 
     pictures: tuple[str, ...]
@@ -58,7 +59,8 @@ def listing(folder: str | os.PathLike, deep: bool = True) -> Listing:
 
     Left out is what begins with "." or "__", as file or as folder above it: other
     programs put such copies and thumbnails beside pictures (._a.jpg, __MACOSX,
-    .ipynb_checkpoints). So are folders and devices that are called like pictures.
+    .ipynb_checkpoints). So are folders and devices that are called like pictures, and
+    links to folders, which may lead in a circle.
 
     Args:
       folder: it exists.
@@ -67,8 +69,9 @@ def listing(folder: str | os.PathLike, deep: bool = True) -> Listing:
     root = pathlib.Path(folder)
     pictures, others, skipped = [], set(), collections.Counter()
     for parent, subfolders, names in os.walk(root):
-        visible = (n for n in subfolders if not n.startswith((".", "__")))
+        visible = [n for n in subfolders if not n.startswith((".", "__"))]
         subfolders[:] = visible if deep else ()  # `os.walk` enters what is left
+        skipped[LINKED] += sum(os.path.islink(f"{parent}/{n}") for n in subfolders)
         for name in names:
             path = pathlib.Path(parent, name)
             ending, shown = path.suffix.lower(), path.relative_to(root).as_posix()
@@ -120,6 +123,7 @@ class Row:
       name: of its file, as seen from the root.
       texts, labels, facts, expression, identity: as in `Record`.
       caption: a file of texts, one a line, as seen from the root; "" for none.
+      cells: of the columns that were to be kept, by name.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Row:
     identity: Any = None
     caption: str = ""
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cells: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Folder(Sequence):
@@ -147,8 +152,12 @@ class Folder(Sequence):
       split: name of a subfolder, to use that alone.
       text_column: name; the text defaults to text or caption.
       facts: further columns of the table, whose cells become `Record.facts`.
+      keep: columns whose cells stay as they are, for `rows[index].cells`; those that
+        are in no table are passed over.
 
     Attributes:
+      rows: a `Row` a record.
+      columns: names of all columns of the tables.
       skipped: what looks like a picture and is no record: as in `Listing`, and how many
         are "without a row".
 
@@ -162,6 +171,7 @@ class Folder(Sequence):
         split: str | None = None,
         text_column: str | None = None,
         facts: Sequence[str] = (),
+        keep: Sequence[str] = (),
     ):
         self.root, self.text_column = pathlib.Path(path).expanduser(), text_column
         if not self.root.exists():
@@ -174,8 +184,8 @@ class Folder(Sequence):
                 f"folder '{path}' has no subfolder '{split}' that could be the split; "
                 "it has: " + (", ".join(parts[:20]) or "none")
             )
-        reader = _Reader(self.root, split, text_column, tuple(facts))
-        self.rows = reader.rows()
+        reader = _Reader(self.root, split, text_column, tuple(facts), tuple(keep))
+        self.rows, self.columns = reader.rows(), frozenset(reader.columns)
         self._summary, self._tables = reader.summary(self.rows), reader.tables()
         self.skipped = {**reader.found.skipped, WITHOUT_ROW: reader.without_row}
         if not self.rows:
@@ -236,8 +246,10 @@ class _Reader:
         split: str | None,
         text_column: str | None,
         facts: tuple[str, ...],
+        keep: tuple[str, ...],
     ):
         self.root, self.text_column, self.facts = root, text_column, facts
+        self.keep = keep
         self.found = listing(root)
         if split:
             skipped = listing(root / split).skipped
@@ -302,6 +314,7 @@ class _Reader:
                     identity,
                     "" if texts else self._caption(name),
                     tables.facts_from(cells, self.facts),
+                    {name: cells[name] for name in self.keep if name in cells},
                 )
             except UserError as error:
                 raise UserError(f"'{path}' line {line}: {error}") from None

@@ -12,10 +12,11 @@ from gptface_jax.data import schemes, tables
 from gptface_jax.data.prepare.sample import Faces, Sample
 from gptface_jax.data.record import Record
 
-_URL = ("url", "URL", "image_url")
+URL = ("url", "URL", "image_url")
 _TEXT = ("TEXT", "alt_text", "alt")  # besides `tables.TEXT_COLUMNS`
 _FACES = ("faces", "face_detections")
 _BOXES = ("boxes", "face_bboxes", "bboxes")
+FACES = (*_FACES, *_BOXES, "points", "face_scores")
 
 
 def sample_of(
@@ -51,11 +52,20 @@ def sample_of(
         **tables.fields_from(row, facts),
         source=source,
     )
-    url = next((row[name] for name in _URL if tables.given(row.get(name))), "")
+    faces = fields.pop("faces", None) or faces_of(row) or faces_of_record(record)
+    return Sample(key, record, url_of(row), row, faces, **fields)
+
+
+def url_of(row: Mapping[str, Any]) -> str:
+    """The address that a row tells, or "".
+
+    Raises:
+      UserError: it is no text.
+    """
+    url = next((row[name] for name in URL if tables.given(row.get(name))), "")
     if not isinstance(url, str):
         raise UserError(f"url is {url!r}; give a text")
-    faces = fields.pop("faces", None) or faces_of(row) or faces_of_record(record)
-    return Sample(key, record, url, row, faces, **fields)
+    return url
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:

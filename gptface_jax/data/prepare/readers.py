@@ -11,9 +11,9 @@ A source is a mapping with a `kind`:
 The first two take `facts`, columns that become those of records; `metadata`, a folder
 with a Parquet for each file, at the same place below it (split_1/00000.parquet for
 split_1/00000.tar), a row a `key`; and `detections`, a folder that `gptface data
-detections` made. They alone tell addresses and scores, so that `opt_out`,
-`filters.max_scores` and `filters.allowed` are refused for others but what is drawn. All
-but tfds take `name`, which stands before the source of every record.
+detections` made. They, and the table of a folder, tell addresses, scores and faces;
+`opt_out`, `filters.max_scores` and `filters.allowed` are refused for others but what is
+drawn. All but tfds take `name`, which stands before the source of every record.
 
 A unit is what one worker does at a time, and what is done again if it dies: a tar, some
 row groups, a range of records.
@@ -43,6 +43,7 @@ _COMPRESSED = tuple(".tar.gz .tgz .tar.bz2 .tbz2 .tar.xz .txz .tar.zst".split())
 _PASSED_OVER = {
     folders.NO_FILES: sample.NO_FILE,
     folders.WITHOUT_ROW: sample.NO_ROW,
+    folders.LINKED: sample.NO_FILE,
 }
 _DRAWN = ("synthetic", "synthetic_edits", "rendered", "textures")  # nobody's pictures
 
@@ -124,10 +125,15 @@ def _files_of(spec: Mapping[str, Any]) -> tuple[Files, dict[str, pathlib.Path]]:
 def _named_so(root: pathlib.Path, ending: str) -> list[pathlib.Path]:
     """All below a folder that is called as what is read there, whatever it is.
 
-    Folders that hold such files are none of it: Spark calls one "set.parquet".
+    Folders that hold such files are none of it: Spark calls one "set.parquet". Links to
+    folders are, which nobody follows: they may lead in a circle.
     """
     endings = (ending, *(_COMPRESSED if ending == ".tar" else ()))
-    found = sorted(path for path in root.rglob("*") if path.name.endswith(endings))
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.name.endswith(endings) or (path.is_symlink() and path.is_dir())
+    )
     above = {folder for path in found for folder in path.parents}
     return [path for path in found if path not in above]
 
@@ -156,8 +162,9 @@ def units(config: Config) -> tuple[list[Unit], list[Any]]:
             for name, path in paths.items():
                 found += _of_file(number, given.kind, name, path, config.unit_size)
         else:
-            source = _opened(spec)
-            _check_unknown(spec, config)
+            source = _opened(spec, config)
+            folder = _folder(source)
+            _check_unknown(spec, config, folder.columns if folder else frozenset())
             prints.append(fingerprint.of(source))
             total = len(source) + len(_passed_over(source))
             for start in range(0, total, config.unit_size):
@@ -166,28 +173,45 @@ def units(config: Config) -> tuple[list[Unit], list[Any]]:
     return found, prints
 
 
-def _check_unknown(spec: Mapping[str, Any], config: Config) -> None:
-    """Raises UserError where a config asks for what a source cannot tell."""
-    asked = {
-        "opt_out": config.opt_out,
-        "filters.max_scores": config.filters.max_scores,
-        "filters.allowed": config.filters.allowed,
-    }
-    for key, value in asked.items():
-        if value and spec["kind"] not in _DRAWN:
+def _check_unknown(
+    spec: Mapping[str, Any], config: Config, told: frozenset[str]
+) -> None:
+    """Raises UserError where a config asks for what a source cannot tell.
+
+    Args:
+      spec: its arguments.
+      config: what asks.
+      told: columns of its table, if it is a folder.
+    """
+    limits = config.filters
+    asked = [("opt_out", config.opt_out, metadata.URL)] * bool(config.opt_out)
+    for key in ("max_scores", "allowed"):
+        asked += [(f"filters.{key}", name, (name,)) for name in getattr(limits, key)]
+    for key, value, columns_ in asked:
+        if spec["kind"] not in _DRAWN and not told.intersection(columns_):
             raise UserError(
-                f"{key} is {value!r}, and sources of kind '{spec['kind']}' tell no "
-                f"addresses and no scores; bring it as {' or '.join(_STREAMED)}, or "
-                f"prepare it apart, with {key} empty"
+                f"{key} is {value!r}, and the source of kind '{spec['kind']}' has no "
+                f"column {' or '.join(columns_)}; bring it as {' or '.join(_STREAMED)}"
+                " or as a folder with such a column in its metadata.csv, or prepare it "
+                f"apart, without {key}"
             )
 
 
-def _opened(spec: Mapping[str, Any]):
+def _opened(spec: Mapping[str, Any], config: Config):
     """The records of a source that is read at random."""
     ours = spec["kind"] not in _NAMED
-    return sources.open_source(
-        {k: v for k, v in spec.items() if not (ours and k == "name")}
-    )
+    given = {k: v for k, v in spec.items() if not (ours and k == "name")}
+    if spec["kind"] == "folder":
+        limits = config.filters
+        scores = (*limits.max_scores, *limits.allowed)
+        given["keep"] = (*metadata.URL, *metadata.FACES, *scores)
+    return sources.open_source(given)
+
+
+def _folder(source: Any) -> folders.Folder | None:
+    """The folder of pictures that a source is, or whose first records it is."""
+    whole = source.source if isinstance(source, sources.Subset) else source
+    return whole if isinstance(whole, folders.Folder) else None
 
 
 def _passed_over(source: Any) -> list[str]:
@@ -304,7 +328,7 @@ class Reader:
 
     def _records(self, unit: Unit, spec) -> Iterator[Sample | Rejected]:
         if unit.source not in self._open:
-            self._open[unit.source] = _opened(spec)
+            self._open[unit.source] = _opened(spec, self.config)
         source, name = self._open[unit.source], _name(spec)
         for index in range(unit.start, min(unit.stop, len(source))):
             make = functools.partial(self._record, source, index, name)
@@ -331,7 +355,10 @@ class Reader:
                 raise sample.Fault(sample.TOO_MANY_BYTES)
         whole = f"{name}/{record.source}" if name else record.source
         record = dataclasses.replace(record, source=whole)
-        return Sample(str(index), record, faces=metadata.faces_of_record(record))
+        folder = _folder(source)
+        row = folder.rows[index].cells if folder else {}
+        faces = metadata.faces_of(row) or metadata.faces_of_record(record)
+        return Sample(str(index), record, metadata.url_of(row), row, faces)
 
 
 def _metadata_rows(folder: str, stem: str) -> dict[str, Mapping[str, Any]]:

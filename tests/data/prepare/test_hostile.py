@@ -639,24 +639,55 @@ def test_a_key_that_is_twice_in_a_parquet(tmp_path, pictures):
     assert reasons_of(config) == ["", twice, "", twice, sample.ROW_ALONE]
 
 
-@pytest.mark.parametrize(
-    "key, value",
-    [
-        ("opt_out", "list.txt"),
-        ("filters", {"max_scores": {"punsafe": 0.5}}),
-        ("filters", {"allowed": {"NSFW": ["UNLIKELY"]}}),
-    ],
-)
+ASKED = [
+    ("opt_out", "list.txt"),
+    ("filters", {"max_scores": {"punsafe": 0.5}}),
+    ("filters", {"allowed": {"NSFW": ["UNLIKELY"]}}),
+]
+
+
+@pytest.mark.parametrize("key, value", ASKED)
 def test_what_a_source_cannot_tell_is_not_asked_for(tmp_path, pictures, key, value):
-    """A folder's table has columns that no record holds."""
     (tmp_path / "a.jpg").write_bytes(hostile.encoded(pictures[0]))
-    row = hostile.about(file_name="a.jpg", url="http://bad.org", punsafe=0.9)
+    row = hostile.about(file_name="a.jpg", address="http://bad.org", unsafe=0.9)
     (tmp_path / "metadata.jsonl").write_bytes(row)
-    folder = {"kind": "folder", "path": str(tmp_path)}
-    with pytest.raises(UserError, match=f"{key}.* sources of kind 'folder'.* apart"):
+    folder = {"kind": "folder", "path": str(tmp_path), "limit": 1}
+    with pytest.raises(UserError, match=f"{key}.* kind 'folder' has no column .*apart"):
         readers.units(config_of(folder, **{key: value}))
     drawn = {"kind": "synthetic", "count": 2}
     assert len(readers.units(config_of(drawn, **{key: value}))[0]) == 1
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_folder_s_table_tells_addresses_scores_and_faces(tmp_path, pictures, limit):
+    rows = []
+    for i, unsafe in enumerate([0.1, 0.9]):
+        (tmp_path / f"{i}.jpg").write_bytes(hostile.encoded(pictures[i]))
+        row = {"file_name": f"{i}.jpg", "url": f"http://a.org/{i}", "punsafe": unsafe}
+        rows.append(hostile.about(**row, text="a man", boxes=[[1, 2, 30, 40]]))
+    (tmp_path / "metadata.jsonl").write_bytes(b"\n".join(rows))
+    folder = {"kind": "folder", "path": str(tmp_path), "limit": limit}
+    config = config_of(folder, filters={"min_side": 8, "max_scores": {"punsafe": 0.5}})
+    (unit,), _ = readers.units(config)
+    found = list(readers.Reader(config)(unit))
+    assert [item.url for item in found] == ["http://a.org/0", "http://a.org/1"]
+    np.testing.assert_array_equal(found[0].faces.boxes, [[1, 2, 30, 40]])
+    assert not found[0].record.facts  # nor does the score become a fact
+    assert reasons_of(config) == ["", "score: punsafe too high"]
+
+
+def test_links_to_folders_are_counted(tmp_path, pictures):
+    for name in ("pictures", "tars", "elsewhere"):
+        (tmp_path / name).mkdir()
+        os.symlink(tmp_path / "elsewhere", tmp_path / name / "more")
+    (tmp_path / "pictures" / "0.jpg").write_bytes(hostile.encoded(pictures[0]))
+    good = {"jpg": hostile.encoded(pictures[0]), "txt": TEXT}
+    hostile.tar_of(tmp_path / "tars" / "a.tar", [("0", good)])
+    for kind, name in (("folder", "pictures"), ("webdataset", "tars")):
+        config = config_of(
+            {"kind": kind, "path": str(tmp_path / name)}, texts={"required": False}
+        )
+        assert reasons_of(config) == ["", sample.NO_FILE]
 
 
 def test_a_record_that_cannot_be_read_is_rejected_alone(monkeypatch):
@@ -664,7 +695,7 @@ def test_a_record_that_cannot_be_read_is_rejected_alone(monkeypatch):
         def __getitem__(self, index):
             raise [MemoryError, OSError, UserError][index]()
 
-    monkeypatch.setattr(readers, "_opened", lambda spec: Source(range(3)))
+    monkeypatch.setattr(readers, "_opened", lambda *_: Source(range(3)))
     reasons = reasons_of(config_of({"kind": "synthetic"}))
     assert reasons == ["error: MemoryError", *[sample.UNREADABLE] * 2]
 
