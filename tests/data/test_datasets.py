@@ -230,6 +230,8 @@ TABLES = {
     "letters": (rafdb, "basic/EmoLabel/list_patition_label.txt",
                 "train_00001.jpg 1\ntr\xe4in_00002.jpg 1\n", "line 2 is not UTF-8"),
     "caption": (celebamask, "celeba-caption/0.txt", "a man\n\xe4", "line 2 is not UTF"),
+    "mask": (celebamask, "CelebAMask-HQ-mask-anno/0/00000_skin.png", "\x89PNG",
+             "'.*00000_skin.png' "),
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import schemes
+from gptface_jax.data import image_io, schemes
 from gptface_jax.data.datasets import base
 from gptface_jax.data.tables import CELEBA_ATTRIBUTES
 
@@ -102,7 +102,7 @@ class Builder(base.FaceBuilder, skip_registration=True):
             path = folder / f"{number:05d}_{part}.png"
             if not path.is_file():
                 continue  # a part that does not show has no mask
-            mask = np.asarray(Image.open(path).convert("L")) != 0
+            mask = image_io.decode(path).any(2)
             classes = np.zeros(mask.shape, np.uint8) if classes is None else classes
             if mask.shape != classes.shape:
                 raise UserError(f"'{path}' is of another size than the others")
