@@ -312,6 +312,7 @@ def test_gradients_are_compared_where_both_reach(load):
     assert np.isnan(cosine(one, {k: 0 * x for k, x in one.items()}))
 
 
+@pytest.mark.slow
 def test_render_prints_a_table(load, capsys):
     arguments = "--size 16 --batch 1 --vertices 300 --repeats 1".split()
     load("render").main(arguments)

@@ -119,6 +119,7 @@ def test_two_photos_are_joined_along_any_seam(model, faces):
             model.stitch(first, second, **wrong)
 
 
+@pytest.mark.slow
 def test_faces_are_drawn_from_nothing_and_differ(model):
     drawn = model.sample(3, seed=4)
     arrays = [np.asarray(x) for x in drawn]

@@ -323,6 +323,7 @@ def test_another_format_is_another_result(model, photos, tmp_path):
     assert run(model, jobs[:1], tmp_path / "out", strips=True) == again
 
 
+@pytest.mark.slow
 def test_another_precision_is_another_result(model, tiny, photos, tmp_path):
     jobs = batch.read_jobs(photos, "edit", {"text": "a", "region": "hat", **QUICK})
     run(model, jobs[:1], tmp_path / "out")

@@ -116,6 +116,7 @@ def test_the_decode_is_of_the_codes_and_the_known_pixels(model, photo):
     )
 
 
+@pytest.mark.slow
 def test_a_program_sees_the_photograph_too(model, photo):
     mask = np.zeros(photo.shape[:2], bool)
     mask[9:15, 10:20] = True

@@ -70,6 +70,7 @@ def test_without_alignment_or_with_a_crop_no_face_is_looked_for(
         model.edit(astronaut, "a woman", region="mouth", face=1)
 
 
+@pytest.mark.slow
 def test_a_model_without_a_frame_sees_the_square_as_it_is_and_the_face_in_it(
     framed, model, astronaut, two
 ):

@@ -45,6 +45,7 @@ def test_the_value_that_is_named_can_be_set(root, tmp_path, monkeypatch):
     assert training.build(config, tmp_path / "run").system.name == "judge"
 
 
+@pytest.mark.slow
 def test_start_weights_that_are_not_there(tmp_path, monkeypatch):
     config = load_config("configs/vqgan/faces64.py:tiny_decoder")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

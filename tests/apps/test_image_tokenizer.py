@@ -150,6 +150,7 @@ def test_tile_borders_of_a_photo_do_not_show(demo, face):
     assert error(tiles) < 1.1 * error(ids)  # other codes, no worse picture
 
 
+@pytest.mark.slow
 def test_bfloat16_has_nearly_the_same_codes(demo, face):
     parts = face[0].reshape(4, 64, 4, 64, 3).swapaxes(1, 2).reshape(16, 64, 64, 3)
     full = ImageTokenizer(demo)

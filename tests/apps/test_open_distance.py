@@ -38,6 +38,7 @@ def small_lpips(monkeypatch):
     yield asked
 
 
+@pytest.mark.slow
 def test_a_classifier_compares_pictures(classifier):
     opened = perceptual.open_distance(PerceptualConfig(1.0, "classifier", classifier))
     assert opened.name == "face_features"

@@ -133,6 +133,7 @@ def test_faces_after_words(talker, tmp_path):
         talker.synthesize("a man " * 60)
 
 
+@pytest.mark.slow
 def test_candidates_are_ranked_by_what_each_scorer_reads(talker):
     """Keys and values by the model that learnt them, plain words by any other."""
     asked = "a man", {"Smiling": True}
@@ -145,6 +146,7 @@ def test_candidates_are_ranked_by_what_each_scorer_reads(talker):
     assert best.details["ranking"]["sentences"] == ["a man", "synthetic smiling: true"]
 
 
+@pytest.mark.slow
 def test_a_photo_drawn_anew(talker, folder, tmp_path):
     asked = {"image": PHOTO, "align": False, "seed": 1}
     one, two = talker.synthesize("a man", "Smiling=true", 2, **asked)

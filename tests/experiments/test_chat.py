@@ -119,6 +119,7 @@ def test_answers_and_heads_are_learnt(experiment, batch):
     assert (flat["tokens/segment"][2] != 0).any()
 
 
+@pytest.mark.slow
 def test_codes_of_picture_and_head_are_put_in_the_step(experiment, batch):
     model, faces, *_ = experiment
     params = sharding.unbox(jax.jit(faces.init)(KEY))

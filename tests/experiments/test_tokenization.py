@@ -182,6 +182,7 @@ def test_mirror_images_follow_their_photos(place, whole, tmp_path):
     assert said == ["a man looking left", "a man looking right"]
 
 
+@pytest.mark.slow
 def test_a_set_of_another_kind_is_not_gone_on_with(place, tmp_path, monkeypatch):
     out = tmp_path / "set"
     with monkeypatch.context() as patch:

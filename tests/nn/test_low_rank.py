@@ -101,6 +101,7 @@ def test_gradient_of_any_score(score, feed_forward):
             )
 
 
+@pytest.mark.slow
 def test_a_step_raises_the_score_alike_in_both_forms():
     module, params = network()
 

@@ -56,6 +56,7 @@ def test_bfloat16_activations_are_multiplied_as_they_are():
     assert products.multiply(x, kernel, "bfloat16").dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_a_network_computes_nearly_the_same():
     small = {"num_layers": 2, "width": 32, "num_heads": 2, "mlp_width": 64}
     x, mask = jax.random.normal(KEY, (2, 7, 32)), jnp.ones((1, 1, 7, 7), bool)

@@ -204,7 +204,12 @@ def test_the_unbiased_norm_bears_equal_values():
 @pytest.mark.parametrize(
     "change",
     [
-        *({"remat": name} for name in REMAT if name != "none"),
+        {"remat": "full"},
+        *(
+            pytest.param({"remat": name}, marks=pytest.mark.slow)
+            for name in REMAT
+            if name not in ("none", "full")
+        ),
         {"unroll": 3},
         {"attention": "xla"},
     ],

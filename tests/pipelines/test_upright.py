@@ -28,6 +28,7 @@ def test_a_face_comes_to_its_frame_with_its_points(astronaut):
     np.testing.assert_allclose(again[2].landmarks, points, atol=3)
 
 
+@pytest.mark.slow
 def test_why_pictures_are_dropped(astronaut, face):
     x0, y0, x1, y1 = (round(v) for v in face.box)
     tight = astronaut[y0 - 10 : y1 + 8, x0:x1]

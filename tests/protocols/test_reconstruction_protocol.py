@@ -147,6 +147,7 @@ def test_points_of_the_mesh():
     assert (errors["eyes"] < 0.08).all() and (errors["mouth"] < 0.12).all()
 
 
+@pytest.mark.slow
 def test_a_perception_model_looks_at_both(demos, tmp_path, capsys, gptface_command):
     """It agrees with itself on the same picture, and less on another."""
     faceptor = tmp_path / "faceptor"

@@ -36,7 +36,14 @@ def _shifted(module, params, row, config):
     return match, shift.variables(params)["params"]
 
 
-@pytest.mark.parametrize("rule", ["none", *RULES])
+_KIN = [
+    pytest.param(rule, marks=pytest.mark.slow)
+    for rule in RULES
+    if rule not in ("ascent_norm", "literal")
+]
+
+
+@pytest.mark.parametrize("rule", ["none", "ascent_norm", "literal", *_KIN])
 def test_every_rule_fills_the_image_with_codes_only(rule):
     known = tiny.known_mask(3, [0, 1, 2, 5, 6])
     before = tiny.tokens(3)
@@ -132,6 +139,7 @@ def test_a_small_step_raises_the_match():
     assert np.mean(after > before) >= 0.95
 
 
+@pytest.mark.slow
 def test_guidance_changes_blocks_only_and_literal_everything():
     module, params = tiny.model()
     row = tiny.tokens(1)[0]

@@ -51,7 +51,7 @@ def test_gradient_norms_of_every_class_of_parameters(path):
     np.testing.assert_allclose(low_rank, materialized, rtol=1e-5)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("layers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_gradient_is_that_of_the_whole_network(layers):
     module, params = tiny.model()
     module, params = backbone.some_layers(module, params, 0, layers)
@@ -75,14 +75,8 @@ def test_the_gradient_is_that_of_the_whole_network(layers):
         )
 
 
-@pytest.mark.parametrize(
-    "rule",
-    ["literal"]
-    + [
-        pytest.param(r, marks=pytest.mark.slow)
-        for r in ("ascent", "ascent_layer", "ascent_norm")
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["literal", "ascent", "ascent_layer", "ascent_norm"])
 def test_logits_of_both_sides_after_two_steps_and_a_trust_region(rule):
     module, params = tiny.model()
     tokens = tiny.tokens(3)
@@ -114,6 +108,7 @@ def test_logits_of_both_sides_after_two_steps_and_a_trust_region(rule):
         )
 
 
+@pytest.mark.slow
 def test_no_weights_of_a_samples_own_are_formed():
     """In the low-rank form the program of a batch holds no array [batch, weights]."""
     module, params = tiny.model()
@@ -129,9 +124,8 @@ def test_no_weights_of_a_samples_own_are_formed():
     assert own in program("explicit") and own not in program("low_rank")
 
 
-@pytest.mark.parametrize(
-    "form", [pytest.param("explicit", marks=pytest.mark.slow), "low_rank"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["explicit", "low_rank"])
 def test_activations_in_bfloat16_leave_guidance_in_float32(form):
     module, params = tiny.model()
     half = type(module)(tiny.config(transformer={"dtype": "bfloat16"}))

@@ -284,6 +284,7 @@ def test_contrastive_term_ends():
             assert any(np.asarray(g).any() for g in leaves) == bool(pairs)
 
 
+@pytest.mark.slow
 def test_contrastive_term_starts_alone_and_in_the_first_layers():
     module, params = tiny.model(contrastive_width=8)
     objective = ObjectiveConfig(
@@ -531,7 +532,9 @@ def test_matching_by_attribute_by_hand():
     assert float(smile[0]) == 0.25 * right[1]
 
 
-@pytest.mark.parametrize("preset", ["paper", "control"])
+@pytest.mark.parametrize(
+    "preset", ["paper", pytest.param("control", marks=pytest.mark.slow)]
+)
 def test_a_small_batch_is_learnt(preset):
     objective = {"ratio_schedule": "rescaled", "pooled": preset == "paper"}
     config = {

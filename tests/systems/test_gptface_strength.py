@@ -66,6 +66,7 @@ def test_differences_of_sentences_are_added_to_the_text_as_it_is(config):
     assert np.abs(found - scores(config, tokens)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_candidates_are_chosen_by_the_signs_of_the_strengths():
     """By hand: sentence above opposite for each attribute, and the text's own match."""
     module, params = tiny.model()

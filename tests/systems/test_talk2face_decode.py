@@ -33,14 +33,20 @@ def draw(form="plain", samples=2, rows=slice(None), given=None, **options):
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
+IMAGE = {"modality": "image", "top_k": 5}
+TEXT = {"modality": "text", "max_tokens": 6, "top_k": 0, "top_p": 0.9}
+QUICK = (("untied", IMAGE), ("by_modality", TEXT))
+
+
 @pytest.mark.parametrize(
-    "options",
+    "form, options",
     [
-        {"modality": "image", "top_k": 5},
-        {"modality": "text", "max_tokens": 6, "top_k": 0, "top_p": 0.9},
+        pytest.param(
+            form, options, marks=[pytest.mark.slow] * ((form, options) not in QUICK)
+        )
+        for form in FORMS
+        for options in (IMAGE, TEXT)
     ],
-    ids=["image", "text"],
 )
 def test_cached_is_uncached_token_for_token(form, options):
     given = np.array([[7, 8], [9, t2f.PAD], [t2f.PAD] * 2], np.int32)
@@ -53,6 +59,7 @@ def test_cached_is_uncached_token_for_token(form, options):
     assert len(np.unique(cached.tokens.reshape(6, -1), axis=0)) > 3
 
 
+@pytest.mark.slow
 def test_greedy_takes_the_likeliest_token_of_the_whole_sequence():
     module, params = t2f.model()
     found = draw(samples=1, modality="image", temperature=0.0)

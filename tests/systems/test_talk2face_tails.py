@@ -74,6 +74,7 @@ def test_a_missing_tail_is_appended_and_counted(ends):
     assert not draw(100.0, ends, samples=2).missing.any()
 
 
+@pytest.mark.slow
 def test_texts_without_tails_are_bit_for_bit_what_they_were():
     """Rows of face tokens may say anything: nothing else knows of them."""
     options = dict(output_bias=True, max_positions=32)

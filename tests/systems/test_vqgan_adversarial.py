@@ -213,12 +213,14 @@ def test_the_slope_at_the_last_weights_is_that_of_the_network():
         np.testing.assert_allclose(short, whole, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_plain_weight_is_taken_as_it_is():
     system = build(adversary={**ADVERSARY, "adaptive": False})
     *_, means = phase_results(system.phases[0], initial(), system.init_state(), FULL)
     assert means["adaptive_weight"] == 0.5
 
 
+@pytest.mark.slow
 def test_gradient_penalty_is_added():
     plain, punished = (build(adversary={**ADVERSARY, "r1": r1}) for r1 in (0.0, 10.0))
     state = plain.init_state()

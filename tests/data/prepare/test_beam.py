@@ -293,6 +293,7 @@ def test_image_ids_on_the_way(tmp_path, tiny):
     assert records.manifest["tokenizer_digest"] == network.codes_digest
 
 
+@pytest.mark.slow
 def test_beam_makes_the_same_set(prepared, tmp_path):
     runner = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
     assert run(tmp_path / "set", f"--beam=--runner={runner}") == 0
