@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax.apps import verbs
+from gptface_jax.core import files
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.experiments import faceptor_run
 from gptface_jax.pipelines import perception_pictures, pictures
@@ -43,12 +44,37 @@ class Seen:
         """The photo, and beside it a column for each face."""
         return Image.fromarray(perception_pictures.sheet(self.photo, self.faces))
 
+    @property
+    def parts(self) -> Image.Image:
+        """The classes of all pixels of the photo, mode "P" with a colour each; their
+        names, by number, are `classes` in `described`.
+
+        Raises:
+          UserError: the model tells no parts.
+        """
+        if not self.classes:
+            raise UserError(
+                "no parts are told here; ask for a parsing task of the model, or take "
+                "a model that has one"
+            )
+        numbers = perception_pictures.parts(self.photo.shape[:2], self.faces)
+        image = Image.fromarray(numbers, "P")
+        image.putpalette(perception_pictures.colours(256).tobytes())
+        return image
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of `parts`; () where none are told."""
+        return next((face.classes for face in self.faces if face.classes), ())
+
     def described(self) -> dict[str, Any]:
         """The predictions as JSON types."""
+        named = {"classes": list(self.classes)} if self.classes else {}
         return {
             "size": list(self.photo.shape[1::-1]),
             "model": self.model,
             "faces": [face.described() for face in self.faces],
+            **named,
             "notes": list(self.notes),
         }
 
@@ -66,7 +92,7 @@ class Seen:
         """
         path = pathlib.Path(path)
         beside = path.with_suffix(".json")
-        text = json.dumps(self.described()) + "\n"
+        text = files.json_text(self.described())
         if path.suffix != ".json":
             pictures.check(path)
         pictures.write(beside, lambda name: pathlib.Path(name).write_text(text))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import threading
 import warnings
@@ -290,7 +289,7 @@ def write_json(options: argparse.Namespace, model, arguments: dict, found) -> No
     """Writes what was found of a photo, and by what, to --json."""
     record = {"image": options.image, "model": model.digest, "options": arguments}
     record["found"] = list(found)
-    files.write_text(options.json, json.dumps(record, indent=2) + "\n")
+    files.write_text(options.json, files.json_text(record, 2))
 
 
 @contextlib.contextmanager

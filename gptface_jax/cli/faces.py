@@ -84,7 +84,7 @@ def _measure(options: argparse.Namespace) -> None:
     found = upright.measure_frame(
         sources.open_source(_source.spec(options)), progress=not options.quiet
     )
-    files.write_text(options.out, json.dumps(found, indent=2) + "\n")
+    files.write_text(options.out, files.json_text(found, 2))
     print(
         f"a face in {found['faces']} of {found['pictures']} pictures -> {options.out}"
     )

@@ -6,7 +6,9 @@ gptface perceive --model runs/faces --jobs photos/ --out seen/
 gptface perceive --model runs/faces --list
 
 FILE.png shows the photo and a column for each face, its parts in colours, its points,
-and what is said of it with confidences; FILE.json holds the same. All of it is a guess
+and what is said of it with confidences; FILE.json holds the same. --parts writes the
+classes of the photo's pixels (hair, skin, ...) as a PNG with a palette, whose numbers
+the JSON's "classes" name. All of it is a guess
 by appearance, as sure as the figures of the model's card, and no fact about a person.
 Nothing here tells or compares who somebody is.
 """
@@ -24,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", help="the photo")
     parser.add_argument(
         "--out", help="FILE.png with FILE.json, or FILE.json; a folder with --jobs"
+    )
+    parser.add_argument(
+        "--parts", metavar="FILE.png", help="the class of every pixel of the photo"
     )
     parser.add_argument(
         "--task",
@@ -45,15 +50,19 @@ def run(options: argparse.Namespace) -> None:
         return _list(options)
     arguments = {"tasks": options.task, **_photo.face(options, every=False)}
     arguments = {k: v for k, v in arguments.items() if v is not None}
+    if options.jobs and options.parts:
+        raise UserError("--parts is of one --image; leave it out with --jobs")
     if options.jobs:
         return _jobs.run(options, "perceive", arguments)
     _jobs.need(options, "image", "out")
     _written.check_file("--out", options.out)
+    from gptface_jax.pipelines import pictures
+
     path = pathlib.Path(options.out)
     if path.suffix != ".json":
-        from gptface_jax.pipelines import pictures
-
         pictures.check(path)
+    if options.parts and pathlib.Path(options.parts).suffix.lower() != ".png":
+        raise UserError(f"--parts is '{options.parts}'; write a .png, which is exact")
     if path.resolve() == pathlib.Path(options.image).resolve():
         raise UserError(f"--out is '{options.image}' itself; write to another file")
     with _photo.notes(), _photo.elapsed_time("looking at the photo"):
@@ -64,7 +73,12 @@ def run(options: argparse.Namespace) -> None:
         print(words(face).replace("\n", ", "))
     for note in seen.notes:
         print(f"note: {note}")
-    print("wrote " + ", ".join(map(str, seen.save(options.out))))
+    written = seen.save(options.out)
+    if options.parts:
+        parts = seen.parts
+        pictures.write(options.parts, lambda name: parts.save(name, "PNG"))
+        written.append(pathlib.Path(options.parts))
+    print("wrote " + ", ".join(map(str, written)))
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -26,7 +26,6 @@ distances of the outer eye corners (landmark_shift). It cannot miss what it neve
 from __future__ import annotations
 
 import argparse
-import json
 
 from gptface_jax.cli import _help, _source
 from gptface_jax.core import files
@@ -113,13 +112,12 @@ def run(options: argparse.Namespace) -> None:
         )
     )
     if options.json:
-        text = json.dumps(_plain(figures), indent=2) + "\n"
-        files.write_text(options.json, text)
+        files.write_text(options.json, files.json_text(_plain(figures), 2))
     rounded = {
         name: {k: round(v, 4) for k, v in values.items()}
         for name, values in figures.items()
     }
-    print(json.dumps(_plain(rounded)))
+    print(files.json_text(_plain(rounded)), end="")
 
 
 def _at_own_size(options: argparse.Namespace) -> dict[str, dict[str, float]]:

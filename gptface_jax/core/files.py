@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
+import math
 import os
 import pathlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from gptface_jax.core.errors import UserError
 
@@ -86,6 +89,27 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a UTF-8 file, complete or not at all."""
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON and the end of a line.
+
+    Numpy's numbers and arrays become plain ones. What is not finite, as a figure of
+    nothing, becomes null: JSON has no NaN.
+    """
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):  # of numpy
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def sha256(path: str | os.PathLike) -> str:

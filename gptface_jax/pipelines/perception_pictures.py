@@ -48,6 +48,22 @@ def enlarged(parsing: np.ndarray, side: int) -> np.ndarray:
     return parsing[at][:, at]
 
 
+def parts(size: tuple[int, int], faces: Sequence[FaceSeen]) -> np.ndarray:
+    """The classes of a photo (H, W) by the maps of its faces, uint8 [H,W].
+
+    0, the background, is where no face's square reaches; of two faces that overlap the
+    later one counts.
+    """
+    result = np.zeros(size, np.uint8)
+    for seen in faces:
+        if seen.parsing is None:
+            continue
+        large = enlarged(seen.parsing, seen.view.side)
+        for number in np.unique(large[large > 0]):
+            result[seen.view.mask_back(large == number, size)] = number
+    return result
+
+
 def face_column(photo: np.ndarray, seen: FaceSeen) -> np.ndarray:
     """The square of a face with its parts and points, uint8 [_CELL,_CELL,3]."""
     square = images.resize(seen.view.picture(photo), (_CELL, _CELL))

@@ -23,7 +23,7 @@ from gptface_jax.interop import faceptor
 from gptface_jax.nn.perception import Perception
 from gptface_jax.pipelines import perception_pictures, upright
 from gptface_jax.pipelines.networks import Network
-from gptface_jax.pipelines.perception import PerceptionModel
+from gptface_jax.pipelines.perception import FaceSeen, PerceptionModel
 from gptface_jax.pipelines.views import View
 
 
@@ -141,6 +141,19 @@ def test_the_verb_and_its_jobs(folder, model, photo, tmp_path, capsys):
     assert run("perceive", "--model", folder, "--image", photo, "--out", out) == 0
     assert "face 1, age" in capsys.readouterr().out
     assert json.loads(out.read_text())["faces"][0]["landmarks"]
+    parts, look = tmp_path / "parts.png", ("perceive", "--model", folder)
+    asked = (*look, "--image", photo, "--out", out)
+    assert run(*asked, "--parts", parts) == 0
+    with Image.open(parts) as image, Image.open(photo) as whole:
+        assert image.mode == "P" and image.size == whole.size
+        numbers = np.asarray(image)
+    told = json.loads(out.read_text())
+    assert numbers.max() < len(told["classes"]) and told["classes"][0] == "background"
+    capsys.readouterr()
+    assert run(*asked, "--parts", tmp_path / "parts.jpg") == 2
+    assert "write a .png" in capsys.readouterr().err
+    assert run(*asked, "--parts", parts, "--task", "align_drawn") == 2
+    assert "no parts are told" in capsys.readouterr().err
     assert run("perceive", "--model", folder, "--list") == 0
     listed = capsys.readouterr().out
     assert "align_drawn" in listed and "recog" not in listed
@@ -167,6 +180,21 @@ def test_the_verb_and_its_jobs(folder, model, photo, tmp_path, capsys):
     assert (photos / "a.png").read_bytes() == before
     assert run("perceive", "--model", folder, "--image", photo) == 2
     assert "--out is missing" in capsys.readouterr().err
+
+
+def test_parts_of_a_photo_by_hand():
+    def seen(number, box, parsing):
+        classes = ("background", "hair", "skin")
+        return FaceSeen(
+            number, View.crop(box), parsing=np.uint8(parsing), classes=classes
+        )
+
+    faces = [seen(1, (0, 0, 2, 2), [[1]]), seen(2, (1, 1, 5, 5), [[0, 2], [1, 0]])]
+    wanted = np.zeros((5, 6))
+    wanted[:2, :2] = 1
+    wanted[1:3, 3:5] = 2
+    wanted[3:5, 1:3] = 1
+    np.testing.assert_array_equal(perception_pictures.parts((5, 6), faces), wanted)
 
 
 def test_figures_of_points_and_attributes(folder, tmp_path, capsys):

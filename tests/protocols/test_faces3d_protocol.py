@@ -1,16 +1,21 @@
 """Heads against the truth: what is equal has no error, and landmarks tell a pose."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny_face3d
+from PIL import Image
 
+from gptface_jax.cli.evaluate import _shared as shared_options
+from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
 from gptface_jax.data.rendered import RenderedFaces
 from gptface_jax.pipelines import landmark_fit
 from gptface_jax.pipelines.face_answers import ChatModel
 from gptface_jax.pipelines.faces3d import Face3DModel
-from gptface_jax.protocols import faces3d
+from gptface_jax.protocols import faces3d, photographed_heads
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +82,46 @@ def test_a_model_that_knows_nothing_yet(records):
         faces3d.truth_of(
             [Record(image=np.zeros((8, 8, 3), np.uint8))], model.face_model
         )
+
+
+def test_heads_of_photographs(astronaut):
+    """A fit lies on the face's points, the mean head less so."""
+    model = tiny_face3d.opened(Face3DModel)
+    blank = Record(image=np.full((64, 64, 3), 90, np.uint8))
+    photo = Record(image=astronaut)
+    found = photographed_heads.compare(model, [photo, blank], progress=False)
+    assert found.without_face == 1 and len(found.overlays) == 1
+    nme = {way: figures["nme"] for way, figures in found.figures.items()}
+    assert nme["landmark fit"] < 0.05 and nme["mean head"] > 1.3 * nme["landmark fit"]
+    for figures in found.figures.values():
+        assert 0 < figures["levels"] < 255
+    square, model_s, fitted, mean = found.overlays[0]
+    assert square.shape == (model.size, model.size, 3) == fitted.shape
+    assert (fitted != square).any() and (fitted != mean).any()
+    # The points of a record count more than those of the mesh.
+    points = np.zeros((68, 2), np.float32)
+    told = Record(image=astronaut, landmarks=points + np.arange(68)[:, None])
+    other = photographed_heads.compare(model, [told], progress=False)
+    assert other.figures["landmark fit"]["nme"] > 0.5
+    with pytest.raises(UserError, match="no face was found in 1 photographs"):
+        photographed_heads.compare(model, [blank], progress=False)
+
+
+def test_the_command_of_photographs(tmp_path, monkeypatch, capsys, astronaut):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(astronaut).save(tmp_path / "photos" / "a.png")
+    model = tiny_face3d.opened(Face3DModel)
+    monkeypatch.setattr(shared_options, "model", lambda *_: model)
+    command = ["evaluate", "faces3d", "--model", "any", "--quiet", "--images"]
+    photos = [*command, str(tmp_path / "photos")]
+    out = tmp_path / "found.json"
+    sheet = ["--sheet", str(tmp_path / "heads.png"), "--out", str(out)]
+    assert main([*photos, *sheet]) == 0
+    assert "landmark fit" in capsys.readouterr().out
+    with Image.open(tmp_path / "heads.png") as picture:
+        assert picture.width > 3 * picture.height
+    assert set(json.loads(out.read_text())["photographs"]) == {
+        "model", "landmark fit", "mean head"
+    }  # fmt: skip
+    assert main([*photos, "--sheet", str(tmp_path / "heads.txt")]) == 2
+    assert "write a .png" in capsys.readouterr().err

@@ -11,7 +11,6 @@ light changes as well; pose and size of faces need landmarks.
 from __future__ import annotations
 
 import argparse
-import json
 
 from gptface_jax.cli import _written
 from gptface_jax.cli.data import _shared
@@ -37,4 +36,4 @@ def run(options: argparse.Namespace) -> None:
     values = {"set": found.name, **result.as_json()}
     print("\n".join(survey.table(values)))
     if options.json:
-        files.write_text(options.json, json.dumps(values, indent=2) + "\n")
+        files.write_text(options.json, files.json_text(values, 2))

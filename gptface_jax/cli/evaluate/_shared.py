@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -211,10 +210,10 @@ def rounded(figures: Any) -> Any:
 def write(figures: Any, path: str | None) -> None:
     """Writes figures as JSON, if a file is given."""
     if path:
-        files.write_text(path, json.dumps(figures, indent=2) + "\n")
+        files.write_text(path, files.json_text(figures, 2))
 
 
 def show(figures: Any, options: argparse.Namespace) -> None:
     """Prints figures as JSON, and writes them to --out."""
-    print(json.dumps(figures, indent=2))
+    print(files.json_text(figures, 2), end="")
     write(figures, options.out)

@@ -23,7 +23,6 @@ which the most common label brings to 50 and no further.
 from __future__ import annotations
 
 import argparse
-import json
 
 from gptface_jax.cli import _source
 from gptface_jax.cli.evaluate import _shared
@@ -143,8 +142,7 @@ def run(options: argparse.Namespace) -> None:
     if options.out:
         about = {"models": {n: [paths[n], m.digest] for n, m in models.items()}}
         about |= {"images": spec, "seeds": options.seeds, "layers": options.layers}
-        text = json.dumps({**about, **found}, indent=2) + "\n"
-        files.write_text(options.out, text)
+        files.write_text(options.out, files.json_text({**about, **found}, 2))
     if options.plot:
         metrics = ("accuracy", "balanced_accuracy")
         plotting.plot_fractions(found["rows"], metrics, options.plot)

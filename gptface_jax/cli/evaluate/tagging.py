@@ -22,7 +22,6 @@ on learning, they are out of date; --retrieval names a model trained to retrieve
 from __future__ import annotations
 
 import argparse
-import json
 
 from gptface_jax.cli import _photo, _source
 from gptface_jax.cli.evaluate import _shared
@@ -104,6 +103,6 @@ def run(options: argparse.Namespace) -> None:
         if retrieval:
             about["retrieval"] = retrieval.digest
         report = {**about, "figures": found, "rankings": rankings, "truth": truth}
-        files.write_text(options.out, json.dumps(report, indent=1) + "\n")
+        files.write_text(options.out, files.json_text(report, 1))
     if options.sheet:
         pictures.save(tagging.sheet(records, rankings, truth), options.sheet)
