@@ -9,11 +9,14 @@ import pytest
 import recording
 
 from gptface_jax.apps.api import decode_options
-from gptface_jax.core.config import load_config, load_sweep, override
+from gptface_jax.core import trees
+from gptface_jax.core.config import from_mapping, load_config, load_sweep, override
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import base, opening, registry, training
+from gptface_jax.nn.perception import PerceptionConfig
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.ops.guidance import RULES
+from gptface_jax.systems.faceptor.objective import ObjectiveConfig
 from gptface_jax.train import settings
 
 FILES = sorted(str(p) for p in pathlib.Path("configs").rglob("*.py"))
@@ -198,3 +201,13 @@ def test_the_grid_is_what_the_name_says(arg):
     model = VQGANConfig(**config.model.to_dict())
     assert model.factor == (8 if arg == "pixels" else 16)
     assert ("adversary" in config.objective) == ("pixels" not in arg)
+
+
+def test_forms_of_the_small_faceptor_for_its_claims():
+    count = {}
+    for arg in ("drawn", "naive", "last"):
+        config = load_config(f"configs/faceptor/mini.py:{arg}").to_dict()
+        model = from_mapping(PerceptionConfig, config["model"], "model.")
+        from_mapping(ObjectiveConfig, config["objective"], "objective.")
+        count[arg] = trees.count(opening.expected_shapes("faceptor", model))
+    assert count["last"] < count["drawn"] < count["naive"]

@@ -4,7 +4,9 @@ Six tasks: all of drawn faces, and of photographs attributes (scores of a classi
 expressions (labels by people) and landmarks (predicted points). Pictures are normalised
 alike for all, so that one pass of the encoder answers everything. ":drawn" is 64 px,
 0.8 M parameters and drawn faces alone, for half an hour of a CPU core; ":parts" is that
-with parsing and landmarks alone, for two minutes (`edit --perception`); ":tokens" and
+with parsing and landmarks alone, for two minutes (`edit --perception`); ":naive" is
+":drawn" with a head for each family of tasks (SPEC C.7, claim F1), ":last" with queries
+that read the encoder's last layer alone (C.4, claim F2); ":tokens" and
 ":patches" are the same on GPTFace's layers (SPEC C.11): set --config.init_from to a
 GPTFace of `faces64`, and with tokens --config.data.tokenizer to its VQGAN.
 """
@@ -28,7 +30,7 @@ PEOPLE = 2000  # drawn, four pictures of each
 
 
 def get_config(arg: str = ""):
-    base.check(arg, *TINY, "drawn", "parts", "tokens", "patches")
+    base.check(arg, *TINY, "drawn", "parts", "naive", "last", "tokens", "patches")
     small = arg not in ("", "tiny")
     # Photographs first: of a family the first task is what `perceive` asks.
     few = PARTS if arg == "parts" else DRAWN
@@ -108,6 +110,13 @@ def get_config(arg: str = ""):
     if arg == "parts":
         config.total_steps = 400
         base.set_batches(config, {name: count for name, (count, _) in tasks.items()})
+    if arg == "naive":
+        levels = (0, 1, 2, 3)
+        config.model.update(design="heads", attribute_width=64, dense_width=64)
+        config.model.update(attribute_levels=levels, dense_levels=levels)
+    if arg == "last":
+        config.model.decoder.new_levels = ()
+        config.objective.stage = 1
     if arg.endswith(("tokens", "patches")):
         _on_gptface(config, "tokens" if arg.endswith("tokens") else "patches")
     if "tiny" in arg:

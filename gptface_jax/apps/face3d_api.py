@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from gptface_jax.apps import verbs
@@ -10,6 +12,7 @@ from gptface_jax.core.config import from_options
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io
 from gptface_jax.experiments import facegpt_run
+from gptface_jax.pipelines import faces3d
 from gptface_jax.pipelines.face_answers import ChatModel, HeadAnswer
 from gptface_jax.pipelines.faces import Face
 from gptface_jax.pipelines.faces3d import Face3DModel, Head3D
@@ -23,7 +26,8 @@ class FaceGPT(verbs.Facade, Face3DModel):
     def face3d(
         self, image: image_io.Source | None = None, *, text: str = "",
         seed: int | None = None, face: int | Face | None = None, align: bool = True,
-        **decode: Any,
+        like: Head3D | str | os.PathLike | None = None,
+        keep: Sequence[str] = ("identity", "albedo"), **decode: Any,
     ) -> Head3D:  # fmt: skip
         """The 3D head of a photo, or one after a text.
 
@@ -35,6 +39,9 @@ class FaceGPT(verbs.Facade, Face3DModel):
             of `faces`; default the largest.
           align: find the face and bring it upright; otherwise the central square is
             taken for an upright face.
+          like: with a text alone, a head some of whose parts are kept: one that was
+            made here, or its FILE.json.
+          keep: which: "identity", "expression", "albedo", "light", "pose".
           **decode: fields of `SampleConfig`, e.g. temperature=0.7.
 
         Returns:
@@ -47,7 +54,11 @@ class FaceGPT(verbs.Facade, Face3DModel):
         if image is None:
             if not text:
                 raise UserError("give a photo, a text or both")
-            return self.of_text(text, seed, config)
+            if like is not None and not isinstance(like, Head3D):
+                like = faces3d.opened(like, self.face_model)
+            return self.of_text(text, seed, config, like, keep)
+        if like is not None:
+            raise UserError("like goes with a text alone; leave out one of the two")
         if seed is not None:
             raise UserError(
                 f"seed {seed} goes with a text alone: of a photo there is one head"

@@ -39,17 +39,25 @@ class TaskConfig:
       queries: answers: ages, attributes, expressions, classes or points; 0 for what
         the table says.
       identities: of a recognition task in training, rows of its classifier.
+      resolution: side in pixels of its pictures; 0 for that of tasks like it, see
+        `PerceptionConfig`.
     """
 
     name: str
     queries: int = 0
     identities: int = 0
+    resolution: int = 0
 
     def __post_init__(self):
         family = perception_tasks.family(self.name)
         if not self.queries and self.name in perception_tasks.TABLE:
             queries = perception_tasks.TABLE[self.name].queries
             object.__setattr__(self, "queries", queries)
+        if self.resolution < 0:
+            raise ValueError(
+                f"task {self.name!r} has resolution {self.resolution}; give pixels, or "
+                "0 for that of tasks like it"
+            )
         if family.interpreter != "feature" and self.queries < 1:
             raise ValueError(f"task {self.name!r} has {self.queries} queries; give 1+")
 
@@ -177,8 +185,9 @@ class PerceptionConfig:
 
     def resolution(self, name: str) -> int:
         """Side in pixels of the pictures that a task is meant for."""
-        dense = self.task(name).dense
-        return self.dense_resolution if dense else self.attribute_resolution
+        task = self.task(name)
+        usual = self.dense_resolution if task.dense else self.attribute_resolution
+        return task.resolution or usual
 
     def levels(self, tasks: Sequence[str], stage: int) -> tuple[int, ...]:
         """Layers of the encoder that these tasks read, in ascending order."""

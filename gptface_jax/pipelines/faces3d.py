@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax.core import files
-from gptface_jax.core.errors import UserError
+from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import image as images
 from gptface_jax.data import rendering
 from gptface_jax.data.facemodel import FaceModel
@@ -26,13 +26,19 @@ from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.pipelines.views import View
-from gptface_jax.systems.facegpt import predict
+from gptface_jax.systems.facegpt import coefficients, predict
 from gptface_jax.systems.facegpt.coefficients import ENTRIES, TOLD
 from gptface_jax.systems.facegpt.predict import SampleConfig
 
 _SIDE = 192  # of turntables, in pixels
 _TURNS = (-70, -45, -20, 0, 20, 45, 70)  # degrees
 _GREY = 0.55
+# What of a head can be kept -> its group of coefficients.
+PARTS = {
+    "identity": "id", "expression": "exp", "albedo": "albedo", "light": "light",
+    "pose": "pose",
+}  # fmt: skip
+_GROUP_OF = {entry: group for group, entry in ENTRIES.items()}
 _SHARP = 2  # pixels that are averaged, along each side
 
 
@@ -207,6 +213,32 @@ class Head3D:
         return paths
 
 
+def opened(path: str | os.PathLike, model: FaceModel) -> Head3D:
+    """The head of a FILE.json that `Head3D.save` wrote.
+
+    Raises:
+      UserError: no such file, or one of another face model.
+    """
+    try:
+        found = json.loads(pathlib.Path(path).expanduser().read_text("utf-8"))
+        coeffs = {n: np.float32(found["coefficients"][n]) for n in ENTRIES.values()}
+        digest = found["face_model"]
+    except OSError as error:
+        raise UserError(
+            f"'{path}' cannot be read ({error.strerror or error})"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"'{path}' holds no head; give the FILE.json beside a head of face3d"
+        ) from None
+    if digest != model.digest:
+        raise UserError(
+            f"'{path}' is a head of face model {digest}, and this model knows "
+            f"{model.digest}; make it again with this one"
+        )
+    return Head3D(coeffs, model)
+
+
 def mean_frame(model: FaceModel) -> np.ndarray:
     """Where the mean head has eyes, nose and corners of the mouth, [5,2] as shares."""
     pose = np.array([0, 0, 0, 0, 0, 0.12])
@@ -279,10 +311,13 @@ class Face3DModel(SeesFaces):
         return self.tokenizer.encode(texts, slots)
 
     def expected(
-        self, image_ids: np.ndarray | None = None, text_ids: np.ndarray | None = None
+        self,
+        image_ids: np.ndarray | None = None,
+        text_ids: np.ndarray | None = None,
+        known: Mapping[str, np.ndarray] | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """`predict.expected` by the model's parameters, as numpy arrays."""
-        found = predict.expected(self.module, self._params, image_ids, text_ids)
+        found = predict.expected(self.module, self._params, image_ids, text_ids, known)
         return jax.tree.map(np.asarray, found)
 
     def of_photo(
@@ -298,25 +333,57 @@ class Face3DModel(SeesFaces):
         return Head3D(_first(coeffs), self.face_model, details, photo, view)
 
     def of_text(
-        self, text: str, seed: int | None = None, config: SampleConfig | None = None
-    ) -> Head3D:
+        self, text: str, seed: int | None = None, config: SampleConfig | None = None,
+        like: Head3D | None = None, keep: Sequence[str] = ("identity", "albedo"),
+    ) -> Head3D:  # fmt: skip
         """A head after a text: the expected one, or by a seed one of many.
 
         A text says nothing of pose and light: the head looks at the viewer.
+
+        Args:
+          text: what it looks like.
+          seed, config: of a head drawn by chance.
+          like: a head some of whose coefficients are kept.
+          keep: which, of `PARTS`.
+
+        Raises:
+          UserError: a head of another face model, or an unknown part.
         """
         config = config or SampleConfig()
         words = self.text_ids([text])
-        coeffs, deviations = self.expected(None, words)
+        known = self._known(like, keep) if like else {}
+        coeffs, deviations = self.expected(None, words, known)
         if seed is not None:
             key = jax.random.key(seed)
-            drawn = predict.drawn(self.module, self._params, None, words, key, config)
+            drawn = predict.drawn(
+                self.module, self._params, None, words, key, config, known
+            )
             coeffs = jax.tree.map(np.asarray, drawn)
         light = rendering.ambient(0.7)
         light[2], light[1] = 0.35, 0.2
         plain = {"sh_light": light, "pose": np.float32([0, 0, 0, 0, 0, 0.05])}
+        plain = {n: x for n, x in plain.items() if _GROUP_OF[n] not in known}
         options = dataclasses.asdict(config) if seed is not None else {}
+        if like:
+            options["keep"] = list(keep)
         details = self.details(text, seed, options, [], deviations)
         return Head3D({**_first(coeffs), **plain}, self.face_model, details)
+
+    def _known(self, like: Head3D, keep: Sequence[str]) -> dict[str, np.ndarray]:
+        """Coefficients [1,...] of the kept parts in units, by group."""
+        for name in keep:
+            if name not in PARTS:
+                raise UserError(
+                    f"no part '{name}' to keep{nearest(name, PARTS)}; there are "
+                    + ", ".join(PARTS)
+                )
+        if like.model.digest != self.face_model.digest:
+            raise UserError(
+                f"the head to keep parts of is one of face model {like.model.digest}, "
+                f"and this model knows {self.face_model.digest}; make it with this one"
+            )
+        units = coefficients.in_units({n: x[None] for n, x in like.coeffs.items()})
+        return {PARTS[name]: np.asarray(units[PARTS[name]]) for name in keep}
 
     def details(self, text, seed, options, notes, deviations) -> dict[str, Any]:
         """What the JSON file of a head says beside it."""

@@ -1,5 +1,6 @@
 """A FaceGPT from its training run to heads as files; and with networks made here."""
 
+import dataclasses
 import json
 
 import jax
@@ -49,6 +50,47 @@ def test_a_text_becomes_a_head_and_seeds_others(model):
     np.testing.assert_allclose(
         cold.coeffs["id_coeffs"], one.coeffs["id_coeffs"], atol=1e-5
     )
+
+
+@pytest.mark.parametrize("scheme", ["grouped", "discrete"])
+def test_parts_of_a_head_stay_and_the_rest_follows_the_text(scheme, tmp_path):
+    model = tiny_face3d.opened(FaceGPT, scheme)
+    head = model.face3d(PHOTO, align=False)
+    rng = np.random.default_rng(1)
+    other = head.changed(
+        id_coeffs=rng.normal(0, 1, 40), albedo_coeffs=rng.normal(0, 1, 24)
+    )
+    plain = model.face3d(text="angry")
+    kept = model.face3d(text="angry", like=other)
+    for name in ("id_coeffs", "albedo_coeffs"):
+        np.testing.assert_allclose(kept.coeffs[name], other.coeffs[name], atol=1e-6)
+    np.testing.assert_array_equal(kept.coeffs["pose"], plain.coeffs["pose"])
+    # Codes of what is kept are seen; a token a group sees none of the others.
+    same = np.allclose(kept.coeffs["exp_coeffs"], plain.coeffs["exp_coeffs"])
+    assert same == (scheme == "grouped")
+    drawn = model.face3d(text="angry", seed=1, like=other, keep=["pose", "expression"])
+    for name in ("pose", "exp_coeffs"):
+        np.testing.assert_allclose(drawn.coeffs[name], other.coeffs[name], atol=1e-5)
+    assert not np.allclose(drawn.coeffs["id_coeffs"], other.coeffs["id_coeffs"])
+    path = other.save(tmp_path / "face.glb")[-1]
+    again = model.face3d(text="angry", like=path)
+    np.testing.assert_allclose(again.coeffs["id_coeffs"], kept.coeffs["id_coeffs"])
+
+
+def test_heads_that_cannot_be_kept(model, tmp_path):
+    head = model.face3d(text="happy")
+    with pytest.raises(UserError, match="no part 'identy'.*did you mean 'identity'"):
+        model.face3d(text="sad", like=head, keep=["identy"])
+    with pytest.raises(UserError, match="like goes with a text alone"):
+        model.face3d(PHOTO, like=head)
+    small = dataclasses.replace(head, model=open_model(max_vertices=200))
+    with pytest.raises(UserError, match="of face model"):
+        model.face3d(text="sad", like=small)
+    (tmp_path / "a.json").write_text('{"coefficients": {}}')
+    with pytest.raises(UserError, match="a.json' holds no head"):
+        model.face3d(text="sad", like=tmp_path / "a.json")
+    with pytest.raises(UserError, match="none.json' cannot be read"):
+        model.face3d(text="sad", like="none.json")
 
 
 def test_bad_input(model):
@@ -104,8 +146,10 @@ def test_what_the_command_refuses(tmp_path, capsys):
     for arguments, said in (
         (["--text", "happy", "--out", "face.stl"], "use .glb or .obj"),
         (["--out", str(tmp_path / "face.glb")], "--image and --text are missing"),
-        (["--text", "a", "--out", str(tmp_path / "file" / "face.glb")], "file"),
-    ):
+        (["--text", "a", "--out", str(tmp_path / "file" / "face.glb")],
+         f"Not a directory '{tmp_path / 'file'}'"),
+        (["--text", "a", "--keep", "pose", "--out", "face.glb"], "--like, which is"),
+    ):  # fmt: skip
         assert main(["face3d", *arguments]) == 2
         assert said in capsys.readouterr().err
 

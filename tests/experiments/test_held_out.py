@@ -12,10 +12,16 @@ def test_batches_have_the_size_of_the_feed_of_their_name(tmp_path):
     config = load_config("configs/faceptor/mini.py:tiny")
     config.batch_size.recog_drawn = 6
     config.data.eval_records = 5
+    own = {"age_drawn": 16}
+    config.model.tasks = tuple(
+        {**task, "resolution": own.get(task["name"], 0)} for task in config.model.tasks
+    )
     system = training.build(config, tmp_path).system
     for name, evaluation in system.evaluations.items():
         sizes = [len(batch["image"]) for batch in evaluation.batches]
         assert (name, system.feeds[name].size, sizes) == (name, 2, [2, 2, 1])
+        side = own.get(name, 32)
+        assert evaluation.batches[0]["image"].shape == (2, side, side, 3)
 
 
 def test_recognition_needs_no_held_out_data(tmp_path):

@@ -197,16 +197,18 @@ class FaceGPT(backbone.Backbone):
         image_ids: jax.Array | None,
         text_ids: jax.Array | None,
         deterministic: bool = True,
+        face_ids: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Coefficients [B,...] after a picture, a text or both, differentiable.
 
-        Of the discrete scheme what all slots expect that know of none.
+        Of the discrete scheme what all slots expect that know of none, or of
+        `face_ids` int32 [B,F].
         """
         if self.config.faces.scheme != "discrete":
             means, _ = self.face_outputs(image_ids, text_ids, deterministic)
             return coefficients.to_coefficients(means)
         given = image_ids if text_ids is None else text_ids
-        ids = self.face_ids(len(given))
+        ids = self.face_ids(len(given)) if face_ids is None else face_ids
         logits = self.code_logits(image_ids, text_ids, ids, deterministic)
         shares = jax.nn.softmax(logits)
         return coefficients.from_units(self.face_codes.decode_likely(shares))

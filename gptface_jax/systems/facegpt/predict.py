@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -46,6 +47,7 @@ def expected(
     params: Any,
     image_ids: jax.Array | None,
     text_ids: jax.Array | None,
+    known: Mapping[str, jax.Array] | None = None,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """The expected head of each input, and how sure it is.
 
@@ -53,41 +55,52 @@ def expected(
       module, params: the model.
       image_ids: int [B,n] codes, or None.
       text_ids: int [B,m] with [PAD], or None.
+      known: coefficients [B,...] of some groups in units of a usual deviation, see
+        `coefficients.in_units`. They come back as they are; of the discrete scheme the
+        model sees their codes, and expects the rest after them.
 
     Returns:
       Coefficients [B,...] by the names of `coefficients.ENTRIES`; standard deviations
       [B,...] by group in units of a usual deviation, empty for codes.
     """
-    variables = {"params": params}
+    variables, known = {"params": params}, known or {}
     if module.config.faces.scheme == "discrete":
         # What all codes together let expect, which training compares with the truth:
         # the likeliest codes mean a head that is further from it.
-        found = module.apply(variables, image_ids, text_ids, method="predicted")
-        return found, {}
+        given = image_ids if text_ids is None else text_ids
+        codes = _known_codes(module, params, known, len(given))
+        ids = module.apply(variables, codes, method="codes_to_ids")
+        found = module.apply(
+            variables, image_ids, text_ids, face_ids=ids, method="predicted"
+        )
+        return _with(found, known), {}
     means, variances = module.apply(
         variables, image_ids, text_ids, method="face_outputs"
     )
     deviations = {g: jnp.exp(0.5 * variances[g]) for g in GROUPS}
-    return coefficients.to_coefficients(means), deviations
+    return _with(coefficients.to_coefficients(means), known), deviations
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config"))
 def drawn(
     module: FaceGPT, params: Any, image_ids: jax.Array | None,
     text_ids: jax.Array | None, key: jax.Array, config: SampleConfig,
+    known: Mapping[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:  # fmt: skip
     """Heads by chance, one for each input; what a text does not tell is expected.
 
     Args:
-      module, params, image_ids, text_ids: see `expected`.
+      module, params, image_ids, text_ids, known: see `expected`.
       key: of the choices.
       config: see there.
     """
+    known = known or {}
     if module.config.faces.scheme == "discrete":
         given = image_ids if text_ids is None else text_ids
-        codes = _codes(module, params, image_ids, text_ids, len(given), key, config)
+        start = _known_codes(module, params, known, len(given))
+        codes = _codes(module, params, image_ids, text_ids, start, key, config)
         units = module.apply({"params": params}, codes, method="decode_codes")
-        return coefficients.from_units(units)
+        return coefficients.from_units({**units, **known})
     means, variances = module.apply(
         {"params": params}, image_ids, text_ids, method="face_outputs"
     )
@@ -96,13 +109,35 @@ def drawn(
         noise = jax.random.normal(one, units[group].shape)
         deviation = jnp.exp(0.5 * variances[group])
         units[group] += config.temperature * deviation * noise
-    return coefficients.from_units(units)
+    return coefficients.from_units({**units, **known})
+
+
+def _with(coeffs, known) -> dict[str, jax.Array]:
+    """Coefficients with those of the known groups."""
+    if not known:
+        return coeffs
+    return coefficients.from_units({**coefficients.in_units(coeffs), **known})
+
+
+def _known_codes(module, params, known, batch: int) -> jax.Array:
+    """Codes int32 [B,F] of the discrete scheme; -1 where a group is not known."""
+    faces = module.config.faces
+    unknown = jnp.full((batch, faces.positions), -1, jnp.int32)
+    if not known:
+        return unknown
+    units = {g: known.get(g, jnp.zeros((batch, n))) for g, n in faces.sizes.items()}
+    codes = module.apply({"params": params}, units, method="encode_codes")
+    told = jnp.repeat(jnp.array([g in known for g in GROUPS]), faces.slots)
+    return jnp.where(told, codes, unknown)
 
 
 def _codes(
-    module, params, image_ids, text_ids, batch: int, key, config: SampleConfig
+    module, params, image_ids, text_ids, start: jax.Array, key, config: SampleConfig
 ) -> jax.Array:
-    """Codes int32 [B,F], the surest first: each step knows those before."""
+    """Codes int32 [B,F], the surest first: each step knows those before.
+
+    Those of `start` that are known, 0 or more, stay.
+    """
     faces = module.config.faces
     each = -(-faces.positions // config.num_steps)
 
@@ -126,5 +161,4 @@ def _codes(
         rank = jnp.argsort(jnp.argsort(-sure, axis=1), axis=1)
         return jnp.where((codes < 0) & (rank < each), found, codes)
 
-    start = jnp.full((batch, faces.positions), -1, jnp.int32)
     return jax.lax.fori_loop(0, config.num_steps, step, start)
