@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -48,10 +49,10 @@ class Talk2Face(verbs.Facade, SequenceModel):
           image: the photo to begin with; its face is found and brought upright.
           seed: of the random choices; picture i is the same for any count.
           candidates: so many are drawn for each, and the best of all are returned.
-          rank_by: a GPTFace of the same size whose matching says which are best, or
-            "clip:WEIGHTS", a folder or hub id of a CLIP (extra `clip`); both read the
-            attributes as a sentence. Default the probability of text and attributes
-            after the picture, by this model.
+          rank_by: a GPTFace of the same size, or its name or folder, whose matching
+            says which are best, or "clip:WEIGHTS", a folder or hub id of a CLIP (extra
+            `clip`); both read the attributes as a sentence. Default the probability of
+            text and attributes after the picture, by this model.
           face, align: see `caption`.
           **decode: fields of `GenerateConfig`, e.g. temperature=0.8, top_k=0.
 
@@ -63,6 +64,8 @@ class Talk2Face(verbs.Facade, SequenceModel):
             attributes = questions.parsed(attributes)
         if candidates < 1:
             raise UserError(f"candidates is {candidates}; use 1 or more")
+        if rank_by is not None and candidates < 2:
+            raise UserError("rank_by chooses among candidates; set them to 2 or more")
         ids = None
         if image is not None:
             (ids,) = yield self._codes(image, face, align)
@@ -78,7 +81,8 @@ class Talk2Face(verbs.Facade, SequenceModel):
     @verbs.in_steps
     def caption(
         self, image: image_io.Source, samples: int = 1, *, seed: int = 0,
-        face: int | Face | None = None, align: bool = True, **decode: Any,
+        rank_by: Any = None, face: int | Face | None = None, align: bool = True,
+        **decode: Any,
     ) -> Steps[list[tuple[str, float]]]:  # fmt: skip
         """Sentences for a photo and the mean probability of their words, best first.
 
@@ -87,6 +91,8 @@ class Talk2Face(verbs.Facade, SequenceModel):
           samples: sentences that are written, equal ones given once; 1 takes the
             likeliest word each time.
           seed: of the random choices.
+          rank_by: what says which sentence comes first, see `synthesize`; default their
+            own probability.
           face: which one where there are several, from 1 on by their left edge, or one
             of `faces`; default the largest.
           align: find the face and bring it upright; otherwise the central square is
@@ -96,9 +102,15 @@ class Talk2Face(verbs.Facade, SequenceModel):
         Raises:
           UserError: a picture or option that cannot be used.
         """
-        (ids,) = yield self._codes(image, face, align)
-        steps = sequence_drawing.captions(self, ids, samples, seed, decode)
-        return (yield from steps)
+        if rank_by is not None and samples < 2:
+            raise UserError("rank_by chooses among samples; set them to 2 or more")
+        scorer, _ = _scorer(rank_by) if rank_by is not None else (None, "")
+        pixels = self._square(image, face, align)
+        (ids,) = yield Rows(self.image_ids, (pixels,), "codes")
+        found = yield from sequence_drawing.captions(self, ids, samples, seed, decode)
+        if scorer is None:
+            return found
+        return sorted(found, key=lambda said: -float(scorer(pixels, said[0])[0]))
 
     @verbs.in_steps
     def ask(
@@ -188,17 +200,30 @@ def _ranked_by(
             ),
         }
         return wanted, "probability"
-    editor = getattr(rank_by, "editor", None)
-    if isinstance(rank_by, str) and rank_by.startswith(_CLIP):
-        scorer, by = ranking.by_clip(rank_by.removeprefix(_CLIP)), rank_by
-    elif editor is not None:
-        scorer, by = ranking.by_matching(editor), f"matching of {rank_by.digest}"
-    else:
-        raise UserError(
-            f"rank_by is {rank_by!r}; give a GPTFace, opened by load(), or "
-            "'clip:WEIGHTS'"
-        )
+    scorer, by = _scorer(rank_by)
     return dict.fromkeys((text, questions.in_words(attributes, learnt)), scorer), by
+
+
+def _scorer(rank_by: Any) -> tuple[ranking.Scorer, str]:
+    """What compares pictures with a sentence, and its name; see `synthesize`."""
+    model = _opened(rank_by) if isinstance(rank_by, str) else rank_by
+    if callable(model):
+        return model, rank_by
+    if (editor := getattr(model, "editor", None)) is not None:
+        return ranking.by_matching(editor), f"matching of {model.digest}"
+    raise UserError(
+        f"rank_by is {rank_by!r}; give a GPTFace, its name or folder, or 'clip:WEIGHTS'"
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(name: str) -> Any:
+    """The scorer "clip:WEIGHTS", or the model of a name; kept for the next job."""
+    if name.startswith(_CLIP):
+        return ranking.by_clip(name.removeprefix(_CLIP))
+    from gptface_jax.apps import api
+
+    return api.load(name)
 
 
 def open_model(path: pathlib.Path, tokenizer: Any, dtype: str | None) -> Talk2Face:

@@ -285,6 +285,15 @@ def load(options: argparse.Namespace):
     )
 
 
+def add_rank_by(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--rank-by",
+        metavar="MODEL",
+        help=f"{what}: a GPTFace, e.g. demo, or a CLIP, clip:FOLDER_OR_HUB_ID "
+        "(extra `clip`)",
+    )
+
+
 def write_json(options: argparse.Namespace, model, arguments: dict, found) -> None:
     """Writes what was found of a photo, and by what, to --json."""
     record = {"image": options.image, "model": model.digest, "options": arguments}

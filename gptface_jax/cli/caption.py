@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--words", type=int, help="words of a sentence (GPTFace); default 8"
     )
+    _photo.add_rank_by(
+        parser, "with --samples, of a Talk2Face: put first what matches best by this"
+    )
     parser.add_argument("--json", metavar="FILE", help="the same figures as JSON")
     parser.add_argument("--out", help="folder for the results.jsonl of --jobs")
     _photo.add_face(parser)
@@ -37,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    given = {name: getattr(options, name) for name in ("samples", "words")}
+    given = {n: getattr(options, n) for n in ("samples", "words", "rank_by")}
     arguments = {
         "seed": options.seed,
         **{name: value for name, value in given.items() if value is not None},

@@ -43,13 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw N for each face and keep the best, by the probability of text and "
         "attributes after the picture",
     )
-    parser.add_argument(
-        "--rank-by",
-        metavar="MODEL",
-        help="keep those that match best by this GPTFace instead, e.g. demo, or by the "
-        "CLIP of a folder or hub id, clip:WEIGHTS (extra `clip`); they read attributes "
-        "as a sentence",
-    )
+    _photo.add_rank_by(
+        parser, "keep those that match best by this instead; it reads attributes as a "
+        "sentence",
+    )  # fmt: skip
     parser.add_argument(
         "--out", required=True, help="FILE.png for the sheet; a folder with --jobs"
     )
@@ -69,15 +66,9 @@ def run(options: argparse.Namespace) -> None:
     if options.image:
         arguments |= {"image": options.image, **_photo.face(options, every=False)}
     if options.rank_by:
-        if options.candidates < 2 or options.jobs:
-            raise UserError(
-                "--rank-by goes with --candidates of 2 or more, and no --jobs"
-            )
-        import gptface_jax
-
-        clip = options.rank_by.startswith("clip:")
-        named = options.rank_by if clip else gptface_jax.load(options.rank_by)
-        arguments["rank_by"] = named
+        if options.candidates < 2:
+            raise UserError("--rank-by goes with --candidates of 2 or more")
+        arguments["rank_by"] = options.rank_by
     if options.jobs:
         return _jobs.run(options, "synthesize", arguments)
     if not (options.text or options.attributes):

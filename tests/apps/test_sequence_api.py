@@ -97,6 +97,17 @@ def test_captions(talker):
     assert [c for _, c in many] == sorted((c for _, c in many), reverse=True)
     with pytest.raises(UserError, match="samples is 0"):
         talker.caption(PHOTO, 0, align=False)
+    shown = []
+
+    def longest(pictures, sentence):
+        shown.append(pictures)
+        return np.array([len(sentence)])
+
+    ranked = talker.caption(PHOTO, 4, seed=3, align=False, rank_by=longest)
+    assert ranked == sorted(many, key=lambda said: -len(said[0]))
+    assert shown[0].shape == (1, talker.size, talker.size, 3)
+    with pytest.raises(UserError, match="chooses among samples"):
+        talker.caption(PHOTO, rank_by=longest, align=False)
     with pytest.raises(UserError, match="image is 3"):
         talker.caption(3)
 
@@ -118,7 +129,9 @@ def test_faces_after_words(talker, tmp_path):
     for arguments, message in (
         ({}, "nothing to follow"),
         ({"text": "a man", "candidates": 0}, "candidates is 0"),
-        ({"text": "a man", "candidates": 2, "rank_by": "x"}, "rank_by is 'x'; give"),
+        ({"text": "a man", "candidates": 2, "rank_by": 3}, "rank_by is 3; give"),
+        ({"text": "a man", "candidates": 2, "rank_by": "x"}, "model 'x'"),
+        ({"text": "a man", "rank_by": "demo"}, "set them to 2 or more"),
         ({"text": "a man", "count": 0}, "count is 0"),
         ({"attributes": "Smilling=true"}, "did you mean 'smiling'"),
         ({"attributes": "Smiling"}, "no NAME=VALUE"),

@@ -99,6 +99,9 @@ def draw(service: Service) -> None:
                 elem_id="drawn-attributes",
             )  # fmt: skip
             count = gr.Slider(1, _DRAWN, 8, step=1, label="Faces")
+            candidates = gr.Slider(
+                1, 8, 1, step=1, label="Candidates a face, of which the best is kept"
+            )
             warmth = gr.Slider(0, 2, 1, step=0.1, label="Temperature")
             seed = gr.Number(service.seed, precision=0, label="Seed")
             run = gr.Button("Draw", variant="primary", elem_id="draw")
@@ -112,18 +115,20 @@ def draw(service: Service) -> None:
             )
 
     @shown_errors()
-    def draw(text, attributes, count, warmth, seed, progress=PROGRESS):
-        service.wait(progress, "synthesize", int(count), warmth)(0, "drawing")
+    def draw(text, attributes, count, warmth, seed, candidates, progress=PROGRESS):
+        total = int(count) * int(candidates)
+        service.wait(progress, "synthesize", total, warmth)(0, "drawing")
         drawn = service.model.synthesize(
-            text, attributes, int(count), seed=seed, temperature=warmth
-        )
+            text, attributes, int(count), seed=seed, temperature=warmth,
+            candidates=int(candidates),
+        )  # fmt: skip
         for note in drawn.details.get("notes", ()):
             gr.Info(note)
         paths = drawn.save(pathlib.Path(service.folder(), "drawn.png"))
         return [np.asarray(image) for image in drawn], [str(path) for path in paths]
 
     run.click(
-        draw, [text, attributes, count, warmth, seed], [shown, files],
+        draw, [text, attributes, count, warmth, seed, candidates], [shown, files],
         api_name="synthesize", **service.busy,
     )  # fmt: skip
 
