@@ -59,11 +59,20 @@ def test_guided_decoding_is_lowered():
     np.testing.assert_array_equal(here.call(*args).tokens, run(*args).tokens)
 
 
-def test_the_flash_kernel_is_lowered_for_tpus(tmp_path):
-    config = override(
-        load_config("configs/gptface/pretrain_base.py:tiny"),
-        ["model.layout.multiple_of=128", "model.max_positions=128"],
-    )
+KERNELS = {
+    "flash": ("gptface/pretrain_base.py:tiny", "model.layout.multiple_of=128",
+              "model.max_positions=128"),
+    "splash": ("talk2face/faces64.py:tiny", "model.length=128",
+               "model.max_positions=208", "model.transformer.attention=splash"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kernel", ["flash", pytest.param("splash", marks=pytest.mark.slow)]
+)
+def test_attention_kernels_are_lowered_for_tpus(kernel, tmp_path):
+    path, *options = KERNELS[kernel]
+    config = override(load_config(f"configs/{path}"), options)
     config = training.build(config, tmp_path).config
     mesh, rules = sharding.open_mesh(sharding.MeshConfig(), jax.devices()[:1])
     with sharding.in_force(mesh, rules), attention.compiling_for("tpu"):
@@ -74,3 +83,4 @@ def test_the_flash_kernel_is_lowered_for_tpus(tmp_path):
             shapes, planned.constants(abstract=True), planned.batches()
         )  # fmt: skip
     assert "tpu_custom_call" in exported.mlir_module()
+    assert kernel in exported.mlir_module()
