@@ -172,7 +172,10 @@ def _points(flat: Any) -> dict[str, Any]:
     if flat is None or not np.size(flat):
         return {}
     try:
-        points = np.asarray(flat, np.float32).reshape(-1, 2)
+        with np.errstate(over="ignore"):
+            points = np.asarray(flat, np.float32).reshape(-1, 2)
+        if np.isinf(points).any():
+            raise ValueError("one is infinite")
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"column 'landmarks' holds no x0, y0, x1, y1, ... ({error}); give pairs of "

@@ -149,6 +149,14 @@ def test_labels():
     ):
         with pytest.raises(UserError) as caught:
             tables.labels_from({name: value})
+
+
+@pytest.mark.parametrize("flat", [[1, 2, 3], ["a", 1], 3, [[1], [2, 3]], [1e300, 0]])
+def test_landmarks_that_are_none(flat):
+    with pytest.raises(UserError, match="column 'landmarks' holds no x0, y0"):
+        tables.fields_from({"landmarks": flat})
+    known = tables.fields_from({"landmarks": [1.5, float("nan")]})["landmarks"]
+    np.testing.assert_array_equal(known, [[1.5, np.nan]])
         assert f"column '{name}' holds {value!r}" in str(caught.value)
 
 

@@ -464,7 +464,7 @@ def test_any_faces_that_metadata_may_tell(pictures, faces, mode):
 
 _COLUMNS = st.sampled_from(
     "url caption text boxes faces points face_scores Smiling Age expression punsafe "
-    "NSFW key SAMPLE_ID jpg".split()
+    "NSFW key SAMPLE_ID jpg landmarks landmark_scheme identity person hair".split()
 )
 _CELLS = st.recursive(
     st.none() | st.booleans() | st.text(max_size=9) | st.floats()
@@ -498,7 +498,8 @@ def test_any_json_in_a_tar(tmp_path_factory, pictures, row, odd):
     good = {"png": hostile.encoded(pictures[0][:9, :9], "png"), "txt": b"a man"}
     hostile.tar_of(path, [("a", {**good, "json": json.dumps(row).encode()}),
                           ("b", {**good, "json": odd}), ("c", good)])  # fmt: skip
-    config = everything({"kind": "webdataset", "path": str(path)})
+    source = {"kind": "webdataset", "path": str(path), "facts": ["hair"]}
+    config = everything(source)
     outcomes = outcomes_of(config, no_faces)
     assert len(outcomes) == 3
     assert outcomes[2].reason == sample.NO_FACE  # nothing before it is in its way
@@ -528,7 +529,7 @@ def test_any_cells_and_bytes_in_a_parquet(
     good = hostile.encoded(pictures[0][:9, :9], "png")
     table = {"image": [good, good], "caption": texts, name: odd}
     pq.write_table(pa.table(table), folder / "a.parquet")
-    config = everything({"kind": "parquet", "path": str(folder)})
+    config = everything({"kind": "parquet", "path": str(folder), "facts": ["hair"]})
     assert len(outcomes_of(config, no_faces)) == 2
     whole = bytearray((folder / "a.parquet").read_bytes())
     place = int(at * len(whole))
