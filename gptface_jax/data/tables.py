@@ -169,9 +169,11 @@ def fields_from(row: Mapping[str, Any], facts: Iterable[str] = ()) -> dict[str, 
 
 def _points(flat: Any) -> dict[str, Any]:
     """Landmarks of x0, y0, x1, y1, ..., their scheme by their number."""
-    if flat is None or not np.size(flat):
+    if flat is None:
         return {}
     try:
+        if not np.size(flat):
+            return {}
         with np.errstate(over="ignore"):
             points = np.asarray(flat, np.float32).reshape(-1, 2)
         if np.isinf(points).any():
