@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptface_jax.core.errors import Missing, UserError, nearest
-from gptface_jax.data import fingerprint, tables
+from gptface_jax.data import fingerprint, image_io, tables
 from gptface_jax.data.record import Record
 
 # Read where the extra `heif` is installed.
@@ -117,22 +117,22 @@ def resolve(base: pathlib.Path, name: str) -> pathlib.Path:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """Text, labels and facts of one picture.
+    """What is told of one picture.
 
     Attributes:
       name: of its file, as seen from the root.
-      texts, labels, facts, expression, identity: as in `Record`.
+      texts: as in `Record`.
+      fields: further ones of `Record`, see `tables.fields_from`.
+      parsing: file of its classes, as seen from the root; "" for none.
       caption: a file of texts, one a line, as seen from the root; "" for none.
       cells: of the columns that were to be kept, by name.
     """
 
     name: str
     texts: tuple[str, ...] = ()
-    labels: Mapping[str, float] | None = None
-    expression: str = ""
-    identity: Any = None
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    parsing: str = ""
     caption: str = ""
-    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cells: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -141,7 +141,9 @@ class Folder(Sequence):
 
     The table is metadata.jsonl, metadata.csv or metadata.parquet, by the Hugging Face
     imagefolder convention: every row names its picture in `file_name`, as seen from the
-    table's own folder; `text` (or `caption`) and CelebA-named columns are read too.
+    table's own folder; `text` (or `caption`) and CelebA-named columns are read too, and
+    `landmarks` (x0, y0, x1, y1, ... in pixels) and `parsing`, a PNG of classes named
+    like the picture, with `parsing_scheme` where it is not "celebamask-hq".
     Tables may lie in subfolders instead. Beside 0.jpg a file 0.txt, as trainers of
     diffusion models have it, holds a text a line; it counts where the row has none, or
     where there is no row. With a table, pictures with neither are left out; without
@@ -216,14 +218,15 @@ class Folder(Sequence):
         texts = row.texts
         if row.caption and not texts:
             texts = _lines(self.root / row.caption)
+        data, fields = path.read_bytes(), dict(row.fields)
+        if row.parsing:
+            size = image_io.size(data)
+            fields["parsing"] = image_io.class_map(self.root / row.parsing, size)
         return Record(
-            image=path.read_bytes(),
+            image=data,
             text=next(iter(texts), ""),
             texts=texts if len(texts) > 1 else (),
-            labels=row.labels,
-            facts=row.facts,
-            expression=row.expression,
-            identity=row.identity,
+            **fields,
             source=f"{self.root.name}/{row.name}",
         )
 
@@ -259,6 +262,7 @@ class _Reader:
         self.columns: set[str] = set()
         self.unused: list[str] = []  # tables beside those that count
         self.without_row = 0
+        self.maps: set[str] = set()  # of classes, which are no pictures of faces
 
     def rows(self) -> list[Row]:
         rows = [row for table in self.tables() for row in self._of(table)]
@@ -272,7 +276,7 @@ class _Reader:
                 )
         seen = {row.name for row in rows}
         for name in self.found.pictures:
-            if not name.startswith(self.within) or name in seen:
+            if not name.startswith(self.within) or name in seen | self.maps:
                 continue
             caption = self._caption(name)
             if caption or not self.columns:
@@ -303,17 +307,12 @@ class _Reader:
                 if not name.startswith(self.within):
                     continue  # of another split
                 texts = tables.texts_from(cells, self.text_column)
-                identity = tables.given(cells.get("identity"))
-                if identity is None:
-                    identity = tables.given(cells.get("person"))
                 row = Row(
                     name,
                     texts,
-                    tables.labels_from(cells),
-                    str(tables.given(cells.get("expression")) or ""),
-                    identity,
+                    tables.fields_from(cells, self.facts),
+                    self._map(posixpath.dirname(table), cells.get("parsing")),
                     "" if texts else self._caption(name),
-                    tables.facts_from(cells, self.facts),
                     {name: cells[name] for name in self.keep if name in cells},
                 )
             except UserError as error:
@@ -334,6 +333,16 @@ class _Reader:
                 return path
         raise UserError(f"there is no picture '{given}'; correct file_name")
 
+    def _map(self, folder: str, given: Any) -> str:
+        """The name of a row's map of classes, or ""."""
+        if (given := tables.given(given)) is None:
+            return ""
+        path = posixpath.normpath(posixpath.join(folder, str(given)))
+        if path.startswith("../") or not (self.root / path).is_file():
+            raise UserError(f"there is no map '{given}'; correct parsing")
+        self.maps.add(path)
+        return path
+
     def _caption(self, picture: str) -> str:
         """The file of texts beside a picture, or ""."""
         path = os.path.splitext(picture)[0] + ".txt"
@@ -342,7 +351,7 @@ class _Reader:
 
     def summary(self, rows: Sequence[Row]) -> str:
         pictures = len({row.name for row in rows}) + self.without_row
-        bare = sum(not (row.texts or row.labels or row.caption) for row in rows)
+        bare = sum(not _told(row) for row in rows)
         return summary_line(
             self.root / self.within,
             pictures,
@@ -354,6 +363,13 @@ class _Reader:
 
 
 BARE = "without text or labels"
+
+
+def _told(row: Row) -> bool:
+    """Whether anything is known of a picture."""
+    fields = row.fields
+    known = fields.get("labels") or fields.get("expression") or "landmarks" in fields
+    return bool(row.texts or row.caption or row.parsing or known)
 
 
 def _hinted(column: str) -> str:

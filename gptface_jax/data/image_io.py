@@ -259,6 +259,41 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return over_white(to_srgb(upright(source, max_pixels)))
 
 
+def size(source: Source) -> tuple[int, int]:
+    """(H, W) of a picture as `decode` gives it; reads the header alone.
+
+    Raises:
+      UserError: no picture.
+    """
+    image = _open(source, MAX_PIXELS)
+    lies = exif_of(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return image.size if lies else image.size[::-1]
+
+
+def class_map(source: Source, size: tuple[int, int]) -> np.ndarray:
+    """The classes of a parsing map: the grey values, or numbers of a palette, of a PNG.
+
+    Args:
+      source: path, encoded bytes, or PIL image.
+      size: (H, W) of the picture; a map of another size is brought to it, each pixel
+        taking the nearest one's class.
+
+    Returns:
+      uint8 [H,W].
+
+    Raises:
+      UserError: no picture, or one whose pixels are colours and not numbers.
+    """
+    image = _load(_open(source, MAX_PIXELS), source)
+    if image.mode not in ("L", "P"):
+        raise UserError(
+            f"{_name(source)} has mode {image.mode}; give a map as a PNG whose grey "
+            "values (8 bit) or palette numbers are the classes"
+        )
+    nearest = image.resize(size[::-1], Image.Resampling.NEAREST)
+    return np.asarray(nearest)
+
+
 def upright(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture with its EXIF orientation applied, otherwise as its file has it.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core.errors import Missing, UserError, nearest
-from gptface_jax.data import fingerprint, folders, tables
+from gptface_jax.data import fingerprint, folders, image_io, tables
 from gptface_jax.data.record import Record
 
 
@@ -145,11 +145,15 @@ class Parquet(Sequence):
             fields = tables.fields_from(row, self.facts)
         except UserError as error:
             raise UserError(f"'{self.name}' row {number + 1}: {error}") from None
+        data = self._picture(image) if isinstance(image, dict) else image
+        if (parsing := row.get("parsing")) is not None:
+            classes = self._picture(parsing) if isinstance(parsing, dict) else parsing
+            fields["parsing"] = image_io.class_map(classes, image_io.size(data))
         classes = self._classes(row)
         if classes:
             fields["labels"] = {**(fields["labels"] or {}), **classes}
         return Record(
-            image=self._picture(image) if isinstance(image, dict) else image,
+            image=data,
             text=next(iter(texts), ""),
             texts=texts if len(texts) > 1 else (),
             **fields,

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from gptface_jax.core.errors import UserError, nearest
-from gptface_jax.data import fingerprint, folders, schemes, tables
+from gptface_jax.data import fingerprint, folders, image_io, schemes, tables
 from gptface_jax.data.composed import Chosen, Fold, Mixture, Named, Subset
 from gptface_jax.data.folders import Folder
 from gptface_jax.data.parquet import Parquet
@@ -181,11 +179,7 @@ def _more_of_tfds(row: Mapping[str, Any]) -> dict[str, Any]:
     if "landmarks" in found:
         found["landmark_scheme"] = schemes.of_points(len(found["landmarks"]))
     if isinstance(parsing := row.get("parsing"), bytes):
-        image = Image.open(io.BytesIO(row["image"]))  # reads the header alone
-        classes = Image.open(io.BytesIO(parsing))
-        # A record's map has the size of its picture.
-        nearest_ = classes.resize(image.size, Image.Resampling.NEAREST)
-        found["parsing"] = np.asarray(nearest_)
+        found["parsing"] = image_io.class_map(parsing, image_io.size(row["image"]))
     return found
 
 

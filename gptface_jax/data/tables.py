@@ -26,10 +26,13 @@ CELEBA_ATTRIBUTES = tuple(
     "Wearing_Necktie Young".split()
 )
 TEXT_COLUMNS = ("text", "caption", "captions", "sentence")
-_OTHER_COLUMNS = ("Age", "expression", "identity", "person")
+_OTHER_COLUMNS = (
+    "Age", "expression", "identity", "person", "landmarks", "parsing", "parsing_scheme",
+)  # fmt: skip
 UNDERSTOOD = (
     "file_name, text (or caption, captions, sentence, or any by text_column=NAME), "
-    "CelebA's names such as Smiling, Age, expression, identity or person"
+    "CelebA's names such as Smiling, Age, expression, identity or person, landmarks, "
+    "parsing"
 )
 # What pandas writes or reads as nothing.
 _NOTHING = ("nan", "NaN", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>")
@@ -164,14 +167,30 @@ def fields_from(row: Mapping[str, Any], facts: Iterable[str] = ()) -> dict[str, 
         "expression": str(given(row.get("expression")) or ""),
         "identity": person,
         **_points(row.get("landmarks")),
+        **_scheme(row),
     }
+
+
+def _scheme(row: Mapping[str, Any]) -> dict[str, str]:
+    """The label scheme of a row's map."""
+    scheme = given(row.get("parsing_scheme"))
+    if scheme is None or given(row.get("parsing")) is None:
+        return {}
+    if scheme not in schemes.PARSING:
+        raise UserError(
+            f"column 'parsing_scheme' holds {scheme!r}; known are "
+            + ", ".join(schemes.PARSING)
+        )
+    return {"parsing_scheme": scheme}
 
 
 def _points(flat: Any) -> dict[str, Any]:
     """Landmarks of x0, y0, x1, y1, ..., their scheme by their number."""
-    if flat is None:
+    if given(flat) is None:
         return {}
     try:
+        if isinstance(flat, str):  # of a CSV
+            flat = json.loads(flat) if "[" in flat else flat.replace(",", " ").split()
         if not np.size(flat):
             return {}
         with np.errstate(over="ignore"):

@@ -13,7 +13,14 @@ import pytest
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import folders, shards, sources, tables, transforms
+from gptface_jax.data import (
+    folders,
+    image_io,
+    shards,
+    sources,
+    tables,
+    transforms,
+)
 from gptface_jax.data.record import Record
 
 
@@ -276,3 +283,78 @@ def test_files_that_a_name_means(tmp_path):
         assert folders.resolve(tmp_path, name) == path
     assert folders.resolve(tmp_path, str(path)) == path
     assert folders.resolve(tmp_path, "sub/none.png") == tmp_path / "sub/none.png"
+
+
+MAP = np.uint8([[0, 1], [2, 17]])
+
+
+def classes_png(pixels, palette=False):
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    if palette:
+        image = Image.fromarray(pixels, "P")
+        image.putpalette(np.arange(768, dtype=np.uint8).tobytes())
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_landmarks_and_maps_of_a_folder_s_table(photos, palette):
+    (photos / "maps").mkdir()
+    (photos / "maps" / "0.png").write_bytes(classes_png(MAP, palette))
+    points = [[1.5, 2, 3, 4], None, "5, 6, 7, 8", "[1, 2, 3, 4]"]
+    rows = [{"file_name": f"{i}.png", "landmarks": p} for i, p in enumerate(points)]
+    rows[0] |= {"parsing": "maps/0.png", "parsing_scheme": "lapa", "person": 3}
+    table = photos / "metadata.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = folders.Folder(photos)
+    first, bare, third, fourth = source
+    np.testing.assert_array_equal(first.landmarks, [[1.5, 2], [3, 4]])
+    np.testing.assert_array_equal(third.landmarks, [[5, 6], [7, 8]])
+    np.testing.assert_array_equal(fourth.landmarks, [[1, 2], [3, 4]])
+    # At the size of the picture, 8 x 8.
+    np.testing.assert_array_equal(first.parsing, MAP.repeat(4, 0).repeat(4, 1))
+    assert first.parsing_scheme == "lapa" and first.identity == 3
+    assert bare.landmarks is None and bare.parsing is None
+    said = source.summary()  # a map is no picture without a row
+    assert "1 without text" in said and "2 without a row" in said
+    assert "ignored" not in said
+    for wrong, message in (
+        ({"parsing": "maps/none.png"}, "line 1: there is no map 'maps/none.png'"),
+        ({"parsing": "../0.png"}, "there is no map"),
+        ({"landmarks": "left"}, "column 'landmarks' holds no x0, y0"),
+        ({"parsing": "maps/0.png", "parsing_scheme": "lappa"}, "'lappa'; known are"),
+    ):
+        table.write_text(json.dumps({"file_name": "0.png", **wrong}))
+        with pytest.raises(UserError, match=message):
+            folders.Folder(photos)
+    (photos / "maps" / "0.png").write_bytes(png(3))  # colours
+    table.write_text(json.dumps({"file_name": "0.png", "parsing": "maps/0.png"}))
+    with pytest.raises(UserError, match="maps/0.png' has mode RGB; give a map"):
+        folders.Folder(photos)[0]
+
+
+def test_maps_of_a_parquet(tmp_path):
+    held = {"bytes": classes_png(MAP), "path": None}
+    (tmp_path / "1.png").write_bytes(classes_png(MAP.T))
+    beside = {"bytes": None, "path": "1.png"}
+    image = {"bytes": png(), "path": None}
+    table = {"image": [image] * 3, "parsing": [held, beside, None], "text": ["a"] * 3}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    first, second, third = sources.open_source(
+        {"kind": "parquet", "path": str(tmp_path / "a.parquet")}
+    )
+    large = MAP.repeat(4, 0).repeat(4, 1)
+    np.testing.assert_array_equal(first.parsing, large)
+    np.testing.assert_array_equal(second.parsing, large.T)
+    assert third.parsing is None and first.parsing_scheme == "celebamask-hq"
+
+
+def test_size_of_a_picture_that_lies_on_its_side(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.jpg", exif=exif)
+    assert image_io.size(tmp_path / "a.jpg") == (9, 5)
+    assert image_io.decode(tmp_path / "a.jpg").shape == (9, 5, 3)
+    Image.new("RGB", (9, 5)).save(tmp_path / "b.jpg")
+    assert image_io.size(tmp_path / "b.jpg") == (5, 9)
