@@ -6,6 +6,7 @@ All of numpy arrays of a whole test set; shares are 0..1.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from gptface_jax.core.perception_tasks import ENDS
 _AUC_STEP = 1e-4
 _EPSILON_STD = 3.0  # years, of the epsilon error
 _CLOSE = 5  # years
+_AT_ONCE = 100  # resamplings
 _THRESHOLDS = np.arange(0, 4, 0.01)  # squared distances of unit vectors
 
 
@@ -175,6 +177,29 @@ def ages(said: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         "within_5": float((away <= _CLOSE).mean()),
         "epsilon": float(epsilon.mean()),
     }
+
+
+def with_interval(
+    measure: Callable[..., np.ndarray], *groups: np.ndarray, count: int = 2000,
+    seed: int = 0,
+) -> list[float]:  # fmt: skip
+    """[value, low, high] of a measure of sums, with its 95 % interval.
+
+    A percentile bootstrap over groups, such as the pictures of a person.
+
+    Args:
+      measure: sums [..., C] of each of `groups` -> values [...].
+      groups: float [P,C] each, a row a group.
+      count: resamplings, in hundreds.
+      seed: of them.
+    """
+    number = len(groups[0])
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(-(-count // _AT_ONCE)):
+        times = rng.multinomial(number, np.full(number, 1 / number), size=_AT_ONCE)
+        drawn.append(measure(*(times @ g for g in groups)))
+    low, high = np.nanpercentile(drawn, (2.5, 97.5))
+    return [float(measure(*(g.sum(0) for g in groups))), float(low), float(high)]
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ def evaluate(
     records: Sequence[Record],
     progress: bool = True,
     attributes: Sequence[str] = (),
+    samples: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Figures of a task on pictures of upright faces, taken as they are.
 
@@ -47,6 +49,8 @@ def evaluate(
       records: with what the task asks for; others are left out.
       progress: show a bar.
       attributes: those that count, of a task of attributes; all, if none are named.
+      samples: takes the prediction for each picture, of expressions and ages; see
+        `protocols.folds`.
 
     Returns:
       "count", the pictures that were asked, and by the task's family: of landmarks see
@@ -68,6 +72,8 @@ def evaluate(
         raise UserError(
             f"none of the {len(records)} pictures says what task '{task}' asks for"
         )
+    if samples is not None:
+        samples += _samples(task, entry.family, kept, raw)
     labels, boxes = (np.stack([x[name] for x in kept]) for name in ("label", "box"))
     judge = {
         "age": _ages,
@@ -77,6 +83,33 @@ def evaluate(
         "align": functools.partial(_landmarks, boxes=boxes),
     }[entry.family]
     return {"count": len(kept), **judge(task, entry, labels, raw)}
+
+
+def _samples(task, family, kept, raw) -> list[dict[str, Any]]:
+    if family not in ("affect", "age"):
+        raise UserError(
+            f"single predictions are of expressions and ages, and task '{task}' is of "
+            f"neither; leave it out by --task"
+        )
+    names = NAMES["seven"]
+    if family == "affect":
+        said = [names[c] for c in np.argmax(raw, -1)]
+        truth = [names[int(x["label"])] for x in kept]
+    else:
+        said = perception.expected_ages(raw).tolist()
+        truth = [float(x["label"]) for x in kept]
+    return [
+        {"task": task, **x["record"], "truth": t, "said": s}
+        for x, t, s in zip(kept, truth, said)
+    ]
+
+
+def _named(record: Record) -> dict[str, Any]:
+    """What tells a picture and its person apart from others."""
+    pixels = record.image
+    data = pixels if isinstance(pixels, bytes) else np.ascontiguousarray(pixels)
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return {"picture": digest, "person": record.identity}
 
 
 def check_attributes(names: Sequence[str]) -> None:
@@ -111,6 +144,7 @@ def _answers(model, task, examples, records, progress):
     for record in bar:
         example = examples(record, rng)
         if example["weight"] > 0:
+            example["record"] = _named(record)
             waiting.append(example)
         if len(waiting) == _TOGETHER:
             flush()

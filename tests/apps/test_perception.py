@@ -221,6 +221,26 @@ def test_figures_of_points_and_attributes(folder, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_single_predictions_of_a_fold(folder, tmp_path, capsys):
+    judge = ("evaluate", "perception", "--model", folder, "--images", "synthetic")
+    judge += ("--data", "size=32", "--limit", 24, "--quiet")
+    rows = []
+    for part in ("0/3", "1/3", "2/3"):
+        out = tmp_path / f"{part[0]}.jsonl"
+        asked = (*judge, "--task", "affect_drawn", "--fold", part, "--samples", out)
+        assert run(*asked) == 0
+        rows.append([json.loads(line) for line in out.read_text().splitlines()])
+    people = [{row["person"] for row in part} for part in rows]
+    assert not (people[0] & people[1] or people[1] & people[2])
+    assert sum(map(len, rows)) == 24 == len({r["picture"] for p in rows for r in p})
+    assert run("evaluate", "folds", *(tmp_path / f"{k}.jsonl" for k in "012")) == 0
+    assert "affect_drawn: 24 pictures" in capsys.readouterr().out
+    assert run(*judge, "--task", "biattr_drawn", "--samples", tmp_path / "a") == 2
+    assert "of expressions and ages" in capsys.readouterr().err
+    assert run(*judge, "--fold", "1") == 2
+    assert "--fold 1 is no K/N" in capsys.readouterr().err
+
+
 STEADY = {"text": "a woman", "samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
 
 

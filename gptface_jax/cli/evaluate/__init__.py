@@ -18,6 +18,7 @@ gptface evaluate captions --model my_talk2face --images synthetic --limit 256
 gptface evaluate synthesis --model my_talk2face --judge runs/judge \\
     --convention synthetic
 gptface evaluate perception --model my_faceptor --images synthetic --limit 256
+gptface evaluate folds fold0.jsonl fold1.jsonl --against other0.jsonl other1.jsonl
 gptface evaluate faces3d --model my_facegpt --images rendered --limit 128 --seed 9
 gptface evaluate ratings DIR
 gptface evaluate calibration --model demo --images synthetic --limit 256 --seed 77
@@ -37,6 +38,7 @@ from gptface_jax.cli.evaluate import (
     captions,
     edits,
     faces3d,
+    folds,
     judge,
     likelihood,
     masked,
@@ -64,6 +66,7 @@ KINDS: dict[str, types.ModuleType] = {
     "captions": captions,
     "synthesis": synthesis,
     "perception": perception,
+    "folds": folds,
     "faces3d": faces3d,
     "ratings": ratings,
     "calibration": calibration,

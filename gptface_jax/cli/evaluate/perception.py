@@ -28,13 +28,21 @@ from __future__ import annotations
 import argparse
 import json
 
-from gptface_jax.cli import _source
+from gptface_jax.cli import _source, _written
 from gptface_jax.cli.evaluate import _shared
 from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_photos(parser)
+    parser.add_argument(
+        "--fold", metavar="K/N", help="the people of part K of N alone, K from 0 on"
+    )
+    parser.add_argument(
+        "--samples",
+        metavar="FILE.jsonl",
+        help="every single prediction, of expressions and ages; see evaluate folds",
+    )
     _shared.add_model_of(parser, "Faceptor")
     parser.add_argument(
         "--task",
@@ -51,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from gptface_jax.protocols import perception, regions
+    from gptface_jax.protocols import perception, regions, samples
     from gptface_jax.protocols.records import open_records
 
     attributes = options.attributes or ()
@@ -60,7 +68,11 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(
             "--task and --attributes do not go with --regions; leave one of them out"
         )
+    if options.samples:
+        _written.check_file("--samples", options.samples)
     spec, model = _source.spec(options), _shared.model(options, "perceive")
+    if options.fold:
+        spec = _held_out(options.fold, spec)
     tasks = options.task or model.chosen()
     if attributes and not any(task.startswith("biattr_") for task in tasks):
         raise UserError(
@@ -73,13 +85,25 @@ def run(options: argparse.Namespace) -> None:
         found = regions.evaluate(model, records, not options.quiet)
         print(regions.table(found))
         return _shared.write({**about, "regions": found}, options.out)
-    figures = {}
+    figures, rows = {}, [] if options.samples else None
     for task in tasks:
         if task.startswith("recog_"):
             figures[task] = perception.verification(model, task, records)
         else:
             figures[task] = perception.evaluate(
-                model, task, records, not options.quiet, attributes
+                model, task, records, not options.quiet, attributes, rows
             )
         print(f"{task}: {json.dumps(_shared.rounded(figures[task]))}", flush=True)
+    if options.samples:
+        samples.write(options.samples, rows)
     _shared.write({**about, "figures": figures}, options.out)
+
+
+def _held_out(fold: str, spec: dict) -> dict:
+    """The source whose people are those of a part, "0/5"."""
+    part, slash, parts = fold.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise UserError(f"--fold {fold} is no K/N; write e.g. --fold 0/5")
+    limit = spec.pop("limit", None)
+    numbers = {"folds": int(parts), "fold": int(part), "held_out": True}
+    return {"kind": "fold", "source": spec, **numbers, "limit": limit}
