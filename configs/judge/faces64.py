@@ -6,6 +6,8 @@ both kinds of faces; its feature maps compare pictures when a VQGAN is trained
 (`configs/vqgan/faces64.py:gan`), so it must not judge that VQGAN. ":masks" tells faces
 with a face mask from those without, ":happiness" happy ones from others by the labels
 that people gave to `faces`; its photographs are grey and cropped tightly.
+":expressions" tells the seven expressions of `faces` apart: the plain network that
+others are compared with (`gptface evaluate folds`).
 """
 
 from configs import base
@@ -33,6 +35,9 @@ ALL = tuple(
     Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat
     Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young""".split()
 )
+EXPRESSIONS = (
+    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear",
+)  # fmt: skip
 ATTRIBUTES = {
     "synthetic": SYNTHETIC,
     "lfw": LFW,
@@ -40,6 +45,7 @@ ATTRIBUTES = {
     "features": ALL,
     "masks": ("Wearing_Mask",),
     "happiness": ("Smiling",),
+    "expressions": EXPRESSIONS,
     "tiny": SYNTHETIC,
 }
 
@@ -53,12 +59,13 @@ def masks(split):
     }
 
 
-def happiness(split):
+def faces(split, words):
+    """Photographs of `faces`; words: attribute -> the expression that it means."""
     return {
         "kind": "parquet",
         "path": "../shared/data/faces",
         "split": split,
-        "classes": {"Smiling": "expression=happiness"},
+        "classes": {name: f"expression={word}" for name, word in words.items()},
     }
 
 
@@ -98,13 +105,13 @@ def get_config(arg: str = "synthetic"):
         config.total_steps = 400
         config.eval_every = config.checkpoint_every = 100
         config.data.train, config.data.eval = masks("train"), masks("validation")
-    if arg == "happiness":
+    if arg in ("happiness", "expressions"):
         config.total_steps = 600
         config.eval_every = config.checkpoint_every = 100
-        config.data.train, config.data.eval = (
-            happiness("train"),
-            happiness("validation"),
-        )
+        words = {name: name for name in EXPRESSIONS}
+        words = {"Smiling": "happiness"} if arg == "happiness" else words
+        config.data.train = faces("train", words)
+        config.data.eval = faces("validation", words)
     if arg == "tiny":
         base.tiny(config)
         config.model.resolution = 32

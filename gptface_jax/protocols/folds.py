@@ -70,7 +70,8 @@ def figures(
 
     Args:
       rows: of `read`.
-      against: predictions of another model of the same pictures and tasks.
+      against: predictions of another model of the same pictures; its tasks may have
+        other names.
 
     Returns:
       Task -> "count", "people", and of expressions "accuracy" and "balanced", of ages
@@ -82,18 +83,23 @@ def figures(
       UserError: the other model judged other pictures.
     """
     found = {}
-    others = {(row["task"], row["picture"]): row for row in against}
+    others = {(_kind(row), row["picture"]): row for row in against}
     for task in dict.fromkeys(row["task"] for row in rows):
         mine = [row for row in rows if row["task"] == task]
-        theirs = [others.get((task, row["picture"])) for row in mine]
+        theirs = [others.get((_kind(row), row["picture"])) for row in mine]
         if against and None in theirs:
             raise UserError(
                 f"{theirs.count(None)} of {len(mine)} pictures of task '{task}' are "
                 "not judged by the other model; give the same folds of both"
             )
-        of = _expressions if isinstance(mine[0]["truth"], str) else _ages
+        of = _expressions if _kind(mine[0]) is str else _ages
         found[task] = of(mine, theirs if against else None)
     return found
+
+
+def _kind(row: Row) -> type:
+    """`str` of expressions, else `float`: what models may call differently."""
+    return str if isinstance(row["truth"], str) else float
 
 
 def _people(rows: Sequence[Row]) -> tuple[np.ndarray, int]:

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.core.perception_tasks import EXPRESSIONS
 from gptface_jax.data import image, phrases
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import edits
 from gptface_jax.experiments import opening
 from gptface_jax.pipelines import batching, networks
+from gptface_jax.protocols import samples
 from gptface_jax.protocols.records import pictures_of
 
 
@@ -64,6 +66,31 @@ class Judge:
             right = np.array([bool(t) for t in truth])
             result[name] = edits.balanced_accuracy(said[sure, i], right[sure])
         return result
+
+    def expressions(self, records: Sequence[Record]) -> list[dict[str, str]]:
+        """Predictions for `protocols.folds`: the surest of the expressions it knows.
+
+        Of records with one of them; others are left out.
+
+        Raises:
+          UserError: it tells fewer than two expressions, or no record has one.
+        """
+        known = [name for name in self.attributes if name in EXPRESSIONS]
+        if len(known) < 2:
+            raise UserError(
+                "this judge tells no expressions apart; train one by "
+                "configs/judge/faces64.py:expressions"
+            )
+        some = [r for r in records if r.expression in known]
+        if not some:
+            raise UserError(f"none of {len(records)} pictures has an expression")
+        places = [self.attributes.index(name) for name in known]
+        logits = self.logits(pictures_of(some, self.size))[:, places]
+        said = [known[i] for i in np.argmax(logits, -1)]
+        return [
+            {"task": "expression", **samples.named(r), "truth": r.expression, "said": s}
+            for r, s in zip(some, said)
+        ]
 
 
 def on_pictures(network: networks.Network, method: str = "__call__") -> Callable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from gptface_jax.evaluate.perceived import Perceiver
 from gptface_jax.nn.perception import prediction
 from gptface_jax.pipelines import batching, rows
 from gptface_jax.pipelines.perception import PerceptionModel
+from gptface_jax.protocols import samples as samples_file
 from gptface_jax.systems.faceptor import objective
 
 _TOGETHER = 32
@@ -104,14 +104,6 @@ def _samples(task, family, kept, raw) -> list[dict[str, Any]]:
     ]
 
 
-def _named(record: Record) -> dict[str, Any]:
-    """What tells a picture and its person apart from others."""
-    pixels = record.image
-    data = pixels if isinstance(pixels, bytes) else np.ascontiguousarray(pixels)
-    digest = hashlib.sha256(data).hexdigest()[:16]
-    return {"picture": digest, "person": record.identity}
-
-
 def check_attributes(names: Sequence[str]) -> None:
     """Refuses an attribute that no task asks for.
 
@@ -144,7 +136,7 @@ def _answers(model, task, examples, records, progress):
     for record in bar:
         example = examples(record, rng)
         if example["weight"] > 0:
-            example["record"] = _named(record)
+            example["record"] = samples_file.named(record)
             waiting.append(example)
         if len(waiting) == _TOGETHER:
             flush()

@@ -7,8 +7,10 @@ import pytest
 
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
+from gptface_jax.data.record import Record
 from gptface_jax.evaluate import perception
 from gptface_jax.protocols import folds, samples
+from gptface_jax.protocols.judge import Judge
 
 
 def rows(said, truth, people=None, task="affect_faces"):
@@ -98,3 +100,33 @@ def test_the_command_and_files_that_are_none(tmp_path, capsys):
     assert "line 1 is no prediction" in capsys.readouterr().err
     assert main(["evaluate", "folds", str(tmp_path / "2.jsonl")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_classifier_s_expressions(monkeypatch):
+    """The surest of those that it knows, whatever else it tells."""
+    judge = object.__new__(Judge)
+    judge.attributes, judge.size = ("Male", CALM, JOY), 8
+    grey = [0, 100, 200]
+    pictures = [np.full((8, 8, 3), value, np.uint8) for value in grey]
+    records = [
+        Record(image=picture, expression=word, identity=i)
+        for i, (picture, word) in enumerate(zip(pictures, (JOY, CALM, "anger")))
+    ]
+
+    def logits(images):
+        bright = images.mean((1, 2, 3))
+        return np.stack([0 * bright + 9, bright, 0 * bright + 50], 1)
+
+    monkeypatch.setattr(judge, "logits", logits, raising=False)
+    first, second = judge.expressions(records)
+    assert (first["said"], first["truth"], first["person"]) == (JOY, JOY, 0)
+    assert (second["said"], second["truth"]) == (CALM, CALM)
+    # Another model calls its task differently.
+    mine = [{**first, "task": "affect_faces"}, {**second, "task": "affect_faces"}]
+    found = folds.figures(mine, [first, second])
+    assert found["affect_faces"]["difference"] == [0, 0, 0]
+    with pytest.raises(UserError, match="none of 1 pictures has an expression"):
+        judge.expressions(records[2:])
+    judge.attributes = ("Male", "Smiling")
+    with pytest.raises(UserError, match="tells no expressions apart"):
+        judge.expressions(records)

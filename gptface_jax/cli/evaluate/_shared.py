@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from gptface_jax.cli import _help, _source
+from gptface_jax.cli import _help, _source, _written
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
@@ -136,6 +136,37 @@ def need(options: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(options, name) is None:
             raise UserError(f"evaluate {options.what} needs --{name}")
+
+
+def add_fold(parser: argparse.ArgumentParser, of: str) -> None:
+    """Adds what cross-validation needs; see `fold_of`."""
+    parser.add_argument(
+        "--fold", metavar="K/N", help="the people of part K of N alone, K from 0 on"
+    )
+    parser.add_argument(
+        "--samples",
+        metavar="FILE.jsonl",
+        help=f"every single prediction, {of}; see evaluate folds",
+    )
+
+
+def fold_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The source of --images, or the people of --fold of it.
+
+    Raises:
+      UserError: a fold that is none, or --samples that cannot be written.
+    """
+    if options.samples:
+        _written.check_file("--samples", options.samples)
+    spec = _source.spec(options)
+    if not options.fold:
+        return spec
+    part, slash, parts = options.fold.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise UserError(f"--fold {options.fold} is no K/N; write e.g. --fold 0/5")
+    limit = spec.pop("limit", None)
+    numbers = {"folds": int(parts), "fold": int(part), "held_out": True}
+    return {"kind": "fold", "source": spec, **numbers, "limit": limit}
 
 
 def records(options: argparse.Namespace) -> list[Record]:

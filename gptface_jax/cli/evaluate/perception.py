@@ -28,21 +28,14 @@ from __future__ import annotations
 import argparse
 import json
 
-from gptface_jax.cli import _source, _written
+from gptface_jax.cli import _source
 from gptface_jax.cli.evaluate import _shared
 from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_photos(parser)
-    parser.add_argument(
-        "--fold", metavar="K/N", help="the people of part K of N alone, K from 0 on"
-    )
-    parser.add_argument(
-        "--samples",
-        metavar="FILE.jsonl",
-        help="every single prediction, of expressions and ages; see evaluate folds",
-    )
+    _shared.add_fold(parser, "of expressions and ages")
     _shared.add_model_of(parser, "Faceptor")
     parser.add_argument(
         "--task",
@@ -68,11 +61,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(
             "--task and --attributes do not go with --regions; leave one of them out"
         )
-    if options.samples:
-        _written.check_file("--samples", options.samples)
-    spec, model = _source.spec(options), _shared.model(options, "perceive")
-    if options.fold:
-        spec = _held_out(options.fold, spec)
+    spec, model = _shared.fold_of(options), _shared.model(options, "perceive")
     tasks = options.task or model.chosen()
     if attributes and not any(task.startswith("biattr_") for task in tasks):
         raise UserError(
@@ -97,13 +86,3 @@ def run(options: argparse.Namespace) -> None:
     if options.samples:
         samples.write(options.samples, rows)
     _shared.write({**about, "figures": figures}, options.out)
-
-
-def _held_out(fold: str, spec: dict) -> dict:
-    """The source whose people are those of a part, "0/5"."""
-    part, slash, parts = fold.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal()):
-        raise UserError(f"--fold {fold} is no K/N; write e.g. --fold 0/5")
-    limit = spec.pop("limit", None)
-    numbers = {"folds": int(parts), "fold": int(part), "held_out": True}
-    return {"kind": "fold", "source": spec, **numbers, "limit": limit}
