@@ -108,6 +108,10 @@ def preparation(
     read = list(tars.samples(tar, config))
     decoded = [chain.decoded(chain.asked(item)) for item in read]
     pixels = [item.record.image for item in decoded]
+    # A crop that is made smaller, as of most pictures off the web.
+    twice = folder / "twice.tar"
+    tar_of(twice, [_resized(p, 2 * size) for p in pixels], captions)
+    larger = list(tars.samples(twice, config))
     greys = [
         quality.grey_square(p, np.array([0, 0, *p.shape[1::-1]]), 32) for p in pixels
     ]
@@ -127,6 +131,8 @@ def preparation(
         ("decode, Pillow", rate(each(image_io.decode, files), count)),
         ("decode and crop", rate(lambda: [
             _square(chain, chain.decoded(item)) for item in read], count)),
+        (f"decode and crop, {2 * size} px", rate(lambda: [
+            _square(chain, chain.decoded(item)) for item in larger], count)),
         ("crop, hash, encode", rate(
             lambda: [chain.cropped(i, i.faces) for i in decoded], count)),
         ("hash", rate(each(duplicates.perceptual_hash, greys), count)),
@@ -142,6 +148,14 @@ def preparation(
         ("all but finding", rate(
             lambda: list(chain(tars.samples(tar, config))), count)),
     ]  # fmt: skip
+
+
+def _resized(pixels: np.ndarray, side: int) -> bytes:
+    """A JPEG of the picture with this side."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+    picture.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def others(files) -> list[tuple[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import tiny_face3d
+from PIL import Image
 
 from gptface_jax.apps import verbs
 from gptface_jax.apps.perception_api import Seen
@@ -13,6 +14,7 @@ from gptface_jax.pipelines.answers import Answer
 from gptface_jax.pipelines.face_answers import HeadAnswer
 from gptface_jax.pipelines.faces3d import Head3D
 from gptface_jax.pipelines.perception import FaceSeen
+from gptface_jax.pipelines.results import Samples
 from gptface_jax.pipelines.views import View
 
 
@@ -53,6 +55,39 @@ class Solid(verbs.Facade):
         }  # fmt: skip
         coeffs = {name: np.float32(value) for name, value in coeffs.items()}
         return Head3D(coeffs, self.face_model, {"notes": [], "text": text})
+
+
+class Talks(verbs.Facade):
+    """Answers and draws without networks; keeps what it was asked for."""
+
+    frame, learnt = None, tiny_face3d.learnt()
+
+    def __init__(self):
+        self.asked = []
+
+    def ask(self, image, question, *, face=None, align=True):
+        if question == "weather":
+            raise UserError("no question 'weather'")
+        known = question == "expression"
+        value = "happiness" if known else None
+        return Answer(question, value or "mumble", value, 0.934)
+
+    def answers(self, image, *, face=None, align=True):
+        return [self.ask(image, "expression")] * 2
+
+    def caption(self, image, *, face=None, align=True):
+        return [("a happy person", 0.5)]
+
+    def attention(self, image, question, *, face=None, align=True):
+        return Image.new("RGB", (8, 8), (200, 0, 0))
+
+    def synthesize(self, text="", attributes="", count=1, **options):
+        if not text and not attributes:
+            raise UserError("there is nothing to follow")
+        self.asked.append((text, attributes, count, options))
+        pictures = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(count)]
+        details = {"grid": (1, 1), "edited": False, "software": "tests"}
+        return Samples(pictures, {"notes": [], **details})
 
 
 class Says(Solid):

@@ -178,6 +178,34 @@ def test_a_question_is_answered_with_a_head(face, tmp_path, monkeypatch):
         ask(encoded(face), "weather", 0, True)
 
 
+def test_questions_sentences_and_drawn_faces(face, tmp_path):
+    talks = page_models.Talks()
+    built = page.build(service.Service(talks, 0, 10**7, 1, str(tmp_path)))
+    ask = endpoint(built, "ask")
+    rows, looked = ask(encoded(face), ["expression", "hair"], 0, True)
+    assert rows == [["expression", "happiness", 0.934], ["hair", "none", 0.934]]
+    assert looked.size == (8, 8)
+    everything, _ = ask(encoded(face), ["everything it knows"], 0, True)
+    assert len(everything) == 2
+    with pytest.raises(gr.Error, match="no question 'weather'"):
+        ask(encoded(face), ["weather"], 0, True)
+    with pytest.raises(gr.Error, match="there is no question"):
+        ask(encoded(face), [], 0, True)
+    named = {f.fn.__name__: f.fn for f in built.fns.values()}
+    assert named["caption"](encoded(face), 0, True) == [
+        ["a sentence", "a happy person", 0.5]
+    ]
+    draw = endpoint(built, "synthesize")
+    shown, files = draw("a man", "age=30", 3, 0.8, 7, 4)
+    assert len(shown) == 3 and [pathlib.Path(f).suffix for f in files] == [
+        ".png", ".json"
+    ]  # fmt: skip
+    options = {"seed": 7, "temperature": 0.8, "candidates": 4}
+    assert talks.asked == [("a man", "age=30", 3, options)]
+    with pytest.raises(gr.Error, match="nothing to follow"):
+        draw("", "", 1, 1, 0, 1)
+
+
 def test_a_face_is_moved(tmp_path, monkeypatch):
     asked = []
 
