@@ -27,12 +27,22 @@ def row_groups(path: pathlib.Path) -> list[int]:
         return []
 
 
-def keys(path: pathlib.Path, groups: range) -> set[str]:
-    """Keys of the rows of some row groups."""
+def _unpacks(about: Sequence[Any], path: pathlib.Path, config: Config) -> bool:
+    """Whether one of the row groups of a file is far larger in memory than the file."""
+    # Not by column: pyarrow ends the process where the footer of one is damaged.
+    most = max(config.decoding.max_bytes, _BOMB * path.stat().st_size)
+    return any(group.total_byte_size > most for group in about)
+
+
+def keys(path: pathlib.Path, groups: range, config: Config) -> set[str]:
+    """Keys of the rows of some row groups; none of those that are too large to read."""
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read_row_groups(list(groups), ["key"])
+        file = pq.ParquetFile(path)
+        if _unpacks([file.metadata.row_group(i) for i in groups], path, config):
+            return set()
+        table = file.read_row_groups(list(groups), ["key"])
     except Exception:  # of a hostile file anything may come
         return set()
     found = (row.get("key") for row in rows(table) if isinstance(row, dict))
@@ -87,9 +97,7 @@ def samples(
         facts=facts,
     )
     reason = sample.UNREADABLE
-    # Not by column: pyarrow ends the process where the footer of one is damaged.
-    most = max(config.decoding.max_bytes, _BOMB * path.stat().st_size)
-    if any(group.total_byte_size > most for group in about):
+    if _unpacks(about, path, config):
         reason, batches = sample.TOO_MANY_BYTES, ()
     try:
         for batch in batches:

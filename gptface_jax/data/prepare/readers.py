@@ -288,7 +288,9 @@ class Reader:
             found = columns.samples(
                 path, groups, self.config, *names, more, name, given.facts
             )
-        seen = columns.keys(path, range(unit.start)) if unit.start else set()
+        seen = (
+            columns.keys(path, range(unit.start), self.config) if unit.start else set()
+        )
         for item in found:
             if item.key in seen:
                 item = Rejected(item.key, sample.DUPLICATE_KEY)

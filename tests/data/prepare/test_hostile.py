@@ -400,13 +400,13 @@ def test_no_byte_of_a_footer_ends_the_process(tmp_path):
         path.write_bytes(damaged)
         groups = range(len(columns.row_groups(path)))
         assert len(list(columns.samples(path, groups, config))) >= 1
-        columns.keys(path, groups)
+        columns.keys(path, groups, config)
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_a_small_file_of_large_cells_is_not_unpacked(tmp_path, dictionary):
     cells = pa.array([bytes(2_000_000)] * 8, pa.binary())
-    table = pa.table({"jpg": cells, "text": ["a man"] * 8})
+    table = pa.table({"jpg": cells, "text": ["a man"] * 8, "key": [*"01234567"]})
     path = tmp_path / "a.parquet"
     pq.write_table(table, path, compression="zstd", use_dictionary=dictionary)
     assert path.stat().st_size < 20_000
@@ -414,6 +414,7 @@ def test_a_small_file_of_large_cells_is_not_unpacked(tmp_path, dictionary):
     config = config_of(source, decoding={"max_bytes": 1_000_000})
     before = pa.default_memory_pool().max_memory()
     assert reasons_of(config) == [sample.TOO_MANY_BYTES] * 8
+    assert columns.keys(path, range(1), config) == set()
     assert pa.default_memory_pool().max_memory() == before
 
 
