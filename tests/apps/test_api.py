@@ -250,6 +250,7 @@ def test_forward_passes_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_how_much_of_a_text_the_model_understands(tiny):
     model = gptface_jax.load(tiny / "model")
     photo = np.zeros((40, 40, 3), np.uint8)

@@ -154,6 +154,7 @@ def test_captions_have_the_length_asked_for(model, faces):
         model.caption(faces[0], 99)
 
 
+@pytest.mark.slow
 def test_a_region_is_proposed_where_the_picture_contradicts_the_text(model, faces):
     wide = np.concatenate(faces, axis=1)
     mask = model.propose(wide, "a man with a hat", area=0.25)
@@ -202,6 +203,7 @@ def test_likelihood_saliency_is_how_two_texts_disagree_about_hidden_codes(model,
     assert found.min() >= -1e-6 and found.max() > 0
 
 
+@pytest.mark.slow
 def test_saliency_is_what_hiding_a_piece_does_to_the_match(model, faces):
     editor = model.editor
     small = np.asarray(Image.fromarray(faces[0]).resize((editor.size,) * 2))[None]

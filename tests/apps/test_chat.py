@@ -135,6 +135,7 @@ def folder(model, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_model_directory_is_all_that_it_was_trained_as(model, folder, tmp_path):
     opened = gptface_jax.load(folder)
     assert isinstance(opened, Chat) and opened.learnt == model.learnt

@@ -52,7 +52,9 @@ def test_a_text_becomes_a_head_and_seeds_others(model):
     )
 
 
-@pytest.mark.parametrize("scheme", ["grouped", "discrete"])
+@pytest.mark.parametrize(
+    "scheme", ["grouped", pytest.param("discrete", marks=pytest.mark.slow)]
+)
 def test_parts_of_a_head_stay_and_the_rest_follows_the_text(scheme, tmp_path):
     model = tiny_face3d.opened(FaceGPT, scheme)
     head = model.face3d(PHOTO, align=False)

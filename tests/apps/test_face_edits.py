@@ -187,6 +187,7 @@ def test_the_mark_is_found_again_in_a_turned_face(framed, astronaut):
     assert half[0][0].side == round(view.side / 2)
 
 
+@pytest.mark.slow
 def test_jobs_may_say_which_face(framed, two, tmp_path):
     Image.fromarray(two).save(tmp_path / "two.png")
     lines = [{"id": str(n), "image": "two.png", "face": n} for n in (1, 2, "all", 4)]

@@ -12,6 +12,7 @@ from PIL import Image
 
 import gptface_jax
 from gptface_jax.apps import api
+from gptface_jax.apps.perception_api import Seen
 from gptface_jax.cli.main import main
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
@@ -117,6 +118,7 @@ def test_several_faces_get_a_column_each(model, photo):
     np.testing.assert_allclose(second.landmarks, seen.faces[1].landmarks, atol=0.05)
 
 
+@pytest.mark.slow
 def test_pictures_without_a_face(model):
     nothing = np.full((64, 200, 3), 128, np.uint8)
     with pytest.raises(UserError, match="no face was found"):
@@ -138,12 +140,11 @@ def _close(one, other):
 
 def test_the_verb_and_its_jobs(folder, model, photo, tmp_path, capsys):
     out = tmp_path / "seen.json"
-    assert run("perceive", "--model", folder, "--image", photo, "--out", out) == 0
-    assert "face 1, age" in capsys.readouterr().out
-    assert json.loads(out.read_text())["faces"][0]["landmarks"]
     parts, look = tmp_path / "parts.png", ("perceive", "--model", folder)
     asked = (*look, "--image", photo, "--out", out)
     assert run(*asked, "--parts", parts) == 0
+    assert "face 1, age" in capsys.readouterr().out
+    assert json.loads(out.read_text())["faces"][0]["landmarks"]
     with Image.open(parts) as image, Image.open(photo) as whole:
         assert image.mode == "P" and image.size == whole.size
         numbers = np.asarray(image)
@@ -152,8 +153,8 @@ def test_the_verb_and_its_jobs(folder, model, photo, tmp_path, capsys):
     capsys.readouterr()
     assert run(*asked, "--parts", tmp_path / "parts.jpg") == 2
     assert "write a .png" in capsys.readouterr().err
-    assert run(*asked, "--parts", parts, "--task", "align_drawn") == 2
-    assert "no parts are told" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no parts are told"):
+        Seen(np.zeros((4, 4, 3), np.uint8), ()).parts  # noqa: B018
     assert run("perceive", "--model", folder, "--list") == 0
     listed = capsys.readouterr().out
     assert "align_drawn" in listed and "recog" not in listed
@@ -221,6 +222,7 @@ def test_figures_of_points_and_attributes(folder, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_single_predictions_of_a_fold(folder, tmp_path, capsys):
     judge = ("evaluate", "perception", "--model", folder, "--images", "synthetic")
     judge += ("--data", "size=32", "--limit", 24, "--quiet")

@@ -150,6 +150,7 @@ def test_rewinding_passes_the_data_over(tmp_path):
     assert starts == [36 + passed_over]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_inside_a_spike_is_gone_after_the_rewind(tmp_path):
     def longer(number, batch):
         if 30 <= number < 33:
@@ -171,6 +172,7 @@ def test_a_checkpoint_inside_a_spike_is_gone_after_the_rewind(tmp_path):
     assert saved == 32 + event["rewound_from"] - 28
 
 
+@pytest.mark.slow
 def test_a_loss_that_spikes_again_and_again_stops(tmp_path):
     def always(number, batch):
         return {**batch, "y": batch["y"] * 1e3} if number >= 30 else None

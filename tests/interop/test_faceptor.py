@@ -86,6 +86,7 @@ def test_positions_of_the_memory(golden, loaded):
     close(query_decoder.sine_positions((3, 5), 32), golden["sine_3x5"], 1e-5)
 
 
+@pytest.mark.slow
 @STAGES
 def test_the_decoder_layer_by_layer(golden, loaded, stage):
     """States after every part of every layer, and which level is looked at."""
@@ -151,6 +152,7 @@ def test_the_pixel_decoder(golden, loaded):
     close(found[..., :8], golden["pixel_features"])
 
 
+@pytest.mark.slow
 def test_from_pictures(golden, loaded):
     """The public function, from pictures to answers."""
     found = model.apply(*loaded, golden["images_attribute"][:2], ["affect_rafdb"], 2)

@@ -152,6 +152,7 @@ def test_flash_agrees_with_the_reference():
         compare("flash", *heads(128), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_head", [False, True])
 def test_splash_agrees_with_the_reference_on_prefix_masks(by_head):
     from jax.experimental.pallas import tpu

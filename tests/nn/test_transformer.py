@@ -252,6 +252,7 @@ def products(rules=(), sizes=(1, 1, 1)):
         return list(ranks(jax.make_jaxpr(jax.grad(loss))(params).jaxpr))
 
 
+@pytest.mark.slow
 def test_dense_layers_are_products_of_two_matrices():
     found = products()
     # Seven kernels: forward, by the input, by the kernel (x itself needs no gradient).

@@ -57,6 +57,7 @@ def test_shapes_and_consistency(small):
     assert encode(variables, larger).shape == (1, 16, 12)
 
 
+@pytest.mark.slow
 def test_patches_are_a_first_level():
     """4 x 4 pixels as 48 channels: tokens of 8 pixels by two levels."""
     config = dataclasses.replace(SMALL, resolution=32, patch=4, attn_resolutions=(4,))

@@ -18,6 +18,7 @@ def plain(x, kernel, strides, padding, *dilations):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(
     size=st.tuples(st.integers(7, 9), st.integers(7, 9)),

@@ -50,6 +50,7 @@ def test_more_pictures_than_fit_at_once(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_the_bundled_model_s_matching():
     """Of drawn faces, those that wear what is asked for come first."""
     editor = load("demo").editor

@@ -209,6 +209,7 @@ def test_the_command_prints_and_writes(demos, judge, tmp_path, capsys, gptface_c
     )
 
 
+@pytest.mark.slow
 def test_photos_of_their_own_size(demos, tmp_path, gptface_command, capsys):
     """Tiled where they are larger than a tile, never resized."""
     photos = tmp_path / "photos"

@@ -87,6 +87,7 @@ def test_commits_touch_the_boundary_while_it_is_wide_enough():
     assert any((row[:, 1] != 0).any() for row in at)
 
 
+@pytest.mark.slow
 def test_step_zero_is_unguided_decoding():
     known = tiny.known_mask(4, [0, 1, 4, 5, 8, 9])
     plain = run(known, DecodeConfig(k=2, guidance="none"))

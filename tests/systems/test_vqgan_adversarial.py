@@ -70,6 +70,7 @@ def phase_results(phase, params, state, *steps, constants=None):
     return found if len(steps) > 1 else found[0]
 
 
+@pytest.mark.slow
 def test_each_phase_has_its_own_parameters():
     generator, discriminator = build().phases
     mine, _ = trees.split(initial(), generator.trainable)

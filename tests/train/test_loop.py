@@ -381,6 +381,7 @@ def test_tensorboard_is_written_when_asked_for(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
+@pytest.mark.slow
 def test_checkpoints_of_versions_that_kept_constants_in_the_state(tmp_path):
     system = tiny.make_system(dropout=0.3)
     network = {"kernel": np.ones((3, 2), np.float32)}
