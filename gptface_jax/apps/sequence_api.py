@@ -208,7 +208,7 @@ def _scorer(rank_by: Any) -> tuple[ranking.Scorer, str]:
     """What compares pictures with a sentence, and its name; see `synthesize`."""
     model = _opened(rank_by) if isinstance(rank_by, str) else rank_by
     if callable(model):
-        return model, rank_by
+        return model, str(getattr(rank_by, "__name__", rank_by))
     if (editor := getattr(model, "editor", None)) is not None:
         return ranking.by_matching(editor), f"matching of {model.digest}"
     raise UserError(

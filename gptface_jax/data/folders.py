@@ -274,9 +274,9 @@ class _Reader:
                     f"{nearest(column, self.columns)}; set {argument} to "
                     + (", ".join(sorted(self.columns)) or "those of a metadata.jsonl")
                 )
-        seen = {row.name for row in rows}
+        seen = {row.name for row in rows} | self.maps
         for name in self.found.pictures:
-            if not name.startswith(self.within) or name in seen | self.maps:
+            if not name.startswith(self.within) or name in seen:
                 continue
             caption = self._caption(name)
             if caption or not self.columns:

@@ -89,7 +89,7 @@ def _samples(task, family, kept, raw) -> list[dict[str, Any]]:
     if family not in ("affect", "age"):
         raise UserError(
             f"single predictions are of expressions and ages, and task '{task}' is of "
-            f"neither; leave it out by --task"
+            "neither; leave it out by --task"
         )
     names = NAMES["seven"]
     if family == "affect":
@@ -99,7 +99,7 @@ def _samples(task, family, kept, raw) -> list[dict[str, Any]]:
         said = perception.expected_ages(raw).tolist()
         truth = [float(x["label"]) for x in kept]
     return [
-        {"task": task, **x["record"], "truth": t, "said": s}
+        {"task": task, **samples_file.named(x["record"]), "truth": t, "said": s}
         for x, t, s in zip(kept, truth, said)
     ]
 
@@ -136,7 +136,7 @@ def _answers(model, task, examples, records, progress):
     for record in bar:
         example = examples(record, rng)
         if example["weight"] > 0:
-            example["record"] = samples_file.named(record)
+            example["record"] = record
             waiting.append(example)
         if len(waiting) == _TOGETHER:
             flush()
