@@ -24,14 +24,20 @@ from gptface_jax.core.errors import UserError
 SWITCH = "GPTFACE_ALLOCATOR"
 _STARTED = "_GPTFACE_STARTED_AGAIN"  # of the process with that number
 _PRELOAD = "LD_PRELOAD"
-# What is looked for, best first, and what makes it keep memory, in large pages.
+# What is looked for, best first, and what makes it keep memory, in large pages. jemalloc
+# keeps it longer than a step takes, not for ever: then the process grows until the
+# machine is full (docs/results/speed.md). With any limit blocks over 8 MiB, most of a
+# step's, would go back at once but for the threshold of 0, which is "no such rule".
 NAMES = {
     "jemalloc": ("libjemalloc.so.2",),
     "tcmalloc": ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4"),
     "mimalloc": ("libmimalloc.so.3", "libmimalloc.so.2"),
 }
 _SETTINGS = {
-    "jemalloc": {"MALLOC_CONF": "thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1"},
+    "jemalloc": {
+        "MALLOC_CONF": "thp:always,oversize_threshold:0,"
+        "dirty_decay_ms:40000,muzzy_decay_ms:40000"
+    },
     "tcmalloc": {"TCMALLOC_RELEASE_RATE": "0"},
     "mimalloc": {"MIMALLOC_PURGE_DELAY": "-1", "MIMALLOC_ALLOW_LARGE_OS_PAGES": "1"},
 }

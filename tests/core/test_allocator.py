@@ -44,7 +44,9 @@ def test_the_process_is_the_same_but_for_its_allocator(library, started, capsys)
     assert python == sys.executable
     assert arguments == [sys.executable, "-X", "utf8", "gptface", "a b"]
     assert environment["LD_PRELOAD"] == str(library)
-    assert "dirty_decay_ms:-1" in environment["MALLOC_CONF"]
+    # Memory is kept for longer than a step, but not for ever.
+    assert "dirty_decay_ms:40000" in environment["MALLOC_CONF"]
+    assert "oversize_threshold:0" in environment["MALLOC_CONF"]
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(library) in error
     assert error.startswith("gptface train: ") and "GPTFACE_ALLOCATOR=off" in error
