@@ -154,8 +154,8 @@ class Folder(Sequence):
       split: name of a subfolder, to use that alone.
       text_column: name; the text defaults to text or caption.
       facts: further columns of the table, whose cells become `Record.facts`.
-      keep: columns whose cells stay as they are, for `rows[index].cells`; those that
-        are in no table are passed over.
+      keep: columns whose values stay as they are, for `cells`; those that are in no
+        table are passed over.
 
     Attributes:
       rows: a `Row` a record.
@@ -196,6 +196,10 @@ class Folder(Sequence):
                 f"folder '{self.root / (split or '')}' holds no picture "
                 f"({', '.join(ENDINGS)})" + (f"; skipped: {skipped}" if skipped else "")
             )
+
+    def cells(self, index: int) -> dict[str, Any]:
+        """Values of the kept columns of a record, by name."""
+        return self.rows[index].cells
 
     def summary(self) -> str:
         """One line: how many pictures, and what of the folder is not used."""

@@ -95,6 +95,16 @@ class Tfds(Sequence):
     `attributes` (as in celeb_a) become labels, `text`, `caption` or `captions`
     the text; `expression`, `landmarks` [P,2], `boxes` [N,4], `parsing` (a PNG) and
     `source` what they are called, as `data.datasets` writes them.
+
+    Args:
+      name: of the data set.
+      split: as TFDS names it.
+      data_dir: where it was prepared; None for the default of TFDS.
+      image_column, text_column: names of features.
+      keep: features for `cells`; those that it does not have are passed over.
+
+    Attributes:
+      columns: names of all features.
     """
 
     def __init__(
@@ -104,13 +114,15 @@ class Tfds(Sequence):
         data_dir: str | None = None,
         image_column: str = "image",
         text_column: str | None = None,
+        keep: Sequence[str] = (),
     ):
-        self.args = (name, split, data_dir)
+        self.args, self.keep = (name, split, data_dir), tuple(keep)
         self.image_column, self.text_column = image_column, text_column
         if len(self) == 0:
             raise UserError(f"TFDS '{name}' has nothing in split '{split}'")
         first = self._source[0]
         columns = {**first, **first.get("attributes", {})}
+        self.columns = frozenset(columns)
         named = {"image_column": image_column, "text_column": text_column}
         for argument, column in named.items():
             if column and column not in columns:
@@ -148,6 +160,12 @@ class Tfds(Sequence):
     def __len__(self) -> int:
         return len(self._source)
 
+    def cells(self, index: int) -> dict[str, Any]:
+        """Values of the kept features of a row, texts as str, by name."""
+        row = self._source[index] if self.columns.intersection(self.keep) else {}
+        flat = {**row, **row.get("attributes", {})}
+        return {name: _value(flat[name]) for name in self.keep if name in flat}
+
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -164,8 +182,14 @@ class Tfds(Sequence):
         )
 
 
+def _value(cell: Any) -> Any:
+    """A value of TFDS as Python has it; arrays stay."""
+    cell = cell.item() if isinstance(cell, np.generic) else cell
+    return cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
+
+
 def _word(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+    return _value(value) if isinstance(value, bytes) else ""
 
 
 def _more_of_tfds(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import datasets, schemes, sources
-from gptface_jax.data.prepare import detections
+from gptface_jax.data.prepare import detections, readers, settings
 from gptface_jax.data.tables import CELEBA_ATTRIBUTES
 
 
@@ -217,6 +217,18 @@ def test_laion_face(tmp_path, files):
     assert [r.text for r in records] == [f"face number {i}" for i in range(3)]
     assert records[0].image == files[0]
     np.testing.assert_array_equal(records[1].boxes, [[4, 5, 40, 41]])
+
+    # Prepared again, addresses are known: opt-outs are honoured. Scores are not there.
+    spec = {"kind": "tfds", "name": "face_laion", "data_dir": str(tmp_path / "out")}
+    config = settings.read({"sources": (spec,), "opt_out": "list.txt"})
+    (unit,), _ = readers.units(config)
+    prepared = list(readers.Reader(config)(unit))
+    assert [s.url for s in prepared] == [f"http://a.org/{i}" for i in range(3)]
+    assert [s.faces is None for s in prepared] == [True, False, True]
+    limits = {"max_scores": {"punsafe": 0.5}}
+    config = settings.read({"sources": (spec,), "filters": limits})
+    with pytest.raises(UserError, match="'tfds' has no column punsafe"):
+        readers.units(config)
 
 
 TABLES = {

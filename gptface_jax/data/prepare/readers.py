@@ -11,9 +11,10 @@ A source is a mapping with a `kind`:
 The first two take `facts`, columns that become those of records; `metadata`, a folder
 with a Parquet for each file, at the same place below it (split_1/00000.parquet for
 split_1/00000.tar), a row a `key`; and `detections`, a folder that `gptface data
-detections` made. They, and the table of a folder, tell addresses, scores and faces;
-`opt_out`, `filters.max_scores` and `filters.allowed` are refused for others but what is
-drawn. All but tfds take `name`, which stands before the source of every record.
+detections` made. They, the table of a folder and the features of a TFDS set tell
+addresses, scores and faces; `opt_out`, `filters.max_scores` and `filters.allowed` are
+refused for others but what is drawn. All but tfds take `name`, which stands before the
+source of every record.
 
 A unit is what one worker does at a time, and what is done again if it dies: a tar, some
 row groups, a range of records.
@@ -37,6 +38,7 @@ from gptface_jax.data.prepare.sample import Rejected, Sample
 from gptface_jax.data.prepare.settings import Config
 
 _STREAMED = ("webdataset", "parquet")
+_WITH_TABLE = ("folder", "tfds")
 _NAMED = ("tfds", "named")  # to which `name` is something else
 _COMPRESSED = tuple(".tar.gz .tgz .tar.bz2 .tbz2 .tar.xz .txz .tar.zst".split())
 # What a folder of pictures passes over -> why; other kinds are files of other formats.
@@ -163,8 +165,8 @@ def units(config: Config) -> tuple[list[Unit], list[Any]]:
                 found += _of_file(number, given.kind, name, path, config.unit_size)
         else:
             source = _opened(spec, config)
-            folder = _folder(source)
-            _check_unknown(spec, config, folder.columns if folder else frozenset())
+            table = _table_of(source)
+            _check_unknown(spec, config, table.columns if table else frozenset())
             prints.append(fingerprint.of(source))
             total = len(source) + len(_passed_over(source))
             for start in range(0, total, config.unit_size):
@@ -191,9 +193,9 @@ def _check_unknown(
         if spec["kind"] not in _DRAWN and not told.intersection(columns_):
             raise UserError(
                 f"{key} is {value!r}, and the source of kind '{spec['kind']}' has no "
-                f"column {' or '.join(columns_)}; bring it as {' or '.join(_STREAMED)}"
-                " or as a folder with such a column in its metadata.csv, or prepare it "
-                f"apart, without {key}"
+                f"column {' or '.join(columns_)}; bring it as {' or '.join(_STREAMED)},"
+                " as a folder with such a column in its metadata.csv or as a TFDS set "
+                f"with such a feature, or prepare it apart, without {key}"
             )
 
 
@@ -201,17 +203,19 @@ def _opened(spec: Mapping[str, Any], config: Config):
     """The records of a source that is read at random."""
     ours = spec["kind"] not in _NAMED
     given = {k: v for k, v in spec.items() if not (ours and k == "name")}
-    if spec["kind"] == "folder":
+    if spec["kind"] in _WITH_TABLE:
         limits = config.filters
+        # Faces of a TFDS set are in its records; no box there is "not known".
+        faces = metadata.FACES if spec["kind"] == "folder" else ()
         scores = (*limits.max_scores, *limits.allowed)
-        given["keep"] = (*metadata.URL, *metadata.FACES, *scores)
+        given["keep"] = (*metadata.URL, *faces, *scores)
     return sources.open_source(given)
 
 
-def _folder(source: Any) -> folders.Folder | None:
-    """The folder of pictures that a source is, or whose first records it is."""
+def _table_of(source: Any) -> folders.Folder | sources.Tfds | None:
+    """The folder or TFDS set that a source is, or whose first records it is."""
     whole = source.source if isinstance(source, sources.Subset) else source
-    return whole if isinstance(whole, folders.Folder) else None
+    return whole if isinstance(whole, (folders.Folder, sources.Tfds)) else None
 
 
 def _passed_over(source: Any) -> list[str]:
@@ -357,8 +361,8 @@ class Reader:
                 raise sample.Fault(sample.TOO_MANY_BYTES)
         whole = f"{name}/{record.source}" if name else record.source
         record = dataclasses.replace(record, source=whole)
-        folder = _folder(source)
-        row = folder.rows[index].cells if folder else {}
+        table = _table_of(source)
+        row = table.cells(index) if table else {}
         faces = metadata.faces_of(row) or metadata.faces_of_record(record)
         return Sample(str(index), record, metadata.url_of(row), row, faces)
 
