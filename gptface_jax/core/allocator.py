@@ -24,8 +24,8 @@ from gptface_jax.core.errors import UserError
 SWITCH = "GPTFACE_ALLOCATOR"
 _STARTED = "_GPTFACE_STARTED_AGAIN"  # of the process with that number
 _PRELOAD = "LD_PRELOAD"
-# What is looked for, best first, and what makes it keep memory, in large pages. jemalloc
-# keeps it longer than a step takes, not for ever: then the process grows until the
+# What is looked for, best first, and what makes it keep memory, in large pages. For
+# jemalloc longer than a step takes, but not for ever: a process would grow until the
 # machine is full (docs/results/speed.md). With any limit blocks over 8 MiB, most of a
 # step's, would go back at once but for the threshold of 0, which is "no such rule".
 NAMES = {
