@@ -64,6 +64,11 @@ class Talk2Face(verbs.Facade, SequenceModel):
             attributes = questions.parsed(attributes)
         if candidates < 1:
             raise UserError(f"candidates is {candidates}; use 1 or more")
+        if count * candidates > (most := sequence_drawing.MOST):
+            raise UserError(
+                f"count {count} times candidates {candidates} is "
+                f"{count * candidates}; at most {most} are drawn at once"
+            )
         if rank_by is not None and candidates < 2:
             raise UserError("rank_by chooses among candidates; set them to 2 or more")
         ids = None

@@ -10,6 +10,12 @@ from gptface_jax.data import phrases, tag_words
 
 _NOT = re.compile(r"(?:no|not|without(?: an?)?|never)\s+$")
 _HAIR = re.compile(r"((?:[a-z]+[ ,]+){1,3})hair\b")
+_OF_HAIR = phrases.HAIR_COLOURS | phrases.HAIR_SHAPES
+_ADJECTIVES = "|".join(word for words in _OF_HAIR.values() for word in words)
+# "without long blond hair", but not "no hat, blond hair".
+_NOT_HAIR = re.compile(
+    rf"\b(?:no|not|without|never) (?:(?:{_ADJECTIVES}|long|short)[ ,]+)+hair$"
+)
 _ARTICLE = re.compile(r"^(?:an?|the|some) ")
 # Beside the wordings of captions.
 _SUBJECTS = {
@@ -53,9 +59,10 @@ def claimed(text: str) -> list[Claim]:
     left, found = " ".join(text.lower().split()), set()
     for match in _HAIR.finditer(left):
         adjectives = set(re.findall("[a-z]+", match[1]))
-        for name, words in (phrases.HAIR_COLOURS | phrases.HAIR_SHAPES).items():
+        turned = bool(_NOT_HAIR.search(left[: match.end()]))
+        for name, words in _OF_HAIR.items():
             if adjectives & set(words):
-                found.add((name, True))
+                found.add((name, not turned))
     for pattern, (name, present) in _wordings():
         for match in pattern.finditer(left):
             turned = bool(_NOT.search(left[: match.start()]))

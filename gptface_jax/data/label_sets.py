@@ -27,7 +27,12 @@ def _attributes(names) -> tuple[Key, ...]:
 
 def _degrees(*names: str) -> tuple[Key, ...]:
     """Keys whose value is a degree, 0 to 5."""
-    return tuple(Key(name, name, Integer()) for name in names)
+    return tuple(Key(name, name, _numbers(6)) for name in names)
+
+
+def _numbers(count: int) -> Word:
+    """Numbers from 0 on as words: none is near another, as ages are."""
+    return Word(tuple(map(str, range(count))))
 
 
 _PAPER = (
@@ -45,7 +50,7 @@ _PAPER = (
             Key("earring", "earring"),
             Key("smile", "smile"),
             Key("frontal face", "frontal_face"),
-            Key("style", "style", Integer()),
+            Key("style", "style", _numbers(3)),
             Key("skin color", "skin_color", Colour()),
             Key("lip color", "lip_color", Colour()),
             Key("eye color", "eye_color", Colour()),

@@ -270,9 +270,9 @@ def draw(
     Returns:
       The selection; empty where not one fits or there are none.
     """
-    order = rng.permutation(len(pairs))[: int(rng.integers(1, most + 1))]
+    order, count = rng.permutation(len(pairs)), int(rng.integers(1, most + 1))
     chosen: list[tuple[str, str]] = []
     for index in order:
-        if fits([*chosen, pairs[index]]):
+        if len(chosen) < count and fits([*chosen, pairs[index]]):
             chosen.append(pairs[index])
     return chosen

@@ -89,8 +89,9 @@ class Word:
     kind: ClassVar[str] = "word"
     candidates: tuple[str, ...]
 
-    def write(self, value: str) -> str:
-        text = plain(str(value))
+    def write(self, value: str | float) -> str:
+        whole = isinstance(value, float) and value.is_integer()
+        text = plain(str(int(value) if whole else value))
         if text not in self.candidates:
             raise UserError(
                 f"{value!r}{nearest(text, self.candidates)} is none of "
@@ -115,12 +116,18 @@ class Range:
     width: int = 10
 
     def write(self, value: float | str) -> str:
-        if isinstance(value, str):
-            text = plain(value)
-            if self.read(text) is None:
-                raise UserError(f"{value!r} is no range such as '20-29'")
+        text = plain(str(value))
+        if self.read(text) is not None:
             return text
-        start = int(value) // self.width * self.width
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise UserError(
+                f"{value!r} is no range such as '20-29' and no number of at least 0"
+            )
+        start = int(number) // self.width * self.width
         return f"{start}-{start + self.width - 1}"
 
     def read(self, text: str) -> str | None:

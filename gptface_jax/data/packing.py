@@ -87,11 +87,15 @@ def pack(
         if fits:
             rows[fits[0]].append(number)
             room[fits[0]] -= lengths[number]
-    filled = [_row([(examples[i], lengths[i]) for i in row], options) for row in rows]
+    width = examples[0]["soft_ids"].shape if "soft_ids" in examples[0] else None
+    filled = [
+        _row([(examples[i], lengths[i]) for i in row], options, width) for row in rows
+    ]
     return {name: np.stack([row[name] for row in filled]) for name in filled[0]}
 
 
-def _row(held, options: PackingOptions) -> dict[str, np.ndarray]:
+def _row(held, options: PackingOptions, soft) -> dict[str, np.ndarray]:
+    """A row of (example, length)s; `soft` is the shape of soft targets, or None."""
     length = options.length
     row = {
         "tokens": np.zeros(length, np.int32),
@@ -99,19 +103,17 @@ def _row(held, options: PackingOptions) -> dict[str, np.ndarray]:
         "loss_mask": np.zeros(length, bool),
         "sequence_ids": np.full(length, -1, np.int32),
     }
-    soft = held and "soft_ids" in held[0][0]
-    if soft:
-        width = held[0][0]["soft_ids"].shape
+    if soft is not None:
         row["soft_position"] = np.full(options.most, -1, np.int32)
-        row["soft_ids"] = np.zeros((options.most, *width), np.int32)
-        row["soft_weights"] = np.zeros((options.most, *width), np.float32)
+        row["soft_ids"] = np.zeros((options.most, *soft), np.int32)
+        row["soft_weights"] = np.zeros((options.most, *soft), np.float32)
     start = 0
     for number, (example, count) in enumerate(held):
         here = slice(start, start + count)
         for name in ("tokens", "segment_ids", "loss_mask"):
             row[name][here] = example[name][:count]
         row["sequence_ids"][here] = number
-        if soft and example["soft_position"] >= 0:
+        if soft is not None and example["soft_position"] >= 0:
             row["soft_position"][number] = start + example["soft_position"]
             row["soft_ids"][number] = example["soft_ids"]
             row["soft_weights"][number] = example["soft_weights"]

@@ -222,12 +222,16 @@ class TaskTransform:
         # A long caption leaves half of the room to the attributes.
         caption, joint = self._caption(record, rng), self._sure_ids(_AND)
         left = room - len(joint) - min(len(caption), room // 2)
-        text = self._written(*self._attributes(record, rng, left))
-        attributes = self._sure_ids(text)
+        name, pairs = self._attributes(record, rng, left, needed=not own)
+        if not pairs:
+            return caption[:room]
+        attributes = self._sure_ids(self._written(name, pairs))
         caption = caption[: room - len(joint) - len(attributes)]
         return np.concatenate([caption, joint, attributes])
 
-    def _attributes(self, record, rng, room: int) -> tuple[str, Pairs]:
+    def _attributes(
+        self, record, rng, room: int, needed: bool = True
+    ) -> tuple[str, Pairs]:
         """The data set's name and some of what it says, within `room` tokens."""
         data_set = label_text.data_set_of(record, self.data_sets)
         pairs = data_set.pairs(record) if data_set else []
@@ -245,7 +249,7 @@ class TaskTransform:
 
         most = self.options.max_attributes
         chosen = label_text.draw(pairs, rng, most=most, fits=fits)
-        if not chosen:
+        if needed and not chosen:
             raise UserError(
                 f"not one attribute of data set '{data_set.name}' fits into {room} "
                 "tokens; make sequences or max_prefix longer"

@@ -70,6 +70,7 @@ def task_sources(
     data_sets: Mapping[str, DataSet],
     power: float = 0.5,
     edits: bool = False,
+    keys: dict[str, set[str]] | None = None,
 ) -> dict[str, Sequence[Any]]:
     """The records of each task; every record is read once to see what it serves.
 
@@ -79,6 +80,7 @@ def task_sources(
       power: within a task, a data set is drawn in proportion to its size to this power
         (SPEC B.7.3), unless the mixture was given weights.
       edits: the task "edit" as well, whose items are (before, after).
+      keys: to which the keys that any record has are added, by data set.
 
     Pairs of `synthetic.SyntheticEdits` serve that one alone. A key whose label no
     record has is warned of: it may be misspelt.
@@ -100,11 +102,14 @@ def task_sources(
             record = part[index]
             if has_caption(record, captions):
                 captioned[number].append(index)
-            if has_attributes(record, data_sets):
-                labelled[number].append(index)
             if data_set := label_text.data_set_of(record, data_sets):
                 names = seen.setdefault(data_set.name, {"expression"})
                 names |= {*(record.labels or {}), *record.facts}
+                said = {key for key, _ in data_set.pairs(record)}
+                if said:
+                    labelled[number].append(index)
+                if keys is not None:
+                    keys.setdefault(data_set.name, set()).update(said)
     for name, names in seen.items():
         _tell_misspelt(data_sets[name], names)
     given = source.weights if mixed else None

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from gptface_jax.core.config import from_mapping
+from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import System
 from gptface_jax.core.vocab import round_up
 from gptface_jax.data import label_templates, label_text
@@ -42,8 +42,10 @@ def prepare(config: Any, data: base.DataConfig, workdir: str | os.PathLike):
     table = label_templates.open_table(data.label_sets)
 
     def texts(records):
+        # All keys of their data sets: these records may lack one that few have.
+        present = {name: table[name] for name in used(records, table)}
         # As often as a piece must be met to be learnt.
-        return 50 * vocabulary_texts(used(records, table), data.tasks.edits)
+        return 50 * vocabulary_texts(present, data.tasks.edits)
 
     return token_data.text_tokenizer(config, data, workdir, texts)
 
@@ -55,6 +57,13 @@ def used(records: Sequence[Record], table: Mapping[str, DataSet]) -> dict[str, D
         if data_set := label_text.data_set_of(record, table):
             keys = said.setdefault(data_set.name, set())
             keys |= {key for key, _ in data_set.pairs(record)}
+    return with_keys(said, table)
+
+
+def with_keys(
+    said: Mapping[str, set[str]], table: Mapping[str, DataSet]
+) -> dict[str, DataSet]:
+    """The data sets of a table, of each the keys that are named."""
     return {
         name: dataclasses.replace(
             table[name], keys=tuple(k for k in table[name].keys if k.name in said[name])
@@ -132,8 +141,12 @@ def examples(
     )
     table = label_templates.open_table(data.label_sets)
 
-    def records(pool: Sequence[Record], options: TaskOptions) -> base.Records:
-        found = task_sources(pool, options.captions, table, edits=options.edits)
+    said: dict[str, set[str]] = {}
+
+    def records(pool: Sequence[Record], options: TaskOptions, keys=None):
+        found = task_sources(
+            pool, options.captions, table, edits=options.edits, keys=keys
+        )
         each = all_tasks(tokenizer, model.vocab, model.length, options, table)
         return base.Records(
             interleaved(found, options.turns),
@@ -142,7 +155,12 @@ def examples(
 
     options = dataclasses.replace(data.tasks, captions=data.captions)
     packing = data.packing if data.packing.length else None
-    feed = dataclasses.replace(records(source, options), packing=packing)
+    if packing and packing.length < model.length:
+        raise UserError(
+            f"data.packing.length is {packing.length}, and a sequence may have "
+            f"model.length {model.length} tokens; make rows at least as long"
+        )
+    feed = dataclasses.replace(records(source, options, said), packing=packing)
     held_out = None
     if eval_source is not None:
         options = dataclasses.replace(options, captions=data.eval_captions, turns=())
@@ -157,14 +175,8 @@ def examples(
         shown = base.first_examples(drawn, previews.NUM_EDITS)
         vqgan = token_data.tokenizer_of(data.tokenizer, source)
         samples = previews.syntheses(PrefixLM(model), vqgan, tokenizer, shown)
-    known = used([source[i] for i in spread(len(source))], table)
-    files = {LABEL_SETS: learnt_labels(known, data.tasks)}
+    files = {LABEL_SETS: learnt_labels(with_keys(said, table), data.tasks)}
     return token_data.Examples(feed, held_out, codes, samples, files)
-
-
-def spread(count: int, most: int = 4000) -> list[int]:
-    """The numbers of so many records at most, all over a source."""
-    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
 
 
 def learnt_labels(data_sets: Mapping[str, DataSet], options: TaskOptions) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, transforms
+from gptface_jax.data import captions, composed, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import base, opening, previews, starting
@@ -143,7 +143,7 @@ def corpus(
       source: the records.
       options: of their captions.
       limit: see above.
-      more: records all over the source -> further texts.
+      more: records all over each part of the source -> further texts.
     """
     # Read once: drawing or decoding a picture anew for every wording takes long.
     records = _all_over(source)
@@ -154,13 +154,19 @@ def corpus(
             texts.append(options.text(record, rng))
             # The other wordings must be spelt out of known pieces as well.
             texts.append(captions.unrelated(rng))
-    return [*texts, *(more(records) if more else ())]
+    return [*texts, *(more(_of_each(source)) if more else ())]
 
 
 def _all_over(source: Sequence[Record], most: int = 4000) -> list[Record]:
     """So many records at most from all over a source, without their pictures."""
     picks = np.linspace(0, len(source) - 1, min(len(source), most)).astype(int)
     return [dataclasses.replace(source[int(i)], image=None) for i in picks]
+
+
+def _of_each(source: Sequence[Record]) -> list[Record]:
+    """`_all_over` each part of a mixture: a small data set has words of its own."""
+    parts = source.sources if isinstance(source, composed.Mixture) else [source]
+    return [record for part in parts for record in _all_over(part)]
 
 
 def text_tokenizer(
@@ -186,7 +192,7 @@ def text_tokenizer(
         tokenizer = TextTokenizer.from_pretrained(data.vocab)
     elif config.get("init_from"):
         tokenizer = starting.vocabulary_of(config["init_from"])
-        tokenizer = tokenizer.extended(more(_all_over(source)) if more else ())
+        tokenizer = tokenizer.extended(more(_of_each(source)) if more else ())
     else:
         texts = corpus(source, data.captions, more=more)
         tokenizer = TextTokenizer.train(texts, data.vocab_size)

@@ -134,9 +134,11 @@ def choose(
     """The implementation that "auto" stands for, by shapes, mask and kind of device."""
     if platform == "tpu" and _flash_can(query, mask):
         return "flash"
-    width, square = query.shape[-1], query.shape[1] == mask.shape[-1]
+    length, width = query.shape[1], query.shape[-1]
+    square = length == mask.shape[-1]
     small = query.dtype in (jnp.bfloat16, jnp.float16) and width <= _HEAD_WIDTH
-    if platform == "gpu" and square and small and width % 8 == 0:
+    # cuDNN has no gradients with a mask where the length is odd.
+    if platform == "gpu" and square and small and not (width % 8 or length % 2):
         return "cudnn"
     return "folded" if platform == "cpu" and not heads_split else "xla"
 

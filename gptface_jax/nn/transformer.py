@@ -218,7 +218,9 @@ class Attention(nn.Module):
         """
         c = self.config
         head = (c.num_heads, c.width // c.num_heads)
-        kernel = c.attention if memory is None else "auto"  # some want Q = K
+        kernel = c.attention
+        if memory is not None and kernel != "linear":  # another function, no kernel
+            kernel = "auto"  # some kernels want Q = K
         memory = x if memory is None else memory
         values = memory if values is None else values
         inputs = {"query": x, "key": memory, "value": values}

@@ -13,14 +13,15 @@ import numpy as np
 from PIL import Image
 
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import label_text, questions
+from gptface_jax.data import label_text, questions, sentences
 from gptface_jax.data.tasks import EDIT, PROMPTS
 from gptface_jax.pipelines.results import Samples
 from gptface_jax.pipelines.rows import Rows, Steps
 from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
 from gptface_jax.pipelines.user_input import key_of, unknown_words
 
-_MOST = 1024  # samples at once
+MOST = 1024  # samples of one call
+_TOGETHER = 64  # that share a batch, each with keys and values of its own
 
 
 def synthesize(
@@ -48,8 +49,8 @@ def synthesize(
     """
     if image_ids is not None:
         check_edits(model)
-    if not 1 <= count <= _MOST:
-        raise UserError(f"count is {count}; use 1 to {_MOST}")
+    if not 1 <= count <= MOST:
+        raise UserError(f"count is {count}; use 1 to {MOST}")
     said = questions.stated(attributes, model.learnt.questions)
     wanted = label_text.JOINT.join(filter(None, (text.strip(), said)))
     if not wanted:
@@ -104,8 +105,8 @@ def captions(
     Raises:
       UserError: no samples, or an option that cannot be used.
     """
-    if not 1 <= samples <= _MOST:
-        raise UserError(f"samples is {samples}; use 1 to {_MOST}")
+    if not 1 <= samples <= MOST:
+        raise UserError(f"samples is {samples}; use 1 to {MOST}")
     prefix = model.image_prefix(PROMPTS["image_to_caption"], image_ids)
     room = model.network.config.length - len(prefix)
     greedy = {"temperature": 0.0} if samples == 1 else {}
@@ -114,7 +115,7 @@ def captions(
     found = yield _drawn(model, prefix, config, seed, samples)
     mean = found.log_probs[0].sum(-1) / found.lengths[0]
     chances = np.exp(mean).tolist()
-    texts = map(model.tokenizer.decode, found.tokens[0])
+    texts = [sentences.tidy(model.tokenizer.decode(ids)) for ids in found.tokens[0]]
     # The first of those that read the same: they are spelt alike nearly always.
     by_text = dict(reversed([*zip(texts, chances)]))
     return sorted(by_text.items(), key=lambda pair: -pair[1])
@@ -124,7 +125,15 @@ def _drawn(model: SequenceModel, prefix: np.ndarray, config, seed, count) -> Row
     """The `Generated` after a prefix int32 [Q], keys each of its number alone."""
 
     def generate(prefixes, keys):
-        return model.generate(prefixes, config, jax.random.wrap_key_data(keys))
+        # Samples do not depend on others beside them.
+        parts = -(-count // _TOGETHER)
+        size = -(-count // parts)
+        keys = np.concatenate([keys, keys[:, : parts * size - count]], axis=1)
+        found = [
+            model.generate(prefixes, config, jax.random.wrap_key_data(some))
+            for some in np.split(np.asarray(keys), parts, axis=1)
+        ]
+        return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :count], *found)
 
     root = key_of(seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(np.arange(count))

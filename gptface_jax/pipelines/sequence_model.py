@@ -25,6 +25,9 @@ from gptface_jax.systems.talk2face import attention_map, decode
 from gptface_jax.systems.talk2face.decode import GenerateConfig
 from gptface_jax.systems.talk2face.tails import Tail
 
+# Tokens of candidates that are scored at once: of one prefix, of all of a batch.
+_SCORED_AT_ONCE, _SCORED_OF_ALL = 1024, 4096
+
 
 @dataclasses.dataclass(frozen=True)
 class Learnt:
@@ -203,11 +206,24 @@ class SequenceModel(SeesFaces):
     def score(
         self, prefixes: np.ndarray, candidates: np.ndarray, given: int = 0
     ) -> np.ndarray:
-        """Log-probability of each text, float32 [P,C]; arguments of `decode.score`."""
-        found = decode.score(
-            self.module, self._params, prefixes, candidates, given=given
-        )
-        return np.asarray(found).sum(-1)
+        """Log-probability of each text, float32 [P,C]; arguments of `decode.score`.
+
+        Of many candidates some at a time: they are read side by side, and memory grows
+        with the square of that.
+        """
+        _, count, length = candidates.shape
+        side = min(_SCORED_AT_ONCE, _SCORED_OF_ALL // len(prefixes))
+        parts = -(-count // max(1, side // length))
+        size = -(-count // parts)
+        fill = np.repeat(candidates[:, :1], parts * size - count, axis=1)
+        together = np.concatenate([candidates, fill], axis=1)
+        found = [
+            np.asarray(
+                decode.score(self.module, self._params, prefixes, part, given=given)
+            ).sum(-1)
+            for part in np.split(together, parts, axis=1)
+        ]
+        return np.concatenate(found, axis=1)[:, :count]
 
     def attention_map(self, prefix: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Where the last layer looks before it says what follows, float32 [h,w].

@@ -14,6 +14,8 @@ from gptface_jax.data import captions, claims, phrases, synthetic
         ("no hat, bearded", "-Wearing_Hat -No_Beard"),
         ("a lady without a hat", "-Male -Wearing_Hat"),
         ("wavy blond hair and bangs", "Bangs Blond_Hair Wavy_Hair"),
+        ("a woman without long, blond hair", "-Male -Blond_Hair"),
+        ("no hat, brown hair", "-Wearing_Hat Brown_Hair"),
         ("someone with no hair on the head", "Bald"),
         ("an older guy looking angry", "Male -Young anger"),
         ("clean-shaven, with a bare upper lip", "No_Beard -Mustache"),

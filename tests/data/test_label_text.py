@@ -109,6 +109,9 @@ def test_answers_that_are_none_are_counted():
     assert [Boolean().read(t) for t in ("true", "false and more", "truely", "")] == [
         True, False, None, None
     ]  # fmt: skip
+    assert [Range().write(x) for x in (25, "25", "20-29", 25.0)] == ["20-29"] * 4
+    with pytest.raises(UserError, match="-3 is no range such as '20-29' and no number"):
+        Range().write(-3)
     assert Range().read("20-29") == "20-29" and Range().read("29-20") is None
     assert Range().read("20") is None and Colour().read("rosy") is None
     reading = label_text.read(
@@ -127,7 +130,7 @@ def test_answers_that_are_none_are_counted():
 
 def test_the_longest_name_of_a_data_set_is_meant():
     reading = label_text.read("celeba dialog smiling: 3", TABLE)
-    assert reading.data_set == "celeba dialog" and reading.values == {"smiling": 3}
+    assert reading.data_set == "celeba dialog" and reading.values == {"smiling": "3"}
     assert label_text.read("celeba smiling: true", TABLE).data_set == "celeba"
 
 
@@ -146,6 +149,8 @@ def test_labels_that_do_not_fit_name_the_record():
     record = Record(facts={"hair": "maybe"}, source="x")
     with pytest.raises(UserError, match="'maybe' of 'hair' is none of false, true"):
         TABLE["fs2k"].pairs(record)
+    with pytest.raises(UserError, match="'4' is none of 0, 1, 2"):
+        TABLE["fs2k"].pairs(Record(facts={"style": "4"}))
     with pytest.raises(UserError, match="'old' is no number"):
         TABLE["cacd"].pairs(Record(facts={"Age": "old"}))
     with pytest.raises(UserError, match="no key 'eyeglases'.*'eyeglasses'"):
@@ -211,6 +216,11 @@ def test_attributes_are_drawn_to_a_budget():
     assert label_text.draw([], np.random.default_rng(0)) == []
     none = label_text.draw(pairs, np.random.default_rng(0), fits=lambda chosen: False)
     assert none == []
+    # One that does not fit makes room for another one.
+    for seed in range(30):
+        short = label_text.draw(pairs[:2], np.random.default_rng(seed), most=1,
+                                fits=lambda chosen: chosen[0][0] == "k1")  # fmt: skip
+        assert short == [pairs[1]]
     # Both orders of two keys occur.
     orders = {
         tuple(k for k, _ in label_text.draw(pairs[:2], np.random.default_rng(s)))

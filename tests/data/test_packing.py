@@ -64,6 +64,17 @@ def test_soft_targets_move_with_their_sequences():
     assert rows["soft_weights"].sum() == 2
 
 
+def test_rows_without_sequences_have_soft_targets_of_none():
+    soft = example(4, 10) | {
+        "soft_position": np.int32(2),
+        "soft_ids": np.array([10, 11], np.int32),
+        "soft_weights": np.array([0.25, 0.75], np.float32),
+    }
+    rows = pack([soft], PackingOptions(9, 1, 3))
+    np.testing.assert_array_equal(rows["soft_position"], [[2, -1], [-1, -1], [-1, -1]])
+    assert rows["soft_ids"].shape == (3, 2, 2) and rows["soft_weights"].sum() == 1
+
+
 def test_a_sequence_longer_than_a_row_is_refused():
     with pytest.raises(UserError, match="length is 4, and a sequence has 5 tokens"):
         pack([example(5)], PackingOptions(4, 1, 1))

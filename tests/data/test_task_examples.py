@@ -290,8 +290,10 @@ def mixed():
 
 def test_shares_within_a_task(mixed):
     """400^.5 : 100^.5 = 2 : 1, and everything is read in one pass."""
-    found = tasks.task_sources(mixed, OWN, TABLE)
+    said: dict = {}
+    found = tasks.task_sources(mixed, OWN, TABLE, keys=said)
     assert set(found) == set(TASKS)
+    assert said["faces"] == {"expression"} and "smiling" in said["lfw"]
     labelled = found["image_to_attributes"]
     assert labelled is found["attributes_to_image"]
     people = [labelled[i].identity for i in range(len(labelled))]

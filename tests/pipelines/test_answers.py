@@ -14,7 +14,7 @@ from gptface_jax.data.tasks import vocabulary_texts
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.nn.prefix_lm import PrefixLM, PrefixLMConfig
 from gptface_jax.nn.transformer import TransformerConfig
-from gptface_jax.pipelines import answers, ranking
+from gptface_jax.pipelines import answers, ranking, sequence_model
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.pipelines.sequence_model import (
@@ -101,6 +101,15 @@ def test_chances_are_those_of_the_whole_texts(model, image_ids):
         for word, chance in zip(words, chances):
             np.testing.assert_allclose(answer.probabilities[word], chance, atol=1e-4)
         np.testing.assert_allclose(answer.confidence, chances.max(), atol=1e-4)
+
+
+def test_many_answers_are_scored_some_at_a_time(model, image_ids, monkeypatch):
+    question = answers.found_question(model, "mood")
+    together = answers.ask(model, image_ids, question)
+    monkeypatch.setattr(sequence_model, "_SCORED_OF_ALL", 3 * 2 * 8)  # 6 in 3 parts
+    apart = answers.ask(model, image_ids, question)
+    for first, second in zip(together, apart):
+        assert first.probabilities == pytest.approx(second.probabilities, abs=1e-5)
 
 
 @pytest.mark.slow

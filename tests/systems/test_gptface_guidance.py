@@ -1,5 +1,6 @@
 """A sample's own parameters in two forms: the same numbers (SPEC E.1)."""
 
+import dataclasses
 import functools
 
 import jax
@@ -73,6 +74,22 @@ def test_the_gradient_is_that_of_the_whole_network(layers):
         np.testing.assert_allclose(
             gradient.materialized[path], slope, rtol=1e-4, atol=1e-6, err_msg=path
         )
+
+
+@pytest.mark.parametrize("kernel", ["linear", "xla"])
+def test_matching_of_one_layer_is_that_of_the_whole_pass(kernel):
+    module, params = tiny.model()
+    module, params = backbone.some_layers(module, params, 0, 1)
+    c = module.config
+    layers = dataclasses.replace(c.transformer, attention=kernel)
+    module = module.clone(config=dataclasses.replace(c, transformer=layers))
+    row = tiny.tokens(2)
+
+    def both(module, row):
+        return module.itm_logits(module(row)), module.match_logits(row)
+
+    whole, alone = module.apply({"params": params}, row, method=both)
+    np.testing.assert_allclose(alone, whole, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from gptface_jax.core.errors import UserError
 from gptface_jax.nn.prefix_lm import (
     PREFIX,
     TARGET,
@@ -106,14 +107,15 @@ def generate(
         text, in place of its [SEP] (static), see `tails`.
 
     Raises:
-      ValueError: prefix and target are longer than the model's sequences.
+      UserError: prefix and target are longer than the model's sequences.
     """
     model, prefixes = module.config, jnp.asarray(prefixes, jnp.int32)
     target = config.length(model) + len(tail)
     if prefixes.shape[1] + target > model.max_positions:
-        raise ValueError(
+        raise UserError(
             f"prefixes of {prefixes.shape[1]} and targets of {target} tokens are "
-            f"longer than the {model.max_positions} positions of the model"
+            f"longer than the {model.max_positions} positions of the model; draw fewer "
+            "(max_tokens)"
         )
     if given is None:
         given = jnp.zeros((len(prefixes), 0), jnp.int32)
