@@ -16,6 +16,7 @@ from PIL import Image
 
 from gptface_jax.apps import verbs
 from gptface_jax.core import compiled
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
 from gptface_jax.experiments import gptface_run, opening
@@ -264,7 +265,12 @@ class Model(verbs.Facade, EditingModel):
         Args:
           image, face, align: see `edit`; notes become warnings.
           sentences: N of them.
+
+        Raises:
+          UserError: no sentence, or an argument that cannot be used.
         """
+        if not sentences:
+            raise UserError("there are no sentences to match; give one or more")
         pixels = self._square(image, face, align)
         verbs.warn(n for text in sentences if text for n in self.notes_on_text(text))
         codes = np.repeat(self.editor.image_ids(pixels), len(sentences), axis=0)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import blending
+from gptface_jax.data import image as images
 
 KINDS = ("bright", "dark", "both")
+_GUESS = 512  # pixels at most, of a side of what is guessed
 
 
 def scratches(
@@ -69,7 +72,9 @@ def wide_parts(mask: np.ndarray, width: float) -> np.ndarray:
     return mask & close[1:-1, 1:-1]
 
 
-def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def fill(
+    image: np.ndarray, mask: np.ndarray, hidden: np.ndarray | None = None
+) -> np.ndarray:
     """Continues values and slopes of the surroundings into thin gaps.
 
     The biharmonic equation at every masked pixel: sum over the discrete bilaplacian is
@@ -78,6 +83,8 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Args:
       image: uint8 [H,W,3].
       mask: bool [H,W], the gaps.
+      hidden: bool [H,W], what is not known either and not filled: wide damage, which
+        would be most of the equations. A coarse guess stands for it.
 
     Returns:
       uint8 [H,W,3], unchanged outside the mask; grey where nothing is known.
@@ -85,6 +92,11 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     from scipy import ndimage, sparse
     from scipy.sparse import linalg
 
+    known = image
+    if hidden is not None and hidden.any():
+        size = tuple(min(side, _GUESS) for side in mask.shape)
+        guess = blending.shrink_hidden(image, mask | hidden, size)
+        known = np.where(hidden[..., None], images.resize(guess, mask.shape), image)
     if mask.all() or not mask.any():
         return np.where(mask[..., None], np.uint8(128), image)
     height, width = mask.shape
@@ -109,7 +121,7 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     rows = laplacian(unknown)[:, close] @ laplacian(close)
     seen = np.unique(rows.indices)
     rows, unknown = rows[:, seen], mask.ravel()[seen]
-    values = image.reshape(-1, 3)[seen].astype(np.float64)
+    values = known.reshape(-1, 3)[seen].astype(np.float64)
     inner, outer = rows[:, unknown].tocsc(), rows[:, ~unknown]
     # What is known moves to the right-hand side; one factorisation serves three
     # channels.

@@ -53,6 +53,8 @@ def tone_of(image: np.ndarray, known: np.ndarray) -> Tone | None:
     """
     # Means of small blocks: JPEG keeps colours at half the resolution and coarsely.
     block = max(_BLOCK, min(known.shape) // 64)
+    if min(known.shape) < block:
+        return None
     height, width = (side - side % block for side in known.shape)
     weight = known[:height, :width, None].astype(np.float32)
     total, count = (

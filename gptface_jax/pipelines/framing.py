@@ -260,12 +260,17 @@ def frame(
     _check_within(view, result)
     said = {**said, "pixels": int(result.sum())}
     framed = Framed(result, view, said, hidden)
-    if (framed.inside | view.beyond(size)).all():
+    check_not_whole(framed.inside | view.beyond(size))
+    return framed
+
+
+def check_not_whole(hidden: np.ndarray) -> None:
+    """Raises where a mask, bool [h,w], leaves nothing of what the model sees."""
+    if hidden.all():
         raise UserError(
             "the mask covers the whole picture; leave something for the model to fit "
             "the edit to"
         )
-    return framed
 
 
 def _view_of_mask(

@@ -46,6 +46,7 @@ def restore(
         raise UserError(f"thin is {thin}; use a width in tokens from 0 on")
     mask, said = _damage(photo, damage, kind)
     mask = selection.change.of(mask)
+    framing.check_not_whole(mask)
     config = model.unsteered_config(decode)
     blend = Blend(
         feather=0, borders=2 * BORDERS, beyond_mask=paint == "tokens", damaged=True
@@ -56,9 +57,12 @@ def restore(
     said["thin"] = int(closed.sum())
     edits, restored = [], photo
     if closed.any():
-        filled = defects.fill(photo, mask)
+        filled = defects.fill(photo, closed, wide)
         restored = np.where(closed[..., None], filled, photo)
-    for view, own in _squares(photo.shape[:2]):
+    squares = _squares(photo.shape[:2])
+    for view, own in squares:  # all of them before the first is drawn
+        framing.check_not_whole(view.mask(wide & own))
+    for view, own in squares:
         part = wide & own
         if not part.any() and (wide.any() or edits):
             continue  # but something has to be said of a photo without wide ones

@@ -45,6 +45,8 @@ def stitch(
     theirs = _beyond_seam(seam, at, (height, width))
     if theirs.all():
         raise UserError("the seam leaves nothing of the first photo")
+    if not theirs.any():
+        raise UserError("the seam leaves nothing of the second photo")
     if band <= 0:
         raise UserError(f"band is {band}; draw more than 0 tokens along the seam")
     cell = min(height, width) / max(model.grid)
@@ -60,6 +62,7 @@ def stitch(
     config = model.decode_config(decode) if text else model.unsteered_config(decode)
     said = {"seam": seam if isinstance(seam, str) else "picture", "band": band}
     framed = framing.Framed(drawn, view, {**said, "pixels": int(drawn.sum())})
+    framing.check_not_whole(framed.inside)
     notes = model.notes_on_text(text) if text else []
     if (mask & ~drawn).any():
         notes.append("outside the square the seam is a plain cut")

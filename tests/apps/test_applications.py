@@ -50,6 +50,11 @@ def test_scratches_of_a_wide_photo_are_painted_over(model, faces):
     np.testing.assert_array_equal(np.asarray(closed.image)[~truth], photo[~truth])
     with pytest.raises(UserError, match="thin is -1"):
         model.restore(old, marked, thin=-1)
+    left = np.zeros((96, 192), np.uint8)
+    left[:, :96] = 255
+    for torn in (np.full_like(left, 255), left):
+        with pytest.raises(UserError, match="covers the whole picture"):
+            model.restore(old, torn)  # a square of it would come from nothing
     with pytest.raises(UserError, match="no dark scratch was found; mark the damage"):
         model.restore(np.full((64, 64, 3), 120, np.uint8), kind="dark")
     with pytest.raises(UserError, match="paint is 'all'"):
@@ -114,6 +119,8 @@ def test_two_photos_are_joined_along_any_seam(model, faces):
         ({"at": 1.0}, "at is 1.0"),
         ({"band": 0}, "band is 0"),
         ({"seam": np.full((96, 96), 255, np.uint8)}, "nothing of the first"),
+        ({"at": 0.9999}, "nothing of the second"),
+        ({"band": 50}, "covers the whole picture"),
     ):
         with pytest.raises(UserError, match=said):
             model.stitch(first, second, **wrong)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from scipy.sparse import linalg
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import damage, synthetic
@@ -70,6 +71,22 @@ def test_thin_gaps_are_closed_as_scikit_image_closes_them():
     np.testing.assert_array_equal(again, damage.fill(photo, away))
     assert (damage.fill(photo, np.ones_like(mask)) == 128).all()
     np.testing.assert_array_equal(damage.fill(photo, np.zeros_like(mask)), photo)
+
+
+def test_thin_gaps_beside_wide_damage_are_filled_without_solving_for_it(monkeypatch):
+    y, x = np.indices((240, 240))
+    photo = np.stack([x, y, 255 - x], -1).astype(np.uint8)
+    wide, thin = np.hypot(y - 120, x - 120) < 60, np.zeros((240, 240), bool)
+    thin[118:122, 180:230] = True  # begins where the disc ends
+    whole = damage.fill(photo, wide | thin)
+    solved, splu = [], linalg.splu
+    monkeypatch.setattr(linalg, "splu", lambda m: solved.append(m.shape[0]) or splu(m))
+    filled = damage.fill(photo, thin, wide)
+    assert solved == [thin.sum()]
+    np.testing.assert_array_equal(filled[~thin], photo[~thin])
+    assert np.abs(filled.astype(int) - whole)[thin].mean() < 1
+    hidden = np.where(wide[..., None], np.uint8(0), photo)  # what it holds is damage
+    np.testing.assert_array_equal(damage.fill(hidden, thin, wide)[thin], filled[thin])
 
 
 def test_wide_parts_are_what_a_disc_covers():

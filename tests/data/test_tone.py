@@ -14,6 +14,10 @@ PHOTO = pathlib.Path(gptface_jax.__file__).parent / "assets" / "astronaut.jpg"
 SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
 
 
+def test_of_a_photo_smaller_than_a_block_nothing_is_said():
+    assert tone.tone_of(np.zeros((3, 90, 3), np.uint8), np.ones((3, 90), bool)) is None
+
+
 @pytest.fixture(scope="module")
 def colours():
     return np.asarray(Image.open(PHOTO).convert("RGB"))
