@@ -207,9 +207,16 @@ class Folder(Sequence):
 
     def fingerprint(self) -> str:
         """16 hex digits that stay the same wherever the folder lies."""
+        return self._print(sizes=True)
+
+    def order(self) -> str:
+        """`fingerprint` without the sizes of the files."""
+        return self._print(sizes=False)
+
+    def _print(self, sizes: bool) -> str:
         captions = {row.caption for row in self.rows if row.caption}
         names = [*(row.name for row in self.rows), *sorted(captions)]
-        return fingerprint.many_files(self.root, names, self._tables)
+        return fingerprint.many_files(self.root, names, self._tables, sizes)
 
     def __len__(self) -> int:
         return len(self.rows)

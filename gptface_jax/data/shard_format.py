@@ -27,7 +27,8 @@ MANIFEST = "manifest.json"
 # The coming manifest: in the folder from the first moment until it is finished.
 UNFINISHED = MANIFEST + ".partial"
 CODEBOOK = "codebook.npy"
-FINGERPRINT = "fingerprint"  # of the pictures, in a manifest: `data.fingerprint`
+# Of the pictures, in a manifest, and without their sizes: see `data.fingerprint`.
+FINGERPRINT, ORDER = "fingerprint", "order"
 REJECTED = "rejected"  # the split of pictures that are none of the set
 PLACES = ("photos", "source")  # entries of manifests that hold the spec of the pictures
 

@@ -24,6 +24,7 @@ from gptface_jax.data.shard_format import (
     FINGERPRINT,
     FORMAT,
     MANIFEST,
+    ORDER,
     PLACES,
     UNFINISHED,
     counts_of,
@@ -35,8 +36,13 @@ from gptface_jax.data.shard_format import (
 
 __all__ = [
     "CODEBOOK", "FINGERPRINT", "FORMAT", "MANIFEST", "PLACES", "Records", "Tokens",
-    "UNFINISHED", "Writer", "pack", "read_manifest", "unpack",
+    "UNFINISHED", "Writer", "pack", "prints_of", "read_manifest", "unpack",
 ]  # fmt: skip
+
+
+def prints_of(source: Sequence[Record]) -> dict[str, Any]:
+    """Entries of a manifest that tell which pictures a set is made of."""
+    return {FINGERPRINT: fingerprint.of(source), ORDER: fingerprint.order_of(source)}
 
 
 class Writer:
@@ -119,9 +125,16 @@ class Writer:
         skipped = {FINGERPRINT, "sha256"}
         if known and known == ours.get(FINGERPRINT):
             bare = fingerprint.without_locations
+            skipped |= {ORDER}  # which sets of older versions lack
             skipped |= {k for k in PLACES if bare(theirs.get(k)) == bare(ours.get(k))}
         keys = [k for k in {**ours, **theirs} if k not in skipped]
         odd = [k for k in keys if ours.get(k) != theirs.get(k)]
+        if odd == [ORDER]:
+            raise UserError(
+                f"'{self.folder}' is an unfinished set of other pictures: since it was "
+                "begun, some were added, removed or renamed, or their table changed; "
+                "bring them back, or choose another folder"
+            )
         if odd:
             raise UserError(
                 f"'{self.folder}' holds an unfinished set with {odd[0]} "

@@ -60,10 +60,16 @@ class CelebA(Sequence):
         self.identity = dict(p.split() for p in pairs if p.strip())
 
     def fingerprint(self) -> str:
+        return self._print(sizes=True)
+
+    def order(self) -> str:
+        """`fingerprint` without the sizes of the pictures."""
+        return self._print(sizes=False)
+
+    def _print(self, sizes: bool) -> str:
         names = [row[0] for row in self.rows]
-        return fingerprint.many_files(
-            self.root, names, [table.absolute() for table in self.tables]
-        )
+        tables_ = [table.absolute() for table in self.tables]
+        return fingerprint.many_files(self.root, names, tables_, sizes)
 
     @staticmethod
     def _of_split(root, rows, split):

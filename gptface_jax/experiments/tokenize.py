@@ -89,7 +89,7 @@ def tokenize(
     batch_size = min(batch_size, max(1, len(source)))
     vqgan = ImageTokenizer(network, batch_size, dtype=dtype, devices=devices)
     manifest, count = _manifest(vqgan, spec, mirror), len(source) * views
-    manifest[shards.FINGERPRINT] = fingerprint.of(source)
+    manifest |= shards.prints_of(source)
     if "frame" in (brought := getattr(source, "manifest", {})):
         manifest["frame"] = brought["frame"]
     with work_folder.held(out, "tokenizes", "choose another --out"):
@@ -106,6 +106,8 @@ def _prepared(spec, out, upright: prepare.Select, progress: bool) -> dict[str, A
     manifest, wanted = shards.read_manifest(folder), upright.described()
     asked = json.loads(json.dumps({"source": spec, **wanted}, default=os.fspath))
     asked["source"] = {k: v for k, v in asked["source"].items() if v is not None}
+    if shards.FINGERPRINT in manifest:
+        asked[shards.FINGERPRINT] = fingerprint.of(sources.open_source(spec))
     if any(manifest.get(k) != v for k, v in asked.items()):
         raise UserError(
             f"'{folder}' holds other pictures, or in another frame; move it away or "

@@ -88,6 +88,7 @@ def test_an_unfinished_set_goes_on_with_pictures_that_were_moved(tmp_path):
 
     def begin(path, digits):
         manifest = {"photos": {"kind": "folder", "path": path}, "fingerprint": digits}
+        manifest["order"] = "same"
         return shards.Writer(tmp_path / "set", manifest, 2, shard_size=1)
 
     begin("here", "abc").write(0, [small])
@@ -100,3 +101,40 @@ def test_an_unfinished_set_goes_on_with_pictures_that_were_moved(tmp_path):
         begin("here", "xyz")
     assert "delete" not in str(caught.value)
     assert begin("/there", "xyz").missing == [1]  # a picture was mended
+
+
+@pytest.mark.parametrize("make", [folder, celeba])
+def test_order_is_that_of_names_and_tables(tmp_path, make):
+    spec, table = make(tmp_path)
+    before = fingerprint.order_of(sources.open_source(spec))
+    picture = next(f for f in tmp_path.rglob("0.*") if f.suffix in (".png", ".jpg"))
+    picture.write_bytes(b"mended, and longer than it was before")
+    again = sources.open_source({**spec, "limit": 1})
+    assert fingerprint.order_of(again) == before != fingerprint.of(again)
+    table.write_text(table.read_text().replace("man", "boy").replace("g\n", "d\n"))
+    assert fingerprint.order_of(sources.open_source(spec)) != before
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_an_unfinished_set_does_not_go_on_with_others_of_the_same_number(
+    tmp_path, older
+):
+    spec, table = folder(tmp_path)
+    table.unlink()
+
+    def begin():
+        source = sources.open_source(spec)
+        return shards.Writer(tmp_path / "set", shards.prints_of(source), len(source), 1)
+
+    assert begin().missing == [0, 1, 2]
+    plan = tmp_path / "set" / shards.UNFINISHED
+    if older:  # which told the fingerprint alone
+        entries = json.loads(plan.read_text())
+        del entries["order"]
+        plan.write_text(json.dumps(entries))
+        assert begin().missing == [0, 1, 2]
+        plan.write_text(json.dumps(entries))
+    (tmp_path / "2.png").unlink()
+    (tmp_path / "00.png").write_bytes(b"one before the others")
+    with pytest.raises(UserError, match="other pictures: .* added, removed or renamed"):
+        begin()

@@ -4,7 +4,8 @@ import pytest
 from gptface_jax.cli.main import main
 from gptface_jax.core import locks
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import prepare, sources, transforms
+from gptface_jax.data import prepare, shards, sources, transforms
+from gptface_jax.data.prepare import local
 
 SPEC = {"kind": "synthetic", "count": 5, "size": 32, "seed": 3}
 
@@ -41,6 +42,19 @@ def test_it_goes_on_with_the_shards_that_are_missing(prepared, tmp_path):
     manifest = prepare.prepare(SPEC, tmp_path, workers=1, shard_size=2, progress=False)
     assert manifest["num_records"] == 5
     assert (tmp_path / done.name).stat().st_mtime_ns == before
+
+
+def test_a_worker_opens_the_source_once(tmp_path, monkeypatch):
+    opened = []
+    real = sources.open_source
+    monkeypatch.setattr(
+        sources, "open_source", lambda spec: opened.append(spec) or real(spec)
+    )
+    monkeypatch.setattr(local, "_source", None)
+    writer = shards.Writer(tmp_path / "set", {}, 5, shard_size=2)
+    local._begin(SPEC)
+    assert [local._write(writer, i, None) for i in writer.missing] == [2, 2, 1]
+    assert opened == [SPEC]
 
 
 def test_two_in_one_folder(tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import image, image_io, shards
+from gptface_jax.data import image, image_io, shards, sources
 from gptface_jax.experiments import gptface_run, opening, token_data
 from gptface_jax.experiments import tokenize as tokenization
 from gptface_jax.interop import directory
@@ -227,6 +227,29 @@ def test_a_photo_that_cannot_be_read_is_named_and_can_be_mended(place, tmp_path)
     assert run()["num_records"] == 9
     again = content(tmp_path / "set")
     assert all(again[name] == kept[name] for name in kept if name in again)
+
+
+def test_upright_pictures_of_others_are_not_used_again(tmp_path):
+    class Upright:
+        def __call__(self, records):
+            return iter(records)
+
+        def described(self):
+            return {"upright": 8}
+
+    photos, out = tmp_path / "photos", tmp_path / "set"
+    photos.mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "0.png")
+    spec = {"kind": "folder", "path": str(photos)}
+    source = sources.open_source(spec)
+    manifest = {"source": spec, "upright": 8, **shards.prints_of(source)}
+    writer = shards.Writer(tmp_path / "set-upright", manifest, 1)
+    writer.write(0, source)
+    writer.finish()
+    assert tokenization._prepared(spec, out, Upright(), False)["kind"] == "arrayrecord"
+    Image.new("RGB", (8, 8)).save(photos / "1.png")
+    with pytest.raises(UserError, match="set-upright' holds other pictures"):
+        tokenization._prepared(spec, out, Upright(), False)
 
 
 def test_a_run_without_a_vqgan_says_so():

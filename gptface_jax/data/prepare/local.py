@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import tqdm
 
 from gptface_jax.core import locks, processes
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import fingerprint, shards, sources
+from gptface_jax.data import shards, sources
 from gptface_jax.data.record import Record
 
 
@@ -63,7 +64,7 @@ def prepare(
     manifest = {"source": {k: v for k, v in spec.items() if v is not None}}
     manifest |= select.described() if select else {}
     source = sources.open_source(spec, report=True)
-    manifest |= {shards.FINGERPRINT: fingerprint.of(source)}
+    manifest |= shards.prints_of(source)
     lock = pathlib.Path(out) / locks.NAME
     with locks.held(lock, "prepares pictures", "choose another --out"):
         drops = select is not None
@@ -82,11 +83,9 @@ def _prepare(
     bar = tqdm.tqdm(total=left, unit="image", disable=not progress)
     # Started afresh: a copy of a process that runs threads may hang.
     context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(
-        workers, context, initializer=processes.end_with_parent
-    )
+    pool = futures.ProcessPoolExecutor(workers, context, _begin, (spec,))
     with bar, pool:
-        parts = [pool.submit(_write, spec, writer, i, select) for i in writer.missing]
+        parts = [pool.submit(_write, writer, i, select) for i in writer.missing]
         try:
             for part in futures.as_completed(parts):
                 bar.update(part.result())
@@ -96,10 +95,19 @@ def _prepare(
     return writer.finish()
 
 
-def _write(
-    spec: Mapping[str, Any], writer: shards.Writer, index: int, select: Select | None
-) -> int:
-    source = sources.open_source(spec)
+# Of a worker, which opens it once: of a large folder that takes long.
+_source: Callable[[], Sequence[Record]] | None = None
+
+
+def _begin(spec: Mapping[str, Any]) -> None:
+    global _source
+    processes.end_with_parent()
+    _source = functools.cache(functools.partial(sources.open_source, spec))
+
+
+def _write(writer: shards.Writer, index: int, select: Select | None) -> int:
+    assert _source is not None
+    source = _source()
     numbers = writer.records(index)
     records = (source[i] for i in numbers)
     writer.write(index, select(records) if select else records)
