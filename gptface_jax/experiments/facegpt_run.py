@@ -49,6 +49,7 @@ def open_model(
         frame = network.meta.get("frame")
         if (path / "README.md").is_file():
             card = (path / "README.md").read_text("utf-8")
+    trained = networks.experiment(network, system).get("objective", {})
     return kind(
         network,
         ImageTokenizer(vqgan, dtype=dtype),
@@ -57,6 +58,7 @@ def open_model(
         frame,
         card,
         dtype,
+        trained.get("faces", {}).get("with_text", 0.0),
     )
 
 

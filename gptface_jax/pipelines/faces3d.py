@@ -40,6 +40,10 @@ PARTS = {
 }  # fmt: skip
 _GROUP_OF = {entry: group for group, entry in ENTRIES.items()}
 _SHARP = 2  # pixels that are averaged, along each side
+_NEVER_BOTH = (
+    "this model was not trained on a photo and a text together, so that its head of "
+    "both is a guess; leave the text out, or train with objective.faces.with_text"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +263,7 @@ class Face3DModel(SeesFaces):
       frame: see `SeesFaces`; default where its mean head has them.
       card: the model card.
       dtype: of the transformer's activations; by default the network's.
+      with_text: share of the pictures that it was trained on together with their text.
 
     Raises:
       UserError: networks that do not belong together.
@@ -269,7 +274,7 @@ class Face3DModel(SeesFaces):
     def __init__(
         self, network: Network, vqgan: ImageTokenizer, tokenizer: TextTokenizer,
         face_model: FaceModel, frame: Any = None, card: str = "",
-        dtype: str | None = None,
+        dtype: str | None = None, with_text: float = 0.0,
     ):  # fmt: skip
         config = network.config
         if config.vocab.codebook_size != vqgan.config.codebook_size:
@@ -278,7 +283,7 @@ class Face3DModel(SeesFaces):
                 f"transformer {config.vocab.codebook_size}; they do not belong together"
             )
         self.network, self.vqgan, self.tokenizer = network, vqgan, tokenizer
-        self.face_model, self.card = face_model, card
+        self.face_model, self.card, self.with_text = face_model, card, with_text
         frame = mean_frame(face_model) if frame is None else frame
         self.frame = framing.checked_frame(frame)
         if dtype:
@@ -325,6 +330,8 @@ class Face3DModel(SeesFaces):
     ) -> Head3D:
         """The head of a photo uint8 [H,W,3]; a text tells of it besides."""
         (_, view), notes = self.seen(photo, face, align)
+        if text and not self.with_text:
+            notes = [*notes, _NEVER_BOTH]
         pixels = images.resize(view.picture(photo), (self.size,) * 2)[None]
         words = self.text_ids([text]) if text else None
         coeffs, deviations = self.expected(self.image_ids(pixels), words)

@@ -39,6 +39,16 @@ def test_a_photo_becomes_a_head(model, tmp_path):
     assert said["model"] == model.digest and 0 < said["uncertainty"]["id"]
 
 
+def test_a_photo_with_a_text_is_a_guess_where_it_was_not_trained(model):
+    with pytest.warns(UserWarning, match="not trained on a photo and a text together"):
+        model.face3d(PHOTO, text="happy", align=False)
+    network = model.network
+    trained = FaceGPT(
+        network, model.vqgan, model.tokenizer, model.face_model, with_text=0.3
+    )
+    assert trained.face3d(PHOTO, text="happy", align=False).details["notes"] == []
+
+
 def test_a_text_becomes_a_head_and_seeds_others(model):
     one = model.face3d(text="happy")
     np.testing.assert_allclose(one.coeffs["pose"][:5], 0)

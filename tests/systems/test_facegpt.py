@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from gptface_jax.core import trees
 from gptface_jax.core.vocab import JointVocab
@@ -50,19 +51,13 @@ def basis():
 def opened(scheme="grouped"):
     """A model whose heads say something."""
     module = FaceGPT(config(scheme))
+    return module, initialised(module)
+
+
+def initialised(module):
     tokens = jnp.zeros((1, module.config.layout.length), jnp.int32)
-    params = jax.jit(functools.partial(module.init, method="init_faces"))(
-        jax.random.key(0), tokens
-    )["params"]
-    return module, _unboxed(params)
-
-
-def _unboxed(params):
-    return jax.tree.map(
-        lambda x: x.unbox() if hasattr(x, "unbox") else x,
-        params,
-        is_leaf=lambda x: hasattr(x, "unbox"),
-    )
+    init = jax.jit(functools.partial(module.init, method="init_faces"))
+    return nn.meta.unbox(init(jax.random.key(0), tokens)["params"])
 
 
 def stirred(params, seed=0):
@@ -263,6 +258,62 @@ def test_terms_count_what_they_should():
 
 
 KEY = jax.random.key(0)
+
+
+def no_pixels(*given):
+    """In place of the renderer, which takes longest to compile."""
+    return jnp.float32(0)
+
+
+@pytest.mark.parametrize(
+    "scheme", ["grouped", pytest.param("discrete", marks=pytest.mark.slow)]
+)
+def test_without_their_weight_known_coefficients_teach_nothing(scheme):
+    """As in faces64.py:unsupervised; neither the picture's pass nor the text's."""
+    found, params = terms(scheme, truth=0.0, calibration=0.0)
+
+    found.photo = no_pixels
+
+    @jax.jit
+    def loss(batch):
+        return found.total(found(params, {"basis": basis()}, batch, KEY, 0, train=True))
+
+    other = {**batch(), "id_coeffs": batch()["id_coeffs"] + 1}
+    assert loss(other) == loss(batch())
+
+
+def test_training_alone_drops():
+    layers = dataclasses.replace(config().transformer, num_layers=2, drop_path=0.9)
+    module = FaceGPT(dataclasses.replace(config(), transformer=layers))
+    params = stirred(initialised(module))
+    found = objective.Terms(module, objective.ObjectiveConfig(size=SIZE), None, 10)
+    found.photo = no_pixels
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def text_term(key, train):
+        parts = found(params, {"basis": basis()}, batch(), key, 0, train=train)
+        return parts["text"]
+
+    keys = jax.random.split(KEY, 2)
+    assert text_term(keys[0], False) == text_term(keys[1], False)
+    assert text_term(keys[0], True) != text_term(keys[1], True)
+
+
+def test_pictures_are_seen_with_their_text_as_often_as_is_said():
+    found, params = terms(with_text=1.0)
+    found.photo = no_pixels
+    other = {**batch(), "text_ids": jnp.where(batch()["text_ids"] > 0, 29, 0)}
+
+    @jax.jit
+    def truth(batch):
+        return found(params, {"basis": basis()}, batch, KEY, 0, train=True)["truth"]
+
+    assert truth(batch()) != truth(other)
+    some = objective.ObjectiveConfig(with_text=0.5)
+    seen = objective.Terms(opened()[0], some, None, 1)._seen_text(
+        {"text_ids": jnp.ones((400, WORDS), jnp.int32)}, KEY
+    )
+    assert 0.4 < seen.mean() < 0.6 and (seen.min(1) == seen.max(1)).all()
 
 
 def test_robust_differences():

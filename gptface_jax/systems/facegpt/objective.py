@@ -44,8 +44,10 @@ class ObjectiveConfig:
       prior: squares of identity, expression and albedo.
       light: light that is not grey.
       smooth: differences of albedo between neighbours, beyond those of the mean head.
-      text: likelihood of identity, expression and albedo after the text.
+      text: likelihood of identity, expression and albedo after the text: known ones,
+        or those of the picture where none are known or `truth` is 0.
       codes: reconstruction by the codes of the discrete scheme, and their prediction.
+      with_text: share of the pictures that are seen together with their text.
       warm_start: share of the steps before pixels are compared.
       splat: borders of the head have a gradient (`ops.render.splatted`); all pixels
         are compared then, on the picture as background.
@@ -64,6 +66,7 @@ class ObjectiveConfig:
     smooth: float = 0.05
     text: float = 0.1
     codes: float = 1.0
+    with_text: float = 0.0
     warm_start: float = 0.3
     splat: bool = False
     size: int = 64
@@ -72,6 +75,8 @@ class ObjectiveConfig:
     def __post_init__(self):
         if not 0 <= self.warm_start <= 1:
             raise ValueError(f"warm_start is {self.warm_start}; use a share, 0 to 1")
+        if not 0 <= self.with_text <= 1:
+            raise ValueError(f"with_text is {self.with_text}; use a share, 0 to 1")
         if self.photo_std <= 0:
             raise ValueError(f"photo_std is {self.photo_std}; use more than 0")
 
@@ -134,29 +139,35 @@ class Terms:
         return jax.lax.stop_gradient(self.encode(constants, batch["image"]))
 
     def apply(self, params, method: str, *arguments, key=None):
-        """A method of the model, with dropout by a key."""
-        dropout = key is not None and self.module.config.transformer.dropout > 0
-        rngs = {"dropout": key} if dropout else None
-        more = (not dropout,) if method in _DROPPING else ()
+        """A method of the model; what it drops out is by the key, nothing without."""
+        layers = self.module.config.transformer
+        drops = key is not None and max(layers.dropout, layers.drop_path) > 0
+        rngs = {"dropout": key} if drops else None
+        more = (not drops,) if method in _DROPPING else ()
         return self.module.apply(
             {"params": params}, *arguments, *more, method=method, rngs=rngs
         )
 
-    def __call__(self, params, constants, batch, key, step) -> dict[str, jax.Array]:
-        """Terms by name, without their weights."""
+    def __call__(
+        self, params, constants, batch, key, step, train: bool = False
+    ) -> dict[str, jax.Array]:
+        """Terms by name, without their weights; dropout and such in training only."""
         objective, basis = self.objective, constants["basis"]
         known = batch["known"].astype(jnp.float32)
         truth = coefficients.in_units({e: batch[e] for e in ENTRIES.values()})
         ids = self.ids(constants, batch)
-        key_image, key_text, key_codes = (
-            trees.stream(key, name) for name in ("image", "text", "codes")
+        words = (
+            self._seen_text(batch, trees.stream(key, "with_text")) if train else None
+        )
+        key_image, key_text = (
+            trees.stream(key, name) if train else None for name in ("image", "text")
         )
         found: dict[str, jax.Array] = {}
         if self.discrete:
-            coeffs = self.apply(params, "predicted", ids, None, key=key_image)
+            coeffs = self.apply(params, "predicted", ids, words, key=key_image)
         else:
             means, variances = self.apply(
-                params, "face_outputs", ids, None, key=key_image
+                params, "face_outputs", ids, words, key=key_image
             )
             coeffs = coefficients.to_coefficients(means)
         units = coefficients.in_units(coeffs)
@@ -189,13 +200,26 @@ class Terms:
         )
         corners = offset[:, basis["triangles"]]
         found["smooth"] = jnp.mean((corners - jnp.roll(corners, 1, 2)) ** 2)
-        target = {g: jnp.where(known[:, None] > 0, truth[g], units[g]) for g in GROUPS}
+        target = units
+        if objective.truth > 0:  # without, nothing is to learn from known coefficients
+            told = known[:, None] > 0
+            target = {g: jnp.where(told, truth[g], units[g]) for g in GROUPS}
         target = jax.lax.stop_gradient(target)
         if self.discrete:
-            found |= self._codes(params, ids, batch, target, key_codes)
+            given = (ids, words), (None, batch["text_ids"])
+            codes_key = trees.stream(key, "codes")
+            found |= self._codes(params, given, target, codes_key, train)
         else:
             found["text"] = self._text(params, batch, target, key_text)
         return found
+
+    def _seen_text(self, batch, key) -> jax.Array | None:
+        """Text ids [B,m] beside pictures, [PAD] beside those that are seen alone."""
+        if not self.objective.with_text:
+            return None
+        ids, pad = batch["text_ids"], self.module.config.vocab.pad_id
+        shown = jax.random.uniform(key, (len(ids), 1)) < self.objective.with_text
+        return jnp.where(shown, ids, pad)
 
     def photo(self, basis, coeffs, heads, image: jax.Array) -> jax.Array:
         """Mean robust difference of pictures in [-1,1] and rendered heads."""
@@ -229,8 +253,14 @@ class Terms:
         nll = {g: _gaussian((units[g] - target[g]) ** 2, variances[g]) for g in TOLD}
         return _mean(_by_group(nll, TOLD), real)
 
-    def _codes(self, params, ids, batch, target, key) -> dict[str, jax.Array]:
-        """Terms of the discrete scheme: codes learnt, and predicted where hidden."""
+    def _codes(self, params, given, target, key, train) -> dict[str, jax.Array]:
+        """Terms of the discrete scheme: codes learnt, and predicted where hidden.
+
+        Args:
+          params, target, key, train: as of the call.
+          given: ids of pictures and of texts for the pass after the picture, and for
+            the pass after the text.
+        """
         losses, codes = self.apply(params, "code_losses", target)
         ratio = jax.random.uniform(trees.stream(key, "ratio"), (len(codes), 1))
         drawn = jax.random.uniform(trees.stream(key, "hidden"), codes.shape)
@@ -239,13 +269,13 @@ class Terms:
             {"params": params}, jnp.where(hide, -1, codes), method="codes_to_ids"
         )
         found = {"codes": jnp.mean(losses)}
-        real = jnp.any(batch["text_ids"] != self.module.config.vocab.pad_id, axis=1)
-        for name, given, counts in (
-            ("image", (ids, None), jnp.ones_like(real)),
-            ("text", (None, batch["text_ids"]), real),
+        texts = given[1][1]
+        real = jnp.any(texts != self.module.config.vocab.pad_id, axis=1)
+        for name, ids, counts in zip(
+            ("image", "text"), given, (jnp.ones_like(real), real)
         ):
-            own = trees.stream(key, name)
-            logits = self.apply(params, "code_logits", *given, shown, key=own)
+            own = trees.stream(key, name) if train else None
+            logits = self.apply(params, "code_logits", *ids, shown, key=own)
             nll = -jnp.take_along_axis(
                 jax.nn.log_softmax(logits), codes[..., None], -1
             )[..., 0]
@@ -287,7 +317,7 @@ def make_loss(terms: Terms, feeds: tuple[str, ...]):
             name: jnp.concatenate([batches[feed][name] for feed in feeds])
             for name in batches[feeds[0]]
         }
-        found = terms(params, constants, batch, key, step)
+        found = terms(params, constants, batch, key, step, train=True)
         loss = terms.total(found)
         return loss, (state, {name: (value, 1.0) for name, value in found.items()})
 
