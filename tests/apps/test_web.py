@@ -504,6 +504,31 @@ def test_one_bad_file_never_stops_the_rest(model, face, tmp_path):
         assert json.loads(archive.read("report.json"))[1]["file"] == "words.png"
 
 
+def test_results_of_many_photos_are_safe_from_the_sweeper(face, tmp_path):
+    drawn = api.Edit(
+        Image.fromarray(face), Image.fromarray(face), np.ones((48, 48), bool),
+        np.zeros((2, 2), int), "", (), 0.0,
+        {"edited": True, "software": "x", "seed": 0},
+    )  # fmt: skip
+
+    def edit(data):  # takes 40 minutes
+        for path in tmp_path.iterdir():
+            os.utime(path, (path.stat().st_mtime - 2400,) * 2)
+        return drawn
+
+    sources = [tmp_path / f"{name}.png" for name in "abcd"]
+    for source in sources[:3]:
+        source.write_bytes(encoded(face))
+    path, report = work.edit_all(
+        sources, edit, tmp_path, lambda *said: server.sweep(tmp_path, 3600)
+    )
+    assert [result for _, result in report[:3]] == ["seed 0"] * 3
+    assert "not edited: there is no such upload" in report[3][1]  # swept before
+    with zipfile.ZipFile(path) as archive:
+        assert "001-a.png" in archive.namelist() and len(archive.namelist()) == 10
+    assert {p.name for p in tmp_path.iterdir()} <= {"edited.zip", "b.png", "c.png"}
+
+
 # With one.
 
 
@@ -718,7 +743,7 @@ def test_no_path_of_a_request_is_opened(address, root):
         ):
             said = posted(address, data)
             assert "event: error" in said and "not a picture" not in said
-            assert content not in said
+            assert content not in said and '"error": null' not in said
         answer = httpx.get(f"{address}gradio_api/file={path}")
         assert answer.status_code in (403, 404) and content not in answer.text
 
@@ -737,6 +762,24 @@ def test_nothing_is_fetched_for_a_request(address, monkeypatch):
     for name in ("file", "proxy"):
         answer = httpx.get(f"{address}gradio_api/{name}={link}")
         assert answer.status_code == 403
+
+
+def test_an_unexpected_failure_is_told_without_its_words(
+    address, photo, model, monkeypatch
+):
+    def edit(*given, **options):
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(model, "edit", edit)
+    with open(photo["path"], "rb") as data:
+        (path,) = httpx.post(
+            f"{address}gradio_api/upload", files={"files": ("a.png", data)}
+        ).json()
+    said = posted(address, {"path": path, "meta": {"_type": "gradio.FileData"}})
+    assert "an unexpected failure" in said and "secret" not in said
+    pathlib.Path(path).unlink()
+    said = posted(address, {"path": path, "meta": {"_type": "gradio.FileData"}})
+    assert "there is no such upload" in said
 
 
 def test_uploads_have_a_limit(address):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import InvalidPathError
 
 from gptface_jax.apps.web import (
     edit_tab,
@@ -60,8 +61,8 @@ CSS = """
 
 
 class Page(gr.Blocks):
-    """Blocks that fetch nothing, for a request may name its own uploads only, and that
-    take no value of another type for a text or a number.
+    """Blocks that fetch nothing, for a request may name its own uploads only, that take
+    no value of another type for a text or a number, and whose errors say something.
 
     What a request leaves out, at its end or by name, is as the page begins.
     """
@@ -72,7 +73,21 @@ class Page(gr.Blocks):
         inputs = [*inputs, *(getattr(part, "value", None) for part in left_out)]
         with shown_errors():
             inputs = refusals.of_their_types(block_fn.fn, block_fn.inputs, inputs)
-        return await super().preprocess_data(block_fn, inputs, *rest, **options)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *rest, **options)
+        except (ValueError, OSError) as error:
+            reason = error.__cause__ or error  # gradio wraps what a component says
+            if not isinstance(reason, (FileNotFoundError, InvalidPathError)):
+                raise
+            raise gr.Error(work.GONE, print_exception=False) from None
+
+    async def process_api(self, *given: Any, **options: Any):
+        try:
+            return await super().process_api(*given, **options)
+        except gr.Error:
+            raise
+        except Exception as error:  # gradio would answer null
+            raise gr.Error("an unexpected failure; the server's log has it") from error
 
     def get_api_info(self, *rest: Any, **options: Any):
         info = super().get_api_info(*rest, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -25,6 +26,8 @@ RED, BLUE = "#dc2828", "#2850dc"
 OPACITY = 0.6  # of what is painted, that the photo shows through
 _SIDE = 1024  # longest side of what a browser paints on
 _STEPS_SIDE, _CLOSE_SIDE = 256, 512  # of the animation and of a variant, in pixels
+
+GONE = "there is no such upload; files are kept for a limited time: upload it again"
 
 Say = Callable[[float, str], None]
 
@@ -211,7 +214,7 @@ def edit_all(
     """Edits of many photos; one that cannot be edited never stops the rest.
 
     Args:
-      sources: files.
+      sources: files; they and the zip are kept from being swept while it runs.
       edit: edits the content of one.
       folder: where the zip is written.
       say: is called with how far it is.
@@ -220,22 +223,42 @@ def edit_all(
       (path of edited.zip with pictures, strips, sidecars and report.json; rows of
       file name and what came of it).
     """
-    made, report = [], []
-    for number, source in enumerate(map(pathlib.Path, sources)):
-        say(number / len(sources), f"photo {number + 1} of {len(sources)}")
-        try:
-            finished = edit(source.read_bytes())
-            made += files(finished, folder, f"{number + 1:03d}-{source.stem}")
-            report.append((source.name, caption(finished)))
-        except UserError as error:
-            report.append((source.name, f"not edited: {error}"))
-        except Exception:
-            logging.exception("photo %s of several", source.name)
-            report.append((source.name, "not edited: an unexpected failure"))
-    path = pathlib.Path(folder, "edited.zip")
+    report, path = [], pathlib.Path(folder, "edited.zip")
+    waiting = [pathlib.Path(source) for source in sources]
     with zipfile.ZipFile(path, "w") as archive:
-        for name in made:
-            archive.write(name, pathlib.Path(name).name)
+        for number, source in enumerate(waiting):
+            say(number / len(waiting), f"photo {number + 1} of {len(waiting)}")
+            _touch([path, *waiting[number:]])
+            try:
+                finished = edit(_content(source))
+                for name in files(finished, folder, f"{number + 1:03d}-{source.stem}"):
+                    archive.write(name, pathlib.Path(name).name)
+                    os.unlink(name)
+                report.append((source.name, caption(finished)))
+            except UserError as error:
+                report.append((source.name, f"not edited: {error}"))
+            except Exception:
+                logging.exception("photo %s of several", source.name)
+                report.append((source.name, "not edited: an unexpected failure"))
         lines = [{"file": name, "result": result} for name, result in report]
         archive.writestr("report.json", json.dumps(lines, indent=2) + "\n")
     return str(path), report
+
+
+def _touch(paths: Sequence[pathlib.Path]) -> None:
+    """Makes files new, so that `server.sweep` leaves them."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _content(upload: pathlib.Path) -> bytes:
+    """The bytes of an upload.
+
+    Raises:
+      UserError: it is not there any more.
+    """
+    try:
+        return upload.read_bytes()
+    except FileNotFoundError:
+        raise UserError(GONE) from None
