@@ -108,6 +108,28 @@ def test_celebamask_hq(tmp_path, files):
     # Hair was painted over skin, an eye over both.
     assert found == ["hair", "hair", "l_eye", "skin", "background"]
     assert not list(records_of(tmp_path, "face_celebamask_hq", "test")[0].texts)
+    assert record.labels is None  # their table is not there
+
+
+def test_celebamask_hq_with_attributes(tmp_path, files):
+    celebamask(tmp_path, files)
+    table = tmp_path / "in" / "CelebAMask-HQ-attribute-anno.txt"
+    rows = attributes(table, ["0.jpg", "2001.jpg"])
+    assert build(tmp_path, "face_celebamask_hq", "--partial") == 0
+    (record,) = records_of(tmp_path, "face_celebamask_hq")
+    assert record.labels == dict(zip(CELEBA_ATTRIBUTES, (rows[0] == 1).astype(float)))
+
+
+def test_more_of_a_set_than_was_built_is_not_passed_over(tmp_path, files, capsys):
+    rafdb(tmp_path, files)
+    assert build(tmp_path, "face_rafdb", "--partial") == 0
+    assert build(tmp_path, "face_rafdb", "--partial") == 0  # the same again
+    table = tmp_path / "in" / "basic" / "EmoLabel" / "list_patition_label.txt"
+    table.write_text("\n".join(table.read_text().splitlines()[1:]))
+    capsys.readouterr()
+    assert build(tmp_path, "face_rafdb", "--partial") == 2
+    said = capsys.readouterr().err
+    assert "train has 2 examples there and 1 in" in said and "move it away" in said
 
 
 def wflw(root, files):

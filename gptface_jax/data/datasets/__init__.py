@@ -66,8 +66,9 @@ def build(
       partial: a part of the set will do; else its size must be the published one.
 
     Raises:
-      UserError: see `builder`; a file that is missing or of another format; or another
-        number of examples than the authors publish.
+      UserError: see `builder`; a file that is missing or of another format; another
+        number of examples than the authors publish; or the set was built before of
+        another number.
     """
     made = builder(name, source, data_dir)
     found = {split: len(made.index(split)) for split in made.SPLITS}
@@ -83,5 +84,13 @@ def build(
         )
     if not any(found.values()):
         raise UserError(f"'{source}' holds no example of {name}; see its --layout")
-    made.download_and_prepare()
-    return {name: info.num_examples for name, info in made.info.splits.items()}
+    made.download_and_prepare()  # which leaves alone what was built before
+    built = {name: info.num_examples for name, info in made.info.splits.items()}
+    for split in made.PUBLISHED:  # of others the index is of files, not of examples
+        if built.get(split, 0) != found[split]:
+            raise UserError(
+                f"'{made.data_dir}' was built before, of other files: {split} has "
+                f"{built.get(split, 0):,} examples there and {found[split]:,} in "
+                f"'{source}'; move it away and build again"
+            )
+    return built

@@ -8,7 +8,8 @@ commercial. Layout and order of painting as of its own scripts
     CelebAMask-HQ-mask-anno/0/00000_hair.png ...
         a mask of 512 px a class; picture N is in folder N // 2000
     CelebA-HQ-to-CelebA-mapping.txt    idx, orig_idx, orig_file; gives CelebA's splits
-    CelebAMask-HQ-attribute-anno.txt   as list_attr_celeba.txt (optional)
+    CelebAMask-HQ-attribute-anno.txt   as list_attr_celeba.txt (optional; without it
+        the set has no attributes)
     celeba-caption/0.txt ...           a caption a line (optional), as of
         Multi-Modal-CelebA-HQ (https://github.com/IIGROUP/MM-CelebA-HQ-Dataset)
 """
@@ -25,7 +26,6 @@ from PIL import Image
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io, schemes
 from gptface_jax.data.datasets import base
-from gptface_jax.data.tables import CELEBA_ATTRIBUTES
 
 # What is painted later covers what was there before.
 _ORDER = (
@@ -33,6 +33,7 @@ _ORDER = (
     "ear_r neck_l neck cloth"
 ).split()
 _CLASSES = schemes.PARSING["celebamask-hq"]
+_ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
 # First numbers of CelebA's validation and test pictures.
 _VALIDATION, _TEST = 162_771, 182_638
 
@@ -41,18 +42,27 @@ class Builder(base.FaceBuilder, skip_registration=True):
     """CelebAMask-HQ with parsing maps, attributes and captions."""
 
     name = "face_celebamask_hq"
-    RELEASE_NOTES = {"1.0.0": "Painted in the order of the release's g_mask.py."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES = {
+        "1.0.0": "Painted in the order of the release's g_mask.py.",
+        "1.0.1": "No attributes where their table is missing; 1.0.0 denied them all.",
+    }
     SPLITS = ("train", "validation", "test")
     PUBLISHED = {"train": 24_183, "validation": 2_993, "test": 2_824}
     HOMEPAGE = "https://github.com/switchablenorms/CelebAMask-HQ"
     TERMS = "Research that is not commercial; see the homepage."
 
+    @property
+    def _told(self) -> bool:
+        return (self.source / _ATTRIBUTES).is_file()
+
     def features(self) -> dict[str, Any]:
+        attributes = {"attributes": base.attributes()} if self._told else {}
         return {
             "parsing": tfds.features.Image(
                 shape=(None, None, 1), encoding_format="png"
             ),
-            "attributes": base.attributes(),
+            **attributes,
             "captions": tfds.features.Sequence(tfds.features.Text()),
         }
 
@@ -74,22 +84,21 @@ class Builder(base.FaceBuilder, skip_registration=True):
         return found
 
     def _examples(self, split: str):
-        table = "CelebAMask-HQ-attribute-anno.txt"
         rows = {}
-        if (self.source / table).is_file():
-            rows = base.attribute_rows(self.lines(table), table)
-        unknown = dict.fromkeys(CELEBA_ATTRIBUTES, False)
+        if self._told:
+            rows = base.attribute_rows(self.lines(_ATTRIBUTES), _ATTRIBUTES)
         for number in self.index(split):
             name = f"{number}.jpg"
-            if rows and name not in rows:
-                raise UserError(f"'{table}' has no line of '{name}'")
+            if self._told and name not in rows:
+                raise UserError(f"'{_ATTRIBUTES}' has no line of '{name}'")
+            attributes = {"attributes": rows[name]} if self._told else {}
             yield (
                 number,
                 {
                     "image": self.jpeg(self.file("CelebA-HQ-img", name)),
                     "source": f"celebamask_hq/{name}",
                     "parsing": self.parsing(number),
-                    "attributes": rows.get(name, unknown),
+                    **attributes,
                     "captions": self._captions(number),
                 },
             )

@@ -155,7 +155,7 @@ def _sample(
     data = _bytes(image, folder, config.decoding.max_bytes)
     if text_column:
         row["text"] = row.get(text_column)
-    row |= more(key, row) if more else {}
+    row = metadata.joined(row, more(key, row)) if more else row
     return metadata.sample_of(key, data, row, f"{name}/{key}", facts=facts)
 
 

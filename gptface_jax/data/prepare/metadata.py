@@ -56,6 +56,12 @@ def sample_of(
     return Sample(key, record, url_of(row), row, faces, **fields)
 
 
+def joined(row: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with further columns, whose cells come first where they are not empty."""
+    told = {k: v for k, v in more.items() if tables.given(v) is not None}
+    return {**more, **row, **told}
+
+
 def url_of(row: Mapping[str, Any]) -> str:
     """The address that a row tells, or "".
 

@@ -12,12 +12,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
+import posixpath
 import re
+import unicodedata
 from urllib import parse
 
 from gptface_jax.core.errors import UserError
 
-_DOMAIN = re.compile(r"(\*\.)?([\w-]+\.)+[\w-]+", re.ASCII)
+_DOMAIN = re.compile(r"(\*\.)?([\w-]+\.)+[\w-]+\.?")
+# What comes before the host, as browsers read it: "https:/\\a.org" is "https://a.org".
+_SCHEME = re.compile(r"(https?:|[a-z][a-z0-9+.-]*:(?=/))?/*", re.IGNORECASE)
+_PORT = re.compile(r":(\d*)$")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -26,9 +31,8 @@ class OptOut:
     """Entries of a list.
 
     Attributes:
-      addresses: without what is the same picture: scheme, fragment, letter case of the
-        host.
-      domains: in lower case.
+      addresses: as of `_normal`.
+      domains: as of `_host`.
       digests: 64 hex digits.
       digest: of the file; 16 hex digits.
     """
@@ -50,8 +54,7 @@ class OptOut:
         """
         if url and (self.addresses or self.domains or self.digests):
             address = _normal(url)
-            host = address.partition("/")[0].partition(":")[0]
-            parts = host.split(".")
+            parts = _PORT.sub("", re.split("[/?]", address, maxsplit=1)[0]).split(".")
             above = {".".join(parts[i:]) for i in range(len(parts))}
             if address in self.addresses or above & self.domains:
                 return True
@@ -65,14 +68,33 @@ class OptOut:
 
 
 def _normal(url: str) -> str:
-    """host/path?query, as it compares."""
-    try:
-        parts = parse.urlsplit(url.strip())
-    except ValueError:
-        return url.strip()
-    host = parts.netloc.rpartition("@")[2].lower().removeprefix("www.")
-    query = f"?{parts.query}" if parts.query else ""
-    return f"{host}{parse.unquote(parts.path).rstrip('/')}{query}"
+    """host/path?query, as it compares: without what is the same picture.
+
+    That are scheme, user, usual port, fragment, and the spellings of a host and of a
+    path. Nothing is no address: what is odd must not slip through.
+    """
+    text = re.sub(r"[\t\r\n]", "", url.strip()).replace("\\", "/").partition("#")[0]
+    text, mark, query = _SCHEME.sub("", text, count=1).partition("?")
+    host, slash, path = text.partition("/")
+    host = host.rpartition("@")[2]
+    port = _PORT.search(host)
+    kept = port[0] if port and port[1] not in ("", "80", "443") else ""
+    path = posixpath.normpath(slash + parse.unquote(path).lstrip("/"))
+    path = path.rstrip("/") if slash else ""
+    return f"{_host(_PORT.sub('', host))}{kept}{path}{mark if query else ''}{query}"
+
+
+def _host(name: str) -> str:
+    """A host as it compares: small letters, foreign ones in ASCII, without "www.".
+
+    As browsers map it (UTS #46, not transitional) and spell it (Punycode, RFC 3492).
+    """
+    name = unicodedata.normalize("NFKC", parse.unquote(name)).lower()
+    labels = [
+        label if label.isascii() else f"xn--{label.encode('punycode').decode()}"
+        for label in name.replace("\u3002", ".").rstrip(".").split(".")
+    ]
+    return ".".join(labels).removeprefix("www.")
 
 
 def read(path: str) -> OptOut:
@@ -98,7 +120,7 @@ def read(path: str) -> OptOut:
         elif _DIGEST.fullmatch(entry.lower()):
             digests.add(entry.lower().partition(":")[2])
         elif _DOMAIN.fullmatch(entry):
-            domains.add(entry.lower().removeprefix("*.").removeprefix("www."))
+            domains.add(_host(entry.removeprefix("*.")))
         else:
             raise UserError(
                 f"opt_out '{path}' line {number}: {entry[:60]!r} is no address, domain "

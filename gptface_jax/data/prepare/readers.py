@@ -13,7 +13,8 @@ with a Parquet for each file, at the same place below it (split_1/00000.parquet 
 split_1/00000.tar), a row a `key`; and `detections`, a folder that `gptface data
 detections` made. They, the table of a folder and the features of a TFDS set tell
 addresses, scores and faces; `opt_out`, `filters.max_scores` and `filters.allowed` are
-refused for others but what is drawn. All but tfds take `name`, which stands before the
+refused for others but what is drawn, and with `opt_out` a picture whose address nothing
+tells is rejected. All but tfds take `name`, which stands before the
 source of every record.
 
 A unit is what one worker does at a time, and what is done again if it dies: a tar, some
@@ -270,9 +271,13 @@ class Reader:
 
     def __call__(self, unit: Unit) -> Iterator[Sample | Rejected]:
         spec = self.config.sources[unit.source]
-        if not unit.path:
-            return self._records(unit, spec)
-        return self._of_file(unit, Files(**spec))
+        if unit.path:
+            found = self._of_file(unit, Files(**spec))
+        else:
+            found = self._records(unit, spec)
+        if self.config.opt_out and spec["kind"] not in _DRAWN:
+            return map(_with_address, found)
+        return found
 
     def _of_file(self, unit: Unit, given: Files) -> Iterator[Sample | Rejected]:
         """Samples of a file, one a key, and what its metadata tells of none of them."""
@@ -365,6 +370,13 @@ class Reader:
         row = table.cells(index) if table else {}
         faces = metadata.faces_of(row) or metadata.faces_of_record(record)
         return Sample(str(index), record, metadata.url_of(row), row, faces)
+
+
+def _with_address(item: Sample | Rejected) -> Sample | Rejected:
+    """The sample, unless nobody knows whether it was opted out; then nothing of it."""
+    if isinstance(item, Sample) and not item.url:
+        return Rejected(item.key, sample.NO_ADDRESS)
+    return item
 
 
 def _metadata_rows(folder: str, stem: str) -> dict[str, Mapping[str, Any]]:

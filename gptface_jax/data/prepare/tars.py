@@ -99,7 +99,7 @@ def _sample(group: _Group, name: str, more, facts) -> Sample:
     told = row.get("key")
     if told is not None and str(told) not in (key, posixpath.basename(key)):
         raise sample.Fault(sample.OTHER_KEY)
-    row |= more(key, row) if more else {}
+    row = metadata.joined(row, more(key, row)) if more else row
     return metadata.sample_of(
         key,
         group.image,

@@ -117,6 +117,36 @@ def test_opt_outs(tmp_path):
         opt_out.read(str(path))
 
 
+@pytest.mark.parametrize(
+    "entry, urls",
+    [
+        ("bad.org", ("https://bad.org./a", "https:/bad.org/a", r"https://bad.org\a",
+                     "//bad.org?a", r"https:\\BAD.org:8080\a", "https://b%61d.org/",
+                     "https://u:p@img.bad.org", "https://\uff42ad\u3002org/a")),
+        ("bad.org.", ("https://bad.org/a",)),
+        ("https://worse.org/a.jpg", ("https://worse.org:443/a.jpg",
+                                     "http://worse.org:80/a.jpg",
+                                     "https://worse.org/x/../a.jpg",
+                                     "https://worse.org//x/%2e%2e/./a.jpg",
+                                     "https://worse.org\\a.jpg",
+                                     "https://worse.org./a.jpg#b")),
+        ("https://worse.org:80/x/../a.jpg", ("https://worse.org/a.jpg",)),
+        ("münchen.de", ("https://xn--mnchen-3ya.de/a", "https://www.MÜNCHEN.de/a",
+                        "https://mu\u0308nchen.de/a")),
+        ("xn--mnchen-3ya.de", ("https://münchen.de/a",)),
+        ("https://straße.de/a", ("https://xn--strae-oqa.de/a",)),
+    ],
+)  # fmt: skip
+def test_an_address_may_be_spelt_in_many_ways(tmp_path, entry, urls):
+    (tmp_path / "list.txt").write_text(entry, "utf-8")
+    listed = opt_out.read(str(tmp_path / "list.txt"))
+    for url in urls:
+        assert listed.holds(url), url
+    for url in ("https://other.org/bad.org", "https://worse.org:8080/a.jpg", "/a.jpg",
+                "https://worse.org/b.jpg", "https://munchen.de", "?", ":"):  # fmt: skip
+        assert not listed.holds(url), url
+
+
 FACES = {
     5: [(np.array([1.0, 2, 30, 40]), np.arange(10.0).reshape(5, 2), np.float32(0.9))],
     3: [],

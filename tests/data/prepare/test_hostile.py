@@ -678,6 +678,57 @@ def test_a_folder_s_table_tells_addresses_scores_and_faces(tmp_path, pictures, l
     assert reasons_of(config) == ["", "score: punsafe too high"]
 
 
+def test_with_opt_outs_a_picture_of_no_address_is_rejected(tmp_path, pictures):
+    """Nobody knows whether it was opted out, and nothing of it is kept."""
+    data = hostile.encoded(pictures[0])
+    (tmp_path / "list.txt").write_text("bad.org\n")
+    told = {"jpg": data, "txt": TEXT, "json": hostile.about(url="http://a.org/0")}
+    (tmp_path / "tars").mkdir()
+    hostile.tar_of(
+        tmp_path / "tars" / "a.tar",
+        [("0", told), ("1", {"jpg": data, "txt": TEXT}),
+         ("2", {**told, "json": hostile.about(caption="a man")}),
+         ("3", {**told, "json": hostile.about(url=None)})],
+    )  # fmt: skip
+    (tmp_path / "folder").mkdir()
+    for i in range(2):  # of the second one the table says nothing
+        (tmp_path / "folder" / f"{i}.jpg").write_bytes(data)
+        (tmp_path / "folder" / f"{i}.txt").write_bytes(TEXT)
+    row = hostile.about(file_name="0.jpg", url="http://a.org/0")
+    (tmp_path / "folder" / "metadata.jsonl").write_bytes(row)
+    listed = {"opt_out": str(tmp_path / "list.txt")}
+    for kind, name, count in (("webdataset", "tars", 3), ("folder", "folder", 1)):
+        spec = {"kind": kind, "path": str(tmp_path / name)}
+        unknown = [sample.NO_ADDRESS] * count
+        assert reasons_of(config_of(spec, **listed)) == ["", *unknown]
+        assert reasons_of(config_of(spec)) == [""] * (1 + count)
+        config = config_of(spec, **listed)
+        found = list(readers.Reader(config)(readers.units(config)[0][0]))
+        assert all(item.record is None for item in found[1:])
+    drawn = config_of({"kind": "synthetic", "count": 1, "size": 32}, **listed)
+    assert reasons_of(drawn) == [""]
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_an_empty_cell_of_the_metadata_hides_nothing(tmp_path, pictures, kind):
+    data, url = hostile.encoded(pictures[0]), "http://bad.org/0"
+    (tmp_path / "set").mkdir()
+    if kind == "webdataset":
+        about = {"jpg": data, "txt": TEXT, "json": hostile.about(url=url, punsafe=0.9)}
+        hostile.tar_of(tmp_path / "set" / "a.tar", [("0", about)])
+    else:
+        row = {"key": "0", "jpg": data, "text": "a man", "url": url, "punsafe": 0.9}
+        table = pa.table({name: [cell] for name, cell in row.items()})
+        pq.write_table(table, tmp_path / "set" / "a.parquet")
+    (tmp_path / "meta").mkdir()
+    rows = {"key": ["0"], "url": pa.array([None], pa.string()), "punsafe": [0.1]}
+    pq.write_table(pa.table(rows), tmp_path / "meta" / "a.parquet")
+    config = config_of({"kind": kind, "path": str(tmp_path / "set"),
+                        "metadata": str(tmp_path / "meta")})  # fmt: skip
+    (found,) = readers.Reader(config)(readers.units(config)[0][0])
+    assert found.url == url and found.row["punsafe"] == 0.1
+
+
 def test_links_to_folders_are_counted(tmp_path, pictures):
     for name in ("pictures", "tars", "elsewhere"):
         (tmp_path / name).mkdir()
