@@ -66,7 +66,9 @@ def add_selection(
     parser: argparse.ArgumentParser,
     required: bool = True,
     what: str = "what may change",
+    every: bool = True,
 ) -> None:
+    """--image and what selects a part of it; every: --face may be all."""
     parser.add_argument("--image", required=required, help="the photo")
     where = parser.add_argument_group(f"{what} (one of)")
     where.add_argument(
@@ -81,10 +83,8 @@ def add_selection(
         "lower-face, ...; or span:0.4, random:0.4: a random mask over 40%% of the crop",
     )
     add_change(parser, "the mask, box or region")
-    add_face(
-        parser,
-        "number by the left edge, or 'all', one after the other; default the largest",
-    )
+    among = "or 'all', one after the other; " if every else ""
+    add_face(parser, f"number by the left edge, {among}default the largest")
     parser.add_argument(
         "--crop",
         metavar="x0,y0,x1,y1",
@@ -243,14 +243,15 @@ def decode_options(options: argparse.Namespace) -> dict[str, Any]:
     return assignments("--decode", options.decode)
 
 
-def selection(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `add_selection` but the image."""
+def selection(options: argparse.Namespace, every: bool = True) -> dict[str, Any]:
+    """The arguments of `add_selection` but the image; every: see there."""
     return {
         "mask": options.mask,
         "box": box(options.box, "--box"),
         "region": options.region,
         "crop": box(options.crop, "--crop"),
-        **face(options),
+        **face(options, every),
+        **change(options),
     }
 
 
@@ -261,7 +262,6 @@ def arguments(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     return {
         **selection(options),
-        **change(options),
         **kept(options),
         "perception": options.perception,
         "seed": options.seed,

@@ -15,7 +15,7 @@ from gptface_jax.cli import _photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _photo.add_selection(parser, what="where it was edited")
+    _photo.add_selection(parser, what="where it was edited", every=False)
     parser.add_argument("--model", default="demo", help="the model that edited")
     parser.add_argument(
         "--tokenizer", help="VQGAN training run, where --model is a training run"
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
 
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     report = watermark_detection.detect(
-        model, options.image, options.key, **_photo.selection(options)
+        model, options.image, options.key, **_photo.selection(options, every=False)
     )
     print(f"XMP: {report.source_type or 'no mark of a digital source type'}")
     if report.details is None:

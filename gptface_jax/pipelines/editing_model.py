@@ -194,25 +194,6 @@ class EditingModel(SeesFaces):
             notes.insert(0, f"the text was cut to its first {slots} tokens")
         return notes
 
-    def framed(
-        self,
-        photo: np.ndarray,
-        mask: image_io.Source | None = None,
-        box: Box | None = None,
-        region: str | None = None,
-        crop: Box | None = None,
-        *,
-        seed: int = 0,
-        face: int | Face | None = None,
-        align: bool = True,
-        perception: PerceptionModel | None = None,
-    ) -> tuple[framing.Framed, list[str]]:
-        """The `Framed` that `edit` would change of a photo uint8 [H,W,3], and notes."""
-        selection = Selection(
-            mask, box, region, crop, face, align, perception=perception
-        )
-        return self.select(photo, selection, seed)
-
     def select(
         self, photo: np.ndarray, selection: Selection, seed: int = 0
     ) -> tuple[framing.Framed, list[str]]:

@@ -129,15 +129,26 @@ def details_of(source: Any) -> dict[str, Any] | None:
     is_path = isinstance(source, (str, os.PathLike))
     if is_path and (found := read_sidecar(source)):
         return found
+    return marks_of(source)[1]
+
+
+def marks_of(source: Any) -> tuple[str | None, dict[str, Any] | None]:
+    """What `read` finds in a PIL image, encoded bytes or the file of a path.
+
+    Nothing where that is no picture, or in pixels alone.
+    """
     if isinstance(source, Image.Image):
-        return read(source)[1]
-    if not isinstance(source, bytes) and not is_path:
-        return None
+        return read(source)
+    if not isinstance(source, (bytes, str, os.PathLike)):
+        return None, None
     try:
-        with Image.open(source if is_path else io.BytesIO(source)) as picture:
-            return read(picture)[1]
+        data = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(data) as picture:
+            if picture.format == "PNG":
+                picture.load()  # its text may follow its pixels
+            return read(picture)
     except (OSError, ValueError, Image.DecompressionBombError):
-        return None
+        return None, None
 
 
 def beside(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:

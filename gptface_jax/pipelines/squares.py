@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.data import image as images
 from gptface_jax.data import regions
 from gptface_jax.pipelines.views import Box
 
 
 def central(size: tuple[int, int]) -> Box:
     """The largest square in the middle of a photo (H, W)."""
-    height, width = size
-    side = min(height, width)
-    x0, y0 = (width - side) // 2, (height - side) // 2
+    y0, x0, side, _ = images.central(size, 1)
     return x0, y0, x0 + side, y0 + side
 
 

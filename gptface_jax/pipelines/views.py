@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gptface_jax.data import image_io
 from gptface_jax.data.geometry import Similarity, fitted
 
 Box = tuple[int, int, int, int]
@@ -140,7 +141,9 @@ def view_of(details: Mapping[str, Any], scale: float = 1.0) -> View:
     side = max(1, round(scale * before))
     way = Similarity(*(float(given[k]) for k in ("a", "b", "dx", "dy")))
     # A sidecar is a file that anybody can edit: it must not make us allocate gigabytes.
-    if not (0.5 < way.scale < 2 and side <= 8 * extent):
+    # Of faces that are small in the frame the square leaves the photo far behind.
+    most = max(image_io.MAX_PIXELS, 9 * extent**2)
+    if not (0.5 < way.scale < 2 and side <= 8 * extent and side**2 <= most):
         raise ValueError(f"{details['upright']} is no face of the photo")
     way = Similarity(1 / scale).then(way).scaled(side / before)
     return View(way, side, box, True)

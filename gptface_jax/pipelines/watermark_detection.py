@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data import image_io
 from gptface_jax.ops import watermark
 from gptface_jax.pipelines import provenance, views
-from gptface_jax.pipelines.editing_model import EditingModel
+from gptface_jax.pipelines.editing_model import EditingModel, Selection
 from gptface_jax.pipelines.squares import checked_crop
-from gptface_jax.pipelines.views import Box, View
+from gptface_jax.pipelines.views import View
 
 FALSE_POSITIVES = 1e-3
 
@@ -110,13 +108,8 @@ def detect(
     image: image_io.Source,
     key: int = 0,
     *,
-    mask: image_io.Source | None = None,
-    box: Box | None = None,
-    region: str | None = None,
-    crop: Box | None = None,
-    face: int | None = None,
-    align: bool = True,
     by_left: bool = False,
+    **where: Any,
 ) -> Report:
     """Looks for the marks that this package leaves.
 
@@ -124,9 +117,9 @@ def detect(
       model: the one that edited; the picture is encoded again by its VQGAN.
       image: path, encoded bytes, PIL image or uint8 array [H,W,3].
       key: the watermark's secret.
-      mask, box, region, crop, face, align: what was edited, as for `Model.edit`;
-        default what the sidecar or the XMP says, else the whole central square.
       by_left: see `DecodeConfig.watermark_left`; the sidecar's word counts more.
+      **where: fields of a `Selection`, such as box: what was edited; default what the
+        sidecar or the XMP says, else the whole central square.
 
     Raises:
       UserError: no picture, no key, or a mask that does not fit.
@@ -135,18 +128,24 @@ def detect(
         watermark.check_key(key)
     except ValueError as error:
         raise UserError(str(error)) from None
+    selection = Selection(**where)
+    if selection.is_open and (selection.face is not None or selection.change.any):
+        which = str(selection.change) or "face"
+        raise UserError(
+            f"{which} goes with a mask, box or region; give one, or leave it out"
+        )
     photo = image_io.decode(image)
     source_type, details, details_in = _metadata(image)
     grid = model.grid
     squares = _squares(details, photo.shape[:2], grid)
-    if mask is not None or box is not None or region is not None:
-        framed, _ = model.framed(photo, mask, box, region, crop, face=face, align=align)
+    if not selection.is_open:
+        framed, _ = model.select(photo, selection)
         opened = images.pixels_to_tokens(framed.inside, grid)
         squares, where = [(framed.view, opened)], "of the mask"
-    elif squares and crop is None:
+    elif squares and selection.crop is None:
         where = f"that the {details_in} names"
     else:
-        view = View.crop(checked_crop(crop, photo.shape[:2]))
+        view = View.crop(checked_crop(selection.crop, photo.shape[:2]))
         squares, where = [(view, np.ones(grid, bool))], "of the whole square"
     decode = (details or {}).get("decode")
     decode = decode if isinstance(decode, dict) else {}
@@ -173,17 +172,9 @@ def _codes(model: EditingModel, photo: np.ndarray, squares: list[View]) -> np.nd
 
 def _metadata(image: image_io.Source):
     """(source type, details, where these are) of a picture that can be read."""
-    if isinstance(image, bytes):
-        image = Image.open(io.BytesIO(image))
-    beside = None
-    if isinstance(image, (str, os.PathLike)):
-        beside = provenance.read_sidecar(image)
-        image = Image.open(image)
-    if not isinstance(image, Image.Image):
-        return None, None, "nothing"
-    image.load()  # a PNG's text may follow its pixels
-    source_type, details = provenance.read(image)
-    if beside is not None:
+    source_type, details = provenance.marks_of(image)
+    is_path = isinstance(image, (str, os.PathLike))
+    if is_path and (beside := provenance.read_sidecar(image)) is not None:
         return source_type, beside, "sidecar"
     return source_type, details, "nothing" if details is None else "XMP"
 

@@ -134,6 +134,11 @@ def test_where_is_what_was_asked_else_what_is_known(model, face, tmp_path):
     whole = "of the whole square"
     assert asked(path) == beside
     assert asked(path, box=(24, 48, 60, 60)) == ("sidecar", "of the mask", 3)
+    inverted = {"box": (24, 48, 60, 60), "invert_mask": True}
+    assert asked(path, **inverted) == ("sidecar", "of the mask", 61)
+    for where in ({"face": 1}, {"mask_grow": 2}):
+        with pytest.raises(UserError, match="goes with a mask, box or region"):
+            asked(path, **where)
     assert asked(path, crop=(0, 0, 96, 96)) == ("sidecar", whole, 64)
     # Half as large, with the sidecar; moved, with the XMP alone; without any.
     small = tmp_path / "small.png"
@@ -189,6 +194,9 @@ def test_bad_input(tiny, model, face, tmp_path, gptface_command, capsys):
         "does not exist": (tmp_path / "none.png",),
         "watermark_key is -1": (photo, "--key", -1),
         "did you mean 'mouth'": (photo, "--region", "mooth"),
+        "mask_grow goes with a mask": (photo, "--mask-grow", 3),
+        "give a number from 1 on": (photo, "--region", "mouth", "--face", "all"),
+        "leaves nothing of a mask": (photo, "--box", "9,9,20,20", "--mask-shrink", 9),
     }.items():
         assert gptface_command(*base, *arguments) == 2
         assert said in capsys.readouterr().err

@@ -20,6 +20,7 @@ from gptface_jax.pipelines import (
     views,
     watermark_detection,
 )
+from gptface_jax.pipelines.editing_model import Selection
 
 GREY = np.full((120, 120, 3), 128, np.uint8)
 STEADY = {"samples": 1, "guidance": "none", "cfg": 1.0, "k": 64}
@@ -74,17 +75,18 @@ def test_without_alignment_or_with_a_crop_no_face_is_looked_for(
 def test_a_model_without_a_frame_sees_the_square_as_it_is_and_the_face_in_it(
     framed, model, astronaut, two
 ):
-    where, _ = framed.framed(astronaut, region="mouth")
-    found, _ = model.framed(astronaut, region="mouth")
+    mouth = Selection(region="mouth")
+    where, _ = framed.select(astronaut, mouth)
+    found, _ = model.select(astronaut, mouth)
     np.testing.assert_array_equal(found.mask, where.mask)
     assert not found.view.face and found.view.box == (0, 0, 512, 512)
     # Of the middle square of two faces the middle of one lies in it.
-    found, _ = model.framed(two, region="mouth")
+    found, _ = model.select(two, mouth)
     x0, _, x1, _ = found.view.box
     columns = np.nonzero(found.mask)[1]
     assert 388 < columns.min() and x0 <= columns.min() and columns.max() < x1
-    grey, _ = model.framed(GREY, region="mouth")  # no face: where one would be
-    still, _ = model.framed(GREY, region="mouth", align=False)
+    grey, _ = model.select(GREY, mouth)  # no face: where one would be
+    still, _ = model.select(GREY, Selection(region="mouth", align=False))
     np.testing.assert_array_equal(grey.mask, still.mask)
 
 

@@ -23,6 +23,7 @@ from gptface_jax.experiments import faceptor_run
 from gptface_jax.interop import faceptor
 from gptface_jax.nn.perception import Perception
 from gptface_jax.pipelines import perception_pictures, upright
+from gptface_jax.pipelines.editing_model import Selection
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.pipelines.perception import FaceSeen, PerceptionModel
 from gptface_jax.pipelines.views import View
@@ -260,10 +261,10 @@ def test_an_edit_takes_the_region_of_this_photo(folder, photo, tiny):
     opened = gptface_jax.load(tiny / "model")
     editor = api.Model(opened.editor, opened.digest, opened.decode, frame=upright.FRAME)
     region, pixels = region_seen(model, photo, True), np.asarray(Image.open(photo))
-    wanted, notes = editor.framed(pixels, region=region, perception=model)
+    wanted, notes = editor.select(pixels, Selection(region=region, perception=model))
     assert wanted.said["perceived"] == [region] and not notes
     assert wanted.said["perception"] == model.digest
-    usual, _ = editor.framed(pixels, region=region)
+    usual, _ = editor.select(pixels, Selection(region=region))
     assert (usual.mask != wanted.mask).any() and "perceived" not in usual.said
     # What is asked of the editor, by a model and by its folder.
     for perception in (model, folder):

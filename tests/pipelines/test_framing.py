@@ -108,10 +108,14 @@ def test_a_view_is_read_again_from_its_description_at_any_scale():
         np.testing.assert_allclose(
             double.way.points([[240.0, 300.0]]), 2 * view.way.points([[120.0, 150.0]])
         )
+    upright = {"a": 1.0, "b": 0.0, "dx": 0.0, "dy": 0.0}
+    near = {"crop": [0, 0, 3000, 3000], "upright": {**upright, "side": 8000}}
+    assert views.view_of(near).side == 8000
     for broken in (
         {},
         {"crop": [1, 2]},
         {"crop": [0, 0, 9, 9], "upright": {"side": 1}},
+        {"crop": [0, 0, 3000, 3000], "upright": {**upright, "side": 24000}},
     ):
         with pytest.raises((KeyError, TypeError, ValueError)):
             views.view_of(broken)

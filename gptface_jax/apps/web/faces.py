@@ -12,6 +12,7 @@ from gptface_jax.apps import api
 from gptface_jax.apps.web import work
 from gptface_jax.core.errors import UserError
 from gptface_jax.pipelines import framing, pictures
+from gptface_jax.pipelines.editing_model import Selection
 from gptface_jax.pipelines.faces import Face, largest
 from gptface_jax.pipelines.views import View
 
@@ -107,9 +108,8 @@ def region(
     Raises:
       UserError: no face was found, or the region lies beyond the photo.
     """
-    framed, notes = model.framed(
-        opened.pixels, region=name, perception=perception, **aim(opened)
-    )
+    selection = Selection(region=name, perception=perception, **aim(opened))
+    framed, notes = model.select(opened.pixels, selection)
     return framed.mask, notes
 
 
