@@ -21,10 +21,12 @@ import photos
 import tables
 
 import gptface_jax
-from gptface_jax.apps import api, evaluation
 from gptface_jax.data import blending, image, image_io
 from gptface_jax.experiments import opening
 from gptface_jax.pipelines import pictures
+from gptface_jax.pipelines.compositing import BORDERS
+from gptface_jax.protocols.judge import Judge, features_of
+from gptface_jax.protocols.records import open_records
 
 TEXT = "a smiling woman"
 BOX = (0.1, 0.28, 0.9, 1.0)
@@ -52,11 +54,11 @@ def main() -> None:
     parser.add_argument(
         "--box", nargs=4, type=float, default=BOX, help="shares of the photograph"
     )
-    parser.add_argument("--borders", type=int, default=api.BORDERS, help="levels")
+    parser.add_argument("--borders", type=int, default=BORDERS, help="levels")
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
-    judge = evaluation.Judge(opening.open_network(options.judge, "judge"))
-    features = evaluation.features_of(options.features) if options.features else None
+    judge = Judge(opening.open_network(options.judge, "judge"))
+    features = features_of(options.features) if options.features else None
     shown, said = [], []
 
     def smooth(photo, mask):
@@ -108,7 +110,7 @@ def main() -> None:
 
     source = [
         image_io.decode(r.image)
-        for r in evaluation.open_records(
+        for r in open_records(
             {
                 "kind": "parquet",
                 "path": options.images,

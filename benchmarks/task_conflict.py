@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tables
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from gptface_jax.core import trees
+from gptface_jax.core.config import config_dict
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import training
 from gptface_jax.train import checkpoint
@@ -68,7 +68,7 @@ def measure(run: str, batches: int, step: int | None) -> tuple[list[str], np.nda
     params, meta = checkpoint.restore_params(run, step, collections=STATE)
     state = {name: params.pop(name) for name in STATE if name in params}
     with tempfile.TemporaryDirectory() as folder:
-        experiment = training.build(ConfigDict(meta["config"]), folder)
+        experiment = training.build(config_dict(meta["config"]), folder)
     run_once = jax.jit(lambda *given: gradients(experiment, *given))
     made = itertools.islice(experiment.batches_fn(meta["step"]), batches)
     tasks, rows = [], []

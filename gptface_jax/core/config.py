@@ -142,6 +142,13 @@ def load_config(spec: str) -> Any:
         raise UserError(f"config '{spec}': {error}") from None
 
 
+def config_dict(values: Mapping[str, Any]) -> Any:
+    """An `ml_collections.ConfigDict` of a config that was read, such as a run's."""
+    from ml_collections import ConfigDict  # not there where models are only used
+
+    return ConfigDict(values)
+
+
 def load_sweep(spec: str) -> dict[str, dict[str, Any]]:
     """The `get_sweep()` of a config file: name -> {"a.b": value}, changes to it.
 

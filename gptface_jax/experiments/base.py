@@ -251,13 +251,13 @@ def _pipelines(
     Raises:
       UserError: a batch that the processes do not divide.
     """
-    index, processes = jax.process_index(), jax.process_count()
+    index, shares = sharding.share_of_batch(*_open_mesh(config))
     pipelines = {}
     for number, (name, feed) in enumerate(system.feeds.items()):
-        if feed.size % processes:
+        if feed.size % shares:
             raise UserError(
-                f"batch_size {feed.size} does not divide by {processes} processes; "
-                "change batch_size"
+                f"batch_size {feed.size} does not divide by the {shares} shares of "
+                "the processes; change batch_size"
             )
         records = feeds[name]
         key = "data.train" if len(system.feeds) == 1 else f"data.train.{name}"
@@ -265,15 +265,19 @@ def _pipelines(
         pipelines[name] = pipeline.Pipeline(
             records.source,
             records.transform,
-            feed.size // processes,
+            feed.size // shares,
             config["seed"] + number,
             shard=index,
-            num_shards=processes,
+            num_shards=shares,
             workers=data.workers,
             threads=data.threads,
             packing=records.packing,
         )
     return pipelines
+
+
+def _open_mesh(config: Any):
+    return sharding.open_mesh(settings.read_settings(config).mesh)
 
 
 def _held_out(
@@ -287,12 +291,11 @@ def _held_out(
 
     Fingerprints of their records go into `contents`, by keys of the config.
     """
-    index, processes = jax.process_index(), jax.process_count()
+    where = _open_mesh(config)
+    index, shares = sharding.share_of_batch(*where)
     sizes = {name: feed.size for name, feed in system.feeds.items()}
-    ways = 1
-    if processes > 1:  # one process may hold what its devices cannot share
-        where = sharding.open_mesh(settings.read_settings(config).mesh)
-        ways = sharding.ways("batch", *where)
+    # One share may be of a size that the devices cannot divide.
+    ways = sharding.ways("batch", *where) if shares > 1 else 1
     batches = {}
     for name, records in held_out.items():
         if records is None:
@@ -301,7 +304,7 @@ def _held_out(
         contents[key] = fingerprint.of(records.source)
         count = min(len(records.source), data.eval_records)
         size = sizes.get(name, max(sizes.values()))
-        rows = pipeline.held_out_rows(count, size, index, processes, ways)
+        rows = pipeline.held_out_rows(count, size, index, shares, ways)
         read = (records.source[i] for i in range(count))
         batches[name] = pipeline.HeldOut(
             records.source,
@@ -353,5 +356,6 @@ def together(parts: Mapping[str, tuple[System, float]]) -> System:
         feeds={**first.feeds, **feeds},
         phases=(Phase("", ".*", loss_fn),),
         evaluations=evaluations,
+        whole_batch=first.whole_batch or "means over tokens are",
         resumable=tuple(dict.fromkeys(resumable)),
     )

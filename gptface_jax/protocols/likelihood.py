@@ -10,9 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 import tqdm
-from ml_collections import ConfigDict
 
-from gptface_jax.core.config import from_mapping
+from gptface_jax.core.config import config_dict, from_mapping
 from gptface_jax.core.errors import Missing, UserError
 from gptface_jax.data import sources
 from gptface_jax.experiments import base, opening, training
@@ -43,7 +42,7 @@ def likelihood(
       frequencies, add-one smoothed, on the same held-out tokens.
     """
     network = opening.open_network(run, "gptface")
-    config = ConfigDict(network.meta["config"])
+    config = config_dict(network.meta["config"])
     if eval_spec:
         sources.open_source(eval_spec)  # what is wrong with it, in its own words
         config.data.eval = dict(eval_spec)
@@ -62,9 +61,7 @@ def likelihood(
     return figures
 
 
-def _experiment(
-    config: ConfigDict, run: str | os.PathLike, instead: str
-) -> base.Experiment:
+def _experiment(config: Any, run: str | os.PathLike, instead: str) -> base.Experiment:
     """The experiment of a run, with its data.
 
     Raises:
@@ -122,7 +119,7 @@ def masked(
     if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
         raise UserError(f"ratios are {list(ratios)}; use shares above 0, at most 1")
     network = opening.open_network(run, "gptface")
-    config = ConfigDict(network.meta["config"])
+    config = config_dict(network.meta["config"])
     config.data.eval_records = records
     experiment = _experiment(config, run, "give a run that has some")
     objective = from_mapping(ObjectiveConfig, network.meta["config"]["objective"])

@@ -65,7 +65,7 @@ def put_feeds(
     Raises:
       UserError: a feed is missing, or a batch is not what its feed says.
     """
-    placed = {}
+    placed, (_, shares) = {}, sharding.share_of_batch(mesh, rules)
     for name, feed in system.feeds.items():
         if name not in batches:
             raise UserError(
@@ -74,10 +74,10 @@ def put_feeds(
             )
         batch = checked(batches[name], feed.spec, system.name)
         for key, value in batch.items():
-            if len(value) * jax.process_count() != feed.size:
+            if len(value) * shares != feed.size:
                 raise UserError(
                     f"batch entry '{key}' of '{name}' has {len(value)} examples in "
-                    f"each of {jax.process_count()} processes; together they must be "
+                    f"each of {shares} shares of the processes; together they must be "
                     f"{feed.size}"
                 )
         placed[name] = sharding.put_batch(batch, mesh, rules)

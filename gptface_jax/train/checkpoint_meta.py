@@ -32,16 +32,18 @@ def make(
     data_position: int,
     early_stop: Mapping[str, Any] | None = None,
     constants: Mapping[str, str] | None = None,
+    unevaluated: bool = False,
 ) -> dict[str, Any]:
     """The JSON that a checkpoint says about itself; bytes become base64 or text.
 
-    `constants`: name -> digest.
+    `constants`: name -> digest. `unevaluated`: an evaluation was due and not made.
     """
     return {
         "format": FORMAT,
         "step": step,
         "data_position": data_position,
         "early_stop": dict(early_stop or {}),
+        "unevaluated": unevaluated,
         "system": system,
         "constants": dict(constants or {}),
         "config": dict(config),

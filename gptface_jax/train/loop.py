@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptface_jax.core import locks, trees, types
+from gptface_jax.core import files, locks, trees, types
 from gptface_jax.core.errors import UserError
 from gptface_jax.train import (
     batches,
@@ -36,6 +37,7 @@ from gptface_jax.train.settings import plain, read_settings
 Batches = Iterator[Mapping[str, Any]]
 Samples = Callable[[Any, Any], Mapping[str, np.ndarray]]
 
+_REWOUND = "rewound.json"  # in the work folder, of the last rewind
 _MOST_BAD = 10  # bad batches in a row before a run stops that skips them
 
 
@@ -123,7 +125,8 @@ class _Run:
         )
         resources.callback(self.checkpoints.close)
         # Batches that were passed over by rewinding: number of a batch - step.
-        self.passed_over = 0
+        self.passed_over = self.rewinds = 0
+        self.unevaluated = False  # the run was asked to end when that was due
         self.early_stop = monitors.EarlyStop(settings.early_stop)
         self.state, shardings = self._create_or_restore(initial_params)
         self.start = int(self.state.step)
@@ -131,7 +134,7 @@ class _Run:
         self.compiled: set[str] = set()
         self.monitor = monitors.SpikeMonitor(settings.spike)
         self.spike: int | None = None  # first step of one that calls for a rewind
-        self.bad_in_a_row = self.rewinds = 0
+        self.bad_in_a_row = 0
         self.log = run_log.RunLog(self.workdir, system, self.start, wall)
         if jax.process_index() == 0:
             self.log.open_files(self.config, settings, resources)
@@ -145,9 +148,9 @@ class _Run:
                 self.digests, self.system.resumable,
             )  # fmt: skip
             self.passed_over = meta["data_position"] - latest
-            self.early_stop = monitors.EarlyStop(
-                self.settings.early_stop, meta.get("early_stop")
-            )
+            self.unevaluated = meta.get("unevaluated", False)
+            self._count_early_stop_from(meta)
+            self._take_up_rewind(latest)
         created, shardings = self.program.create(abstract=latest is not None)
         if latest is not None:
             created = self.checkpoints.restore(latest, created, self.digests)
@@ -155,11 +158,28 @@ class _Run:
             created = state.start_from(created, initial_params())
         return created, shardings
 
+    def _count_early_stop_from(self, meta: Mapping[str, Any]) -> None:
+        """Evaluations count as they did when a checkpoint was saved."""
+        self.early_stop = monitors.EarlyStop(
+            self.settings.early_stop, meta.get("early_stop")
+        )
+
+    def _take_up_rewind(self, latest: int) -> None:
+        """Keeps to what `_rewind` decided, though nothing was saved since."""
+        path = self.workdir / _REWOUND
+        if path.is_file():
+            rewound = json.loads(path.read_text())
+            self.rewinds = rewound["rewinds"]
+            if rewound["step"] == latest:
+                self.passed_over = rewound["passed_over"]
+
     def train(self, batches_fn, stop: StopSignal, progress: bool) -> state.TrainState:
         total = self.settings.total_steps
         self.log.open_bar(total, progress)
         profile = Profile(self.workdir, self.start, self.settings.profile_steps)
         pending, stopped, done = None, False, self.start
+        if self.unevaluated and self._due(done)[1]:
+            stopped = not self._evaluate_late(done, stop)
         feed = self._batches(batches_fn, done)
         try:
             while done < total and not stopped and not self.early_stop.ends:
@@ -199,6 +219,8 @@ class _Run:
                         if stopped := values is None:
                             values = {}
                             self._log(done)
+                    # Without a batch it was at the turn before.
+                    self.unevaluated = evaluate and stopped and batch is not None
                     self.early_stop.seen(values)
                     if save or stopped or self.early_stop.ends:
                         self._save(done, values)
@@ -213,7 +235,7 @@ class _Run:
             profile.close()
             feed.close()
             self.log.bar.close()
-        early = done < total and not self.early_stop.ends
+        early = (done < total or self.unevaluated) and not self.early_stop.ends
         return self.state.replace(stopped=early)
 
     def _batches(self, batches_fn, done: int) -> Prefetch:
@@ -229,6 +251,19 @@ class _Run:
             self._log(done)
             self._save(done, {})
             self.checkpoints.wait()
+
+    def _evaluate_late(self, done: int, stop: StopSignal) -> bool:
+        """Evaluates what was due when the run ended; False if it is to end again."""
+        values = self._evaluate(done, stop)
+        if values is None:
+            return False
+        self.unevaluated = False
+        self.early_stop.seen(values)
+        # Again, with its metric; never without another one to fall back on.
+        if len(self.checkpoints.steps()) > 1:
+            self.checkpoints.delete_from(done)
+            self._save(done, values)
+        return True
 
     def _rewind(self, done: int) -> int:
         """Goes back to the last checkpoint before the spike; returns its step.
@@ -258,6 +293,12 @@ class _Run:
         # Those since hold the spike: nothing must resume from them.
         self.checkpoints.delete_from(first)
         self.passed_over += done - target
+        self._count_early_stop_from(self.checkpoints.meta(target))
+        if jax.process_index() == 0:
+            rewound = {
+                "step": target, "passed_over": self.passed_over, "rewinds": self.rewinds
+            }  # fmt: skip
+            files.write_text(self.workdir / _REWOUND, json.dumps(rewound))
         self.log.rewind(done, target, first)
         return target
 
@@ -408,6 +449,7 @@ class _Run:
                 done, self.system.name, self.config, self.extra_files,
                 data_position=done + self.passed_over,
                 early_stop=self.early_stop.known, constants=self.digests,
+                unevaluated=self.unevaluated,
             )  # fmt: skip
             metric = values.get(self.settings.best_metric)
             self.checkpoints.save(self.state, meta, metric)

@@ -36,6 +36,7 @@ RESUMABLE = (
     "bad_batch",
     "spike",
     "data.workers",
+    "data.threads",
 )
 # Last parts of keys that say where something lies: it may be moved, if what it holds is
 # known to be the same (`checkpoint_meta.CONTENTS`).

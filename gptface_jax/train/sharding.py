@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -170,23 +171,43 @@ def make_mesh(
         )
     # Auto: the default, Explicit, makes `table[ids]` fail in Linen modules.
     types = (AxisType.Auto,) * 3
-    found = len({getattr(d, "slice_index", 0) for d in devices})
-    if slices > 1 and found > 1:
-        if found != slices:
-            raise UserError(f"mesh.slices is {slices}, but there are {found} slices")
-        # Only `data` may cross slices: gradients once a step, never activations or
-        # parameters.
-        inside = (sizes[0] // slices, *sizes[1:])
-        grid = mesh_utils.create_hybrid_device_mesh(
-            inside, (slices, 1, 1), devices, allow_split_physical_axes=True
+    # Only `data` may cross slices: gradients once a step, never activations or
+    # parameters.
+    groups = _groups(devices, slices)
+    inside = (sizes[0] // len(groups), *sizes[1:])
+    # Neighbours in the mesh are neighbours in the machine. A torus of 4x4x4 may be cut
+    # into 32 x 2, which `jax.make_mesh` refuses.
+    grids = [
+        mesh_utils.create_device_mesh(inside, group, allow_split_physical_axes=True)
+        for group in groups
+    ]
+    return Mesh(np.concatenate(grids), AXES, axis_types=types)
+
+
+def _groups(devices: Any, slices: int) -> list[list[Any]]:
+    """The devices of each of so many slices; all in one where the machine has one.
+
+    Of GPUs every host is one to XLA: a rack is some of them, one after another.
+
+    Raises:
+      UserError: there are others, or they are not equally large.
+    """
+    found = sorted({getattr(d, "slice_index", 0) for d in devices})
+    if slices == 1 or len(found) == 1:
+        return [list(devices)]
+    hosts = len(found) // slices
+    if hosts * slices != len(found) or (hosts > 1 and devices[0].platform == "tpu"):
+        raise UserError(f"mesh.slices is {slices}, but there are {len(found)} slices")
+    group_of = {index: number // hosts for number, index in enumerate(found)}
+    groups = [
+        [d for d in devices if group_of[d.slice_index] == g] for g in range(slices)
+    ]
+    if len({*map(len, groups)}) > 1:
+        raise UserError(
+            f"the {slices} slices hold {[*map(len, groups)]} devices; mesh.slices "
+            "needs as many in each"
         )
-    else:
-        # Neighbours in the mesh are neighbours in the machine. A torus of 4x4x4 may be
-        # cut into 32 x 2, which `jax.make_mesh` refuses.
-        grid = mesh_utils.create_device_mesh(
-            tuple(sizes), devices, allow_split_physical_axes=True
-        )
-    return Mesh(grid, AXES, axis_types=types)
+    return groups
 
 
 def _spec(names, shape, mesh: Mesh, rules: Rules) -> tuple[PartitionSpec, list[str]]:
@@ -316,26 +337,65 @@ def ways(name: str, mesh: Mesh, rules: Rules = RULES) -> int:
     return math.prod(mesh.shape[a] for a in _as_tuple(rules[name]))
 
 
+def share_of_batch(mesh: Mesh, rules: Rules = RULES) -> tuple[int, int]:
+    """Which share of every batch this process gives, and how many shares there are.
+
+    Processes whose devices hold the same examples, as where `tensor` spans hosts, give
+    the same share.
+
+    Raises:
+      UserError: two processes hold some examples in common, and not others.
+    """
+    return _share(batch_sharding(mesh, rules), ways("batch", mesh, rules))
+
+
+@functools.lru_cache
+def _share(where: NamedSharding, parts: int) -> tuple[int, int]:
+    placed = where.devices_indices_map((parts,))
+    held: dict[int, set[int]] = {}
+    for device, (rows,) in placed.items():
+        held.setdefault(device.process_index, set()).update(range(parts)[rows])
+    return number_of_share(held, jax.process_index())
+
+
+def number_of_share(held: Mapping[int, set[int]], process: int) -> tuple[int, int]:
+    """See `share_of_batch`; `held` is process -> the parts of a batch on its devices.
+
+    Raises:
+      UserError: as there.
+    """
+    shares = sorted({tuple(sorted(parts)) for parts in held.values()})
+    every = [part for share in shares for part in share]
+    if len(set(every)) < len(every) or len({*map(len, shares)}) > 1:
+        raise UserError(
+            f"on this mesh processes hold the parts {shares} of a batch, which are "
+            "neither the same nor apart; choose a mesh.tensor that divides the devices "
+            "of a host, or is a multiple of them"
+        )
+    return shares.index(tuple(sorted(held[process]))), len(shares)
+
+
 def put_batch(
     batch: Mapping[str, np.ndarray], mesh: Mesh, rules: Rules = RULES
 ) -> dict[str, jax.Array]:
     """Global arrays of a host batch, of which this process gives its share.
 
     A batch that the data axes do not divide (the last one of an evaluation) is
-    replicated; that needs a single process.
+    replicated; that needs a single share (`share_of_batch`).
     """
-    parts = ways("batch", mesh, rules)
+    parts, (_, shares) = ways("batch", mesh, rules), share_of_batch(mesh, rules)
     out = {}
     for name, value in batch.items():
         value = np.asarray(value)
         # Every process decides by its own share: all have the same, or the batch is no
         # batch.
-        whole = value.ndim and value.shape[0] * jax.process_count() % parts == 0
+        whole = value.ndim and value.shape[0] * shares % parts == 0
         where = batch_sharding(mesh, rules) if whole else replicated(mesh)
-        if not whole and jax.process_count() > 1:
+        if not whole and shares > 1:
             raise UserError(
                 f"batch entry '{name}' has {value.shape[:1]} examples per process, "
                 f"which {parts} data-parallel devices do not divide; change batch_size"
             )
-        out[name] = jax.make_array_from_process_local_data(where, value)
+        shape = (value.shape[0] * shares, *value.shape[1:]) if whole else value.shape
+        out[name] = jax.make_array_from_process_local_data(where, value, shape)
     return out

@@ -27,8 +27,8 @@ def test_ways_to_fit_recompute_before_they_split_the_batch():
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        (GPTFACE, ""),
-        (GPTFACE + " contrastive", "contrastive negatives are within 1/2"),
+        (GPTFACE, "means over masked tokens are within 1/2"),
+        (GPTFACE + " contrastive", "contrastive negatives and means over masked"),
         ("configs/vqgan/faces64.py:tiny", ""),
         ("configs/faceptor/mini.py:tiny", "batch statistics are within 1/2"),
     ],
@@ -107,8 +107,8 @@ def test_what_fits_is_told_from_what_does_not(compiled):
     config.objective.contrastive_weight, config.model.contrastive_width = 0.5, 8
     _, line, _ = describing.fits(config, {remat: "full", "grad_accum": 4}, **where)
     assert line.endswith(
-        "fits; grad_accum 4 changes the objective: contrastive negatives are within "
-        "1/4 of the batch"
+        "fits; grad_accum 4 changes the objective: contrastive negatives and means "
+        "over masked tokens are within 1/4 of the batch"
     )
 
 

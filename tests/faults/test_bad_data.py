@@ -150,6 +150,23 @@ def test_rewinding_passes_the_data_over(tmp_path):
     assert starts == [36 + passed_over]
 
 
+def test_a_run_that_ends_before_it_saves_again_stays_rewound(tmp_path):
+    starts = []
+
+    def gone(start):
+        starts.append(start)
+        if len(starts) == 2:
+            raise OSError("the disk is gone")
+        return spoilt(blow_up)(start)
+
+    options = {"total_steps": 40, "spike": {**SPIKE, "action": "rewind"}}
+    with pytest.raises((OSError, UserError), match="the disk is gone"):
+        run(tmp_path, gone, **options)
+    run(tmp_path, gone, **options)
+    assert starts[0] == 0 and starts[1] == starts[2] > 31
+    assert not [r for r in records(tmp_path) if r.get("spike_at") and r["step"] > 28]
+
+
 @pytest.mark.slow
 def test_a_checkpoint_inside_a_spike_is_gone_after_the_rewind(tmp_path):
     def longer(number, batch):

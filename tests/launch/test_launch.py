@@ -134,8 +134,9 @@ def test_slurm_queues_a_saved_run_again(root, stand_in, tmp_path):
     environment |= {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7"}
     environment |= {"SLURM_ARRAY_TASK_ID": "2"}
 
-    def start(script, **more):
-        command = ["bash", root / "launch" / script, "--config", "c", "--workdir", "w"]
+    def start(script, *folder, **more):
+        folder = folder or ("--workdir", "w")
+        command = ["bash", root / "launch" / script, "--config", "c", *folder]
         # srun's own options come first here; the stand-in is not to run them.
         text = 'while [[ $1 == -* ]]; do shift; done\n"$@"'
         stand_in("srun", text)
@@ -152,6 +153,10 @@ def test_slurm_queues_a_saved_run_again(root, stand_in, tmp_path):
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     done = start("slurm_array.sbatch", STATUS="75")
     assert "--workdir w/seed_2 --config.seed=2" in done.stdout
+    done = start("slurm_array.sbatch", "--workdir=/far away/w")
+    assert "--workdir /far away/w/seed_2" in done.stdout
+    done = start("slurm_array.sbatch", "--quiet")
+    assert done.returncode and "give --workdir" in done.stderr
     assert (tmp_path / "asked").read_text() == "requeue 7_2\n"
 
 

@@ -9,12 +9,14 @@ import pytest
 import tiny
 import tiny_talk2face as t2f
 
+from gptface_jax.core.types import Phase
 from gptface_jax.data import packing, sequences
 from gptface_jax.ops import losses
 from gptface_jax.systems import talk2face
 from gptface_jax.systems.talk2face import objective
 from gptface_jax.systems.talk2face.model import logits
 from gptface_jax.systems.talk2face.objective import ObjectiveConfig
+from gptface_jax.train.step import phase_gradients
 
 IMAGE = [t2f.CODES + c for c in (3, 0, 7, 2)]
 TASKS = ("image_to_caption", "caption_to_image")
@@ -69,6 +71,24 @@ def test_the_loss_is_that_of_the_targets():
         np.testing.assert_allclose(found[name], (sum(expected), len(expected)), 1e-5)
     pooled = sum(image + text + end) / 7
     np.testing.assert_allclose(found["loss"][0] / found["loss"][1], pooled, rtol=1e-5)
+
+
+def test_microbatches_of_unequal_targets_have_the_gradient_of_the_batch():
+    module, params = t2f.model()
+    batch = {k: np.repeat(v, 2, axis=0) for k, v in examples().items()}
+    batch["loss_mask"][0] &= np.arange(batch["tokens"].shape[1]) == 10  # one target
+    phase = Phase("", ".*", objective.make_loss(module, DEFAULT))
+
+    def gradient(batches, microbatches):
+        found = phase_gradients(
+            phase, params, {}, {}, {objective.FEED: batches}, KEY, 0, microbatches
+        )
+        return found[0], found[1]
+
+    whole = jax.jit(lambda b: gradient(b, 1))(batch)
+    parts = {k: v.reshape(2, 2, *v.shape[1:]) for k, v in batch.items()}
+    split = jax.jit(lambda b: gradient(b, 2))(parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole, split)
 
 
 def test_separate_means():

@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 import regression_system as tiny  # noqa: E402
 
 from gptface_jax.data import pipeline  # noqa: E402
-from gptface_jax.train import hosts  # noqa: E402
+from gptface_jax.train import hosts, sharding  # noqa: E402
 from gptface_jax.train.loop import train  # noqa: E402
 
 BATCH = tiny.config()["batch_size"]
@@ -49,14 +49,20 @@ def example(index, rng):
     return {name: x[0] for name, x in tiny.make_batch(1000 + index, size=1).items()}
 
 
+def share() -> tuple[int, int]:
+    mesh = OPTIONS.get("config", {}).get("mesh", {})
+    return sharding.share_of_batch(*sharding.open_mesh(sharding.MeshConfig(**mesh)))
+
+
 def batches(start):
+    index, count = share()
     feed = pipeline.Pipeline(
         Examples(f"{WORKDIR}.read.{COUNT}.{INDEX}"),
         example,
-        BATCH // COUNT,
+        BATCH // count,
         7,
-        shard=INDEX,
-        num_shards=COUNT,
+        shard=index,
+        num_shards=count,
     )
     open(f"{WORKDIR}.began.{INDEX}", "w").close()
     for number, batch in enumerate(feed.batches(start), start):
@@ -67,7 +73,7 @@ def batches(start):
 
 
 def held_out():
-    rows = pipeline.held_out_rows(40, BATCH, INDEX, COUNT)
+    rows = pipeline.held_out_rows(40, BATCH, *share())
     return [
         {k: x[list(part)] for k, x in tiny.make_batch(77, size=40).items()}
         for part in rows

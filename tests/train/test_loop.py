@@ -228,9 +228,28 @@ def test_a_signal_during_an_evaluation_saves_at_once(tmp_path):
     assert stopped.stopped and int(stopped.step) == 3 and len(seen) < 8
     assert restore_params(tmp_path)[1]["step"] == 3
     assert not any("eval/loss" in row for row in lines(tmp_path))
-    done = run(tmp_path, **options)
-    assert not done.stopped
+    # Made up for when it goes on.
+    done = run(tmp_path, eval_batches=[tiny.make_batch(9)], **options)
+    assert not done.stopped and evaluated(tmp_path) == [3, 6, 8]
     assert_bitwise_equal(done, run(tmp_path / "whole", **options))
+
+
+def evaluated(folder):
+    return [row["step"] for row in lines(folder) if "eval/loss" in row]
+
+
+def test_a_signal_during_the_last_evaluation_leaves_it_to_be_done(tmp_path):
+    def held_out():
+        yield tiny.make_batch(9)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from [tiny.make_batch(9)] * 9
+
+    options = {"checkpoint_every": 4, "eval_every": 8, "best_metric": ""}
+    stopped = run(tmp_path, eval_batches=held_out, **options)
+    assert stopped.stopped and int(stopped.step) == 8 and not evaluated(tmp_path)
+    for _ in range(2):  # once
+        done = run(tmp_path, eval_batches=[tiny.make_batch(9)], **options)
+        assert not done.stopped and evaluated(tmp_path) == [8]
 
 
 def test_checkpoints_are_evaluated_where_the_best_is_kept(tmp_path):

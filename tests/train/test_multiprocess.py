@@ -56,6 +56,21 @@ def test_killed_as_two_resumed_as_one_and_as_many(undisturbed, tmp_path, many):
 
 
 @pytest.mark.slow
+def test_processes_that_hold_the_same_examples_train_as_one_does(tmp_path):
+    config = {**CONFIG, "total_steps": 4, "mesh": {"data": 1, "tensor": 2}}
+    ((status, *_, errors),) = run(tmp_path / "one", 1, config=config, devices=2)
+    assert status == 0, errors
+    for status, _, errors in run(tmp_path / "two", 2, config=config, devices=2):
+        assert status == 0, errors
+    for key in ("loss", "eval/loss"):
+        ours, theirs = lines(tmp_path / "two", key), lines(tmp_path / "one", key)
+        assert list(ours) == list(theirs)
+        np.testing.assert_allclose(
+            list(ours.values()), list(theirs.values()), rtol=1e-5, err_msg=key
+        )
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_of_them(tmp_path):
     workdir = tmp_path / "run"
     results = run(workdir, 2, config=CONFIG, kill_at=4, killer=1, signal="SIGTERM")

@@ -1,6 +1,7 @@
 """Rules to specs, and the same training on every mesh of eight devices."""
 
 import os
+import types
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +141,26 @@ def test_slices_must_divide_the_data_axis():
         sharding.make_mesh(data=1, fsdp=jax.device_count(), slices=2)
 
 
+def machines(*slices, platform="gpu"):
+    """Stand-ins of two devices for each slice."""
+    return [
+        types.SimpleNamespace(platform=platform, slice_index=s, id=i)
+        for s in slices
+        for i in range(2)
+    ]
+
+
+def test_a_rack_of_gpus_is_some_hosts():
+    groups = sharding._groups(machines(0, 1, 2, 3), 2)
+    assert [[d.slice_index for d in g] for g in groups] == [[0, 0, 1, 1], [2, 2, 3, 3]]
+    assert len(sharding._groups(machines(0, 0), 2)) == 1  # one host: no slow network
+    for devices in (machines(0, 1, 2), machines(0, 1, 2, 3, platform="tpu")):
+        with pytest.raises(UserError, match="but there are [34] slices"):
+            sharding._groups(devices, 2)
+    with pytest.raises(UserError, match=r"hold \[4, 2\] devices"):
+        sharding._groups(machines(0, 0, 1), 2)
+
+
 def test_large_arrays_that_stay_whole_are_told_with_the_remedy(caplog):
     def boxed(rows):
         shape = jax.ShapeDtypeStruct((rows, 128), jnp.float32)
@@ -153,3 +174,24 @@ def test_large_arrays_that_stay_whole_are_told_with_the_remedy(caplog):
         assert (shardings["table"].spec[0] == "tensor") == (rows == 1024)
     sharding.param_shardings(boxed(1025), mesh)
     assert "[1025, 128]" in caplog.text and "model.vocab.multiple_of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "held, process, share",
+    [
+        ({0: {0, 1}, 1: {2, 3}}, 1, (1, 2)),
+        ({0: {0, 2}, 1: {1, 3}}, 1, (1, 2)),  # not side by side
+        ({0: {0}, 1: {0}}, 1, (0, 1)),  # `tensor` spans both
+        ({0: {0}, 1: {1}, 2: {0}, 3: {1}}, 2, (0, 2)),
+    ],
+)
+def test_processes_that_hold_the_same_examples_give_the_same_share(
+    held, process, share
+):
+    assert sharding.number_of_share(held, process) == share
+
+
+def test_processes_that_share_some_examples_are_refused():
+    for held in ({0: {0, 1}, 1: {1, 2}}, {0: {0}, 1: {1, 2}}):
+        with pytest.raises(UserError, match="choose a mesh.tensor that divides"):
+            sharding.number_of_share(held, 0)

@@ -71,6 +71,7 @@ def make_system(
         phases=(Phase("", ".*", loss),),
         evaluations={"eval": Evaluation(metrics, spec)},
         unit="tokens",
-        whole_batch="contrastive negatives are" if objective.contrastive_weight else "",
+        whole_batch="contrastive negatives and " * bool(objective.contrastive_weight)
+        + "means over masked tokens are",
         resumable=("data.tokenizer", "model.layout.multiple_of"),
     )

@@ -207,7 +207,8 @@ def joint_loss(module, objective, params, corrupted, key):
 
 def _dropping(config, key, name: str) -> dict[str, Any]:
     """Options of `apply` for dropout by a key of this name, if the model has some."""
-    if config.transformer.dropout == 0.0:
+    layers = config.transformer
+    if not layers.dropout and not layers.drop_path:
         return {"deterministic": True}
     return {"deterministic": False, "rngs": {"dropout": trees.stream(key, name)}}
 

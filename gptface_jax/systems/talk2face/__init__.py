@@ -64,6 +64,7 @@ def make_system(
         phases=(Phase("", ".*", t2f_objective.make_loss(module, objective)),),
         evaluations={"eval": Evaluation(metrics, spec)},
         unit="tokens",
+        whole_batch="" if objective.pooled else "means over tokens of each kind are",
         resumable=("data.tokenizer",),
     )
 

@@ -158,7 +158,8 @@ def _soft_cross_entropy(
 
 def make_loss(module: PrefixLM, objective: ObjectiveConfig):
     """The training loss of a phase with the feed FEED; see `core.types.LossFn`."""
-    with_dropout = module.config.transformer.dropout > 0
+    layers = module.config.transformer
+    with_dropout = layers.dropout > 0 or layers.drop_path > 0
 
     def loss_fn(params, state, constants, batches, key, step):
         del constants, step
@@ -166,6 +167,10 @@ def make_loss(module: PrefixLM, objective: ObjectiveConfig):
         found = token_metrics(module, objective, params, batches[FEED], dropout_key)
         metrics = {name: losses.masked_sum(*pair) for name, pair in found.items()}
         loss = combined(objective, metrics)
+        if objective.pooled:
+            # With its count, by which microbatches are weighed.
+            _, count = _pooled(objective, metrics)
+            metrics["loss"] = (loss * count, count)
         if "sequence_ids" in batches[FEED]:
             held = jnp.max(batches[FEED]["sequence_ids"], axis=1) + 1
             metrics["sequences_per_row"] = (jnp.sum(held), jnp.float32(len(held)))
@@ -176,15 +181,26 @@ def make_loss(module: PrefixLM, objective: ObjectiveConfig):
 
 def combined(objective: ObjectiveConfig, metrics: Mapping[str, Any]) -> jax.Array:
     """The loss, of the sums and counts of all modalities."""
+    if objective.pooled:
+        return losses.mean(_pooled(objective, metrics))
+    return sum(
+        weight * losses.mean(pair) for weight, pair in _weighted(objective, metrics)
+    )
+
+
+def _weighted(objective: ObjectiveConfig, metrics: Mapping[str, Any]):
+    """(weight, [sum, count]) of the NLL of each modality that there is."""
     weights = {
         "image_nll": objective.image_weight,
         "text_nll": objective.text_weight,
         "face_nll": objective.face_weight,
     }
-    found = {n: (w, jnp.stack(metrics[n])) for n, w in weights.items() if n in metrics}
-    if objective.pooled:
-        return losses.mean(sum(weight * pair for weight, pair in found.values()))
-    return sum(weight * losses.mean(pair) for weight, pair in found.values())
+    return [(w, jnp.stack(metrics[n])) for n, w in weights.items() if n in metrics]
+
+
+def _pooled(objective: ObjectiveConfig, metrics: Mapping[str, Any]) -> jax.Array:
+    """[sum, count] of the NLL of all modalities together."""
+    return sum(weight * pair for weight, pair in _weighted(objective, metrics))
 
 
 def make_eval(
