@@ -291,7 +291,11 @@ def _each_face(
 ) -> Steps:
     """The Edit of work(photo, selection); with face "all" of one face after the other.
 
-    Each face is edited in what the one before it left.
+    Each face is edited in what the one before it left. One that cannot be, such as a
+    head whose hat would lie beyond the photo, is passed over with a note.
+
+    Raises:
+      UserError: of the first face, if none can be edited.
     """
     if selection.face != "all":
         return (yield from work(photo, selection))
@@ -303,12 +307,21 @@ def _each_face(
     found: Sequence[Face | None] | None = model.found_faces(
         photo, "all", selection.align, selection.crop
     )
-    edits, current = [], photo
-    for face in found or [None]:
+    edits, failed, current = [], {}, photo
+    for number, face in enumerate(found or [None], 1):
         one = dataclasses.replace(selection, face=face)
-        edits.append((yield from work(current, one)))
-        current = np.asarray(edits[-1].image)
-    return results.joined(edits, photo, edits[-1].details["mask"])
+        try:
+            edits.append((yield from work(current, one)))
+        except UserError as error:
+            failed[number] = error
+        else:
+            current = np.asarray(edits[-1].image)
+    if not edits:
+        raise failed[1]
+    edit = results.joined(edits, photo, edits[-1].details["mask"])
+    passed = [f"face {n} was passed over: {error}" for n, error in failed.items()]
+    edit.details["notes"] = [*edit.details["notes"], *passed]
+    return edit
 
 
 def continued(

@@ -190,6 +190,7 @@ def joined(
     details = {**edits[-1].details, "mask": {**said, "pixels": int(mask.sum())}}
     details["tokens"] = sum(e.details["tokens"] for e in edits)
     details["squares"] = [s for e in edits for s in e.details["squares"]]
+    details["notes"] = [*dict.fromkeys(n for e in edits for n in e.details["notes"])]
     before = Image.fromarray(photo)
     return dataclasses.replace(edits[-1], before=before, mask=mask, details=details)
 

@@ -1,6 +1,7 @@
 """Edits of photos in which the face has to be found first."""
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -13,9 +14,11 @@ from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image as images
 from gptface_jax.data.geometry import Similarity
+from gptface_jax.pipelines import edit as editing
 from gptface_jax.pipelines import (
     editor,
     faces,
+    results,
     upright,
     views,
     watermark_detection,
@@ -108,6 +111,39 @@ def test_of_several_faces_one_or_all(framed, two):
         framed.edit(two, "a woman", box=(0, 0, 9, 9), face="all")
     with pytest.raises(UserError, match="face all does not go with align=False"):
         framed.edit(two, "a woman", region="mouth", face="all", align=False)
+
+
+def test_a_face_that_cannot_be_edited_is_passed_over():
+    def work(photo, one):
+        if one.face in beyond:
+            raise UserError(f"the hat of {one.face} lies beyond the photo")
+        yield one.face
+        after = photo.copy()
+        after[:, place[one.face]] = 255
+        details = {"mask": {"region": "hat"}, "tokens": 3, "squares": [one.face]}
+        details["notes"] = ["of all", f"of {one.face}"]
+        return results.Edit(
+            Image.fromarray(after), Image.fromarray(photo), after.any(-1),
+            np.zeros((1, 1), int), "", (), 0.0, details,
+        )  # fmt: skip
+
+    def run():
+        steps = editing._each_face(several, GREY * 0, selection, work)
+        return editing.run_immediately(asked, steps)
+
+    place = {"left": 3, "middle": 60, "right": 110}
+    several = types.SimpleNamespace(found_faces=lambda *where: [*place])
+    asked = types.SimpleNamespace(has_answered=True, answer=lambda requests: [None])
+    selection = Selection(region="hat", face="all")
+    beyond = ("middle",)
+    both = run()
+    assert both.details["squares"] == ["left", "right"] and both.details["tokens"] == 6
+    assert both.mask[0].nonzero()[0].tolist() == [3, 110]
+    said = "face 2 was passed over: the hat of middle lies beyond the photo"
+    assert both.details["notes"] == ["of all", "of left", "of right", said]
+    beyond = tuple(place)
+    with pytest.raises(UserError, match="hat of left"):
+        run()
 
 
 def test_a_mask_on_a_face_is_seen_in_its_frame(framed, two):
