@@ -28,7 +28,7 @@ class FaceExample:
       tokenizer: of the text.
       max_text_tokens: m.
       sizes: entry of `Record.face3d` -> shape.
-      model: digest of the face model whose coefficients they are.
+      model: digests of the face model whose coefficients they are.
       captions: how texts are made.
       palette: makes codes of colours, where no tokenizer does.
     """
@@ -37,7 +37,7 @@ class FaceExample:
     tokenizer: TextTokenizer
     max_text_tokens: int
     sizes: Mapping[str, tuple[int, ...]]
-    model: str
+    model: tuple[str, ...]
     captions: CaptionOptions = CaptionOptions()
     palette: PaletteIds | None = None
 
@@ -82,11 +82,15 @@ class FaceExample:
             return {"known": np.float32(0), **none}
         found = {name: np.asarray(head[name], np.float32) for name in self.sizes}
         wrong = [n for n, shape in self.sizes.items() if found[n].shape != shape]
-        if wrong or head["model"] != self.model:
+        if wrong or head["model"] not in self.model:
+            (modes,) = self.sizes["id_coeffs"]
             raise UserError(
                 f"record '{record.source}' holds coefficients of face model "
-                f"{head['model']}, not of {self.model}; render faces of the model that "
-                "data.face_model names"
+                f"{head['model']} with {len(head['id_coeffs'])} modes of identity, not "
+                f"of {self.model[0]} with {modes}; render faces with model= and "
+                "max_vertices= of data.face_model and data.face_vertices, and "
+                f"num_identity={modes}, or set model.faces.identity to the modes that "
+                "the face model has"
             )
         return {"known": np.float32(1), **found}
 

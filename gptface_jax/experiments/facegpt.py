@@ -300,7 +300,7 @@ def _example(data, model: FaceGPTConfig, tokenizer, heads: FaceModel, captions):
     }  # fmt: skip
     return FaceExample(
         _image_size(data, model), tokenizer, model.layout.max_text_tokens, sizes,
-        heads.digest, captions, palette,
+        heads.digests, captions, palette,
     )  # fmt: skip
 
 

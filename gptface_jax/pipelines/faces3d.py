@@ -235,7 +235,7 @@ def opened(path: str | os.PathLike, model: FaceModel) -> Head3D:
         raise UserError(
             f"'{path}' holds no head; give the FILE.json beside a head of face3d"
         ) from None
-    if digest != model.digest:
+    if digest not in model.digests:
         raise UserError(
             f"'{path}' is a head of face model {digest}, and this model knows "
             f"{model.digest}; make it again with this one"

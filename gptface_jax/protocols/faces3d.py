@@ -34,10 +34,12 @@ def truth_of(records: Sequence[Record], model: FaceModel) -> dict[str, np.ndarra
       UserError: a picture whose head is not known, or is one of another face model.
     """
     for record in records:
-        if record.face3d is None or record.face3d["model"] != model.digest:
+        if record.face3d is None or record.face3d["model"] not in model.digests:
             raise UserError(
                 f"a record of '{record.source}' holds no head of face model "
-                f"{model.digest}; give rendered faces of it (--images rendered)"
+                f"{model.digest}; give rendered faces of it (--images rendered, of "
+                "another than the usual one with --data model= max_vertices= "
+                f"num_identity={len(model.identity)})"
             )
     found = {e: np.stack([r.face3d[e] for r in records]) for e in ENTRIES.values()}
     sides = [geometry.decode_picture(r).shape[0] for r in records]
@@ -174,7 +176,9 @@ def of_texts(model: Face3DModel, records: Sequence[Record]) -> dict[str, float]:
     units = coefficients.in_units({e: truth[e] for e in ENTRIES.values()})
     result: dict[str, float] = {}
     texts = [r.texts[-1] if r.texts else r.text for r in records]
-    means, deviations = model.expected(None, model.text_ids(texts))
+    means, deviations = batching.run(
+        lambda x: model.expected(None, x), [model.text_ids(texts)], _BATCH
+    )
     found = coefficients.in_units(means)
     for group in TOLD if deviations else ():
         mean, wanted = np.asarray(found[group]), np.asarray(units[group])
@@ -186,10 +190,16 @@ def of_texts(model: Face3DModel, records: Sequence[Record]) -> dict[str, float]:
 
 
 def named_expressions(model: Face3DModel) -> dict[str, float]:
-    """Share of expression words whose head is nearest to what they stand for."""
+    """Share of expression words whose head is nearest to what they stand for.
+
+    Of the words that the face model can show; {} where there is no choice.
+    """
     from gptface_jax.data.phrases import EXPRESSIONS
 
-    words = [word for word in heads.RECIPES if word != "neutral"]
+    shown = [w for w in heads.RECIPES if heads.can_show(model.face_model, w)]
+    words = [word for word in shown if word != "neutral"]
+    if len(words) < 2:
+        return {}
     wanted = np.stack([heads.shapes(model.face_model, w, 1.0) for w in words])
     texts = [f"a person looking {EXPRESSIONS[word]}" for word in words]
     means, _ = model.expected(None, model.text_ids(texts))

@@ -1,6 +1,7 @@
 """A FaceGPT from its training run to heads as files; and with networks made here."""
 
 import dataclasses
+import io
 import json
 
 import jax
@@ -98,6 +99,10 @@ def test_heads_that_cannot_be_kept(model, tmp_path):
     small = dataclasses.replace(head, model=open_model(max_vertices=200))
     with pytest.raises(UserError, match="of face model"):
         model.face3d(text="sad", like=small)
+    path = head.save(tmp_path / "face.glb")[-1]
+    new, old = model.face_model.digests
+    path.write_text(path.read_text().replace(new, old))  # as it was written before
+    model.face3d(text="sad", like=path)
     (tmp_path / "a.json").write_text('{"coefficients": {}}')
     with pytest.raises(UserError, match="a.json' holds no head"):
         model.face3d(text="sad", like=tmp_path / "a.json")
@@ -151,6 +156,14 @@ def test_face_models_are_kept_and_found_again(tmp_path):
     assert opening.unpacked(whole, "here").digest == mine.digest
     with pytest.raises(UserError, match="cannot be read"):
         opening.unpacked(kept[:100], "here")
+    # As files hold it that were written before names and signs counted.
+    numbers = {"max_vertices": 300, "num_identity": 10}
+    older, other = io.BytesIO(), io.BytesIO()
+    np.savez(older, name=opening.PROCEDURAL, digest=small.digests[1], **numbers)
+    assert opening.unpacked(older.getvalue(), "here").digest == small.digest
+    np.savez(other, name=opening.PROCEDURAL, digest="another", **numbers)
+    with pytest.raises(UserError, match="knows face model another"):
+        opening.unpacked(other.getvalue(), "here")
 
 
 def test_what_the_command_refuses(tmp_path, capsys):

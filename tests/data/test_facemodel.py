@@ -1,13 +1,16 @@
 """The face models: one interface, units, readers, decimation, the procedural head."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from scipy.sparse import linalg
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import schemes
 from gptface_jax.data.facemodel import complexion, head, ict, open_model, surface
+from gptface_jax.data.facemodel.model import _signs
 from gptface_jax.data.faces import palette
 
 ICT = "../shared/data/ict_face_light.npz"
@@ -121,6 +124,42 @@ def test_saved_and_read_again(model, tmp_path):
     assert again.digest == model.digest
     assert again.expression_names == model.expression_names
     np.testing.assert_array_equal(again.identity, model.identity)
+
+
+def test_digests_know_what_coefficients_mean(model):
+    """Names, order and sign count; files with the digest from before open still."""
+    small = open_model(max_vertices=300)
+    assert small.digest == small.digests[0] != small.digests[1]
+    for change in (
+        {"identity": -small.identity},
+        {"identity": small.identity[::-1]},
+        {"expression": small.expression[::-1]},
+        {"albedo": np.concatenate([-small.albedo[:1], small.albedo[1:]])},
+        {"expression_names": small.expression_names[::-1]},
+        {"identity_names": ()},
+    ):
+        other = dataclasses.replace(small, **change)
+        assert other.digest != small.digest, change.keys()
+        assert other.digests[1] == small.digests[1]  # which knew nothing of it
+    # As another processor rounds: no sign is near to its change.
+    rng = np.random.default_rng(0)
+    for name in ("identity", "expression", "albedo"):
+        value = getattr(model, name)
+        noise = 3e-3 * rng.normal(size=value.shape) * value.std((1, 2), keepdims=True)
+        np.testing.assert_array_equal(_signs(value + noise), _signs(value))
+
+
+def test_the_order_of_albedo_modes_is_no_rounding_error(model, monkeypatch):
+    given = model.mean, model.triangles, surface.materials(model), (0, 2, 1, 3)
+    exact, real = surface.albedo_modes(*given), linalg.eigsh
+    rng = np.random.default_rng(0)
+
+    def rounded(*arguments, **options):
+        values, vectors = real(*arguments, **options)
+        return values, vectors + 1e-14 * rng.normal(size=vectors.shape)
+
+    monkeypatch.setattr(linalg, "eigsh", rounded)
+    np.testing.assert_allclose(surface.albedo_modes(*given), exact, atol=1e-6)
 
 
 def test_folder_of_obj_files(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from gptface_jax.cli.main import main
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import geometry, rendering, shard_format, sources
-from gptface_jax.data.facemodel import complexion
+from gptface_jax.data.facemodel import complexion, open_model
 from gptface_jax.data.faces import palette
 from gptface_jax.data.geometry import Similarity
 from gptface_jax.data.phrases import EXPRESSIONS
@@ -62,6 +62,29 @@ def test_landmarks_depth_and_classes_belong_to_the_mesh(faces, records):
         assert set(record.labels) <= set(ATTRIBUTES)
 
 
+def test_nothing_is_said_that_the_face_model_cannot_show(tmp_path):
+    whole = open_model(max_vertices=300)
+    bald = np.where(whole.regions == palette.HAIR, palette.SKIN, whole.regions)
+    dataclasses.replace(whole, regions=bald, expression_names=()).save(
+        tmp_path / "mine.npz"
+    )
+    faces = RenderedFaces(16, 12, model=str(tmp_path / "mine.npz"))
+    for record in (faces[i] for i in range(12)):
+        assert record.expression == "neutral"
+        hidden = {"Smiling", "Mouth_Slightly_Open", "Bald"}
+        assert not hidden & {*record.labels} and "Pale_Skin" in ATTRIBUTES
+        for words in (record.text, *record.texts, *record.labels, *record.facts):
+            assert "hair" not in words.lower() and "bald" not in words
+    # Of a smile enough is there, of the other expressions too little.
+    named = tuple(
+        name if name.startswith(("mouthSmile", "jawOpen")) else f"other_{i}"
+        for i, name in enumerate(whole.expression_names)
+    )
+    smiles = dataclasses.replace(whole, expression_names=named)
+    shown = [word for word in heads.RECIPES if heads.can_show(smiles, word)]
+    assert shown == ["neutral", "happiness"]
+
+
 def test_words_are_true(faces):
     model = faces.face_model
     found = [faces.head(i) for i in range(30)]
@@ -71,17 +94,16 @@ def test_words_are_true(faces):
         assert said.get("Smiling", 0.5) != (smile < 0.2)
         hair = [n for n in ("Black_Hair", "Brown_Hair", "Blond_Hair") if said[n]]
         assert not (said["Bald"] and hair)
-        assert ("hair" in heads.facts(head)) == (not said["Bald"])
+        assert ("hair" in heads.facts(model, head)) == (not said["Bald"])
     assert {head.expression for head in found} == set(EXPRESSIONS)
     # A turn to the picture's right shows as such: the nose goes right.
     turned = dataclasses.replace(found[0], pose=np.float32([0, 0.5, 0, 0, 0, 0]))
     nose = draw(model, turned, SIZE).landmarks[30, 0]
     assert nose > SIZE / 2 + 5
-    assert (
-        heads.facts(dataclasses.replace(turned, angles=(29, 0, 0)))["pose"] == "right"
-    )
+    aside = dataclasses.replace(turned, angles=(29, 0, 0))
+    assert heads.facts(model, aside)["pose"] == "right"
     lit = dataclasses.replace(turned, lit_from=np.array([0, 0.9, 0.4]))
-    assert heads.detail(heads.facts(lit)).endswith("lit from above")
+    assert heads.detail(heads.facts(model, lit)).endswith("lit from above")
 
 
 def test_colours_of_a_person_are_in_the_picture(faces):

@@ -1,6 +1,8 @@
 """Heads against the truth: what is equal has no error, and landmarks tell a pose."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,11 +72,22 @@ def test_heads_that_answers_end_in(records):
                        "expression_missing", "expression_right"}  # fmt: skip
 
 
-def test_a_model_that_knows_nothing_yet(records):
+def test_a_model_that_knows_nothing_yet(records, monkeypatch):
     model = tiny_face3d.opened(Face3DModel)
     found = faces3d.of_pictures(model, records, progress=False)
     assert found["id_coeffs"].shape == (6, 40)
-    texts = faces3d.of_texts(model, records)
+    given, real = [], model.expected
+
+    def expected(*ids):
+        given.append(len(ids[1]))
+        return real(*ids)
+
+    monkeypatch.setattr(faces3d, "_BATCH", 6)
+    monkeypatch.setattr(model, "expected", expected)
+    texts = faces3d.of_texts(model, [*records, *records])
+    assert given == [6] * 3  # twelve texts in batches, and the words
+    dumb = dataclasses.replace(model.face_model, expression_names=())
+    assert faces3d.named_expressions(SimpleNamespace(face_model=dumb)) == {}
     assert 0 <= texts["id_coverage"] <= 1 and texts["by_chance"] == pytest.approx(1 / 6)
     rows = faces3d.table({"model": {"nme": 0.5}, "mean head": {"nme": 1.0}})
     assert rows == [["", "model", "mean head"], ["nme", "0.500", "1.000"]]

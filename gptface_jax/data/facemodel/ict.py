@@ -25,7 +25,7 @@ KEYS = (
 NEUTRAL = "generic_neutral_mesh.obj"
 _VERTICES, _QUADS = 9409, 9230  # the face area of the whole head
 _CENTIMETRE = 10.0
-_ALBEDO = 24
+_ALBEDO = (0, 1, 3, 2, 7, 4, 6, 5)  # as in `procedural`
 # The iBUG points as vertices of ICT-FaceKit, from its list of indices.
 INDICES = "vertex_indices.json"
 

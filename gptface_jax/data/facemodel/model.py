@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import zipfile
@@ -136,9 +137,9 @@ class FaceModel:
         """The model with its first identity modes only.
 
         Raises:
-          UserError: more than it has.
+          UserError: more than it has, or fewer than one.
         """
-        if num_identity > len(self.identity):
+        if not 1 <= num_identity <= len(self.identity):
             raise UserError(
                 f"{num_identity} identity modes are asked for and face model "
                 f"'{self.name}' has {len(self.identity)}"
@@ -169,9 +170,27 @@ class FaceModel:
             landmarks=place[self.landmarks],
         )
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
         """Digest of all that decides what coefficients mean, 16 hexadecimal digits."""
+        return self.digests[0]
+
+    @functools.cached_property
+    def digests(self) -> tuple[str, str]:
+        """`digest`, and the one that older files hold, which knows no names or signs.
+
+        A file is of this model if it holds either.
+        """
+        older = self._sums()
+        found = older.copy()
+        for name in _NAMES:
+            found.update(json.dumps([name, getattr(self, name)]).encode())
+        for name in _BASES:
+            found.update(_signs(getattr(self, name)).tobytes())
+        return tuple(x.hexdigest()[:16] for x in (found, older))
+
+    def _sums(self):
+        """Hash of sizes, numbers without their signs, triangles and regions."""
         found = hashlib.sha256(self.name.encode())
         for name in _ARRAYS:
             value = getattr(self, name)
@@ -180,7 +199,7 @@ class FaceModel:
                 found.update(f"{np.abs(value, dtype=np.float64).sum():.4g}".encode())
             else:
                 found.update(np.ascontiguousarray(value).tobytes())
-        return found.hexdigest()[:16]
+        return found
 
     def save(self, path: Any) -> None:
         """Writes the model into one .npz file (or open file), see `opening`."""
@@ -195,6 +214,19 @@ _ARRAYS = (
     "landmarks",
 )  # fmt: skip
 _NAMES = ("identity_names", "expression_names")
+# Of fixed weights that look like chance. By these no mode of the procedural model is so
+# near to a sign's change that another processor's rounding could make one.
+_WEIGHTS, _NUM_SIGNS = 2979531007, 4
+
+
+def _signs(modes: np.ndarray) -> np.ndarray:
+    """Signs of weighted sums of each mode [M,V,3], bool [M,4]: turned, they all do."""
+    place = np.arange(1, modes[:1].size + 1, dtype=np.uint64)
+    factors = _WEIGHTS + 2 * np.arange(_NUM_SIGNS, dtype=np.uint64)
+    weights = (place * place * factors[:, None] % 2**32) / 2**31 - 1
+    return np.array([weights @ mode.ravel().astype(np.float64) > 0 for mode in modes])
+
+
 _TYPES = {"triangles": np.int32, "landmarks": np.int32, "regions": np.uint8}
 
 

@@ -37,10 +37,10 @@ def open_model(
 
 @functools.lru_cache(maxsize=4)
 def _open(path: str, max_vertices: int, num_identity: int) -> FaceModel:
+    if num_identity:
+        return _open(path, max_vertices, 0).first_modes(num_identity)
     found = _read(path)
-    if max_vertices:
-        found = decimated(found, max_vertices)
-    return found.first_modes(num_identity) if num_identity else found
+    return decimated(found, max_vertices) if max_vertices else found
 
 
 def _read(path: str) -> FaceModel:
@@ -95,7 +95,7 @@ def unpacked(content: bytes, where: str | os.PathLike) -> FaceModel:
             f"face model of '{where}' has no {error}; export it again"
         ) from None
     found = open_model(PROCEDURAL, *numbers)
-    if found.digest != said:
+    if said not in found.digests:
         raise UserError(
             f"'{where}' knows face model {said}, and this version makes "
             f"{found.digest} of the procedural one; use the version that trained it"

@@ -14,7 +14,9 @@ from gptface_jax.data.facemodel import complexion, head, modes, parts, shapes, s
 from gptface_jax.data.facemodel.model import FaceModel
 from gptface_jax.data.faces import palette
 
-NUM_ALBEDO = 24
+# Of albedo modes by their eigenvalue. They were sorted by sums that are but rounding
+# errors, otherwise on other processors; this is what trained models know.
+_ALBEDO = (0, 4, 2, 1, 3, 6, 5, 7)
 
 
 @functools.lru_cache(maxsize=2)
@@ -64,7 +66,7 @@ def head_model(spacing: float = 0.09) -> FaceModel:
         identity=identity.astype(np.float32),
         expression=expression.astype(np.float32),
         albedo_mean=colours.astype(np.float32),
-        albedo=surface.albedo_modes(mean, triangles, material, NUM_ALBEDO),
+        albedo=surface.albedo_modes(mean, triangles, material, _ALBEDO),
         triangles=triangles,
         regions=regions,
         landmarks=np.arange(68, dtype=np.int32),

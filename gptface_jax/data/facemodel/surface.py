@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gptface_jax.data.facemodel.model import FaceModel
@@ -105,8 +107,9 @@ def material_of(
 
 
 def albedo_modes(
-    mean: np.ndarray, triangles: np.ndarray, material: np.ndarray, count: int = 24
-) -> np.ndarray:
+    mean: np.ndarray, triangles: np.ndarray, material: np.ndarray,
+    order: Sequence[int],
+) -> np.ndarray:  # fmt: skip
     """Albedo offsets float32 [count,V,3]: low graph-Laplacian modes times three axes.
 
     Edges between materials count little, and each vertex is joined with its mirror
@@ -117,7 +120,8 @@ def albedo_modes(
       mean: float [V,3] mm.
       triangles: int [F,3].
       material: int [V], -1 where nothing changes.
-      count: modes, a multiple of three.
+      order: places of the modes by their eigenvalue, in the order that coefficients
+        have; each becomes three, of luminance and two colours.
 
     Returns:
       Modes of root mean square .05 over the vertices that change.
@@ -145,14 +149,14 @@ def albedo_modes(
     degree = np.asarray(graph.sum(1)).ravel()
     laplacian = (sparse.diags(degree) - graph).tocsc()
     start = np.random.default_rng(0).normal(size=n)
-    _, vectors = linalg.eigsh(
-        laplacian, k=count // 3, sigma=-1e-6, which="LM", v0=start
+    values, vectors = linalg.eigsh(
+        laplacian, k=len(order), sigma=-1e-6, which="LM", v0=start
     )
     vectors = vectors * np.sign(vectors.sum(0) + 1e-9) * np.sqrt(n)
-    modes = np.zeros((count // 3, len(mean)))
-    modes[:, used] = vectors.T[np.argsort(-abs(vectors.mean(0)), kind="stable")]
+    modes = np.zeros((len(order), len(mean)))
+    modes[:, used] = vectors.T[np.argsort(values)][list(order)]
     whole = 0.05 * np.einsum("kv,ac->kavc", modes, _AXES)
-    return whole.reshape(count, len(mean), 3).astype(np.float32)
+    return whole.reshape(-1, len(mean), 3).astype(np.float32)
 
 
 def materials(model: FaceModel) -> np.ndarray:

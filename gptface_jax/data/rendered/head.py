@@ -10,6 +10,7 @@ from gptface_jax.data import rendering
 from gptface_jax.data.facemodel import FaceModel
 from gptface_jax.data.facemodel.complexion import Colouring, Complexion
 from gptface_jax.data.facemodel.complexion import sample as sample_complexion
+from gptface_jax.data.faces import palette
 
 # Expression word -> weights of shapes at full strength; both sides alike.
 RECIPES = {
@@ -80,12 +81,25 @@ def shapes(model: FaceModel, word: str, strength: float) -> np.ndarray:
     return found
 
 
+def can_show(model: FaceModel, word: str) -> bool:
+    """Whether the model has most shapes of an expression, by their weights."""
+    names = {_of_both_sides(name) for name in model.expression_names}
+    recipe = RECIPES[word]
+    found = sum(weight for name, weight in recipe.items() if name in names)
+    return 2 * found >= sum(recipe.values())
+
+
+def _of_both_sides(name: str) -> str:
+    return name.removesuffix("_L").removesuffix("_R")
+
+
 def sample(model: FaceModel, colouring: Colouring, rng: np.random.Generator) -> Head:
     """A head by chance."""
     id_coeffs = np.clip(rng.normal(size=len(model.identity)), -2.5, 2.5)
     person = sample_complexion(rng)
     albedo = colouring(person) + rng.normal(0, 0.2, len(model.albedo))
     word = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
+    word = word if can_show(model, word) else "neutral"
     exp_coeffs = shapes(model, word, rng.uniform(0.7, 1.1))
     # Nobody's face is still: a few shapes move a little, looks and lids more.
     stirred = rng.random(len(exp_coeffs)) < 0.12
@@ -127,16 +141,20 @@ def _light(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def labels(model: FaceModel, head: Head) -> dict[str, float]:
-    """Attributes as in CelebA, 1 present and 0 absent; what is between is left out."""
+    """Attributes as in CelebA, 1 present and 0 absent.
+
+    What is between is left out, and what the model cannot show.
+    """
     person, found = head.person, {}
 
     def shape(name: str) -> float:
+        """Mean weight of both sides' shapes; NaN without any, which is between."""
         values = [
             head.exp_coeffs[i]
             for i, full in enumerate(model.expression_names)
-            if full.removesuffix("_L").removesuffix("_R") == name
+            if _of_both_sides(full) == name
         ]
-        return float(np.mean(values)) if values else 0.0
+        return float(np.mean(values)) if values else np.nan
 
     for name, value, present, absent in (
         ("Smiling", shape("mouthSmile"), 0.5, 0.2),
@@ -145,11 +163,12 @@ def labels(model: FaceModel, head: Head) -> dict[str, float]:
     ):
         if value >= present or value <= absent:
             found[name] = float(value >= present)
-    for colour, name in _HAIR.items():
-        found[name] = float(person.hair == colour)
-    # A head without hair, where the model has any.
-    found["Bald"] = float(person.hair == "bald")
-    found["Wearing_Lipstick"] = float(person.lipstick)
+    if _has(model, palette.HAIR):
+        for colour, name in _HAIR.items():
+            found[name] = float(person.hair == colour)
+        found["Bald"] = float(person.hair == "bald")
+    if _has(model, palette.U_LIP, palette.L_LIP):
+        found["Wearing_Lipstick"] = float(person.lipstick)
     for name, (mode, least) in _MODES.items():
         if mode in model.identity_names:
             value = head.id_coeffs[model.identity_names.index(mode)]
@@ -158,11 +177,18 @@ def labels(model: FaceModel, head: Head) -> dict[str, float]:
     return found
 
 
-def facts(head: Head) -> dict[str, str]:
+def _has(model: FaceModel, *regions: int) -> bool:
+    """Whether the model shows any of these regions."""
+    return bool(np.isin(regions, model.regions).any())
+
+
+def facts(model: FaceModel, head: Head) -> dict[str, str]:
     """Further facts for captions: colours of hair and eyes, pose and light."""
     yaw, pitch, _ = head.angles
-    found = {"eyes": head.person.eyes}
-    if head.person.hair != "bald":
+    found = {}
+    if _has(model, palette.L_EYE, palette.R_EYE):
+        found["eyes"] = head.person.eyes
+    if head.person.hair != "bald" and _has(model, palette.HAIR):
         found["hair"] = head.person.hair
     if abs(yaw) > 20 or abs(pitch) > 12:
         side = ("right" if yaw > 0 else "left") if abs(yaw) > 20 else ""

@@ -110,6 +110,8 @@ class RenderedFaces(Sequence):
       offset: number of the first head.
       model: face model, see `data.facemodel.open_model`.
       max_vertices: budget of its mesh; 0 for all.
+      num_identity: first modes of identity that heads differ in; 0 for all. A FaceGPT
+        with fewer modes than its face model is trained on such faces.
       rho, style: see `data.captions.caption`.
 
     Raises:
@@ -119,7 +121,7 @@ class RenderedFaces(Sequence):
     def __init__(
         self, size: int = 128, count: int = 10000, seed: int = 0, offset: int = 0,
         model: str = opening.PROCEDURAL, max_vertices: int = 0, rho: float = 1.0,
-        style: str = "strong",
+        style: str = "strong", num_identity: int = 0,
     ):  # fmt: skip
         if count < 0 or offset < 0:
             raise UserError(
@@ -132,7 +134,7 @@ class RenderedFaces(Sequence):
             )
         self.size, self.count, self.seed, self.offset = size, count, seed, offset
         self.model, self.max_vertices = model, max_vertices
-        self.rho, self.style = rho, style
+        self.rho, self.style, self.num_identity = rho, style, num_identity
         _ = self._tools  # a model that is not there is an error here already
 
     def __getstate__(self):
@@ -140,7 +142,7 @@ class RenderedFaces(Sequence):
 
     @functools.cached_property
     def _tools(self) -> tuple[FaceModel, complexion.Colouring]:
-        model = open_model(self.model, self.max_vertices)
+        model = open_model(self.model, self.max_vertices, self.num_identity)
         return model, complexion.Colouring(model)
 
     @property
@@ -149,7 +151,8 @@ class RenderedFaces(Sequence):
         return self._tools[0]
 
     def fingerprint(self) -> str:
-        return fingerprint.few_words(self.face_model.digest)
+        # Of the older digest, so that runs from before the other go on.
+        return fingerprint.few_words(self.face_model.digests[1])
 
     def __len__(self) -> int:
         return self.count
@@ -168,7 +171,7 @@ class RenderedFaces(Sequence):
 
         head, model = self.head(index), self.face_model
         shown = draw(model, head, self.size, self._rng(index, 1))
-        truth, said = heads.labels(model, head), heads.facts(head)
+        truth, said = heads.labels(model, head), heads.facts(model, head)
         text = caption(
             truth, self._rng(index, 2), expression=head.expression, style=self.style,
             rho=self.rho,
