@@ -41,7 +41,6 @@ from gptface_jax.systems.facegpt import spoken
 from gptface_jax.systems.facegpt.coefficients import ENTRIES
 from gptface_jax.systems.facegpt.objective import RENDERED
 from gptface_jax.systems.talk2face import objective as sequence_objective
-from gptface_jax.train import settings
 
 ANSWERS = "answers"
 # What is said of a picture; twice as often with a head as without.
@@ -185,8 +184,7 @@ def _build(
     config = config.copy_and_resolve_references()
     token_data.set_vocab(config, tokenizer)
     gptface.fit_length(config)
-    talk2face.fit_length(config)
-    values = settings.plain(config)
+    values = talk2face.fitted(config)
     model = from_mapping(ChatConfig, values["model"], "model.")
     found = facegpt.examples(data, tokenizer, model)
     rendered, held_out = found.feeds[RENDERED], found.held_out["faces"]

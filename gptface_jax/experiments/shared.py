@@ -166,8 +166,7 @@ def _build(
     config = config.copy_and_resolve_references()
     token_data.set_vocab(config, tokenizer)
     gptface.fit_length(config)
-    talk2face.fit_length(config)
-    values = settings.plain(config)
+    values = talk2face.fitted(config)
     model = from_mapping(SharedConfig, values["model"], "model.")
     pairs = gptface.examples(_data(values, "pairs"), tokenizer, model.pairs)
     sequences = talk2face.examples(

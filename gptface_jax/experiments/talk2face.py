@@ -92,11 +92,9 @@ def _build(
 ) -> base.Experiment:
     config = config.copy_and_resolve_references()
     token_data.set_vocab(config, tokenizer)
-    fit_length(config)
-    values = settings.plain(config)
-    found = examples(
-        data, tokenizer, from_mapping(PrefixLMConfig, values["model"], "model.")
-    )
+    values = fitted(config)
+    model = from_mapping(PrefixLMConfig, values["model"], "model.")
+    found = examples(base.data_config(values), tokenizer, model)
     return base.experiment(
         config,
         data,
@@ -112,14 +110,19 @@ def _build(
     )
 
 
-def fit_length(config: Any) -> None:
-    """Makes sequences as long as the mesh divides, if it splits them."""
-    mesh = settings.read_settings(config).mesh
-    with config.unlocked():
-        ways = sharding.ways("length", *sharding.open_mesh(mesh))
-        config["model"]["length"] = round_up(config["model"]["length"], ways)
-        if packed := config["data"].get("packing", {}).get("length", 0):
-            config["data"]["packing"]["length"] = round_up(packed, ways)
+def fitted(config: Any) -> dict[str, Any]:
+    """The config with sequences as long as the mesh divides, if it splits them.
+
+    A run is saved with the config as it was given: it may go on on another mesh.
+    """
+    ways = sharding.ways(
+        "length", *sharding.open_mesh(settings.read_settings(config).mesh)
+    )
+    values = settings.plain(config)
+    values["model"]["length"] = round_up(values["model"]["length"], ways)
+    if packed := values["data"].get("packing", {}).get("length", 0):
+        values["data"]["packing"]["length"] = round_up(packed, ways)
+    return values
 
 
 def examples(

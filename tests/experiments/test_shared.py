@@ -21,6 +21,7 @@ from gptface_jax.experiments import (
     registry,
     shared,
     starting,
+    talk2face,
     talk2face_run,
     training,
 )
@@ -289,3 +290,13 @@ def test_other_image_tokens_are_refused():
     config.model.max_positions = 400
     with pytest.raises(UserError, match=r"grid is \[8, 8\] there and \[4, 4\]"):
         starting.started(demo, types.SimpleNamespace(config=config))
+
+
+def test_a_run_is_saved_with_the_length_that_was_asked_for(monkeypatch):
+    """So that it goes on on a mesh that splits sequences in other parts."""
+    monkeypatch.setattr(talk2face.sharding, "ways", lambda *_: 7)
+    config = load_config(CONFIG)
+    length = config.model.length
+    found = talk2face.fitted(config)
+    assert found["model"]["length"] == -(-length // 7) * 7 != length
+    assert config.model.length == length

@@ -70,7 +70,7 @@ def make_system(
         evaluations={"faces": Evaluation(held_out.make_eval(terms), spec)},
         constants={"basis": dict(basis), **(constants or {})},
         unit="images",
-        resumable=("data.tokenizer",),
+        resumable=("data.tokenizer", "model.layout.multiple_of"),
     )
 
 
