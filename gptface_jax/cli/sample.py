@@ -30,4 +30,6 @@ def run(options: argparse.Namespace) -> None:
         drawn = _photo.load(options).sample(
             options.count, options.text, seed=options.seed, **decode
         )
-    print("wrote " + ", ".join(str(p) for p in drawn.save(options.out)))
+    with _photo.notes():
+        paths = drawn.save(options.out)
+    print("wrote " + ", ".join(map(str, paths)))

@@ -76,4 +76,6 @@ def run(options: argparse.Namespace) -> None:
     _photo.check_out(options)
     with _photo.notes(), _photo.elapsed_time("drawing"):
         drawn = _photo.load(options).synthesize(**arguments)
-    print("wrote " + ", ".join(str(p) for p in drawn.save(options.out)))
+    with _photo.notes():
+        paths = drawn.save(options.out)
+    print("wrote " + ", ".join(map(str, paths)))

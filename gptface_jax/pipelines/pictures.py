@@ -23,6 +23,8 @@ from gptface_jax.pipelines.views import View
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _WRITTEN = ("exif", "icc_profile", "dpi")  # of a picture's info
 _DESCRIPTION = 0x010E  # EXIF ImageDescription
+_MOST_XMP = {"JPEG": 65_000}  # bytes of a packet
+_ALWAYS = ("edited", "software")  # what a packet needs
 _TEXT, _PAPER, _LINE = (20, 20, 20), (255, 255, 255), 15
 _FACE, _CHOSEN = (40, 120, 240), (235, 120, 0)
 
@@ -254,7 +256,7 @@ def save_animation(
     first, *others = [Image.fromarray(frame) for frame in frames]
     shown = [round(1000 * seconds)] * len(others) + [round(3000 * seconds)]
     options = {"append_images": others, "duration": shown, "loop": 0}
-    options |= _metadata(details)
+    options |= _metadata(details, "WEBP")
     write(path, lambda name: first.save(name, "WEBP", save_all=True, **options))
 
 
@@ -262,14 +264,31 @@ def _mark(details: Mapping[str, Any]) -> str:
     return provenance.MARKS[provenance.source_type(details)]
 
 
-def _metadata(details: Mapping[str, Any], exif: bytes = b"") -> dict[str, Any]:
+def left_out(path: str | os.PathLike, details: Mapping[str, Any]) -> list[str]:
+    """Names of the details for which a file of this ending has no room."""
+    return [name for name in details if name not in _fitted_to(check(path), details)]
+
+
+def _fitted_to(kind: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The details without the longest of them, so that the format can hold the rest."""
+    most = _MOST_XMP.get(kind, math.inf)
+    while len(provenance.packet(details)) > most:
+        lengths = {k: len(json.dumps(v)) for k, v in details.items()}
+        longest = max(lengths.keys() - _ALWAYS, key=lengths.get)
+        details = {k: v for k, v in details.items() if k != longest}
+    return details
+
+
+def _metadata(
+    details: Mapping[str, Any], kind: str, exif: bytes = b""
+) -> dict[str, Any]:
     """Options of JPEG and WebP that say that a model made it, besides `exif`."""
     said, mark = Image.Exif(), _mark(details)
     if exif:
         said.load(exif)
     own = str(said.get(_DESCRIPTION, "")).strip()
     said[_DESCRIPTION] = mark if own in ("", mark) else f"{own} ({mark})"
-    return {"exif": said.tobytes(), "xmp": provenance.packet(details)}
+    return {"exif": said.tobytes(), "xmp": provenance.packet(_fitted_to(kind, details))}
 
 
 def save(
@@ -285,7 +304,8 @@ def save(
         is laid over white.
       path: its folder is made.
       details: how a model made it; marks the picture in its XMP, see
-        `provenance.packet`, and in the text of a PNG or the EXIF description.
+        `provenance.packet`, and in the text of a PNG or the EXIF description, as far
+        as the format has room, see `left_out`.
 
     Raises:
       UserError: an ending that is no picture format, a folder that cannot be
@@ -313,7 +333,8 @@ def saver(
         chunks.add_text("gptface_jax", json.dumps(details))
         chunks.add_itxt("XML:com.adobe.xmp", provenance.packet(details).decode())
     elif details:
-        options |= {**_metadata(details, options.get("exif", b"")), "quality": 95}
+        exif = options.get("exif", b"")
+        options |= {**_metadata(details, kind, exif), "quality": 95}
     return lambda name: picture.save(name, kind, **options)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,9 +49,10 @@ class Edit:
     photo: photos.Photo | None = None
 
     def losses(self, path: str | os.PathLike) -> list[str]:
-        """Notes on what the file's format cannot hold of the photo."""
+        """Notes on what the file's format cannot hold of the photo and the details."""
         flat = pictures.check(path) == "JPEG" and self.image.mode == "RGBA"
-        return ["JPEG has no transparency: the photo lies on white"] if flat else []
+        notes = ["JPEG has no transparency: the photo lies on white"] if flat else []
+        return [*notes, *_left_out(path, self.details)]
 
     def save(
         self, path: str | os.PathLike, *, strip: bool = True
@@ -103,7 +105,8 @@ class Samples(list):
         """Writes them on one sheet, marked as drawn, and a JSON sidecar.
 
         Returns:
-          The two paths: FILE.png, FILE.json.
+          The two paths: FILE.png, FILE.json. What of the details FILE.jpg has no room
+          for is told by a warning.
 
         Raises:
           UserError: the files cannot be written, or hold something else.
@@ -117,8 +120,16 @@ class Samples(list):
         squares = [{"crop": list(box), "open": everywhere} for box in places]
         size = list(sheet.shape[1::-1])
         details = {**self.details, "size": size, "squares": squares}
+        for note in _left_out(path, details):
+            warnings.warn(note, stacklevel=2)
         save_with_sidecar(sheet, path, details)
         return [path, sidecar]
+
+
+def _left_out(path: str | os.PathLike, details: Mapping[str, Any]) -> list[str]:
+    """A note on the details that are in the sidecar alone, if there are any."""
+    names = " and ".join(pictures.left_out(path, details))
+    return [f"JPEG holds 64 KB of XMP: {names} in the sidecar alone"] if names else []
 
 
 def save_with_sidecar(

@@ -15,7 +15,7 @@ from PIL import Image
 from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
-from gptface_jax.pipelines import pictures, provenance
+from gptface_jax.pipelines import pictures, provenance, results
 
 DETAILS = {
     "edited": True,
@@ -156,6 +156,23 @@ def test_a_result_in_another_format_has_a_sidecar_of_its_own(tmp_path):
     for name, text in (("s.png", None), ("s.jpg", "c"), ("s.webp", "d")):
         found = provenance.read_sidecar(tmp_path / name)
         assert (found and found["text"]) == text
+
+
+def test_a_jpeg_holds_what_it_has_room_for(tmp_path):
+    """It was refused, after all the work: "XMP data is too long"."""
+    grid = (16, 16)
+    details = {"edited": False, "software": "x", "text": "a", "grid": list(grid)}
+    drawn = results.Samples([Image.new("RGB", (8, 8))] * 300, details)
+    with pytest.warns(UserWarning, match="64 KB of XMP: squares in the sidecar alone"):
+        path, sidecar = drawn.save(tmp_path / "many.jpg")
+    assert len(json.loads(sidecar.read_text())["squares"]) == 300
+    sidecar.unlink()
+    assert provenance.details_of(path) == {"file": "many.jpg", **details} | {
+        "size": list(Image.open(path).size)
+    }
+    chained = {**details, "edited": True, "chain": [{"open": "1" * 70_000}]}
+    assert pictures.left_out("a.jpg", chained) == ["chain"]
+    assert not pictures.left_out("a.webp", chained)
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
