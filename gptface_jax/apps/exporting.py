@@ -366,13 +366,8 @@ def export_tencent(
             raise UserError(f"'{path}' already exists; choose another name")
     config = network.config
     tencent.save(out, config, network.params)
-    theirs = {
-        **tencent.their_config(config),
-        "vocab_size": config.vocab.size,
-        "codebook_size": config.vocab.codebook_size,
-        "grid": list(config.grid),
-    }
-    files.write_text(options, json.dumps(theirs, indent=2) + "\n")
+    theirs = json.dumps(tencent.their_config(config), indent=2)
+    files.write_text(options, f"{theirs}\n")
     files.write_text(words, starting.vocabulary_of(run).vocab_text())
     return {"talk2face": trees.count(network.params) / 1e6}
 

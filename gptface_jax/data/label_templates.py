@@ -58,11 +58,9 @@ def open_table(
         return dict(label_sets.TABLE)
     if not isinstance(given, Mapping):
         given = _file(pathlib.Path(given).expanduser())
-    return {**from_mapping(given), **_others(given)}
-
-
-def _others(given: Mapping[str, Any]) -> dict[str, DataSet]:
-    return {n: d for n, d in label_sets.TABLE.items() if n not in given}
+    return from_mapping(given) | {
+        name: d for name, d in label_sets.TABLE.items() if name not in given
+    }
 
 
 def _file(path: pathlib.Path) -> Mapping[str, Any]:
