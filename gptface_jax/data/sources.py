@@ -184,7 +184,8 @@ class Tfds(Sequence):
             texts=texts if len(texts) > 1 else (),
             labels=tables.labels_from(flat),
             **_more_of_tfds(row),
-            source=_word(row.get("source")) or self.args[0],
+            # Of "set/config" the set: what has a "/" names a picture.
+            source=_word(row.get("source")) or self.args[0].partition("/")[0],
         )
 
 

@@ -55,20 +55,17 @@ def prepare(
 
         about["frame"] = [[float(v) for v in point] for point in FRAME]
     network, entries = _tokenizer(wanted)
-    manifest = beam.prepare(
+    return beam.prepare(
         wanted,
         pathlib.Path(out),
         functools.partial(make_stages, wanted),
         functools.partial(make_encode, wanted.image_ids) if network else None,
         about=about | entries,
+        beside={shards.CODEBOOK: network.params["codebook"]} if network else {},
         workers=workers,
         options=beam_options,
         progress=progress,
     )
-    for split in manifest["splits"] if network else ():
-        codebook = pathlib.Path(out).expanduser() / split / shards.CODEBOOK
-        np.save(codebook, network.params["codebook"])
-    return manifest
 
 
 def _check(config: settings.Config) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gptface_jax.cli.main import main
-from gptface_jax.data import shard_format, sources
+from gptface_jax.data import shard_format, shards, sources
 from gptface_jax.data.inspection import check, report, resplit, sets, survey
 from gptface_jax.data.prepare import finish, sample
 from gptface_jax.data.prepare.settings import SplitOptions
@@ -215,7 +215,7 @@ def split(tmp_path):
     """A folder of two splits, the first in three shards."""
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 255, (40, 40, 40, 3), np.uint8)
-    records = [record_of(image=picture) for picture in pictures]
+    records = [record_of(image=p, source=f"s/{i}") for i, p in enumerate(pictures)]
     counts = resplit.resplit(records, tmp_path / "s", SplitOptions(0.3), shard_size=10)
     assert counts == {"train": 24, "validation": 16}
     return tmp_path / "s"
@@ -294,7 +294,10 @@ def test_check_of_records():
 def test_splits_keep_persons_and_copies_together(tmp_path):
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 255, (8, 8, 3), np.uint8) for _ in range(60)]
-    records = [record_of(image=pictures[i % 60], identity=i % 7) for i in range(120)]
+    records = [
+        record_of(image=pictures[i % 60], identity=i % 7, source=f"s/{i}")
+        for i in range(120)
+    ]
     options = SplitOptions(0.3, 0.2)
     for by in resplit.KEYS:
         out = tmp_path / by
@@ -309,6 +312,43 @@ def test_splits_keep_persons_and_copies_together(tmp_path):
                 if by == "picture":
                     key = part[i].image
                 assert where.setdefault(key, split) == split
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_mirror_image_goes_with_its_picture(tmp_path, capsys, named):
+    """Also where the source names a set and not a picture."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 99, (120, 4, 4)).astype(np.uint16)
+    records = [
+        Record(image_ids=own, text=str(i // 2), source=f"x/{i // 2}" if named else "x")
+        for i, own in enumerate(ids)
+    ]
+    writer = shards.Writer(tmp_path / "cache", {"mirrored": True}, 120, 50)
+    for index in writer.missing:
+        writer.write(index, [records[i] for i in writer.records(index)])
+    np.save(tmp_path / "cache" / shards.CODEBOOK, np.zeros(3))
+    writer.finish()
+    out, limit = tmp_path / "s", "--limit 110"
+    command = f"data split --quiet --images {tmp_path}/cache {limit} --out {out}"
+    assert main([*command.split(), "--validation", "0.4"]) == 0
+    parts = {p: shards.Records(out / p) for p in ("train", "validation")}
+    texts = [{part[i].text for i in range(len(part))} for part in parts.values()]
+    assert all(texts) and not texts[0] & texts[1]
+    assert sum(map(len, parts.values())) == 110
+    assert all(part.manifest["mirrored"] for part in parts.values())
+    assert all((out / p / shards.CODEBOOK).is_file() for p in parts)
+
+
+def test_faces_of_one_picture_are_in_one_split():
+    rng = np.random.default_rng(0)
+    records = [
+        record_of(image=rng.integers(0, 255, (8, 8, 3), np.uint8), source=f"x/{i % 50}")
+        for i in range(100)
+    ]
+    where = {}
+    for split, record in resplit.splits_of(records, SplitOptions(0.4), "picture"):
+        assert where.setdefault(record.source, split) == split
+    assert len(where) == 50 and {*where.values()} == {"train", "validation"}
 
 
 def test_split_by_the_command(prepared, tmp_path, capsys):

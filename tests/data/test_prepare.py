@@ -50,10 +50,10 @@ def test_a_worker_opens_the_source_once(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sources, "open_source", lambda spec: opened.append(spec) or real(spec)
     )
-    monkeypatch.setattr(local, "_source", None)
+    monkeypatch.setattr(local, "_work", None)
     writer = shards.Writer(tmp_path / "set", {}, 5, shard_size=2)
-    local._begin(SPEC)
-    assert [local._write(writer, i, None) for i in writer.missing] == [2, 2, 1]
+    local._begin(SPEC, writer, None)
+    assert [local._write(i) for i in writer.missing] == [2, 2, 1]
     assert opened == [SPEC]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from gptface_jax.core import files, locks
@@ -41,6 +42,28 @@ def key_of(record: Record, by: str) -> str:
     return duplicates.digest(data if isinstance(data, bytes) else data.tobytes())
 
 
+def splits_of(
+    records: Iterable[Record], options: SplitOptions, by: str, together: int = 1
+) -> Iterator[tuple[str, Record]]:
+    """Each record with its split, by its key or that of the first one it belongs to.
+
+    Args:
+      records, options, by: see `resplit`.
+      together: so many records, one after the other, belong to the first of them.
+    """
+    of_source: dict[int, str] = {}  # of pictures, which may have several faces
+    split = ""
+    for number, record in enumerate(records):
+        named = hash(record.source) if "/" in record.source else None
+        if by == "identity" or not number % together:
+            known = of_source.get(named) if by == "picture" else None
+            lot = stages.lot_of(key_of(record, by), options.salt)
+            split = known or finish.split_of(lot, options)
+        if named is not None:
+            of_source.setdefault(named, split)
+        yield split, record
+
+
 def resplit(
     records: Iterable[Record],
     out: str | os.PathLike,
@@ -48,6 +71,8 @@ def resplit(
     by: str = "picture",
     shard_size: int = 8192,
     entries: dict[str, Any] | None = None,
+    beside: Sequence[pathlib.Path] = (),
+    together: int = 1,
     progress: Callable[[int], Any] = lambda n: None,
 ) -> dict[str, int]:
     """Writes records into a folder a split; returns how many each has.
@@ -56,9 +81,12 @@ def resplit(
       records: read once.
       out: a new or an empty folder.
       options: shares and salt.
-      by: see `key_of`.
+      by: see `key_of`. By "picture" all records of a file, which their source tells,
+        go where the first of them does, such as its faces and its mirror image.
       shard_size: records in a file.
       entries: further ones of the manifests.
+      beside: files that are copied into the folder of every split.
+      together: so many records, one after the other, are of one picture.
       progress: called with a number of records.
 
     Raises:
@@ -70,9 +98,7 @@ def resplit(
             raise UserError(f"'{out}' holds files; choose a new or an empty folder")
         writers: dict[str, _Writer] = {}
         try:
-            for record in records:
-                lot = stages.lot_of(key_of(record, by), options.salt)
-                split = finish.split_of(lot, options)
+            for split, record in splits_of(records, options, by, together):
                 if split not in writers:
                     writers[split] = _Writer(root / split, shard_size)
                 writers[split].write(shard_format.pack(record))
@@ -82,6 +108,8 @@ def resplit(
                 writer.close()
             raise
         for writer in writers.values():
+            for path in beside:
+                shutil.copyfile(path, writer.folder / path.name)
             writer.finish({**(entries or {}), "split_by": by})
         return {split: sum(writer.counts) for split, writer in writers.items()}
 

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import logging
 import multiprocessing
+import os
 import pathlib
 import shlex
 import threading
@@ -22,6 +23,7 @@ from concurrent import futures
 from concurrent.futures import process as pools
 from typing import Any
 
+import numpy as np
 import tqdm
 
 from gptface_jax.core import extras, locks, processes
@@ -62,6 +64,7 @@ def prepare(
     make_encode: Callable[[], Encode] | None = None,
     *,
     about: Mapping[str, Any] | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
     workers: int = 1,
     options: str = "",
     progress: bool = True,
@@ -75,6 +78,7 @@ def prepare(
       make_encode: likewise, makes what gives records their image ids; None gives none.
       about: JSON that decides the content beside the config, such as the digest of a
         tokenizer; goes into all manifests.
+      beside: see `finish.finish`.
       workers: processes of this machine; 1 works in this one.
       options: of Beam, "--runner=FlinkRunner --flink_master=host:8081"; `workers` does
         not count then.
@@ -104,11 +108,12 @@ def prepare(
         # A few seconds' work: less than it takes to start processes.
         few = works[0].parts == 1 if works else True
         run("copies", _second(folder, works, len(units)), 1 if few else None)
+        finish.merge_copies(folder, works, len(units))
         # One process uses all devices of a machine.
-        third = _third(folder, config, len(units), works, make_encode)
+        third = _third(folder, config, len(units), make_encode)
         run("write", third, 1 if make_encode else None)
         names = [_name(config, unit) for unit in units]
-        return finish.finish(folder, config, names, prints, about)
+        return finish.finish(folder, config, names, prints, about, beside or {})
 
 
 def _name(config: settings.Config, unit: readers.Unit) -> str:
@@ -166,14 +171,14 @@ def _compare(folder, works, units: int, _: None, number: int) -> None:
     finish.find_copies(folder, works[number], units)
 
 
-def _third(folder, config, units: int, works, make_encode) -> Pieces:
+def _third(folder, config, units: int, make_encode) -> Pieces:
     paths = {number: folder.final(number) for number in range(units)}
-    act = functools.partial(_write, folder, config, works)
+    act = functools.partial(_write, folder, config)
     return paths, _Piece(make_encode or _nothing, act)
 
 
-def _write(folder, config, works, encode: Encode | None, number: int) -> None:
-    finish.write_final(folder, config, number, works, encode)
+def _write(folder, config, encode: Encode | None, number: int) -> None:
+    finish.write_final(folder, config, number, encode)
 
 
 class _Runner:
@@ -214,9 +219,8 @@ def _on_processes(act: _Piece, keys: Sequence[Any], workers: int) -> None:
     context = multiprocessing.get_context("spawn")
     pool = futures.ProcessPoolExecutor(workers, context, _begin, (act,))
     try:
-        parts = [pool.submit(_act, key) for key in keys]
-        for part in futures.as_completed(parts):
-            part.result()
+        for _ in processes.results(pool, _act, keys, 4 * workers):
+            pass
     except pools.BrokenProcessPool:
         raise UserError(
             "a worker process died (out of memory?); run the same command again, with "
@@ -280,14 +284,14 @@ def _bar(
         return
     done = threading.Event()
     with tqdm.tqdm(total=len(paths), unit="unit", desc=phase) as bar:
+        names = {path.name for path in paths.values()}
+        folders = {path.parent for path in paths.values()}
 
         def watch() -> None:
-            left = dict(paths)
             while True:
-                ended = done.wait(0.5)
-                left = {key: path for key, path in left.items() if not path.is_file()}
-                if len(paths) - len(left) > bar.n:
-                    bar.update(len(paths) - len(left) - bar.n)
+                ended = done.wait(2)
+                there = (name for folder in folders for name in os.listdir(folder))
+                bar.update(sum(name in names for name in there) - bar.n)
                 if ended:
                     return
 

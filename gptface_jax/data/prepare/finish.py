@@ -28,6 +28,8 @@ SPLITS = ("train", "validation", "test")
 # Records -> the same with image ids.
 Encode = Callable[[Sequence[Record]], Sequence[Record]]
 _MOST_REJECTED = 96  # pictures of each reason that the report shows
+_TOGETHER = 4_000_000  # numbers of copies that are sorted at a time, 8 bytes each
+_KINDS = {"exact": sample.EXACT, "near": sample.NEAR}
 
 
 def split_of(lot: int, options: SplitOptions) -> str:
@@ -47,6 +49,37 @@ def find_copies(folder: Folder, work: duplicates.Work, units: int) -> int:
     return len(found)
 
 
+def merge_copies(folder: Folder, works: Sequence[duplicates.Work], units: int) -> None:
+    """Sorts what all parts of tables name into one file for the exact and the near.
+
+    A large set has more parts than a process may hold open files.
+    """
+    for kind in _KINDS:
+        path = folder.copies(kind)
+        parts = [folder.found(w) for w in works if bool(w.mask) == (kind == "near")]
+        if path.is_file():
+            continue
+        total = sum(len(np.load(part, mmap_mode="r")) for part in parts)
+        steps = max(1, -(-total // _TOGETHER))
+        edges = np.linspace(0, units, steps + 1).round().astype(np.uint64) << 32
+        with files.replacing(path) as partial:
+            whole = np.lib.format.open_memmap(partial, "w+", np.uint64, (total,))
+            start = 0
+            for low, high in itertools.pairwise(edges):
+                mine = [_between(part, low, high) for part in parts]
+                merged = np.sort(np.concatenate([whole[:0], *mine]))
+                whole[start : start + len(merged)] = merged
+                start += len(merged)
+            whole.flush()
+
+
+def _between(path: pathlib.Path, low: np.uint64, high: np.uint64) -> np.ndarray:
+    """The numbers of a sorted file from `low` up to `high`."""
+    numbers = np.load(path, mmap_mode="r")
+    start, stop = np.searchsorted(numbers, [low, high])
+    return np.array(numbers[start:stop])
+
+
 def plan_copies(folder: Folder, config: Config, units: int) -> list[duplicates.Work]:
     """The parts of tables that find all duplicates of a set whose units are staged."""
     reports = (_report(folder.report(number)) for number in range(units))
@@ -56,22 +89,14 @@ def plan_copies(folder: Folder, config: Config, units: int) -> list[duplicates.W
 
 
 def write_final(
-    folder: Folder,
-    config: Config,
-    number: int,
-    works: Sequence[duplicates.Work],
-    encode: Encode | None,
+    folder: Folder, config: Config, number: int, encode: Encode | None
 ) -> None:
     """Writes the shards of unit `number` and its last report."""
-    exact, near = (
-        duplicates.merged(
-            [np.load(folder.found(work), mmap_mode="r") for work in some], number
-        )
-        for some in ([w for w in works if not w.mask], [w for w in works if w.mask])
-    )
-    reasons = {int(i): sample.NEAR for i in near} | {
-        int(i): sample.EXACT for i in exact
-    }
+    reasons: dict[int, str] = {}
+    for kind in ("near", "exact"):  # what is both is the latter
+        found = np.load(folder.copies(kind), mmap_mode="r")
+        places = duplicates.merged([found], number)
+        reasons |= dict.fromkeys(places.tolist(), _KINDS[kind])
     counts: collections.Counter[str] = collections.Counter()
     rejected = folder.rejected(number).with_suffix(".copies")
     records = staging.records_of(folder.staged(number))
@@ -127,6 +152,7 @@ def finish(
     units: Sequence[str],
     prints: Sequence[Any],
     about: Mapping[str, Any],
+    beside: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     """Writes the manifests, that of the whole set last; returns it.
 
@@ -135,6 +161,7 @@ def finish(
       units: name of each.
       prints: fingerprint of each source.
       about: further entries of the manifests.
+      beside: arrays that lie beside the shards of every split, by the file's name.
 
     Raises:
       UserError: a record is neither in the set nor among the rejected, or none is left.
@@ -160,14 +187,21 @@ def finish(
             for name, a, b in zip(units, first, last)
         ],
     }
+    for part in (*SPLITS, shard_format.REJECTED):  # what killed workers left
+        files.remove_partial(folder.root / part)
     for split in manifest["splits"]:
+        for name, array in beside.items():
+            path = folder.root / split / name
+            with files.replacing(path) as partial, open(partial, "wb") as file:
+                np.save(file, array)
         _write_split(folder, split, last, about)
     _write_rejected(folder, len(units))
     files.write_text(
         folder.root / shard_format.MANIFEST, json.dumps(manifest, indent=2) + "\n"
     )
-    (folder.root / staging.PLAN).unlink()
+    # In this order: `staging.open_plan` ends what was broken off here.
     shutil.rmtree(folder.staging)
+    (folder.root / staging.PLAN).unlink()
     return manifest
 
 

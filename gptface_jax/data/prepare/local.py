@@ -83,32 +83,34 @@ def _prepare(
     bar = tqdm.tqdm(total=left, unit="image", disable=not progress)
     # Started afresh: a copy of a process that runs threads may hang.
     context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(workers, context, _begin, (spec,))
-    with bar, pool:
-        parts = [pool.submit(_write, writer, i, select) for i in writer.missing]
+    pool = futures.ProcessPoolExecutor(workers, context, _begin, (spec, writer, select))
+    with bar:
         try:
-            for part in futures.as_completed(parts):
-                bar.update(part.result())
+            for count in processes.results(pool, _write, writer.missing, 4 * workers):
+                bar.update(count)
         finally:
-            for part in parts:
-                part.cancel()
+            pool.shutdown(cancel_futures=True)
     return writer.finish()
 
 
-# Of a worker, which opens it once: of a large folder that takes long.
-_source: Callable[[], Sequence[Record]] | None = None
+# Of a worker: opens the source, once since of a large folder that takes long; what
+# writes its shards; and what changes its records.
+_work: tuple[Callable[[], Sequence[Record]], shards.Writer, Select | None] | None = None
 
 
-def _begin(spec: Mapping[str, Any]) -> None:
-    global _source
+def _begin(
+    spec: Mapping[str, Any], writer: shards.Writer, select: Select | None
+) -> None:
+    global _work
     processes.end_with_parent()
-    _source = functools.cache(functools.partial(sources.open_source, spec))
+    opened = functools.cache(functools.partial(sources.open_source, spec))
+    _work = opened, writer, select
 
 
-def _write(writer: shards.Writer, index: int, select: Select | None) -> int:
-    assert _source is not None
-    source = _source()
-    numbers = writer.records(index)
+def _write(index: int) -> int:
+    assert _work is not None
+    opened, writer, select = _work
+    source, numbers = opened(), writer.records(index)
     records = (source[i] for i in numbers)
     writer.write(index, select(records) if select else records)
     return len(numbers)

@@ -29,7 +29,7 @@ import functools
 import inspect
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from gptface_jax.core.errors import Missing, UserError, nearest
@@ -146,6 +146,16 @@ def _table(folder: str, stem: str) -> pathlib.Path:
     return pathlib.Path(folder).expanduser() / f"{stem}.parquet"
 
 
+def _told(given: Files, names: Iterable[str]) -> list[pathlib.Path]:
+    """Files of the metadata and the detections of a source."""
+    stems = (os.path.splitext(name)[0] for name in names if given.metadata)
+    found = [_table(given.metadata, stem) for stem in stems]
+    if given.detections:
+        below = pathlib.Path(given.detections).expanduser().rglob("*.npy")
+        found += sorted(below)
+    return [path for path in found if path.is_file()]
+
+
 def _ending(kind: str) -> str:
     return ".tar" if kind == "webdataset" else ".parquet"
 
@@ -161,7 +171,8 @@ def units(config: Config) -> tuple[list[Unit], list[Any]]:
         if spec.get("kind") in _STREAMED:
             given, paths = _files_of(spec)
             there = [path for path in paths.values() if path.is_file()]
-            prints.append(fingerprint.large_files(there))
+            told = _told(given, paths)
+            prints.append(fingerprint.large_files([*there, *told]))
             for name, path in paths.items():
                 found += _of_file(number, given.kind, name, path, config.unit_size)
         else:
@@ -365,6 +376,8 @@ class Reader:
             if len(record.image) > self.config.decoding.max_bytes:
                 raise sample.Fault(sample.TOO_MANY_BYTES)
         whole = f"{name}/{record.source}" if name else record.source
+        if name and "/" not in record.source:
+            whole = f"{whole}/{index}"  # or it would be taken for one picture's
         record = dataclasses.replace(record, source=whole)
         table = _table_of(source)
         row = table.cells(index) if table else {}

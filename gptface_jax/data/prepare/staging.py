@@ -63,6 +63,9 @@ class Folder:
     def found(self, work: duplicates.Work) -> pathlib.Path:
         return self.staging / f"copies-{work.name}.npy"
 
+    def copies(self, kind: str) -> pathlib.Path:
+        return self.staging / f"all-copies-{kind}.npy"
+
     def shard(self, split: str, number: int) -> pathlib.Path:
         return self.root / split / f"part-{number:06d}.arrayrecord"
 

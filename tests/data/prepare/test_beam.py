@@ -2,10 +2,13 @@
 
 import os
 import pathlib
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import hostile_files as hostile
 import numpy as np
@@ -14,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gptface_jax.cli.main import main
-from gptface_jax.core import extras
+from gptface_jax.core import extras, processes
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io, shard_format
-from gptface_jax.data.prepare import beam, finish, sample
+from gptface_jax.data.prepare import beam, duplicates, finish, sample, staging
 from gptface_jax.data.sources import open_source
 
 CONFIG = "configs/data/laion_face.py:tiny"
@@ -142,6 +145,7 @@ def test_a_killed_run_goes_on(prepared, tmp_path, phase):
     before = {p: p.stat().st_mtime_ns for p in [*staged, *out.glob("train/*")]}
     if phase == "last":
         assert any(p.parent.name == "train" for p in before)
+        (out / "train" / ".part-000009.arrayrecord.0.partial").touch()  # of a worker
     with pytest.raises(UserError, match="no finished set"):
         finish.read(out)
     seen = {}
@@ -160,6 +164,76 @@ def test_a_killed_run_goes_on(prepared, tmp_path, phase):
     assert digests(out) == digests(prepared)
     assert not (out / "staging").exists()
     assert not list(out.rglob("*.partial"))
+
+
+def test_what_was_killed_while_it_was_tidied_up_is_tidied(
+    tmp_path, capsys, monkeypatch
+):
+    real = shutil.rmtree
+
+    def killed(folder, *args, **options):
+        if folder == tmp_path / "set" / "staging":
+            raise KeyboardInterrupt
+        real(folder, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish.shutil, "rmtree", killed)
+        assert run(tmp_path / "set") == 130
+    assert (tmp_path / "set" / "staging").exists()
+    capsys.readouterr()
+    assert run(tmp_path / "set") == 2
+    assert "already holds a finished set" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "set").iterdir()) == [
+        "manifest.json", "rejected", "train", "validation"
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc lists the open files")
+def test_parts_of_tables_are_not_all_open_at_once(tmp_path, monkeypatch):
+    """As many as a large set has are more than a process may open."""
+    monkeypatch.setattr(finish, "_TOGETHER", 100)
+    folder = staging.Folder(tmp_path)
+    works = duplicates.plan(100, 2, part=5)
+    rng, units = np.random.default_rng(0), 4
+    numbers = [(unit << 32) + place for unit in range(units) for place in range(9)]
+    folder.staging.mkdir()
+    found = {"exact": [], "near": []}
+    for work in works:
+        some = np.sort(rng.choice(np.array(numbers, np.uint64), 3, replace=False))
+        np.save(folder.found(work), some)
+        found["near" if work.mask else "exact"].append(some)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    there = len(list(pathlib.Path("/proc/self/fd").iterdir()))
+    assert len(works) > 30
+    resource.setrlimit(resource.RLIMIT_NOFILE, (there + 15, hard))
+    try:
+        finish.merge_copies(folder, works, units)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for kind, parts in found.items():
+        merged = np.load(folder.copies(kind))
+        np.testing.assert_array_equal(merged, np.sort(np.concatenate(parts)))
+    finish.merge_copies(staging.Folder(tmp_path), [], units)  # it is there
+    shutil.rmtree(folder.staging)
+    folder.staging.mkdir()
+    finish.merge_copies(folder, [], units)
+    assert not len(np.load(folder.copies("near"), mmap_mode="r"))
+
+
+def test_few_calls_wait_whatever_their_number():
+    given, ahead = [], []
+
+    def keys():
+        for i in range(100):
+            given.append(i)
+            yield i
+
+    with futures.ThreadPoolExecutor(2) as pool:
+        done = []
+        for result in processes.results(pool, abs, keys(), ahead=8):
+            done.append(result)
+            ahead.append(len(given) - len(done))
+    assert sorted(done) == list(range(100)) and max(ahead) <= 8
 
 
 def test_an_unfinished_set_of_another_config_is_refused(tmp_path, capsys, monkeypatch):
@@ -270,7 +344,7 @@ def test_duplicates_are_dropped_over_the_whole_set(mixed, tmp_path):
     )
 
 
-def test_image_ids_on_the_way(tmp_path, tiny):
+def test_image_ids_on_the_way(tmp_path, tiny, monkeypatch):
     """The codes that the tokenizer gives the pictures beside them."""
     from gptface_jax.experiments import opening
     from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
@@ -283,7 +357,16 @@ def test_image_ids_on_the_way(tmp_path, tiny):
         "--config.image_ids.keep_pictures=True",
         "--config.image_ids.batch_size=4",
     ]
+    codebooks, write = [], finish.files.write_text
+
+    def look(path, text):
+        if path == tmp_path / "set" / "manifest.json":  # killed now, all is there
+            codebooks.extend((tmp_path / "set").glob("*/codebook.npy"))
+        write(path, text)
+
+    monkeypatch.setattr(finish.files, "write_text", look)
     assert run(tmp_path / "set", *more) == 0
+    assert len(codebooks) == 2
     records = open_source({"kind": "tokens", "path": tmp_path / "set" / "train"})
     pictures = np.stack([image_io.decode(records[i].image) for i in range(8)])
     wanted = ImageTokenizer(network, 4).encode(pictures)

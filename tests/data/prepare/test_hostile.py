@@ -678,6 +678,25 @@ def test_a_folder_s_table_tells_addresses_scores_and_faces(tmp_path, pictures, l
     assert reasons_of(config) == ["", "score: punsafe too high"]
 
 
+@pytest.mark.parametrize("kind", ["metadata", "detections"])
+def test_other_metadata_are_another_set(tmp_path, pictures, kind):
+    good = {"jpg": hostile.encoded(pictures[0]), "txt": TEXT}
+    hostile.tar_of(tmp_path / "a.tar", [("0", good)])
+    (tmp_path / kind).mkdir()
+
+    def told(address):
+        if kind == "metadata":
+            rows = pa.table({"key": ["0"], "url": [address]})
+            pq.write_table(rows, tmp_path / kind / "a.parquet")
+        else:
+            for name in ("ids", "starts", "faces"):
+                np.save(tmp_path / kind / f"{name}.npy", np.arange(len(address)))
+        spec = {"kind": "webdataset", "path": str(tmp_path / "a.tar")}
+        return readers.units(config_of({**spec, kind: str(tmp_path / kind)}))[1]
+
+    assert told("http://a.org") == told("http://a.org") != told("http://bad.org")
+
+
 def test_with_opt_outs_a_picture_of_no_address_is_rejected(tmp_path, pictures):
     """Nobody knows whether it was opted out, and nothing of it is kept."""
     data = hostile.encoded(pictures[0])
