@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -41,16 +42,28 @@ class Job:
     error: str = ""
     source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        """Hash of the id and the arguments, not of the model."""
-        text = json.dumps([self.name, dict(self.values)], sort_keys=True, default=str)
+        """Hash of the id, the arguments, and the state of the files that they name when
+        it is first asked for; not of the model."""
+        named = [self.name, dict(self.values)]
+        files = {key: _state(self.values[key]) for key in FILES if key in self.values}
+        text = json.dumps([*named, files], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def seed(self) -> int:
         """The random seed: that of the arguments mixed with the id."""
         return zlib.crc32(f"{self.values.get('seed', 0)} {self.name}".encode())
+
+
+def _state(name: Any) -> list[int] | None:
+    """Size and time of the last change of a file, None where there is none."""
+    try:
+        found = os.stat(name)
+    except (OSError, TypeError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
 def read_jobs(

@@ -11,6 +11,8 @@ from typing import Any
 from gptface_jax.cli import _hosts
 from gptface_jax.core.errors import UserError
 
+_PHOTOS = ("image", "first", "second")  # of the command, for jobs that name none
+
 
 def add_arguments(
     parser: argparse.ArgumentParser, pictures: bool = True, strips: bool = True
@@ -77,7 +79,8 @@ def run(options: argparse.Namespace, verb: str, defaults: Mapping[str, Any]) -> 
 
     if options.out is None:
         raise UserError("--out is missing; give a folder for the results")
-    given = {k: v for k, v in defaults.items() if v is not None}
+    photos = {name: getattr(options, name, None) for name in _PHOTOS}
+    given = {k: v for k, v in {**photos, **defaults}.items() if v is not None}
     if os.path.isdir(options.jobs):
         if skipped := folders.listing(options.jobs, deep=False).skipped_words():
             print(f"'{options.jobs}': skipped: {skipped}", file=sys.stderr)

@@ -268,6 +268,41 @@ def test_what_a_line_says_of_the_place_replaces_the_default(photos):
     assert job.values["box"] == (0, 0, 9, 9) and job.values["seed"] == 3
 
 
+def test_a_file_that_changed_is_another_job(photos):
+    lines = [{"image": "face0.png", "mask": m} for m in ("face1.png", "none.png")]
+    before = batch.read_jobs(jobs_file(photos, *lines), "inpaint")
+    digests = [job.digest for job in before]
+    assert digests == [
+        job.digest for job in batch.read_jobs(photos / "jobs.jsonl", "inpaint")
+    ]
+    (photos / "face1.png").write_bytes((photos / "face2.png").read_bytes())
+    after = batch.read_jobs(photos / "jobs.jsonl", "inpaint")
+    assert after[0].digest != digests[0] and after[1].digest == digests[1]
+    assert before[0].digest == digests[0]  # of what was begun with
+
+
+def test_photos_of_the_command_are_those_of_jobs_that_name_none(
+    tiny, photos, tmp_path, gptface_command, monkeypatch
+):
+    def run(model, jobs, *given, **options):
+        found.extend(jobs)
+        return {"done": len(jobs), "failed": 0, "skipped": 0}
+
+    found = []
+    monkeypatch.setattr(batch, "run", run)
+    base = ("--model", tiny / "model", "--out", tmp_path / "out", "--jobs")
+    second = str(photos / "face4.png")
+    assert gptface_command("stitch", *base, photos, "--second", second) == 0
+    assert len(found) == 5 and not any(job.error for job in found)
+    assert [job.values["second"] for job in found] == [second] * 5
+    assert found[1].values["first"] == str(photos / "face1.png")
+    found.clear()
+    lines = jobs_file(photos, {"region": "hat"}, {"image": "face1.png"})
+    assert gptface_command("inpaint", *base, lines, "--image", second) == 0
+    images = [os.path.basename(job.values["image"]) for job in found]
+    assert images == ["face4.png", "face1.png"]
+
+
 def test_null_and_nan_are_not_given_and_types_are_checked_first(photos):
     """A sentence was "None" or "nan", and "false" was true."""
     defaults = {"text": "a hat", "region": "hat", "seed": 3}
