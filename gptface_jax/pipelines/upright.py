@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import tqdm
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import geometry, transforms
+from gptface_jax.data.prepare import metadata
 from gptface_jax.data.record import Record
 from gptface_jax.pipelines import faces
 from gptface_jax.pipelines.views import View
@@ -29,13 +30,59 @@ NO_FACE, TOO_SMALL, CUT_OFF = "no face", "too small", "cut off"
 _TOGETHER = 32  # pictures that are searched at a time
 
 
-def _searched(records: Iterable[Record]) -> Iterator[tuple[Record, np.ndarray, Any]]:
-    """(record, picture, its largest face or None) of all records in order."""
+def _searched(
+    records: Iterable[Record], asked: Callable[[Record], bool] = lambda record: True
+) -> Iterator[tuple[Record, np.ndarray, Any]]:
+    """(record, picture, its face or None) of all records in order.
+
+    Args:
+      records: with pictures.
+      asked: whether a record's face is looked for; else it is None.
+    """
     records = iter(records)
     while batch := list(itertools.islice(records, _TOGETHER)):
         pictures = [transforms.decode_picture(record) for record in batch]
-        found = map(faces.largest, faces.find_all(pictures))
-        yield from zip(batch, pictures, found)
+        places = [i for i, record in enumerate(batch) if asked(record)]
+        found = faces.find_all([pictures[i] for i in places]) if places else ()
+        by_place = dict(zip(places, found))
+        for i, record in enumerate(batch):
+            yield record, pictures[i], _meant(record, by_place.get(i, ()))
+
+
+def _labelled(record: Record) -> bool:
+    """Whether a record tells points of its face."""
+    return record.landmarks is not None and bool(np.isfinite(record.landmarks).any())
+
+
+def _fewer_than_68(record: Record) -> bool:
+    return not _labelled(record) or len(record.landmarks) < 68
+
+
+def _five(record: Record) -> np.ndarray | None:
+    """The five points that a record's landmarks tell; None where they do not."""
+    told = metadata.faces_of_record(record) if _labelled(record) else None
+    if told is None or len(told.points) != 1 or not np.isfinite(told.points).all():
+        return None
+    return told.points[0]
+
+
+def _meant(record: Record, found: Sequence[faces.Face]) -> faces.Face | None:
+    """The largest face of a picture; of those where the record's own box or points are,
+    if it tells one face."""
+    box = None
+    if record.boxes is not None and len(record.boxes) == 1:
+        box = record.boxes[0]
+    elif _labelled(record):
+        box = *np.nanmin(record.landmarks, 0), *np.nanmax(record.landmarks, 0)
+    if box is not None:
+        x0, y0, x1, y1 = box
+        found = [
+            face
+            for face in found
+            if x0 <= (face.box[0] + face.box[2]) / 2 <= x1
+            and y0 <= (face.box[1] + face.box[3]) / 2 <= y1
+        ]
+    return faces.largest(found)
 
 
 def _with_landmarks(record: Record, face: faces.Face, picture: Any) -> Record:
@@ -49,10 +96,11 @@ def _with_landmarks(record: Record, face: faces.Face, picture: Any) -> Record:
 
 @dataclasses.dataclass(frozen=True)
 class Upright:
-    """Records of the largest faces of records, brought upright into a frame.
+    """Records of the faces of records, brought upright into a frame.
 
-    Calling it yields a Record with `image` uint8 [size,size,3] and `landmarks`, or the
-    reason for which a picture is dropped.
+    The face is the one whose landmarks or single box a record tells, else the largest.
+    Calling it yields a Record with `image` uint8 [size,size,3] and `landmarks`, its own
+    or the 68 that are found, or the reason for which a picture is dropped.
 
     Attributes:
       size: side of the pictures in pixels.
@@ -67,20 +115,22 @@ class Upright:
     missing: float = 0.25
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
-        for record, picture, face in _searched(records):
-            if face is None:
+        for record, picture, face in _searched(records, lambda r: _five(r) is None):
+            five = _five(record) if face is None else face.five
+            if five is None:
                 yield NO_FACE
                 continue
             frame = np.asarray(self.frame, np.float32)
-            view = View.upright(face.five, frame, picture.shape[:2])
+            view = View.upright(five, frame, picture.shape[:2])
             if view.side * self.enlarged < self.size:
                 yield TOO_SMALL
             elif view.beyond(picture.shape[:2]).mean() > self.missing:
                 yield CUT_OFF
             else:
                 way = view.way.scaled(self.size / view.side)
-                found = _with_landmarks(record, face, picture)
-                yield geometry.moved(found, way, (self.size, self.size))
+                if not _labelled(record):
+                    record = _with_landmarks(record, face, picture)
+                yield geometry.moved(record, way, (self.size, self.size))
 
     def described(self) -> dict[str, Any]:
         """Description for the manifest."""
@@ -90,14 +140,17 @@ class Upright:
 
 @dataclasses.dataclass(frozen=True)
 class WithLandmarks:
-    """The records with the 68 landmarks of the largest face, where there is one."""
+    """The records with the 68 landmarks of a face, where there is one.
+
+    It is the face that a record tells, else the largest. Where a record tells as many
+    points itself, they stay.
+    """
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record | str]:
-        for record, _, face in _searched(records):
-            if face is None:
-                yield dataclasses.replace(record, landmarks=None)
-            else:
-                yield _with_landmarks(record, face, record.image)
+        for record, _, face in _searched(records, _fewer_than_68):
+            yield (
+                record if face is None else _with_landmarks(record, face, record.image)
+            )
 
     def described(self) -> dict[str, Any]:
         """Description for the manifest."""

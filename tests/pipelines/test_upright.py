@@ -1,5 +1,7 @@
 """Pictures brought into a frame for training."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,6 +30,55 @@ def test_a_face_comes_to_its_frame_with_its_points(astronaut):
     np.testing.assert_allclose(again[2].landmarks, points, atol=3)
 
 
+def wflw(five, boxed):
+    """A record of the face that has these points in a picture of two."""
+    points = np.tile(np.float32(five).mean(0), (98, 1))
+    points[[96, 97, 54, 76, 82]] = five  # the eyes, the nose, the corners of the mouth
+    boxes = np.float32([[*points.min(0) - 40, *points.max(0) + 40]]) if boxed else None
+    return Record(landmarks=points - 0.5, landmark_scheme="wflw98", boxes=boxes)
+
+
+@pytest.mark.parametrize("boxed", [True, False])
+def test_points_that_are_known_tell_the_face_and_go_with_it(astronaut, face, boxed):
+    """Two labelled faces of one picture; nothing is looked for."""
+    both = np.concatenate([astronaut, astronaut[::-1, ::-1]], 1)
+    turned = [1024, 512] - face.five
+    given = [dataclasses.replace(wflw(five, boxed), image=both)
+             for five in (face.five, turned)]  # fmt: skip
+    found = list(upright.Upright(96)(given))
+    for record in found:
+        assert record.landmark_scheme == "wflw98" and len(record.landmarks) == 98
+        eyes = record.landmarks[[96, 97]] + 0.5
+        np.testing.assert_allclose(eyes, 96 * np.array(upright.FRAME[:2]), atol=4)
+    same = np.abs(found[0].image.astype(int) - found[1].image)
+    assert same.mean() < 3  # the same face, once upside down
+
+
+def test_a_box_tells_which_face_is_meant(astronaut, face, monkeypatch):
+    """And points that do not say where eyes and mouth are, too; they stay."""
+    small = dataclasses.replace(
+        face, box=tuple(np.array(face.box) / 4), mesh=face.mesh / 4
+    )
+    monkeypatch.setattr(
+        upright.faces, "find_all", lambda pictures: [[small, face]] * len(pictures)
+    )
+    box = np.float32([small.box])
+    odd = np.float32([[*small.box[:2]], [np.nan, 0], [*small.box[2:]]])
+    given = [
+        Record(image=astronaut),
+        Record(image=astronaut, boxes=box),
+        Record(image=astronaut, landmarks=odd, landmark_scheme="other"),
+        Record(image=astronaut, boxes=box + 300),
+    ]
+    largest, own, pointed, none = upright.Upright(32, enlarged=9, missing=1)(given)
+    assert largest.landmarks.shape == own.landmarks.shape == (68, 2)
+    np.testing.assert_allclose(own.landmarks, largest.landmarks, atol=1)
+    np.testing.assert_array_equal(own.image, pointed.image)
+    assert (own.image != largest.image).any()
+    assert pointed.landmarks.shape == (3, 2) and pointed.landmark_scheme == "other"
+    assert none == upright.NO_FACE
+
+
 @pytest.mark.slow
 def test_why_pictures_are_dropped(astronaut, face):
     x0, y0, x1, y1 = (round(v) for v in face.box)
@@ -42,6 +93,8 @@ def test_landmarks_beside_a_picture_as_it_is(astronaut):
     found, none = upright.WithLandmarks()([Record(image=astronaut), Record(image=GREY)])
     assert found.image is astronaut and found.landmarks.shape == (68, 2)
     assert none.landmarks is None
+    known = dataclasses.replace(wflw(np.ones((5, 2)), True), image=astronaut)
+    assert list(upright.WithLandmarks()([known])) == [known]
 
 
 def test_the_frame_of_pictures(astronaut, face):
