@@ -51,6 +51,13 @@ def run(options: argparse.Namespace) -> None:
         pictures.check(path)
     if path.resolve() == pathlib.Path(options.image).resolve():
         raise UserError(f"--out is '{options.image}' itself; write to another file")
+    beside = path.with_suffix(".json")
+    for taken in (beside, path):
+        if taken.exists() and not _holds_faces(beside):
+            raise UserError(
+                f"'{taken}' exists and holds no faces found before; write to another "
+                "name"
+            )
     with _photo.elapsed_time("looking for faces"):
         photo = image_io.decode(options.image)
         found = faces.find(photo, any_roll=options.any_roll)
@@ -64,7 +71,6 @@ def run(options: argparse.Namespace) -> None:
         print("no face was found")
     size = list(photo.shape[1::-1])
     content = {"size": size, "faces": [face.described() for face in found]}
-    beside = path.with_suffix(".json")
     pictures.write(
         beside, lambda name: pathlib.Path(name).write_text(json.dumps(content) + "\n")
     )
@@ -73,6 +79,14 @@ def run(options: argparse.Namespace) -> None:
         pictures.save(pictures.faces(photo, found), path)
         written.insert(0, path)
     print("wrote " + ", ".join(map(str, written)))
+
+
+def _holds_faces(path: pathlib.Path) -> bool:
+    """Whether a JSON is of faces that this verb found in a photo."""
+    try:
+        return isinstance(json.loads(path.read_text("utf-8"))["faces"], list)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _measure(options: argparse.Namespace) -> None:

@@ -92,7 +92,7 @@ class TextTokenizer:
         """
         from tokenizers import trainers
 
-        texts = [t for t in corpus if t.strip()]
+        texts = [_unicode(t) for t in corpus if t.strip()]
         if not texts:
             raise UserError("the corpus holds no text; give texts or a vocabulary")
         if vocab_size < 32:
@@ -155,7 +155,7 @@ class TextTokenizer:
         nobody can smuggle a [MASK] in.
         """
         ids = np.full((len(texts), max_tokens), self.pad_id, np.int32)
-        cleaned = [t[:MAX_CHARACTERS].replace("[", " [ ") for t in texts]
+        cleaned = [_unicode(t[:MAX_CHARACTERS]).replace("[", " [ ") for t in texts]
         if len(texts) < _FEW:  # handing them to threads takes longer than the work
             one = self._backend.encode
             encodings = [one(text, add_special_tokens=False) for text in cleaned]
@@ -177,8 +177,7 @@ class TextTokenizer:
         letters or more that makes up most of it ("smiling" of "smilingly"): what is
         spelt out of shorter pieces means nothing to a model.
         """
-        plain = self._backend.normalizer.normalize_str(text[:MAX_CHARACTERS])
-        parts = [w for w, _ in self._backend.pre_tokenizer.pre_tokenize_str(plain)]
+        parts = self._words(text[:MAX_CHARACTERS])
         words = [word for word in parts if any(map(str.isalnum, word))]
         encoded = self._backend.encode_batch(words, add_special_tokens=False)
         firsts = [e.tokens[0] if e.ids[0] != self.unk_id else "" for e in encoded]
@@ -186,6 +185,11 @@ class TextTokenizer:
             word: first == word or (len(first) >= 3 and 2 * len(first) > len(word))
             for word, first in zip(words, firsts)
         }
+
+    def _words(self, text: str) -> list[str]:
+        """Words and punctuation of a text, in lower case without accents."""
+        plain = self._backend.normalizer.normalize_str(_unicode(text))
+        return [w for w, _ in self._backend.pre_tokenizer.pre_tokenize_str(plain)]
 
     def words(self) -> np.ndarray:
         """Entries that are whole words, of letters only: bool [size]."""
@@ -198,8 +202,7 @@ class TextTokenizer:
         """
         added: dict[str, None] = {}
         for text in texts:
-            plain = self._backend.normalizer.normalize_str(text)
-            words = [w for w, _ in self._backend.pre_tokenizer.pre_tokenize_str(plain)]
+            words = self._words(text)
             encoded = self._backend.encode_batch(words, add_special_tokens=False)
             held = self.understood(text)
             added |= {
@@ -234,6 +237,11 @@ class TextTokenizer:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         for name, content in self.files(max_tokens).items():
             (pathlib.Path(folder) / name).write_bytes(content)
+
+
+def _unicode(text: str) -> str:
+    """The text with "?" for lone surrogates: bytes of another encoding, broken JSON."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _backend(ids: dict[str, int]):

@@ -15,7 +15,7 @@ from PIL import Image
 from gptface_jax.apps import api
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import synthetic
-from gptface_jax.pipelines import pictures, provenance, results
+from gptface_jax.pipelines import faces, pictures, provenance, results
 
 DETAILS = {
     "edited": True,
@@ -225,6 +225,28 @@ def test_every_verb_looks_where_it_writes_first(
     (tmp_path / "file").write_text("")
     assert gptface_command(*command, tmp_path / "file" / "b.png") == 2
     assert "Not a directory" in capsys.readouterr().err
+
+
+def test_faces_are_not_written_over_anything_else(
+    tmp_path, gptface_command, monkeypatch, capsys
+):
+    """The sidecar of an edit was overwritten."""
+    monkeypatch.setattr(faces, "find", lambda *given, **options: [])
+    photo, out = tmp_path / "photo.png", tmp_path / "new.png"
+    Image.new("RGB", (64, 64)).save(photo)
+    details = {"edited": True, "software": "x"}
+    api.save_with_sidecar(np.zeros((4, 4, 3), np.uint8), out, details)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    command = ("faces", "--image", photo, "--out")
+    for name in ("new.json", "new.png", "new.jpg"):
+        assert gptface_command(*command, tmp_path / name) == 2
+        assert "new.json' exists and holds no faces" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    again = tmp_path / "faces.png"
+    for _ in range(2):
+        assert gptface_command(*command, again) == 0
+    again.with_suffix(".json").unlink()
+    assert gptface_command(*command, again) == 2
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,12 @@ def test_values_keep_to_ranges_and_choices():
             refusals.of_their_types(function, blocks, given)
 
 
+def test_a_text_that_no_answer_could_repeat_is_refused():
+    with pytest.raises(UserError, match=r"text is 'a\\ud800'; give Unicode"):
+        refusals.of_its_type(gr.Textbox(), "a\ud800", "text")
+    assert refusals.of_its_type(gr.Textbox(), "\u5973\n", "text") == "\u5973\n"
+
+
 def test_one_of_several_choices_needs_no_list():
     block = gr.Dropdown(["a", "b"], value=["b"], multiselect=True)
     for given, meant in (("a", ["a"]), (["a", "b"], ["a", "b"]), (None, ["b"])):

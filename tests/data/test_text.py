@@ -37,6 +37,18 @@ def test_long_and_odd_texts(tokenizer):
     assert (rows[2] != tokenizer.pad_id).all()
 
 
+def test_what_is_no_unicode_is_read_as_an_unknown_character(tokenizer):
+    """It ended in a TypeError: bytes of another encoding, or broken JSON."""
+    odd, plain = "a man\ud800 caf\udce9 hat", "a man? caf? hat"
+    np.testing.assert_array_equal(tokenizer.encode([odd]), tokenizer.encode([plain]))
+    many = tokenizer.encode([odd] * 9)
+    np.testing.assert_array_equal(many, tokenizer.encode([plain] * 9))
+    assert tokenizer.understood(odd) == tokenizer.understood(plain)
+    words = tokenizer.extended([odd])
+    assert words.vocab_text() == tokenizer.extended([plain]).vocab_text()
+    assert TextTokenizer.train([odd] * 20).size > len(SPECIALS)
+
+
 def test_words_of_up_to_200_characters_are_read(tokenizer):
     for count, unknown in ((101, False), (200, False), (201, True)):
         row = tokenizer.encode(["m" * count], 256)[0]

@@ -106,6 +106,8 @@ def of_its_type(block: gr.Block, value: Any, name: str) -> Any:
             hint = int if getattr(block, "precision", None) == 0 else hint
             value = arguments.typed(name, value, hint | None)
             value = block.value if value is None else value
+            if isinstance(value, str):
+                _check_unicode(value, name)
             _check_range(block, value, name)
     return value
 
@@ -113,6 +115,13 @@ def of_its_type(block: gr.Block, value: Any, name: str) -> Any:
 def _is_upload(file: Any) -> bool:
     meta = file.get("meta") if isinstance(file, dict) else None
     return isinstance(meta, dict) and meta.get("_type") == "gradio.FileData"
+
+
+def _check_unicode(value: str, name: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # no answer could repeat it
+        raise _wrong(name, value, "give Unicode, without lone surrogates") from None
 
 
 def _check_range(block: gr.Block, value: Any, name: str) -> None:
