@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     model = _photo.load(options)
     chosen = model.chosen()
-    for task in model.config.tasks:
+    for task in map(model.config.task, model.tasks):
         if task.has_queries:
             said = "  (asked by default)" if task.name in chosen else ""
             print(f"{task.name:20s} {task.queries:3d} answers{said}")

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import tqdm
 
 from gptface_jax.core import perception_tasks
 from gptface_jax.core.errors import UserError
@@ -159,7 +160,8 @@ def people_of(source: Sequence[Record], most: int) -> dict[int | str, int]:
     if hasattr(source, "factors"):  # drawn faces: nothing need be drawn for it
         found = {source.factors(i).identity for i in range(len(source))}
     else:
-        found = {source[i].identity for i in range(len(source))} - {None}
+        bar = tqdm.tqdm(range(len(source)), "reading identities", leave=False)
+        found = {source[i].identity for i in bar} - {None}
     if not 1 <= len(found) <= most:
         raise UserError(
             f"the data of recognition show {len(found)} people and its task has "

@@ -17,25 +17,23 @@ def vertex_error(vertices: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.linalg.norm(vertices - truth, axis=-1).mean(-1)
 
 
-def aligned(vertices: np.ndarray, truth: np.ndarray, scale: bool = False) -> np.ndarray:
-    """Vertices [V,3] turned and shifted (and scaled) to lie nearest to others [V,3].
+def aligned(vertices: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Vertices [V,3] turned and shifted to lie nearest to others [V,3].
 
-    In the sense of least squares (Umeyama 1991); mirrors are no rotations.
+    In the sense of least squares (Umeyama 1991); mirrors are no rotations. Nothing is
+    scaled: how large a head is, is a part of its shape.
     """
     middle, wanted = vertices.mean(0), truth.mean(0)
     a, b = vertices - middle, truth - wanted
-    u, weights, v = np.linalg.svd(b.T @ a)
+    u, _, v = np.linalg.svd(b.T @ a)
     signs = np.array([1, 1, np.sign(np.linalg.det(u @ v))])
     turn = u * signs @ v
-    factor = (weights * signs).sum() / (a**2).sum() if scale else 1.0
-    return factor * a @ turn.T + wanted
+    return a @ turn.T + wanted
 
 
-def aligned_vertex_error(
-    vertices: np.ndarray, truth: np.ndarray, scale: bool = False
-) -> np.ndarray:
+def aligned_vertex_error(vertices: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """`vertex_error` [N] mm after each head was brought to the other; see `aligned`."""
-    moved = np.stack([aligned(v, t, scale) for v, t in zip(vertices, truth)])
+    moved = np.stack([aligned(v, t) for v, t in zip(vertices, truth)])
     return vertex_error(moved, truth)
 
 

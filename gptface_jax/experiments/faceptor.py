@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,23 @@ def make(config: Mapping[str, Any]) -> System:
     )
 
 
-def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experiment:
+def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> list[str] | None:
+    """Tasks that were trained before: by the run itself, or by that of `init_from`.
+
+    None where nobody knows.
+    """
+    run = pathlib.Path(workdir)
+    started = any(run.glob("checkpoints/[0-9]*"))  # and needs `init_from` no more
+    source = run if started else config.get("init_from")
+    try:
+        return faceptor_run.trained_tasks(source) if source else []
+    except UserError:  # which is said where the parameters are read
+        return None
+
+
+def _build(
+    config: Any, data: base.DataConfig, before: list[str] | None
+) -> base.Experiment:
     values = settings.plain(config)
     system = make(values)
     model = from_mapping(PerceptionConfig, values["model"], "model.")
@@ -62,7 +79,9 @@ def _build(config: Any, data: base.DataConfig, prepared: None) -> base.Experimen
             key = key.replace("train", "eval")
             source = base.open_source(key, test, base.pictures(size), test != train)
             held_out[task] = base.Records(source, example())
-    files = {faceptor_run.FRAME: faceptor_run.learnt(shown, attributes)}
+    has = {task.name for task in model.tasks}
+    trained = None if before is None else {*tasks, *before} & has
+    files = {faceptor_run.FRAME: faceptor_run.learnt(shown, attributes, trained)}
     return base.experiment(config, data, system, feeds, held_out, extra_files=files)
 
 
@@ -115,6 +134,7 @@ ROW = registry.Row(
     inputs=_inputs,
     method="init_all",
     make=make,
+    prepare=_prepare,
     build=_build,
     start=start,
     starts_from=("gptface", "shared"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -29,15 +30,17 @@ Tokenise = Callable[[Any, jax.Array], jax.Array]
 
 
 def learnt(
-    shown: Sequence[Record] | None, attributes: Mapping[str, Sequence[Record]]
-) -> bytes:
-    """The content of FRAME: where faces lie, and which attributes the data teach.
+    shown: Sequence[Record] | None, attributes: Mapping[str, Sequence[Record]],
+    tasks: Sequence[str] | None = None,
+) -> bytes:  # fmt: skip
+    """The content of FRAME: where faces lie, and which tasks and attributes are taught.
 
     Args:
       shown: records with 68 landmarks, whose five points are averaged; None or others
         give the frame of the bundled model.
       attributes: task -> its records. Of an attribute that none of them labels a model
         learns nothing, and should say nothing.
+      tasks: that are trained, now or before; None where nobody knows of all.
     """
     rows = []
     for record in _some(shown or ()):
@@ -57,7 +60,38 @@ def learnt(
         for task, records in ((t, list(_some(x))) for t, x in attributes.items())
     }
     content = {"frame": np.round(frame, 4).tolist(), "attributes": taught}
+    if tasks is not None:
+        content["tasks"] = sorted(tasks)
     return json.dumps(content).encode()
+
+
+def trained_tasks(source: str | os.PathLike) -> list[str] | None:
+    """The tasks that the network of a run or a model directory was trained on.
+
+    [] of another system's; None where an older version did not note them.
+
+    Raises:
+      UserError: nothing there, or nothing that is known.
+    """
+    root = networks.locate(source)
+    if "faceptor" not in opening.networks_of(root):
+        return []
+    if networks.is_run(root):
+        from gptface_jax.train import checkpoint  # Orbax takes a second to import
+
+        stored = checkpoint.read_meta(root)["extra_files"].get(FRAME)
+    else:
+        stored = _held(root)
+    try:
+        return json.loads(stored).get("tasks") if stored else None
+    except (ValueError, AttributeError):
+        return None
+
+
+def _held(path: pathlib.Path) -> bytes | None:
+    """FRAME of a model directory, where it has one."""
+    held = path / FRAME
+    return held.read_bytes() if held.is_file() else None
 
 
 def _some(source: Sequence[Record]) -> Iterator[Record]:
@@ -139,13 +173,13 @@ def open_model(
     if networks.is_run(path):
         stored, card = network.meta["extra_files"].get(FRAME), ""
     else:
-        held, readme = path / FRAME, path / "README.md"
-        stored = held.read_bytes() if held.is_file() else None
+        stored, readme = _held(path), path / "README.md"
         card = readme.read_text("utf-8") if readme.is_file() else ""
     try:
         content = json.loads(stored) if stored else {"frame": upright.FRAME}
         taught = {k: tuple(v) for k, v in content.get("attributes", {}).items()}
-        return kind(network, content["frame"], tokenise, card, dtype, taught)
+        tasks = content.get("tasks")
+        return kind(network, content["frame"], tokenise, card, dtype, taught, tasks)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise

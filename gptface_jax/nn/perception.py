@@ -106,7 +106,7 @@ class PerceptionConfig:
         made of.
       embedding_width: of an identity.
       attribute_resolution, dense_resolution: sides in pixels of the pictures for
-        tasks without and with maps; parsing has the second.
+        tasks without and with maps.
       attribute_width, dense_width, attribute_levels, dense_levels: of the design
         "heads".
     """
@@ -336,10 +336,6 @@ class Perception(nn.Module):
             found |= {t: x for t, x in said.items() if rows.get(t) == part}
         return found
 
-    def classifier(self, task: str) -> jax.Array:
-        """Directions float32 [identities,E] of a recognition task's people."""
-        return self.classifiers[task]
-
     def init_all(self, inputs: jax.Array) -> None:
         """Meets every parameter."""
         c = self.config
@@ -359,13 +355,13 @@ def normalised(config: PerceptionConfig, task: str, image: jax.Array) -> jax.Arr
 def prediction(config: PerceptionConfig, task: str, raw: jax.Array) -> jax.Array:
     """A task's prediction, from the raw output of `Perception.read`.
 
-    Logits and embeddings as they are; of parsing the logits float32 [B,S,S,Q] at
-    `dense_resolution`; of landmarks points float32 [B,Q,2] (x, y) as shares of the
+    Logits and embeddings as they are; of parsing the logits float32 [B,S,S,Q] at the
+    task's resolution; of landmarks points float32 [B,Q,2] (x, y) as shares of the
     sides.
     """
     output = config.task(task).output
     if output == "parsing":
-        side = config.dense_resolution
+        side = config.resolution(task)
         return resampling.resize(raw, (side, side))
     if output == "landmarks":
         return heatmaps.centroids(jax.nn.sigmoid(raw))

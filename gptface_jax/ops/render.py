@@ -351,11 +351,6 @@ def splatted(
     return mean[..., :3], mean[..., 3]
 
 
-def landmark_places(projection: Projection, landmarks: jax.Array) -> jax.Array:
-    """Places float32 [B,P,2] in pixels of vertices int32 [P]."""
-    return projection.places[:, landmarks]
-
-
 def render_head(
     basis: Mapping[str, jax.Array],
     coeffs: Mapping[str, jax.Array],

@@ -109,6 +109,7 @@ class PerceptionModel(SeesFaces):
       dtype: of the activations, "float32" or "bfloat16"; default the network's.
       taught: task -> the attributes that its data labelled; of others nothing is said.
         A task that is not in it was taught all.
+      tasks: that it was trained on; of others nothing is said. None for all.
     """
 
     OPTIONS = NoOptions
@@ -121,9 +122,12 @@ class PerceptionModel(SeesFaces):
         card: str = "",
         dtype: str | None = None,
         taught: Mapping[str, Sequence[str]] | None = None,
+        tasks: Sequence[str] | None = None,
     ):
         self.network, self.card, self.dtype = network, card, dtype
         self.taught = dict(taught or {})
+        has = tuple(task.name for task in network.config.tasks)
+        self.tasks = has if tasks is None else tuple(t for t in has if t in tasks)
         self.frame = framing.checked_frame(frame)
         self.tokenise = tokenise
         self.module = Perception(with_dtype(network.config, dtype))
@@ -157,10 +161,10 @@ class PerceptionModel(SeesFaces):
         """The tasks that are asked: those given, or the first of each family.
 
         Raises:
-          UserError: a task that there is not, that says who somebody is, or two of one
-            family.
+          UserError: a task that there is not, that it was not trained on or that says
+            who somebody is, or two of one family.
         """
-        known = [t.name for t in self.config.tasks if t.has_queries]
+        known = [t for t in self.tasks if self.config.task(t).has_queries]
         if tasks is None:
             first = {name.partition("_")[0]: name for name in reversed(known)}
             return tuple(name for name in known if name in first.values())
@@ -168,7 +172,7 @@ class PerceptionModel(SeesFaces):
             if task not in known:
                 raise UserError(
                     f"task '{task}' cannot be asked{nearest(task, known)}; the model "
-                    f"has {', '.join(known) or 'none'}"
+                    f"was trained on {', '.join(known) or 'none that can'}"
                 )
         families = [task.partition("_")[0] for task in tasks]
         if len(set(families)) < len(families):
@@ -241,6 +245,9 @@ class PerceptionModel(SeesFaces):
           UserError: no face, or an argument that cannot be used.
         """
         asked = self.chosen(tasks)
+        if not asked:
+            known = ", ".join(self.chosen()) or "none, so that it has nothing to say"
+            raise UserError(f"no task is asked; those that can be are {known}")
         views, notes = self.views(photo, face, align, crop)
         said = yield self.look([view.picture(photo) for *_, view in views], asked)
         return [

@@ -28,6 +28,7 @@ from gptface_jax.protocols import samples as samples_file
 from gptface_jax.systems.faceptor import objective
 
 _TOGETHER = 32
+_SINGLE = ("affect", "age")  # families with single predictions
 _FEWEST = 5  # pictures of each kind from which an attribute is judged
 AUC_AT = 0.1  # inter-ocular, as WFLW and COFW have it
 BOX_AUC_AT = 0.07  # by the root of the box's area, as AFLW has it
@@ -50,7 +51,7 @@ def evaluate(
       progress: show a bar.
       attributes: those that count, of a task of attributes; all, if none are named.
       samples: takes the prediction for each picture, of expressions and ages; see
-        `protocols.folds`.
+        `protocols.folds`, and `check_tasks` first.
 
     Returns:
       "count", the pictures that were asked, and by the task's family: of landmarks see
@@ -67,11 +68,28 @@ def evaluate(
     check_attributes(attributes)
     entry, size = model.config.task(task), model.config.resolution(task)
     examples = PerceptionExample(task, entry.queries, size, boxes=True)
-    kept, raw = _answers(model, task, examples, records, progress)
-    if not kept:
+    named = samples is not None
+    answers = _answers(model, task, examples, records, progress, named)
+    if entry.family == "parsing":  # the maps of many pictures would fill the memory
+        count, found = _parsing(task, entry, answers)
+    else:
+        count, found = _others(task, entry, answers, attributes, samples)
+    if not count:
         raise UserError(
             f"none of the {len(records)} pictures says what task '{task}' asks for"
         )
+    return {"count": count, **found}
+
+
+def _others(task, entry, answers, attributes, samples) -> tuple[int, dict[str, Any]]:
+    """Number of pictures, and figures of all answers together; see `evaluate`."""
+    kept, said = [], []
+    for some, answer in answers:
+        kept += some
+        said.append(answer)
+    if not kept:
+        return 0, {}
+    raw = np.concatenate(said)
     if samples is not None:
         samples += _samples(task, entry.family, kept, raw)
     labels, boxes = (np.stack([x[name] for x in kept]) for name in ("label", "box"))
@@ -79,18 +97,47 @@ def evaluate(
         "age": _ages,
         "affect": _expressions,
         "biattr": functools.partial(_attributes, asked=attributes),
-        "parsing": _parsing,
         "align": functools.partial(_landmarks, boxes=boxes),
     }[entry.family]
-    return {"count": len(kept), **judge(task, entry, labels, raw)}
+    return len(kept), judge(task, entry, labels, raw)
+
+
+def check_tasks(
+    model: PerceptionModel, tasks: Sequence[str], samples: bool = False
+) -> None:
+    """Refuses tasks that cannot be judged, before any is.
+
+    Args:
+      model: that is asked.
+      tasks: which are.
+      samples: whether single predictions are wanted.
+
+    Raises:
+      UserError: no task, one that the model was not trained on, or one without single
+        predictions.
+    """
+    if not tasks:
+        raise UserError(
+            f"the perception model {model.digest} has no task that can be asked; name "
+            f"one by --task (it was trained on {', '.join(model.tasks) or 'none'})"
+        )
+    for task in tasks:
+        family = task.partition("_")[0]
+        if family == "recog" and task not in model.tasks:
+            raise UserError(
+                f"there is no task '{task}'{nearest(task, model.tasks)}; the model was "
+                f"trained on {', '.join(model.tasks)}"
+            )
+        if family != "recog":
+            model.chosen([task])
+        if samples and family not in _SINGLE:
+            raise UserError(
+                f"single predictions are of expressions and ages, and task '{task}' is "
+                "of neither; name others by --task"
+            )
 
 
 def _samples(task, family, kept, raw) -> list[dict[str, Any]]:
-    if family not in ("affect", "age"):
-        raise UserError(
-            f"single predictions are of expressions and ages, and task '{task}' is of "
-            "neither; leave it out by --task"
-        )
     names = NAMES["seven"]
     if family == "affect":
         said = [names[c] for c in np.argmax(raw, -1)]
@@ -99,7 +146,7 @@ def _samples(task, family, kept, raw) -> list[dict[str, Any]]:
         said = perception.expected_ages(raw).tolist()
         truth = [float(x["label"]) for x in kept]
     return [
-        {"task": task, **samples_file.named(x["record"]), "truth": t, "said": s}
+        {"task": task, **x["named"], "truth": t, "said": s}
         for x, t, s in zip(kept, truth, said)
     ]
 
@@ -119,30 +166,29 @@ def check_attributes(names: Sequence[str]) -> None:
             )
 
 
-def _answers(model, task, examples, records, progress):
-    """(examples with a label, without pictures; what the network says of them)."""
-    rng, kept, said = np.random.default_rng(0), [], []
+def _answers(model, task, examples, records, progress, named):
+    """Batches of (examples with a label, without pictures; what is said of them).
+
+    With `named` an example has what tells its picture apart, see `samples.named`.
+    """
+    rng = np.random.default_rng(0)
     run = jax.jit(lambda v, x: _read(model, task, v, x))
-    bar = tqdm.tqdm(records, unit="image", disable=not progress)
     waiting: list[dict] = []
 
-    def flush():
+    def said():
         images = np.stack([example.pop("image") for example in waiting])
-        answer = batching.run(lambda x: run(model.variables, x), [images], _TOGETHER)
-        said.append(answer)
-        kept.extend(waiting)
-        waiting.clear()
+        return batching.run(lambda x: run(model.variables, x), [images], _TOGETHER)
 
-    for record in bar:
+    for record in tqdm.tqdm(records, unit="image", disable=not progress):
         example = examples(record, rng)
         if example["weight"] > 0:
-            example["record"] = record
-            waiting.append(example)
+            more = {"named": samples_file.named(record)} if named else {}
+            waiting.append({**example, **more})
         if len(waiting) == _TOGETHER:
-            flush()
+            yield waiting, said()
+            waiting = []
     if waiting:
-        flush()
-    return kept, np.concatenate(said) if said else None
+        yield waiting, said()
 
 
 def _read(model: PerceptionModel, task: str, variables, images):
@@ -191,13 +237,16 @@ def _attributes(task, entry, labels, raw, asked):
     }
 
 
-def _parsing(task, entry, labels, raw):
-    matrix = np.zeros((entry.queries,) * 2, np.int64)
-    for target, said in zip(labels, raw):
-        matrix += perception.confusion(target, said, entry.queries)
+def _parsing(task, entry, answers):
+    """Number of pictures, and figures of one confusion matrix of all."""
+    count, matrix = 0, np.zeros((entry.queries,) * 2, np.int64)
+    for some, said in answers:
+        for example, classes in zip(some, said):
+            matrix += perception.confusion(example["label"], classes, entry.queries)
+        count += len(some)
     found = perception.parsing(matrix)
     names = answer_names(task, entry.queries)
-    return {
+    return count, {
         "mean": found.mean,
         "f1": {n: float(x) for n, x in zip(names, found.f1) if np.isfinite(x)},
         "absent": [names[i] for i in found.absent],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 import gptface_jax
 from gptface_jax.apps import api
-from gptface_jax.apps.perception_api import Seen
+from gptface_jax.apps.perception_api import Perceiver, Seen
 from gptface_jax.cli.main import main
 from gptface_jax.core import trees
 from gptface_jax.core.errors import UserError
@@ -105,6 +106,39 @@ def test_nothing_is_said_of_what_was_not_taught():
     said = {"biattr_drawn": {"probabilities": np.full(40, 0.9)}}
     seen = bare._seen(said, 1, None, View.crop((0, 0, 32, 32)))
     assert [*seen.attributes] == taught
+
+
+def test_nothing_is_said_of_tasks_that_were_not_trained(folder, model, tmp_path):
+    alone = tmp_path / "model"
+    shutil.copytree(folder, alone)
+    frame = {"frame": np.array(upright.FRAME).tolist(), "tasks": ["age_drawn"]}
+    (alone / faceptor_run.FRAME).write_text(json.dumps(frame))
+    trained = gptface_jax.load(alone)
+    assert trained.chosen() == ("age_drawn",) and not trained.predicts_parsing
+    assert len(model.chosen()) == 5  # whose file says nothing of it
+    with pytest.raises(UserError, match="'affect_drawn' .*was trained on age_drawn"):
+        trained.perceive(np.zeros((32, 32, 3), np.uint8), tasks=["affect_drawn"])
+
+
+def test_no_task_is_refused(model):
+    blank = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(UserError, match="no task is asked; .* are align_drawn, "):
+        model.perceive(blank, tasks=[])
+    alone = Perceiver(model.network, tasks=["recog_drawn"])
+    with pytest.raises(UserError, match="no task is asked; .* has nothing to say"):
+        alone.perceive(blank)
+
+
+def test_what_cannot_be_judged_is_said_before_anything_is(folder, tmp_path, capsys):
+    judge = ("evaluate", "perception", "--model", folder, "--images", "synthetic")
+    judge += ("--data", "size=32", "--limit", 4, "--quiet")
+    for more, said in (
+        (("--task", "recog_x"), "there is no task 'recog_x'"),
+        (("--samples", tmp_path / "a"), "task 'align_drawn' is of neither; name"),
+    ):
+        assert run(*judge, *more) == 2
+        found = capsys.readouterr()
+        assert said in found.err and found.out == ""
 
 
 @pytest.mark.slow

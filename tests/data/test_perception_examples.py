@@ -70,6 +70,11 @@ def test_people_are_numbered():
         people_of(FACES, 1)
 
 
+def test_reading_identities_shows_how_far_it_is(capsys):
+    assert people_of([FACES[i] for i in range(8)], 2) == {0: 0, 1: 1}
+    assert "reading identities" in capsys.readouterr().err
+
+
 def test_records_of_other_schemes_are_refused():
     record = dataclasses.replace(FACES[0], landmarks=np.zeros((29, 2), np.float32))
     with pytest.raises(UserError, match="29 landmarks and task 'align_drawn' asks"):

@@ -15,6 +15,7 @@ from gptface_jax.nn.perception import (
     PerceptionConfig,
     TaskConfig,
     example_inputs,
+    prediction,
 )
 from gptface_jax.nn.query_decoder import QueryDecoderConfig
 from gptface_jax.nn.sequence_encoder import SequenceEncoderConfig
@@ -42,6 +43,14 @@ TINY = PerceptionConfig(
     dense_resolution=32,
 )
 IMAGE = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+
+
+def test_parsing_has_the_resolution_of_its_task():
+    own = TaskConfig("parsing_lapa", resolution=48)
+    config = dataclasses.replace(TINY, tasks=(*TINY.tasks, own))
+    raw = jnp.zeros((1, 16, 16, 11))
+    assert prediction(config, "parsing_lapa", raw).shape == (1, 48, 48, 11)
+    assert prediction(config, "parsing_drawn", raw).shape == (1, 32, 32, 11)
 
 
 @functools.cache

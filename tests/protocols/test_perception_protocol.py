@@ -1,7 +1,9 @@
 """Perception judged on drawn faces: figures by family, and what is refused."""
 
 import dataclasses
+import weakref
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,11 +40,12 @@ def answered(monkeypatch, truth):
     """Figures of a task whose answers `truth` makes of the labels."""
 
     def figures(task, records=RECORDS, attributes=()):
-        def answers(model, name, examples, given, progress):
+        def answers(model, name, examples, given, progress, named):
             made = [examples(r, np.random.default_rng(0)) for r in given]
             kept = [e for e in made if e["weight"] > 0]
-            labels = [e["label"] for e in kept]
-            return kept, truth(np.stack(labels)) if kept else None
+            for start in range(0, len(kept), 10):
+                some = kept[start : start + 10]
+                yield some, truth(np.stack([e["label"] for e in some]))
 
         monkeypatch.setattr(perception, "_answers", answers)
         return perception.evaluate(Model(), task, records, False, attributes)
@@ -68,6 +71,29 @@ def test_who_says_the_truth_gets_full_marks(monkeypatch):
     eyes = [r.landmarks[45] - r.landmarks[36] for r in RECORDS]
     wanted = np.mean(0.32 / np.linalg.norm(eyes, axis=-1))
     assert found["nme"]["inter_ocular"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_maps_of_parsing_are_not_kept(monkeypatch):
+    """A batch is counted and forgotten, its pictures and records too."""
+    held = []
+
+    def read(model, task, variables, images):
+        assert sum(one() is not None for one in held) <= 3 * perception._TOGETHER
+        return jnp.zeros(images.shape[:3], jnp.uint8)
+
+    class Example:
+        def __call__(self, record, rng):
+            label = np.zeros((32, 32), np.uint8)
+            held.append(weakref.ref(label))
+            image = np.zeros((32, 32, 3), np.float32)
+            return {"image": image, "label": label, "weight": 1.0}
+
+    monkeypatch.setattr(perception, "_read", read)
+    monkeypatch.setattr(perception, "PerceptionExample", lambda *_, **__: Example())
+    monkeypatch.setattr(perception.jax, "jit", lambda function: function)
+    monkeypatch.setattr(perception, "_TOGETHER", 2)
+    found = perception.evaluate(Model(), "parsing_drawn", RECORDS, False)
+    assert found["count"] == len(held) == 16
 
 
 def test_points_that_are_not_known_do_not_count(monkeypatch):

@@ -142,6 +142,9 @@ def test_configs_that_make_no_sense():
     ):
         with pytest.raises(ValueError, match=said):
             system(sizes=sizes)
+    with pytest.raises(ValueError, match="task 'recog_mine' has no identities; set"):
+        nobody = (TaskConfig("recog_mine"),)
+        system(dataclasses.replace(MODEL, tasks=nobody), sizes={"recog_mine": 4})
     with pytest.raises(ValueError, match="no levels of stage 2"):
         decoder = dataclasses.replace(MODEL.decoder, new_levels=())
         system(dataclasses.replace(MODEL, decoder=decoder), stage=2)

@@ -68,6 +68,8 @@ def run(options: argparse.Namespace) -> None:
             f"--attributes is for tasks of the family biattr, and {', '.join(tasks)} "
             "are asked; leave it out, or name one by --task"
         )
+    if not options.regions:
+        perception.check_tasks(model, tasks, bool(options.samples))
     records = open_records(spec, _source.limit(options, 256))
     about = {"model": model.digest, "images": spec}
     if options.regions:

@@ -43,6 +43,12 @@ def make_system(
             "{'age_drawn': 64}"
         )
     tasks, module = tuple(sizes), Perception(model)
+    for entry in map(model.task, tasks):
+        if not entry.has_queries and not entry.identities:
+            raise ValueError(
+                f"task '{entry.name}' has no identities; set them in model.tasks to "
+                "the number of people in its data"
+            )
     model.levels(tasks, objective.stage)  # says what is wrong, before anything runs
     specs = {
         task: faceptor_objective.label_spec(model, task, model.resolution(task))

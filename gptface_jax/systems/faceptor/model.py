@@ -31,7 +31,7 @@ def apply(
 
     Returns:
       {task: float32: logits [B,Q] of ages, attributes and expressions; the embedding
-      [B,E] of recognition; logits [B,S,S,Q] of parsing at the dense resolution; points
+      [B,E] of recognition; logits [B,S,S,Q] of parsing at the task's resolution; points
       [B,Q,2] (x, y) as shares of the sides of landmarks}.
 
     Raises:
