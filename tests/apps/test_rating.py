@@ -166,6 +166,9 @@ def test_one_server_a_folder(folder):
     port = free_port()
     with rating.serving(folder, port=port) as (address, count):
         assert count == 6 and httpx.get(address).status_code == 200
+        # A name of another site that points here.
+        told = httpx.get(address, headers={"host": f"study.example:{port}"})
+        assert told.status_code == 400 and "Invalid host" in told.text
         with pytest.raises(UserError, match="open the page that is there"):
             with rating.serving(folder, port=port):
                 pass

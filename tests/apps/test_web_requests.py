@@ -14,8 +14,9 @@ from gptface_jax.core.errors import UserError
 pytest.importorskip("gradio")
 import gradio as gr  # noqa: E402
 import httpx  # noqa: E402
+from starlette import applications, responses, routing, testclient  # noqa: E402
 
-from gptface_jax.apps.web import page, refusals, server, service  # noqa: E402
+from gptface_jax.apps.web import hosts, page, refusals, server, service  # noqa: E402
 
 MARK = {"meta": {"_type": "gradio.FileData"}}
 
@@ -47,6 +48,24 @@ def photo(api):
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(file, "png")
     (path,) = httpx.post(api.upload, files={"files": file.getvalue()}).json()
     return {"path": path, **MARK}
+
+
+def test_names_that_others_gave_this_address_are_refused(api):
+    for host, status in (
+        ("edit.example", 400), ("127.0.0.1.example:7860", 400), ("localhost:1", 200),
+        ("[::1]:7860", 200), ("", 400),
+    ):  # fmt: skip
+        answer = httpx.post(api.upload, files={"files": b"x"}, headers={"host": host})
+        assert answer.status_code == status, host
+    for host, other in (("localhost", 400), ("127.0.0.2", 400), ("0.0.0.0", 200)):
+        middleware = [hosts.checked(host)]
+        there = applications.Starlette(
+            routes=[routing.Route("/", lambda request: responses.Response())],
+            middleware=middleware,
+        )
+        for name in (host, "edit.example"):
+            answer = testclient.TestClient(there, f"http://{name}").get("/")
+            assert answer.status_code == (200 if name == host else other)
 
 
 def test_what_is_not_named_is_as_the_page_begins(api, photo):

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from gptface_jax.apps import rated
+from gptface_jax.apps.web import hosts
 from gptface_jax.core import extras, locks
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io, ratings
@@ -101,8 +102,8 @@ class RatingService:
             return data.getvalue()
 
 
-def application(service: RatingService):
-    """The Starlette application of a service."""
+def application(service: RatingService, host: str = "0.0.0.0"):
+    """The Starlette application of a service, which listens at `host`."""
     from starlette import applications, requests, responses, routing
 
     page = pathlib.Path(__file__).with_name("rating.html").read_text("utf-8")
@@ -148,7 +149,8 @@ def application(service: RatingService):
             routing.Route("/questions", questions),
             routing.Route("/pictures/{name}", picture),
             routing.Route("/answers", answers, methods=["POST"]),
-        ]
+        ],
+        middleware=[hosts.checked(host)],
     )
 
 
@@ -189,7 +191,7 @@ def serving(
             ) from None
         # Its own log_config would close the handlers of everybody else.
         config = uvicorn.Config(
-            application(service), log_config=None, log_level="warning"
+            application(service, host), log_config=None, log_level="warning"
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -155,7 +155,7 @@ def _page(model, seed, max_pixels, concurrency, folder):
 def _launch(page, folder, host, port, most) -> None:
     from starlette.middleware import Middleware
 
-    from gptface_jax.apps.web import refusals
+    from gptface_jax.apps.web import hosts, refusals
     from gptface_jax.apps.web.page import CSS
 
     try:
@@ -166,7 +166,7 @@ def _launch(page, folder, host, port, most) -> None:
             allowed_paths=[folder],
             state_session_capacity=_SESSIONS,
             app_kwargs={
-                "middleware": [Middleware(Guard, most=most)],
+                "middleware": [hosts.checked(host), Middleware(Guard, most=most)],
                 "exception_handlers": refusals.HANDLERS,
             },
             css=CSS,
