@@ -42,6 +42,8 @@ import os
 from gptface_jax.cli import _source, _upright
 from gptface_jax.core.errors import UserError
 
+_SHARD_SIZE, _SIZE = 512, 128
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _source.add_arguments(parser, required=False)
@@ -60,10 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, help="processes; default: one a CPU core"
     )
-    parser.add_argument("--shard-size", type=int, default=512, help="records in a file")
+    parser.add_argument(
+        "--shard-size", type=int, help=f"records in a file; default {_SHARD_SIZE}"
+    )
     _upright.add_arguments(parser)
     parser.add_argument(
-        "--size", type=int, default=128, help="side of --upright pictures in pixels"
+        "--size",
+        type=int,
+        help=f"side of --upright pictures in pixels; default {_SIZE}",
     )
     parser.add_argument(
         "--landmarks", action="store_true", help="also store 68 facial landmarks"
@@ -88,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
         _source.spec(options),
         options.out,
         workers=options.workers,
-        shard_size=options.shard_size,
+        shard_size=_given(options.shard_size, _SHARD_SIZE),
         select=_select(options),
         progress=not options.quiet,
     )
@@ -97,15 +103,23 @@ def run(options: argparse.Namespace) -> None:
     print(f"{manifest['num_records']} records{losses} -> {options.out}")
 
 
-_OF_IMAGES = ("images", "kind", "split", "limit", "upright", "landmarks", "ages")
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+# With --config they would say nothing; of --seed the default is 0.
+_OF_IMAGES = (
+    "images", "kind", "split", "limit", "seed", "upright", "frame", "size",
+    "shard_size", "landmarks", "ages",
+)  # fmt: skip
 
 
 def _run_config(options: argparse.Namespace) -> None:
-    given = [name for name in _OF_IMAGES if getattr(options, name)]
+    unset = (None, False, 0, [])
+    given = [name for name in _OF_IMAGES if getattr(options, name) not in unset]
     if given or options.data:
-        raise UserError(
-            f"--{(given or ['data'])[0]} does not go with --config; say it there"
-        )
+        name = (given or ["data"])[0].replace("_", "-")
+        raise UserError(f"--{name} does not go with --config; say it there")
     from gptface_jax.core.config import load_config, override
     from gptface_jax.experiments import prepare
 
@@ -129,7 +143,7 @@ def _run_config(options: argparse.Namespace) -> None:
 
 
 def _select(options: argparse.Namespace):
-    select = _upright.upright(options, options.size)
+    select = _upright.upright(options, _given(options.size, _SIZE))
     if options.landmarks:
         if select:
             raise UserError("--upright writes landmarks too; leave out --landmarks")

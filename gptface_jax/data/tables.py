@@ -226,11 +226,6 @@ def _score(name: str, value: Any) -> float | None:
     )
 
 
-def text_from(row: Mapping[str, Any], column: str | None = None) -> str:
-    """The first text of a row; "" where there is none. See `texts_from`."""
-    return next(iter(texts_from(row, column)), "")
-
-
 def texts_from(row: Mapping[str, Any], column: str | None = None) -> tuple[str, ...]:
     """All texts of a row: of the first column that has one.
 

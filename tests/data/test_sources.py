@@ -180,9 +180,9 @@ def test_first_text_of_several():
         {"text": [], "caption": "one"},
         {"text": None, "caption": np.array(b"one")},
     ):
-        assert tables.text_from(row) == "one"
-    assert tables.text_from({"note": "x", "text": "y"}, "note") == "x"
-    assert tables.text_from({"text": "y"}, "note") == ""
+        assert tables.texts_from(row)[0] == "one"
+    assert tables.texts_from({"note": "x", "text": "y"}, "note") == ("x",)
+    assert tables.texts_from({"text": "y"}, "note") == ()
 
 
 def test_tfds_rows_with_several_captions(monkeypatch):

@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -168,14 +168,6 @@ class Survey:
 
 def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
-
-
-def survey(records: Iterable[Record]) -> Survey:
-    """The survey of records."""
-    found = Survey()
-    for record in records:
-        found.add(record)
-    return found
 
 
 def five_of(record: Record) -> np.ndarray | None:

@@ -90,6 +90,10 @@ _TAR = "--config.sources=({{'kind':'webdataset','path':'A_TAR',{}}},)"
     "more, message",
     [
         (["--images", "x"], "--images does not go with --config"),
+        (["--size", "128"], "--size does not go with --config"),
+        (["--shard-size", "512"], "--shard-size does not go with --config"),
+        (["--seed", "3"], "--seed does not go with --config"),
+        (["--frame", "x"], "--frame does not go with --config"),
         (["--config.crop.mode=x"], "crop.mode is 'x'"),
         (["--config.sources=({'kind':'webdataset','path':'/none'},)"], "not exist"),
         (["--config.sources=({'kind':'webdataset','paht':'/none'},)"], "path"),
