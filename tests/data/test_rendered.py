@@ -72,9 +72,14 @@ def test_nothing_is_said_that_the_face_model_cannot_show(tmp_path):
     for record in (faces[i] for i in range(12)):
         assert record.expression == "neutral"
         hidden = {"Smiling", "Mouth_Slightly_Open", "Bald"}
-        assert not hidden & {*record.labels} and "Pale_Skin" in ATTRIBUTES
+        assert not hidden & {*record.labels} and record.facts["eyes"]
         for words in (record.text, *record.texts, *record.labels, *record.facts):
             assert "hair" not in words.lower() and "bald" not in words
+    # Without albedo modes all have one colour.
+    dataclasses.replace(whole, albedo=whole.albedo[:0]).save(tmp_path / "grey.npz")
+    record = RenderedFaces(16, 1, model=str(tmp_path / "grey.npz"))[0]
+    assert {*record.labels} <= {"Smiling", "Mouth_Slightly_Open", *heads._MODES}
+    assert {*record.facts} <= {"pose", "light"}
     # Of a smile enough is there, of the other expressions too little.
     named = tuple(
         name if name.startswith(("mouthSmile", "jawOpen")) else f"other_{i}"

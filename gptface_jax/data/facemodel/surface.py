@@ -178,8 +178,9 @@ def fit_albedo(model: FaceModel, offsets: np.ndarray, where: np.ndarray) -> np.n
       offsets: float [N,V,3] from its mean colours.
       where: bool [V], vertices that count.
     """
-    basis = model.albedo[:, where].reshape(len(model.albedo), -1).astype(np.float64)
-    wanted = offsets[:, where].reshape(len(offsets), -1)
+    numbers = 3 * int(where.sum())  # of a model without modes -1 could be any
+    basis = model.albedo[:, where].reshape(-1, numbers).astype(np.float64)
+    wanted = offsets[:, where].reshape(-1, numbers)
     # A little of the prior: a mode that is hardly seen stays small.
     square = basis @ basis.T + 1e-4 * np.eye(len(basis))
     return np.linalg.solve(square, basis @ wanted.T).T

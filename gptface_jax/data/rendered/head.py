@@ -156,18 +156,19 @@ def labels(model: FaceModel, head: Head) -> dict[str, float]:
         ]
         return float(np.mean(values)) if values else np.nan
 
+    pale = 1 - person.skin if _coloured(model, palette.SKIN) else np.nan
     for name, value, present, absent in (
         ("Smiling", shape("mouthSmile"), 0.5, 0.2),
         ("Mouth_Slightly_Open", shape("jawOpen"), 0.2, 0.08),
-        ("Pale_Skin", 1 - person.skin, 1 - _PALE, 1 - _DARK),
+        ("Pale_Skin", pale, 1 - _PALE, 1 - _DARK),
     ):
         if value >= present or value <= absent:
             found[name] = float(value >= present)
-    if _has(model, palette.HAIR):
+    if _coloured(model, palette.HAIR):
         for colour, name in _HAIR.items():
             found[name] = float(person.hair == colour)
         found["Bald"] = float(person.hair == "bald")
-    if _has(model, palette.U_LIP, palette.L_LIP):
+    if _coloured(model, palette.U_LIP, palette.L_LIP):
         found["Wearing_Lipstick"] = float(person.lipstick)
     for name, (mode, least) in _MODES.items():
         if mode in model.identity_names:
@@ -177,18 +178,18 @@ def labels(model: FaceModel, head: Head) -> dict[str, float]:
     return found
 
 
-def _has(model: FaceModel, *regions: int) -> bool:
-    """Whether the model shows any of these regions."""
-    return bool(np.isin(regions, model.regions).any())
+def _coloured(model: FaceModel, *regions: int) -> bool:
+    """Whether the model has one of these regions, and colours of people."""
+    return len(model.albedo) > 0 and bool(np.isin(regions, model.regions).any())
 
 
 def facts(model: FaceModel, head: Head) -> dict[str, str]:
     """Further facts for captions: colours of hair and eyes, pose and light."""
     yaw, pitch, _ = head.angles
     found = {}
-    if _has(model, palette.L_EYE, palette.R_EYE):
+    if _coloured(model, palette.L_EYE, palette.R_EYE):
         found["eyes"] = head.person.eyes
-    if head.person.hair != "bald" and _has(model, palette.HAIR):
+    if head.person.hair != "bald" and _coloured(model, palette.HAIR):
         found["hair"] = head.person.hair
     if abs(yaw) > 20 or abs(pitch) > 12:
         side = ("right" if yaw > 0 else "left") if abs(yaw) > 20 else ""

@@ -21,7 +21,9 @@ class SampleConfig:
     """How heads are drawn.
 
     Attributes:
-      temperature: factor on standard deviations, and of codes; 0 for the expected head.
+      temperature: factor on standard deviations, 0 for the expected head; of the
+        discrete scheme that of its codes, 0 for the likeliest ones, whose head is not
+        the expected one, see `expected`.
       num_steps: of the discrete scheme, in which all its codes are drawn.
       cfg: classifier-free guidance of the discrete scheme by the text: logits move so
         many times as far from those without a text; 1 for none.
