@@ -71,7 +71,8 @@ class Model(verbs.Facade, EditingModel):
           text: the sentence; "" with strengths alone.
           strength: of attributes, beside the sentence or without one (SPEC E.15):
             {"Smiling": 2, "Eyeglasses": -3}, each from -4, away from it, to 4; 0
-            leaves what the model paints anyway. `pipelines.strength.ATTRIBUTES` are
+            leaves what the model paints anyway, and no region follows from it beside
+            others. `pipelines.strength.ATTRIBUTES` are
             known.
           expression: shapes added to the expression of a face, -1 to 1, by ARKit's
             names: {"mouthSmile": 0.8, "jawOpen": 0.2}; `_L` and `_R` are the subject's
@@ -98,7 +99,8 @@ class Model(verbs.Facade, EditingModel):
             meet those around it; 0 where the mask leaves a rim of what is to go.
           grow: tokens by which the mask is enlarged for the model (not for the
             compositing).
-          area: share of the crop that a proposed region takes, see `propose`.
+          area: share of the crop that a proposed region takes, see `propose`; only
+            where the model proposes one.
           face: which one where there are several, from 1 on by their left edge, one of
             `faces`, or "all", one after the other; default the largest.
           align: find the face and bring it upright; otherwise the central square is

@@ -23,6 +23,7 @@ from gptface_jax.data import folders
 # Arguments that name files, which a job gives relative to the file of jobs.
 FILES = ("image", "mask", "damage", "first", "second", "seam")
 _PLACES = ("mask", "box", "region")
+_REPLACED = (*_PLACES, "area")  # by the place that a line names
 _LONGEST = 200  # bytes of an id; its files have endings as well
 
 
@@ -189,7 +190,7 @@ def _parse(
                 source[key] = values[key]
                 values[key] = str(folders.resolve(base, values[key]))
         if any(name in values for name in _PLACES):
-            defaults = {k: v for k, v in defaults.items() if k not in _PLACES}
+            defaults = {k: v for k, v in defaults.items() if k not in _REPLACED}
         known, values = _arguments(method, options), {**defaults, **values}
         for key in values:
             if key not in known:

@@ -32,8 +32,9 @@ import argparse
 from gptface_jax.cli import _jobs, _photo
 from gptface_jax.core.errors import UserError
 
-# What names a place in the first photo alone.
+# What names a place in the first photo alone, or how to find one.
 _OWN = (
+    "area",
     "strength",
     "expression",
     "turn",

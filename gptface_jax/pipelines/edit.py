@@ -192,6 +192,11 @@ def edit(
     if strength and selection.is_open:
         selection = dataclasses.replace(selection, region=strengths.region(strength))
     selection.check_perception()
+    if area is not None and (move or not selection.is_open):
+        raise UserError(
+            f"area is {area}, the share of a region that the model proposes; leave it "
+            "out where the region is given, or follows from strengths or a move"
+        )
     if selection.is_open and selection.change.any:
         raise UserError(
             f"{selection.change} goes with a mask, box or region; give one, or leave "

@@ -118,7 +118,8 @@ def test_strength_0_is_what_is_painted_without_a_text(model, face):
     found = model.edit(face, strength=off, **told)
     np.testing.assert_array_equal(np.asarray(found.image), np.asarray(plain.image))
     assert found.details["mask"] == plain.details["mask"]
-    strong = model.edit(face, strength={**off, "Smiling": 4}, **told)
+    given = {**told, "region": "mouth+hat"}
+    strong = model.edit(face, strength={**off, "Smiling": 4}, **given)
     assert (strong.mask == plain.mask).all() and strong.details["samples"] == 1
     assert strong.details["strength"] == {"Smiling": 4, "Wearing_Hat": 0.0}
     assert (np.asarray(strong.image) != np.asarray(plain.image)).any()
@@ -131,6 +132,8 @@ def test_strength_0_is_what_is_painted_without_a_text(model, face):
         ({"strength": {"Smiling": "2"}}, "a mapping of texts to numbers"),
         ({"strength": {"Smiling": 1}, "guidance": "ascent"}, "needs a text to follow"),
         ({"strength": {}}, "the text is empty"),
+        ({"text": "a man", "region": "mouth", "area": 7}, "area is 7, the share of a"),
+        ({"strength": {"Smiling": 1}, "area": 0.2}, "or follows from strengths"),
         ({}, "the text is empty"),
     ):
         with pytest.raises(UserError, match=said):

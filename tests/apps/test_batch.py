@@ -263,8 +263,9 @@ def test_what_a_line_says_of_the_place_replaces_the_default(photos):
     line = '{"image": "face0.png", "box": [0, 0, 9, 9], "text": "a\u2028man"}'
     path = photos / "jobs.jsonl"
     path.write_text("\ufeff" + line + "\n", "utf-8")
-    (job,) = batch.read_jobs(path, "edit", {"region": "hat", "seed": 3})
-    assert not job.error and "region" not in job.values
+    defaults = {"region": "hat", "area": 0.2, "seed": 3}
+    (job,) = batch.read_jobs(path, "edit", defaults)
+    assert not job.error and not {"region", "area"} & set(job.values)
     assert job.values["box"] == (0, 0, 9, 9) and job.values["seed"] == 3
 
 
