@@ -190,7 +190,9 @@ def edit(
         # Several cost three passes each, and are worth it only where one fails often.
         candidates = 1 if samples is None else samples
     if strength and selection.is_open:
-        selection = dataclasses.replace(selection, region=strengths.region(strength))
+        # An attribute of strength 0 is to stay as it is, unless nothing else is given.
+        names = [name for name, weight in strength.items() if weight] or strength
+        selection = dataclasses.replace(selection, region=strengths.region(names))
     selection.check_perception()
     if area is not None and (move or not selection.is_open):
         raise UserError(

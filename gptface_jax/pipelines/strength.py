@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import captions, phrases, regions
@@ -75,16 +75,14 @@ def asked_for(text: str, strength: Mapping[str, float] | None) -> str:
     return ", ".join(part for part in (text, *turned) if part)
 
 
-def region(strength: Mapping[str, float]) -> str:
+def region(names: Iterable[str]) -> str:
     """The union of the regions in which attributes show, as `Model.edit` takes it.
-
-    Of those whose strength is not 0; where all are 0, of all.
 
     Raises:
       UserError: an attribute of which none is known.
     """
     found: dict[str, None] = {}
-    for name in [n for n, weight in strength.items() if weight] or strength:
+    for name in names:
         if name not in regions.OF_ATTRIBUTE:
             raise UserError(
                 f"no region is known where '{name}' shows; give a region, box or mask"
