@@ -14,12 +14,12 @@ import numpy as np
 
 from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import captions, composed, transforms
+from gptface_jax.data import captions, composed, shards, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.experiments import base, opening, previews, starting
 from gptface_jax.pipelines.networks import Network
-from gptface_jax.train import settings
+from gptface_jax.train import metrics, settings
 
 # What `data.train` of such an experiment might be.
 CACHE = {
@@ -109,13 +109,20 @@ def open_codes(
     for key, pool in (("data.train", source), ("data.eval", eval_source)):
         for cache in caches(pool):
             _check_cache(key, cache, grid, codes, first)
+    codebook = first.codebook if data.codebook_init else None
+    if data.codebook_init and codebook is None:
+        metrics.print_line(
+            f"data.codebook_init: the token cache has no {shards.CODEBOOK}, so that a "
+            "new run begins with random codes; make the cache again to begin with its "
+            "tokenizer's"
+        )
     known = {"tokenizer_digest": first.manifest["tokenizer_digest"]}
     # Where edits bring faces: of pictures that lie as they came nothing is known.
     upright = [c.manifest["frame"] for c in caches(source) if c.manifest.get("frame")]
     if upright and all(frame == upright[0] for frame in upright):
         known["frame"] = upright[0]
     return Codes(
-        codebook=first.codebook if data.codebook_init else None,
+        codebook=codebook,
         digest=first.manifest["tokenizer_digest"],
         files={"manifest.json": json.dumps(known).encode()},
     )

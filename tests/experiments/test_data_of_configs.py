@@ -37,6 +37,13 @@ def test_edits_bring_faces_where_the_upright_pictures_have_them(frames, known):
     assert json.loads(codes.files["manifest.json"]).get("frame") == known
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_cache_without_a_codebook_says_that_codes_begin_at_random(wanted, capsys):
+    data = base.DataConfig(train={}, image_ids="cache", codebook_init=wanted)
+    token_data.open_codes(data, (4, 4), 8, Cache(), Cache())
+    assert ("no codebook.npy" in capsys.readouterr().err) == wanted
+
+
 def test_evaluation_on_the_training_pictures_is_said(capsys):
     drawn = {"kind": "synthetic", "count": 3, "size": 16}
     same = base.DataConfig(train=drawn, eval=dict(drawn))
