@@ -13,7 +13,9 @@ export JAX_COORDINATOR_ADDRESS="localhost:${PORT:-12345}" JAX_NUM_PROCESSES=$pro
 gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
 share=$((gpus / processes))
 stop() { jobs -pr | xargs -r kill -TERM; }
-trap stop INT TERM EXIT
+asked=
+trap stop EXIT
+trap 'asked=1; stop' INT TERM
 
 for ((id = 0; id < processes; id++)); do
   if ((share > 0)); then
@@ -28,9 +30,11 @@ worst=0
 while [[ -n $(jobs -pr) ]]; do
   wait -n
   status=$?
-  # 75: asked to end, and saved. Above 128: only this `wait` was interrupted.
-  if ((status != 0 && status <= 128)); then
-    worst=$status
+  if [[ -n $asked ]] && ((status > 128)); then
+    asked= # only this `wait` was interrupted
+  elif ((status != 0)); then
+    # 75: asked to end, and saved; a process that failed counts for more.
+    ((worst == 0 || worst == 75)) && worst=$status
     ((status == 75)) || stop
   fi
 done

@@ -94,6 +94,18 @@ def questions(folder: str | os.PathLike) -> list[Question]:
     return found
 
 
+def as_now(
+    rows: Sequence[Mapping[str, Any]], folder: str | os.PathLike
+) -> list[Mapping[str, Any]]:
+    """Ratings with what the folder holds now of their questions.
+
+    A system that came later, or was run again, has other ranks than those that stood
+    there when a word was rated.
+    """
+    now = {ratings.question_key(q.row): q.row for q in questions(folder)}
+    return [{**row, **now.get(ratings.question_key(row), {})} for row in rows]
+
+
 def _edits(root, system: pathlib.Path, rows) -> list[Question]:
     """A question for each picture of a system."""
     of_file = {row["file"]: row for row in rows if isinstance(row.get("file"), str)}
@@ -104,13 +116,15 @@ def _edits(root, system: pathlib.Path, rows) -> list[Question]:
             continue
         row, sidecar = of_file.get(name, {}), provenance.read_sidecar(path) or {}
         text = str(row.get("text") or sidecar.get("text") or "")
-        before = _within(root, _source(row))
+        photo = _source(row)
+        before = _within(root, photo)
         found.append(
             Question(
                 {
                     "kind": "edit",
                     "system": system.name,
                     "item": str(row.get("id", path.stem)),
+                    "photo": photo,
                 },
                 (*([before] if before else []), path),
                 strength.asked_for(text, sidecar.get("strength")),

@@ -66,11 +66,14 @@ class Phase:
       trainable: regex searched in "/"-joined parameter paths; what matches is
         updated by this phase, everything else is constant in it.
       loss: differentiated with respect to the trainable parameters.
+      learns: name of a metric of the loss that is 0 in steps in which the phase
+        pauses: parameters and moments of the optimizer then stay. "": it never does.
     """
 
     name: str
     trainable: str
     loss: LossFn
+    learns: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ A line is an answer, and of several to the same question the last one counts:
 
 {"rater": "ann", "kind": "edit", "system": "ours", "item": "bob", "quality": 4,
  "agreement": 5, "time": ...}
-    natural or not, and as the text says or not, 1 to 5; without a text no agreement
+    natural or not, and as the text says or not, 1 to 5; without a text no agreement;
+    and "photo", the photograph that was edited
 {"rater": "ann", "kind": "tag", "item": "bob.jpg", "word": "hat", "grade": 2,
  "ranks": {"ours": 1, "other": 7}, "words": 12, "time": ...}
     a word of a photograph: 0 wrong, 1 partly right, 2 right; the ranks from 1 on of the

@@ -44,7 +44,8 @@ class Rates:
       asked: share of edits with the attribute when the text asks for it.
       opposite: share with the attribute when the text rules it out.
       before: share of the unedited pictures with the attribute.
-      p_value: McNemar test of `asked` against `opposite` on the same pictures.
+      p_value: McNemar test of `asked` against `opposite` on the same pictures; over
+        several attributes a sign test of the pictures, by how many of them each gains.
       count: pictures.
     """
 

@@ -155,6 +155,10 @@ def _rates(
         for present in (True, False)
     )
     mean = edits.rates(asked, opposite, np.concatenate(list(columns.values())))
+    # Edits of one photograph are not independent: photographs are what is counted.
+    gained = sum(x[True].astype(int) - x[False] for x in verdicts.values())
+    p_value = edits.mcnemar(gained > 0, gained < 0)
+    mean = dataclasses.replace(mean, p_value=p_value, count=len(before))
     return {"attributes": table, "mean": mean.to_dict()}
 
 

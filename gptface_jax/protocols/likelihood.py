@@ -119,6 +119,13 @@ def masked(
     if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
         raise UserError(f"ratios are {list(ratios)}; use shares above 0, at most 1")
     network = opening.open_network(run, "gptface")
+    count = network.config.layout.num_image_tokens
+    percents = [round(100 * ratio) for ratio in ratios]
+    if len(set(percents)) < len(percents) or any(round(r * count) < 1 for r in ratios):
+        raise UserError(
+            f"ratios are {list(ratios)}; each has to mask at least one of {count} "
+            "codes and to differ from the others by a percent"
+        )
     config = config_dict(network.meta["config"])
     config.data.eval_records = records
     experiment = _experiment(config, run, "give a run that has some")

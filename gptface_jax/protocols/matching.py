@@ -82,10 +82,11 @@ def scored_pairs(
             f"{len(records)} pictures have one and the same text; matching needs more"
         )
     other = []
-    for text in own:
-        candidate = text
-        while candidate == text:
-            candidate = options.text(records[int(rng.integers(len(records)))], rng)
+    for number, text in enumerate(own):
+        candidate, another = text, number
+        while candidate == text or another == number:
+            another = int(rng.integers(len(records)))
+            candidate = options.text(records[another], rng)
         other.append(candidate)
     return _scores(model, photos, own), _scores(model, photos, other)
 

@@ -118,8 +118,11 @@ def _masks(model, picture, name, texts, method, rng) -> dict[str, np.ndarray]:
 
 
 def _highest(values: np.ndarray, area: float) -> np.ndarray:
+    """The highest cells, exactly as many as the share says; the first of equal ones."""
     count = max(1, round(area * values.size))
-    return values >= np.sort(values.ravel())[-count]
+    chosen = np.zeros(values.size, bool)
+    chosen[np.argsort(-values.ravel(), kind="stable")[:count]] = True
+    return chosen.reshape(values.shape)
 
 
 def _from(point: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

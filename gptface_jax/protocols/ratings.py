@@ -26,8 +26,8 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       "tag": {system: {"ndcg@5", ..., "linear_ndcg@5", ..., "map": the same}},
       "unfinished": photographs, times raters, of which not all words are rated,
       "raters": {answer: {alpha, raters, questions}}}.
-      A picture counts once, with the mean of what its raters said; a word's grade is
-      that mean too, as in SPEC A.12.3.
+      A photograph counts once, with the mean of what was said of its edits; a word's
+      grade is the mean of its raters, as in SPEC A.12.3.
     """
     edits = [row for row in rows if row["kind"] == "edit"]
     tags = [row for row in rows if row["kind"] == "tag"]
@@ -53,7 +53,7 @@ def _edits(rows) -> dict[str, dict[str, dict[str, float]]]:
                 items = given.setdefault(
                     (row["system"], name), collections.defaultdict(list)
                 )
-                items[row["item"]].append(row[name])
+                items[row.get("photo") or row["item"]].append(row[name])
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (system, name), items in sorted(given.items()):
         values = np.array([np.mean(items[item]) for item in sorted(items)])

@@ -330,7 +330,8 @@ def reconstruct_at_own_size(
         photo = transforms.decode_picture(source[i])[None]
         size = photo.shape[1:3]
         tiled = max(size) > tile * f
-        ids = vqgan.encode_tiled(photo, tile, overlap) if tiled else vqgan.encode(photo)
+        margin = -(-overlap // 2)  # on each side
+        ids = vqgan.encode_tiled(photo, tile, margin) if tiled else vqgan.encode(photo)
         again = (
             vqgan.decode_tiled(ids, tile, overlap, size)
             if tiled

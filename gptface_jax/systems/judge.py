@@ -41,7 +41,8 @@ def make_system(config: Mapping[str, Any]) -> System:
     def loss_fn(params, state, constants, batches, key, step):
         del constants, step
         _, total, count, right = parts(params, batches["pictures"], False, key)
-        return total / count, (state, {"accuracy": (right, count)})
+        metrics = {"loss": (total, count), "accuracy": (right, count)}
+        return total / count, (state, metrics)
 
     def metrics_fn(params, state, constants, batch, key):
         """Loss, and hits and totals by attribute and class."""

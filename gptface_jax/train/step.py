@@ -224,7 +224,11 @@ def _phase_update(
     grad_norm = optax.global_norm(grads)
     watched = [loss, grad_norm, *(total for total, _ in parts.values())]
     healthy &= jnp.isfinite(jnp.stack(watched)).all()
-    after = (*_apply(tx, phase, params, grads, opt_state), new_state)
+    applied = _apply(tx, phase, params, grads, opt_state)
+    if phase.learns:
+        learns = parts[phase.learns][0] > 0
+        applied = _paused(applied, (params, opt_state), learns)
+    after = (*applied, new_state)
     start = prefix(phase)
     metrics = {start + name: value for name, value in parts.items()}
     metrics.setdefault(f"{start}loss", (loss, 1.0))
@@ -241,6 +245,22 @@ def _apply(tx, phase, params, grads, opt_state):
     updates, opt_state = tx.update(trees.unflatten(grads), opt_state, nested)
     chosen = trees.flatten(optax.apply_updates(nested, updates))
     return trees.merge(chosen, fixed), opt_state
+
+
+def _paused(new, old, learns: jax.Array):
+    """The old parameters and optimizer state where a phase does not learn.
+
+    The learning rate goes on in its schedule, which counts the steps of the run.
+    """
+    counts = optax.ScaleByScheduleState
+
+    def chosen(new, old):
+        if isinstance(new, counts):
+            return new
+        return jnp.where(learns, new, old)
+
+    is_count = lambda x: isinstance(x, counts)  # noqa: E731
+    return jax.tree.map(chosen, new, old, is_leaf=is_count)
 
 
 def _average(ema, params, decay: float, step):

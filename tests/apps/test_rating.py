@@ -152,6 +152,13 @@ def test_the_commands(folder, gptface_command, monkeypatch, capsys):
     table = capsys.readouterr().out.splitlines()
     assert "| ours | 1 | 5.00 | 5.00 |" in table and "| real | 1 | 5.00 |  |" in table
     assert json.loads(out.read_text())["tag"]["tags1"]["ndcg@5"]["mean"] < 1
+    # A system that comes later has the ranks that it has, without anybody asked anew.
+    words = [{"word": word} for word in ("man", "hat", "old")]
+    source = {"source": {"image": "b.png"}, "found": words}
+    results(folder / "late", {"id": "b", **source})
+    assert gptface_command("evaluate", "ratings", folder, "--out", out) == 0
+    capsys.readouterr()
+    assert json.loads(out.read_text())["tag"]["late"]["ndcg@5"]["mean"] == 1
     assert gptface_command("evaluate", "ratings", folder / "photos") == 2
     assert "holds no ratings yet" in capsys.readouterr().err
 

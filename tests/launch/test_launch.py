@@ -113,6 +113,20 @@ def test_one_that_fails_ends_the_others(root, stand_in):
     assert worker.returncode == 4
 
 
+def test_one_that_is_killed_ends_the_others(root, stand_in):
+    text = "if [[ $JAX_PROCESS_ID == 1 ]]; then kill -KILL $$; fi\nexec sleep 60"
+    worker = local(root, stand_in("gptface", text))
+    worker.communicate(timeout=30)
+    assert worker.returncode == 137
+
+
+def test_a_failure_counts_for_more_than_what_was_saved(root, stand_in):
+    text = "trap '' TERM; ((JAX_PROCESS_ID == 1)) && exit 4; sleep 0.5; exit 75"
+    worker = local(root, stand_in("gptface", text))
+    worker.communicate(timeout=30)
+    assert worker.returncode == 4
+
+
 def test_sigterm_reaches_all_and_their_status_is_kept(root, stand_in, tmp_path):
     text = (
         f'trap "touch {tmp_path}/saved$JAX_PROCESS_ID; exit 75" TERM\n'

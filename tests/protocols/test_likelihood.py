@@ -1,6 +1,8 @@
 """Matching and likelihoods, on the tiny model."""
 
 import dataclasses
+import itertools
+import types
 
 import pytest
 
@@ -34,6 +36,9 @@ def test_matching_and_likelihood(tiny, model):
     assert masked["span_50"] != masked["random_50"]
     with pytest.raises(UserError, match=r"ratios are \[0.0\]"):
         protocol.masked(tiny / "gptface", (0.0,))
+    for ratios in ((0.001, 0.5), (0.501, 0.504)):
+        with pytest.raises(UserError, match="has to mask at least one of"):
+            protocol.masked(tiny / "gptface", ratios)
     with pytest.raises(UserError) as missing:  # of what was given, not of a config
         protocol.likelihood(tiny / "gptface", {"kind": "tokens", "path": "nowhere"})
     assert "'nowhere'" in str(missing.value) and "--config" not in str(missing.value)
@@ -63,3 +68,18 @@ def test_what_helps_where_the_data_of_a_run_moved(tiny, monkeypatch):
         with pytest.raises(UserError, match=masked) as said:
             protocol.masked(tiny / "gptface")
         assert "--config" not in str(said.value)
+
+
+def test_the_text_of_another_picture_is_never_ones_own(monkeypatch):
+    """Captions are drawn anew, so one's own may read differently and be true."""
+    drawn = itertools.count()
+    monkeypatch.setattr(
+        matching.transforms.CaptionOptions,
+        "text",
+        lambda self, record, rng: f"{record} {next(drawn)}",
+    )
+    monkeypatch.setattr(matching, "pictures_of", lambda *_: None)
+    monkeypatch.setattr(matching, "_scores", lambda model, photos, texts: texts)
+    model = types.SimpleNamespace(editor=types.SimpleNamespace(size=8))
+    own, other = matching.scored_pairs(model, ["a", "b", "c"])
+    assert all(a.split()[0] != b.split()[0] for a, b in zip(own, other))

@@ -1,9 +1,15 @@
 """Proposed masks measured, on the tiny model."""
 
+import numpy as np
 import pytest
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.protocols import proposals
+
+
+def test_baselines_take_the_share_that_is_said():
+    for values in (np.ones((8, 8)), -np.abs(np.arange(64.0) - 31.5).reshape(8, 8)):
+        assert proposals._highest(values, 17 / 64).sum() == 17
 
 
 def test_proposals_are_measured_beside_what_knows_no_text(model):

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import regression_system as tiny
 
@@ -227,3 +228,26 @@ def test_evaluation_names():
         "a": {"loss": "eval/loss", "x": "eval/a/x"},
         "b": {"x": "eval/b/x"},
     }
+
+
+def test_a_phase_that_pauses_keeps_parameters_and_moments():
+    """Only the learning rate goes on in its schedule."""
+    tx = make_optimizer(OptimConfig(peak_lr=0.1, weight_decay=0.1), 10)[0]
+    params = {"kernel": jnp.ones((2, 2))}
+    opt_state = tx.init(params)
+    for learns in (1.0, 0.0, 1.0):
+        updates, after = tx.update({"kernel": jnp.ones((2, 2))}, opt_state, params)
+        new = {"kernel": params["kernel"] + updates["kernel"]}, after
+        old, count = (params, opt_state), optax.tree_utils.tree_get(after, "mu")
+        params, opt_state = step._paused(new, old, jnp.bool_(learns))
+        if not learns:
+            np.testing.assert_array_equal(params["kernel"], old[0]["kernel"])
+            kept = optax.tree_utils.tree_get(opt_state, "mu")["kernel"]
+            assert (kept != count["kernel"]).all()
+    counted = optax.ScaleByAdamState, optax.ScaleByScheduleState
+    counts = {
+        type(x).__name__: int(x.count)
+        for x in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, counted))
+        if isinstance(x, counted)
+    }
+    assert counts == {"ScaleByAdamState": 2, "ScaleByScheduleState": 3}

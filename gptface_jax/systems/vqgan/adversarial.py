@@ -168,8 +168,7 @@ class Adversary:
             # By the average before this step: the loss of a single batch jumps about.
             learns = jnp.float32(state["loss"] >= config.hold_below)
             means = (jnp.mean(real), jnp.mean(fake), accuracy, penalty, learns)
-            # While it is held its loss is 0 and so is its gradient; weight decay goes
-            # on.
+            # While it is held its loss is 0, and the phase pauses.
             return learns * (loss + config.r1 * penalty), statistics, average, means
 
         def idle():

@@ -348,7 +348,10 @@ def make_system(
     phases = (Phase("", trainable, trainer.generator_loss),)
     if trainer.adversary:
         loss = trainer.discriminator_loss
-        phases += (Phase(DISCRIMINATOR, rf"^{DISCRIMINATOR}/", loss),)
+        phases += (Phase(DISCRIMINATOR, rf"^{DISCRIMINATOR}/", loss, "learns"),)
+    over_all = ["the shares of codes in the entropy"] * bool(objective.entropy)
+    if trainer.adversary:
+        over_all += ["the discriminator's batch statistics and its weight"]
     return System(
         name="vqgan",
         init=trainer.init,
@@ -360,7 +363,5 @@ def make_system(
         post_update=trainer.post_update if objective.revive_every else None,
         alarm=trainer.adversary.alarm if trainer.adversary else None,
         unit="images",
-        whole_batch="the discriminator's batch statistics are"
-        if trainer.adversary
-        else "",
+        whole_batch=f"{' and '.join(over_all)} are" if over_all else "",
     )
