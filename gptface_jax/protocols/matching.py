@@ -88,7 +88,7 @@ def scored_pairs(
             another = int(rng.integers(len(records)))
             candidate = options.text(records[another], rng)
         other.append(candidate)
-    return _scores(model, photos, own), _scores(model, photos, other)
+    return match_scores(model, photos, own), match_scores(model, photos, other)
 
 
 def _by_attribute(model: Model, records, photos, attributes) -> dict[str, float]:
@@ -109,7 +109,7 @@ def _by_attribute(model: Model, records, photos, attributes) -> dict[str, float]
             continue  # no words for the absence
         if not sure:
             continue
-        wins = _scores(model, photos[sure], texts[True]) > _scores(
+        wins = match_scores(model, photos[sure], texts[True]) > match_scores(
             model, photos[sure], texts[False]
         )
         states = np.array([bool(truth[i]) for i in sure])
@@ -117,5 +117,6 @@ def _by_attribute(model: Model, records, photos, attributes) -> dict[str, float]
     return by_attribute
 
 
-def _scores(model: Model, photos, texts) -> np.ndarray:
+def match_scores(model: Model, photos, texts) -> np.ndarray:
+    """log p(match) float32 [B] of pictures uint8 [B,S,S,3] and as many texts."""
     return batching.run(model.editor.match_log_prob, [photos, texts], _BATCH)

@@ -79,7 +79,7 @@ def test_the_text_of_another_picture_is_never_ones_own(monkeypatch):
         lambda self, record, rng: f"{record} {next(drawn)}",
     )
     monkeypatch.setattr(matching, "pictures_of", lambda *_: None)
-    monkeypatch.setattr(matching, "_scores", lambda model, photos, texts: texts)
+    monkeypatch.setattr(matching, "match_scores", lambda model, photos, texts: texts)
     model = types.SimpleNamespace(editor=types.SimpleNamespace(size=8))
     own, other = matching.scored_pairs(model, ["a", "b", "c"])
     assert all(a.split()[0] != b.split()[0] for a, b in zip(own, other))

@@ -22,6 +22,7 @@ gptface evaluate folds fold0.jsonl fold1.jsonl --against other0.jsonl other1.jso
 gptface evaluate faces3d --model my_facegpt --images rendered --limit 128 --seed 9
 gptface evaluate ratings DIR
 gptface evaluate calibration --model demo --images synthetic --limit 256 --seed 77
+gptface evaluate groups --model demo --limit 64 --seed 77
 
 Each has its own help, such as: gptface evaluate probe --help
 """
@@ -39,6 +40,7 @@ from gptface_jax.cli.evaluate import (
     edits,
     faces3d,
     folds,
+    groups,
     judge,
     likelihood,
     masked,
@@ -70,6 +72,7 @@ KINDS: dict[str, types.ModuleType] = {
     "faces3d": faces3d,
     "ratings": ratings,
     "calibration": calibration,
+    "groups": groups,
 }
 
 
