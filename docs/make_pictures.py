@@ -1,6 +1,6 @@
 """Makes the pictures of README and docs, from drawn faces and the bundled model.
 
-uv run --with matplotlib python docs/make_pictures.py
+.uv/bin/uv run --with matplotlib python docs/make_pictures.py
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import shlex
 import numpy as np
 import pytest
 import tiny_faceptor
+import two_faces
 from PIL import Image
 
 from gptface_jax.cli.main import VERBS, main, verb_module
@@ -110,6 +111,12 @@ def test_links_lead_somewhere():
                 assert there.exists(), f"{page}: {target}"
                 if anchor and there.suffix == ".md":
                     assert anchor in _anchors(there), f"{page}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", ["demo", "vqgan128"])
+def test_model_cards_are_those_that_models_were_exported_with(name):
+    card = pathlib.Path("docs", f"{name}_card.md").read_text()
+    assert pathlib.Path("gptface_jax/models", name, "README.md").read_text() == card
 
 
 def test_the_table_of_licences_names_all_that_is_shipped():
@@ -297,6 +304,7 @@ def test_the_readme_in_python(tmp_path, monkeypatch):
     face = SyntheticFaces(size=128, count=4)[1].image
     for name in ("photo.jpg", "old.jpg"):
         Image.fromarray(face).save(name)
+    two_faces.photo().save("group.jpg")
     mask = np.zeros(face.shape[:2], np.uint8)
     mask[70:110, 40:90] = 255
     Image.fromarray(mask).save("mask.png")

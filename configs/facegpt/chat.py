@@ -6,8 +6,9 @@
       --out pictures/rendered_eval
     gptface train --config configs/facegpt/chat.py --workdir runs/chat
 
-As `configs/facegpt/faces64.py:discrete`, photographs and pairs among the data, and
-beside it sequences: a rendered face, what is asked of it, the answer, and its codes.
+As `configs/facegpt/faces64.py:discrete`, on rendered faces alone until
+`data.train.photos` and `data.train.pairs` name a source, and beside it sequences: a
+rendered face, what is asked of it, the answer, and its codes.
 """
 
 from configs import base

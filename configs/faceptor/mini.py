@@ -3,10 +3,10 @@
 Six tasks: all of drawn faces, and of photographs attributes (scores of a classifier),
 expressions (labels by people) and landmarks (predicted points). Pictures are normalised
 alike for all, so that one pass of the encoder answers everything. ":drawn" is 64 px,
-0.8 M parameters and drawn faces alone, for half an hour of a CPU core; ":parts" is that
-with parsing and landmarks alone, for two minutes (`edit --perception`); ":naive" is
-":drawn" with a head for each family of tasks (SPEC C.7, claim F1), ":last" with queries
-that read the encoder's last layer alone (C.4, claim F2); ":tokens" and
+0.75 M parameters and drawn faces alone, for half an hour of a CPU core; ":parts" is
+that with parsing and landmarks alone, for two minutes (`edit --perception`); ":naive"
+is ":drawn" with a head for each family of tasks (SPEC C.7, claim F1), ":last" with
+queries that read the encoder's last layer alone (C.4, claim F2); ":tokens" and
 ":patches" are the same on GPTFace's layers (SPEC C.11): set --config.init_from to a
 GPTFace of `faces64`, and with tokens --config.data.tokenizer to its VQGAN.
 """

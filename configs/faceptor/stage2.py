@@ -1,4 +1,9 @@
-"""What the configs of Faceptor's stage 2 share (SPEC C.6)."""
+"""Stage 2 of Faceptor (SPEC C.6): Layer-Attention for one task, for `stage2_*.py`.
+
+Starts from a run of `base` with --config.init_from. Five more layers are read; they and
+the task's queries are learnt, or with ":released", as the released code does, the
+layers' projections alone.
+"""
 
 from configs import base
 from configs.faceptor.base import TASKS, faceptor

@@ -1,9 +1,4 @@
-"""Stage 2 of Faceptor on RAF-DB (SPEC C.6): Layer-Attention for one task.
-
-Starts from a run of `base` with --config.init_from. Five more layers are read; they and
-the task's queries are learnt, or with ":released", as the released code does, the
-layers' projections alone.
-"""
+"""Stage 2 of Faceptor on RAF-DB, Layer-Attention for one task: see `stage2.py`."""
 
 from configs.faceptor.stage2 import stage2
 

@@ -1,7 +1,7 @@
 """GPTFace and Talk2Face at 128 px on one set of weights: 256 image tokens, for CPU.
 
 The recipe of `configs/gptface/shared.py` on the 4,096 codes of
-`configs/vqgan/faces128.py:cpu`: 4.5 M parameters, as many sequences of each system in
+`configs/vqgan/faces128.py:cpu`: 5.0 M parameters, as many sequences of each system in
 every step. ":gpu" is three times as large, in bfloat16. Photographs upright and as they
 are, and drawn faces, tokenized once:
 

@@ -1,4 +1,4 @@
-"""GPTFace for 64 px on CPU: 64 image tokens, 32 words, 2 M parameters.
+"""GPTFace for 64 px on CPU: 64 image tokens, 32 words, 1.2 M parameters.
 
 Preset `control` (match token, SPEC A.5.2) with what made image-text matching
 leave chance at this size; docs/results.md has the comparison. ":paper" is the

@@ -1,4 +1,4 @@
-"""GPTFace `mini` (SPEC 0.3): 128 px at f = 16, 64 image tokens, 15 M parameters.
+"""GPTFace `mini` (SPEC 0.3): 128 px at f = 16, 64 image tokens, 16.5 M parameters.
 
 The recipe of `faces64` in a wider and deeper model, for minutes of one GPU;
 docs/mini.md has the whole way. Reads the caches that `gptface tokenize` writes with the

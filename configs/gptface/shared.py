@@ -1,9 +1,9 @@
 """GPTFace and Talk2Face on one set of weights (SPEC E.16), 64 px on CPU.
 
-The model of `faces64` with three rows for segments (2 M parameters), the objectives of
-both `faces64` configs, a batch of each in every step, and their caches. Start it from
-released weights by `--config.init_from=demo`: rows of words that it has not met are
-added. ":mini" is 128 px at the size of `mini`, for minutes of one GPU.
+The model of `faces64` with three rows for segments (1.25 M parameters), the objectives
+of both `faces64` configs, a batch of each in every step, and their caches. Start it
+from released weights by `--config.init_from=demo`: rows of words that it has not met
+are added. ":mini" is 128 px at the size of `mini`, for minutes of one GPU.
 """
 
 from configs import base

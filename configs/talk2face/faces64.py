@@ -1,12 +1,12 @@
-"""Talk2Face for 64 px on CPU: 64 image tokens, 1.9 M parameters, half an hour.
+"""Talk2Face for 64 px on CPU: 64 image tokens, 1.1 M parameters, half an hour.
 
 Shape and widths of `configs/gptface/faces64.py`, and its caches. Separate means of
 image and text tokens: of one mean an answer of two words would be a fortieth.
 ":paper" has the published form at this size: dense, bare output, one mean.
 ":digits" and ":ordinal" write ages in digits, and predict their neighbours as well.
 ":edits" learns to draw a face after another one and a sentence too, from pairs of drawn
-faces: `gptface tokenize --images synthetic_edits --limit 24000 --tokenizer demo --out
-tokens/edits_train`, and tokens/edits_validation with --seed 1.
+faces: `gptface tokenize --images synthetic_edits --limit 10000 --tokenizer demo --out
+tokens/edits_train`, and tokens/edits_validation with --limit 600 --seed 1.
 """
 
 from configs import base
