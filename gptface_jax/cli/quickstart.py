@@ -13,7 +13,9 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", help="a photo of yours instead, in which the face is found")
+    parser.add_argument(
+        "--image", help="a photo of yours instead, in which the face is found"
+    )
     parser.add_argument(
         "--crop", metavar="x0,y0,x1,y1", help="square around the head in --image"
     )
