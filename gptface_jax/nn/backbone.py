@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from gptface_jax.core.types import Params
@@ -169,6 +170,13 @@ class Backbone(nn.Module):
         """Logits [...,C] of the image codes alone, of hidden states [...,D]."""
         vocab = self.config.vocab
         return self.token_logits(hidden, vocab.text_size, vocab.size)
+
+    # Called by its name, as `image_logits` is: systems/gptface/predict.py, side_logits.
+    def text_logits(self, hidden: jax.Array) -> jax.Array:
+        """Logits [...,|V|] of the words, special ids -inf, of hidden states [...,D]."""
+        logits = self.token_logits(hidden, 0, self.config.vocab.text_size)
+        special = jnp.array(self.config.vocab.special_ids)
+        return logits.at[..., special].set(-jnp.inf)
 
 
 def some_layers(
