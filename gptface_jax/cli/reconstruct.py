@@ -10,11 +10,11 @@ is larger than a tile is encoded and decoded in overlapping tiles.
 gptface reconstruct --images large --tokenizer runs/vqgan --own-size --out again
 
 PSNR, SSIM and the use of the codes; with a judge also whether it sees the same
-attributes in photo and reconstruction, and distances in its feature space. A judge
-whose features the VQGAN was trained with cannot judge it. --efficientnet adds the
-distance and the Frechet distance in the features of EfficientNet-lite0 (extra
-`features`), --landmarks how far the points of the face mesh move; compare values of
-pictures of one size, which --resolution sets for all.
+attributes in photo and reconstruction, and distances in its feature space.
+--efficientnet adds the distance and the Frechet distance in the features of
+EfficientNet-lite0 (extra `features`). Features that a VQGAN was trained with cannot
+judge it, and a note says where that is so. --landmarks tells how far the points of the
+face mesh move. Compare values of pictures of one size, which --resolution sets for all.
 
 gptface reconstruct --images my_photos --tokenizer demo --perception my_faceptor
 

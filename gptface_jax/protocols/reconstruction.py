@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +123,33 @@ def efficientnet_space() -> dict[str, Any]:
         "distances": {name: functools.partial(jax.jit(opened.distance), params)},
         "features": {name: functools.partial(embed, params)},
     }
+
+
+def taught_by(network: networks.Network) -> PerceptualConfig:
+    """What a VQGAN's training compared pictures by; weight 0 where it is not known."""
+    meta = network.meta
+    config = meta.get("config") or meta.get("training", {}).get("vqgan", {})
+    given = config.get("objective", {}).get("perceptual") or {}
+    names = ("weight", "network", "path")
+    return PerceptualConfig(**{k: given[k] for k in names if k in given})
+
+
+def _note_own_measures(name, network, judge, efficientnet, lpips) -> None:
+    """Says on stderr if a VQGAN is measured in the features that it was trained by."""
+    taught = taught_by(network)
+    same = os.path.abspath(judge or "") == os.path.abspath(taught.path)
+    asked = {
+        "classifier": judge and same,
+        perceptual.EFFICIENTNET: efficientnet,
+        "lpips": lpips,
+    }
+    if taught.weight and asked.get(taught.network):
+        print(
+            f"note: '{name}' was trained by the distance in the features of "
+            f"{taught.path or taught.network}; figures in these features flatter it "
+            "beside tokenizers that were not",
+            file=sys.stderr,
+        )
 
 
 def _batches(
@@ -242,7 +270,8 @@ def reconstruct(
       progress: show a bar.
 
     Returns:
-      Folder's name of each tokenizer -> figures of `evaluate.reconstruction`.
+      Folder's name of each tokenizer -> figures of `evaluate.reconstruction`. A note on
+      stderr names tokenizers that were trained by one of these measures.
 
     Raises:
       UserError: a resolution that a tokenizer cannot have, what cannot be read, or an
@@ -262,6 +291,7 @@ def reconstruct(
     sizes = [_size(network, resolution) for network in opened]
     figures, rows = {}, {}
     for name, network, size in zip(names_of(tokenizers), opened, sizes):
+        _note_own_measures(name, network, judge, efficientnet, lpips)
         vqgan = ImageTokenizer(network)
         batches = _batches(source, size, batch_size, drawn, progress)
         figures[name] = _figures(vqgan, batches, **measures)

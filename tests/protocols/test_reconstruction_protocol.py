@@ -114,6 +114,28 @@ def test_tokenizers_are_compared(demos, judge, tmp_path):
     assert whole["first"] == pytest.approx(found, rel=1e-4)
 
 
+def test_measures_that_a_tokenizer_was_trained_by_are_told(monkeypatch, capsys):
+    nothing = {"distances": {}, "features": {}}
+    monkeypatch.setattr(reconstruction, "efficientnet_space", lambda: nothing)
+    monkeypatch.setattr(reconstruction, "judged_by", lambda *_: nothing)
+    monkeypatch.setattr(reconstruction, "_figures", lambda *_, **__: {"psnr": 1.0})
+    monkeypatch.setattr(reconstruction, "_again", lambda *_: None)
+    spec = {"kind": "synthetic", "count": 1, "size": 32}
+
+    def notes(**asked):
+        reconstruction.reconstruct(spec, ["demo", "vqgan128"], **asked)
+        return capsys.readouterr().err
+
+    assert "trained by" not in notes()
+    told = notes(efficientnet=True)
+    assert "'vqgan128' was trained by" in told and "efficientnet_lite0" in told
+    assert "'demo'" not in told
+    # The bundled tokenizer's decoder compared pictures in the features of this run.
+    told = notes(judge="runs/features64")
+    assert "'demo' was trained by" in told and "vqgan128" not in told
+    assert "trained by" not in notes(judge="runs/judge_all")
+
+
 @pytest.mark.slow
 def test_any_resolution_and_the_features_of_efficientnet(demos):
     """The network of 64 px runs at 128; both spaces are reported under their names."""
