@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 import recording
@@ -36,6 +37,24 @@ def test_there_are_configs():
     assert sorted([*CONFIGS, *DATA, *METHODS, *shared]) == FILES
     assert "configs/gptface/pretrain_base.py" in CONFIGS
     assert "configs/vqgan/faces64.py" in CONFIGS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [
+        "configs/gptface/faces64.py", "configs/gptface/faces128.py",
+        "configs/gptface/mini.py", "configs/gptface/shared.py",
+        "configs/talk2face/faces64.py", "configs/talk2face/mini.py",
+        "configs/vqgan/faces64.py", "configs/faceptor/mini.py:drawn",
+    ],
+)  # fmt: skip
+def test_parameters_are_as_many_as_the_file_says(path):
+    text = pathlib.Path(path.split(":")[0]).read_text()
+    said = re.search(r"([\d.]+) M\s+parameters", text)[1]
+    init = registry.make(load_config(path)).init
+    made = trees.count(jax.eval_shape(init, jax.random.key(0)))
+    assert round(made / 1e6, len(said.partition(".")[2])) == float(said)
 
 
 LOSS = re.compile(r"eval/(\w+/)?loss")

@@ -69,6 +69,21 @@ def test_documented_commands_parse(page, command):
         override(config, [o.removeprefix("--config.") for o in overrides])
 
 
+STORIES = [[p] for p in PAGES if p.parent.name != "results"]
+STORIES.append([p for p in PAGES if p.parent.name == "results"])
+
+
+@pytest.mark.parametrize("pages", STORIES, ids=lambda pages: pages[0].stem)
+def test_no_two_commands_write_into_one_folder(pages):
+    """The second would be refused: other settings are another run, another cache."""
+    flags = {"train": "--workdir", "prepare": "--out", "tokenize": "--out"}
+    written = {}
+    for verb, *rest in (c for p in pages for c in commands(p)):
+        if verb in flags and "--beam" not in rest:  # the same job on other clusters
+            folder = rest[rest.index(flags[verb]) + 1]
+            assert written.setdefault(folder, [verb, *rest]) == [verb, *rest], folder
+
+
 def test_the_gallery_has_every_verb():
     assert {command[0] for command in commands(pathlib.Path("docs/gallery.md"))} == (
         set(VERBS)

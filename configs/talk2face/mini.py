@@ -1,4 +1,4 @@
-"""Talk2Face `mini` (SPEC 0.3): 128 px at f = 16, 64 image tokens, 15 M parameters.
+"""Talk2Face `mini` (SPEC 0.3): 128 px at f = 16, 64 image tokens, 15.6 M parameters.
 
 The recipe of `faces64` in a wider and deeper model, for minutes of one GPU, on the
 caches of `configs/gptface/mini.py`.
