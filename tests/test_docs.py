@@ -197,8 +197,8 @@ def test_ci_and_the_guide_repeat_the_readme():
 # So do the experiments that change it.
 _OF_CODES = ("configs/gptface", "experiments/weak_text", "experiments/masks")
 _TINY_CACHE = ("--config.data.image_ids=cache",)
-_OUTPUTS = ("photos", "tokens/", "runs/", "again", "gptface_jax/models/")
-# What `launch/sweep.py` trains, and a run that stands for it.
+_OUTPUTS = ("photos", "sets/", "tokens/", "runs/", "again", "gptface_jax/models/")
+# What `launch/sweep.py` trains or nothing here does, and a run that stands for it.
 _SWEPT = {
     **{
         f"runs/tokenizers128/{name}": "runs/vqgan64"
@@ -207,6 +207,8 @@ _SWEPT = {
     "runs/tokenizers64/f8_1024": "runs/vqgan64",
     "runs/tokenizers64/f16_1024": "runs/vqgan64",
     "runs/weak_text/rho_1": "runs/gptface64",
+    "runs/web/packed": "runs/gptface64",
+    "runs/shared128b": "runs/gptface64",
     **{
         f"runs/masks/{name}": "runs/gptface64"
         for name in ("span", "random", "mixed", "span_40", "span_10_to_100")
@@ -288,6 +290,10 @@ def test_the_commands_behind_the_results_run(tmp_path, shared, capsys):
     for run, stand_in in _SWEPT.items():
         (tmp_path / run).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / run).symlink_to(tmp_path / stand_in)
+    put_photos(tmp_path)  # for what docs/results/data.md prepares of all photographs
+    (tmp_path / "sets/photographs").mkdir(parents=True)
+    for part in ("train", "validation"):
+        (tmp_path / "sets/photographs" / part).symlink_to(tmp_path / "photos")
     for page in ("docs/demo.md", *(f"docs/results/{name}.md" for name in RESULTS)):
         for command in commands(pathlib.Path(page)):
             if command[0] == "quickstart":  # tests/apps/test_demo_model.py
