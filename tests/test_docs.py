@@ -207,7 +207,8 @@ _SWEPT = {
     "runs/tokenizers64/f8_1024": "runs/vqgan64",
     "runs/tokenizers64/f16_1024": "runs/vqgan64",
     "runs/weak_text/rho_1": "runs/gptface64",
-    "runs/web/packed": "runs/gptface64",
+    # Of the bundled tokenizer's codes.
+    "runs/web/packed": pathlib.Path(__file__).parents[1] / "gptface_jax/models/demo",
     "runs/shared128b": "runs/gptface64",
     **{
         f"runs/masks/{name}": "runs/gptface64"
