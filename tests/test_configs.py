@@ -222,6 +222,7 @@ def test_the_grid_is_what_the_name_says(arg):
     assert ("adversary" in config.objective) == ("pixels" not in arg)
 
 
+@pytest.mark.slow
 def test_forms_of_the_small_faceptor_for_its_claims():
     count = {}
     for arg in ("drawn", "naive", "last"):

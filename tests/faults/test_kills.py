@@ -94,6 +94,7 @@ def test_kill_9_while_the_step_is_compiled_for_the_first_time(tmp_path, undistur
     assert lines(tmp_path / "run") == expected
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_time_to_save(tmp_path, undisturbed):
     expected, _ = undisturbed(1)
     options = {**OPTIONS, "config": {**CONFIG, "checkpoint_every": 0}}

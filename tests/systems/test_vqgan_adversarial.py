@@ -82,7 +82,10 @@ def test_each_phase_has_its_own_parameters():
     assert "discriminator" not in jax.eval_shape(build(adversary={}).init, KEY)
 
 
-@pytest.mark.parametrize("step, learns", [(IDLE, False), (ALONE, True), (FULL, True)])
+@pytest.mark.parametrize(
+    "step, learns",
+    [pytest.param(IDLE, False, marks=pytest.mark.slow), (ALONE, True), (FULL, True)],
+)
 def test_when_the_discriminator_learns(step, learns):
     system = build()
     state = system.init_state()
