@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tqdm
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, phrases, synthetic
@@ -159,10 +160,11 @@ def edited(
     """
     cells = np.empty(SHAPE, object)
     places = np.arange(len(records)).reshape(-1, *SHAPE)
-    for where in np.ndindex(*SHAPE):
+    kinds = [*np.ndindex(*SHAPE)]
+    for where in tqdm.tqdm(kinds, "edits", unit="group", disable=not progress):
         some = [records[i] for i in places[(slice(None), *where)]]
         photos, wanted = pictures_of(some, size), editors.tasks(some, attributes, size)
-        found = edits.judge_edits(edit, judge, photos, wanted, progress=progress)
+        found = edits.judge_edits(edit, judge, photos, wanted, progress=False)
         truth = np.array(
             [[phrases.known(r.labels, name) for name in attributes] for r in some],
             float,
