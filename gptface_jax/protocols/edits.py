@@ -109,6 +109,8 @@ def judge_edits(
     return figures
 
 
+# Figures that are infinite where nothing has changed.
+PSNR_OUTSIDE = ("outside_psnr", "outside_psnr_raw")
 _SUMMARY = {
     "outside_psnr": np.min,
     "outside_psnr_raw": np.mean,
@@ -214,7 +216,9 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
         cost = same[0]["forwards"]
         line = [method, "" if cost is None else f"{cost:g}"]
         for name, (_, digits) in shown.items():
-            values = [row[name] for row in same if name in row]
+            # What is not defined is NaN, and null where it was read again.
+            values = [v for row in same if (v := row.get(name)) is not None]
+            values = [v for v in values if not np.isnan(v)]
             text = f"{np.mean(values):.{digits}f}" if values else ""
             if name == "gap" and len(values) > 1:
                 text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 from typing import Any
@@ -320,6 +321,8 @@ def _save_sheet(path: str, model, shown, attributes) -> None:
 
 def _earlier(path: str | None, about: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of an evaluation that was stopped, or that other methods join."""
+    from gptface_jax.protocols import edits
+
     if path is None or not os.path.exists(path):
         return []
     with open(path) as file:
@@ -332,6 +335,8 @@ def _earlier(path: str | None, about: dict[str, Any]) -> list[dict[str, Any]]:
         raise UserError(
             f"'{path}' holds figures of another evaluation; write to another --out"
         )
+    for row in rows:  # JSON has no infinity: null, where every pixel is the same
+        row |= {k: math.inf for k in edits.PSNR_OUTSIDE if row.get(k, 0) is None}
     return rows
 
 
