@@ -27,6 +27,7 @@ import tqdm
 
 from gptface_jax.data import image, sources, synthetic
 from gptface_jax.evaluate import agreement, distributions, edits
+from gptface_jax.protocols import markdown
 from gptface_jax.protocols.editors import Edit, Edited, Task
 from gptface_jax.protocols.judge import Judge
 
@@ -210,7 +211,6 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
         columns |= _OUTSIDE
     shown = {k: c for k, c in columns.items() if any(k in row for row in flat)}
     lines = [["method", "forwards", *(column for column, _ in shown.values())]]
-    lines.append(["---"] * len(lines[0]))
     for method in dict.fromkeys(row["method"] for row in flat):
         same = [row for row in flat if row["method"] == method]
         cost = same[0]["forwards"]
@@ -224,7 +224,7 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
             line.append(text)
         lines.append(line)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown.table(lines)
 
 
 def counterfactuals(

@@ -20,7 +20,7 @@ from gptface_jax.data.record import Record
 from gptface_jax.evaluate import groups
 from gptface_jax.pipelines import answers, batching
 from gptface_jax.pipelines.sequence_model import SequenceModel
-from gptface_jax.protocols import editors, edits
+from gptface_jax.protocols import editors, edits, markdown
 from gptface_jax.protocols.judge import Judge
 from gptface_jax.protocols.matching import match_scores
 from gptface_jax.protocols.model import Model
@@ -218,37 +218,21 @@ def audited(
 
 def table(found: Mapping[str, Any]) -> str:
     """Markdown of `readings`: groups, then what changes with the group alone."""
-    lines = [
-        "| | accuracy | true positive | false positive | ECE |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for axis, rows in found["groups"].items():
-        for name, row in rows.items():
-            cells = " | ".join(f"{row[k]:.3f}" for k in row)
-            lines.append(f"| {axis}: {name} | {cells} |")
-    lines += [
-        "",
-        "| | gap of accuracy | 95 % | said otherwise |",
-        "| --- |" + " --- |" * 3,
-    ]
+    gaps = [["", "gap of accuracy", "95 %", "said otherwise"]]
     for axis, gap in found["gaps"].items():
         low, high = gap["interval"]
-        lines.append(
-            f"| {axis} | {gap['accuracy']:.3f} | {low:.3f} to {high:.3f} "
-            f"| {found['flips'][axis]:.3f} |"
-        )
-    worst, best = found["worst"], found["best"]
-    lines += ["", f"worst: {worst['group']}, {worst['accuracy']:.3f}; best: "
-              f"{best['group']}, {best['accuracy']:.3f}"]  # fmt: skip
-    return "\n".join(lines)
+        shown = (f"{gap['accuracy']:.3f}", f"{low:.3f} to {high:.3f}")
+        gaps.append([axis, *shown, f"{found['flips'][axis]:.3f}"])
+    worst, best = (f"{x['group']}, {x['accuracy']:.3f}" for x in
+                   (found["worst"], found["best"]))  # fmt: skip
+    said = f"worst: {worst}; best: {best}"
+    return "\n\n".join([group_table(found["groups"]), markdown.table(gaps), said])
 
 
-def edits_table(found: Mapping[str, Any]) -> str:
-    """Markdown of `edited`."""
-    names = list(next(iter(next(iter(found.values())).values())))
-    lines = ["| | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
-    for axis, rows in found.items():
-        for group, row in rows.items():
-            cells = " | ".join(f"{row[n]:.3f}" for n in names)
-            lines.append(f"| {axis}: {group} | {cells} |")
-    return "\n".join(lines)
+def group_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Markdown of figures by axis and group, such as those of `edited`."""
+    rows = {f"{a}: {g}": row for a, rows in found.items() for g, row in rows.items()}
+    names = list(next(iter(rows.values())))
+    lines = [["", *(name.replace("_", " ") for name in names)]]
+    lines += [[g, *(f"{row[n]:.3f}" for n in names)] for g, row in rows.items()]
+    return markdown.table(lines)

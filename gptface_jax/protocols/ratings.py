@@ -11,6 +11,7 @@ import numpy as np
 from gptface_jax.data import ratings
 from gptface_jax.evaluate import ratings as metrics
 from gptface_jax.evaluate import tagging
+from gptface_jax.protocols import markdown
 
 _SHOWN = ("quality", "agreement", "ndcg@5", "ndcg@10", "ndcg@20", "map")
 
@@ -129,13 +130,13 @@ def tables(found: Mapping[str, Any]) -> str:
             count = max(cell["pictures"] for cell in row.values())
             cells = [_cell(row.get(name), scale, digits) for name in names]
             lines.append([system, str(count), *cells])
-        parts.append(_markdown(lines))
+        parts.append(markdown.table(lines))
     lines = [["answer", "raters", "questions of two or more", "Krippendorff's alpha"]]
     for name, row in found["raters"].items():
         lines.append(
             [name, str(row["raters"]), str(row["questions"]), f"{row['alpha']:.2f}"]
         )
-    parts.append(_markdown(lines))
+    parts.append(markdown.table(lines))
     if found["unfinished"]:
         parts.append(
             f"left out: {found['unfinished']} times a rater has not rated all words of "
@@ -151,8 +152,3 @@ def _cell(figure: Mapping[str, float] | None, scale: int, digits: int) -> str:
     if np.isnan(low):  # of one picture alone
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

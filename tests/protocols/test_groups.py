@@ -71,7 +71,7 @@ def test_success_of_edits_by_group():
     rates = [found["skin"][g]["asked"] for g in ("light", "medium", "dark")]
     assert rates[0] >= rates[1] >= rates[2] and rates[0] > rates[2]
     assert found["skin"]["light"]["opposite"] == 0
-    assert "| skin: dark |" in groups.edits_table(found)
+    assert "| skin: dark |" in groups.group_table(found)
 
 
 def test_who_is_drawn_after_a_text_that_says_nothing():

@@ -95,7 +95,7 @@ def _edited(options, model, judge, count: int):
             progress=not options.quiet,
         )
     }
-    print(f"edits\n\n{groups.edits_table(found['edits'])}\n")
+    print(f"edits\n\n{groups.group_table(found['edits'])}\n")
     if options.audit:
         pictures = model.sample(options.audit, groups.NEUTRAL, seed=options.seed)
         found["drawn after a neutral text"] = groups.audited(
