@@ -26,7 +26,7 @@ from tables import aligned
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, load_config
 from gptface_jax.experiments import opening, registry
-from gptface_jax.nn import attention, each_device
+from gptface_jax.nn import each_device, platforms
 from gptface_jax.systems.faceptor import objective as perception
 from gptface_jax.systems.gptface import decode as gptface_decode
 from gptface_jax.systems.gptface.options import DecodeConfig
@@ -171,7 +171,7 @@ def row_of(name: str, decoder: Decoder, batch: int, topology: str) -> list[str]:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree
         )
 
-    with attention.compiling_for("tpu"):
+    with platforms.compiling_for("tpu"):
         traced = each_device.rows_apart.trace(
             mesh, decoder.function, placed(decoder.params),
             placed(decoder.rows, "batch"),

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,12 +15,13 @@ from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, override
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import opening, registry
-from gptface_jax.nn import attention
+from gptface_jax.nn import platforms
 from gptface_jax.nn.transformer import REMAT
 from gptface_jax.train import program, settings, sharding
-from gptface_jax.train.planning import collectives, cost, hardware
+from gptface_jax.train.planning import collectives, cost, estimates, hardware
 
 _LARGEST = 6  # collectives that are listed
+_DEAREST = 12  # operations that are no products
 _DEVICES = 8  # of a mesh that takes whatever is there
 
 
@@ -97,7 +98,7 @@ def cost_of(
     system = registry.make(config)
     # For GPUs the CPU's compiler stands in, which knows none of their kernels.
     tpu = accelerator is not None and accelerator.platform == "tpu"
-    target = attention.compiling_for("tpu" if tpu else "")
+    target = platforms.compiling_for("tpu" if tpu else "")
     with sharding.in_force(made, rules), target, _without_cache():
         planned = program.Program(values, system, made, rules)
         try:
@@ -246,7 +247,45 @@ def cost_table(
             f"{op.kind:<20}{_bytes(op.wire_bytes):>14}  {op.shape[:40]} x {op.count}  "
             + "/".join(where)
         )
+    if accelerator and found.operations:
+        lines += ["", *_expected(found.operations, accelerator)]
     return "\n".join(lines)
+
+
+def _expected(
+    operations: Sequence[estimates.Operation], accelerator: hardware.Accelerator
+) -> list[str]:
+    """Lines on where the compiler expects a step's time to go."""
+
+    def milliseconds(cycles: int) -> str:
+        return f"{1e3 * cycles / accelerator.clock:.3f} ms"
+
+    total = milliseconds(sum(operation.total for operation in operations))
+    kernels = sum(op.count for op in operations if op.kind == "kernels")
+    lines = [
+        "what the compiler expects of each device, a guess by its own figures "
+        f"({kernels} runs of kernels and all links apart)",
+        f"{'all':<24}{total:>14}",
+    ]
+    lines += [
+        f"{kind:<24}{milliseconds(cycles):>14}"
+        for kind, cycles in estimates.by_kind(operations).items()
+        if cycles
+    ]
+    lines += ["", "the dearest that are no products: all runs, shape, runs, where"]
+    # What differs in nothing that is shown is one line.
+    alike: dict[tuple[str, str, str], list[estimates.Operation]] = {}
+    for op in operations:
+        if op.kind != "products" and op.cycles:
+            where = "/".join(op.source.rsplit("/", 3)[-3:])
+            alike.setdefault((op.kind, op.shape[:40], where), []).append(op)
+    sums = {key: sum(op.total for op in group) for key, group in alike.items()}
+    for key in sorted(sums, key=sums.__getitem__, reverse=True)[:_DEAREST]:
+        kind, shape, where = key
+        runs = sum(op.count for op in alike[key])
+        line = f"{kind:<20}{milliseconds(sums[key]):>14}  {shape} x {runs}  {where}"
+        lines.append(line.rstrip())
+    return lines
 
 
 def _verdict(memory: cost.Memory, accelerator: hardware.Accelerator | None) -> str:

@@ -10,7 +10,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from concurrent.futures import process as pools
 from typing import Any
+
+from gptface_jax.core.errors import UserError
 
 
 @functools.cache
@@ -33,19 +36,47 @@ def end_with_parent() -> None:
 
 
 def results(
-    pool: futures.Executor, call: Callable[[Any], Any], keys: Iterable[Any], ahead: int
+    call: Callable[[Any], Any],
+    keys: Iterable[Any],
+    workers: int,
+    begin: Callable[..., None],
+    *arguments: Any,
 ) -> Iterator[Any]:
-    """What calls return, as they end; so many wait, whatever the number of keys.
+    """What calls in other processes return, as they end.
+
+    Args:
+      call: of one key; a function of a module.
+      keys: as many as one likes, taken as they are needed.
+      workers: number of processes.
+      begin: called with the arguments by each process, once.
+      *arguments: of `begin`.
 
     Raises:
+      UserError: one of the processes was killed; the others are ended.
       Whatever a call raises.
     """
+    # Started afresh: a copy of a process that runs threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = futures.ProcessPoolExecutor(workers, context, _begin, (begin, arguments))
     left, waiting = iter(keys), set()
-    while True:
-        more = itertools.islice(left, ahead - len(waiting))
-        waiting |= {pool.submit(call, key) for key in more}
-        if not waiting:
-            return
-        done, waiting = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
-        for part in done:
-            yield part.result()
+    try:
+        while True:
+            more = itertools.islice(left, 4 * workers - len(waiting))
+            waiting |= {pool.submit(call, key) for key in more}
+            if not waiting:
+                return
+            done, waiting = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
+            for part in done:
+                yield part.result()
+    except pools.BrokenProcessPool:
+        fewer = f", with fewer --workers than {workers}" if workers > 1 else ""
+        raise UserError(
+            "a worker process died (out of memory?); run the same command again" + fewer
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    end_with_parent()
+    begin(*arguments)

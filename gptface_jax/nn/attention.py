@@ -6,16 +6,14 @@ True
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from gptface_jax.nn import platforms
 from gptface_jax.nn.each_device import dividing_axes, splits_program
 
 IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash", "splash", "linear")
@@ -23,18 +21,6 @@ IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash", "splash", "linear"
 _FLASH_BLOCK = 128  # positions; the length must be a multiple
 _BLOCKS = (128, 256, 384, 512)  # positions that the kernels of TPUs work on at once
 _HEAD_WIDTH = 128  # of the longest head that cuDNN takes
-
-_target: contextvars.ContextVar[str] = contextvars.ContextVar("target", default="")
-
-
-@contextlib.contextmanager
-def compiling_for(platform: str) -> Iterator[None]:
-    """Within it, "auto" suits that platform ("cpu", "gpu", "tpu") and not this one."""
-    token = _target.set(platform)
-    try:
-        yield
-    finally:
-        _target.reset(token)
 
 
 def attend(
@@ -55,10 +41,10 @@ def attend(
       key, value: [B,K,N,H].
       mask: bool, broadcastable to [B,N,Q,K], True = may attend.
       implementation: "xla"; "folded" (batch and heads as one axis, about twice as fast
-        on CPUs); "cudnn" (NVIDIA GPUs, 16-bit numbers); "flash" (TPUs, never holds
-        [Q,K]; a mask of keys only [B,1,1,K], lengths that 128 divides); "splash" (the
-        same for masks [B,1|N,Q,K], whose blocks it skips where nothing may be seen);
-        "auto" picks one of these, and "splash" never: it is not measured yet.
+        on CPUs); "cudnn" (NVIDIA GPUs, 16-bit numbers); "splash" (TPUs, never holds
+        [Q,K]; lengths that 128 divides); "flash" (TPUs, an older kernel that takes
+        masks of keys only, [B,1,1,K]); "auto" picks one of these, on TPUs "splash" for
+        masks of keys and "xla" for others.
         "linear" is another function, see `linear`.
       heads_split: whether a mesh splits the heads ("folded" would gather them).
 
@@ -69,9 +55,7 @@ def attend(
       ValueError: an implementation that does not exist, or cannot do it.
     """
     if implementation == "auto":
-        implementation = choose(
-            query, mask, _target.get() or jax.default_backend(), heads_split
-        )
+        implementation = choose(query, mask, platforms.current(), heads_split)
     if implementation == "xla":
         return jax.nn.dot_product_attention(query, key, value, mask=mask)
     if implementation == "folded":
@@ -132,8 +116,8 @@ def choose(
     query: jax.Array, mask: jax.Array, platform: str, heads_split: bool = False
 ) -> str:
     """The implementation that "auto" stands for, by shapes, mask and kind of device."""
-    if platform == "tpu" and _flash_can(query, mask):
-        return "flash"
+    if platform == "tpu" and _by_keys(query, mask):
+        return "splash"
     length, width = query.shape[1], query.shape[-1]
     square = length == mask.shape[-1]
     small = query.dtype in (jnp.bfloat16, jnp.float16) and width <= _HEAD_WIDTH
@@ -213,13 +197,13 @@ def _folded(query, key, value, mask):
     return out.reshape(b, heads, length, width).transpose(0, 2, 1, 3)
 
 
-def _flash_can(query: jax.Array, mask: jax.Array) -> bool:
+def _by_keys(query: jax.Array, mask: jax.Array) -> bool:
     length = query.shape[1]
     return length % _FLASH_BLOCK == 0 and mask.shape[1:] == (1, 1, length)
 
 
 def _flash(query, key, value, mask):
-    if not _flash_can(query, mask):
+    if not _by_keys(query, mask):
         raise ValueError(
             f"attention 'flash' needs lengths that {_FLASH_BLOCK} divides and a mask "
             f"[B,1,1,K]; here they are {query.shape[1]} and {list(mask.shape)}: set "
@@ -236,9 +220,12 @@ def _splash(query, key, value, mask):
             f"are {query.shape[1]} and {key.shape[1]}: set model.length or "
             "layout.multiple_of, or attention 'xla'"
         )
-    heads = mask.shape[1]  # 1, or all
-    whole = len(query), heads, query.shape[1], key.shape[1]
-    mask = jnp.broadcast_to(mask, whole)
+    if mask.shape[1:3] == (1, 1):
+        mask = jnp.broadcast_to(mask[:, 0, 0], query.shape[:2])  # of keys only
+    else:
+        heads = mask.shape[1]  # 1, or all
+        whole = len(query), heads, query.shape[1], key.shape[1]
+        mask = jnp.broadcast_to(mask, whole)
     return _on_every_device(_splash_here, query, key, value, mask)
 
 
@@ -294,21 +281,39 @@ def _splash_here(query, key, value, mask):
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
     )
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_mask as masks,
+    )
 
     length, heads, width = query.shape[1:]
+    whole = length, length
     block = max(b for b in _BLOCKS if length % b == 0)
-    names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv",
-             "block_kv_dkv_compute", "block_q_dq", "block_kv_dq")  # fmt: skip
-    sizes = kernel.BlockSizes(**dict.fromkeys(names, block))
 
-    def one(query, key, value, mask):
-        """Attention of one sequence [N,L,H]."""
-        run = kernel.make_splash_mha(
-            mask=jnp.broadcast_to(mask, (heads, length, length)),
-            block_sizes=sizes,
-            head_shards=1,
-            q_seq_shards=1,
+    def make(mask, fused):
+        names = ["block_q", "block_kv", "block_kv_compute", "block_q_dkv",
+                 "block_kv_dkv", "block_kv_dkv_compute"]  # fmt: skip
+        names += [] if fused else ["block_q_dq", "block_kv_dq"]
+        sizes = dict.fromkeys(names, block)
+        sizes = kernel.BlockSizes(**sizes, use_fused_bwd_kernel=fused)
+        return kernel.make_splash_mha(
+            mask=mask, block_sizes=sizes, head_shards=1, q_seq_shards=1
         )
+
+    def by_keys(query, key, value, keys):
+        """Attention of one sequence [N,L,H] to the keys of a mask [L]."""
+        every = masks.MultiHeadMask([masks.FullMask(whole)] * heads)
+        # One kernel for all gradients computes the weights once and not twice; where
+        # keys are in several blocks it holds the queries' gradient for each of them.
+        run = make(every, fused=length == block)
+        # Keys of another segment than the queries' are not seen.
+        segments = kernel.SegmentIds(
+            q=jnp.ones(length, jnp.int32), kv=keys.astype(jnp.int32)
+        )
+        return run(query * width**-0.5, key, value, segments)
+
+    def by_pairs(query, key, value, mask):
+        """The same, by a mask [1|N,L,L]."""
+        run = make(jnp.broadcast_to(mask, (heads, *whole)), fused=False)
         # Made within jit these flags come out as arrays, which the kernel cannot
         # branch on (JAX 0.10).
         for name in ("fwd_mask_info", "dq_mask_info", "dkv_mask_info"):
@@ -316,5 +321,6 @@ def _splash_here(query, key, value, mask):
             setattr(run, name, known)
         return run(query * width**-0.5, key, value)
 
+    one = by_keys if mask.ndim == 2 else by_pairs
     out = jax.vmap(one)(*(x.swapaxes(1, 2) for x in (query, key, value)), mask)
     return out.swapaxes(1, 2)

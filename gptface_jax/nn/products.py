@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gptface_jax.nn import platforms
+
 # What the operands of products with weights are rounded to.
 MATMUL_DTYPES = ("float32", "bfloat16")
 
@@ -26,9 +28,10 @@ def multiply(
 ) -> jax.Array:
     """x @ kernel: [...,D] and [D,F] to [...,F].
 
-    As a product of two matrices: [B,L,D] @ [D,F] takes a CPU longer, forward and
-    backward, than [B*L,D] @ [D,F]. Where a mesh splits the length the rows of one
-    sequence are on several devices, and x is left as it is.
+    On CPUs as a product of two matrices: [B,L,D] @ [D,F] takes them longer, forward
+    and backward, than [B*L,D] @ [D,F]. Where a mesh splits the length the rows of one
+    sequence are on several devices, and x is left as it is. So it is for TPUs, whose
+    compiler copies the result several times to have the rows apart again.
 
     Args:
       x, kernel: the operands.
@@ -36,7 +39,8 @@ def multiply(
         operands are float32.
       **kwargs: of `lax.dot_general`.
     """
-    fold = x.ndim > 2 and not is_split("length")
+    on_cpu = platforms.current() == "cpu"
+    fold = x.ndim > 2 and on_cpu and not is_split("length")
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if fold else x  # [B*L,D]
     if matmul_dtype == "bfloat16" and x.dtype == kernel.dtype == jnp.float32:
         y = rounded(rows, kernel)

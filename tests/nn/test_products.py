@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptface_jax.nn import products
+from gptface_jax.nn import platforms, products
 from gptface_jax.nn.transformer import Transformer, TransformerConfig
 
 KEY = jax.random.key(0)
@@ -76,3 +76,13 @@ def test_a_network_computes_nearly_the_same():
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(ValueError, match="matmul_dtype 'float16' is none of float32"):
         TransformerConfig(matmul_dtype="float16")
+
+
+@pytest.mark.parametrize(("platform", "rank"), [("cpu", 2), ("gpu", 3), ("tpu", 3)])
+def test_rows_become_one_axis_on_cpus_alone(platform, rank):
+    # TPUs pay for it: to have the rows apart again their compiler copies the result.
+    x, kernel = jnp.ones((2, 5, 6)), jnp.ones((6, 4))
+    with platforms.compiling_for(platform):
+        equations = jax.make_jaxpr(lambda *ops: products.multiply(*ops))(x, kernel).eqns
+    (product,) = [e for e in equations if e.primitive.name == "dot_general"]
+    assert product.invars[0].aval.ndim == rank

@@ -10,7 +10,7 @@ from jax import export
 
 from gptface_jax.core.config import load_config, override
 from gptface_jax.experiments import registry, training
-from gptface_jax.nn import attention
+from gptface_jax.nn import platforms
 from gptface_jax.systems.gptface import decode
 from gptface_jax.systems.gptface.options import DecodeConfig
 from gptface_jax.train import program, sharding
@@ -59,23 +59,34 @@ def test_guided_decoding_is_lowered():
     np.testing.assert_array_equal(here.call(*args).tokens, run(*args).tokens)
 
 
-KERNELS = {
-    "flash": ("gptface/pretrain_base.py:tiny", "model.layout.multiple_of=128",
-              "model.max_positions=128"),
-    "splash": ("talk2face/faces64.py:tiny", "model.length=128",
-               "model.max_positions=208", "model.transformer.attention=splash"),
-}  # fmt: skip
+PAIRS = ["gptface/pretrain_base.py:tiny", "model.layout.multiple_of=128",
+         "model.max_positions=128"]  # fmt: skip
+SEQUENCES = ["talk2face/faces64.py:tiny", "model.length=128",
+             "model.max_positions=208"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "kernel", ["flash", pytest.param("splash", marks=pytest.mark.slow)]
+    ("kernel", "given"),
+    [
+        ("splash", PAIRS),  # as "auto" has it
+        pytest.param(
+            "flash",
+            [*PAIRS, "model.transformer.attention=flash"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "splash",
+            [*SEQUENCES, "model.transformer.attention=splash"],
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
-def test_attention_kernels_are_lowered_for_tpus(kernel, tmp_path):
-    path, *options = KERNELS[kernel]
+def test_attention_kernels_are_lowered_for_tpus(kernel, given, tmp_path):
+    path, *options = given
     config = override(load_config(f"configs/{path}"), options)
     config = training.build(config, tmp_path).config
     mesh, rules = sharding.open_mesh(sharding.MeshConfig(), jax.devices()[:1])
-    with sharding.in_force(mesh, rules), attention.compiling_for("tpu"):
+    with sharding.in_force(mesh, rules), platforms.compiling_for("tpu"):
         planned = program.Program(config, registry.make(config), mesh, rules)
         shapes, shardings = planned.create(abstract=True)
         step_fn, _ = planned.step(shardings)

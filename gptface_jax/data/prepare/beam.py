@@ -13,14 +13,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import multiprocessing
 import os
 import pathlib
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
-from concurrent.futures import process as pools
 from typing import Any
 
 import numpy as np
@@ -198,7 +195,8 @@ class _Runner:
             if self.options:
                 _on_beam(act, left, self.options)
             elif workers > 1:
-                _on_processes(act, left, workers)
+                for _ in processes.results(_act, left, workers, _begin, act):
+                    pass
             else:
                 for key in left:
                     act(key)
@@ -209,33 +207,11 @@ class _Runner:
             )
 
 
-def _on_processes(act: _Piece, keys: Sequence[Any], workers: int) -> None:
-    """Makes pieces on processes of this machine.
-
-    Raises:
-      UserError: one of the processes was killed; the others are ended.
-    """
-    # Started afresh: a copy of a process that runs threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(workers, context, _begin, (act,))
-    try:
-        for _ in processes.results(pool, _act, keys, 4 * workers):
-            pass
-    except pools.BrokenProcessPool:
-        raise UserError(
-            "a worker process died (out of memory?); run the same command again, with "
-            f"fewer --workers than {workers}"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 _piece: _Piece | None = None  # of a worker, which makes what it needs once
 
 
 def _begin(act: _Piece) -> None:
     global _piece
-    processes.end_with_parent()
     _piece = act
 
 

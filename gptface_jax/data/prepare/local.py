@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
 from typing import Any, Protocol
 
 import tqdm
@@ -81,15 +79,10 @@ def _prepare(
 ) -> dict[str, Any]:
     left = sum(len(writer.records(i)) for i in writer.missing)
     bar = tqdm.tqdm(total=left, unit="image", disable=not progress)
-    # Started afresh: a copy of a process that runs threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(workers, context, _begin, (spec, writer, select))
+    work = writer.missing, workers, _begin, spec, writer, select
     with bar:
-        try:
-            for count in processes.results(pool, _write, writer.missing, 4 * workers):
-                bar.update(count)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for count in processes.results(_write, *work):
+            bar.update(count)
     return writer.finish()
 
 
@@ -102,7 +95,6 @@ def _begin(
     spec: Mapping[str, Any], writer: shards.Writer, select: Select | None
 ) -> None:
     global _work
-    processes.end_with_parent()
     opened = functools.cache(functools.partial(sources.open_source, spec))
     _work = opened, writer, select
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptface_jax.core import trees
-from gptface_jax.nn import shifted_network
+from gptface_jax.nn import platforms, shifted_network
 from gptface_jax.ops import sampling, watermark
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import predict
@@ -197,7 +197,7 @@ def decode(
     Returns:
       A DecodeResult after exactly ceil(open / k) iterations a sample.
     """
-    config = config.settled(module.config, jax.default_backend())
+    config = config.settled(module.config, platforms.current())
     return fill_jitted(module, params, tokens, known, config, key, words)
 
 
@@ -335,7 +335,7 @@ def rerank(
       (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]; of
       the best alone [B,1] where others were pruned or strengths chose).
     """
-    config = config.settled(module.config, jax.default_backend())
+    config = config.settled(module.config, platforms.current())
     return _rerank_jitted(
         module, params, tokens, known, config, key, num_candidates, strengths, bias
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
 
 import numpy as np
 from jax.sharding import Mesh
+
+from gptface_jax.train.planning import hlo
 
 KINDS = (
     "all-gather",
@@ -29,14 +30,6 @@ _BITS = {"pred": 8, "s4": 4, "u4": 4}
 _OP = re.compile(
     rf"= (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\((?P<rest>.*)"
 )
-_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
-_CALLED = re.compile(
-    r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)"
-)
-_BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}|known_trip_count=\{n=(\d+)\}')
-_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
-_BOUND = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 # Groups: [4,2]<=[2,2,2]T(0,2,1), or mesh['a'=2,'b'=4], device_ids=([2,2,2]T(1,0,2))
 # {'a','b':(1)2}, or {{0,1},{2,3}}.
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -90,8 +83,8 @@ def of_program(text: str, mesh: Mesh) -> list[Collective]:
     Returns:
       One entry an operation; those between a device and itself are left out.
     """
-    bodies, entry = _computations(text)
-    counts = _executions(bodies, entry)
+    bodies, entry = hlo.computations(text)
+    counts = hlo.executions(bodies, entry)
     found = []
     for name, lines in bodies.items():
         for line in lines:
@@ -123,58 +116,6 @@ def total(collectives: list[Collective]) -> dict[tuple[str, tuple[str, ...]], fl
         key = (op.kind, op.axes)
         sums[key] = sums.get(key, 0.0) + op.wire_bytes
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
-
-
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Lines of each computation of HLO text, and the name of the entry."""
-    bodies: dict[str, list[str]] = {}
-    entry, current = "", None
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            current = bodies.setdefault(match["name"], [])
-            if match["entry"]:
-                entry = match["name"]
-        elif line.startswith("}"):
-            current = None
-        elif current is not None:
-            current.append(line)
-    return bodies, entry
-
-
-def _executions(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
-    """Number of runs of each computation; the trip counts of loops multiply."""
-    counts: dict[str, int] = {}
-
-    def visit(name: str, times: int) -> None:
-        counts[name] = counts.get(name, 0) + times
-        for line in bodies.get(name, ()):
-            # The condition runs once more than the body, but no collective is in it.
-            inner = times * (_trips(line, bodies) if " while(" in line else 1)
-            for called in _called(line):
-                visit(called, inner)
-
-    visit(entry, 1)
-    return counts
-
-
-def _trips(line: str, bodies: dict[str, list[str]]) -> int:
-    """Trip count of a loop; 1 if the program does not say.
-
-    libtpu does not say it: there it is what the counter is compared with, the one
-    integer of the condition.
-    """
-    if known := _TRIPS.search(line):
-        return int(known[1] or known[2])
-    condition = _CONDITION.search(line)
-    text = "\n".join(bodies.get(condition[1], ())) if condition else ""
-    bounds = set(_BOUND.findall(text))
-    return int(bounds.pop()) if len(bounds) == 1 else 1
-
-
-def _called(line: str) -> Iterator[str]:
-    yield from _CALLED.findall(line)
-    for names in _BRANCHES.findall(line):
-        yield from re.findall(r"[\w.\-]+", names)
 
 
 def _groups(attributes: str) -> np.ndarray | list[list[int]]:

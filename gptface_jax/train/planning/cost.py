@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gptface_jax.core import trees, types
 from gptface_jax.train import sharding
-from gptface_jax.train.planning import collectives
+from gptface_jax.train.planning import collectives, estimates
 from gptface_jax.train.planning.hardware import Accelerator
 from gptface_jax.train.program import Program
 from gptface_jax.train.state import TrainState
@@ -152,6 +152,8 @@ class Cost:
         body of a loop once.
       memory: on one device.
       collectives: of the compiled step.
+      operations: of the compiled step, where the compiler says what it expects of them
+        (see `estimates`); kernels and collectives are not among them.
     """
 
     mesh: Mapping[str, int]
@@ -161,6 +163,7 @@ class Cost:
     compiled_flops: float
     memory: Memory
     collectives: tuple[collectives.Collective, ...]
+    operations: tuple[estimates.Operation, ...] = ()
 
     @property
     def devices(self) -> int:
@@ -193,7 +196,7 @@ def of_program(program: Program) -> Cost:
     """Compiles the step and reads its cost. To be called as `Program` says."""
     traced, shapes = program.trace()
     compiled = traced.lower().compile()
-    analysis = compiled.cost_analysis() or {}
+    analysis, text = compiled.cost_analysis() or {}, compiled.as_text()
     return Cost(
         mesh=dict(program.mesh.shape),
         parameters=trees.count(shapes.params),
@@ -201,7 +204,8 @@ def of_program(program: Program) -> Cost:
         counted_flops=_of_jaxpr(traced.jaxpr.jaxpr),
         compiled_flops=float(analysis.get("flops", math.nan)),
         memory=_memory(compiled, shapes, program),
-        collectives=tuple(collectives.of_program(compiled.as_text(), program.mesh)),
+        collectives=tuple(collectives.of_program(text, program.mesh)),
+        operations=tuple(estimates.of_program(text)),
     )
 
 

@@ -32,6 +32,7 @@ class Accelerator:
       link: to the other devices of a slice or node, bytes/s in one direction.
       network: between slices or nodes, bytes/s for each device.
       source: of the figures.
+      clock: cycles/s, of TPUs: what `peak_flops` and the number of matrix units give.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Accelerator:
     link: float
     network: float
     source: str
+    clock: float = math.nan
 
     @property
     def platform(self) -> str:
@@ -54,14 +56,17 @@ ACCELERATORS = {
         Accelerator(
             "v5e", 197 * TERA, 15.75 * GIB, 819 * GB, 200 * GB, 3.1 * GB,
             "cloud.google.com/tpu/docs/v5e: 1,600 Gbps ICI, 200 Gbps for 8 chips",
+            clock=1.5 * GB,
         ),
         Accelerator(
             "v5p", 459 * TERA, 95.74 * GIB, 2765 * GB, 600 * GB, 6.25 * GB,
             "cloud.google.com/tpu/docs/v5p: 4,800 Gbps ICI, 200 Gbps for 4 chips",
+            clock=1.75 * GB,
         ),
         Accelerator(
             "v6e", 918 * TERA, 31.25 * GIB, 1640 * GB, 448 * GB, 12.5 * GB,
             "cloud.google.com/tpu/docs/v6e: 3,584 Gbps ICI, 800 Gbps for 8 chips",
+            clock=1.75 * GB,
         ),
         Accelerator(
             "h100", 989 * TERA, 79.1 * GIB, 3350 * GB, 450 * GB, 50 * GB,

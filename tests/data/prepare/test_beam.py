@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent import futures
 
 import hostile_files as hostile
 import numpy as np
@@ -232,11 +231,10 @@ def test_few_calls_wait_whatever_their_number():
             given.append(i)
             yield i
 
-    with futures.ThreadPoolExecutor(2) as pool:
-        done = []
-        for result in processes.results(pool, abs, keys(), ahead=8):
-            done.append(result)
-            ahead.append(len(given) - len(done))
+    done = []
+    for result in processes.results(abs, keys(), 2, processes.end_with_parent):
+        done.append(result)
+        ahead.append(len(given) - len(done))
     assert sorted(done) == list(range(100)) and max(ahead) <= 8
 
 
@@ -391,7 +389,8 @@ def test_a_worker_that_is_killed_ends_the_job():
     """As the system does where memory is short."""
     killed = beam._Piece(os.getpid, os.kill)
     with pytest.raises(UserError, match="worker process died.*fewer --workers than 2"):
-        beam._on_processes(killed, [0, 0, signal.SIGKILL, 0, 0], 2)
+        keys = [0, 0, signal.SIGKILL, 0, 0]
+        list(processes.results(beam._act, keys, 2, beam._begin, killed))
 
 
 def workers_of(process) -> list[int]:
