@@ -19,7 +19,7 @@ told another size in a copy:
   gptface tokenize --images synthetic --seed 1 --limit 64 --data size=168 \\
       --tokenizer runs/vqgan168 --out tokens/long/441_validation
 
-(336 px: 400 and 32 pictures; 672 px: 150 and 16, drawn at 512 px, --batch-size 1.)
+(336 px: 400 and 32 pictures; 672 px: 64 and 8, drawn at 512 px, --batch-size 1.)
 """
 
 import math
@@ -29,7 +29,7 @@ from configs.experiments import masks
 from configs.gptface import faces64
 
 _BATCH = {441: 16, 1764: 4, 7056: 1}
-_STEPS = {441: 800, 1764: 800, 7056: 200}
+_STEPS = {441: 600, 1764: 400, 7056: 120}
 
 
 def get_config(arg: str = ""):

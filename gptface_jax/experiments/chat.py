@@ -9,13 +9,13 @@ without one, so that the model learns to say when.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, part_of, to_mapping
 from gptface_jax.core.types import Evaluation, Feed, Phase, System
 from gptface_jax.data import attribute_questions, label_templates
@@ -238,16 +238,8 @@ def _labels(faces: base.Records, data: base.DataConfig) -> bytes:
 
 def _part(network: Network, name: str, model: Any) -> Network:
     """The network as that of another system, on some or all of its parameters."""
-    wanted = trees.flatten(opening.expected_shapes(name, model))
-    own = {k: v for k, v in trees.flatten(network.params).items() if k in wanted}
-    meta = dict(network.meta)
-    if "config" in meta:
-        meta["config"] = _config_of(meta["config"], name, model)
-    if "training" in meta:
-        trained = _config_of(meta["training"]["chat"], name, model)
-        meta["training"] = {**meta["training"], name: trained}
-    module = registry.row(name).module(model)
-    return Network(module, trees.unflatten(own), network.digest, meta)
+    alone = functools.partial(_config_of, name=name, model=model)
+    return opening.as_part(network, "chat", name, model, alone)
 
 
 def _config_of(config: Mapping[str, Any], name: str, model: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ parameters are GPTFace's, with rows for the face tokens and heads on them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, part_of, to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import System
@@ -330,20 +330,10 @@ def _pairs_config(config: Mapping[str, Any], model: GPTFaceConfig) -> dict[str, 
 
 def _as_pairs(network: Network) -> Network:
     """The network as a GPTFace."""
-    config, meta = network.config.pairs, dict(network.meta)
-    wanted = trees.flatten(networks.expected_shapes("gptface", config))
-    own = {k: v for k, v in trees.flatten(network.params).items() if k in wanted}
-    if "config" in meta:
-        meta["config"] = _pairs_config(meta["config"], config)
-    if "training" in meta:
-        trained = _pairs_config(meta["training"]["facegpt"], config)
-        meta["training"] = {**meta["training"], "gptface": trained}
-    module = registry.row("gptface").module(config)
-    found = Network(module, trees.unflatten(own), network.digest, meta)
-    if "training" in meta:
-        as_run = dataclasses.replace(found, meta={"config": trained})
-        meta.setdefault("decode", gptface_run.learnt_options(as_run))
-    return found
+    model = network.config.pairs
+    alone = functools.partial(_pairs_config, model=model)
+    found = networks.as_part(network, "facegpt", "gptface", model, alone)
+    return gptface_run.with_learnt_options(found)
 
 
 ROW = registry.Row(

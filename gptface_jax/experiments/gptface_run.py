@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from typing import Any, TypeVar
@@ -67,6 +68,19 @@ def learnt_options(gptface: networks.Network) -> dict[str, Any]:
     without = captions.get("empty_fraction") or config["objective"].get("null_fraction")
     steered = {"guidance": "none", "cfg": 2.0} if without else {}
     return {"match_token": gptface.config.match_token, **steered}
+
+
+def with_learnt_options(gptface: networks.Network) -> networks.Network:
+    """The part of a larger model, which decodes as suits its training.
+
+    Args:
+      gptface: as `opening.as_part` gives it.
+    """
+    meta = gptface.meta
+    if "training" not in meta or "decode" in meta:
+        return gptface
+    run = dataclasses.replace(gptface, meta={"config": meta["training"]["gptface"]})
+    return dataclasses.replace(gptface, meta={**meta, "decode": learnt_options(run)})
 
 
 def vqgan_of_run(network: networks.Network, given: Any, path: Any) -> networks.Network:

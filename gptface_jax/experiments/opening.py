@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from gptface_jax.core import trees
 from gptface_jax.core.config import changes, from_mapping
 from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.core.version import __version__
@@ -115,6 +117,33 @@ def open_network(
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
     digest = directory.digest(params, changes(config))
     return Network(row.module(config), params, digest, meta)
+
+
+def as_part(
+    network: Network,
+    whole: str,
+    name: str,
+    config: Any,
+    alone: Callable[[Mapping[str, Any]], dict[str, Any]],
+) -> Network:
+    """The network as that of a system whose parameters are some or all of its own.
+
+    Args:
+      network: to look at.
+      whole: its system.
+      name: of the part's.
+      config: of the part's model.
+      alone: experiment config of the whole -> as if the part alone were trained.
+    """
+    wanted = trees.flatten(expected_shapes(name, config))
+    own = {k: v for k, v in trees.flatten(network.params).items() if k in wanted}
+    meta = dict(network.meta)
+    if "config" in meta:
+        meta["config"] = alone(meta["config"])
+    if "training" in meta:
+        meta["training"] = {**meta["training"], name: alone(meta["training"][whole])}
+    module = registry.row(name).module(config)
+    return Network(module, trees.unflatten(own), network.digest, meta)
 
 
 def facades(

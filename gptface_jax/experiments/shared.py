@@ -8,6 +8,7 @@ are the same, with GPTFace's parameter paths, so that released weights stay vali
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -211,27 +212,18 @@ def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> TextTokenizer:
     return talk2face.prepare(config, _data(values, sequence_objective.FEED), workdir)
 
 
-def _view(feed: str):
-    """A shared network -> the network of one of the two systems."""
-    name = PARTS[feed]
+def _sequences_of(network: Network) -> Network:
+    feed = sequence_objective.FEED
+    alone = functools.partial(part, feed=feed)
+    config = network.config.sequences
+    return opening.as_part(network, "shared", PARTS[feed], config, alone)
 
-    def view(network: Network) -> Network:
-        config, meta = getattr(network.config, feed), dict(network.meta)
-        if "config" in meta:
-            meta["config"] = part(meta["config"], feed)
-        if "training" in meta:
-            own = part(meta["training"]["shared"], feed)
-            meta["training"] = {**meta["training"], name: own}
-        wanted = trees.flatten(opening.expected_shapes(name, config))
-        own = {k: v for k, v in trees.flatten(network.params).items() if k in wanted}
-        module = registry.row(name).module(config)
-        found = Network(module, trees.unflatten(own), network.digest, meta)
-        if "training" in meta and feed == "pairs":
-            as_run = dataclasses.replace(found, meta={"config": meta["training"][name]})
-            meta.setdefault("decode", gptface_run.learnt_options(as_run))
-        return found
 
-    return view
+def _pairs_of(network: Network) -> Network:
+    alone = functools.partial(part, feed="pairs")
+    config = network.config.pairs
+    found = opening.as_part(network, "shared", PARTS["pairs"], config, alone)
+    return gptface_run.with_learnt_options(found)
 
 
 ROW = registry.Row(
@@ -244,7 +236,7 @@ ROW = registry.Row(
     build=_build,
     start=starting.started,
     starts_from=("gptface",),
-    parts={name: _view(feed) for feed, name in PARTS.items()},
+    parts={"gptface": _pairs_of, "talk2face": _sequences_of},
     note=gptface.note,
     beside=("vqgan",),
     files=talk2face.ROW.files,
