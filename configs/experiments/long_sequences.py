@@ -29,7 +29,7 @@ from configs.experiments import masks
 from configs.gptface import faces64
 
 _BATCH = {441: 16, 1764: 4, 7056: 1}
-_STEPS = {441: 600, 1764: 400, 7056: 120}
+_STEPS = {441: 400, 1764: 300, 7056: 60}
 
 
 def get_config(arg: str = ""):

@@ -261,10 +261,10 @@ def _expected(
         return f"{1e3 * cycles / accelerator.clock:.3f} ms"
 
     total = milliseconds(sum(operation.total for operation in operations))
-    kernels = sum(op.count for op in operations if op.kind == "kernels")
+    unknown = sum(op.count for op in operations if not op.cycles)
     lines = [
         "what the compiler expects of each device, a guess by its own figures "
-        f"({kernels} runs of kernels and all links apart)",
+        f"(without links, and {unknown} runs of kernels and the like)",
         f"{'all':<24}{total:>14}",
     ]
     lines += [

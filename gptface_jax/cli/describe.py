@@ -8,9 +8,10 @@ gptface describe --model demo
 
 Nothing is allocated. With --mesh or --topology the training step is compiled: FLOPs,
 memory of one device by kind, collectives and the time that the step cannot be faster
-than. TPU topologies are compiled for by libtpu itself (extra `tpu`), without a TPU; for
-GPUs the program of the CPU's compiler stands in, whose temporaries are larger. --fit
-looks for the fastest settings (what is recomputed, microbatches) that fit the device.
+than. TPU topologies are compiled for by libtpu itself (extra `tpu`), without a TPU,
+which also says how long it expects each operation to take; for GPUs the program of the
+CPU's compiler stands in, whose temporaries are larger. --fit looks for the fastest
+settings (what is recomputed, microbatches) that fit the device.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import base, registry, training
 from gptface_jax.nn.transformer import REMAT
 from gptface_jax.train import sharding
-from gptface_jax.train.planning import hardware
+from gptface_jax.train.planning import cost, estimates, hardware
 
 GPTFACE = "configs/gptface/faces64.py:tiny"
 
@@ -110,6 +110,42 @@ def test_what_fits_is_told_from_what_does_not(compiled):
         "fits; grad_accum 4 changes the objective: contrastive negatives and means "
         "over masked tokens are within 1/4 of the batch"
     )
+
+
+def test_where_the_compiler_expects_the_time_to_go():
+    def operation(kind, cycles, count=1, where="a/layers/norm/add"):
+        return estimates.Operation(kind, cycles, count, "f32[8]", where)
+
+    dear = [operation("copies", 100_000, where=f"step/{i}") for i in range(20)]
+    found = cost.Cost(
+        mesh={"data": 8, "fsdp": 1, "tensor": 1},
+        parameters=1,
+        model_flops=1e9,
+        counted_flops=1e9,
+        compiled_flops=1.0,
+        memory=cost.Memory(*[0] * 6),
+        collectives=(),
+        operations=(
+            operation("products", 1_500_000, 12),
+            # Alike in all that is shown.
+            operation("copies", 150_000, 12),
+            operation("copies", 150_000, 8, "jit/b/layers/norm/add"),
+            operation("kernels", 0, 36),
+            *dear,
+        ),
+    )
+    device, mesh = hardware.ACCELERATORS["v5e"], sharding.MeshConfig()
+    table = describing.cost_table(found, device, mesh)
+    lines = [line.split() for line in table.splitlines()]
+    assert "36 runs of kernels" in table
+    assert ["all", "15.333", "ms"] in lines  # 23 million cycles at 1.5 GHz
+    assert ["products", "12.000", "ms"] in lines and ["copies", "3.333", "ms"] in lines
+    first = lines.index(["copies", *"2.000 ms f32[8] x 20 layers/norm/add".split()])
+    assert lines[first + 1][:2] == ["copies", "0.067"] and len(lines) == first + 12
+    # Compilers that expect nothing.
+    plain = dataclasses.replace(found, operations=())
+    assert "expects" not in describing.cost_table(plain, device, mesh)
+    assert "expects" not in describing.cost_table(found, None, mesh)
 
 
 def test_the_command_says_what_it_needs(gptface_command, capsys):

@@ -34,6 +34,8 @@ backend_config={"estimated_cycles":"30"}
 ENTRY %main (p0: f32[4]) -> f32[4] {
   %loop = (s32[], f32[4]) while(%t), condition=%cond, body=%body
   %copy.1 = f32[4]{0} copy(%p0), backend_config={"estimated_cycles":"7"}
+  %s = f32[4]{0} scatter(%p0, %p0, %p0), \
+backend_config={"estimated_cycles":"9223372036854775807"}
   %free = f32[4]{0} bitcast(%p0), backend_config={"estimated_cycles":"0"}
   %add.1 = f32[4]{0} add(%p0, %p0), backend_config={"estimated_cycles":"5"}
 }
@@ -49,6 +51,7 @@ def test_instructions_are_told_apart_and_loops_multiply():
         ("copies", 7, 1, "f32[4]"),
         ("elementwise", 5, 1, "f32[4]"),
         ("kernels", 0, 12, "f32[8]"),
+        ("gathers", 0, 1, "f32[4]"),  # said to be unknown
     ]
     assert found[0].source == "jit(f)/while/body/dot" and found[1].source == ""
     kinds = estimates.by_kind(found)

@@ -28,6 +28,7 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 # %name = shape or (shapes) opcode(operands), attributes
 _INSTRUCTION = re.compile(r"%?[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(")
 _FUSED = re.compile(r"calls=%?([\w.\-]+)")
+_UNKNOWN = 2**63 - 1  # written in place of an estimate
 _KERNEL = 'custom_call_target="tpu_custom_call"'
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _LAYOUT = re.compile(r"\{[^{}]*\}|/\*[^*]*\*/")
@@ -39,8 +40,8 @@ class Operation:
 
     Attributes:
       kind: a key of `KINDS`.
-      cycles: expected of one execution, on one device; 0 of kernels, for which libtpu
-        has no estimate.
+      cycles: expected of one execution, on one device; 0 where libtpu has no estimate,
+        as of kernels and of what runs on sparse cores.
       count: executions in a step; loops of unknown length count once.
       shape: of the result on one device, as HLO writes it without layouts.
       source: where the program asked for it; "" for what the compiler added.
@@ -74,11 +75,13 @@ def of_program(text: str) -> list[Operation]:
             kernel = _KERNEL in line
             if not instruction or not (cycles or kernel):
                 continue
+            if kernel or cycles == _UNKNOWN:
+                cycles = 0
             source = _OP_NAME.search(line)
             found.append(
                 Operation(
                     "kernels" if kernel else _kind(_opcodes(line, bodies)),
-                    0 if kernel else cycles,
+                    cycles,
                     counts.get(name, 0),
                     _LAYOUT.sub("", instruction[1]),
                     source[1] if source else "",
