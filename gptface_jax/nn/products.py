@@ -30,8 +30,8 @@ def multiply(
 
     On CPUs as a product of two matrices: [B,L,D] @ [D,F] takes them longer, forward
     and backward, than [B*L,D] @ [D,F]. Where a mesh splits the length the rows of one
-    sequence are on several devices, and x is left as it is. So it is for TPUs, whose
-    compiler copies the result several times to have the rows apart again.
+    sequence are on several devices, and x is left as it is. So it is on other devices:
+    the compiler of TPUs copies the result several times to have the rows apart again.
 
     Args:
       x, kernel: the operands.
