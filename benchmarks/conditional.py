@@ -25,29 +25,25 @@ import argparse
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import tables
-from flax import linen as nn
 
 import gptface_jax
 from gptface_jax.cli import _source
-from gptface_jax.data import blending, regions
 from gptface_jax.data import image as images
+from gptface_jax.data import regions
 from gptface_jax.evaluate import distributions, edits
 from gptface_jax.experiments import opening
 from gptface_jax.ops import pictures
 from gptface_jax.pipelines.compositing import BORDERS, Blend
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
-from gptface_jax.protocols import editors, reconstruction
+from gptface_jax.protocols import editors, feature_space, seams
 from gptface_jax.protocols.edits import counterfactuals
 from gptface_jax.protocols.judge import Judge
 from gptface_jax.protocols.records import open_records, pictures_of
 
 ATTRIBUTES = ("Smiling", "Eyeglasses")
 FILLED = ("mouth", "lower-face")
-BAND, STEPS, BATCH = 5.0, 200, 48
 
 
 class Recorded:
@@ -62,61 +58,6 @@ class Recorded:
     def decode(self, image_ids, size=None, known=None):
         self.ids = image_ids
         return self.tokenizer.decode(image_ids, size, known)
-
-
-class Detector(nn.Module):
-    """Logits [B] of pictures [B,S,S,5], see `banded`: positive for an edit."""
-
-    @nn.compact
-    def __call__(self, x):
-        band = x[..., 4:]
-        for width, stride in ((12, 1), (24, 2), (32, 2)):
-            x = nn.relu(nn.Conv(width, (3, 3), stride)(x))
-            band = nn.max_pool(band, (stride,) * 2, (stride,) * 2)
-        mean = (x * band).sum((1, 2)) / band.sum((1, 2))
-        return nn.Dense(1)(jnp.concatenate([mean, x.max((1, 2))], -1))[:, 0]
-
-
-def banded(photos: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """float32 [B,S,S,5]: pixels near the region's border, the region, the band."""
-    band = blending.boundary_band(region, BAND)[..., None]
-    marks = np.concatenate([region[..., None] & band, band], -1).astype(np.float32)
-    pixels = photos / np.float32(127.5) - 1
-    marks = np.broadcast_to(marks, (*photos.shape[:3], 2))
-    return np.concatenate([pixels * band, marks], -1)
-
-
-def trained(edited: np.ndarray, untouched: np.ndarray, seed: int):
-    """Scores of a detector trained on pairs [N,S,S,5], as a function of such."""
-    module, tx = Detector(), optax.adam(2e-3)
-    params = module.init(jax.random.key(seed), jnp.asarray(edited[:1]))
-    state, rng = tx.init(params), np.random.default_rng(seed)
-
-    @jax.jit
-    def step(params, state, x, y):
-        def loss(params):
-            logits = module.apply(params, x)
-            return optax.sigmoid_binary_cross_entropy(logits, y).mean()
-
-        updates, state = tx.update(jax.grad(loss)(params), state)
-        return optax.apply_updates(params, updates), state
-
-    labels = np.repeat([1.0, 0.0], BATCH // 2)
-    for _ in range(STEPS):
-        rows = rng.integers(0, len(edited), BATCH // 2)
-        x = np.concatenate([edited[rows], untouched[rows]])
-        if rng.random() < 0.5:
-            x = x[:, :, ::-1]
-        params, state = step(params, state, x, labels)
-    apply = jax.jit(module.apply)
-    return lambda x: np.concatenate(
-        [apply(params, x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
-    )
-
-
-def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
-    wins = positive[:, None] - negative[None]
-    return float(np.mean((wins > 0) + 0.5 * (wins == 0)))
 
 
 def drawn(model, photos, task, seed):
@@ -166,12 +107,7 @@ def main() -> None:
     judge = (
         Judge(opening.open_network(options.judge, "judge")) if options.judge else None
     )
-    (features,) = reconstruction.efficientnet_space()["features"].values()
-
-    def embedded(x):
-        parts = (x[i : i + 64] for i in range(0, len(x), 64))
-        return np.concatenate([features(images.to_unit_range(p)) for p in parts])
-
+    embedded = feature_space.efficientnet().of_photos
     codes = []
     for task in (*asked, *filled):
         codes.append(drawn(model, photos, task, options.seed))
@@ -201,14 +137,14 @@ def main() -> None:
                 images.fit(truth(i, task.attribute, task.present), photos.shape[1])
                 for i in range(len(photos))
             ])  # fmt: skip
-        untouched.append(banded(photos, masks[0]))
+        untouched.append(seams.bordered(photos, masks))
         for decoder, borders in ways:
             blend, way = Blend(borders=borders), (decoder, borders)
             result = np.stack([
                 editors.pasted(*each, blend)
                 for each in zip(photos, decoded[decoder], open_tokens, masks)
             ])  # fmt: skip
-            edited[way].append(banded(result, masks[0]))
+            edited[way].append(seams.bordered(result, masks))
             kind = "filled" if task in filled else "inside"
             if wanted is not None:
                 psnr = edits.outside_psnr(result, wanted, ~masks)
@@ -228,15 +164,20 @@ def main() -> None:
     show(figures)
     # Learnt on the edits of one half of the photographs, tested on the other half.
     half = len(photos) // 2
-    learn = {w: np.concatenate([x[:half] for x in edited[w]]) for w in ways}
-    test = {w: np.concatenate([x[half:] for x in edited[w]]) for w in ways}
-    clean = [np.concatenate(x) for x in zip(*((u[:half], u[half:]) for u in untouched))]
+
+    def halves(parts):
+        return [seams.joined([x[rows] for x in parts]) for rows in (
+            slice(half), slice(half, None)
+        )]  # fmt: skip
+
+    made, clean = {w: halves(edited[w]) for w in ways}, halves(untouched)
     for way in (ways[0], ways[-1]):
-        score = trained(learn[way], clean[0], options.seed)
+        score = seams.detector(made[way][0], clean[0], options.seed)
         negative, name = score(clean[1]), f"AUC, {way[0]}, {way[1]}"
         for other in ways:
-            found = area_under_curve(score(test[other]), negative)
-            figures[other][name] = found
+            figures[other][name] = edits.area_under_curve(
+                score(made[other][1]), negative
+            )
     show(figures)
 
 

@@ -25,7 +25,8 @@ from gptface_jax.data import blending, image, image_io
 from gptface_jax.experiments import opening
 from gptface_jax.pipelines import pictures
 from gptface_jax.pipelines.compositing import BORDERS
-from gptface_jax.protocols.judge import Judge, features_of
+from gptface_jax.protocols import feature_space
+from gptface_jax.protocols.judge import Judge
 from gptface_jax.protocols.records import open_records
 
 TEXT = "a smiling woman"
@@ -58,7 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     judge = Judge(opening.open_network(options.judge, "judge"))
-    features = features_of(options.features) if options.features else None
+    space = feature_space.open_space(options.features) if options.features else None
+    features = space.of_photos if space else None
     shown, said = [], []
 
     def smooth(photo, mask):

@@ -32,7 +32,7 @@ from gptface_jax.data import blending, image
 from gptface_jax.evaluate import distributions
 from gptface_jax.nn.transformer import Transformer, TransformerConfig
 from gptface_jax.pipelines import pictures
-from gptface_jax.protocols import judge
+from gptface_jax.protocols import feature_space
 
 SIDE, CELL = 64, 8
 GRID = SIDE // CELL
@@ -128,7 +128,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
-    features = judge.features_of(options.features)
+    features = feature_space.open_space(options.features).of_photos
     weights = pathlib.Path(options.weights) if options.weights else None
     if weights and weights.exists():
         params = trees.unflatten(dict(np.load(weights)))

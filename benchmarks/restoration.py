@@ -12,10 +12,9 @@ from __future__ import annotations
 import numpy as np
 import photos
 import tables
-from scratches import scratched
 
 import gptface_jax
-from gptface_jax.data import blending, image
+from gptface_jax.data import blending, damage, image
 from gptface_jax.pipelines import pictures
 
 
@@ -70,7 +69,7 @@ def main() -> None:
         rng = np.random.default_rng(options.seed)
         found = {name: [] for name in ways}
         for number, truth in enumerate(truths):
-            photo, mask = scratched(truth, rng, width)
+            photo, mask = damage.scratched(truth, rng, width)
             for name, way in ways.items():
                 result = way(photo, mask)
                 found[name].append(

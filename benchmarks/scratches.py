@@ -12,28 +12,8 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from gptface_jax.data import damage, image, image_io, sources
-
-
-def scratched(picture: np.ndarray, rng: np.random.Generator, width: int):
-    """(picture with five scratches, where they are bool [H,W])."""
-    photo, truth = Image.fromarray(picture), Image.new("L", picture.shape[1::-1])
-    brushes = ImageDraw.Draw(photo), ImageDraw.Draw(truth)
-    size = np.array(photo.size)
-    for number in range(5):
-        at, angle = rng.uniform((0, 0), size), rng.uniform(0, np.pi)
-        line = [tuple(at)]
-        for _ in range(12):
-            angle += 0.12 * rng.normal()
-            at = at + np.array([np.cos(angle), np.sin(angle)]) * size[0] / 25
-            line.append(tuple(at))
-        level = int(rng.uniform(0, 25))
-        level = 255 - level if number % 2 else level
-        brushes[0].line(line, fill=(level,) * 3, width=width)
-        brushes[1].line(line, fill=255, width=width)
-    return np.asarray(photo), np.asarray(truth) > 0
 
 
 def main() -> None:
@@ -57,7 +37,7 @@ def main() -> None:
             photo = image.resize(
                 photo, (scale * photo.shape[0], scale * photo.shape[1])
             )
-            old, truth = scratched(photo, rng, width)
+            old, truth = damage.scratched(photo, rng, width)
             found = damage.scratches(old)
             hit, drawn = hit + (found & truth).sum(), drawn + truth.sum()
             right += (found & image.dilate(truth, 2)).sum()

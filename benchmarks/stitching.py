@@ -16,6 +16,7 @@ import tables
 
 import gptface_jax
 from gptface_jax.data import blending
+from gptface_jax.evaluate import edits
 from gptface_jax.pipelines import pictures
 
 
@@ -26,11 +27,6 @@ def edge(picture: np.ndarray) -> float:
     middle = grey.shape[1] // 2
     place = np.abs(np.arange(len(steps)) + 1 - middle)
     return float(steps[place <= 4].max() / steps[(place >= 8) & (place <= 16)].max())
-
-
-def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
-    wins = positive[:, None] - negative[None]
-    return float(np.mean((wins > 0) + 0.5 * (wins == 0)))
 
 
 def main() -> None:
@@ -66,7 +62,7 @@ def main() -> None:
         results = [way(*pair) for pair in zip(originals, partners)]
         edges = np.array([edge(r) for r in results])
         untouched = edges if untouched is None else untouched
-        auc = area_under_curve(edges, untouched)
+        auc = edits.area_under_curve(edges, untouched)
         rows.append([name, f"{np.median(edges):.2f}", f"{auc:.2f}"])
         shown += results[:5]
         said += [name] * 5

@@ -30,8 +30,8 @@ from gptface_jax.data import image, questions
 from gptface_jax.data.label_values import Integer
 from gptface_jax.experiments import opening
 from gptface_jax.pipelines import answers, rows, sequence_drawing
-from gptface_jax.protocols import answering, captioning
-from gptface_jax.protocols.judge import Judge, features_of
+from gptface_jax.protocols import answering, captioning, feature_space
+from gptface_jax.protocols.judge import Judge
 from gptface_jax.protocols.records import open_records, pictures_of
 
 PAIRS = (
@@ -98,7 +98,7 @@ def captions(model, judge: Judge, records, options) -> dict:
 
 def diversity(model, judge: Judge, records, options) -> dict:
     """T7: mean distance of pairs of faces after one text, and how often it is true."""
-    features = features_of(options.judge)
+    features = feature_space.open_space(options.judge).of_photos
     ways = {
         "greedy": {"temperature": 0.0}, "top-k 70": {"top_k": 70}, "all": {"top_k": 0}
     }  # fmt: skip

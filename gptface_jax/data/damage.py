@@ -1,8 +1,9 @@
-"""Finds scratches and cracks in old photographs, for restoration (SPEC A.10)."""
+"""Scratches and cracks in old photographs, for restoration (SPEC A.10)."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import blending
@@ -55,6 +56,33 @@ def scratches(
         # The opening keeps straight pieces; from these on, bends and ends are followed.
         found |= ndimage.binary_propagation(long, np.ones((3, 3)), mask=thin)
     return ndimage.binary_dilation(found, np.ones((3, 3)))
+
+
+def scratched(
+    picture: np.ndarray, rng: np.random.Generator, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the picture with five crooked scratches, where they are bool [H,W]).
+
+    Args:
+      picture: uint8 [H,W,3].
+      rng: says where they lie; nearly black and nearly white ones alternate.
+      width: in pixels.
+    """
+    photo, truth = Image.fromarray(picture), Image.new("L", picture.shape[1::-1])
+    brushes = ImageDraw.Draw(photo), ImageDraw.Draw(truth)
+    size = np.array(photo.size)
+    for number in range(5):
+        at, angle = rng.uniform((0, 0), size), rng.uniform(0, np.pi)
+        line = [tuple(at)]
+        for _ in range(12):
+            angle += 0.12 * rng.normal()
+            at = at + np.array([np.cos(angle), np.sin(angle)]) * size[0] / 25
+            line.append(tuple(at))
+        level = int(rng.uniform(0, 25))
+        level = 255 - level if number % 2 else level
+        brushes[0].line(line, fill=(level,) * 3, width=width)
+        brushes[1].line(line, fill=255, width=width)
+    return np.asarray(photo), np.asarray(truth) > 0
 
 
 def wide_parts(mask: np.ndarray, width: float) -> np.ndarray:

@@ -102,3 +102,12 @@ def balanced_accuracy(said: np.ndarray, truth: np.ndarray) -> float:
     if truth.all() or not truth.any():
         return float("nan")
     return float((np.mean(said[truth]) + np.mean(~said[~truth])) / 2)
+
+
+def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Share of the pairs of scores [P], [N] whose positive one is higher; ties half.
+
+    The area under the ROC curve: .5 is chance.
+    """
+    wins = positive[:, None] - negative[None]
+    return float(np.mean((wins > 0) + 0.5 * (wins == 0)))

@@ -1,4 +1,4 @@
-"""How far the 68 points of a face move when its picture goes through a tokenizer."""
+"""How far the 68 points of a face move: through a tokenizer, or beside an edit."""
 
 from __future__ import annotations
 
@@ -41,3 +41,28 @@ def landmark_figures(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
         errors = landmark_errors(before[both], after[both])
         figures |= {f"landmark_error/{k}": float(v.mean()) for k, v in errors.items()}
     return figures
+
+
+def moved_outside(
+    before: np.ndarray, after: np.ndarray, regions: np.ndarray
+) -> np.ndarray:
+    """Mean distances that points outside regions move, as shares of that of the eyes.
+
+    Args:
+      before, after: [B,68,2] as of `landmark_errors`; NaN where no face was found.
+      regions: bool [B,H,W], in whose pixels the points are.
+
+    Returns:
+      float64 [B], NaN where one has no face, or all points lie in the region.
+    """
+    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    left, right, _ = centres(before)
+    apart = np.linalg.norm(right - left, axis=-1)
+    moved = np.linalg.norm(after - before, axis=-1)
+    height, width = regions.shape[1:]
+    column, row = np.floor(np.nan_to_num(before)).astype(int).transpose(2, 0, 1)
+    beyond = (column < 0) | (column >= width) | (row < 0) | (row >= height)
+    place = row.clip(0, height - 1), column.clip(0, width - 1)
+    outside = beyond | ~regions[np.arange(len(regions))[:, None], *place]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sum(moved * outside, axis=1) / outside.sum(axis=1) / apart

@@ -10,6 +10,8 @@ outside_psnr_raw: mean before compositing, where the editor tells
 seconds: an edit, without compilation, where the editor tells
 examples: uint8 [A,3,S,S,3], the first picture before, asked, opposite
 inside_psnr: with `Measures.truth`, dB within the region
+kinds: kind of edit (`kind_of`) -> the same rates and `others_kept` of its edits, and
+    what `protocols.side_effects` finds in them, which stands beside `mean` of all edits
 frechet: with `Measures.features`, distance of edits to unedited pictures
 same_person: with `Measures.people` too, share of edits to which, of all other pictures
     before, the nearest in features is one of the same person
@@ -25,11 +27,13 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from gptface_jax.data import image, sources, synthetic
+from gptface_jax.data import image, regions, sources, synthetic
 from gptface_jax.evaluate import agreement, distributions, edits
 from gptface_jax.protocols import markdown
 from gptface_jax.protocols.editors import Edit, Edited, Task
+from gptface_jax.protocols.feature_space import FeatureSpace
 from gptface_jax.protocols.judge import Judge
+from gptface_jax.protocols.side_effects import Landmarks, SideEffects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +43,20 @@ class Measures:
     Attributes:
       truth: (number of the picture, attribute, present) -> the picture as it ought
         to look, uint8 [S,S,3].
-      features: uint8 [B,S,S,3] -> [B,D] of a network trained apart.
+      features: of a network trained apart.
       people: [N], who is shown; only of drawn faces, and counts with `features`.
+      landmarks, seams: see `side_effects.SideEffects`.
     """
 
     truth: Callable[[int, str, bool], np.ndarray] | None = None
-    features: Callable[[np.ndarray], np.ndarray] | None = None
+    features: FeatureSpace | None = None
     people: np.ndarray | None = None
+    landmarks: Landmarks | None = None
+    seams: bool = False
+
+    def side_effects(self) -> SideEffects:
+        """What collects the edits for these measures."""
+        return SideEffects(self.features, self.landmarks, self.seams)
 
 
 def judge_edits(
@@ -81,7 +92,7 @@ def judge_edits(
     psnr: dict[str, list[np.ndarray]] = {}
     verdicts: dict[str, dict[bool, np.ndarray]] = {}
     examples: dict[str, list[np.ndarray]] = {}
-    others, seen, seconds = [], [], []
+    others, seconds, aside = [], [], measures.side_effects()
     bar = tqdm.tqdm(total=len(tasks) * len(photos), disable=not progress)
     for task in tasks:
         name, column = task.attribute, judge.attributes.index(task.attribute)
@@ -93,21 +104,53 @@ def judge_edits(
         for kind, values in _psnr(photos, task, edited, measures.truth).items():
             psnr.setdefault(kind, []).append(values)
         seconds += edited.seconds
-        if measures.features:
-            seen.append(measures.features(edited.images))
+        aside.add(kind_of(name), photos, edited.images, task.regions)
     bar.close()
+    everywhere, by_kind = aside.figures()
+    kinds = {
+        kind: {**_kind(kind, tasks, verdicts, before, judge, others), **more}
+        for kind, more in by_kind.items()
+    }
     figures = {
         **_rates(verdicts, before, judge.attributes),
         "others_kept": float(np.mean(others)),
+        **everywhere,
+        "kinds": kinds,
         "examples": np.array(list(examples.values())),
         **{k: float(_SUMMARY[k](np.concatenate(x))) for k, x in psnr.items()},
     }
     if seconds:  # the first batch of each shape was compiled
         figures["seconds"] = float(np.median(seconds))
     if measures.features:
-        originals = measures.features(photos)
-        figures |= _distances(seen, originals, measures.people)
+        originals = measures.features.of_photos(photos)
+        figures |= _distances(aside.features(), originals, measures.people)
     return figures
+
+
+# Of attributes that are no mere attribute of a face (SPEC A.10); hair by its region.
+_KINDS = {
+    "Smiling": "expression",
+    "Mouth_Slightly_Open": "expression",
+    "Wearing_Hat": "clothing",
+    "Wearing_Necktie": "clothing",
+    "Eyeglasses": "occlusion",
+    "Wearing_Mask": "face mask",
+}
+
+
+def kind_of(attribute: str) -> str:
+    """Kind of edit that an attribute is changed by, such as "hair"."""
+    if regions.OF_ATTRIBUTE.get(attribute) in ("hair", "forehead"):
+        return "hair"
+    return _KINDS.get(attribute, "attribute")
+
+
+def _kind(kind, tasks, verdicts, before, judge, others) -> dict[str, Any]:
+    """Rates of the edits of a kind as of `evaluate.edits.Rates`, and others_kept."""
+    own = [kind_of(task.attribute) == kind for task in tasks]
+    said = {name: x for name, x in verdicts.items() if kind_of(name) == kind}
+    rates = _rates(said, before, judge.attributes)["mean"]
+    return {**rates, "others_kept": float(np.mean(np.array(others)[own]))}
 
 
 # Figures that are infinite where nothing has changed.
@@ -189,7 +232,12 @@ _COLUMNS = {
     "same_person": ("same person", 3),
     "inside_psnr": ("inside, dB", 2),
     "outside_psnr_raw": ("outside before compositing, dB", 1),
+    "kept_distance": ("features outside", 4),
+    "points_moved": ("points moved", 4),
+    "faces_lost": ("faces lost", 3),
     "frechet": ("Frechet", 2),
+    "kid": ("KID", 4),
+    "seam_auc": ("seam AUC", 3),
     "seconds": ("s/edit", 3),
 }
 _OUTSIDE = {"outside_psnr": ("outside at least, dB", 1)}  # of ours nothing changes
@@ -200,21 +248,41 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
     Args:
       rows: "method", "seed", "forwards" (None of another program) and the figures of
-        `judge_edits`.
+        `judge_edits`; those of `protocols.repairs` are passed over.
 
     Returns:
       Means over the seeds, of the gap with the lowest and the highest one.
     """
-    flat = [{**row, **row["mean"]} for row in rows]
+    flat = [{**row, **row["mean"]} for row in rows if "mean" in row]
+    if not flat:
+        return ""
     columns = dict(_COLUMNS)
     if any(row["forwards"] is None for row in flat):
         columns |= _OUTSIDE
+    costs, lines = {}, {}
+    for row in flat:
+        cost = costs.setdefault(row["method"], row["forwards"])
+        cells = (row["method"], "" if cost is None else f"{cost:g}")
+        lines.setdefault(cells, []).append(row)
+    return _table(("method", "forwards"), lines, columns)
+
+
+def kinds_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of the same rows, a line for each kind of edit by each method."""
+    lines = {}
+    for row in rows:
+        for kind, figures in row["kinds"].items():
+            lines.setdefault((kind, row["method"]), []).append(figures)
+    return _table(("kind", "method"), dict(sorted(lines.items())), _COLUMNS)
+
+
+def _table(head, lines: Mapping[tuple, Sequence[Mapping]], columns) -> str:
+    """Means of the figures that there are; a line's key is its first cells."""
+    flat = [row for same in lines.values() for row in same]
     shown = {k: c for k, c in columns.items() if any(k in row for row in flat)}
-    lines = [["method", "forwards", *(column for column, _ in shown.values())]]
-    for method in dict.fromkeys(row["method"] for row in flat):
-        same = [row for row in flat if row["method"] == method]
-        cost = same[0]["forwards"]
-        line = [method, "" if cost is None else f"{cost:g}"]
+    table = [[*head, *(column for column, _ in shown.values())]]
+    for cells, same in lines.items():
+        line = list(cells)
         for name, (_, digits) in shown.items():
             # What is not defined is NaN, and null where it was read again.
             values = [v for row in same if (v := row.get(name)) is not None]
@@ -223,8 +291,8 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
             if name == "gap" and len(values) > 1:
                 text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
             line.append(text)
-        lines.append(line)
-    return markdown.table(lines)
+        table.append(line)
+    return markdown.table(table)
 
 
 def counterfactuals(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,7 +13,6 @@ from gptface_jax.core.perception_tasks import EXPRESSIONS
 from gptface_jax.data import image, phrases
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import edits
-from gptface_jax.experiments import opening
 from gptface_jax.pipelines import batching, networks
 from gptface_jax.protocols import samples
 from gptface_jax.protocols.records import pictures_of
@@ -108,14 +106,3 @@ def on_pictures(network: networks.Network, method: str = "__call__") -> Callable
         return network.module.apply({"params": params}, picture, method=method)
 
     return functools.partial(run, jax.device_put(network.params))
-
-
-def features_of(judge: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """`features` of `judge_edits`: what a classifier sees before its last layer."""
-    network = opening.open_network(judge, "judge")
-    embed = on_pictures(network, "embed")
-
-    def features(photos: np.ndarray) -> np.ndarray:
-        return batching.run(lambda x: embed(image.to_unit_range(x)), [photos], 64)
-
-    return features

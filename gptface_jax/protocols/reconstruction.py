@@ -20,11 +20,10 @@ from gptface_jax.data import image, photo_batches, sources, transforms
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import reconstruction
 from gptface_jax.experiments import opening, perceptual
-from gptface_jax.nn.efficientnet import EfficientNetLite0
-from gptface_jax.nn.perceptual import feature_distance
 from gptface_jax.pipelines import faces, networks, pictures
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
 from gptface_jax.pipelines.perception import PerceptionModel
+from gptface_jax.protocols import feature_space
 from gptface_jax.protocols.judge import on_pictures
 from gptface_jax.protocols.perception import perceived_by
 from gptface_jax.systems.vqgan import PerceptualConfig
@@ -76,18 +75,16 @@ def judged_by(
     chosen = np.array([known.index(name) for name in attributes or known])
     logits = on_pictures(network)
     (name,) = names_of([judge])
-    maps = on_pictures(network, "features")
-    compare = jax.jit(feature_distance)
-
-    def distance(picture, target):
-        return compare(maps(picture), maps(target))
-
     return {
         "judge": lambda picture: logits(picture)[:, chosen],
         "attributes": attributes or known,
-        "distances": {name: distance},
-        "features": {name: on_pictures(network, "embed")},
+        **_compared_in(name, feature_space.of_judge(network)),
     }
+
+
+def _compared_in(name: str, space: feature_space.FeatureSpace) -> dict[str, Any]:
+    """Arguments distances and features of `evaluate.reconstruction.evaluate`."""
+    return {"distances": {name: space.distance}, "features": {name: space.embed}}
 
 
 def lpips_by(path: str) -> Callable:
@@ -106,25 +103,6 @@ def mesh_landmarks(photos: np.ndarray) -> np.ndarray:
     return np.stack([nothing if f is None else f.landmarks for f in found])
 
 
-def efficientnet_space() -> dict[str, Any]:
-    """Arguments that EfficientNet-lite0 adds to `evaluate.reconstruction.evaluate`.
-
-    Returns:
-      Its arguments distances and features, of pictures in the size that they have.
-
-    Raises:
-      UserError: its weights are not installed (extra `features`).
-    """
-    name = perceptual.EFFICIENTNET
-    opened = perceptual.open_distance(PerceptualConfig(1.0, name))
-    params = jax.device_put(opened.params)
-    embed = jax.jit(lambda params, x: EfficientNetLite0().apply({"params": params}, x))
-    return {
-        "distances": {name: functools.partial(jax.jit(opened.distance), params)},
-        "features": {name: functools.partial(embed, params)},
-    }
-
-
 def taught_by(network: networks.Network) -> PerceptualConfig:
     """What a VQGAN's training compared pictures by; weight 0 where it is not known."""
     meta = network.meta
@@ -140,7 +118,7 @@ def _note_own_measures(name, network, judge, efficientnet, lpips) -> None:
     same = os.path.abspath(judge or "") == os.path.abspath(taught.path)
     asked = {
         "classifier": judge and same,
-        perceptual.EFFICIENTNET: efficientnet,
+        feature_space.EFFICIENTNET: efficientnet,
         "lpips": lpips,
     }
     if taught.weight and asked.get(taught.network):
@@ -227,7 +205,8 @@ def _measures(judge, attributes, efficientnet: bool, lpips) -> dict[str, Any]:
     if judge:
         measures |= judged_by(judge, attributes)
     if efficientnet:
-        for kind, more in efficientnet_space().items():
+        space = feature_space.efficientnet()
+        for kind, more in _compared_in(feature_space.EFFICIENTNET, space).items():
             measures[kind] |= more
     if lpips:
         measures["distances"]["lpips"] = lpips_by(lpips)

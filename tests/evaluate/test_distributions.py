@@ -154,3 +154,47 @@ def test_what_are_no_probabilities():
         distributions.inception_score([[1.5, -0.5]])
     with pytest.raises(UserError, match="2 splits of 1 pictures"):
         distributions.inception_score([[1.0, 0.0]], splits=2)
+
+
+def test_kernel_distance_by_hand():
+    a, b = np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]])
+    # (x y + 1)^3 in one dimension: 1 within a, 27 within b; between 1, 1, 8 and 27.
+    assert distributions.kernel_distance(a, b) == pytest.approx(1 + 27 - 2 * 37 / 4)
+    # As pairs: 0 with 2 and 1 with 1 alone.
+    paired = distributions.kernel_distance(a, b, groups=[0, 1])
+    assert paired == pytest.approx(1 + 27 - 2 * (1 + 8) / 2)
+
+
+def test_kernel_distance_is_unbiased_and_tells_sets_apart():
+    rng = np.random.default_rng(0)
+    found = [
+        distributions.kernel_distance(*rng.normal(size=(2, 8, 4))) for _ in range(400)
+    ]
+    assert abs(np.mean(found)) < 4 * np.std(found) / 20 and min(found) < 0
+    table = gaussian(30, 5, 1)
+    for groups in (range(30), np.arange(30) // 2):
+        same = distributions.kernel_distance(table, table, groups)
+        assert same == pytest.approx(0, abs=1e-9)
+        assert distributions.kernel_distance(table, table + 2, groups) > 1
+
+
+def test_what_shares_a_group_does_not_count():
+    a, b = gaussian(6, 3, 1), gaussian(6, 3, 2)
+    groups = [0, 0, 1, 1, 2, 2]
+    kernel = [((x @ y.T) / 3 + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
+    pairs = [(i, j) for i in range(6) for j in range(6) if i // 2 != j // 2]
+    of_a, of_b, between = (np.mean([k[p] for p in pairs]) for k in kernel)
+    found = distributions.kernel_distance(a, b, groups)
+    assert found == pytest.approx(of_a + of_b - 2 * between)
+
+
+def test_what_a_kernel_distance_cannot_be_of():
+    table = gaussian(5, 3, 1)
+    with pytest.raises(UserError, match="at least 2 samples, not 1"):
+        distributions.kernel_distance(table[:1], table)
+    with pytest.raises(UserError, match="at least 2 samples, not 1"):
+        distributions.kernel_distance(table, table, [7] * 5)
+    with pytest.raises(UserError, match="4 and 5 samples do not belong to 5 groups"):
+        distributions.kernel_distance(table[:4], table, range(5))
+    with pytest.raises(UserError, match="different spaces"):
+        distributions.kernel_distance(table, table[:, :2])

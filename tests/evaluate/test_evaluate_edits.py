@@ -47,6 +47,13 @@ def test_outside_psnr():
     assert edits.outside_psnr(outside, photo, mask)[0] == pytest.approx(expected)
 
 
+def test_area_under_curve():
+    positive, negative = np.array([3.0, 1.0]), np.array([0.0, 1.0, 4.0])
+    # Of six pairs 3 wins against 0 and 1, 1 against 0, and one is a tie.
+    assert edits.area_under_curve(positive, negative) == pytest.approx(3.5 / 6)
+    assert edits.area_under_curve(negative, negative) == 0.5
+
+
 def test_balanced_accuracy():
     truth = np.array([True] * 2 + [False] * 8)
     said = np.array([True, False] + [False] * 8)

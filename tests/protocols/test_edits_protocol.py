@@ -11,7 +11,7 @@ from PIL import Image
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import opening, training
-from gptface_jax.protocols import editors, edits, strength
+from gptface_jax.protocols import editors, edits, feature_space, strength
 from gptface_jax.protocols import judge as judges
 from gptface_jax.protocols import records as held_out
 
@@ -42,17 +42,15 @@ def photos(records):
     return held_out.pictures_of(records, 32)
 
 
-def test_features_are_compiled_for_batches_of_one_size(monkeypatch):
+def test_features_are_compiled_for_batches_of_one_size():
     sizes = []
 
     def embed(pixels):
         sizes.append(len(pixels))
         return pixels.mean((1, 2))
 
-    monkeypatch.setattr(judges.opening, "open_network", lambda *_: None)
-    monkeypatch.setattr(judges, "on_pictures", lambda *_: embed)
     photos = np.random.default_rng(0).integers(0, 256, (70, 4, 4, 3), np.uint8)
-    found = judges.features_of("run")(photos)
+    found = feature_space.FeatureSpace(embed, None).of_photos(photos)
     assert sizes == [64, 64]
     np.testing.assert_allclose(found, photos.mean((1, 2)) / 127.5 - 1, atol=1e-5)
 
@@ -61,7 +59,7 @@ def test_edits_are_judged(model, judge, judge_run, records, photos):
     scores = judge.balanced_accuracy(records)
     assert set(scores) == set(judge.attributes)
     config = model.decode_config({"guidance": "none"})
-    features = judges.features_of(judge_run)
+    features = feature_space.open_space(judge_run)
     people = np.array([0, 0, 1, 1, 2])
     figures = edits.judge_edits(
         editors.by_model(model, config, batch_size=4),
@@ -75,12 +73,18 @@ def test_edits_are_judged(model, judge, judge_run, records, photos):
         ),
         progress=False,
     )
-    seen = features(photos).astype(float)
+    seen = features.of_photos(photos).astype(float)
     apart = ((seen[:, None] - seen) ** 2).sum(-1) + np.diag([np.inf] * 5)
     hits = people[apart.argmin(1)] == people  # number 4 has no other to find
     assert figures["same_person_before"] == hits[:4].mean()
     assert 0 <= figures["same_person"] <= 1
     assert set(figures["attributes"]) == set(NAMES)
+    assert set(figures["kinds"]) == {"expression", "occlusion"}
+    smiles = figures["kinds"]["expression"]
+    assert smiles["gap"] == figures["attributes"]["Smiling"]["gap"]
+    assert 0 <= smiles["kept_distance"] < 1 and 0 < smiles["others_kept"] <= 1
+    kept = [kind["kept_distance"] for kind in figures["kinds"].values()]
+    assert np.mean(kept) == pytest.approx(figures["kept_distance"])
     assert figures["mean"]["count"] == 5
     assert np.isinf(figures["outside_psnr"])  # composited: bit-identical
     assert np.isfinite(figures["outside_psnr_raw"])
@@ -178,7 +182,7 @@ def test_our_own_edits_written_and_read_again_have_the_same_figures(
     asked = editors.tasks(records, NAMES, 32, seed=3)
     measures = edits.Measures(
         truth=edits.counterfactuals(SPEC),
-        features=judges.features_of(judge_run),
+        features=feature_space.open_space(judge_run),
         people=np.array([0, 0, 1, 1, 2]),
     )
     ours = editors.by_model(model, model.decode_config({"guidance": "none"}), seed=3)

@@ -19,7 +19,7 @@ from gptface_jax.evaluate.perceived import Perceived
 from gptface_jax.experiments import opening
 from gptface_jax.interop import directory
 from gptface_jax.nn.classifier import Classifier, ClassifierConfig
-from gptface_jax.protocols import perception, reconstruction
+from gptface_jax.protocols import feature_space, perception, reconstruction
 
 PLAIN = {"psnr", "ssim", "codes_used", "perplexity", "num_images"}
 
@@ -115,9 +115,9 @@ def test_tokenizers_are_compared(demos, judge, tmp_path):
 
 
 def test_measures_that_a_tokenizer_was_trained_by_are_told(monkeypatch, capsys):
-    nothing = {"distances": {}, "features": {}}
-    monkeypatch.setattr(reconstruction, "efficientnet_space", lambda: nothing)
-    monkeypatch.setattr(reconstruction, "judged_by", lambda *_: nothing)
+    nothing = feature_space.FeatureSpace(None, None)
+    monkeypatch.setattr(feature_space, "efficientnet", lambda: nothing)
+    monkeypatch.setattr(reconstruction, "judged_by", lambda *_: {})
     monkeypatch.setattr(reconstruction, "_figures", lambda *_, **__: {"psnr": 1.0})
     monkeypatch.setattr(reconstruction, "_again", lambda *_: None)
     spec = {"kind": "synthetic", "count": 1, "size": 32}

@@ -24,6 +24,13 @@ edit (configs/talk2face/faces64.py:edits): it draws the whole picture anew, and 
 judged twice, with the region pasted into the photograph, and as drawn ("NAME, whole").
 With --methods or --guidance, or an --out that holds others, they stand in one table;
 --images, --limit, --seed, --attributes and --model must then be the same.
+
+Judged as people judge an edit, by kind (expression, hair, clothing, ...): what was
+asked for, by the judge; what had to stay; and how natural it looks:
+
+gptface evaluate edits --model demo --judge runs/judge --images photos --limit 64 \\
+    --attributes Smiling Blond_Hair Wearing_Hat Eyeglasses --upright \\
+    --features efficientnet_lite0 --landmarks --seams --repairs
 """
 
 from __future__ import annotations
@@ -36,13 +43,14 @@ import os
 import sys
 from typing import Any
 
-from gptface_jax.cli import _photo, _source
+from gptface_jax.cli import _photo, _source, _upright
 from gptface_jax.cli.evaluate import _shared
 from gptface_jax.core.errors import UserError, nearest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_photos(parser)
+    _upright.add_arguments(parser)
     _shared.add_model(parser)
     _shared.add_judge(parser, required=False)
     _shared.add_attributes(parser, "six of CelebA's")
@@ -110,7 +118,26 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features",
         metavar="RUN",
-        help="judge in whose features Frechet distances are measured; default: none",
+        help="judge, or efficientnet_lite0 (extra 'features'), in whose features "
+        "pictures are compared: Frechet distance and KID of all, and what has changed "
+        "outside the region; default: none",
+    )
+    parser.add_argument(
+        "--landmarks",
+        action="store_true",
+        help="how far points of the face outside the region move, as shares of the "
+        "distance between the eyes",
+    )
+    parser.add_argument(
+        "--seams",
+        action="store_true",
+        help="train a small network to tell edits by their borders: area under its "
+        "ROC curve, .5 if it cannot",
+    )
+    parser.add_argument(
+        "--repairs",
+        action="store_true",
+        help="also scratches that are painted over and photographs that are joined",
     )
     parser.add_argument("--sheet", metavar="FILE.png", help="examples, as a picture")
     parser.add_argument(
@@ -132,7 +159,8 @@ def run(options: argparse.Namespace) -> None:
     own = bool(options.methods or options.guidance or not (others or redrawn))
     _check(options, own)
     judge = None if options.write_jobs else _shared.open_judge(options)
-    model, records = _shared.model(options, "edit"), _shared.records(options)
+    model = _shared.model(options, "edit")
+    records = _records(options, model.editor.size)
     attributes = options.attributes or attribute_questions.ATTRIBUTES
     if judge:
         judge.check(attributes)
@@ -159,7 +187,30 @@ def run(options: argparse.Namespace) -> None:
     _judge(options, model, judge, records, photos, asked, edits)
 
 
+def _records(options: argparse.Namespace, size: int):
+    """Records of --images, brought upright where that is wanted.
+
+    Raises:
+      UserError: no face is left.
+    """
+    records = _shared.records(options)
+    if (upright := _upright.upright(options, size)) is None:
+        return records
+    found = list(upright(records))
+    kept = [record for record in found if not isinstance(record, str)]
+    if dropped := [reason for reason in found if isinstance(reason, str)]:
+        reasons = ", ".join(f"{dropped.count(x)} {x}" for x in sorted(set(dropped)))
+        print(f"dropped {len(dropped)} of {len(found)}: {reasons}", file=sys.stderr)
+    if not kept:
+        raise UserError("--upright leaves no picture; see the reasons above")
+    return kept
+
+
 def _check(options: argparse.Namespace, own: bool) -> None:
+    if options.upright and options.images == "synthetic":
+        raise UserError(
+            "drawn faces are upright, and their truth is not moved; leave out --upright"
+        )
     if options.write_jobs and options.pictures:
         raise UserError("--write-jobs comes before --pictures; give one of them")
     if options.write_jobs or options.pictures:
@@ -224,6 +275,7 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
     from gptface_jax.protocols import edits
 
     more = _measures(options, records)
+    measures = edits.Measures(**more)
     about = {
         "model": model.digest,
         "judge": options.judge,
@@ -231,6 +283,7 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
         "attributes_asked": [t.attribute for t in asked[options.decode_seeds[0]][::2]],
         "borders": options.borders,
         **({"perception": options.perception} if options.perception else {}),
+        **({"upright": True} if options.upright else {}),
         "measured": sorted([*more, *([options.features] if options.features else [])]),
     }
     rows, shown = _earlier(options.out, about), None
@@ -240,7 +293,7 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
             judge,
             photos,
             asked[row["seed"]],
-            edits.Measures(**more),
+            measures,
             progress=not options.quiet,
         )
         examples = figures.pop("examples")
@@ -248,16 +301,37 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
             shown = examples, row
         rows.append({**row, **figures})
         _shared.write(rows, options.out)  # what there is, should it be stopped
+    if options.repairs:
+        _repair(rows, about, options, model, photos, measures)
     if options.sheet:
         _save_sheet(options.sheet, model, shown, about["attributes_asked"])
     if options.plot:
-        plotting.rates(rows, options.plot)
+        plotting.rates([row for row in rows if "mean" in row], options.plot)
     if options.methods or options.pictures or options.redrawn:
-        print(edits.edits_table(rows))
         _shared.write(rows, options.out)
+        file = sys.stdout
     else:
         _shared.show(rows, options)
-        print(edits.edits_table(rows), file=sys.stderr)  # for who looks on
+        file = sys.stderr  # for who looks on
+    print(edits.edits_table(rows), file=file)
+    if options.features or options.landmarks or options.seams or options.repairs:
+        print(edits.kinds_table(rows), file=file)
+
+
+def _repair(rows, about, options, model, photos, measures) -> None:
+    """Adds rows of scratches and joined photographs that are not measured yet."""
+    from gptface_jax.protocols import repairs
+
+    planned = [
+        ({"method": "repairs", "seed": seed, **about}, None)
+        for seed in options.decode_seeds
+    ]
+    for row, _ in _missing(rows, planned):
+        kinds = repairs.judge_repairs(
+            model, photos, measures, row["seed"], not options.quiet
+        )
+        rows.append({**row, "kinds": kinds})
+        _shared.write(rows, options.out)
 
 
 def _missing(rows, planned) -> list[tuple[dict[str, Any], Any]]:
@@ -288,14 +362,20 @@ def _measures(options, records) -> dict[str, Any]:
     import numpy as np
 
     from gptface_jax.protocols import edits
-    from gptface_jax.protocols.judge import features_of
+    from gptface_jax.protocols.feature_space import open_space
 
     more: dict[str, Any] = {}
     if options.images == "synthetic":
         more["truth"] = edits.counterfactuals(_source.spec(options))
         more["people"] = np.array([record.identity for record in records])
     if options.features:
-        more["features"] = features_of(options.features)
+        more["features"] = open_space(options.features)
+    if options.landmarks:
+        from gptface_jax.protocols.reconstruction import mesh_landmarks
+
+        more["landmarks"] = mesh_landmarks
+    if options.seams:
+        more["seams"] = True
     return more
 
 

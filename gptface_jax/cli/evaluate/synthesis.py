@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.pipelines import pictures
     from gptface_jax.protocols import samples, synthesis
-    from gptface_jax.protocols.judge import features_of
+    from gptface_jax.protocols.feature_space import open_space
     from gptface_jax.protocols.records import open_records, pictures_of
 
     if options.sheet:
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
         spec = _source.spec(options)
         records = open_records(spec, _source.limit(options, 256))
         after = synthesis.draw_sentences(model, judge, records, **how)
-        features = features_of(options.features or options.judge)
+        features = open_space(options.features or options.judge).of_photos
         figures["distribution"] = synthesis.distribution(
             after, judge, features, pictures_of(records, model.size)
         )
