@@ -146,7 +146,8 @@ class Cost:
       mesh: devices along each axis.
       parameters: their number.
       model_flops: three times the forward pass, of all devices together; the common
-        measure, which leaves recomputation out.
+        measure, which leaves recomputation out. No more than are counted: what a step
+        compares with, such as frozen features, has no backward pass.
       counted_flops: of the whole step as written, recomputation included.
       compiled_flops: what XLA counts, on one device; most of its backends count the
         body of a loop once.
@@ -197,11 +198,12 @@ def of_program(program: Program) -> Cost:
     traced, shapes = program.trace()
     compiled = traced.lower().compile()
     analysis, text = compiled.cost_analysis() or {}, compiled.as_text()
+    counted = _of_jaxpr(traced.jaxpr.jaxpr)
     return Cost(
         mesh=dict(program.mesh.shape),
         parameters=trees.count(shapes.params),
-        model_flops=3.0 * forward_flops(program.system, program),
-        counted_flops=_of_jaxpr(traced.jaxpr.jaxpr),
+        model_flops=min(3.0 * forward_flops(program.system, program), counted),
+        counted_flops=counted,
         compiled_flops=float(analysis.get("flops", math.nan)),
         memory=_memory(compiled, shapes, program),
         collectives=tuple(collectives.of_program(text, program.mesh)),
