@@ -206,7 +206,7 @@ def cost_table(
     memory = found.memory
     rows = [
         ("parameters", _si(found.parameters), ""),
-        ("model FLOPs a step", _si(found.model_flops), "3 x forward, no more than counted"),
+        ("model FLOPs a step", _si(found.model_flops), "3 x forward, at most counted"),
         ("counted FLOPs", _si(found.counted_flops), "with what is recomputed"),
         ("XLA's, a device", _si(found.compiled_flops), "bodies of loops once"),
         (),

@@ -14,7 +14,7 @@ import numpy as np
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import Missing, UserError
-from gptface_jax.core.types import Phase, System
+from gptface_jax.core.types import Metrics, Phase, System
 from gptface_jax.data import (
     fingerprint,
     pipeline,
@@ -323,6 +323,26 @@ def first_examples(records: Records, count: int) -> list[Mapping[str, np.ndarray
     return [records.transform(records.source[i], rng) for i in range(count)]
 
 
+def losses_of(
+    parts: Mapping[str, System], params, state, constants, batches, key, step
+) -> tuple[list[jax.Array], Metrics]:
+    """Losses of systems with one phase each, in their order, and their metrics.
+
+    The arguments are those of a phase's loss, for all parts alike but for the random
+    numbers. Metrics are called NAME/..., that of its loss NAME/loss.
+    """
+    losses, found = [], {}
+    for name, system in parts.items():
+        (phase,) = system.phases
+        loss, (_, metrics) = phase.loss(
+            params, state, constants, batches, trees.stream(key, name), step
+        )
+        losses.append(loss)
+        metrics = {**metrics, "loss": (loss, 1.0)}
+        found |= {f"{name}/{key}": value for key, value in metrics.items()}
+    return losses, found
+
+
 def together(parts: Mapping[str, tuple[System, float]]) -> System:
     """A system that makes a step of all parts, which share the first one's parameters.
 
@@ -334,16 +354,12 @@ def together(parts: Mapping[str, tuple[System, float]]) -> System:
     if not others:
         return first
 
-    def loss_fn(params, state, constants, batches, key, step):
-        total, found = 0.0, {}
-        for name, (system, weight) in parts.items():
-            loss, (_, metrics) = system.phases[0].loss(
-                params, state, constants, batches, trees.stream(key, name), step
-            )
-            total += weight * loss
-            metrics = {**metrics, "loss": (loss, 1.0)}
-            found |= {f"{name}/{key}": value for key, value in metrics.items()}
-        return total, (state, found)
+    systems = {name: system for name, (system, _) in parts.items()}
+    weights = [weight for _, weight in parts.values()]
+
+    def loss_fn(params, state, *given):
+        losses, found = losses_of(systems, params, state, *given)
+        return sum(w * loss for w, loss in zip(weights, losses)), (state, found)
 
     feeds, evaluations, resumable = {}, dict(first.evaluations), first.resumable
     for name, (system, _) in list(parts.items())[1:]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, part_of, to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.core.types import Metrics, Phase, System
@@ -120,16 +119,8 @@ def make(
     second = talk2face.make(sequences)
     parts = dict(zip(PARTS, (first, second)))
 
-    def loss_fn(params, state, constants, batches, key, step):
-        losses, found = [], {}
-        for name, system in parts.items():
-            (phase,) = system.phases
-            loss, (_, metrics) = phase.loss(
-                params, state, constants, batches, trees.stream(key, name), step
-            )
-            losses.append(loss)
-            metrics = {**metrics, "loss": (loss, 1.0)}
-            found |= {f"{name}/{key}": value for key, value in metrics.items()}
+    def loss_fn(params, state, *given):
+        losses, found = base.losses_of(parts, params, state, *given)
         shares = _shares(found, wanted.weights)
         return jnp.sum(shares * jnp.stack(losses)), (state, found)
 
