@@ -24,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def upright(options: argparse.Namespace, size: int):
+def upright(options: argparse.Namespace, size: int, frame=None):
     """The change of records that brings faces into the frame of --frame, or None.
+
+    frame: without --frame; by default the bundled model's.
 
     Raises:
       UserError: a frame without --upright or that is none, or a size below 16.
@@ -38,8 +40,9 @@ def upright(options: argparse.Namespace, size: int):
 
     if size < 16:
         raise UserError(f"--size is {size}; use 16 pixels or more")
-    frame = read_frame(options.frame) if options.frame else FRAME
-    return Upright(size, tuple(map(tuple, frame)))
+    if options.frame:
+        frame = read_frame(options.frame)
+    return Upright(size, tuple(map(tuple, FRAME if frame is None else frame)))
 
 
 def read_frame(path: str) -> list[list[float]]:

@@ -149,16 +149,15 @@ def kernel_distance(
             f"{len(a)} and {len(b)} samples do not belong to {len(groups)} groups"
         )
 
-    def mean(x, y, other=None):
-        kernel = (x @ y.T / x.shape[1] + 1) ** 3
-        return kernel.mean() if other is None else kernel[other].mean()
+    def mean(x, y, apart):
+        return np.mean(((x @ y.T / x.shape[1] + 1) ** 3)[apart])
 
     if groups is None:
-        within = mean(a, a, ~np.eye(len(a), dtype=bool))
-        within += mean(b, b, ~np.eye(len(b), dtype=bool))
-        return float(within - 2 * mean(a, b))
-    other = np.not_equal.outer(groups, groups)
-    return float(mean(a, a, other) + mean(b, b, other) - 2 * mean(a, b, other))
+        in_a, in_b = (~np.eye(len(x), dtype=bool) for x in (a, b))
+        between = np.ones((len(a), len(b)), bool)
+    else:
+        in_a = in_b = between = np.not_equal.outer(groups, groups)
+    return float(mean(a, a, in_a) + mean(b, b, in_b) - 2 * mean(a, b, between))
 
 
 def distance_blocks(

@@ -94,6 +94,11 @@ def outside_psnr(
         return 10 * np.log10(255.0**2 / total)
 
 
+def mean_psnr(values: np.ndarray) -> float:
+    """Mean of PSNR in dB [N], where what is as it ought to be counts as 60."""
+    return float(np.mean(np.minimum(values, 60)))
+
+
 def balanced_accuracy(said: np.ndarray, truth: np.ndarray) -> float:
     """Mean of the hit rates of both classes; bool [N] each.
 
@@ -107,7 +112,9 @@ def balanced_accuracy(said: np.ndarray, truth: np.ndarray) -> float:
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
     """Share of the pairs of scores [P], [N] whose positive one is higher; ties half.
 
-    The area under the ROC curve: .5 is chance.
+    The area under the ROC curve: .5 is chance; NaN without any pair.
     """
-    wins = positive[:, None] - negative[None]
-    return float(np.mean((wins > 0) + 0.5 * (wins == 0)))
+    if not (len(positive) and len(negative)):
+        return float("nan")
+    above = positive[:, None] > negative
+    return float(np.mean(above + 0.5 * (positive[:, None] == negative)))

@@ -19,10 +19,7 @@ def landmark_errors(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarr
     Returns:
       {"eyes", "mouth", "brows", "all"} -> float64 [B], NaN where one has no face.
     """
-    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    left, right, _ = centres(before)
-    apart = np.linalg.norm(right - left, axis=-1)
-    moved = np.linalg.norm(after - before, axis=-1) / apart[:, None]  # [B,68]
+    moved = _moved(before, after)
     return {name: moved[:, part].mean(axis=1) for name, part in PARTS.items()}
 
 
@@ -55,14 +52,19 @@ def moved_outside(
     Returns:
       float64 [B], NaN where one has no face, or all points lie in the region.
     """
-    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    left, right, _ = centres(before)
-    apart = np.linalg.norm(right - left, axis=-1)
-    moved = np.linalg.norm(after - before, axis=-1)
+    moved = _moved(before, after)
     height, width = regions.shape[1:]
     column, row = np.floor(np.nan_to_num(before)).astype(int).transpose(2, 0, 1)
     beyond = (column < 0) | (column >= width) | (row < 0) | (row >= height)
     place = row.clip(0, height - 1), column.clip(0, width - 1)
     outside = beyond | ~regions[np.arange(len(regions))[:, None], *place]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.sum(moved * outside, axis=1) / outside.sum(axis=1) / apart
+    with np.errstate(invalid="ignore"):
+        return np.sum(moved * outside, axis=1) / outside.sum(axis=1)
+
+
+def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How far each point moves, as a share of the distance of the eyes; [B,68]."""
+    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    left, right, _ = centres(before)
+    apart = np.linalg.norm(right - left, axis=-1)
+    return np.linalg.norm(after - before, axis=-1) / apart[:, None]

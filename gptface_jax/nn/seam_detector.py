@@ -1,4 +1,4 @@
-"""A small network that is told edits from untouched photographs by their borders."""
+"""A small network that tells edits from untouched photographs by their borders."""
 
 from __future__ import annotations
 

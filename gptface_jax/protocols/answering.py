@@ -17,7 +17,7 @@ from gptface_jax.data.label_values import Integer
 from gptface_jax.data.questions import Question
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import answers as scoring
-from gptface_jax.evaluate import linear_probe
+from gptface_jax.evaluate import edits, linear_probe
 from gptface_jax.pipelines import answers, batching
 from gptface_jax.pipelines.sequence_model import SequenceModel
 from gptface_jax.protocols.records import pictures_of
@@ -59,7 +59,7 @@ class Asked:
             chances = np.array([a.probabilities[words[1]] for a in self.said])
             second = np.array([value == self.question.read(words[1])
                                for value in self.truth])  # fmt: skip
-            found["auc"] = _auc(chances[second], chances[~second])
+            found["auc"] = edits.area_under_curve(chances[second], chances[~second])
         return found
 
     def majority(self, usual: Any = None) -> dict[str, float]:
@@ -194,7 +194,7 @@ def _probed(train, examples, test, asked: Asked) -> dict[str, float]:
     figures = scoring.accuracy(said, asked.truth)
     if len(values) == 2:
         second = np.array([truth == values[1] for truth in asked.truth])
-        figures["auc"] = _auc(scores[second, 1], scores[~second, 1])
+        figures["auc"] = edits.area_under_curve(scores[second, 1], scores[~second, 1])
     return figures
 
 
@@ -270,11 +270,3 @@ def _codes(model: SequenceModel, records: Sequence[Record]) -> np.ndarray:
             for start in range(0, len(records), _BATCH)
         ]
     )
-
-
-def _auc(higher: np.ndarray, lower: np.ndarray) -> float:
-    """Share of pairs in which the first is above the second; NaN without any."""
-    if not (len(higher) and len(lower)):
-        return float("nan")
-    above = higher[:, None] > lower
-    return float(np.mean(above + 0.5 * (higher[:, None] == lower)))

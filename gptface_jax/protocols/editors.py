@@ -342,7 +342,8 @@ def by_other(folder: str | os.PathLike, asked: Sequence[Task]) -> tuple[Edit, st
         raise UserError(
             f"'{folder}' lacks {len(missing)} of {len(paths)} pictures, such as "
             f"{missing[0].name}; make those of every line of jobs.jsonl, of the same "
-            "--images, --limit, --seed, --attributes and --decode-seeds"
+            "--images, --limit, --seed, --upright, --perception, --attributes and "
+            "--decode-seeds"
         )
     digest = hashlib.sha256()
     for path in paths:

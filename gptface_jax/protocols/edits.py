@@ -10,8 +10,10 @@ outside_psnr_raw: mean before compositing, where the editor tells
 seconds: an edit, without compilation, where the editor tells
 examples: uint8 [A,3,S,S,3], the first picture before, asked, opposite
 inside_psnr: with `Measures.truth`, dB within the region
-kinds: kind of edit (`kind_of`) -> the same rates and `others_kept` of its edits, and
-    what `protocols.side_effects` finds in them, which stands beside `mean` of all edits
+kept_distance, points_moved, faces_lost, kid, seam_auc: of `side_effects`, as far as
+    `Measures` has what they need
+kinds: kind of edit (`kind_of`) -> its own figures: those of `side_effects`,
+    `others_kept`, and the rates of all its edits
 frechet: with `Measures.features`, distance of edits to unedited pictures
 same_person: with `Measures.people` too, share of edits to which, of all other pictures
     before, the nearest in features is one of the same person
@@ -122,8 +124,7 @@ def judge_edits(
     if seconds:  # the first batch of each shape was compiled
         figures["seconds"] = float(np.median(seconds))
     if measures.features:
-        originals = measures.features.of_photos(photos)
-        figures |= _distances(aside.features(), originals, measures.people)
+        figures |= _distances(*aside.features(), measures.people)
     return figures
 
 
@@ -158,8 +159,7 @@ PSNR_OUTSIDE = ("outside_psnr", "outside_psnr_raw")
 _SUMMARY = {
     "outside_psnr": np.min,
     "outside_psnr_raw": np.mean,
-    # A region that is as it ought to be counts as 60 dB.
-    "inside_psnr": lambda values: np.mean(np.minimum(values, 60)),
+    "inside_psnr": edits.mean_psnr,
 }
 
 
@@ -254,8 +254,6 @@ def edits_table(rows: Sequence[Mapping[str, Any]]) -> str:
       Means over the seeds, of the gap with the lowest and the highest one.
     """
     flat = [{**row, **row["mean"]} for row in rows if "mean" in row]
-    if not flat:
-        return ""
     columns = dict(_COLUMNS)
     if any(row["forwards"] is None for row in flat):
         columns |= _OUTSIDE
@@ -271,9 +269,10 @@ def kinds_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown of the same rows, a line for each kind of edit by each method."""
     lines = {}
     for row in rows:
-        for kind, figures in row["kinds"].items():
+        for kind, figures in row.get("kinds", {}).items():
             lines.setdefault((kind, row["method"]), []).append(figures)
-    return _table(("kind", "method"), dict(sorted(lines.items())), _COLUMNS)
+    by_kind = sorted(lines.items(), key=lambda line: line[0][0])
+    return _table(("kind", "method"), dict(by_kind), _COLUMNS)
 
 
 def _table(head, lines: Mapping[tuple, Sequence[Mapping]], columns) -> str:

@@ -12,6 +12,7 @@ from gptface_jax.evaluate import edits
 from gptface_jax.protocols.edits import Measures
 
 SCRATCHES, STITCHING = "scratches", "stitching"
+LEAST = 4  # photographs: two pairs
 _MEANINGLESS = ("kept_distance", "points_moved")  # of what half is another photograph
 
 
@@ -30,12 +31,13 @@ def judge_repairs(
 
     Args:
       model: `restore` and `stitch` of `apps.api.Model`.
-      photos: uint8 [B,S,S,3], four or more; the last of an odd number is left out.
+      photos: uint8 [B,S,S,3], of which a multiple of `LEAST` is used.
       measures: what is measured.
       seed: of the scratches, and of the decoding.
       progress: show a bar.
     """
-    photos, size = photos[: len(photos) // 2 * 2], photos.shape[1]
+    # Both photographs of a pair are in the same half of what a detector is tried on.
+    photos, size = photos[: len(photos) // LEAST * LEAST], photos.shape[1]
     rng, aside = np.random.default_rng(seed), measures.side_effects()
     restored, regions, joined = [], [], []
     for number, photo in enumerate(tqdm.tqdm(photos, disable=not progress)):
@@ -51,7 +53,7 @@ def judge_repairs(
     aside.add(STITCHING, photos, joined, seam, np.arange(len(photos)) // 2)
     _, kinds = aside.figures()
     psnr = edits.outside_psnr(restored, photos, ~regions)
-    kinds[SCRATCHES]["inside_psnr"] = float(np.mean(np.minimum(psnr, 60)))
+    kinds[SCRATCHES]["inside_psnr"] = edits.mean_psnr(psnr)
     for name in _MEANINGLESS:
         kinds[STITCHING].pop(name, None)
     return kinds

@@ -12,6 +12,7 @@ import optax
 
 from gptface_jax.data import blending
 from gptface_jax.nn.seam_detector import SeamDetector
+from gptface_jax.pipelines import batching
 
 BAND = 5.0  # pixels on each side of the border
 STEPS, BATCH, _PEAK = 200, 48, 2e-3
@@ -92,8 +93,10 @@ def detector(
     apply = jax.jit(module.apply)
 
     def scores(pictures: Bordered) -> np.ndarray:
-        parts = range(0, len(pictures), BATCH)
-        found = [apply(params, pictures[i : i + BATCH].channels()) for i in parts]
-        return np.concatenate(found)
+        return batching.run(
+            lambda rows: apply(params, pictures[rows].channels()),
+            [np.arange(len(pictures))],
+            BATCH,
+        )
 
     return scores

@@ -6,8 +6,8 @@ kept_distance: mean distance to the photographs, in a feature space, outside the
 points_moved: mean distance that points of the face mesh outside the regions move, as a
     share of that between the eyes
 faces_lost: share of the photographs with a face in which none is found after the edit
-kid: kernel inception distance of the edits to their photographs, mean of its tasks
-seam_auc: how well a detector that was trained on the edits of the first half of the
+kid: kernel inception distance of edits to the photographs, mean over tasks
+seam_auc: how well a detector that was trained on all edits of the first half of the
     photographs tells those of the second half by their borders (`seams`); .5 is chance
 """
 
@@ -26,16 +26,24 @@ Landmarks = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class _Seen:
+    """Features [B,D] of pictures and points [B,68,2] of their faces, if wanted."""
+
+    features: np.ndarray | None
+    points: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
 class _Task:
     """What is known of the edits of one task."""
 
     kind: str
     regions: np.ndarray
     groups: Sequence[int]
-    features: tuple[np.ndarray, np.ndarray] | None
+    before: _Seen
+    after: _Seen
     distance: np.ndarray | None
-    points: tuple[np.ndarray, np.ndarray] | None
-    borders: tuple[seams.Bordered, seams.Bordered] | None
+    borders: tuple[seams.Bordered, seams.Bordered] | None  # after, before
 
 
 class SideEffects:
@@ -44,18 +52,18 @@ class SideEffects:
     Attributes:
       space: in whose features pictures are compared.
       landmarks: uint8 [B,H,W,3] -> 68 points [B,68,2] of their faces, or NaN.
-      seams: train a detector of seams.
+      detect: train a detector of seams.
     """
 
     def __init__(
         self,
         space: FeatureSpace | None = None,
         landmarks: Landmarks | None = None,
-        seams: bool = False,
+        detect: bool = False,
     ):
-        self.space, self.landmarks, self.seams = space, landmarks, seams
+        self.space, self.landmarks, self.detect = space, landmarks, detect
         self._tasks: list[_Task] = []
-        self._known: tuple[np.ndarray, dict] = np.zeros(0), {}
+        self._photos: np.ndarray | None = None
 
     def add(
         self,
@@ -73,52 +81,41 @@ class SideEffects:
           regions: bool [B,S,S], what might change.
           groups: [B], which of them have to do with one another; by default none.
         """
-        if self._known[0] is not photos:  # most tasks are about the same
-            self._known = photos, self._seen(photos)
-        before, after = self._known[1], self._seen(images)
+        if self._photos is not photos:  # most tasks are about the same
+            self._photos, self._before = photos, self._seen(photos)
         distance = borders = None
         if self.space:
             distance = self.space.outside(images, photos, regions)
-        if self.seams:
-            borders = tuple(seams.bordered(x, regions) for x in (images, photos))
-        pairs = [(after[k], before[k]) if k in after else None for k in _SEEN]
-        features, points = pairs
+        if self.detect:
+            edited = seams.bordered(images, regions)
+            borders = edited, dataclasses.replace(edited, images=photos)
         groups = range(len(photos)) if groups is None else groups
-        seen = features, distance, points, borders
-        self._tasks.append(_Task(kind, regions, groups, *seen))
+        seen = self._before, self._seen(images)
+        self._tasks.append(_Task(kind, regions, groups, *seen, distance, borders))
 
-    def _seen(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        found = {}
-        if self.space:
-            found["features"] = self.space.of_photos(images)
-        if self.landmarks:
-            found["points"] = self.landmarks(images)
-        return found
+    def _seen(self, images: np.ndarray) -> _Seen:
+        features = self.space.of_photos(images) if self.space else None
+        return _Seen(features, self.landmarks(images) if self.landmarks else None)
 
-    def features(self) -> list[np.ndarray]:
-        """Features [B,D] of the edits of each task."""
-        return [task.features[0] for task in self._tasks]
+    def features(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Features [B,D] of each task's edits, and of the last one's photographs."""
+        return [task.after.features for task in self._tasks], self._before.features
 
     def figures(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """Figures of all edits, and of each kind's."""
         scores = self._scores()
-        kinds = list(dict.fromkeys(task.kind for task in self._tasks))
+        pairs = list(zip(self._tasks, scores or self._tasks))
 
-        def of(numbers: Sequence[int]) -> dict[str, float]:
-            return _figures(
-                [self._tasks[i] for i in numbers],
-                [scores[i] for i in numbers] if scores else None,
-            )
+        def of(kind: str | None) -> dict[str, float]:
+            own = [pair for pair in pairs if kind in (None, pair[0].kind)]
+            tasks, found = zip(*own)
+            return _figures(tasks, found if scores else None)
 
-        every = range(len(self._tasks))
-        return of(every), {
-            kind: of([i for i in every if self._tasks[i].kind == kind])
-            for kind in kinds
-        }
+        return of(None), {task.kind: of(task.kind) for task in self._tasks}
 
     def _scores(self) -> list[tuple[np.ndarray, np.ndarray]] | None:
         """The detector's scores of (edits, photographs) of each task's second half."""
-        if not self.seams:
+        if not self.detect:
             return None
         halves = [len(task.regions) // 2 for task in self._tasks]
         first = [
@@ -132,22 +129,25 @@ class SideEffects:
         ]
 
 
-_SEEN = ("features", "points")
-
-
 def _figures(
     tasks: Sequence[_Task], scores: Sequence[tuple[np.ndarray, np.ndarray]] | None
 ) -> dict[str, float]:
     found = {}
     if tasks[0].distance is not None:
-        found["kept_distance"] = np.mean(np.concatenate([t.distance for t in tasks]))
-        kids = [distributions.kernel_distance(*t.features, t.groups) for t in tasks]
-        found["kid"] = np.mean(kids)
-    if tasks[0].points is not None:
-        moved = [landmarks.moved_outside(*t.points[::-1], t.regions) for t in tasks]
-        after, before = (
-            ~np.isnan(np.concatenate([t.points[side] for t in tasks])).any((1, 2))
-            for side in (0, 1)
+        distances = np.concatenate([t.distance for t in tasks])
+        found["kept_distance"] = np.nanmean(distances)  # NaN: nothing is outside
+        found["kid"] = np.mean([
+            distributions.kernel_distance(t.after.features, t.before.features, t.groups)
+            for t in tasks
+        ])  # fmt: skip
+    if tasks[0].before.points is not None:
+        moved = [
+            landmarks.moved_outside(t.before.points, t.after.points, t.regions)
+            for t in tasks
+        ]
+        before, after = (
+            ~np.isnan(np.concatenate(points)).any((1, 2))
+            for points in zip(*((t.before.points, t.after.points) for t in tasks))
         )
         if (known := ~np.isnan(moved := np.concatenate(moved))).any():
             found["points_moved"] = np.mean(moved[known])

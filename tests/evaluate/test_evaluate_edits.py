@@ -52,6 +52,7 @@ def test_area_under_curve():
     # Of six pairs 3 wins against 0 and 1, 1 against 0, and one is a tie.
     assert edits.area_under_curve(positive, negative) == pytest.approx(3.5 / 6)
     assert edits.area_under_curve(negative, negative) == 0.5
+    assert math.isnan(edits.area_under_curve(positive[:0], negative))
 
 
 def test_balanced_accuracy():

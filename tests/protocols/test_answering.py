@@ -38,11 +38,6 @@ def test_a_rare_answer_is_told_from_others_by_its_mean():
     )
 
 
-def test_chance_of_telling_apart_counts_ties_half():
-    assert answering._auc(np.array([2.0, 1.0]), np.array([1.0, 0.0])) == 3.5 / 4
-    assert math.isnan(answering._auc(np.array([]), np.array([1.0])))
-
-
 def test_ages_are_off_by_years():
     said = [Answer("lfw age", "20", 20, 0.5), Answer("lfw age", "x", None, 0.5)]
     asked = answering.Asked(AGE, (0, 1), tuple(said), (30, 40))

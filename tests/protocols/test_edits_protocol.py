@@ -156,6 +156,59 @@ def test_what_was_measured_is_not_measured_again(
     assert "of another evaluation; write to another --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_repairs_and_seams_stand_in_the_table_of_kinds(
+    tiny, judge_run, tmp_path, gptface_command, capsys
+):
+    out, plot = tmp_path / "rows.json", tmp_path / "rates.png"
+    command = (
+        "evaluate", "edits", "--quiet", "--model", tiny / "model", "--judge",
+        judge_run, "--images", "synthetic", "--data", "size=32", "--limit", 9,
+        "--attributes", "Smiling", "--k", 64, "--guidance", "none", "--out", out,
+        "--seams", "--features", judge_run, "--repairs", "--plot", plot,
+    )  # fmt: skip
+    assert gptface_command(*command) == 0
+    table = capsys.readouterr().err.split("| kind |")[1].splitlines()
+    assert [line.split(" | ")[0] for line in table[2:] if line] == [
+        "| expression", "| scratches", "| stitching"
+    ]  # fmt: skip
+    first, second = json.loads(out.read_text())
+    assert first["upright"] is None and second["method"] == "repairs"
+    assert {"kid", "seam_auc"} <= set(second["kinds"]["stitching"])
+    assert plot.exists() and gptface_command(*command) == 0
+    assert json.loads(out.read_text()) == [first, second]  # nothing is made again
+    capsys.readouterr()
+    assert gptface_command(*command[:-5], "--landmarks") == 2  # measures something else
+    assert "of another evaluation; write to another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (("--upright",), "drawn faces are upright"),
+        (("--repairs", "--pictures", "made"), "--repairs is what --model makes"),
+        (("--repairs", "--limit", 3), "3 of the photographs are left, and 4 are"),
+        (("--seams", "--limit", 1), "1 of the photographs are left, and 2 are"),
+    ],
+)
+def test_measures_that_do_not_fit(options, told, judge_run, gptface_command, capsys):
+    command = "evaluate", "edits", "--judge", judge_run, "--images", "synthetic"
+    assert gptface_command(*command, "--attributes", "Smiling", *options) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_features_outside_are_those_of_what_lies_there(judge_run, photos):
+    space = feature_space.open_space(judge_run)
+    regions = np.zeros(photos.shape[:3], bool)
+    regions[:, :8] = True
+    changed = photos.copy()
+    changed[:, :8] = 0
+    inside = space.outside(changed, photos, regions)
+    outside = space.outside(changed, photos, ~regions)
+    assert (inside < outside).all() and (inside > 0).any()
+    np.testing.assert_array_equal(space.outside(photos, photos, regions), 0)
+
+
 def test_what_is_judged_is_what_users_get(model, photos, records):
     (task, _) = editors.tasks(records, ("Smiling",), 32)
     config = model.decode_config({"guidance": "none"})

@@ -147,9 +147,11 @@ def test_the_cost_of_a_small_step():
     products = 16 * (8 * 16 + 16 * 2), 16 * (8 * 16 + 16 * 1)
     # The second phase compares with the first one's prediction, which has no backward
     # pass there; and first layers have no gradient of their input.
+    forward = cost.forward_flops(system, planned)
+    assert forward == 2 * (2 * products[0] + products[1])
     gradients = products[0] + 16 * 16 * 2, products[1] + 16 * 16 * 1
     counted = 2 * (products[0] + gradients[0] + sum(products) + gradients[1])
-    assert found.counted_flops == counted < 3 * 2 * (2 * products[0] + products[1])
+    assert found.counted_flops == counted < 3 * forward
     assert found.model_flops == counted
     parameters = sum((8 + 1) * 16 + 2 * 16 + (16 + 1) * n for n in (2, 1))
     assert found.parameters == parameters

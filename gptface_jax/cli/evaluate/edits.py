@@ -47,6 +47,8 @@ from gptface_jax.cli import _photo, _source, _upright
 from gptface_jax.cli.evaluate import _shared
 from gptface_jax.core.errors import UserError, nearest
 
+_REPAIRS = "repairs"  # their name in the table of kinds
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_photos(parser)
@@ -160,7 +162,7 @@ def run(options: argparse.Namespace) -> None:
     _check(options, own)
     judge = None if options.write_jobs else _shared.open_judge(options)
     model = _shared.model(options, "edit")
-    records = _records(options, model.editor.size)
+    records, frame = _records(options, model)
     attributes = options.attributes or attribute_questions.ATTRIBUTES
     if judge:
         judge.check(attributes)
@@ -184,32 +186,42 @@ def run(options: argparse.Namespace) -> None:
         edit, digest = editors.by_other(folder, tasks)
         said = {"method": name, "seed": seed, "forwards": None, "digest": digest}
         edits.append((said, edit))
-    _judge(options, model, judge, records, photos, asked, edits)
+    _judge(options, model, judge, records, frame, asked, edits)
 
 
-def _records(options: argparse.Namespace, size: int):
-    """Records of --images, brought upright where that is wanted.
+def _records(options: argparse.Namespace, model):
+    """Records of --images, and the frame that --upright has brought them into or None.
 
     Raises:
-      UserError: no face is left.
+      UserError: too few are left.
     """
-    records = _shared.records(options)
-    if (upright := _upright.upright(options, size)) is None:
-        return records
-    found = list(upright(records))
-    kept = [record for record in found if not isinstance(record, str)]
-    if dropped := [reason for reason in found if isinstance(reason, str)]:
-        reasons = ", ".join(f"{dropped.count(x)} {x}" for x in sorted(set(dropped)))
-        print(f"dropped {len(dropped)} of {len(found)}: {reasons}", file=sys.stderr)
-    if not kept:
-        raise UserError("--upright leaves no picture; see the reasons above")
-    return kept
+    from gptface_jax.protocols.repairs import LEAST
+
+    records, frame = _shared.records(options), None
+    if upright := _upright.upright(options, model.editor.size, model.frame):
+        found, frame = list(upright(records)), upright.described()["frame"]
+        records = [record for record in found if not isinstance(record, str)]
+        if dropped := [reason for reason in found if isinstance(reason, str)]:
+            reasons = ", ".join(f"{dropped.count(x)} {x}" for x in sorted(set(dropped)))
+            print(f"dropped {len(dropped)} of {len(found)}: {reasons}", file=sys.stderr)
+    least = LEAST if options.repairs else 2 if options.features or options.seams else 1
+    if len(records) < least:
+        raise UserError(
+            f"{len(records)} of the photographs are left, and {least} are needed; give "
+            "more (--limit)"
+        )
+    return records, frame
 
 
 def _check(options: argparse.Namespace, own: bool) -> None:
     if options.upright and options.images == "synthetic":
         raise UserError(
             "drawn faces are upright, and their truth is not moved; leave out --upright"
+        )
+    if options.repairs and not own:
+        raise UserError(
+            "--repairs is what --model makes; add --methods or --guidance, or leave it "
+            "out"
         )
     if options.write_jobs and options.pictures:
         raise UserError("--write-jobs comes before --pictures; give one of them")
@@ -269,11 +281,13 @@ def _redrawn(options, models, asked) -> list[tuple[dict[str, Any], Any]]:
     return found
 
 
-def _judge(options, model, judge, records, photos, asked, methods) -> None:
+def _judge(options, model, judge, records, frame, asked, methods) -> None:
     """Measures what is not measured yet; prints and writes it."""
     from gptface_jax.apps import plotting
-    from gptface_jax.protocols import edits
+    from gptface_jax.protocols import edits, repairs
+    from gptface_jax.protocols.records import pictures_of
 
+    photos = pictures_of(records, model.editor.size)
     more = _measures(options, records)
     measures = edits.Measures(**more)
     about = {
@@ -282,12 +296,27 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
         "pictures": [options.images, options.split, options.limit, options.seed],
         "attributes_asked": [t.attribute for t in asked[options.decode_seeds[0]][::2]],
         "borders": options.borders,
-        **({"perception": options.perception} if options.perception else {}),
-        **({"upright": True} if options.upright else {}),
-        "measured": sorted([*more, *([options.features] if options.features else [])]),
+        "perception": options.perception,
+        "upright": frame,
+        "measured": sorted(
+            [*more, *(["kid", options.features] if options.features else [])]
+        ),
     }
     rows, shown = _earlier(options.out, about), None
-    for row, edit in _missing(rows, [({**said, **about}, e) for said, e in methods]):
+    planned = [({**said, **about}, edit) for said, edit in methods]
+    if options.repairs:
+        planned += [
+            ({"method": _REPAIRS, "seed": seed, "forwards": None, **about}, None)
+            for seed in asked
+        ]
+    for row, edit in _missing(rows, planned):
+        if edit is None:
+            kinds = repairs.judge_repairs(
+                model, photos, measures, row["seed"], not options.quiet
+            )
+            rows.append({**row, "kinds": kinds})
+            _shared.write(rows, options.out)
+            continue
         figures = edits.judge_edits(
             edit,
             judge,
@@ -301,8 +330,6 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
             shown = examples, row
         rows.append({**row, **figures})
         _shared.write(rows, options.out)  # what there is, should it be stopped
-    if options.repairs:
-        _repair(rows, about, options, model, photos, measures)
     if options.sheet:
         _save_sheet(options.sheet, model, shown, about["attributes_asked"])
     if options.plot:
@@ -316,22 +343,6 @@ def _judge(options, model, judge, records, photos, asked, methods) -> None:
     print(edits.edits_table(rows), file=file)
     if options.features or options.landmarks or options.seams or options.repairs:
         print(edits.kinds_table(rows), file=file)
-
-
-def _repair(rows, about, options, model, photos, measures) -> None:
-    """Adds rows of scratches and joined photographs that are not measured yet."""
-    from gptface_jax.protocols import repairs
-
-    planned = [
-        ({"method": "repairs", "seed": seed, **about}, None)
-        for seed in options.decode_seeds
-    ]
-    for row, _ in _missing(rows, planned):
-        kinds = repairs.judge_repairs(
-            model, photos, measures, row["seed"], not options.quiet
-        )
-        rows.append({**row, "kinds": kinds})
-        _shared.write(rows, options.out)
 
 
 def _missing(rows, planned) -> list[tuple[dict[str, Any], Any]]:
@@ -408,6 +419,8 @@ def _earlier(path: str | None, about: dict[str, Any]) -> list[dict[str, Any]]:
     with open(path) as file:
         try:
             rows = json.load(file)
+            for row in rows:  # of what nobody could choose, when they were written
+                row |= {k: None for k in ("perception", "upright") if k not in row}
             same = all(row[k] == v for row in rows for k, v in about.items())
         except (ValueError, TypeError, KeyError):
             same = False

@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features",
         metavar="RUN",
-        help="judge in whose features Frechet distances are measured; default --judge",
+        help="judge, or efficientnet_lite0 (extra 'features'), in whose features "
+        "Frechet distances are measured; default --judge",
     )
     parser.add_argument(
         "--sheet",

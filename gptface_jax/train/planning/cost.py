@@ -146,8 +146,9 @@ class Cost:
       mesh: devices along each axis.
       parameters: their number.
       model_flops: three times the forward pass, of all devices together; the common
-        measure, which leaves recomputation out. No more than are counted: what a step
-        compares with, such as frozen features, has no backward pass.
+        measure, which leaves recomputation out. No more than are counted: frozen
+        features and the first layers have less of a backward pass. With recomputation
+        counted on top, what they lack may still be in it.
       counted_flops: of the whole step as written, recomputation included.
       compiled_flops: what XLA counts, on one device; most of its backends count the
         body of a loop once.
