@@ -3,11 +3,13 @@
     python benchmarks/data.py
     python benchmarks/data.py --images ../shared/data/lfw_attributes   # photographs
     python benchmarks/data.py --memory                                 # peak of memory
+    python benchmarks/data.py --neighbours --images FOLDER --limit 6000
 
 Every stage is timed by itself in CPU seconds of this process, so that other work on the
 machine does not count; the training reader with worker processes by the wall clock.
 --memory reads ten thousand pictures under ten thousand and under a million numbers, and
-looks for copies among as many rows, each in a process of its own.
+looks for copies among as many rows, each in a process of its own. --neighbours tells
+with how many others a picture's hash has to be compared.
 """
 
 from __future__ import annotations
@@ -282,6 +284,32 @@ def peak(what: str, count: int, folder: str) -> None:
     print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
+def neighbours(files: Sequence[bytes]) -> None:
+    """Prints with how many rows of a large set a row shares a value of each table.
+
+    Hashes of photographs are not drawn evenly: the share of pairs of these photographs
+    that agree in a table's bits, taken for that of a set of so many.
+    """
+    found = []
+    for data in files:
+        pixels = image_io.decode(data)
+        whole = np.array([0, 0, *pixels.shape[1::-1]])
+        grey = quality.grey_square(pixels, whole, 32)
+        found.append(duplicates.perceptual_hash(grey))
+    hashes = np.unique(np.array(found, np.uint64))
+    every = len(hashes) * (len(hashes) - 1) / 2
+    rows = [["rows", "bits of a table", "drawn evenly", "of photographs"]]
+    for count in (20_000_000, 400_000_000):
+        masks = {work.mask for work in duplicates.plan(count, 2, exact=False)}
+        for mask in sorted(masks):
+            _, sizes = np.unique(hashes & np.uint64(mask), return_counts=True)
+            pairs, bits = np.sum(sizes * (sizes - 1) / 2), mask.bit_count()
+            cells = f"{count / 2**bits:.1f}", f"{count * pairs / every:.1f}"
+            rows.append([f"{count:,}", str(bits), *cells])
+    print(f"{len(hashes)} different hashes")
+    print(aligned(rows))
+
+
 def memory(folder: pathlib.Path, captions) -> None:
     spec = token_shards(folder / "tokens", 10_000, captions)
     rows = [["peak of memory, MB", "10 k", "1 M"]]
@@ -307,6 +335,7 @@ def main() -> None:
     parser.add_argument("--no-reader", action="store_true", help="leave it out")
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--neighbours", action="store_true")
     parser.add_argument("--no-finder", action="store_true", help="leave it out")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -315,6 +344,9 @@ def main() -> None:
         peak(what, int(count), folder)
         return
     files, captions = files_of(options)
+    if options.neighbours:
+        neighbours(files)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         if options.memory:

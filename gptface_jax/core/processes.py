@@ -79,4 +79,6 @@ def results(
 
 def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     end_with_parent()
+    # Several that use one GPU do not take all of its memory each.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     begin(*arguments)

@@ -31,7 +31,8 @@ _TABLES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
 
 # Kinds of what is passed over, beside endings.
 NO_FILES, HIDDEN, WITHOUT_ROW = "no files", "hidden", "without a row"
-LINKED = "linked folders"
+LINKED, OUTSIDE = "linked folders", "links out of the folder"
+FAULTS = "rows that cannot be used"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,12 +157,15 @@ class Folder(Sequence):
       facts: further columns of the table, whose cells become `Record.facts`.
       keep: columns whose values stay as they are, for `cells`; those that are in no
         table are passed over.
+      trusted: otherwise nothing outside the folder is read, by a link or by a row that
+        names it, and rows with a fault are counted instead of raised.
 
     Attributes:
       rows: a `Row` a record.
       columns: names of all columns of the tables.
-      skipped: what looks like a picture and is no record: as in `Listing`, and how many
-        are "without a row".
+      skipped: what looks like a picture and is no record: as in `Listing`, how many
+        are "without a row", and of a folder that is not trusted "rows that cannot be
+        used" and "links out of the folder".
 
     Raises:
       UserError: no pictures, or a table with a fault; the line is named.
@@ -174,6 +178,7 @@ class Folder(Sequence):
         text_column: str | None = None,
         facts: Sequence[str] = (),
         keep: Sequence[str] = (),
+        trusted: bool = True,
     ):
         self.root, self.text_column = pathlib.Path(path).expanduser(), text_column
         if not self.root.exists():
@@ -186,10 +191,13 @@ class Folder(Sequence):
                 f"folder '{path}' has no subfolder '{split}' that could be the split; "
                 "it has: " + (", ".join(parts[:20]) or "none")
             )
-        reader = _Reader(self.root, split, text_column, tuple(facts), tuple(keep))
+        reader = _Reader(
+            self.root, split, text_column, tuple(facts), tuple(keep), trusted
+        )
         self.rows, self.columns = reader.rows(), frozenset(reader.columns)
         self._summary, self._tables = reader.summary(self.rows), reader.tables()
         self.skipped = {**reader.found.skipped, WITHOUT_ROW: reader.without_row}
+        self.skipped[FAULTS] = len(reader.faults)
         if not self.rows:
             skipped = reader.found.skipped_words()
             raise UserError(
@@ -200,6 +208,12 @@ class Folder(Sequence):
     def cells(self, index: int) -> dict[str, Any]:
         """Values of the kept columns of a record, by name."""
         return self.rows[index].cells
+
+    def num_bytes(self, index: int) -> int:
+        """Bytes of a record's largest file, which need not be read to know."""
+        row = self.rows[index]
+        names = [name for name in (row.name, row.caption, row.parsing) if name]
+        return max((self.root / name).stat().st_size for name in names)
 
     def summary(self) -> str:
         """One line: how many pictures, and what of the folder is not used."""
@@ -261,19 +275,39 @@ class _Reader:
         text_column: str | None,
         facts: tuple[str, ...],
         keep: tuple[str, ...],
+        trusted: bool = True,
     ):
         self.root, self.text_column, self.facts = root, text_column, facts
-        self.keep = keep
+        self.keep, self.trusted = keep, trusted
+        self.faults: list[str] = []  # of rows, where they are not trusted
         self.found = listing(root)
         if split:
             skipped = listing(root / split).skipped
             self.found = dataclasses.replace(self.found, skipped=skipped)
+        if not trusted:
+            self.found = self._inside(self.found)
         self.within = f"{split}/" if split else ""
         self.names = {normal(name): name for name in self.found.pictures}
         self.columns: set[str] = set()
         self.unused: list[str] = []  # tables beside those that count
         self.without_row = 0
         self.maps: set[str] = set()  # of classes, which are no pictures of faces
+
+    def _inside(self, found: Listing) -> Listing:
+        """The files that do not lead out of the folder."""
+
+        def stays(name: str) -> bool:  # folders that are links are not listed
+            return not (self.root / name).is_symlink() or self._is_inside(name)
+
+        pictures = tuple(filter(stays, found.pictures))
+        outside = len(found.pictures) - len(pictures)
+        others = frozenset(filter(stays, found.others))
+        skipped = {**found.skipped, OUTSIDE: outside} if outside else found.skipped
+        return Listing(pictures, others, skipped)
+
+    def _is_inside(self, name: str) -> bool:
+        path = (self.root / name).resolve()
+        return path.is_relative_to(self.root.resolve())
 
     def rows(self) -> list[Row]:
         rows = [row for table in self.tables() for row in self._of(table)]
@@ -311,7 +345,8 @@ class _Reader:
 
     def _of(self, table: str) -> list[Row]:
         rows, path = [], self.root / table
-        for line, cells in tables.read_rows(path):
+        faults = None if self.trusted else self.faults
+        for line, cells in tables.read_rows(path, faults):
             self.columns |= set(cells)
             try:
                 name = self._picture(posixpath.dirname(table), cells.get("file_name"))
@@ -327,7 +362,11 @@ class _Reader:
                     {name: cells[name] for name in self.keep if name in cells},
                 )
             except UserError as error:
-                raise UserError(f"'{path}' line {line}: {error}") from None
+                told = f"'{path}' line {line}: {error}"
+                if self.trusted:
+                    raise UserError(told) from None
+                self.faults.append(told)
+                continue
             rows.append(row)
         self.columns.add("file_name")  # also of an empty table
         return rows
@@ -340,6 +379,8 @@ class _Reader:
             path = posixpath.normpath(posixpath.join(folder, name))
             if normal(path) in self.names:
                 return self.names[normal(path)]
+            if not (self.trusted or self._is_inside(path)):
+                raise UserError(f"'{given}' leads out of the folder")
             if not path.startswith(self.within) or (self.root / path).is_file():
                 return path
         raise UserError(f"there is no picture '{given}'; correct file_name")
@@ -349,7 +390,7 @@ class _Reader:
         if (given := tables.given(given)) is None:
             return ""
         path = posixpath.normpath(posixpath.join(folder, str(given)))
-        if path.startswith("../") or not (self.root / path).is_file():
+        if not (self._is_inside(path) and (self.root / path).is_file()):
             raise UserError(f"there is no map '{given}'; correct parsing")
         self.maps.add(path)
         return path

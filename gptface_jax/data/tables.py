@@ -38,8 +38,15 @@ UNDERSTOOD = (
 _NOTHING = ("nan", "NaN", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>")
 
 
-def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(
+    path: pathlib.Path, faults: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and row of all rows of a JSON-lines, CSV or Parquet file.
+
+    Args:
+      path: of the file.
+      faults: gets a line for each row that cannot be read, in place of an error; after
+        a quote that is left open nothing is read.
 
     Raises:
       UserError: a file or line that cannot be read without guessing: not UTF-8, no
@@ -52,7 +59,14 @@ def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"'{path}' is not UTF-8 text; save it as UTF-8") from None
-    yield from (_csv_rows if path.suffix == ".csv" else _json_rows)(path, text)
+    read = _csv_rows if path.suffix == ".csv" else _json_rows
+    for line, row in read(path, text):
+        if isinstance(row, UserError):
+            if faults is None:
+                raise row
+            faults.append(str(row))
+        else:
+            yield line, row
 
 
 def _parquet_rows(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -65,7 +79,11 @@ def _parquet_rows(path: pathlib.Path) -> list[dict[str, Any]]:
         raise UserError(f"'{path}' is no readable Parquet: {error}") from None
 
 
-def _csv_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+# Line number and row, or what is wrong with it.
+_Lines = Iterator[tuple[int, dict[str, Any] | UserError]]
+
+
+def _csv_rows(path: pathlib.Path, text: str) -> _Lines:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     while True:
@@ -73,10 +91,12 @@ def _csv_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, An
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise UserError(
+            fault = UserError(
                 f"'{path}' line {line}: {error}; is a quote left open? Put a text with "
                 'commas or quotes between two quotes, and write a quote in it as ""'
-            ) from None
+            )
+            yield line, fault
+            return
         if cells is None:
             return
         if not cells:
@@ -85,15 +105,17 @@ def _csv_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, An
             header = [name.strip() for name in cells]
             continue
         if len(cells) != len(header):
-            raise UserError(
+            fault = UserError(
                 f"'{path}' line {line} has {len(cells)} cells and the first line "
                 f"{len(header)}; put a text with commas between two quotes"
             )
+            yield line, fault
+            continue
         nothing = (None if cell in _NOTHING else cell for cell in cells)
         yield line, dict(zip(header, nothing))
 
 
-def _json_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: pathlib.Path, text: str) -> _Lines:
     # Not at every line end of Unicode's: a JSON text may hold some.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -101,12 +123,14 @@ def _json_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, A
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(
+            row = UserError(
                 f"'{path}' line {number} is not JSON ({error.msg} at column "
                 f"{error.colno}); give one object a line"
-            ) from None
-        if not isinstance(row, dict):
-            raise UserError(
+            )
+        except (ValueError, RecursionError) as error:  # endless numbers, brackets
+            row = UserError(f"'{path}' line {number} cannot be read ({error})")
+        if not isinstance(row, dict | UserError):
+            row = UserError(
                 f"'{path}' line {number} is no JSON object; give one object a line"
             )
         yield number, row

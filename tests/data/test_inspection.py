@@ -64,6 +64,22 @@ def test_the_data_sheet_of_skin_pose_and_size():
     assert values["sizes"] == {"40 x 40": 1}
 
 
+def test_what_words_and_numbers_tell_is_counted():
+    found = surveyed([
+        record_of(expression="happiness", labels={"Age": 33.0}),
+        record_of(expression="happiness", labels={"Age": 34.0}),
+        record_of(expression="fear", facts={"hair colour": "<red>"}),
+        record_of(),
+    ])  # fmt: skip
+    values = found.as_json()
+    assert values["words"] == {
+        "expression": {"happiness": 2, "fear": 1}, "hair colour": {"<red>": 1}
+    }  # fmt: skip
+    assert values["histograms"]["age"] == {"30": 2} and "Age" not in values["labels"]
+    page = "".join(report._words(found))
+    assert "happiness" in page and "&lt;red&gt;" in page and "<red>" not in page
+
+
 @pytest.mark.parametrize("level, wanted", [(0, 0), (255, 100), (119, 50.03)])
 def test_luminance(level, wanted):
     image = np.full((40, 40, 3), level, np.uint8)

@@ -27,6 +27,7 @@ _TITLES = {
     "yaw": "yaw in degrees",
     "roll": "roll in degrees",
     "face": "side of the face in pixels",
+    "age": "age in years",
 }
 _STYLE = """
 :root { color-scheme: light dark; --bar: #4a7fb5; --line: #8884; }
@@ -81,6 +82,7 @@ def report(
         _numbers(survey),
         '<div class="two">',
         *(_histogram(name, survey.histograms[name]) for name in _TITLES),
+        *_words(survey),
         "</div>",
         *_labels(survey),
         *_rejected(found.rejected),
@@ -189,6 +191,14 @@ def _histogram(name: str, counts: collections.Counter[int]) -> str:
         edges = sorted(counts)
     rows = [(f"{edge} to {edge + step}", counts[edge]) for edge in edges]
     return f"<div>{_heading(_TITLES[name])}{_bars(rows)}</div>"
+
+
+def _words(survey: Survey) -> list[str]:
+    """The commonest words of everything that is told by words, such as expressions."""
+    return [
+        f"<div>{_heading(name)}{_bars(list(counts.items()))}</div>"
+        for name, counts in survey.as_json()["words"].items()
+    ]
 
 
 def _labels(survey: Survey) -> list[str]:

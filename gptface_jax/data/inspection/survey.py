@@ -17,7 +17,8 @@ from gptface_jax.data import claims, schemes, transforms
 from gptface_jax.data.prepare import duplicates, quality
 from gptface_jax.data.record import Record
 
-_STEP = {"luminance": 5, "yaw": 10, "roll": 10, "words": 2, "face": 16}
+_MOST = 20  # words of one name
+_STEP = {"luminance": 5, "yaw": 10, "roll": 10, "words": 2, "face": 16, "age": 5}
 
 
 @dataclasses.dataclass
@@ -46,6 +47,7 @@ class Survey:
       sizes: (width, height) -> pictures.
       histograms: quantity -> {lower edge: count}; steps are those of `step_of`.
       labels: attribute -> [absent, unsure, present].
+      words: name of what is told by a word, such as "expression" -> {word: records}.
       mentions: attribute -> `Mentions`.
       silent: texts that name nothing about a face.
       sources: first part of the source -> records.
@@ -59,6 +61,7 @@ class Survey:
             name: collections.Counter() for name in _STEP
         }
         self.labels: dict[str, list[int]] = {}
+        self.words: dict[str, collections.Counter[str]] = {}
         self.mentions: dict[str, Mentions] = {}
         self._rows = array.array("Q")  # of `duplicates.ROW`
 
@@ -68,9 +71,15 @@ class Survey:
         self.sources[str(record.source).partition("/")[0]] += 1
         self._add_texts(record)
         for name, score in (record.labels or {}).items():
-            if name != "Age":
+            if name == "Age":
+                self._count("age", score)
+            else:
                 counts = self.labels.setdefault(name, [0, 0, 0])
                 counts[0 if score < 0.1 else 2 if score > 0.9 else 1] += 1
+        told = {"expression": record.expression, **record.facts}
+        for name, word in told.items():
+            if word:
+                self.words.setdefault(name, collections.Counter())[str(word)] += 1
         if record.image is None:
             return None
         try:
@@ -158,6 +167,10 @@ class Survey:
             "labels": {
                 name: dict(zip(("absent", "unsure", "present"), counts))
                 for name, counts in sorted(self.labels.items())
+            },
+            "words": {
+                name: dict(counts.most_common(_MOST))
+                for name, counts in sorted(self.words.items())
             },
             "mentions": {
                 name: dataclasses.asdict(m) | {"rate": _share(m.said, m.present)}

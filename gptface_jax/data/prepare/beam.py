@@ -68,6 +68,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Writes a set; what was broken off, the same call goes on with.
 
+    A set that the same call has finished stays as it is.
+
     Args:
       config: see `settings`.
       out: folder of the set.
@@ -98,7 +100,8 @@ def prepare(
     about = dict(about or {})
     folder = Folder(pathlib.Path(out).expanduser().absolute())
     with locks.held(folder.root / locks.NAME, "prepares", "choose another --out"):
-        staging.open_plan(folder, config, units, prints, about)
+        if finished := staging.open_plan(folder, config, units, prints, about):
+            return finished
         run = _Runner(workers, options, progress)
         run("read", _first(folder, config, units, make_stages))
         works = finish.plan_copies(folder, config, len(units))
@@ -151,8 +154,9 @@ def _readers(config, make_stages) -> tuple[readers.Reader, Stages]:
 
 def _read(folder, config, units: Sequence[readers.Unit], made, number: int) -> None:
     reader, stages = made
-    outcomes = stages(reader(units[number]))
-    staging.write_unit(folder, number, outcomes, config.keep_rejected)
+    unit = units[number]
+    outcomes = stages(reader(unit))
+    staging.write_unit(folder, number, outcomes, config.keep_rejected, unit.records)
 
 
 def _second(folder, works: Sequence[duplicates.Work], units: int) -> Pieces:

@@ -18,11 +18,13 @@ import unicodedata
 from urllib import parse
 
 from gptface_jax.core.errors import UserError
+from gptface_jax.data.prepare import texts
 
 _DOMAIN = re.compile(r"(\*\.)?([\w-]+\.)+[\w-]+\.?")
 # What comes before the host, as browsers read it: "https:/\\a.org" is "https://a.org".
 _SCHEME = re.compile(r"(https?:|[a-z][a-z0-9+.-]*:(?=/))?/*", re.IGNORECASE)
 _PORT = re.compile(r":(\d*)$")
+_LONGEST = 1024  # characters; no host has more than 253
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -87,11 +89,16 @@ def _normal(url: str) -> str:
 def _host(name: str) -> str:
     """A host as it compares: small letters, foreign ones in ASCII, without "www.".
 
-    As browsers map it (UTS #46, not transitional) and spell it (Punycode, RFC 3492).
+    As browsers map it (UTS #46, not transitional) and spell it (Punycode, RFC 3492). No
+    label of a host has more than 63 characters: such a one is left as it is, and of
+    what is longer than any host the end counts.
     """
-    name = unicodedata.normalize("NFKC", parse.unquote(name)).lower()
+    name = parse.unquote(name)[-_LONGEST:]
+    name = unicodedata.normalize("NFKC", texts.stream_safe(name)).lower()
     labels = [
-        label if label.isascii() else f"xn--{label.encode('punycode').decode()}"
+        label
+        if label.isascii() or len(label) > 63
+        else f"xn--{label.encode('punycode').decode()}"
         for label in name.replace("\u3002", ".").rstrip(".").split(".")
     ]
     return ".".join(labels).removeprefix("www.")

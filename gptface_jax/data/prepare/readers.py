@@ -29,6 +29,7 @@ import functools
 import inspect
 import os
 import pathlib
+import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -47,6 +48,8 @@ _PASSED_OVER = {
     folders.NO_FILES: sample.NO_FILE,
     folders.WITHOUT_ROW: sample.NO_ROW,
     folders.LINKED: sample.NO_FILE,
+    folders.OUTSIDE: sample.UNSAFE_NAME,
+    folders.FAULTS: sample.BAD_ROW,
 }
 _DRAWN = ("synthetic", "synthetic_edits", "rendered", "textures")  # nobody's pictures
 
@@ -84,6 +87,11 @@ class Unit:
     stop: int = 0
     name: str = ""
     last: bool = True
+
+    @property
+    def records(self) -> int | None:
+        """How many samples it has; None of a file, which tells when it is read."""
+        return None if self.path else self.stop - self.start
 
     @property
     def stem(self) -> str:
@@ -215,6 +223,8 @@ def _opened(spec: Mapping[str, Any], config: Config):
     """The records of a source that is read at random."""
     ours = spec["kind"] not in _NAMED
     given = {k: v for k, v in spec.items() if not (ours and k == "name")}
+    if spec["kind"] == "folder":
+        given["trusted"] = False
     if spec["kind"] in _WITH_TABLE:
         limits = config.filters
         # Faces of a TFDS set are in its records; no box there is "not known".
@@ -293,7 +303,9 @@ class Reader:
     def _of_file(self, unit: Unit, given: Files) -> Iterator[Sample | Rejected]:
         """Samples of a file, one a key, and what its metadata tells of none of them."""
         path = pathlib.Path(unit.path)
-        rows = _metadata_rows(given.metadata, unit.stem) if given.metadata else None
+        rows, odd = None, collections.Counter()
+        if given.metadata:
+            rows, odd = _metadata_rows(given.metadata, unit.stem)
         more = self._more(given, rows, unit.source)
         name = f"{given.name}/{unit.stem}" if given.name else unit.stem
         if not path.is_file():  # opening a pipe would never end
@@ -316,9 +328,16 @@ class Reader:
                 item = Rejected(item.key, sample.DUPLICATE_KEY)
             seen.add(item.key)
             yield item
-        for key in (rows or ()) if unit.last else ():
-            if key not in seen:
+        if not unit.last:
+            return
+        used = {_row_key(rows or {}, key) for key in seen}
+        for key in rows or ():
+            if key not in used:
                 yield Rejected(key, sample.ROW_ALONE)
+        yield from [Rejected("", sample.BAD_ROW)] * odd.pop("", 0)
+        for key in odd:
+            if key not in used:
+                yield Rejected(key, sample.DUPLICATE_KEY)
 
     def _more(
         self, given: Files, rows: Mapping[str, Any] | None, number: int
@@ -332,9 +351,10 @@ class Reader:
 
         def more(key: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
             # Without its row nobody knows whether a picture was opted out.
-            if rows is not None and key not in rows:
+            own = _row_key(rows or {}, key)
+            if rows is not None and own not in rows:
                 raise sample.Fault(sample.NO_ROW if rows else sample.NO_METADATA)
-            extra = dict(rows[key]) if rows else {}
+            extra = dict(rows[own]) if rows else {}
             ids = {**row, **extra}
             sample_id = ids.get("SAMPLE_ID", ids.get("sample_id"))
             if found is not None and sample_id is not None:
@@ -366,20 +386,24 @@ class Reader:
         Raises:
           UserError: it is none.
         """
+        table, most = _table_of(source), self.config.decoding.max_bytes
         try:
-            record = source[index]
+            of_files = isinstance(table, folders.Folder)
+            large = of_files and table.num_bytes(index) > most  # not even read
+            record = None if large else source[index]
         except (UserError, OSError, ValueError):
             raise sample.Fault(sample.UNREADABLE) from None
+        if record is None:
+            raise sample.Fault(sample.TOO_MANY_BYTES)
         if record.image is None:
             raise sample.Fault(sample.NO_PICTURE)
         if isinstance(record.image, bytes):
-            if len(record.image) > self.config.decoding.max_bytes:
+            if len(record.image) > most:
                 raise sample.Fault(sample.TOO_MANY_BYTES)
         whole = f"{name}/{record.source}" if name else record.source
         if name and "/" not in record.source:
             whole = f"{whole}/{index}"  # or it would be taken for one picture's
         record = dataclasses.replace(record, source=whole)
-        table = _table_of(source)
         row = table.cells(index) if table else {}
         faces = metadata.faces_of(row) or metadata.faces_of_record(record)
         return Sample(str(index), record, metadata.url_of(row), row, faces)
@@ -392,18 +416,35 @@ def _with_address(item: Sample | Rejected) -> Sample | Rejected:
     return item
 
 
-def _metadata_rows(folder: str, stem: str) -> dict[str, Mapping[str, Any]]:
-    """Rows of the table of a file by their key; {} of one that cannot be read.
+def _row_key(rows: Mapping[str, Any], key: str) -> str:
+    """The key of a sample's row: tars write "./0" for "0"."""
+    return key if key in rows else posixpath.normpath(key)
 
-    Keys that are there twice are left out: nobody knows which row is meant.
+
+def _metadata_rows(
+    folder: str, stem: str
+) -> tuple[dict[str, Mapping[str, Any]], collections.Counter[str]]:
+    """Rows of the table of a file by their key, and how many others there are by key.
+
+    These are keys that are there twice, for nobody knows which row is meant, and ""
+    for rows without one. Of a table that cannot be read there is nothing.
     """
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(_table(folder, stem))
-        rows = [row for row in columns.rows(table) if isinstance(row, dict)]
-        keys = [str(row.pop("key")) for row in rows]
+        rows = list(columns.rows(table))
+        keys = [_own_key(row) for row in rows]
     except Exception:  # of a hostile file anything may come
-        return {}
+        return {}, collections.Counter()
     count = collections.Counter(keys)
-    return {key: row for key, row in zip(keys, rows) if count[key] == 1}
+    found = {k: row for k, row in zip(keys, rows) if k and count[k] == 1}
+    return found, collections.Counter(
+        {key: n for key, n in count.items() if key not in found}
+    )
+
+
+def _own_key(row: Any) -> str:
+    """Takes the key out of a row of metadata; "" where it has none."""
+    key = row.pop("key", None) if isinstance(row, dict) else None
+    return "" if key is None else str(key)

@@ -298,8 +298,9 @@ def _batches(
     pixels = 0
     for item in items:
         batch.append(item)
-        if isinstance(item, Sample):
-            pixels += item.record.image.size // 3
+        picture = item.record.image if item.record is not None else None
+        if isinstance(picture, np.ndarray):  # also of what was rejected once decoded
+            pixels += picture.size // 3
         if len(batch) == _TOGETHER or pixels > _PIXELS:
             yield batch
             batch, pixels = [], 0

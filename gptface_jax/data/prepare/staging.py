@@ -75,8 +75,10 @@ class Folder:
 
 def open_plan(
     folder: Folder, config: Config, units: list[Unit], prints: list[Any], about: Any
-) -> None:
+) -> dict[str, Any] | None:
     """Leaves the plan in a new folder, or finds the same one there.
+
+    Returns the manifest of a set that is finished already, else nothing.
 
     Args:
       folder: of the set.
@@ -86,13 +88,6 @@ def open_plan(
     Raises:
       UserError: the folder holds anything else.
     """
-    if (folder.root / shard_format.MANIFEST).exists():
-        if (folder.root / PLAN).exists():  # ended while it was tidied up
-            shutil.rmtree(folder.staging, ignore_errors=True)
-            (folder.root / PLAN).unlink()
-        raise UserError(
-            f"'{folder.root}' already holds a finished set; choose another folder"
-        )
     plan = json.loads(
         json.dumps(
             {
@@ -104,6 +99,23 @@ def open_plan(
         )
     )
     path = folder.root / PLAN
+    if (folder.root / shard_format.MANIFEST).exists():
+        if path.exists():  # ended while it was tidied up
+            shutil.rmtree(folder.staging, ignore_errors=True)
+            path.unlink()
+        manifest = json.loads((folder.root / shard_format.MANIFEST).read_text())
+        same = {
+            "config": fingerprint.without_locations(manifest.get("config", {})),
+            "sources": manifest.get("fingerprint"),
+            "units": len(manifest.get("units", ())),
+            "about": {k: manifest.get(k) for k in plan["about"]},
+        }
+        if same != plan:
+            raise UserError(
+                f"'{folder.root}' already holds a finished set of another config or "
+                "other sources; choose another folder"
+            )
+        return manifest
     if path.exists():
         theirs = json.loads(path.read_text())
         odd = [k for k in plan if theirs.get(k) != plan[k]]
@@ -121,6 +133,7 @@ def open_plan(
     else:
         files.write_text(path, json.dumps(plan, indent=2) + "\n")
     folder.staging.mkdir(exist_ok=True)
+    return None
 
 
 def write_unit(
@@ -128,8 +141,19 @@ def write_unit(
     number: int,
     outcomes: Iterable[Rejected | tuple[Kept, ...]],
     keep_rejected: int,
+    expected: int | None = None,
 ) -> dict[str, Any]:
-    """Writes what `Stages` made of unit `number`; returns its report."""
+    """Writes what `Stages` made of a unit; returns its report.
+
+    Args:
+      folder, number: of the set, and of the unit.
+      outcomes: what became of each sample.
+      keep_rejected: pictures kept for the report, of each reason.
+      expected: samples that the unit has, where that is known before they are read.
+
+    Raises:
+      UserError: there were more or fewer.
+    """
     counts: collections.Counter[str] = collections.Counter()
     shown: collections.Counter[str] = collections.Counter()
     read, records, rows = 0, 0, []
@@ -151,6 +175,11 @@ def write_unit(
                 rows.append((kept.hash, digest, place, kept.lot))
                 staged.write(shard_format.pack(kept.record))
                 records += 1
+    if expected not in (None, read):
+        raise UserError(
+            f"unit {number} has {expected} records by the plan, and {read} were read: "
+            "the source was changed meanwhile; move the folder away and run again"
+        )
     with files.replacing(folder.rows(number)) as partial, open(partial, "wb") as file:
         np.save(file, np.array(rows, duplicates.ROW))
     report = {

@@ -16,9 +16,14 @@ from gptface_jax.data.prepare.settings import TextOptions
 from gptface_jax.data.text import TextTokenizer
 
 _TAG = re.compile(r"</?[A-Za-z!][^<>]{0,200}>")
-_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+\.\w+", re.IGNORECASE)
+# Bounded, and begun only where a word begins: of "a@a@a@..." any \S+ takes days.
+_ADDRESS = re.compile(
+    r"(?:https?://|www\.)\S+|(?<![^\s@])[^\s@]{1,64}@[^\s@]{1,255}\.\w{1,24}",
+    re.IGNORECASE,
+)
 _SPACES = re.compile(r"\s+")
 _WORD = re.compile(r"\w+")
+_MARKS = 30
 # Few words tell no language.
 _FEW = 3
 # Of most of the web's texts. Among all that py3langid knows, the few words of a caption
@@ -38,9 +43,24 @@ def clean(text: str) -> str:
     for _ in range(2):
         text = html.unescape(text)
     text = _ADDRESS.sub(" ", _TAG.sub(" ", text))
-    text = _SPACES.sub(" ", unicodedata.normalize("NFC", text))
+    text = _SPACES.sub(" ", unicodedata.normalize("NFC", stream_safe(text)))
     kept = (c for c in text if c.isprintable() or c == "\u200d")
     return "".join(kept).strip(" \t-|,;:/")
+
+
+def stream_safe(text: str) -> str:
+    """A text with at most 30 combining characters in a row (UAX 15, 13).
+
+    No language has more, and to put thousands in order takes time with their square.
+    """
+    if text.isascii():
+        return text
+    kept, row = [], 0
+    for character in text:
+        row = row + 1 if unicodedata.combining(character) else 0
+        if row <= _MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 @functools.cache
@@ -98,7 +118,7 @@ class Texts:
 
     def _one(self, text: str) -> tuple[str] | str:
         options = self.options
-        if len(text) > options.max_bytes:
+        if len(text.encode("utf-8", "surrogatepass")) > options.max_bytes:
             return sample.LONG_TEXT
         text = clean(text)
         words = len(_WORD.findall(text))

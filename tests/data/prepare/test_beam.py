@@ -75,8 +75,10 @@ def test_it_needs_beam(monkeypatch, tmp_path, capsys):
 
 def test_a_finished_or_foreign_folder_is_left_alone(prepared, tmp_path, capsys):
     before = digests(prepared)
-    assert run(prepared) == 2 and digests(prepared) == before
-    assert "already holds a finished set" in capsys.readouterr().err
+    assert run(prepared) == 0 and digests(prepared) == before  # nothing is left to do
+    assert "24 read, 0 rejected, 24 records" in capsys.readouterr().out
+    assert run(prepared, "--config.crop.size=48") == 2 and digests(prepared) == before
+    assert "already holds a finished set of another" in capsys.readouterr().err
     (tmp_path / "mine.txt").write_text("mine")
     assert run(tmp_path) == 2
     assert "holds other files" in capsys.readouterr().err
@@ -184,8 +186,8 @@ def test_what_was_killed_while_it_was_tidied_up_is_tidied(
         assert run(tmp_path / "set") == 130
     assert (tmp_path / "set" / "staging").exists()
     capsys.readouterr()
-    assert run(tmp_path / "set") == 2
-    assert "already holds a finished set" in capsys.readouterr().err
+    assert run(tmp_path / "set") == 0
+    assert "24 records" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "set").iterdir()) == [
         "manifest.json", "rejected", "train", "validation"
     ]  # fmt: skip
@@ -378,10 +380,20 @@ def test_image_ids_on_the_way(tmp_path, tiny, monkeypatch):
     assert records.manifest["tokenizer_digest"] == network.codes_digest
 
 
+_IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+
+
 @pytest.mark.slow
-def test_beam_makes_the_same_set(prepared, tmp_path):
-    runner = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
-    assert run(tmp_path / "set", f"--beam=--runner={runner}") == 0
+@pytest.mark.parametrize(
+    "options",
+    [
+        _IN_PROCESS,
+        "DirectRunner --direct_running_mode=multi_processing --direct_num_workers=2",
+    ],
+    ids=["one process", "two processes"],
+)
+def test_beam_makes_the_same_set(prepared, tmp_path, options):
+    assert run(tmp_path / "set", f"--beam=--runner={options}") == 0
     assert digests(tmp_path / "set") == digests(prepared)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+import time
 
 import hostile_files as hostile
 import numpy as np
@@ -19,6 +20,7 @@ from gptface_jax.data.prepare import (
     beam,
     columns,
     metadata,
+    opt_out,
     readers,
     sample,
     staging,
@@ -26,6 +28,7 @@ from gptface_jax.data.prepare import (
     texts,
 )
 from gptface_jax.data.prepare import settings as prepare_settings
+from gptface_jax.data.prepare import stages as all_stages
 from gptface_jax.data.prepare.sample import Rejected, Sample
 from gptface_jax.data.prepare.stages import Stages
 from gptface_jax.data.record import Record
@@ -274,7 +277,8 @@ def test_a_hostile_corpus_is_counted_and_stays_inside(corpus, tmp_path, capfd):
     assert units["webdataset/more.tar/0.tar"]["records"] == 4
     assert units["folder[0:9]"]["records"] == 2
     assert units["folder[0:9]"]["rejected"] == {
-        sample.EMPTY: 1, sample.NOT_A_PICTURE: 4, sample.NO_FILE: 2
+        sample.EMPTY: 1, sample.NOT_A_PICTURE: 3, sample.NO_FILE: 2,
+        sample.UNSAFE_NAME: 1,
     }  # fmt: skip
     # What is kept are pictures of our own, without what else the files held.
     records = open_source({"kind": "arrayrecord", "path": out / "train"})
@@ -760,6 +764,122 @@ def test_links_to_folders_are_counted(tmp_path, pictures):
             {"kind": kind, "path": str(tmp_path / name)}, texts={"required": False}
         )
         assert reasons_of(config) == ["", sample.NO_FILE]
+
+
+def test_a_folder_that_names_others_files_reads_none(tmp_path, pictures):
+    """Neither by a row nor by a link; what is wrong with a row is counted."""
+    data, folder = hostile.encoded(pictures[0]), tmp_path / "set"
+    (folder / "sub").mkdir(parents=True)
+    for path in (tmp_path / "secret.jpg", folder / "0.jpg", folder / "1.jpg"):
+        path.write_bytes(data)
+    os.symlink(tmp_path / "secret.jpg", folder / "linked.jpg")
+    os.symlink(folder / "1.jpg", folder / "sub" / "inside.jpg")
+    os.symlink(tmp_path, folder / "up")
+    rows = [
+        {"file_name": "0.jpg", "text": "a man"},
+        {"file_name": "sub/inside.jpg", "text": "a man"},
+        {"file_name": "../secret.jpg", "text": "a man"},
+        {"file_name": str(tmp_path / "secret.jpg"), "text": "a man"},
+        {"file_name": "up/secret.jpg", "text": "a man"},
+        {"file_name": "gone.jpg", "text": "a man"},
+        {"file_name": "1.jpg", "text": {"no": "text"}},
+        {"text": "a man"},
+        ["no", "row"],
+    ]
+    lines = [*map(json.dumps, rows), "{", "[" * 100_000, '{"text": ' + "9" * 9999 + "}"]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    spec = {"kind": "folder", "path": str(folder)}
+    wanted = ["", "", sample.NO_FILE, sample.UNSAFE_NAME]
+    wanted += [sample.BAD_ROW] * 10 + [sample.NO_ROW]
+    found = reasons_of(config_of(spec, unit_size=4))
+    assert sorted(found) == sorted(wanted)
+    # One that is not a stranger's tells where the fault is.
+    with pytest.raises(UserError, match="metadata.jsonl' line"):
+        open_source(spec)
+
+
+def test_cells_of_a_torn_csv_are_counted(tmp_path, pictures):
+    (tmp_path / "0.jpg").write_bytes(hostile.encoded(pictures[0]))
+    lines = ["file_name,text", "0.jpg,a man", "0.jpg", "0.jpg,a,b,c", 'x.jpg,"open']
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    found = reasons_of(config_of({"kind": "folder", "path": str(tmp_path)}))
+    assert found == ["", *[sample.BAD_ROW] * 3]
+
+
+def test_a_large_file_of_a_folder_is_not_read(tmp_path, pictures):
+    for name in "012":
+        (tmp_path / f"{name}.jpg").write_bytes(hostile.encoded(pictures[0]))
+        (tmp_path / f"{name}.txt").write_bytes(TEXT)
+    (tmp_path / "1.jpg").write_bytes(bytes(100_000))
+    (tmp_path / "2.txt").write_bytes(b"a" * 100_000)
+    config = config_of(
+        {"kind": "folder", "path": str(tmp_path)}, decoding={"max_bytes": 50_000}
+    )
+    assert reasons_of(config) == ["", *[sample.TOO_MANY_BYTES] * 2]
+
+
+def test_a_source_that_shrinks_fails_the_job(tmp_path, pictures):
+    """Between the plan and a worker; in = out + rejected."""
+    for i in range(4):
+        data = hostile.encoded(pictures[i % len(pictures)])
+        (tmp_path / f"{i}.jpg").write_bytes(data)
+        (tmp_path / f"{i}.txt").write_bytes(TEXT)
+    config = config_of({"kind": "folder", "path": str(tmp_path)})
+    (unit,), _ = readers.units(config)
+    (tmp_path / "3.jpg").unlink()
+    outcomes = Stages(config, texts.texts(config.texts))(readers.Reader(config)(unit))
+    folder = staging.Folder(tmp_path / "out")
+    folder.staging.mkdir(parents=True)
+    with pytest.raises(UserError, match="has 4 records by the plan, and 3 were read"):
+        staging.write_unit(folder, 0, outcomes, 0, unit.records)
+    assert not folder.report(0).exists()
+
+
+def test_rows_of_metadata_that_no_picture_has(tmp_path, pictures):
+    """Each is counted, also one that is there twice, or that has no key."""
+    good = {"jpg": hostile.encoded(pictures[0]), "txt": TEXT}
+    hostile.tar_of(tmp_path / "a.tar", [("./0", good), ("1", good)])
+    (tmp_path / "meta").mkdir()
+    keys = ["0", "1", "2", "3", "3", None]
+    rows = pa.table({"key": keys, "url": [f"http://{i}.org" for i in range(6)]})
+    pq.write_table(rows, tmp_path / "meta" / "a.parquet")
+    config = config_of({"kind": "webdataset", "path": str(tmp_path),
+                        "metadata": str(tmp_path / "meta")})  # fmt: skip
+    wanted = ["", "", sample.ROW_ALONE, sample.BAD_ROW, sample.DUPLICATE_KEY]
+    assert sorted(reasons_of(config)) == sorted(wanted)
+    first, *_ = readers.Reader(config)(readers.units(config)[0][0])
+    assert first.url == "http://0.org"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a@" * 32_000, "a" * 65_000, "." * 65_000, "a." * 32_000, "<a" * 32_000,
+        "&" * 65_000, "www." * 16_000, "e" + "\u0301\u0316" * 16_000, "@" * 65_000,
+        "\u4f60" * 20_000,
+    ],
+    ids=lambda text: repr(text[:4]),
+)  # fmt: skip
+def test_no_text_takes_long(text):
+    """Patterns that look back take time with the square of the length, or worse."""
+    begin = time.process_time()
+    cleaned = texts.clean(text)
+    opt_out._normal(f"https://{text}/{text}")
+    assert time.process_time() - begin < 2
+    assert cleaned.count("\u0301") <= 30
+
+
+def test_addresses_are_still_taken_out():
+    given = "write to me.too@mail.example.org, see www.a.org/b?c or http://x.y now"
+    assert texts.clean(given) == "write to , see or now"
+    assert texts.clean("@handle at 5@ night a@b") == "@handle at 5@ night a@b"
+
+
+def test_decoded_pictures_that_are_rejected_do_not_pile_up():
+    """A batch is bounded by all the pixels that it holds."""
+    wide = Record(image=np.zeros((400, 100_000, 3), np.uint8))
+    items = [Rejected(str(i), sample.TOO_SMALL, wide) for i in range(4)]
+    assert [len(batch) for batch in all_stages._batches(items)] == [1] * 4
 
 
 def test_a_record_that_cannot_be_read_is_rejected_alone(monkeypatch):
