@@ -16,6 +16,10 @@ from typing import Any
 from gptface_jax.core.errors import UserError
 
 
+class Died(UserError):
+    """A worker process was killed, or killed itself."""
+
+
 @functools.cache
 def end_with_parent() -> None:
     """Ends this process as soon as the one that started it has ended, however that was.
@@ -52,7 +56,7 @@ def results(
       *arguments: of `begin`.
 
     Raises:
-      UserError: one of the processes was killed; the others are ended.
+      Died: one of the processes; the others are ended.
       Whatever a call raises.
     """
     # Started afresh: a copy of a process that runs threads may hang.
@@ -70,7 +74,7 @@ def results(
                 yield part.result()
     except pools.BrokenProcessPool:
         fewer = f", with fewer --workers than {workers}" if workers > 1 else ""
-        raise UserError(
+        raise Died(
             "a worker process died (out of memory?); run the same command again" + fewer
         ) from None
     finally:

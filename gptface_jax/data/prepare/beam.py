@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import pathlib
@@ -25,8 +26,16 @@ import tqdm
 
 from gptface_jax.core import extras, locks, processes
 from gptface_jax.core.errors import UserError
-from gptface_jax.data.prepare import duplicates, finish, readers, settings, staging
+from gptface_jax.data.prepare import (
+    duplicates,
+    finish,
+    readers,
+    sample,
+    settings,
+    staging,
+)
 from gptface_jax.data.prepare.finish import Encode
+from gptface_jax.data.prepare.sample import Rejected
 from gptface_jax.data.prepare.stages import Stages
 from gptface_jax.data.prepare.staging import Folder
 
@@ -145,18 +154,76 @@ Pieces = tuple[Mapping[Any, pathlib.Path], _Piece]
 def _first(folder, config, units: Sequence[readers.Unit], make_stages) -> Pieces:
     paths = {number: folder.report(number) for number in range(len(units))}
     make = functools.partial(_readers, config, make_stages)
-    return paths, _Piece(make, functools.partial(_read, folder, config, units))
+    act = functools.partial(_read, folder, config, units, make_stages)
+    return paths, _Piece(make, act)
 
 
 def _readers(config, make_stages) -> tuple[readers.Reader, Stages]:
     return readers.Reader(config), make_stages()
 
 
-def _read(folder, config, units: Sequence[readers.Unit], made, number: int) -> None:
+def _read(
+    folder, config, units: Sequence[readers.Unit], make_stages, made, number: int
+) -> None:
     reader, stages = made
-    unit = units[number]
-    outcomes = stages(reader(unit))
-    staging.write_unit(folder, number, outcomes, config.keep_rejected, unit.records)
+    unit, path = units[number], folder.tries(number)
+    tries = int(path.read_text()) if path.exists() else 0
+    if tries >= _TRIES:
+        _read_carefully(folder, config, units, make_stages, number)
+    else:
+        # What kills a worker ends the job, and would the next time, and so on.
+        path.write_text(str(tries + 1))
+        outcomes = stages(reader(unit))
+        staging.write_unit(folder, number, outcomes, config.keep_rejected, unit.records)
+    path.unlink(missing_ok=True)
+
+
+_TRIES = 2  # that a unit has before its samples are looked at one by one
+
+
+def _read_carefully(folder, config, units, make_stages, number: int) -> None:
+    """Reads a unit in a process of its own, without the samples that end it.
+
+    Raises:
+      UserError: it ends where no sample is told yet.
+    """
+    deadly: list[int] = []
+    while True:
+        make = functools.partial(_readers, config, make_stages)
+        act = functools.partial(_read_singly, folder, config, units, tuple(deadly))
+        try:
+            for _ in processes.results(_act, [number], 1, _begin, _Piece(make, act)):
+                pass
+        except processes.Died:
+            at = int(folder.at(number).read_text())
+            if at in deadly:
+                raise UserError(
+                    f"reading {_name(config, units[number])} ends the process, after "
+                    f"{at} samples; take the file out of the source"
+                ) from None
+            deadly.append(at)
+        else:
+            return
+
+
+def _read_singly(folder, config, units, deadly, made, number: int) -> None:
+    """Writes a unit, and which sample it is at; those that are deadly are rejected."""
+    reader, stages = made
+    samples = iter(reader(units[number]))
+
+    def outcomes():
+        for place in itertools.count():
+            folder.at(number).write_text(str(place))
+            if (item := next(samples, None)) is None:
+                return
+            if place in deadly:
+                yield Rejected(item.key, sample.CRASHED)
+            else:
+                yield from stages([item])
+
+    expected = units[number].records
+    staging.write_unit(folder, number, outcomes(), config.keep_rejected, expected)
+    folder.at(number).unlink()
 
 
 def _second(folder, works: Sequence[duplicates.Work], units: int) -> Pieces:

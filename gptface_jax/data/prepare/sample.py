@@ -45,6 +45,7 @@ NOT_UTF8 = "text: no UTF-8"
 LONG_TEXT = "text: too long"
 SHORT_TEXT = "text: too short"
 LANGUAGE = "text: another language"
+CRASHED = "error: ends the process that reads it"
 FAILED = "error: {}"  # what nobody thought of; the name of the exception
 EXACT = "duplicate: same bytes"
 NEAR = "duplicate: looks the same"

@@ -60,6 +60,14 @@ class Folder:
     def report(self, number: int) -> pathlib.Path:
         return self.staging / f"unit-{number:06d}.json"
 
+    def tries(self, number: int) -> pathlib.Path:
+        """Holds how often the unit was begun and not ended."""
+        return self.staging / f"unit-{number:06d}.tries"
+
+    def at(self, number: int) -> pathlib.Path:
+        """Holds which of the unit's samples is being looked at."""
+        return self.staging / f"unit-{number:06d}.at"
+
     def found(self, work: duplicates.Work) -> pathlib.Path:
         return self.staging / f"copies-{work.name}.npy"
 

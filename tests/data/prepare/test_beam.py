@@ -1,5 +1,6 @@
 """A whole set by the command: what is in it, and that it survives what goes wrong."""
 
+import functools
 import os
 import pathlib
 import resource
@@ -17,9 +18,19 @@ import pytest
 
 from gptface_jax.cli.main import main
 from gptface_jax.core import extras, processes
+from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import image_io, shard_format
-from gptface_jax.data.prepare import beam, duplicates, finish, sample, staging
+from gptface_jax.data.prepare import (
+    beam,
+    duplicates,
+    finish,
+    readers,
+    sample,
+    settings,
+    staging,
+    texts,
+)
 from gptface_jax.data.sources import open_source
 
 CONFIG = "configs/data/laion_face.py:tiny"
@@ -403,6 +414,50 @@ def test_a_worker_that_is_killed_ends_the_job():
     with pytest.raises(UserError, match="worker process died.*fewer --workers than 2"):
         keys = [0, 0, signal.SIGKILL, 0, 0]
         list(processes.results(beam._act, keys, 2, beam._begin, killed))
+
+
+class Deadly(beam.Stages):
+    """Stages in which the samples of these keys end the process."""
+
+    def __call__(self, items):
+        for item in items:
+            if item.key in ("5", "9"):
+                os._exit(9)
+            yield from super().__call__([item])
+
+
+def _deadly(config):
+    return Deadly(config, texts.texts(config.texts))
+
+
+def test_a_sample_that_ends_its_process_is_rejected_at_last(tmp_path):
+    """As a fault in a library that reads pictures does; two ends are taken for bad
+    luck, then the unit is read one by one."""
+    config = settings.read(load_config(CONFIG).to_dict())
+    make = functools.partial(_deadly, config)
+    for _ in range(2):
+        with pytest.raises(processes.Died):
+            beam.prepare(config, tmp_path / "set", make, workers=2, progress=False)
+    manifest = beam.prepare(config, tmp_path / "set", make, workers=2, progress=False)
+    assert manifest["rejected"] == {sample.CRASHED: 2}
+    assert manifest["counts"]["records"] == 22
+    assert not (tmp_path / "set" / "staging").exists()
+
+
+def test_a_file_that_ends_the_process_is_named(tmp_path, monkeypatch):
+    config = settings.read(load_config(CONFIG).to_dict())
+    units, _ = readers.units(config)
+    folder = staging.Folder(tmp_path)
+    folder.staging.mkdir()
+    folder.at(0).write_text("3")
+
+    def die(*_):
+        raise processes.Died("dead")
+        yield
+
+    monkeypatch.setattr(beam.processes, "results", die)
+    with pytest.raises(UserError, match=r"reading synthetic\[0:\d+\] ends the process"):
+        beam._read_carefully(folder, config, units, None, 0)
 
 
 def workers_of(process) -> list[int]:
