@@ -76,7 +76,8 @@ def files_of(options: argparse.Namespace) -> tuple[list[bytes], list[str]]:
             buffer = io.BytesIO()
             Image.fromarray(data).save(buffer, "JPEG", quality=90)
             data = buffer.getvalue()
-        found.append((data, caption.text(item, rng)))
+        # Portraits have no labels that words could say.
+        found.append((data, caption.text(item, rng) or "a painting of a face"))
     return [data for data, _ in found], [text for _, text in found]
 
 
