@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer", help="VQGAN training run, where --model is a training run"
     )
     parser.add_argument("--key", type=int, default=0, help="the watermark's key")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="of a --region that was chosen by chance; default what the picture's "
+        "sidecar or XMP says, else 0",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -28,8 +34,9 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.pipelines import watermark_detection
 
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    where = _photo.selection(options, every=False)
     report = watermark_detection.detect(
-        model, options.image, options.key, **_photo.selection(options, every=False)
+        model, options.image, options.key, seed=options.seed, **where
     )
     print(f"XMP: {report.source_type or 'no mark of a digital source type'}")
     if report.details is None:

@@ -109,6 +109,7 @@ def detect(
     key: int = 0,
     *,
     by_left: bool = False,
+    seed: int | None = None,
     **where: Any,
 ) -> Report:
     """Looks for the marks that this package leaves.
@@ -118,6 +119,8 @@ def detect(
       image: path, encoded bytes, PIL image or uint8 array [H,W,3].
       key: the watermark's secret.
       by_left: see `DecodeConfig.watermark_left`; the sidecar's word counts more.
+      seed: of a region that was chosen by chance; default what the sidecar or the XMP
+        says, else 0.
       **where: fields of a `Selection`, such as box: what was edited; default what the
         sidecar or the XMP says, else the whole central square.
 
@@ -139,7 +142,9 @@ def detect(
     grid = model.grid
     squares = _squares(details, photo.shape[:2], grid)
     if not selection.is_open:
-        framed, _ = model.select(photo, selection)
+        if seed is None:
+            seed = (details or {}).get("seed") or 0
+        framed, _ = model.select(photo, selection, seed)
         opened = images.pixels_to_tokens(framed.inside, grid)
         squares, where = [(framed.view, opened)], "of the mask"
     elif squares and selection.crop is None:

@@ -120,6 +120,24 @@ def test_a_marked_sample_is_told_from_an_unmarked_one(model, tmp_path, monkeypat
     assert other.same_key is False and not other.count.found
 
 
+def test_a_region_by_chance_is_that_of_the_edit(model, face, tmp_path, monkeypatch):
+    """By the seed that the sidecar tells, or the one that is given."""
+    path, *_ = model.inpaint(face, region="span:0.3", seed=7, **MARK).save(
+        tmp_path / "x.png"
+    )
+    seeds, select = [], type(model).select
+
+    def watched(self, photo, selection, seed=0):
+        seeds.append(seed)
+        return select(self, photo, selection, seed)
+
+    monkeypatch.setattr(type(model), "select", watched)
+    for options in ({}, {"seed": 3}, {"seed": 0}):
+        watermark_detection.detect(model, path, KEY, region="span:0.3", **options)
+    watermark_detection.detect(model, np.asarray(face), KEY, region="span:0.3")
+    assert seeds == [7, 3, 0, 0]
+
+
 def test_where_is_what_was_asked_else_what_is_known(model, face, tmp_path):
     edit = model.inpaint(face, box=(24, 48, 60, 72), **MARK)
     path, _, sidecar = edit.save(tmp_path / "x.png")
