@@ -421,7 +421,7 @@ class Deadly(beam.Stages):
 
     def __call__(self, items):
         for item in items:
-            if item.key in ("5", "9"):
+            if item.key in ("3", "5"):  # of one unit
                 os._exit(9)
             yield from super().__call__([item])
 
