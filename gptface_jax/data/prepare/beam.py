@@ -168,14 +168,17 @@ def _read(
     reader, stages = made
     unit, path = units[number], folder.tries(number)
     tries = int(path.read_text()) if path.exists() else 0
-    if tries >= _TRIES:
-        _read_carefully(folder, config, units, make_stages, number)
-    else:
-        # What kills a worker ends the job, and would the next time, and so on.
-        path.write_text(str(tries + 1))
-        outcomes = stages(reader(unit))
-        staging.write_unit(folder, number, outcomes, config.keep_rejected, unit.records)
-    path.unlink(missing_ok=True)
+    try:
+        if tries >= _TRIES:
+            _read_carefully(folder, config, units, make_stages, number)
+        else:
+            # What kills a worker ends the job, and would the next time, and so on.
+            path.write_text(str(tries + 1))
+            outcomes = stages(reader(unit))
+            keep, expected = config.keep_rejected, unit.records
+            staging.write_unit(folder, number, outcomes, keep, expected)
+    finally:  # also where it was told why it ended, or was asked to
+        path.unlink(missing_ok=True)
 
 
 _TRIES = 2  # that a unit has before its samples are looked at one by one
