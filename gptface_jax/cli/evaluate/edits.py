@@ -167,7 +167,6 @@ def run(options: argparse.Namespace) -> None:
     if judge:
         judge.check(attributes)
     size = model.editor.size
-    photos = pictures_of(records, size)
     perception = perceiver(options.perception) if options.perception else None
     asked = {
         seed: editors.tasks(records, attributes, size, seed, perception)
@@ -175,6 +174,7 @@ def run(options: argparse.Namespace) -> None:
     }
     if options.write_jobs:
         (tasks,) = asked.values()
+        photos = pictures_of(records, size)
         print(editors.write_jobs(options.write_jobs, photos, tasks))
         return
     edits = []
