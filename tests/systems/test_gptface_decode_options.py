@@ -299,7 +299,8 @@ def test_the_cost_of_candidates_by_hand():
     assert config.passes(16) == 0.25 * 16 + 0.25 * 4 + 0.5
     assert DecodeConfig().survivors(16) == ((1.0, 1),)
     assert DecodeConfig().passes(16) == 16
-    for shares in ((0.5, 0.5), (0.0,), (1.0,), (0.6, 0.3)):
+    nan = float("nan")
+    for shares in ((0.5, 0.5), (0.0,), (1.0,), (0.6, 0.3), 0.25, "x", (nan,)):
         with pytest.raises(ValueError, match="give rising shares between 0 and 1"):
             DecodeConfig(prune_at=shares)
 

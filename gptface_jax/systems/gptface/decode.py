@@ -17,7 +17,9 @@ import numpy as np
 
 from gptface_jax.core import trees
 from gptface_jax.nn import platforms, shifted_network
+from gptface_jax.nn.transformer import taken_apart
 from gptface_jax.ops import sampling, watermark
+from gptface_jax.systems.gptface import kept as keeping
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface import predict
 from gptface_jax.systems.gptface.options import REMASK_UNTIL, DecodeConfig
@@ -55,6 +57,7 @@ class _Carry:
     moved: shifted_network.Shift | None = (
         None  # of each sample, where nothing is restored
     )
+    kept: keeping.Kept | None = None  # where not all positions are computed anew
 
 
 def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Carry:
@@ -198,24 +201,27 @@ def decode(
       A DecodeResult after exactly ceil(open / k) iterations a sample.
     """
     config = config.settled(module.config, platforms.current())
-    return fill_jitted(module, params, tokens, known, config, key, words)
+    slots = keeping.slots(config, module.config, known)
+    return fill_jitted(module, params, tokens, known, config, key, words, slots)
 
 
 def fill(
-    module, params, tokens, known, config: DecodeConfig, key, words=None
+    module, params, tokens, known, config: DecodeConfig, key, words=None, slots=0
 ) -> DecodeResult:
     """`decode` without jit, of settled options."""
     if key.ndim == 0:
         key = jax.vmap(lambda b: jax.random.fold_in(key, b))(
             jnp.arange(tokens.shape[0])
         )
-    end = _advance(module, params, _begin(module, params, tokens, known, config),
-                   config, key, words)  # fmt: skip
+    begin = _begin(module, params, tokens, known, config, slots)
+    end = _advance(module, params, begin, config, key, words)
     result = _result(end)
     return _traced(module, params, result) if config.traced_afterwards else result
 
 
-def _begin(module, params, tokens, known, config: DecodeConfig) -> _Carry:
+def _begin(
+    module, params, tokens, known, config: DecodeConfig, slots: int = 0
+) -> _Carry:
     """The carry before the first iteration."""
     decoded = np.zeros(tokens.shape[1], bool)
     for where in config.slices(module.config.layout).values():
@@ -236,6 +242,10 @@ def _begin(module, params, tokens, known, config: DecodeConfig) -> _Carry:
         own = predict.start(params, config)
         repeated = jax.tree.map(lambda x: jnp.repeat(x[None], len(tokens), 0), own)
         carry = carry.replace(moved=repeated)
+    if slots:
+        views = predict.kept_views(module, carry.tokens, config)
+        places = keeping.places(is_open, slots)
+        carry = carry.replace(kept=keeping.read(module, params, views, places))
     return carry
 
 
@@ -252,7 +262,12 @@ def _advance(
 ) -> _Carry:
     """The carry after a share of each sample's iterations, rounded up; 1 for all."""
     commit = functools.partial(_commit, model=module.config, config=config)
-    scores_of = functools.partial(predict.predict, module, params, config, words)
+    # Taken apart before the loop, in which that would be done at every turn.
+    layers = params["transformer"] if carry.kept is not None else None
+    parts = layers and taken_apart(module.config.transformer, layers)
+    scores_of = functools.partial(
+        predict.predict, module, params, config, words, parts=parts
+    )
     if 0 < config.at_once < len(carry.tokens):
         scores_of = functools.partial(_in_turns, scores_of, config.at_once)
     until = jnp.ceil(share * -(-carry.total // config.k))
@@ -263,9 +278,11 @@ def _advance(
     def body(carry: _Carry) -> _Carry:
         # 1 -> 0
         remaining = jnp.sum(carry.is_open, axis=1) / jnp.maximum(carry.total, 1)
+        carry = _refreshed(module, params, carry, config)
         scores, match, change = scores_of(
-            carry.tokens, carry.is_open, remaining, carry.moved, strengths, bias
-        )
+            carry.tokens, carry.is_open, remaining, carry.moved, strengths, bias,
+            carry.kept,
+        )  # fmt: skip
         after = jax.vmap(commit)(carry, scores, match, remaining, key)
         if not config.restore:
             after = after.replace(moved=change)
@@ -282,6 +299,21 @@ def _advance(
     return jax.lax.while_loop(lambda c: jnp.any(is_busy(c)), body, carry)
 
 
+def _refreshed(module, params, carry: _Carry, config: DecodeConfig) -> _Carry:
+    """The carry with keys and values of all positions as they are now, when due."""
+    if carry.kept is None or not config.refresh:
+        return carry
+
+    def read():
+        views = predict.kept_views(module, carry.tokens, config)
+        return keeping.read(module, params, views, carry.kept.places)
+
+    # Those that are busy have made as many iterations as any; the first has just read.
+    step = jnp.max(carry.iteration)
+    due = (step > 0) & (step % config.refresh == 0)
+    return carry.replace(kept=jax.lax.cond(due, read, lambda: carry.kept))
+
+
 def _result(end: _Carry) -> DecodeResult:
     return DecodeResult(
         tokens=end.tokens,
@@ -291,7 +323,7 @@ def _result(end: _Carry) -> DecodeResult:
     )
 
 
-fill_jitted = jax.jit(fill, static_argnames=("module", "config"))
+fill_jitted = jax.jit(fill, static_argnames=("module", "config", "slots"))
 
 
 def _traced(module, params, result: DecodeResult) -> DecodeResult:
@@ -336,23 +368,31 @@ def rerank(
       the best alone [B,1] where others were pruned or strengths chose).
     """
     config = config.settled(module.config, platforms.current())
+    slots = keeping.slots(config, module.config, known)
     return _rerank_jitted(
-        module, params, tokens, known, config, key, num_candidates, strengths, bias
-    )
+        module, params, tokens, known, config, key, num_candidates, strengths, bias,
+        slots,
+    )  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnames=("module", "config", "num_candidates"))
+@functools.partial(
+    jax.jit, static_argnames=("module", "config", "num_candidates", "slots")
+)
 def _rerank_jitted(
-    module, params, tokens, known, config, key, num_candidates, strengths, bias
+    module, params, tokens, known, config, key, num_candidates, strengths, bias, slots
 ):
     size = len(tokens)
     number = jnp.tile(jnp.arange(num_candidates), size)
-    tokens, known, key, added = jax.tree.map(
+    # All candidates begin alike: what is read of them at the start is read once.
+    carry, key, added = jax.tree.map(
         lambda x: jnp.repeat(x, num_candidates, axis=0),
-        (tokens, known, key, {"strengths": strengths, "bias": bias}),
+        (
+            _begin(module, params, tokens, known, config, slots),
+            key,
+            {"strengths": strengths, "bias": bias},
+        ),
     )
     keys = jax.vmap(jax.random.fold_in)(key, number)
-    carry = _begin(module, params, tokens, known, config)
     advance = functools.partial(_advance, module, params, config=config)
     signed = strengths is not None and num_candidates > 1
     for share, keep in config.survivors(num_candidates):

@@ -49,6 +49,10 @@ class Committing:
       remask: share of `k` that an iteration takes back, the committed tokens of which
         the model was least sure, while more than `REMASK_UNTIL` of the positions are
         open; as many more are committed, so that it takes no longer.
+      refresh: iterations from one pass over all positions to the next. In between the
+        positions that are not decoded keep the keys and values that they had there,
+        which costs as much less as there are more of them; 0 makes that pass at the
+        start alone. Of pictures without guidance, whose gradient needs all positions.
       prune_at: shares of the iterations after which candidates that match worst are
         given up, down to one after the last (SPEC E.14); () keeps all to the end.
     """
@@ -62,6 +66,7 @@ class Committing:
     raw_confidence: bool = False
     confidence: str = "drawn"
     remask: float = 0.0
+    refresh: int = 1
     prune_at: tuple[float, ...] = ()
 
     def check(self) -> None:
@@ -74,12 +79,18 @@ class Committing:
         if self.k < 1:
             raise ValueError(f"k is {self.k}; commit at least 1 token an iteration")
         _not_negative(
-            self, "temperature", "temperature_end", "confidence_noise", "remask"
-        )
-        shares = (0.0, *self.prune_at, 1.0)
-        if any(b <= a for a, b in itertools.pairwise(shares)):
+            self, "temperature", "temperature_end", "confidence_noise", "remask",
+            "refresh",
+        )  # fmt: skip
+        try:
+            shares = (0.0, *map(float, self.prune_at), 1.0)
+            rising = all(a < b for a, b in itertools.pairwise(shares))
+        except (TypeError, ValueError):
+            rising = False
+        if not rising:
             raise ValueError(
-                f"prune_at is {self.prune_at}; give rising shares between 0 and 1"
+                f"prune_at is {self.prune_at!r}; give rising shares between 0 and 1, "
+                "such as (0.3, 0.6)"
             )
 
     def survivors(self, candidates: int) -> tuple[tuple[float, int], ...]:

@@ -16,6 +16,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.nn import backbone, low_rank, shifted_network
 from gptface_jax.ops import guidance as ops_guidance
 from gptface_jax.systems.gptface import guidance
+from gptface_jax.systems.gptface import kept as keeping
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface.options import DecodeConfig, Steering
 
@@ -160,6 +161,9 @@ def predict(
     before=None,
     strengths: Strengths | None = None,
     bias: jax.Array | None = None,
+    kept: keeping.Kept | None = None,
+    *,
+    parts=None,
 ):
     """Scores of the guided model for every open and known position of a batch.
 
@@ -173,21 +177,54 @@ def predict(
       before: where nothing is restored, the shifts that the last iteration left.
       strengths: of attributes; what they add is the unshifted model's.
       bias: float32 [B,P,V], what each code gains at each image position.
+      kept: keys and values of an earlier pass, with `config.refresh`; positions that
+        are not computed anew have no scores.
+      parts: see `kept.image_logits`.
 
     Returns:
       (side -> float32 [B,P,V] log-probabilities, or logits with `raw_confidence`;
       log p(q=1) float32 [B] before the shift, NaN without guidance; the shifts [B,...],
       None where everything is restored).
     """
-    scores, match, change = _text_scores(
-        module, params, config, words, tokens, is_open, remaining, before
-    )
+    if kept is None:
+        scores, match, change = _text_scores(
+            module, params, config, words, tokens, is_open, remaining, before
+        )
+    else:
+        scores = _kept_scores(module, params, parts, config, tokens, remaining, kept)
+        match, change = jnp.full(len(tokens), jnp.nan), None
     if strengths is not None:
         added = _attribute_logits(module, params, config, tokens, strengths)
         scores = _scores(jax.tree.map(jnp.add, scores, added), config)
     if bias is not None:
         scores = _scores({**scores, "image": scores["image"] + bias}, config)
     return scores, match, change
+
+
+def kept_views(module, tokens, config: DecodeConfig) -> list[keeping.View]:
+    """What each pass of unguided decoding sees of sequences [B,L]."""
+    return [_seen(module, tokens, view) for view in _passes(config)]
+
+
+def _kept_scores(module, params, parts, config: DecodeConfig, tokens, remaining, kept):
+    """Scores by side, of the places that are computed anew."""
+    views = kept_views(module, tokens, config)
+    found = keeping.image_logits(module, params, parts, views, kept)
+    if len(found) == 2:
+        weight = _cfg_weight(config, remaining)[:, None, None]
+        found = [found[1] + weight * (found[0] - found[1])]
+    scores = _scores({"image": found[0]}, config)
+    return {"image": keeping.spread(scores["image"], kept, module.config.layout)}
+
+
+def _passes(config: DecodeConfig) -> tuple[DecodeConfig, ...]:
+    """One pass to sample, or one with and one without the text."""
+    without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=None)
+    return (config, without_text) if config.uses_cfg else (config,)
+
+
+def _cfg_weight(config: DecodeConfig, remaining) -> jax.Array:
+    return config.last_cfg + remaining * (config.cfg - config.last_cfg)
 
 
 def _attribute_logits(
@@ -215,15 +252,13 @@ def _text_scores(
     module, params, config: DecodeConfig, words, tokens, is_open, remaining, before
 ):
     """`predict` without strengths."""
-    # One pass to sample, or one with and one without the text.
-    without_text = dataclasses.replace(config, eq6=True, cfg=1.0, cfg_end=None)
-    passes = (config, without_text) if config.uses_cfg else (config,)
+    passes = _passes(config)
     module, params, entering, views = _fixed_layers(
         module, params, config, passes, tokens
     )
     if config.guidance != "none":
         module = shifted_network.unrolled(module)
-    weight = config.last_cfg + remaining * (config.cfg - config.last_cfg)
+    weight = _cfg_weight(config, remaining)
     logits = functools.partial(_mixed_logits, module, passes, words)
     inputs = (tokens, weight, views)
     unmoved = functools.partial(logits, {"params": params})

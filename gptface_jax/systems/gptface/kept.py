@@ -1,0 +1,141 @@
+"""Decoding that computes open positions only: keys of known ones are kept (SPEC E.14).
+
+A pass over all positions is made every `DecodeConfig.refresh` iterations. In between
+the positions that were known at the start keep the keys and values that they had there,
+as if what was filled since had told them nothing; those that were open are computed
+anew. In an edit of a mouth that is a fifth of the sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptface_jax.core.errors import UserError
+from gptface_jax.nn import transformer
+from gptface_jax.systems.gptface import model as gptface_model
+from gptface_jax.systems.gptface.options import DecodeConfig
+
+# Numbers of open positions are rounded up to multiples of a share of the picture: a
+# program is compiled for each of them.
+_PARTS = 8
+# What is saved is no more than what it costs where most of the picture is open.
+_MOST = 0.75
+
+# What a pass sees: tokens int32 [B,L] and rows of the match table int32 [B].
+View = tuple[jax.Array, jax.Array]
+
+
+@flax.struct.dataclass
+class Kept:
+    """What a pass over all positions has left.
+
+    Attributes:
+      places: int32 [B,S] positions that are computed anew, every open one among them.
+      past: of each view, of each layer {"key", "value"} [B,N,L,H].
+    """
+
+    places: jax.Array
+    past: tuple[tuple[dict[str, jax.Array], ...], ...]
+
+
+def slots(config: DecodeConfig, model: gptface_model.GPTFaceConfig, known: Any) -> int:
+    """How many positions are computed anew; 0 where all are, as without keeping.
+
+    Args:
+      config: of the decoder.
+      model: the model's.
+      known: bool [B,L]. Within jit, where nobody knows how many are open, all are.
+
+    Raises:
+      UserError: a model whose attention keeps no keys.
+    """
+    if config.refresh == 1 or config.guidance != "none" or config.side != "image":
+        return 0
+    if model.transformer.attention == "linear":
+        raise UserError(
+            f"refresh is {config.refresh}: attention 'linear' has no keys to keep; "
+            "leave it 1"
+        )
+    if isinstance(known, jax.core.Tracer):
+        return 0
+    count = model.layout.num_image_tokens
+    is_open = ~np.asarray(known)[:, model.layout.image_slice]
+    part = -(-count // _PARTS)
+    found = -(-int(is_open.sum(1).max(initial=0)) // part) * part
+    return found if found <= _MOST * count else 0
+
+
+def places(is_open: jax.Array, slots: int) -> jax.Array:
+    """The open positions of [B,L], then others: int32 [B,slots]."""
+    return jnp.argsort(~is_open, axis=1, stable=True)[:, :slots].astype(jnp.int32)
+
+
+def read(module, params, views: Sequence[View], places: jax.Array) -> Kept:
+    """Runs all positions of each view, and keeps their keys and values."""
+    count = module.config.transformer.num_layers
+
+    def past(tokens, row):
+        _, written = module.apply(
+            {"params": params}, tokens, row, mutable=[transformer.PRESENT]
+        )
+        layers = written[transformer.PRESENT]["transformer"]["layers"]["attention"]
+        return tuple(
+            {name: layers[name][i] for name in ("key", "value")} for i in range(count)
+        )
+
+    return Kept(places, tuple(past(*view) for view in views))
+
+
+def image_logits(
+    module, params, parts, views: Sequence[View], kept: Kept
+) -> list[jax.Array]:
+    """Logits float32 [B,S,C] of the kept places of each view, 0 of text ones.
+
+    Args:
+      module, params: the model.
+      parts: `nn.transformer.taken_apart` of its layers, done once outside of loops.
+      views: of which `kept` is.
+      kept: see `read`.
+    """
+    at, variables = kept.places, {"params": params}
+
+    def logits(view, past):
+        tokens, row = view
+        x = module.apply(variables, tokens, row, method="entering")
+        x = jnp.take_along_axis(x, at[..., None], axis=1)
+        mask = _mask(module.config, tokens, at)
+        config = module.config.transformer
+        x, _ = transformer.run_after_past(config, parts, x, mask, past)
+        return module.apply(variables, x, method="image_logits")
+
+    return [logits(*each) for each in zip(views, kept.past)]
+
+
+def _mask(config: gptface_model.GPTFaceConfig, tokens, at) -> jax.Array:
+    """What places [B,S] see of the kept positions and of one another, [B,N,S,L+S]."""
+    length = tokens.shape[1]
+    whole = gptface_model.joint_mask(tokens, config)  # [B,1|N,1|L,L]
+    whole = jnp.broadcast_to(whole, (*whole.shape[:2], length, length))
+    rows = jnp.take_along_axis(whole, at[:, None, :, None], axis=2)
+    own = jnp.take_along_axis(rows, at[:, None, None, :], axis=3)
+    anew = jax.vmap(lambda places: jnp.zeros(length, bool).at[places].set(True))(at)
+    return jnp.concatenate([rows & ~anew[:, None, None], own], axis=-1)
+
+
+def spread(values: jax.Array, kept: Kept, layout) -> jax.Array:
+    """Values [B,S,C] of the kept places as those of all image positions, else 0."""
+    start, count = layout.image_slice.start, layout.num_image_tokens
+    inside = (kept.places >= start) & (kept.places < start + count)
+    at = jnp.where(inside, kept.places - start, count)  # beyond the end: dropped
+
+    def one(values, at):
+        empty = jnp.zeros((count, values.shape[-1]), values.dtype)
+        return empty.at[at].set(values, mode="drop")
+
+    return jax.vmap(one)(values, at)
