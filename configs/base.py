@@ -35,6 +35,7 @@ def base(system: str) -> ConfigDict:
             # data, fsdp, tensor, mixed or two_slices; sizes as mesh.fsdp=8.
             "mesh": {"preset": "data"},
             "optim": {
+                "method": "adamw",
                 "peak_lr": 1e-3,
                 "start_lr": 2e-4,
                 "end_lr": 1e-5,

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and decay of the learning rate (SPEC A.7).
+"""AdamW, or Muon, with warm-up and decay of the learning rate (SPEC A.7).
 
 The paper's sentence "initialised with 2e-4 and linearly warmed up to 1e-3" is
 read as: `start_lr` 2e-4 to `peak_lr` 1e-3 over `warmup_fraction` of the run,
@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping
@@ -26,6 +27,14 @@ Schedule = Callable[[Any], Any]
 # Parameters without weight decay: biases, scales, a class token, and whatever lies in a
 # norm. By name alone: under `nn.scan` a bias has two axes.
 NO_DECAY = r"(bias|scale|class_token)$|(^|[/_])(layer_?|group_?)?norm\w*/"
+
+# Muon is for matrices between hidden states; embeddings and heads stay with Adam.
+HIDDEN_MATRICES = r"(^|/)layers/.*kernel$"
+
+# An update of Muon is as large as one of AdamW usually is (arXiv 2502.16982, 2.2).
+_MUON_RMS = 0.2
+
+METHODS = ("adamw", "muon")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +60,11 @@ class OptimConfig:
     """Options of one optimiser; the defaults are SPEC A.7.
 
     Attributes:
+      method: "adamw", or "muon" (arXiv 2502.16982): updates of hidden matrices are made
+        orthogonal, everything else is AdamW's; one learning rate serves both.
+      muon_match: regex searched in parameter paths, the matrices of Muon; the last two
+        axes are the matrix.
+      muon_momentum: of its one moment.
       peak_lr, start_lr, end_lr: learning rate after the warm-up, at step 0 and
         at the last step.
       warmup_fraction: part of the run spent on the linear warm-up.
@@ -66,6 +80,9 @@ class OptimConfig:
         every top-level module.
     """
 
+    method: str = "adamw"
+    muon_match: str = HIDDEN_MATRICES
+    muon_momentum: float = 0.95
     peak_lr: float = 1e-3
     start_lr: float = 2e-4
     end_lr: float = 1e-5
@@ -81,6 +98,11 @@ class OptimConfig:
     groups: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        if self.method not in METHODS:
+            raise UserError(
+                f"optim.method is {self.method!r}{nearest(self.method, METHODS)}; use "
+                f"one of {', '.join(METHODS)}"
+            )
         if not 0.0 <= self.warmup_fraction <= 1.0:
             raise UserError(
                 f"optim.warmup_fraction is {self.warmup_fraction}; use 0 to 1"
@@ -169,19 +191,73 @@ def scale_by_uncorrected_adam(
     return optax.GradientTransformation(init, update)
 
 
+def scale_by_muon(momentum: float) -> optax.GradientTransformation:
+    """Muon's orthogonal updates of matrices [..., in, out], as large as AdamW's are.
+
+    Newton and Schulz's iteration makes every singular value of the momentum about 1
+    (0.7 to 1.2), so that directions that are rare in the gradient are learnt as well.
+    """
+    matrix = optax.contrib.MuonDimensionNumbers(-2, -1)
+    orthogonal = optax.contrib.scale_by_muon(
+        beta=momentum,
+        weight_dimension_numbers=lambda tree: jax.tree.map(lambda _: matrix, tree),
+    )
+
+    def scaled(updates, params):
+        del params
+        return jax.tree.map(
+            lambda x: x * _MUON_RMS * max(x.shape[-2:]) ** 0.5, updates
+        )
+
+    return optax.chain(orthogonal, optax.stateless(scaled))
+
+
+def _methods(config: OptimConfig, params: Any) -> Any:
+    """Tree like `params` of "muon" and "adam".
+
+    Raises:
+      UserError: a parameter of Muon's that is no matrix, or none is Muon's.
+    """
+
+    def method(path, x):
+        name = trees.path_string(path)
+        if not re.search(config.muon_match, name):
+            return "adam"
+        if x.ndim < 2:
+            raise UserError(
+                f"optim.muon_match {config.muon_match!r} matches '{name}' of shape "
+                f"{x.shape}, which is no matrix; match kernels only"
+            )
+        return "muon"
+
+    methods = jax.tree_util.tree_map_with_path(method, params)
+    if "muon" not in jax.tree.leaves(methods):
+        raise UserError(
+            f"optim.muon_match {config.muon_match!r} matches no parameter; `gptface "
+            "describe --depth 0` lists them, or use optim.method=adamw"
+        )
+    return methods
+
+
 def make_optimizer(
     config: OptimConfig, total_steps: int
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """Returns (tx, schedule): clip, Adam, decoupled decay, learning rate."""
+    """Returns (tx, schedule): clip, Adam or Muon, decoupled decay, learning rate."""
     schedule = make_schedule(config, total_steps)
-    adam = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
+    scale_by_adam = (
+        optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
+    )
+    direction = scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+    if config.method == "muon":
+        both = {"muon": scale_by_muon(config.muon_momentum), "adam": direction}
+        direction = optax.partition(both, functools.partial(_methods, config))
     # Order matters: clipping comes before Adam sees the gradient, decay after it
     # (decoupled, not scaled by the second moment) and before the learning rate, which
     # scales both.
     chain = []
     if config.clip_norm > 0:
         chain.append(optax.clip_by_global_norm(config.clip_norm))
-    chain.append(adam(b1=config.b1, b2=config.b2, eps=config.eps))
+    chain.append(direction)
     for name in config.all_groups:
         if rate := weight_decay(config, name):
             chain.append(optax.add_decayed_weights(rate, _decayed(config, name)))

@@ -259,6 +259,10 @@ def _anywhere(key: str, value: Any) -> Any:
     return "" if key.rpartition(".")[2] in _LOCATIONS else value
 
 
+# Keys that configs had not always, and what runs without them did.
+_ADDED_LATER = {"optim.method": "adamw"}
+
+
 def first_difference(
     saved: Any, current: Any, moved: bool = False, resumable: tuple[str, ...] = ()
 ) -> str | None:
@@ -274,7 +278,8 @@ def first_difference(
     for key in [*old, *(k for k in new if k not in old)]:
         if any(key == name or key.startswith(f"{name}.") for name in free):
             continue
-        before, after = old.get(key, "not set"), new.get(key, "not set")
+        missing = _ADDED_LATER.get(key, "not set")
+        before, after = old.get(key, missing), new.get(key, missing)
         if moved and _anywhere(key, before) == _anywhere(key, after):
             continue
         if before != after:

@@ -109,6 +109,51 @@ def test_first_adam_step_by_hand(corrected):
     np.testing.assert_allclose(updates["kernel"], [[-size, size]], rtol=1e-5)
 
 
+def muon(**values):
+    return optim.OptimConfig(
+        method="muon", peak_lr=0.1, warmup_fraction=0.0, schedule="constant",
+        clip_norm=0.0, weight_decay=0.0, **values,
+    )  # fmt: skip
+
+
+def test_muon_makes_updates_of_hidden_matrices_orthogonal():
+    """Each layer of a stack by itself; what is no hidden matrix is AdamW's."""
+    tx, _ = optim.make_optimizer(muon(), 10)
+    rng = np.random.default_rng(0)
+    shapes = {
+        "layers": {"kernel": (3, 16, 40), "bias": (3, 40)},
+        "tokens": {"embedding": (9, 16)},
+    }
+    draw = lambda s: jnp.asarray(rng.normal(size=s), jnp.float32)  # noqa: E731
+    params, grads = (
+        jax.tree.map(draw, shapes, is_leaf=lambda x: isinstance(x, tuple))
+        for _ in range(2)
+    )
+    # A direction fifty times weaker than the others is learnt as fast.
+    u, s, vt = np.linalg.svd(grads["layers"]["kernel"], full_matrices=False)
+    s[:, -1] = s[:, 0] / 50
+    grads["layers"]["kernel"] = jnp.asarray((u * s[:, None]) @ vt)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    found = np.linalg.svd(updates["layers"]["kernel"], compute_uv=False)
+    size = 0.1 * 0.2 * 40**0.5
+    assert (found < 1.25 * size).all() and (found > 0.6 * size).all()
+    for values, grad in (
+        (updates["layers"]["bias"], grads["layers"]["bias"]),
+        (updates["tokens"]["embedding"], grads["tokens"]["embedding"]),
+    ):
+        np.testing.assert_allclose(values, -0.1 * np.sign(grad), atol=1e-3)
+
+
+def test_muon_of_no_matrices_is_refused():
+    params = {"layers": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    for match, said in (("nowhere", "matches no parameter"), ("bias", "no matrix")):
+        tx, _ = optim.make_optimizer(muon(muon_match=match), 10)
+        with pytest.raises(UserError, match=said):
+            tx.init(params)
+    with pytest.raises(UserError, match="did you mean 'muon'"):
+        optim.OptimConfig(method="muom")
+
+
 def test_clipping_scales_the_global_norm():
     config = optim.OptimConfig(clip_norm=1.0)
     tx = optax.clip_by_global_norm(config.clip_norm)

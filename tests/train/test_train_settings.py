@@ -64,5 +64,9 @@ def test_first_difference():
         saved, {**same, "seed": 1}
     )
     assert settings.first_difference({**saved, "mesh": {"data": 8}}, saved) is None
+    # Runs from before a key was added go on, as long as it says what they did.
+    adamw, muon = ({**saved, "optim": {"method": m}} for m in ("adamw", "muon"))
+    assert settings.first_difference(saved, adamw) is None
+    assert "optim.method is 'adamw' there" in settings.first_difference(saved, muon)
     free = ("model.width",)  # what a system says
     assert settings.first_difference(saved, other, resumable=free) is None
