@@ -9,14 +9,17 @@ writes there,
 
 This keeps pairs as they are, for those who want them in TFDS. `gptface prepare --config
 configs/data/laion_face.py` cleans them and finds duplicates, and is what training uses.
-What cannot be read is left out. The 50 million pairs that are published are no size to
-check: links die, so that fewer are right, more would need pairs from elsewhere,
-and how many a tar holds is known when all of it has been read.
+What cannot be read is left out, and counted in a warning by its reason. The 50 million
+pairs that are published are no size to check: links die, so that fewer are right, more
+would need pairs from elsewhere, and how many a tar holds is known when all of it has
+been read.
 """
 
 from __future__ import annotations
 
+import collections
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -58,11 +61,13 @@ class Builder(base.FaceBuilder, skip_registration=True):
         config = self._config()
         reader = readers.Reader(config)
         clean = stages.Stages(config, texts.texts(config.texts))
+        left_out = collections.Counter()
         for number, unit in enumerate(self.index(split)):
             for item in reader(unit):
                 item = clean.worded(item) if isinstance(item, Sample) else item
                 checked = clean.decoded(item) if isinstance(item, Sample) else item
                 if isinstance(checked, sample.Rejected):
+                    left_out[checked.reason] += 1
                     continue
                 boxes = np.zeros((0, 4), np.float32)
                 if item.faces is not None:
@@ -77,6 +82,9 @@ class Builder(base.FaceBuilder, skip_registration=True):
                         "boxes": boxes,
                     },
                 )
+        if left_out:
+            said = ", ".join(f"{count} {why}" for why, count in left_out.most_common())
+            warnings.warn(f"of '{self.source}' were left out: {said}", stacklevel=2)
 
 
 def _jpeg(item: Sample, decoded: Sample, config: settings.Config) -> bytes:
