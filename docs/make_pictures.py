@@ -25,6 +25,7 @@ from gptface_jax.pipelines.faces3d import Head3D
 from gptface_jax.protocols import reconstruction
 from gptface_jax.systems.vqgan.objective import AdversaryConfig
 
+HEAD = (142, 22, 302, 182)  # of the astronaut
 IMAGES = pathlib.Path(__file__).parent / "images"
 LOGS = pathlib.Path(__file__).parent / "logs"
 
@@ -205,7 +206,7 @@ def tokenizers(paths: list[str]) -> None:
     """A public-domain portrait and drawn faces through tokenizers and back."""
     with tempfile.TemporaryDirectory() as folder:
         photo = image_io.decode(quickstart.ASTRONAUT)
-        left, top, right, bottom = quickstart.HEAD
+        left, top, right, bottom = HEAD
         shown = [photo[top:bottom, left:right]]
         source = synthetic.SyntheticFaces(size=128, count=400, seed=3)
         shown += [source[4 * i].image for i in range(7)]
@@ -298,9 +299,9 @@ def moved() -> None:
         {"turn": {"roll": 12}},
     ]  # fmt: skip
     rows = [model.edit(quickstart.ASTRONAUT, **move) for move in moves]
-    (x0, y0, x1, y1) = box = (142, 22, 302, 182)
+    x0, y0, x1, y1 = HEAD
     shown = [np.asarray(rows[0].before)[y0:y1, x0:x1]]
-    shown += [np.asarray(row.image.crop(box)) for row in rows]
+    shown += [np.asarray(row.image.crop(HEAD)) for row in rows]
     said = [", ".join(f"{k} {v:+g}" for m in move.values() for k, v in m.items())
             for move in moves]  # fmt: skip
     details = model.details(True, "", 0, model.decode)

@@ -144,7 +144,7 @@ def test_the_table_of_licences_names_all_that_is_shipped():
     for top in ("gptface_jax", "configs", "launch", "docs", "tests"):
         for path in pathlib.Path(top).rglob("*"):
             if path.is_file() and path.suffix not in texts:
-                inside = any(path.as_posix().startswith(name) for name in named)
+                inside = any(path.is_relative_to(name) for name in named)
                 assert inside, f"{path}: whose is it? say so in docs/licences.md"
 
 

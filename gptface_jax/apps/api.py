@@ -335,7 +335,7 @@ def load(
     """
     compiled.keep()
     path, facades = opening.facades(source, system)
-    _tell_license(path)
+    _tell_license(path, str(source))
 
     def opened(facade: str) -> Any:
         module, _, function = facade.partition(":")
@@ -350,11 +350,14 @@ def load(
 
 
 @functools.cache
-def _tell_license(path: pathlib.Path) -> None:
-    """Says once a process under which licence the weights of a folder are."""
+def _tell_license(path: pathlib.Path, source: str) -> None:
+    """Says once a process under which licence the weights of a folder are.
+
+    `source` is what the user calls it: of a hub id the folder's name is a hash.
+    """
     said = None if networks.is_run(path) else directory.read_config(path).get("license")
     if said:
-        print(f"{path.name}: licence of the weights: {said}", file=sys.stderr)
+        print(f"{source}: licence of the weights: {said}", file=sys.stderr)
 
 
 _OPENING = threading.Lock()  # jobs ask for it by several threads

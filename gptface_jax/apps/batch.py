@@ -142,7 +142,9 @@ def _run(
     """`run` of a folder that is this process's."""
     results = Results(folder, jax.process_index(), jax.process_count())
     mine = jobs[jax.process_index() :: jax.process_count()]
-    maker = "-".join(filter(None, (model.digest, model.dtype)))
+    # Of several systems on one set of weights the digest is the same.
+    system = type(model).__name__ if model.several else None
+    maker = "-".join(filter(None, (model.digest, model.dtype, system)))
     todo = [job for job in mine if not results.has(job, maker, ending, strips)]
     work = _Work(model, verb, folder, ending, strips, _files_of(jobs))
     counts = {"done": 0, "failed": 0, "skipped": len(mine) - len(todo)}

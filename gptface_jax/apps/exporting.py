@@ -212,7 +212,9 @@ def export_run(
     out: str | os.PathLike,
     *,
     tokenizer: str | os.PathLike | None = None,
+    decode: Mapping[str, Any] | None = None,
     frame: Sequence[Sequence[float]] | None = None,
+    attributes: Sequence[str] | None = None,
     description: str = "",
     card: str | os.PathLike | None = None,
     license: str | None = None,
@@ -222,9 +224,10 @@ def export_run(
     """Writes a model directory of a training run, with its VQGAN where it needs one.
 
     Args:
-      run: of any system; a GPTFace may be given options of its decoder by `export`.
+      run: of any system.
       tokenizer: the VQGAN that made the run's token cache: a training run, model
-        directory or bundled name.
+        directory or bundled name, whose licence the weights inherit.
+      decode, attributes: as for `export`, of a network that is a GPTFace as well.
       out, frame, description, card, license, dtype: as for `export`.
       step: checkpoint of the run.
 
@@ -232,8 +235,11 @@ def export_run(
       Parameters in millions by network.
 
     Raises:
-      UserError: no training run, or a VQGAN that is missing or too many.
+      UserError: no training run, a VQGAN that is missing or too many, or options of
+        a decoder that it does not have.
     """
+    if attributes:
+        strength.directions(dict.fromkeys(attributes, 0))  # or it says which
     if not networks.is_run(run):
         raise UserError(f"'{run}' is no training run (it has no checkpoints)")
     (name,) = opening.networks_of(run)
@@ -244,14 +250,31 @@ def export_run(
             if row.beside
             else f"a model of '{name}' has no tokenizer; leave --tokenizer out"
         )
+    edits = name == "gptface" or "gptface" in row.parts
+    if (decode or attributes) and not edits:
+        raise UserError(
+            f"a model of '{name}' makes no edits; leave --decode and --attributes out"
+        )
     network = opening.open_network(run, name, step)
     both = {name: network}
-    if tokenizer:
-        both["vqgan"] = opening.open_network(tokenizer, "vqgan")
-        gptface_run.check_pair(both["vqgan"], network, run)
-        frame = gptface_run.learnt_frame(network) if frame is None else frame
-    frame = framing.checked_frame(frame)
     config, millions = network.meta["config"], trees.count(network.params) / 1e6
+    training, log = {name: config}, {name: run}
+    if tokenizer:
+        both["vqgan"] = vqgan = opening.open_network(tokenizer, "vqgan")
+        gptface_run.check_pair(vqgan, network, run)
+        frame = gptface_run.learnt_frame(network) if frame is None else frame
+        license = license or vqgan.meta.get("license")
+        training |= _training_of(vqgan)
+        log = {"vqgan": tokenizer, **log}
+    frame = framing.checked_frame(frame)
+    options = {}
+    if edits:
+        editor = opening.open_network(run, "gptface", step)
+        learnt = gptface_run.learnt_options(editor)
+        checked = decode_options({**learnt, **(decode or {})})
+        options["decode"] = dataclasses.asdict(checked)
+    if attributes:
+        options["attributes"] = list(attributes)
     written = model_cards.RUN.format(
         name=pathlib.Path(out).name,
         description=description,
@@ -263,21 +286,31 @@ def export_run(
         batch=config["batch_size"],
     )
     kept = {k: network.meta["extra_files"][k] for k in row.files}
+    if "vocab.txt" in kept:
+        text = TextTokenizer.from_vocab_text(kept["vocab.txt"].decode())
+        kept |= text.files()
     files = {
         **kept,
         "README.md": pathlib.Path(card).read_bytes() if card else written.encode(),
-        "training_log.jsonl": _log({name: run}),
+        "training_log.jsonl": _log(log),
     }
     known = {
         "library_version": __version__,
         **{n: to_mapping(part.config) for n, part in both.items()},
         **({} if frame is None else {"frame": _plain(frame)}),
         **({"license": license} if license else {}),
-        "training": {name: config},
+        **options,
+        "training": training,
     }
     weights = {n: part.params for n, part in both.items()}
     directory.write(out, known, weights, files, dtype)
     return _millions(both)
+
+
+def _training_of(vqgan: networks.Network) -> dict[str, Any]:
+    """{"vqgan": experiment config that it was trained by}, where that is known."""
+    config = vqgan.meta.get("config") or vqgan.meta.get("training", {}).get("vqgan")
+    return {"vqgan": config} if config else {}
 
 
 def write_tokenizer(

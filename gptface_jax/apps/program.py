@@ -15,8 +15,10 @@ from jax import export as jax_export
 
 from gptface_jax.apps import api
 from gptface_jax.core import extras
+from gptface_jax.core.config import to_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import blending
+from gptface_jax.experiments import registry
 from gptface_jax.interop import directory
 from gptface_jax.ops.pictures import known_pixels, to_unit_range
 from gptface_jax.pipelines import networks
@@ -118,7 +120,13 @@ def write(
     weights = {"vqgan": editor.vqgan.network.params, "gptface": editor.gptface.params}
     function = edit_function(editor, config, samples)
     program = _exported(editor, function, weights, batch_size, platforms)
-    settings = directory.read_config(folder)
+    known = directory.read_config(folder)
+    # Of several systems on one set of weights, the program holds the editor alone.
+    settings = {k: v for k, v in known.items() if k not in registry.SYSTEMS}
+    settings["vqgan"] = known["vqgan"]
+    settings["gptface"] = to_mapping(editor.gptface.config)
+    if "training" in known:
+        settings["training"] = editor.gptface.meta["training"]
     made_with = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
     settings["program"] = {
         "file": NAME,

@@ -90,6 +90,11 @@ class Facade:
         """
         self._beside = (*self._beside, opened)
 
+    @property
+    def several(self) -> bool:
+        """Whether other systems lie beside this one."""
+        return bool(self._beside)
+
     @checked
     def faces(
         self, image: image_io.Source | results.Edit, *, any_roll: bool = False
@@ -131,7 +136,7 @@ def _who_has_it(systems: Sequence[str]) -> str:
 
 
 def _holds(model: str, systems: Sequence[str]) -> bool:
-    return any(system in systems for system in opening.networks_of(model))
+    return not opening.systems_of(model).isdisjoint(systems)
 
 
 def warn(notes: Iterable[str], level: int = 5) -> None:

@@ -134,7 +134,10 @@ def main():
     side = min(photo.size)
     x, y = (photo.width - side) // 2, (photo.height - side) // 2
     box = (x, y, x + side, y + side)
-    small = np.asarray(photo.crop(box).resize((size, size), Image.Resampling.LANCZOS))
+    # What is to be hidden has no share in the pixels beside it: RGBA is resized so.
+    seen = photo.crop(box)
+    seen.putalpha(mask.crop(box).point(lambda level: 255 * (level <= 127)))
+    small = np.asarray(seen.resize((size, size), Image.Resampling.LANCZOS))[..., :3]
     inside = np.asarray(mask.crop(box).resize((size, size), Image.Resampling.BOX)) > 0
     found = editor(
         np.stack([small] * count),

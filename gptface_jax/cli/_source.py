@@ -64,8 +64,13 @@ def limit(options: argparse.Namespace, default: int) -> int:
     return options.limit
 
 
-def spec(options: argparse.Namespace) -> dict[str, Any]:
+def spec(options: argparse.Namespace, size: int | None = None) -> dict[str, Any]:
     """A spec for `data.sources.open_source` from the arguments.
+
+    Args:
+      options: parsed.
+      size: of the model that looks at drawn pictures: at another one they would be
+        drawn small and enlarged. --data size=N says another.
 
     Raises:
       UserError: --split for a kind without splits, --data without a key, or a
@@ -77,6 +82,7 @@ def spec(options: argparse.Namespace) -> dict[str, Any]:
     if kind in _DRAWN:
         result.pop("limit")
         result |= {"count": drawn, "seed": options.seed}
+        result |= {"size": size} if size else {}
     elif kind == "tfds":
         result |= {"name": options.images, "split": "train"}
     else:

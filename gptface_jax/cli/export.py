@@ -6,6 +6,7 @@ gptface edit --model my_model --image photo.jpg --region mouth --text "..." --ou
 A training run of any other system, with the tokenizer of its codes if it has some:
 
 gptface export --run runs/talk2face --tokenizer runs/vqgan --out my_talk2face
+gptface export --run runs/shared --tokenizer vqgan128 --decode k=16 --out my_shared
 gptface export --run runs/judge --out my_judge
 
 A VQGAN alone, as a directory or for taming-transformers (FILE.ckpt or
@@ -152,15 +153,11 @@ def run(options: argparse.Namespace) -> None:
             "step": step,
         }
         if options.run:
-            for name in ("decode", "attributes"):
-                if getattr(options, name) is not None:
-                    raise UserError(f"--{name} is for a GPTFace; give it as --gptface")
-            frame = options.frame and _upright.read_frame(options.frame)
             millions = exporting.export_run(
                 options.run,
                 options.out,
                 tokenizer=options.tokenizer,
-                frame=frame,
+                **_of_editor(options),
                 **card,
             )
         elif options.gptface:
@@ -168,9 +165,7 @@ def run(options: argparse.Namespace) -> None:
                 options.gptface,
                 options.tokenizer,
                 options.out,
-                decode=assignments("--decode", options.decode or ()),
-                attributes=options.attributes or [],
-                frame=options.frame and _upright.read_frame(options.frame),
+                **_of_editor(options),
                 **card,
             )
         elif given := [n for n in _OF_GPTFACE if getattr(options, n) is not None]:
@@ -180,6 +175,14 @@ def run(options: argparse.Namespace) -> None:
                 options.tokenizer, options.out, **card
             )
     _print_parameters(millions, options)
+
+
+def _of_editor(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "decode": assignments("--decode", options.decode or ()),
+        "attributes": options.attributes or [],
+        "frame": options.frame and _upright.read_frame(options.frame),
+    }
 
 
 def _alone(options: argparse.Namespace, step: Any) -> None:

@@ -92,13 +92,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.apps.api import perceiver
+    from gptface_jax.experiments import opening
     from gptface_jax.protocols import reconstruction
+
+    def largest() -> int:
+        opened = (opening.open_network(path, "vqgan") for path in options.tokenizer)
+        return max(network.config.resolution for network in opened)
 
     figures = (
         _at_own_size(options)
         if options.own_size
         else reconstruction.reconstruct(
-            _source.spec(options),
+            _source.spec(options, options.resolution or largest()),
             options.tokenizer,
             options.out,
             judge=options.judge,

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
 
     size = opening.open_network(options.tokenizer, "vqgan").config.resolution
     manifest = tokenization.tokenize(
-        _source.spec(options),
+        _source.spec(options, size),
         options.tokenizer,
         options.out,
         mirror=options.mirror,

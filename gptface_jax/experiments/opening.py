@@ -62,6 +62,12 @@ def networks_of(path: str | os.PathLike) -> list[str]:
     return found
 
 
+def systems_of(path: str | os.PathLike) -> set[str]:
+    """The systems of `networks_of`, and those that a part of one of them is."""
+    found = networks_of(path)
+    return {name for whole in found for name in (whole, *registry.row(whole).parts)}
+
+
 def open_network(
     path: str | os.PathLike, name: str, step: str | int | None = "best"
 ) -> Network:
@@ -161,7 +167,7 @@ def facades(
     """
     path = locate(source)
     found = networks_of(path)
-    held = {name for whole in found for name in (whole, *registry.row(whole).parts)}
+    held = systems_of(path)
     known = [name for name in registry.SYSTEMS if registry.row(name).facade]
     if system is not None and system not in known:
         raise UserError(

@@ -37,9 +37,12 @@ def initial_network(where: str | os.PathLike, name: str) -> Network:
       UserError: there is none that the system can start from.
     """
     try:
-        held = opening.networks_of(where)
-        others = [other for other in registry.row(name).starts_from if other in held]
-        return opening.open_network(where, others[0] if others else name)
+        others = registry.row(name).starts_from
+        whole, held = opening.networks_of(where), opening.systems_of(where)
+        # A part of a larger model comes last.
+        found = [n for n in others if n in whole] + [n for n in (name,) if n in held]
+        found += [n for n in others if n in held]
+        return opening.open_network(where, found[0] if found else name)
     except UserError as error:
         raise UserError(
             f"init_from: {error}; or set --config.init_from to a run or "

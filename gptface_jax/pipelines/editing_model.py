@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -115,10 +116,9 @@ class EditingModel(SeesFaces):
 
     def on(self, devices: Sequence[jax.Device]) -> Self:
         """A model of the same networks on these devices."""
-        editor = self.editor.on(devices)
-        return type(self)(
-            editor, self.digest, self.decode, self.card, self.frame, self.attributes
-        )
+        moved = copy.copy(self)  # with what lies beside it
+        moved.editor = self.editor.on(devices)
+        return moved
 
     def __repr__(self) -> str:
         return f"<gptface_jax.Model {self.digest}, {self.size} px>"
@@ -167,9 +167,14 @@ class EditingModel(SeesFaces):
     def default_candidates(self, config: DecodeConfig) -> int:
         """Number of candidates by default: 16, or 3 where the gradient guides.
 
-        So an edit costs about as much whatever guides it.
+        So an edit costs about as much whatever guides it, and whatever is given up on
+        the way (`prune_at`).
         """
-        return max(1, round(_FORWARDS / config.forwards(self.editor.match_token)))
+        most = _FORWARDS / config.forwards(self.editor.match_token) + 0.5
+        count = 1
+        while config.passes(count + 1) <= most:
+            count += 1
+        return count
 
     def details(
         self, edited: bool, text: str, seed: int, config: DecodeConfig

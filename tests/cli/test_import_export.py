@@ -186,7 +186,7 @@ def test_licence_and_sliders_of_a_model(tiny, gptface_command, tmp_path, capsys)
         assert gptface_jax.load(folder).attributes == ("Smiling", "Male")
         gptface_jax.load(folder)
         said = capsys.readouterr().err
-        assert said.count(f"{folder.name}: licence of the weights: research only") == 1
+        assert said.count(f"{folder}: licence of the weights: research only") == 1
     bad = ("--attributes", "Smilling", "--out", tmp_path / "bad")
     assert gptface_command(*command, first, *bad) == 2
     assert "Smilling" in capsys.readouterr().err

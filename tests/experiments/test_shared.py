@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 import gptface_jax
-from gptface_jax.apps import api, exporting, sequence_api
+from gptface_jax.apps import api, exporting, program, sequence_api, verbs
 from gptface_jax.core import trees
 from gptface_jax.core.config import from_mapping, load_config, to_mapping
 from gptface_jax.core.errors import UserError
@@ -26,7 +26,7 @@ from gptface_jax.experiments import (
     training,
 )
 from gptface_jax.nn.prefix_lm import position_rows
-from gptface_jax.pipelines import answers
+from gptface_jax.pipelines import answers, networks
 from gptface_jax.pipelines.editing_model import EditingModel
 from gptface_jax.pipelines.sequence_model import SequenceModel, generate_options
 from gptface_jax.systems.gptface.model import GPTFace, assemble
@@ -133,8 +133,13 @@ def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
     path, tokenizer = run, tiny / "vqgan"
     if form == "directory":
         path = tmp_path / "model"
-        exporting.export_run(run, path, tokenizer=tokenizer)
+        exporting.export_run(
+            run, path, tokenizer=tokenizer, decode={"k": 5}, attributes=["Smiling"]
+        )
         tokenizer = None
+        known = json.loads((path / "config.json").read_text())
+        assert {*known["training"]} == {"shared", "vqgan"}
+        assert (path / "tokenizer.json").is_file()
     both = gptface_jax.load(path, tokenizer=tokenizer)
     assert isinstance(both, api.Model)
     turned = gptface_jax.load(path, tokenizer=tokenizer, system="talk2face")
@@ -165,6 +170,32 @@ def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
         np.testing.assert_array_equal(value, trees.flatten(own.params)[name], name)
     assert "itm/kernel" in trees.flatten(own.params)
     assert editing.decode.cfg == 2.0  # as of a run that saw pictures without texts
+    if form == "directory":
+        assert (editing.decode.k, both.attributes) == (5, ("Smiling",))
+        moved = both.on(jax.devices()[:1])
+        assert moved.several and moved.ask(photo, asked, align=False) == said
+        options = {"samples": 1, "platforms": ["cpu"]}
+        program.write(path, tmp_path / "program", **options)
+        alone = gptface_jax.load(tmp_path / "program")
+        assert alone.decode == editing.decode and not alone.several
+
+
+def test_what_holds_a_system_as_a_part_is_found(monkeypatch):
+    """By `init_from`, and by the hint that says which model does what."""
+    held = {"a": ["vqgan", "shared"], "b": ["facegpt", "gptface"]}
+    monkeypatch.setattr(opening, "networks_of", held.get)
+    monkeypatch.setattr(opening, "open_network", lambda path, name: name)
+    assert opening.systems_of("a") == {"vqgan", "shared", "gptface", "talk2face"}
+    found = {name: training.initial_network("a", name) for name in registry.SYSTEMS}
+    same = {name: name for name in ("vqgan", "gptface", "shared", "judge")}
+    assert found == {
+        **same, "talk2face": "talk2face", "faceptor": "shared",
+        "facegpt": "gptface", "chat": "gptface",
+    }  # fmt: skip
+    assert training.initial_network("b", "facegpt") == "gptface"
+    monkeypatch.setattr(networks, "bundled", lambda: ["a"])
+    assert "such as the bundled 'a'" in verbs._who_has_it(["talk2face"])
+    assert "none is bundled" in verbs._who_has_it(["faceptor"])
 
 
 def test_another_system_s_run_is_refused_still(tiny):

@@ -69,7 +69,8 @@ def add_candidates(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=int,
         default=1,
-        help="candidates an edit, of which the best match is kept",
+        help="candidates an edit, of which the best match is kept; default 1, while "
+        "`gptface edit` draws several",
     )
     parser.add_argument(
         "--borders",
@@ -169,11 +170,11 @@ def fold_of(options: argparse.Namespace) -> dict[str, Any]:
     return {"kind": "fold", "source": spec, **numbers, "limit": limit}
 
 
-def records(options: argparse.Namespace) -> list[Record]:
-    """The first of --images, 256 if --limit says nothing else."""
+def records(options: argparse.Namespace, size: int) -> list[Record]:
+    """The first of --images, 256 if --limit says nothing else; see `_source.spec`."""
     from gptface_jax.protocols.records import open_records
 
-    return open_records(_source.spec(options), _source.limit(options, 256))
+    return open_records(_source.spec(options, size), _source.limit(options, 256))
 
 
 def model(options: argparse.Namespace, verb: str, path: str | None = None):

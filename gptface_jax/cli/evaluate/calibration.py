@@ -14,6 +14,7 @@ draws it.
 from __future__ import annotations
 
 import argparse
+import sys
 
 from gptface_jax.cli import _source
 from gptface_jax.cli.evaluate import _shared
@@ -46,25 +47,30 @@ def run(options: argparse.Namespace) -> None:
 
     if options.plot:
         plotting.check(options.plot)
-    records = _shared.records(options)
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
+    records = _shared.records(options, model.size)
     found = {}
     if hasattr(model, "editor") and not options.questions:
         found["picture and text match"] = calibration.of_matching(
             model, records, max_phrases=options.max_phrases
         )
     if hasattr(model, "learnt"):
-        found |= calibration.of_answers(
-            model,
-            records,
-            options.questions,
-            convention=options.convention,
-            progress=not options.quiet,
-        )
+        try:
+            found |= calibration.of_answers(
+                model,
+                records,
+                options.questions,
+                convention=options.convention,
+                progress=not options.quiet,
+            )
+        except UserError as error:
+            if not found:
+                raise
+            print(f"no answers: {error}", file=sys.stderr)
     if not found:
         raise UserError(f"'{options.model}' neither matches nor answers; --questions?")
     print(calibration.table(found))
     if options.plot:
         plotting.reliability(found, options.plot)
-    about = {"model": model.digest, "images": _source.spec(options)}
+    about = {"model": model.digest, "images": _source.spec(options, model.size)}
     _shared.write({**about, "figures": found}, options.out)

@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import captioning, samples
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options, "ask")
+    model = _shared.model(options, "ask")
+    spec = _source.spec(options, model.size)
     records = open_records(spec, _source.limit(options, 256))
     decode = _photo.decode_options(options)
     written = captioning.write(

@@ -197,7 +197,7 @@ def _records(options: argparse.Namespace, model):
     """
     from gptface_jax.protocols.repairs import LEAST
 
-    records, frame = _shared.records(options), None
+    records, frame = _shared.records(options, model.size), None
     if upright := _upright.upright(options, model.editor.size, model.frame):
         found, frame = list(upright(records)), upright.described()["frame"]
         records = [record for record in found if not isinstance(record, str)]
@@ -288,7 +288,7 @@ def _judge(options, model, judge, records, frame, asked, methods) -> None:
     from gptface_jax.protocols.records import pictures_of
 
     photos = pictures_of(records, model.editor.size)
-    more = _measures(options, records)
+    more = _measures(options, records, model.size)
     measures = edits.Measures(**more)
     about = {
         "model": model.digest,
@@ -368,7 +368,7 @@ def _missing(rows, planned) -> list[tuple[dict[str, Any], Any]]:
     return found
 
 
-def _measures(options, records) -> dict[str, Any]:
+def _measures(options, records, size: int) -> dict[str, Any]:
     """Arguments of `protocols.edits.Measures`."""
     import numpy as np
 
@@ -377,7 +377,7 @@ def _measures(options, records) -> dict[str, Any]:
 
     more: dict[str, Any] = {}
     if options.images == "synthetic":
-        more["truth"] = edits.counterfactuals(_source.spec(options))
+        more["truth"] = edits.counterfactuals(_source.spec(options, size))
         more["people"] = np.array([record.identity for record in records])
     if options.features:
         more["features"] = open_space(options.features)

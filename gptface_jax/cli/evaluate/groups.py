@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _shared.add_judge(parser, required=False)
     _shared.add_attributes(parser, "Smiling, Eyeglasses, Wearing_Hat, Male, Young")
     parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        help="candidates of an edit, of which the best match is kept; default 1, while "
+        "`gptface edit` draws several",
+    )
+    parser.add_argument(
         "--audit",
         type=int,
         default=0,
@@ -59,6 +66,7 @@ def run(options: argparse.Namespace) -> None:
     if judge:
         found |= _edited(options, model, judge, count)
     about = {"model": model.digest, "people": count, "seed": options.seed}
+    about |= {"samples": options.samples} if judge else {}
     _shared.write({**about, "attributes": attributes, "figures": found}, options.out)
 
 
@@ -84,7 +92,9 @@ def _edited(options, model, judge, count: int):
     named = [name for name in asked if name in regions.OF_ATTRIBUTE]
     judge.check(named)
     size = model.editor.size
-    edit = editors.by_model(model, model.decode_config({}), options.seed)
+    edit = editors.by_model(
+        model, model.decode_config({}), options.seed, num_candidates=options.samples
+    )
     found = {
         "edits": groups.edited(
             edit,

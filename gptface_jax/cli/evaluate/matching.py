@@ -26,9 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols.matching import matching
 
+    model = _shared.model(options, "edit")
     figures = matching(
-        _shared.model(options, "edit"),
-        _shared.records(options),
+        model,
+        _shared.records(options, model.size),
         max_phrases=options.max_phrases,
         attributes=options.attributes,
     )

@@ -108,15 +108,15 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import few_shot as probing
 
     paths = _shared.named(options.model or ["demo"], "--model")
-    spec = _source.spec(options)
+    models = {
+        name: _shared.model(options, "edit", path) for name, path in paths.items()
+    }
+    spec = _source.spec(options, max(model.size for model in models.values()))
     train, test = probing.splits(
         spec, spec.pop("split", None) or "train", options.test_split
     )
     task = probing.make_task(options.task, train, options.names, options.per_class)
     default = [0.01, 0.1, 1.0] if task.kind == "attributes" else [0.2, 0.5, 1.0]
-    models = {
-        name: _shared.model(options, "edit", path) for name, path in paths.items()
-    }
     found = probing.probe(
         models,
         task,

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols.records import pictures_of
 
     judge, model = _shared.open_judge(options), _shared.model(options, "edit")
-    photos = pictures_of(_shared.records(options), model.size)
+    photos = pictures_of(_shared.records(options, model.size), model.size)
     figures, drawn = strength.sweep(
         model,
         judge,

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
         pictures.save(synthesis.sheet(drawn), options.sheet, details)
     about = {"model": model.digest, "judge": options.judge, "count": options.count}
     if options.images:
-        spec = _source.spec(options)
+        spec = _source.spec(options, model.size)
         records = open_records(spec, _source.limit(options, 256))
         after = synthesis.draw_sentences(model, judge, records, **how)
         features = open_space(options.features or options.judge).of_photos

@@ -64,7 +64,8 @@ def run(options: argparse.Namespace) -> None:
     if options.words_from < 1:
         raise UserError(f"--words-from is {options.words_from}; use 1 or more")
     count = _source.limit(options, 100)
-    spec = {**_source.spec(options)}
+    model = _shared.model(options, "tag")
+    spec = _source.spec(options, model.size)
     known = {**spec, "limit": options.words_from}
     if spec["kind"] == "synthetic":
         spec["count"] = count
@@ -72,7 +73,6 @@ def run(options: argparse.Namespace) -> None:
         known = {**spec, "count": options.words_from, "offset": -(-count // 4) * 4}
     else:
         known["split"] = "train"
-    model = _shared.model(options, "tag")
     records = held_out.open_records(spec, count)
     words = tagging.vocabulary(
         model.editor.text_tokenizer, held_out.open_records(known, options.words_from)
