@@ -57,7 +57,8 @@ def opened(kind, scheme: str = "grouped"):
     faces = FacesConfig(scheme=scheme, slots=2, codes=8)
     config = _config(FaceGPTConfig, vqgan, text, faces)
     network = _network(FaceGPT(config))
-    return kind(network, ImageTokenizer(vqgan), text, open_model(max_vertices=300))
+    heads = open_model(max_vertices=300)
+    return kind(network, ImageTokenizer(vqgan), text, heads, without_text=0.1)
 
 
 def _network(module) -> Network:

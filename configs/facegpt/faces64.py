@@ -12,7 +12,7 @@ analysis and synthesis where there are some with landmarks:
 `gptface prepare --upright --size 64` made; pairs of GPTFace beside them, so that
 nothing is forgotten: --config.data.train.pairs and --config.data.eval.pairs, caches.
 ":discrete" makes codes of the coefficients, ":single" one token of all.
-":unsupervised" learns without known coefficients.
+":unsupervised" learns without known coefficients, ":no_landmarks" without landmarks.
 """
 
 from configs import base
@@ -27,7 +27,7 @@ def rendered(count: int, size: int, seed: int = 0) -> dict:
 
 
 def get_config(arg: str = ""):
-    base.check(arg, "tiny", "single", "discrete", "unsupervised")
+    base.check(arg, "tiny", "single", "discrete", "unsupervised", "no_landmarks")
     config = faces64.get_config()
     config.system = "facegpt"
     config.init_from = "demo"
@@ -62,6 +62,8 @@ def get_config(arg: str = ""):
     config.data.eval = {"rendered": _shards("rendered_eval"), "pairs": {}}
     if arg == "unsupervised":
         config.objective.faces.update(truth=0.0, calibration=0.0, warm_start=0.0)
+    if arg == "no_landmarks":
+        config.objective.faces.landmarks = 0.0
     if arg == "tiny":
         tiny(config)
     return config

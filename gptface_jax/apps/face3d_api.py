@@ -27,7 +27,7 @@ class FaceGPT(verbs.Facade, Face3DModel):
         self, image: image_io.Source | None = None, *, text: str = "",
         seed: int | None = None, face: int | Face | None = None, align: bool = True,
         like: Head3D | str | os.PathLike | None = None,
-        keep: Sequence[str] = ("identity", "albedo"), **decode: Any,
+        keep: Sequence[str] = faces3d.KEPT, **decode: Any,
     ) -> Head3D:  # fmt: skip
         """The 3D head of a photo, or one after a text.
 
@@ -42,26 +42,38 @@ class FaceGPT(verbs.Facade, Face3DModel):
           like: with a text alone, a head some of whose parts are kept: one that was
             made here, or its FILE.json.
           keep: which: "identity", "expression", "albedo", "light", "pose".
-          **decode: fields of `SampleConfig`, e.g. temperature=0.7.
+          **decode: fields of `SampleConfig`, e.g. temperature=0.7; with a seed.
 
         Returns:
           A head that renders itself from any side and saves as GLB or OBJ.
 
         Raises:
-          UserError: neither photo nor text, or something that cannot be used.
+          UserError: neither photo nor text, something that cannot be used, or that
+            would do nothing.
         """
         config = from_options(SampleConfig, decode, "decode.")
         if image is None:
             if not text:
                 raise UserError("give a photo, a text or both")
+            if face is not None or not align:
+                which = "align=False" if face is None else f"face {face}"
+                raise UserError(
+                    f"{which} is of a photo, and there is none; leave it out"
+                )
             if like is not None and not isinstance(like, Head3D):
                 like = faces3d.opened(like, self.face_model)
             return self.of_text(text, seed, config, like, keep)
-        if like is not None:
-            raise UserError("like goes with a text alone; leave out one of the two")
+        if like is not None or tuple(keep) != faces3d.KEPT:
+            which = "keep" if like is None else "like"
+            raise UserError(f"{which} goes with a text alone; leave out one of the two")
         if seed is not None:
             raise UserError(
                 f"seed {seed} goes with a text alone: of a photo there is one head"
+            )
+        if decode:
+            raise UserError(
+                f"{', '.join(decode)} goes with a text alone and a seed: of a photo "
+                "there is one head; leave it out"
             )
         head = self.of_photo(image_io.decode(image), text, face, align)
         verbs.warn(head.details["notes"])

@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.pipelines import mesh_files
 
     mesh_files.check(options.out)
+    mesh_files.check_apart(options.out, options.image, options.like)
     if not (options.image or options.text):
         raise UserError("--image and --text are missing; give one or both")
     if options.keep and not options.like:

@@ -34,7 +34,7 @@ from gptface_jax.experiments import (
 )
 from gptface_jax.experiments import opening as networks
 from gptface_jax.ops import morphable
-from gptface_jax.pipelines import faces3d
+from gptface_jax.pipelines import upright
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems import facegpt
 from gptface_jax.systems import gptface as gptface_system
@@ -275,7 +275,7 @@ def examples(
     if data.image_ids != "palette":
         digest = _vqgan(data).codes_digest
     files = {"vocab.txt": tokenizer.vocab_text().encode()}
-    files |= _files(data, heads, digest)
+    frame = upright.FRAME  # of the bundled GPTFace
     if data.train.get(PAIRS):
         pairs = dataclasses.replace(_part(data, PAIRS), tokenizer="")  # no previews
         found = gptface.examples(pairs, tokenizer, model.pairs)
@@ -285,6 +285,9 @@ def examples(
                 f"data.tokenizer is {digest}; run `gptface tokenize` with that one"
             )
         feeds[PAIRS], held_out[PAIRS] = found.records, found.held_out
+        manifest = json.loads(found.codes.files.get("manifest.json", "{}"))
+        frame = manifest.get("frame", frame)
+    files |= _files(data, heads, digest, frame)
     return Examples(feeds, held_out, files)
 
 
@@ -305,12 +308,15 @@ def _example(data, model: FaceGPTConfig, tokenizer, heads: FaceModel, captions):
 
 
 def _files(
-    data: base.DataConfig, heads: FaceModel, digest: str | None
+    data: base.DataConfig, heads: FaceModel, digest: str | None, frame: Any
 ) -> dict[str, bytes]:
-    """Files that a run keeps: its face model, and the tokenizer with this digest."""
+    """Files that a run keeps: its face model, and the tokenizer with this digest.
+
+    The frame is where the GPTFace that it is as well has faces, and not where heads
+    have theirs, which the face model tells.
+    """
     files = {FACE_MODEL: opening.packed(heads, data.face_model, data.face_vertices)}
     if digest is not None:
-        frame = faces3d.mean_frame(heads).tolist()
         known = {"tokenizer_digest": digest, "frame": frame}
         files["manifest.json"] = json.dumps(known).encode()
     return files

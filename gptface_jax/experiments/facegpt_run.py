@@ -43,22 +43,23 @@ def open_model(
     if networks.is_run(path):
         vqgan = gptface_run.vqgan_of_run(network, tokenizer, path)
         vocab = kept_file(network, path, "vocab.txt").decode()
-        frame = gptface_run.learnt_frame(network)
     else:
         vqgan, vocab = opening.open_network(path, "vqgan"), directory.read_vocab(path)
-        frame = network.meta.get("frame")
         if (path / "README.md").is_file():
             card = (path / "README.md").read_text("utf-8")
-    trained = networks.experiment(network, system).get("objective", {})
+    trained = networks.experiment(network, system)
+    faces = trained.get("objective", {}).get("faces", {})
+    captions = trained.get("data", {}).get("captions", {})
     return kind(
         network,
         ImageTokenizer(vqgan, dtype=dtype),
         TextTokenizer.from_vocab_text(vocab),
         face_models.unpacked(kept_file(network, path, FACE_MODEL), path),
-        frame,
+        None,  # heads lie as the face model's own does, wherever edits bring faces
         card,
         dtype,
-        trained.get("faces", {}).get("with_text", 0.0),
+        faces.get("with_text", 0.0),
+        captions.get("empty_fraction", 0.0),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -38,11 +39,16 @@ PARTS = {
     "identity": "id", "expression": "exp", "albedo": "albedo", "light": "light",
     "pose": "pose",
 }  # fmt: skip
+KEPT = ("identity", "albedo")  # unless something else is said
 _GROUP_OF = {entry: group for group, entry in ENTRIES.items()}
 _SHARP = 2  # pixels that are averaged, along each side
 _NEVER_BOTH = (
     "this model was not trained on a photo and a text together, so that its head of "
     "both is a guess; leave the text out, or train with objective.faces.with_text"
+)
+_ALL_TEXTS = (
+    "cfg moves away from what is likely without a text, and this model was trained on "
+    "none; leave cfg at 1, or train with data.captions.empty_fraction"
 )
 
 
@@ -94,14 +100,12 @@ class Head3D:
         return {name: float(np.degrees(value)) for name, value in named.items()}
 
     def changed(self, **coeffs: Any) -> Head3D:
-        """The head with other coefficients, such as pose=np.zeros(6)."""
-        unknown = set(coeffs) - set(self.coeffs)
-        if unknown:
-            raise UserError(
-                f"a head has no {', '.join(sorted(unknown))}; it has "
-                f"{', '.join(self.coeffs)}"
-            )
-        made = {k: np.asarray(v, np.float32) for k, v in coeffs.items()}
+        """The head with other coefficients, such as pose=np.zeros(6).
+
+        Raises:
+          UserError: an unknown name, another shape, or numbers that are not finite.
+        """
+        made = _checked_coeffs(coeffs, self.model)
         return dataclasses.replace(self, coeffs={**self.coeffs, **made})
 
     def posed(self, yaw: float, pitch: float, roll: float) -> Head3D:
@@ -117,6 +121,11 @@ class Head3D:
           up: upwards.
           brightness: a factor.
         """
+        if not all(map(math.isfinite, (side, up, brightness))):
+            raise UserError(
+                f"side {side}, up {up} and brightness {brightness} of a light: use "
+                "finite numbers"
+            )
         turn = rendering.rotation(np.array([-np.deg2rad(up), 0, 0]))
         turn = rendering.rotation(np.array([0, np.deg2rad(side), 0])) @ turn
         light = rendering.turned_light(self.coeffs["sh_light"], turn)
@@ -124,6 +133,18 @@ class Head3D:
 
     def render(self, size: int = _SIDE) -> tuple[np.ndarray, np.ndarray]:
         """Picture uint8 [S,S,3] on grey, and coverage float32 [S,S] in 0..1."""
+        colour, solid = self._drawn(size)
+        shown = colour + (1 - solid[..., None]) * _GREY
+        return np.uint8(np.round(shown * 255)), solid
+
+    def over(self, square: np.ndarray) -> np.ndarray:
+        """The head over a picture uint8 [S,S,3] in which its pose is, uint8 [S,S,3]."""
+        colour, solid = self._drawn(len(square))
+        shown = colour * 255 + (1 - solid[..., None]) * square
+        return np.uint8(np.round(shown))
+
+    def _drawn(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Colours [S,S,3] in 0..1, times the coverage float32 [S,S]; and that."""
         fine, vertices = size * _SHARP, self.vertices
         turn = rendering.rotation(self.coeffs["pose"][:3].astype(np.float64))
         places, nearness = rendering.projected(vertices, self.coeffs["pose"], fine)
@@ -133,9 +154,9 @@ class Head3D:
             self.coeffs["sh_light"], turn,
         )  # fmt: skip
         solid = (found.triangle >= 0)[..., None]
-        whole = np.concatenate([np.where(solid, colour, _GREY), solid], -1)
+        whole = np.concatenate([np.where(solid, colour, 0), solid], -1)
         whole = whole.reshape(size, _SHARP, size, _SHARP, 4).mean((1, 3))
-        return np.uint8(np.round(whole[..., :3] * 255)), np.float32(whole[..., 3])
+        return whole[..., :3], np.float32(whole[..., 3])
 
     def turntable(self, size: int = _SIDE) -> np.ndarray:
         """The head from seven sides in a plain light, uint8 [S,7*S,3]."""
@@ -158,17 +179,18 @@ class Head3D:
         if self.photo is None or self.view is None:
             raise UserError("this head is of a text; there is no photo to lay it on")
         side = self.view.side
-        shown, solid = self.render(min(side, 1024))
-        square = images.resize(shown, (side, side))
-        mask = images.resize(
-            np.uint8(np.repeat(solid[..., None], 3, 2) * 255), (side,) * 2
+        # Colours times coverage, so that what is behind is mixed in but once.
+        colour, solid = self._drawn(min(side, 1024))
+        square, mask = (
+            images.resize(np.uint8(np.round(x * 255)), (side, side))
+            for x in (colour, np.repeat(solid[..., None], 3, 2))
         )
         result = self.photo.copy()
         rows, columns = self.view.slices
         inside = self.view.covered(self.photo.shape[:2])[rows, columns, None]
         share = self.view.back(mask) / 255.0 * inside
-        mixed = share * self.view.back(square) + (1 - share) * result[rows, columns]
-        result[rows, columns] = np.uint8(np.round(mixed))
+        mixed = inside * self.view.back(square) + (1 - share) * result[rows, columns]
+        result[rows, columns] = np.uint8(np.clip(np.round(mixed), 0, 255))
         return result
 
     def described(self) -> dict[str, Any]:
@@ -199,16 +221,14 @@ class Head3D:
         mesh_files.check(path)
         try:
             mesh_files.write(path, self.vertices, self.model.triangles, self.colours)
-            shown = {".turntable.png": self.turntable()}
+            paths = mesh_files.outputs(path, self.photo is not None)
+            shown = [self.turntable()]
             if self.photo is not None:
-                shown[".overlay.png"] = self.overlay()
-            paths = [path]
-            for ending, picture in shown.items():
-                paths.append(path.with_suffix(ending))
-                with files.replacing(paths[-1]) as partial:
+                shown.append(self.overlay())
+            for place, picture in zip(paths[1:], shown):
+                with files.replacing(place) as partial:
                     Image.fromarray(picture).save(partial, "PNG")
-            paths.append(path.with_suffix(".json"))
-            files.write_text(paths[-1], json.dumps(self.described(), indent=1) + "\n")
+            files.write_text(paths[-1], files.json_text(self.described(), 1))
         except OSError as error:
             raise UserError(
                 f"cannot write '{path}': {error.strerror or error}; free space or "
@@ -221,11 +241,12 @@ def opened(path: str | os.PathLike, model: FaceModel) -> Head3D:
     """The head of a FILE.json that `Head3D.save` wrote.
 
     Raises:
-      UserError: no such file, or one of another face model.
+      UserError: no such file, one of another face model, or other coefficients than a
+        head has.
     """
     try:
         found = json.loads(pathlib.Path(path).expanduser().read_text("utf-8"))
-        coeffs = {n: np.float32(found["coefficients"][n]) for n in ENTRIES.values()}
+        coeffs = {n: found["coefficients"][n] for n in ENTRIES.values()}
         digest = found["face_model"]
     except OSError as error:
         raise UserError(
@@ -240,7 +261,46 @@ def opened(path: str | os.PathLike, model: FaceModel) -> Head3D:
             f"'{path}' is a head of face model {digest}, and this model knows "
             f"{model.digest}; make it again with this one"
         )
-    return Head3D(coeffs, model)
+    try:
+        return Head3D(_checked_coeffs(coeffs, model), model)
+    except UserError as error:
+        raise UserError(f"'{path}': {error}") from None
+
+
+def _checked_coeffs(
+    coeffs: Mapping[str, Any], model: FaceModel
+) -> dict[str, np.ndarray]:
+    """Coefficients of heads of a face model, float32.
+
+    Raises:
+      UserError: an unknown name, another shape, or numbers that are not finite.
+    """
+    shapes = {
+        "id_coeffs": (len(model.identity),), "exp_coeffs": (len(model.expression),),
+        "albedo_coeffs": (len(model.albedo),), "sh_light": (9, 3), "pose": (6,),
+    }  # fmt: skip
+    if unknown := sorted(set(coeffs) - set(shapes)):
+        raise UserError(
+            f"a head has no {', '.join(unknown)}; it has {', '.join(shapes)}"
+        )
+    found = {}
+    for name, value in coeffs.items():
+        try:
+            found[name] = np.asarray(value, np.float32)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{name} of a head holds what is no number; give {list(shapes[name])}"
+            ) from None
+        if found[name].shape != shapes[name]:
+            raise UserError(
+                f"{name} of a head is {list(found[name].shape)}; give "
+                f"{list(shapes[name])}"
+            )
+        if not np.isfinite(found[name]).all():
+            raise UserError(
+                f"{name} of a head holds numbers that are not finite; give finite ones"
+            )
+    return found
 
 
 def mean_frame(model: FaceModel) -> np.ndarray:
@@ -264,6 +324,7 @@ class Face3DModel(SeesFaces):
       card: the model card.
       dtype: of the transformer's activations; by default the network's.
       with_text: share of the pictures that it was trained on together with their text.
+      without_text: share of its texts that were left out in training.
 
     Raises:
       UserError: networks that do not belong together.
@@ -274,7 +335,7 @@ class Face3DModel(SeesFaces):
     def __init__(
         self, network: Network, vqgan: ImageTokenizer, tokenizer: TextTokenizer,
         face_model: FaceModel, frame: Any = None, card: str = "",
-        dtype: str | None = None, with_text: float = 0.0,
+        dtype: str | None = None, with_text: float = 0.0, without_text: float = 0.0,
     ):  # fmt: skip
         config = network.config
         if config.vocab.codebook_size != vqgan.config.codebook_size:
@@ -283,7 +344,8 @@ class Face3DModel(SeesFaces):
                 f"transformer {config.vocab.codebook_size}; they do not belong together"
             )
         self.network, self.vqgan, self.tokenizer = network, vqgan, tokenizer
-        self.face_model, self.card, self.with_text = face_model, card, with_text
+        self.face_model, self.card = face_model, card
+        self.with_text, self.without_text = with_text, without_text
         frame = mean_frame(face_model) if frame is None else frame
         self.frame = framing.checked_frame(frame)
         if dtype:
@@ -341,7 +403,7 @@ class Face3DModel(SeesFaces):
 
     def of_text(
         self, text: str, seed: int | None = None, config: SampleConfig | None = None,
-        like: Head3D | None = None, keep: Sequence[str] = ("identity", "albedo"),
+        like: Head3D | None = None, keep: Sequence[str] = KEPT,
     ) -> Head3D:  # fmt: skip
         """A head after a text: the expected one, or by a seed one of many.
 
@@ -354,9 +416,16 @@ class Face3DModel(SeesFaces):
           keep: which, of `PARTS`.
 
         Raises:
-          UserError: a head of another face model, or an unknown part.
+          UserError: a head of another face model, an unknown part, or options that
+            would do nothing.
         """
         config = config or SampleConfig()
+        used = self._used_options(config, seed)
+        if like is None and tuple(keep) != KEPT:
+            raise UserError(
+                f"keep {list(keep)} says what stays of the head `like`, which is "
+                "missing; give both or none"
+            )
         words = self.text_ids([text])
         known = self._known(like, keep) if like else {}
         coeffs, deviations = self.expected(None, words, known)
@@ -370,11 +439,40 @@ class Face3DModel(SeesFaces):
         light[2], light[1] = 0.35, 0.2
         plain = {"sh_light": light, "pose": np.float32([0, 0, 0, 0, 0, 0.05])}
         plain = {n: x for n, x in plain.items() if _GROUP_OF[n] not in known}
-        options = dataclasses.asdict(config) if seed is not None else {}
+        options = {name: getattr(config, name) for name in used}
         if like:
             options["keep"] = list(keep)
-        details = self.details(text, seed, options, [], deviations)
+        unsure = {group: x for group, x in deviations.items() if group not in known}
+        details = self.details(text, seed, options, [], unsure)
         return Head3D({**_first(coeffs), **plain}, self.face_model, details)
+
+    def _used_options(self, config: SampleConfig, seed: int | None) -> list[str]:
+        """Names of the options that decide about a head after a text.
+
+        Raises:
+          UserError: another one was changed.
+        """
+        fields = dataclasses.fields(config)
+        changed = [f.name for f in fields if getattr(config, f.name) != f.default]
+        if seed is None:
+            if changed:
+                raise UserError(
+                    f"{', '.join(changed)} decides how a head is drawn by chance; give "
+                    "a seed as well, or leave it out"
+                )
+            return []
+        scheme = self.network.config.faces.scheme
+        used = [f.name for f in fields]
+        if scheme != "discrete":
+            used = ["temperature"]
+        if idle := [name for name in changed if name not in used]:
+            raise UserError(
+                f"{', '.join(idle)} is of models whose heads are codes (scheme "
+                f"'discrete'), and this one's scheme is '{scheme}'; leave it out"
+            )
+        if config.cfg != 1 and not self.without_text:
+            raise UserError(f"cfg is {config.cfg:g}: {_ALL_TEXTS}")
+        return used
 
     def _known(self, like: Head3D, keep: Sequence[str]) -> dict[str, np.ndarray]:
         """Coefficients [1,...] of the kept parts in units, by group."""
@@ -399,7 +497,9 @@ class Face3DModel(SeesFaces):
             found["seed"] = seed
         if deviations:  # in units of the deviation of people
             found["uncertainty"] = {
-                group: float(np.sqrt(np.mean(deviations[group] ** 2))) for group in TOLD
+                group: float(np.sqrt(np.mean(deviations[group] ** 2)))
+                for group in TOLD
+                if group in deviations
             }
         return {**found, "notes": list(notes)}
 

@@ -1,8 +1,8 @@
 """A photo's own face with another expression or turn, by the mesh of a head (SPEC D).
 
 A head is fitted to the face's landmarks, changed, and the photo is bent as its surface
-moves. What was not to be seen before, the inside of a mouth that opens or a cheek that
-turns into view, is left to a model that draws.
+moves. What was not to be seen before, the inside of a mouth that opens or skin that an
+ear or the nose hid, is left to a model that draws.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SIDE = 512  # of the square in which the mesh is drawn, in pixels, at most
 _SQUARELY = 0.45  # cosine: what is seen more at a slant is bent along as well
 _BEYOND = 0.5  # of the face's size: how far around it the photo is bent along
 _BORDER = 0.1  # of the side: towards the square's border nothing moves
-_HIDDEN = 4.0  # mm behind the nearest surface: not seen
+_HIDDEN = 4.0  # mm behind the nearest surface: was not to be seen
 _MOVED = 0.004  # of the side: what moves less stays the photo's
 _LEAST = 12  # pixels of what is revealed
 
@@ -156,8 +156,11 @@ def bend(square: np.ndarray, before: Head3D, after: Head3D) -> Moved:
     depth = shown.interpolated(near[:, None], triangles)[..., 0]
     x, y = np.clip(np.rint(along[..., :2]), 0, size - 1).astype(int).transpose(2, 0, 1)
     surface = np.where(was, depth, -np.inf)[y, x]
-    hidden = head & (along[..., 2] < surface - _HIDDEN) & np.isfinite(surface)
-    revealed = (hidden | inside) & ~(inside & was_inside[y, x] & ~hidden)
+    behind = _HIDDEN * np.exp(before.coeffs["pose"][5]) / rendering.REACH
+    hidden = head & (along[..., 2] < surface - behind) & np.isfinite(surface)
+    # Eyes and mouth lie behind lids and lips, and what a photo shows there goes along.
+    hidden &= ~np.isin(of, (p.L_EYE, p.R_EYE, p.MOUTH))
+    revealed = hidden | (inside & ~was_inside[y, x])
     moved = np.linalg.norm(offset, axis=-1) > _MOVED * size
     revealed &= moved
     if revealed.sum() < _LEAST * (size / 128) ** 2:

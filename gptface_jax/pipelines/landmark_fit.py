@@ -11,7 +11,7 @@ import optax
 
 from gptface_jax.data.facemodel import FaceModel
 from gptface_jax.ops import render
-from gptface_jax.systems.facegpt import coefficients
+from gptface_jax.systems.facegpt import coefficients, objective
 
 _STEPS, _RATE = 300, 0.05
 _PRIOR = 2e-4  # of squared coefficients, beside squared distances by the face's size
@@ -56,7 +56,7 @@ def _fitted(basis, points, known):
         "id": jnp.zeros((batch, modes)), "exp": jnp.zeros((batch, shapes)),
         "pose": jnp.zeros((batch, coefficients.POSE)),
     }  # fmt: skip
-    size = jnp.linalg.norm(points[:, 36] - points[:, 45], axis=-1)[:, None]
+    size = objective.face_size(points, known)
     rest = {"albedo": jnp.zeros((batch, 1)), "light": jnp.zeros((batch, 27))}
 
     def loss(units):
@@ -67,7 +67,7 @@ def _fitted(basis, points, known):
             + jnp.einsum("be,evc->bvc", coeffs["exp_coeffs"], basis["expression"])
         )
         places = render.project(heads, coeffs["pose"], 1).places + 0.5
-        square = jnp.sum((places - points) ** 2, -1) / jnp.maximum(size, 1e-3) ** 2
+        square = jnp.sum((places - points) ** 2, -1) / size**2
         fitted = jnp.sum(square * known, 1) / jnp.maximum(jnp.sum(known, 1), 1.0)
         weights = coeffs["exp_coeffs"] / 0.25
         prior = jnp.sum(units["id"] ** 2, -1) + jnp.sum(weights**2, -1)

@@ -34,6 +34,29 @@ def check(path: str | os.PathLike) -> str:
     return ending
 
 
+def outputs(path: str | os.PathLike, photo: bool) -> list[pathlib.Path]:
+    """What is written of a head: mesh, turntable, overlay if it has a photo, JSON."""
+    path = pathlib.Path(path)
+    pictures = (".turntable.png", *[".overlay.png"] * photo)
+    return [path, *(path.with_suffix(ending) for ending in (*pictures, ".json"))]
+
+
+def check_apart(path: str | os.PathLike, *others: str | os.PathLike | None) -> None:
+    """Refuses to write a head over other files that a command names.
+
+    Raises:
+      UserError: one of them would be written over.
+    """
+    taken = {os.path.realpath(place) for place in outputs(path, photo=True)}
+    for given in others:
+        if given and os.path.realpath(given) in taken:
+            raise UserError(
+                f"'{given}' would be written over, as a part of '{path}' (FILE.json, "
+                "FILE.turntable.png and FILE.overlay.png lie beside it); write to "
+                "another name"
+            )
+
+
 def write(
     path: str | os.PathLike, vertices: np.ndarray, triangles: np.ndarray,
     colours: np.ndarray,

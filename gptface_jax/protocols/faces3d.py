@@ -25,6 +25,15 @@ Coeffs = Mapping[str, np.ndarray]
 _BATCH = 32
 _ASKED = ("expression", "hair")
 _WITHIN = 0.8  # probability of the intervals
+# What lets expect an expression without its name, in words of no training text.
+_SITUATIONS = {
+    "happiness": "a person who has just won a prize",
+    "surprise": "a person who did not expect to see that at all",
+    "anger": "a person whose car was scratched on purpose",
+    "sadness": "a person whose best friend has moved away",
+    "disgust": "a person who smells rotten food",
+    "fear": "a person who hears steps behind them at night",
+}
 
 
 def truth_of(records: Sequence[Record], model: FaceModel) -> dict[str, np.ndarray]:
@@ -151,10 +160,13 @@ def _drawn(model: FaceModel, coeffs: Coeffs, i: int, vertices, size: int):
 def evaluate(
     model: Face3DModel, records: Sequence[Record], progress: bool = True,
     sentences: Answers | None = None,
-) -> dict[str, dict[str, float]]:  # fmt: skip
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:  # fmt: skip
     """Figures of the model, of a fit to the true landmarks, and of the mean head.
 
     With sentences about these pictures also of the heads that they end in.
+
+    Returns:
+      `figures`, and `by_expression`, of each way.
     """
     truth = truth_of(records, model.face_model)
     ways = {
@@ -163,7 +175,21 @@ def evaluate(
         "landmark fit": landmark_fit.fit(model.face_model, truth["landmarks"]),
         "mean head": mean_head(model.face_model, len(records)),
     }
-    return {n: figures(f, truth, model.face_model) for n, f in ways.items()}
+    heads = model.face_model
+    return (
+        {name: figures(found, truth, heads) for name, found in ways.items()},
+        {name: by_expression(found, truth, heads) for name, found in ways.items()},
+    )
+
+
+def by_expression(found: Coeffs, truth: Coeffs, model: FaceModel) -> dict[str, float]:
+    """Correlation of each expression shape's weights over pictures, by its name.
+
+    NaN where the weights are the same for all.
+    """
+    each = metrics.correlation(found["exp_coeffs"], truth["exp_coeffs"])
+    names = model.expression_names or [str(i) for i in range(len(each))]
+    return dict(zip(names, each.tolist()))
 
 
 def of_texts(model: Face3DModel, records: Sequence[Record]) -> dict[str, float]:
@@ -190,9 +216,10 @@ def of_texts(model: Face3DModel, records: Sequence[Record]) -> dict[str, float]:
 
 
 def named_expressions(model: Face3DModel) -> dict[str, float]:
-    """Share of expression words whose head is nearest to what they stand for.
+    """Share of expressions whose head is nearest to what is meant.
 
-    Of the words that the face model can show; {} where there is no choice.
+    Named by their word, and told by a situation in which a person looks so. Of those
+    that the face model can show; {} where there is no choice.
     """
     from gptface_jax.data.phrases import EXPRESSIONS
 
@@ -201,14 +228,18 @@ def named_expressions(model: Face3DModel) -> dict[str, float]:
     if len(words) < 2:
         return {}
     wanted = np.stack([heads.shapes(model.face_model, w, 1.0) for w in words])
-    texts = [f"a person looking {EXPRESSIONS[word]}" for word in words]
-    means, _ = model.expected(None, model.text_ids(texts))
-    got = means["exp_coeffs"] - means["exp_coeffs"].mean(0)
     wanted = wanted - wanted.mean(0)
-    lengths = np.linalg.norm(got, axis=1)[:, None] * np.linalg.norm(wanted, axis=1)
-    cosine = got @ wanted.T / np.maximum(lengths, 1e-9)
-    hits = cosine.argmax(1) == np.arange(len(words))
-    return {"named_expressions": float(hits.mean()), "by_chance": 1 / len(words)}
+    result = {}
+    for name, texts in {
+        "named_expressions": [f"a person looking {EXPRESSIONS[w]}" for w in words],
+        "told_by_situation": [_SITUATIONS[word] for word in words],
+    }.items():
+        means, _ = model.expected(None, model.text_ids(texts))
+        got = means["exp_coeffs"] - means["exp_coeffs"].mean(0)
+        lengths = np.linalg.norm(got, axis=1)[:, None] * np.linalg.norm(wanted, axis=1)
+        cosine = got @ wanted.T / np.maximum(lengths, 1e-9)
+        result[name] = float((cosine.argmax(1) == np.arange(len(words))).mean())
+    return {**result, "by_chance": 1 / len(words)}
 
 
 def answering(

@@ -78,7 +78,7 @@ def compare(
         for way, head in heads.items():
             for name, value in _figures(head, square, inside, truth).items():
                 rows.setdefault(way, {}).setdefault(name, []).append(value)
-        overlays.append([square, *(_over(square, h) for h in heads.values())])
+        overlays.append([square, *(head.over(square) for head in heads.values())])
     if not overlays:
         raise UserError(f"no face was found in {len(records)} photographs; check them")
     means = {
@@ -101,14 +101,9 @@ def _figures(
     places = rendering.projected(head.vertices, head.coeffs["pose"], 1)[0]
     points = places[head.model.landmarks] + 0.5
     drawn, solid = head.render(len(square))
-    away = np.abs(np.int32(drawn) - square).mean(-1)[(solid > 0.5) & inside]
+    # Where it covers half a pixel its colours are mixed with grey.
+    away = np.abs(np.int32(drawn) - square).mean(-1)[(solid == 1) & inside]
     return {
         "nme": float(metrics.nme(points[None], truth[None])[0]),
         "levels": float(away.mean()) if away.size else np.nan,
     }
-
-
-def _over(square: np.ndarray, head: Head3D) -> np.ndarray:
-    drawn, solid = head.render(len(square))
-    mixed = solid[..., None] * drawn + (1 - solid[..., None]) * square
-    return np.uint8(np.round(mixed))

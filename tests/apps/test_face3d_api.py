@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,9 +14,14 @@ import gptface_jax
 from gptface_jax.apps.face3d_api import FaceGPT
 from gptface_jax.cli.main import main
 from gptface_jax.core import trees
+from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.facemodel import open_model, opening
+from gptface_jax.experiments import base, facegpt
 from gptface_jax.experiments import opening as networks
+from gptface_jax.pipelines import faces3d, upright
+from gptface_jax.systems.facegpt.coefficients import FacesConfig
+from gptface_jax.systems.facegpt.predict import SampleConfig
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,9 @@ def test_parts_of_a_head_stay_and_the_rest_follows_the_text(scheme, tmp_path):
     )
     plain = model.face3d(text="angry")
     kept = model.face3d(text="angry", like=other)
+    if scheme == "grouped":  # what is kept is certain
+        assert {*plain.details["uncertainty"]} == {"id", "exp", "albedo"}
+        assert {*kept.details["uncertainty"]} == {"exp"}
     for name in ("id_coeffs", "albedo_coeffs"):
         np.testing.assert_allclose(kept.coeffs[name], other.coeffs[name], atol=1e-6)
     np.testing.assert_array_equal(kept.coeffs["pose"], plain.coeffs["pose"])
@@ -121,6 +130,50 @@ def test_bad_input(model):
         model.face3d(3)
     with pytest.raises(UserError, match="give one of system facegpt"):
         tiny_face3d.other().face3d(PHOTO)
+
+
+def test_what_would_do_nothing_is_refused(model):
+    for given, said in (
+        ({"temperature": 0.5}, "temperature decides .*; give a seed as well"),
+        ({"seed": 1, "cfg": 2.0, "num_steps": 3}, "num_steps, cfg is of models whose"),
+        ({"face": 7}, "face 7 is of a photo"),
+        ({"align": False}, "align=False is of a photo"),
+        ({"keep": ["nonsense"]}, r"keep \['nonsense'\] says what stays of the head"),
+    ):
+        with pytest.raises(UserError, match=said):
+            model.face3d(text="happy", **given)
+    with pytest.raises(UserError, match="temperature goes with a text alone"):
+        model.face3d(PHOTO, align=False, temperature=0.5)
+    with pytest.raises(UserError, match="keep goes with a text alone"):
+        model.face3d(PHOTO, align=False, keep=["pose"])
+    said = model.face3d(text="happy", seed=1).details["options"]
+    assert said == {"temperature": 1.0}
+    # Guidance away from no text is of models that were trained on none as well.
+    config = SimpleNamespace(faces=FacesConfig(scheme="discrete"))
+    codes = SimpleNamespace(network=SimpleNamespace(config=config), without_text=0.0)
+    with pytest.raises(UserError, match="cfg is 2: .* data.captions.empty_fraction"):
+        FaceGPT._used_options(codes, SampleConfig(cfg=2.0), 1)
+    codes.without_text = 0.1
+    assert "cfg" in FaceGPT._used_options(codes, SampleConfig(cfg=2.0), 1)
+
+
+def test_edits_have_the_frame_of_their_gptface(monkeypatch):
+    """And not that of the face model, in which heads are found."""
+    vqgan = SimpleNamespace(codes_digest="abc", config=SimpleNamespace(factor=8))
+    monkeypatch.setattr(facegpt, "_vqgan", lambda data: vqgan)
+    config = load_config("configs/facegpt/faces64.py:tiny")
+    data = dataclasses.replace(
+        base.data_config(config),
+        image_ids="cache",
+        train={"rendered": {"kind": "rendered", "count": 2, "size": 32}},
+        eval={},
+    )
+    layout = SimpleNamespace(grid=(4, 4), max_text_tokens=8)
+    sizes = SimpleNamespace(layout=layout, faces=FacesConfig())
+    words = SimpleNamespace(vocab_text=lambda: "[PAD]")
+    files = facegpt.examples(data, words, sizes).files
+    frame = json.loads(files["manifest.json"])["frame"]
+    np.testing.assert_allclose(frame, upright.FRAME)
 
 
 @pytest.mark.slow
@@ -173,10 +226,19 @@ def test_what_the_command_refuses(tmp_path, capsys):
         (["--out", str(tmp_path / "face.glb")], "--image and --text are missing"),
         (["--text", "a", "--out", str(tmp_path / "file" / "face.glb")],
          f"Not a directory '{tmp_path / 'file'}'"),
+        (["--text", "a", "--like", "a/face.json", "--out", "a/face.obj"],
+         "'a/face.json' would be written over"),
+        (["--image", "./face.overlay.png", "--out", "face.glb"],
+         "'./face.overlay.png' would be written over"),
         (["--text", "a", "--keep", "pose", "--out", "face.glb"], "--like, which is"),
     ):  # fmt: skip
         assert main(["face3d", *arguments]) == 2
         assert said in capsys.readouterr().err
+    for arguments in (
+        ["--image", "face.turntable.png"], ["--image", "a.png", "--json", "face.json"]
+    ):  # fmt: skip
+        assert main(["ask", "--head", "face.glb", *arguments]) == 2
+        assert f"'{arguments[-1]}' would be written over" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -205,6 +267,11 @@ def test_from_a_gptface_to_a_model_directory(tiny, gptface_command, tmp_path):
     assert isinstance(run, FaceGPT)
     model = gptface_jax.load(tmp_path / "model")
     assert isinstance(model, FaceGPT)
+    for heads in (run, model):
+        frame = faces3d.mean_frame(heads.face_model)
+        np.testing.assert_allclose(heads.frame, frame, atol=1e-6)
+        edits = heads.inpaint.__self__
+        np.testing.assert_allclose(edits.frame, upright.FRAME, atol=1e-3)
     assert model.inpaint(PHOTO, region="random:0.4", align=False).image.size == (40, 48)
     # As a GPTFace it is what it was: nothing was learnt at a rate of 0.
     before = networks.open_network(tiny / "gptface", "gptface")

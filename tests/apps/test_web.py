@@ -125,7 +125,7 @@ def test_heads_are_made_moved_and_handed_out(face, tmp_path, monkeypatch):
     monkeypatch.setattr(Head3D, "turntable", lambda self: np.zeros((8, 8, 3), np.uint8))
     solid = service.Service(page_models.Solid(), 0, 10**7, 1, str(tmp_path))
     built = page.build(solid)
-    files = endpoint(built, "face3d")(None, "happy", 0, 0, True)
+    files = endpoint(built, "face3d")(None, "happy", None, 0, True)  # a number cleared
     assert [pathlib.Path(f).suffix for f in files] == [".glb", ".png", ".json"]
     with pytest.raises(gr.Error, match="neither a photo nor a sentence"):
         endpoint(built, "face3d")(None, " ", 0, 0, True)

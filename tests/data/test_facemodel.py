@@ -190,6 +190,30 @@ def test_folder_of_obj_files(tmp_path):
         ict.from_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"triangles": np.full((2, 3), 10**6)}, "triangles are no vertices from 0 to"),
+        ({"triangles": np.full((2, 3), -1)}, "triangles are no vertices from 0 to"),
+        ({"landmarks68": np.arange(60)}, r"landmarks are \[60\], not \[68\]"),
+        ({"mean": np.float32(3)}, "mean are"),
+        ({"mean": np.array(["a"])}, "arrays of another kind"),
+        ({"identity": np.full((2, 69, 3), np.nan)}, "identity hold numbers"),
+    ],
+)  # fmt: skip
+def test_bad_compact_files_are_named(tmp_path, change, said):
+    points = np.concatenate([head.landmarks(), [[0, 0, 0]]]) / 10
+    modes = np.zeros((2, 69, 3))
+    arrays = {
+        "mean": points, "identity": modes, "expression": modes,
+        "expression_names": np.array(["a", "b"]), "landmarks68": np.arange(68),
+        "triangles": np.array([[0, 1, 2], [1, 2, 3]]),
+    }  # fmt: skip
+    np.savez(tmp_path / "ict.npz", **{**arrays, **change})
+    with pytest.raises(UserError, match=said):
+        open_model(tmp_path / "ict.npz")
+
+
 @pytest.mark.shared
 def test_compact_ict_is_in_millimetres():
     import pathlib
@@ -216,6 +240,10 @@ def test_compact_ict_is_in_millimetres():
         (lambda a: a.pop("albedo"), "no array albedo"),
         (lambda a: a.update(landmarks=a["landmarks"][:60]), "'landmarks' is"),
         (lambda a: a.update(expression_names=np.array(["a"])), "1 expression_names"),
+        (lambda a: a.update(mean=np.float32(3)), "arrays of another kind"),
+        (lambda a: a.update(albedo=np.array(["a"])), "arrays of another kind"),
+        (lambda a: a.update(albedo_mean=255 * a["albedo_mean"]), "is sRGB from 0 to 1"),
+        (lambda a: a.update(mean=a["mean"] / 1000), "are 0.092 mm .* in millimetres"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(model, tmp_path, change, said):

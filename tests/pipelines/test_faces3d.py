@@ -113,8 +113,50 @@ def test_bad_places_and_numbers(model, tmp_path):
     with pytest.raises(UserError, match="not finite"):
         broken.save(tmp_path / "face.glb")
     assert not (tmp_path / "face.glb").exists()
-    with pytest.raises(UserError, match="no shade"):
-        one.changed(shade=1)
+    for wrong, said in (
+        ({"shade": 1}, "no shade; it has id_coeffs"),
+        ({"pose": [0] * 5}, r"pose of a head is \[5\]; give \[6\]"),
+        ({"exp_coeffs": 0.5}, r"exp_coeffs of a head is \[\]; give \[53\]"),
+        ({"sh_light": [0.0] * 27}, r"sh_light of a head is \[27\]; give \[9, 3\]"),
+        ({"id_coeffs": ["a"] * 40}, "id_coeffs of a head holds what is no number"),
+        ({"pose": [0, 0, 0, 0, 0, np.inf]}, "pose of a head holds .* not finite"),
+    ):
+        with pytest.raises(UserError, match=said):
+            one.changed(**wrong)
+    with pytest.raises(UserError, match="pose of a head holds .* not finite"):
+        one.posed(np.nan, 0, 0)
+    with pytest.raises(UserError, match="up nan .* use finite numbers"):
+        one.lit(0, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("pose", [0] * 5, r"face.json': pose of a head is \[5\]; give \[6\]"),
+        ("sh_light", [0.0] * 27, r"sh_light of a head is \[27\]"),
+        ("id_coeffs", [0.0] * 3, r"id_coeffs of a head is \[3\]; give \[40\]"),
+        ("pose", [np.nan] * 6, "numbers that are not finite"),
+    ],
+)
+def test_files_of_heads_are_checked(model, tmp_path, name, value, said):
+    one = head(model).described()
+    one["coefficients"][name] = value
+    (tmp_path / "face.json").write_text(json.dumps(one))
+    with pytest.raises(UserError, match=said):
+        faces3d.opened(tmp_path / "face.json", model)
+
+
+def test_a_head_is_mixed_with_what_is_behind_it_once(model):
+    """Over the grey of its own picture it is that picture, along its border too."""
+    one = head(model)
+    shown, solid = one.render(80)
+    assert ((solid > 0) & (solid < 1)).sum() > 50
+    grey = np.full((80, 80, 3), 140, np.uint8)
+    assert np.abs(one.over(grey).astype(int) - shown).max() <= 1
+    photo = np.full((100, 120, 3), 140, np.uint8)
+    view = View.crop((20, 10, 100, 90))
+    over = Head3D(one.coeffs, model, {}, photo, view).overlay()
+    assert np.abs(over[view.slices].astype(int) - shown).max() <= 2
 
 
 def test_a_head_is_turned_and_lit_by_degrees(model):

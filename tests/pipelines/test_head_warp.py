@@ -91,6 +91,24 @@ def test_the_inside_of_a_mouth_that_opens_is_revealed(head):
     assert again.revealed.sum() < 0.5 * there.sum()
 
 
+def test_skin_that_an_ear_hid_is_revealed(head):
+    before = head.posed(-50, 18, 0)
+    after = head_warp.changed(before, {}, {"yaw": -20.0, "pitch": -20.0})
+    found = head_warp.bend(before.render(SIDE)[0], before, after)
+    there = found.revealed
+    assert 40 < there.sum() < 0.02 * there.size and (found.moved >= there).all()
+    wanted = after.render(SIDE)[0]
+    np.testing.assert_array_equal(found.picture[there], wanted[there])
+    # Of a head twice as large in the picture as many of its own.
+    near = {"pose": before.coeffs["pose"] + [0, 0, 0, 0.9, 0, np.log(2)]}
+    before, after = (
+        before.changed(**near),
+        after.changed(pose=after.coeffs["pose"] + [0, 0, 0, 0.9, 0, np.log(2)]),
+    )
+    again = head_warp.bend(before.render(SIDE)[0], before, after)
+    assert again.revealed.sum() > 2 * there.sum()
+
+
 def test_what_moves_is_checked():
     names = head_warp.expressions(head_warp.face_model())
     assert len(names["mouthSmile"]) == 2

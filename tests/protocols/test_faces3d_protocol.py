@@ -39,6 +39,10 @@ def test_the_truth_has_no_error(records, heads):
     assert found["psnr"] == 100 and found["overlap"] == 1
     assert found["light_cosine"] == pytest.approx(1)
     assert found["id_coeffs_correlation"] == pytest.approx(1)
+    each = faces3d.by_expression(truth, truth, heads)
+    assert set(each) == set(heads.expression_names)
+    moved = np.ptp(truth["exp_coeffs"], axis=0) > 0
+    np.testing.assert_allclose([*each.values()], np.where(moved, 1, np.nan))
     mean = faces3d.figures(faces3d.mean_head(heads, 6), truth, heads, size=24)
     assert mean["vertex_mm"] > 1 and mean["pose_degrees"] > 5 and mean["psnr"] < 30
 
@@ -53,6 +57,10 @@ def test_a_fit_to_the_landmarks_finds_pose_and_place(records, heads):
     hidden = truth["landmarks"].copy()
     hidden[:, :5] = np.nan
     assert np.isfinite(landmark_fit.fit(heads, hidden)["pose"]).all()
+    # Without a corner of an eye, too, by which the size of a face is known.
+    hidden[:, 36] = np.nan
+    without = faces3d.figures(landmark_fit.fit(heads, hidden), truth, heads, size=24)
+    assert without["nme"] < 0.04
 
 
 @pytest.mark.slow
@@ -85,7 +93,8 @@ def test_a_model_that_knows_nothing_yet(records, monkeypatch):
     monkeypatch.setattr(faces3d, "_BATCH", 6)
     monkeypatch.setattr(model, "expected", expected)
     texts = faces3d.of_texts(model, [*records, *records])
-    assert given == [6] * 3  # twelve texts in batches, and the words
+    assert given == [6] * 4  # twelve texts in batches, the words and the situations
+    assert 0 <= texts["told_by_situation"] <= 1
     dumb = dataclasses.replace(model.face_model, expression_names=())
     assert faces3d.named_expressions(SimpleNamespace(face_model=dumb)) == {}
     assert 0 <= texts["id_coverage"] <= 1 and texts["by_chance"] == pytest.approx(1 / 6)

@@ -202,6 +202,23 @@ def test_units_and_coefficients_are_inverse():
     assert float(found["pose"][0, 0]) == pytest.approx(0.3)
 
 
+def test_expressions_come_back_from_beyond_their_range():
+    """Where a weight is 0 or 1 its gradient is not."""
+    zeros = {g: jnp.zeros((2, n)) for g, n in FacesConfig().sizes.items()}
+    beyond = jnp.array([[-1.0], [30.0]]) * jnp.ones((2, 53))
+    for made, given in (
+        (coefficients.to_coefficients, beyond.at[1].set(5.0)),
+        (coefficients.from_units, beyond),
+    ):
+        found = made({**zeros, "exp": given})["exp_coeffs"]
+        np.testing.assert_array_equal(found, [[0.0] * 53, [1.0] * 53])
+
+        def total(exp, made=made):
+            return made({**zeros, "exp": exp})["exp_coeffs"].sum()
+
+        assert (jax.grad(total)(given) > 1e-3).all()
+
+
 @pytest.mark.slow
 def test_codes_are_tokens_of_their_own_slots():
     module, params = opened("discrete")
@@ -255,6 +272,39 @@ def test_terms_count_what_they_should():
     # The second example has no text: the first and third count alone.
     no_text = {**batch(), "text_ids": jnp.zeros_like(batch()["text_ids"])}
     assert run(params, no_text, 0)["text"] == 0 != first["text"]
+
+
+def test_landmarks_of_a_face_whose_eye_corner_is_unknown():
+    """What the others count does not depend on it."""
+    rng = np.random.default_rng(0)
+    mean = basis()["mean"][basis()["landmarks"]][:, :2] * jnp.array([1, -1]) / 250 + 0.5
+    points = jnp.tile(mean, (2, 1, 1))
+    places = points + 0.02 * rng.normal(size=(2, 68, 2))
+    mask = jnp.ones((2, 68)).at[:, 36].set(0).at[1, 45].set(0)
+    hidden = jnp.where(mask[..., None] > 0, points, 0)
+    every, some = (
+        objective.landmark_error(places, {"landmarks": p, "landmark_mask": m})
+        for p, m in ((points, jnp.ones((2, 68))), (hidden, mask))
+    )
+    # What is guessed of the face's size is nearly right.
+    known = mask > 0
+    np.testing.assert_allclose(some[known], every[known], rtol=0.15)
+    none = objective.face_size(hidden, jnp.zeros((2, 68)))
+    np.testing.assert_allclose(none, 0.1, rtol=1e-5)
+
+
+def test_codes_are_learnt_without_a_text_too():
+    """What guidance by a text goes from."""
+    found = objective.Terms(
+        FaceGPT(config("discrete")), objective.ObjectiveConfig(), None, 1
+    )
+    codes = jnp.zeros((BATCH, 10), jnp.int32)
+    logits = jnp.zeros((BATCH, 10, 8))
+    made = {"code_losses": (jnp.zeros(BATCH), codes), "code_logits": logits}
+    found.apply = lambda params, method, *given, key=None: made[method]
+    given = (None, None), (None, jnp.zeros((BATCH, WORDS), jnp.int32))
+    parts = found._codes({}, given, None, KEY, train=False)
+    assert float(parts["text"]) == pytest.approx(np.log(8), rel=1e-5)
 
 
 KEY = jax.random.key(0)
@@ -422,3 +472,10 @@ def test_configs_that_make_no_sense(change, said):
         dataclasses.replace(config(), **change)
     with pytest.raises(ValueError, match="scheme 'singel' is none of"):
         FacesConfig(scheme="singel")
+    for wrong, named in (
+        ({"focal": 4.0}, "focal is 4.0; use 0"),
+        ({"focal": -1.0}, "focal is -1.0; use 0"),
+        ({"size": 0}, "size is 0; use 1 pixel or more"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            objective.ObjectiveConfig(**wrong)

@@ -270,7 +270,7 @@ def _head(service: Service, photo, text, other, face, align) -> Head3D:
     if photo is None:
         if not text:
             raise UserError("there is neither a photo nor a sentence; give one or both")
-        return service.model.face3d(text=text, seed=int(other) or None)
+        return service.model.face3d(text=text, seed=int(other or 0) or None)
     head = service.model.face3d(
         service.photo(photo), text=text, **face_options(face, align)
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.facemodel import complexion, head, parts, surface
-from gptface_jax.data.facemodel.model import FaceModel
+from gptface_jax.data.facemodel.model import NUM_LANDMARKS, FaceModel
 from gptface_jax.data.faces import palette
 
 KEYS = (
@@ -32,11 +32,16 @@ INDICES = "vertex_indices.json"
 
 def from_arrays(arrays: Mapping[str, np.ndarray], name: str = "ict") -> FaceModel:
     """The model of the compact layout: arrays of `KEYS`, lengths in centimetres."""
-    mean, identity, expression = (
-        np.asarray(arrays[key], np.float32) * _CENTIMETRE
-        for key in ("mean", "identity", "expression")
-    )
-    names = tuple(str(x) for x in arrays["expression_names"])
+    try:
+        mean, identity, expression = (
+            np.asarray(arrays[key], np.float32) * _CENTIMETRE
+            for key in ("mean", "identity", "expression")
+        )
+        names = tuple(str(x) for x in arrays["expression_names"])
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"face model '{name}' has arrays of another kind ({error}); get it again"
+        ) from None
     return finished(
         name, mean, identity, expression, names, np.asarray(arrays["triangles"]),
         np.asarray(arrays["landmarks68"]),
@@ -53,11 +58,7 @@ def finished(
     landmarks: np.ndarray,
 ) -> FaceModel:
     """A model of shape alone (mm) with regions, colours, eyeballs and a mouth."""
-    if not np.isfinite(mean).all() or landmarks.max(initial=0) >= len(mean):
-        raise UserError(
-            f"face model '{name}' has vertices that are not finite, or landmarks of "
-            "vertices that it has not; get it again"
-        )
+    _check(name, mean, identity, expression, triangles, landmarks)
     regions = _regions(mean, triangles, landmarks)
     points = mean[landmarks]
     pieces = [
@@ -102,6 +103,37 @@ def finished(
         landmarks=landmarks.astype(np.int32),
         expression_names=expression_names,
     ))  # fmt: skip
+
+
+def _check(name, mean, identity, expression, triangles, landmarks) -> None:
+    """Refuses arrays that do not fit together, or vertices that are not there."""
+    count = mean.shape[:1]
+    for what, value, shape in (
+        ("mean", mean, (*count, 3)),
+        ("identity", identity, (*identity.shape[:1], *count, 3)),
+        ("expression", expression, (*expression.shape[:1], *count, 3)),
+        ("triangles", triangles, (*triangles.shape[:1], 3)),
+        ("landmarks", landmarks, (NUM_LANDMARKS,)),
+    ):
+        if value.shape != shape:
+            raise UserError(
+                f"face model '{name}': {what} are {list(value.shape)}, not "
+                f"{list(shape)}; get it again"
+            )
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise UserError(
+                f"face model '{name}': {what} hold numbers that are not finite; get it "
+                "again"
+            )
+    for what, value in (("triangles", triangles), ("landmarks", landmarks)):
+        most = len(mean) - 1
+        if value.dtype.kind not in "iu" or not (
+            0 <= value.min(initial=0) <= value.max(initial=0) <= most
+        ):
+            raise UserError(
+                f"face model '{name}': {what} are no vertices from 0 to {most}; get it "
+                "again"
+            )
 
 
 def _moved(piece: parts.Part, around: np.ndarray, jaw: np.ndarray) -> np.ndarray:

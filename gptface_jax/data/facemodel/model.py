@@ -47,8 +47,8 @@ class FaceModel:
       expression_names: of the shapes, as ARKit calls them, `_L` and `_R` the subject's.
 
     Raises:
-      UserError: arrays that do not fit together, numbers that are not finite, or
-        triangles and landmarks of vertices that are not there.
+      UserError: arrays that do not fit together, numbers that are not finite, other
+        units than these, or triangles and landmarks of vertices that are not there.
     """
 
     name: str
@@ -84,6 +84,18 @@ class FaceModel:
                     f"'{name}' goes from {value.min()} to {value.max()}, and there are "
                     f"{most}"
                 )
+        low, high = self.albedo_mean.min(), self.albedo_mean.max()
+        if not -_BEYOND <= low <= high <= 1 + _BEYOND:
+            raise self._wrong(
+                f"'albedo_mean' goes from {low:g} to {high:g}, and is sRGB from 0 to 1"
+            )
+        outer = self.mean[self.landmarks[[36, 45]]]
+        apart = float(np.linalg.norm(outer[0] - outer[1]))
+        if not _EYES[0] <= apart <= _EYES[1]:
+            raise self._wrong(
+                f"the outer corners of the eyes (landmarks 36 and 45) are {apart:g} mm "
+                f"apart and not {_EYES[0]} to {_EYES[1]}; lengths are in millimetres"
+            )
         for basis in ("identity", "expression"):
             names = getattr(self, f"{basis}_names")
             if names and len(names) != modes[basis]:
@@ -214,6 +226,8 @@ _ARRAYS = (
     "landmarks",
 )  # fmt: skip
 _NAMES = ("identity_names", "expression_names")
+_BEYOND = 0.01  # that mean colours may leave 0..1 by rounding
+_EYES = (40, 200)  # mm from the outer corner of one eye to that of the other
 # Of fixed weights that look like chance. By these no mode of the procedural model is so
 # near to a sign's change that another processor's rounding could make one.
 _WEIGHTS, _NUM_SIGNS = 2979531007, 4
@@ -255,15 +269,23 @@ def from_arrays(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> FaceM
     """The model of a file that `FaceModel.save` or a converter wrote.
 
     Raises:
-      UserError: an array is missing.
+      UserError: an array is missing or none of numbers, or see `FaceModel`.
     """
     missing = [name for name in _ARRAYS if name not in arrays]
     if missing:
         raise UserError(
             f"face model '{path}' has no array {', '.join(missing)}; convert it again"
         )
-    return FaceModel(
-        name=str(arrays.get("name", pathlib.Path(path).stem)),
-        **{n: arrays[n].astype(_TYPES.get(n, np.float32)) for n in _ARRAYS},
-        **{n: tuple(str(x) for x in arrays[n]) for n in _NAMES if n in arrays},
-    )
+    try:
+        return FaceModel(
+            name=str(arrays.get("name", pathlib.Path(path).stem)),
+            **{n: arrays[n].astype(_TYPES.get(n, np.float32)) for n in _ARRAYS},
+            **{n: tuple(str(x) for x in arrays[n]) for n in _NAMES if n in arrays},
+        )
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"face model '{path}' has arrays of another kind ({error}); convert it "
+            "again"
+        ) from None

@@ -90,6 +90,14 @@ def split(values: jax.Array, faces: FacesConfig) -> dict[str, jax.Array]:
     return found
 
 
+def _clipped(weights: jax.Array) -> jax.Array:
+    """Weights of expressions within 0..1, whose gradient goes through unclipped.
+
+    With that of the clip, 0, a weight that once left the range would never return.
+    """
+    return jnp.clip(weights, 0.0, 1.0) + (weights - jax.lax.stop_gradient(weights))
+
+
 def to_coefficients(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Coefficients by the names of `ENTRIES`, of outputs [B,...] by group."""
     exp = jax.nn.sigmoid(outputs["exp"] + _REST) * 1.2 - 0.1
@@ -97,7 +105,7 @@ def to_coefficients(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     start = jnp.array([0, 0, 0, 0, 0, _SCALE])
     return {
         "id_coeffs": outputs["id"],
-        "exp_coeffs": jnp.clip(exp, 0.0, 1.0),
+        "exp_coeffs": _clipped(exp),
         "albedo_coeffs": outputs["albedo"],
         "sh_light": light,
         "pose": start + jnp.array(_POSE) * outputs["pose"],
@@ -126,7 +134,7 @@ def from_units(units: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     start = jnp.array([0, 0, 0, 0, 0, _SCALE])
     return {
         "id_coeffs": units["id"],
-        "exp_coeffs": jnp.clip(units["exp"] * _EXPRESSION, 0.0, 1.0),
+        "exp_coeffs": _clipped(units["exp"] * _EXPRESSION),
         "albedo_coeffs": units["albedo"],
         "sh_light": render.ambient() + _LIGHT * units["light"].reshape(-1, 9, 3),
         "pose": start + jnp.array(_POSE) * units["pose"],

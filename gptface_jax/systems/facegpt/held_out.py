@@ -36,7 +36,8 @@ def errors(basis, coeffs, truth, size: int, focal: float | None):
         / size
         for h, c in ((heads, coeffs), (wanted, truth))
     )
-    nme = objective.landmark_error(places, {"landmarks": real}).mean(-1)
+    every = {"landmarks": real, "landmark_mask": jnp.ones(real.shape[:2])}
+    nme = objective.landmark_error(places, every).mean(-1)
     neutral = jnp.linalg.norm(basis["mean"] - wanted, axis=-1).mean(-1)
     return {
         "nme": nme,

@@ -28,6 +28,9 @@ Encode = Callable[[Any, jax.Array], jax.Array]
 # iBUG points that say most of an expression: nose and inner lips.
 _WEIGHED = tuple(range(27, 36)) + tuple(range(60, 68))
 _FLOOR = 1e-3  # of the likelihood of a pixel that may show anything
+# Distance of the eyes' outer corners by the longer side of the box of all 68 points, of
+# the mean head; and the least that is guessed where few points are known.
+_CORNERS_BY_REACH, _LEAST_GUESS = 0.64, 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ class ObjectiveConfig:
       splat: borders of the head have a gradient (`ops.render.splatted`); all pixels
         are compared then, on the picture as background.
       size: side of rendered pictures in pixels.
-      focal: of a pinhole camera; 0 for weak perspective.
+      focal: of a pinhole camera; 0 for weak perspective, the only one so far.
     """
 
     truth: float = 1.0
@@ -79,18 +82,39 @@ class ObjectiveConfig:
             raise ValueError(f"with_text is {self.with_text}; use a share, 0 to 1")
         if self.photo_std <= 0:
             raise ValueError(f"photo_std is {self.photo_std}; use more than 0")
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}; use 1 pixel or more")
+        if self.focal:
+            raise ValueError(
+                f"focal is {self.focal}; use 0: rendered faces, and heads as they are "
+                "drawn and fitted, are seen in weak perspective"
+            )
 
 
-def face_size(landmarks: jax.Array) -> jax.Array:
-    """Distance [B,1] of the outer corners of the eyes, of points [B,68,2]."""
-    away = landmarks[:, 36] - landmarks[:, 45]
-    return jnp.sqrt(jnp.maximum(jnp.sum(away**2, -1, keepdims=True), 1e-4))
+def face_size(landmarks: jax.Array, known: jax.Array) -> jax.Array:
+    """Distance [B,1] of the outer corners of the eyes, as a share of the side.
+
+    Where one of these is not known it is guessed by how far the known points reach.
+
+    Args:
+      landmarks: [B,68,2] as shares of the side; any number where one is not known.
+      known: [B,68], above 0 where one is.
+    """
+    known = known[..., None] > 0
+    away = jnp.linalg.norm(landmarks[:, 36] - landmarks[:, 45], axis=-1, keepdims=True)
+    reach = jnp.max(jnp.where(known, landmarks, -jnp.inf), 1) - jnp.min(
+        jnp.where(known, landmarks, jnp.inf), 1
+    )
+    guess = _CORNERS_BY_REACH * jnp.max(reach, -1, keepdims=True)
+    both = known[:, 36] & known[:, 45]
+    return jnp.where(both, jnp.maximum(away, 0.01), jnp.maximum(guess, _LEAST_GUESS))
 
 
 def landmark_error(places: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
     """Distances [B,68] by the size of the face, of points as shares of the side."""
     square = jnp.sum((places - batch["landmarks"]) ** 2, -1)
-    return jnp.sqrt(square + 1e-8) / face_size(batch["landmarks"])
+    size = face_size(batch["landmarks"], batch["landmark_mask"])
+    return jnp.sqrt(square + 1e-8) / size
 
 
 def robust(difference: jax.Array, std: float) -> jax.Array:
@@ -269,19 +293,14 @@ class Terms:
             {"params": params}, jnp.where(hide, -1, codes), method="codes_to_ids"
         )
         found = {"codes": jnp.mean(losses)}
-        texts = given[1][1]
-        real = jnp.any(texts != self.module.config.vocab.pad_id, axis=1)
-        for name, ids, counts in zip(
-            ("image", "text"), given, (jnp.ones_like(real), real)
-        ):
+        # An empty text counts as well: guidance goes from what is likely without one.
+        for name, ids in zip(("image", "text"), given):
             own = trees.stream(key, name) if train else None
             logits = self.apply(params, "code_logits", *ids, shown, key=own)
             nll = -jnp.take_along_axis(
                 jax.nn.log_softmax(logits), codes[..., None], -1
             )[..., 0]
-            found["text" if name == "text" else "code_nll"] = _mean(
-                nll, hide * counts[:, None]
-            )
+            found["text" if name == "text" else "code_nll"] = _mean(nll, hide)
         return found
 
     def total(self, found: Mapping[str, jax.Array]) -> jax.Array:
