@@ -7,7 +7,8 @@ alignment (mm), of the 68 points by that of the eyes (nme), angle of the pose, P
 where both heads are, overlap of the two, cosine of where the light comes from, and
 correlations of coefficients. Beside the model stand a head fitted to the true landmarks
 and the mean head. Of the pictures' texts alone: share of coefficients in intervals of
-80 %, share of the variance that is explained, and expressions that are named.
+80 %, share of the variance that is explained, and expressions that are named, or told
+by a situation. --out holds the correlation of each expression shape, too.
 
 Of photographs, whose heads nobody knows: where the 68 points lie (those of the records,
 else the face mesh's), and how far the drawn head is from the photo, in levels of
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("--sheet is of photographs; of rendered faces leave it out")
     if isinstance(model, ChatModel):
         said = faces3d.of_answers(model, records, progress=progress)
-    found = faces3d.evaluate(model, records, progress, said)
+    found, shapes = faces3d.evaluate(model, records, progress, said)
     _print(found)
     texts = faces3d.of_texts(model, records)
     for name, value in texts.items():
@@ -69,7 +70,8 @@ def run(options: argparse.Namespace) -> None:
     for name, value in answers.items():
         print(f"answers: {name:17s}{value:14.3f}")
     rest = {"answers": answers} if answers else {}
-    _shared.write({**about, "pictures": found, "texts": texts, **rest}, options.out)
+    rest = {"texts": texts, "expression_correlations": shapes, **rest}
+    _shared.write({**about, "pictures": found, **rest}, options.out)
 
 
 def _print(found: Mapping[str, Mapping[str, float]]) -> None:
