@@ -17,8 +17,11 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from gptface_jax.cli import _jobs, _photo, _written
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 
 
@@ -55,7 +58,6 @@ def run(options: argparse.Namespace) -> None:
     if options.jobs:
         return _jobs.run(options, "perceive", arguments)
     _jobs.need(options, "image", "out")
-    _written.check_file("--out", options.out)
     from gptface_jax.pipelines import pictures
 
     path = pathlib.Path(options.out)
@@ -63,10 +65,12 @@ def run(options: argparse.Namespace) -> None:
         pictures.check(path)
     if options.parts and pathlib.Path(options.parts).suffix.lower() != ".png":
         raise UserError(f"--parts is '{options.parts}'; write a .png, which is exact")
-    if path.resolve() == pathlib.Path(options.image).resolve():
-        raise UserError(f"--out is '{options.image}' itself; write to another file")
+    _check_places(options)
     with _photo.notes(), _photo.elapsed_time("looking at the photo"):
-        seen = _photo.load(options).perceive(options.image, **arguments)
+        perceive = (model := _photo.load(options)).perceive
+        if options.parts:
+            _check_parsing(model, options.task)
+        seen = perceive(options.image, **arguments)
     from gptface_jax.pipelines.perception_pictures import words
 
     for face in seen.faces:
@@ -79,6 +83,31 @@ def run(options: argparse.Namespace) -> None:
         pictures.write(options.parts, lambda name: parts.save(name, "PNG"))
         written.append(pathlib.Path(options.parts))
     print("wrote " + ", ".join(map(str, written)))
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Refuses --out and --parts that are one file, the photo or cannot be written."""
+    taken = {pathlib.Path(options.image).resolve(): f"'{options.image}' itself"}
+    for name in ("out", "parts"):
+        if not (place := getattr(options, name)):
+            continue
+        _written.check_file(f"--{name}", place)
+        files.check_place(place)
+        path = pathlib.Path(place).resolve()
+        if path in taken:
+            raise UserError(f"--{name} is {taken[path]}; write to another file")
+        taken[path] = f"'{place}' like --{name}"
+
+
+def _check_parsing(model: Any, tasks: Sequence[str] | None) -> None:
+    """Refuses --parts where no task of parsing is asked."""
+    asked = model.chosen(tasks)
+    if not any(task.startswith("parsing_") for task in asked):
+        raise UserError(
+            "--parts needs a task of parsing, and asked are "
+            f"{', '.join(asked) or 'none'}; ask for one, give a model that has one, or "
+            "leave --parts out"
+        )
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -101,6 +102,8 @@ class Fold(Chosen):
       folds: parts, of which each is held out once.
       fold: the one that is, from 0.
       held_out: the records of that part; else of all others.
+      people_of: records whose people are dealt out instead, so that `source` is trained
+        on without those that their fold holds out. Of nobody else is a record held out.
     """
 
     def __init__(
@@ -109,22 +112,51 @@ class Fold(Chosen):
         folds: int = 5,
         fold: int = 0,
         held_out: bool = False,
+        people_of: Sequence[Record] | None = None,
     ):
         if folds < 2 or not 0 <= fold < folds:
             raise UserError(f"fold {fold} of {folds}: give 2 folds or more, from 0")
-        people = collections.defaultdict(list)
-        for i in range(len(source)):
-            person = source[i].identity
-            people[("record", i) if person is None else str(person)].append(i)
+        own = people = _by_person(source)
+        if people_of is not None:
+            people = _by_person(people_of)
+            _check_shared(own, people)
         if len(people) < folds:
             raise UserError(f"{folds} folds of {len(people)} people; use fewer folds")
-        sizes, chosen = [0] * folds, []
-        for numbers in sorted(people.values(), key=len, reverse=True):
+        sizes, held = [0] * folds, set()
+        for person in sorted(people, key=lambda p: len(people[p]), reverse=True):
             smallest = sizes.index(min(sizes))
-            sizes[smallest] += len(numbers)
-            if (smallest == fold) == held_out:
-                chosen += numbers
+            sizes[smallest] += len(people[person])
+            if smallest == fold:
+                held.add(person)
+        chosen = [n for p, numbers in own.items() if (p in held) == held_out
+                  for n in numbers]  # fmt: skip
         super().__init__(source, sorted(chosen))
+
+
+def _by_person(source: Sequence[Record]) -> dict[Any, list[int]]:
+    """Numbers of each person's records; one without an identity is its own person."""
+    people = collections.defaultdict(list)
+    for i in range(len(source)):
+        person = source[i].identity
+        people[("record", i) if person is None else str(person)].append(i)
+    return people
+
+
+def _check_shared(
+    own: Mapping[Any, list[int]], people: Mapping[Any, list[int]]
+) -> None:
+    """Refuses to cut a source by the people of another where that would do nothing."""
+    if nobody := [person[1] for person in own if isinstance(person, tuple)]:
+        raise UserError(
+            f"record {nobody[0]} of the source of a fold has no identity, and may show "
+            "anyone whom people_of holds out; give identities, or leave the source out"
+        )
+    if not own.keys() & people.keys():
+        raise UserError(
+            f"none of the {len(own)} people of the source of a fold is among the "
+            f"{len(people)} of people_of; name people alike in both, or leave "
+            "people_of out"
+        )
 
 
 class Pairs(Sequence):

@@ -84,21 +84,34 @@ class PerceptionExample:
         if self.queries != len(names):
             raise UserError(
                 f"task '{self.task}' has {self.queries} queries; attributes of records "
-                f"are CelebA's {len(names)}"
+                f"are CelebA's {len(names)}: set its queries to that"
             )
         states = [phrases.known(view.labels or {}, name) for name in names]
         label = np.array([-1 if s is None else s for s in states], np.float32)
         return label, (label >= 0).any()
 
     def _affect(self, view):
+        if self.queries < (words := len(NAMES["seven"])):
+            raise UserError(
+                f"task '{self.task}' has {self.queries} queries; expressions of "
+                f"records are {words}: set its queries to that"
+            )
         known = view.expression in NAMES["seven"]
         number = NAMES["seven"].index(view.expression) if known else -1
         return np.int32(number), known
 
     def _parsing(self, view):
-        known = view.parsing is not None
-        empty = np.full((self.size, self.size), NO_CLASS, np.uint8)
-        return np.uint8(view.parsing if known else empty), known
+        if view.parsing is None:
+            return np.full((self.size, self.size), NO_CLASS, np.uint8), False
+        label = np.uint8(view.parsing)
+        if (odd := label[(label >= self.queries) & (label != NO_CLASS)]).size:
+            raise UserError(
+                f"record '{view.source}' shows class {odd.max()} and task "
+                f"'{self.task}' has {self.queries} queries, for classes 0 to "
+                f"{self.queries - 1}; give the task more queries, or the pixel "
+                f"{NO_CLASS}, which does not count"
+            )
+        return label, True
 
     def _align(self, view):
         points = view.landmarks

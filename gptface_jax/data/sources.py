@@ -252,7 +252,8 @@ def open_source(spec: Mapping[str, Any], report: bool = False) -> Sequence[Recor
         "tokens", "synthetic", "synthetic_edits", "rendered", "textures", "mixture",
         "named" or "fold") and the arguments of that class; a mixture takes `sources` (a
         list of specs), `weights` and `length`, "named" a `source` (a spec) and a
-        `name`, and "fold" a `source` and which part of its people is held out.
+        `name`, and "fold" a `source`, which part of its people is held out, and
+        `people_of` (a spec), where the people are those of another source.
         Any spec may hold `limit`, the number of records to use.
       report: write `summaries` to stderr.
 
@@ -276,8 +277,9 @@ def open_source(spec: Mapping[str, Any], report: bool = False) -> Sequence[Recor
             )
     if kind == "mixture":
         options["sources"] = [open_source(s) for s in options.get("sources", ())]
-    if "source" in options and kind in ("named", "fold"):
-        options["source"] = open_source(options["source"])
+    for name in ("source", "people_of"):
+        if name in options and kind in ("named", "fold"):
+            options[name] = open_source(options[name])
     try:
         source: Sequence[Record] = kinds[kind](**options)
     except TypeError as error:

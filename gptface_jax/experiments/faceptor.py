@@ -17,7 +17,7 @@ from gptface_jax.experiments import base, faceptor_run, opening, registry
 from gptface_jax.nn.perception import Perception, PerceptionConfig, example_inputs
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems import faceptor
-from gptface_jax.systems.faceptor.objective import STATS
+from gptface_jax.systems.faceptor.objective import STATS, ObjectiveConfig
 from gptface_jax.train import settings
 
 
@@ -36,22 +36,26 @@ def make(config: Mapping[str, Any]) -> System:
     )
 
 
-def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> list[str] | None:
-    """Tasks that were trained before: by the run itself, or by that of `init_from`.
+def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> dict[str, Any]:
+    """What was noted before: by the run itself, or by that of `init_from`.
 
-    None where nobody knows.
+    Without "tasks" where nobody knows them.
     """
     run = pathlib.Path(workdir)
     started = any(run.glob("checkpoints/[0-9]*"))  # and needs `init_from` no more
     source = run if started else config.get("init_from")
+    if not source:
+        return {"tasks": []}
+    values = settings.plain(config)["model"]
+    model = from_mapping(PerceptionConfig, values, "model.")
     try:
-        return faceptor_run.trained_tasks(source) if source else []
-    except UserError:  # which is said where the parameters are read
-        return None
+        return faceptor_run.noted(source, {task.name for task in model.tasks})
+    except (ValueError, TypeError, AttributeError):
+        return {}  # what is wrong is said where the parameters are read
 
 
 def _build(
-    config: Any, data: base.DataConfig, before: list[str] | None
+    config: Any, data: base.DataConfig, before: Mapping[str, Any]
 ) -> base.Experiment:
     values = settings.plain(config)
     system = make(values)
@@ -79,9 +83,10 @@ def _build(
             key = key.replace("train", "eval")
             source = base.open_source(key, test, base.pictures(size), test != train)
             held_out[task] = base.Records(source, example())
-    has = {task.name for task in model.tasks}
-    trained = None if before is None else {*tasks, *before} & has
-    files = {faceptor_run.FRAME: faceptor_run.learnt(shown, attributes, trained)}
+    objective = from_mapping(ObjectiveConfig, values["objective"], "objective.")
+    stages = dict.fromkeys(tasks, objective.stage)
+    noted = faceptor_run.learnt(shown, attributes, stages, before)
+    files = {faceptor_run.FRAME: noted}
     return base.experiment(config, data, system, feeds, held_out, extra_files=files)
 
 

@@ -6,18 +6,22 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import geometry, phrases
 from gptface_jax.data.perception_examples import NAMES
 from gptface_jax.data.record import Record
 from gptface_jax.experiments import opening
+from gptface_jax.interop import directory
+from gptface_jax.nn.perception import PerceptionConfig
 from gptface_jax.pipelines import faces, networks, upright
 from gptface_jax.pipelines.perception import PerceptionModel
 
@@ -31,16 +35,18 @@ Tokenise = Callable[[Any, jax.Array], jax.Array]
 
 def learnt(
     shown: Sequence[Record] | None, attributes: Mapping[str, Sequence[Record]],
-    tasks: Sequence[str] | None = None,
+    stages: Mapping[str, int] = types.MappingProxyType({}),
+    before: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> bytes:  # fmt: skip
     """The content of FRAME: where faces lie, and which tasks and attributes are taught.
 
     Args:
       shown: records with 68 landmarks, whose five points are averaged; None or others
-        give the frame of the bundled model.
+        give the frame noted before, or else that of the bundled model.
       attributes: task -> its records. Of an attribute that none of them labels a model
-        learns nothing, and should say nothing.
-      tasks: that are trained, now or before; None where nobody knows of all.
+        learns nothing, and should say nothing, unless it was taught before.
+      stages: task that is trained now -> the stage, 1 or 2, at which it is.
+      before: what is noted of the network that this training starts from, see `noted`.
     """
     rows = []
     for record in _some(shown or ()):
@@ -50,42 +56,65 @@ def learnt(
         bare = dataclasses.replace(record, parsing=None, boxes=None)
         view = geometry.squared(bare, 128)
         rows.append(faces.five_points((view.landmarks + 0.5) / 128))
-    frame = np.mean(rows, 0) if rows else np.array(upright.FRAME)
-    taught = {
-        task: [
+    frame = np.round(np.mean(rows, 0), 4).tolist() if rows else None
+    taught = dict(before.get("attributes", {}))
+    for task, source in attributes.items():
+        records, known = list(_some(source)), taught.get(task, ())
+        taught[task] = [
             name
             for name in NAMES["celeba"]
-            if any(phrases.known(r.labels or {}, name) is not None for r in records)
+            if name in known
+            or any(phrases.known(r.labels or {}, name) is not None for r in records)
         ]
-        for task, records in ((t, list(_some(x))) for t, x in attributes.items())
+    content = {
+        "frame": frame or before.get("frame", upright.FRAME),
+        "attributes": taught,
+        "stage": {**before.get("stage", {}), **stages},
+        "latest": sorted(stages),
     }
-    content = {"frame": np.round(frame, 4).tolist(), "attributes": taught}
-    if tasks is not None:
-        content["tasks"] = sorted(tasks)
+    if "tasks" in before:
+        content["tasks"] = sorted({*before["tasks"], *stages})
     return json.dumps(content).encode()
 
 
-def trained_tasks(source: str | os.PathLike) -> list[str] | None:
-    """The tasks that the network of a run or a model directory was trained on.
+def noted(source: str | os.PathLike, has: Collection[str]) -> dict[str, Any]:
+    """What FRAME says of the network of a run or a model directory, as a mapping.
 
-    [] of another system's; None where an older version did not note them.
+    "tasks" is missing where nobody knows them, and empty of another system's network.
+    A task whose "stage" is not noted has the last that the network has; one of
+    attributes, of which nothing is noted, was taught all.
+
+    Args:
+      source: the run or the model directory.
+      has: the tasks of which it is asked; others are left out.
 
     Raises:
-      UserError: nothing there, or nothing that is known.
+      ValueError: nothing there, or nothing that is known.
     """
     root = networks.locate(source)
     if "faceptor" not in opening.networks_of(root):
-        return []
+        return {"tasks": []}
     if networks.is_run(root):
         from gptface_jax.train import checkpoint  # Orbax takes a second to import
 
-        stored = checkpoint.read_meta(root)["extra_files"].get(FRAME)
+        meta = checkpoint.read_meta(root)
+        stored, values = meta["extra_files"].get(FRAME), meta["config"]["model"]
     else:
-        stored = _held(root)
+        stored, values = _held(root), directory.read_config(root)["faceptor"]
+    model = from_mapping(PerceptionConfig, values, "model.")
     try:
-        return json.loads(stored).get("tasks") if stored else None
-    except (ValueError, AttributeError):
-        return None
+        content = dict(json.loads(stored)) if stored else {}
+    except (ValueError, TypeError):
+        content = {}
+    tasks = content.get("tasks", [task.name for task in model.tasks])
+    stage = dict.fromkeys(tasks, model.last_stage) | content.get("stage", {})
+    every = {task: NAMES["celeba"] for task in tasks if task.startswith("biattr_")}
+    taught = every | content.get("attributes", {})
+    content["stage"] = {task: n for task, n in stage.items() if task in has}
+    content["attributes"] = {task: x for task, x in taught.items() if task in has}
+    if "tasks" in content:
+        content["tasks"] = [task for task in tasks if task in has]
+    return content
 
 
 def _held(path: pathlib.Path) -> bytes | None:
@@ -178,8 +207,11 @@ def open_model(
     try:
         content = json.loads(stored) if stored else {"frame": upright.FRAME}
         taught = {k: tuple(v) for k, v in content.get("attributes", {}).items()}
-        tasks = content.get("tasks")
-        return kind(network, content["frame"], tokenise, card, dtype, taught, tasks)
+        stages = {k: int(v) for k, v in content.get("stage", {}).items()}
+        return kind(
+            network, content["frame"], tokenise, card, dtype, taught,
+            content.get("tasks"), stages, content.get("latest", ()),
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise

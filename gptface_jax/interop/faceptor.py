@@ -55,8 +55,9 @@ def read_config(
       config: a mapping, or the path of one as JSON: `backbone` (width, layers, heads,
         patch_size, output_dim, forced_resolution), `decoder` (hidden_dim, layers,
         heads, ffn_dim, levels, new_levels), `recognition` (embedding_dim, identities),
-        `attribute_resolution`, `dense_resolution`, `pixel_source_level`, and `tasks`
-        (each with name, queries, interpreter); of the naive design `naive`.
+        `attribute_resolution`, `dense_resolution`, `pixel_source_level`, `pixels`
+        ("family", where it is missing), and `tasks` (each with name, queries,
+        interpreter, and perhaps resolution and loss); of the naive design `naive`.
       naive: of the naive design.
 
     Raises:
@@ -70,6 +71,7 @@ def read_config(
             vit=_vit_config(config["backbone"]),
             decoder=_decoder_config(config["decoder"]),
             tasks=tasks or tuple(_task(task, config) for task in config["tasks"]),
+            pixels=config.get("pixels", "family"),
             source_level=int(config["pixel_source_level"]),
             embedding_width=int(config["recognition"]["embedding_dim"]),
             attribute_resolution=int(config["attribute_resolution"]),
@@ -121,7 +123,9 @@ def _decoder_config(sizes: Mapping[str, Any]) -> QueryDecoderConfig:
 
 
 def _task(task: Mapping[str, Any], config: Mapping[str, Any]) -> TaskConfig:
-    made = TaskConfig(task["name"], int(task["queries"]))
+    made = TaskConfig(
+        task["name"], int(task["queries"]), resolution=int(task.get("resolution", 0))
+    )
     interpreter = task.get("interpreter")
     if interpreter is not None and _INTERPRETERS.get(interpreter) != made.interpreter:
         raise ValueError(
@@ -320,14 +324,8 @@ def their_config(config: PerceptionConfig) -> dict[str, Any]:
         "attribute_resolution": config.attribute_resolution,
         "dense_resolution": config.dense_resolution,
         "pixel_source_level": config.source_level,
-        "tasks": [
-            {
-                "name": task.name,
-                "queries": task.queries,
-                "interpreter": names[task.interpreter],
-            }
-            for task in config.tasks
-        ],
+        "pixels": config.pixels,
+        "tasks": [_their_task(task, names[task.interpreter]) for task in config.tasks],
     }
     if config.design == "heads":
         sizes = {theirs: getattr(config, ours) for ours, theirs in _NAIVE_SIZES.items()}
@@ -335,6 +333,16 @@ def their_config(config: PerceptionConfig) -> dict[str, Any]:
             k: list(v) if isinstance(v, tuple) else v for k, v in sizes.items()
         }
     return found
+
+
+def _their_task(task: TaskConfig, interpreter: str) -> dict[str, Any]:
+    """A row of `tasks`: the inverse of `_task`."""
+    row = {"name": task.name, "queries": task.queries, "interpreter": interpreter}
+    if task.resolution:
+        row["resolution"] = task.resolution
+    if not task.has_queries:
+        row["loss"] = {"kwargs": {"out_features": task.identities}}
+    return row
 
 
 def load_farl(

@@ -84,11 +84,19 @@ def cosface(
     Returns:
       float32 [B], nats.
     """
-    x, w = embedding.astype(jnp.float32), classifier.astype(jnp.float32)
-    norms = jnp.linalg.norm(x, axis=-1)[:, None] * jnp.linalg.norm(w, axis=-1)
-    cosine = x @ w.T / jnp.maximum(norms, 1e-8)
+    x, x_norm = _with_norm(embedding.astype(jnp.float32))
+    w, w_norm = _with_norm(classifier.astype(jnp.float32))
+    cosine = x @ w.T / jnp.maximum(x_norm[:, None] * w_norm, 1e-8)
     true = jax.nn.one_hot(labels, len(w), dtype=jnp.float32)
     return cross_entropy(scale * (cosine - margin * true), labels)
+
+
+def _with_norm(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows [N,E], and their norms [N]; a row of zeros has cosines and slopes of 0."""
+    # The slope of a norm at 0 is NaN: it is taken of ones instead.
+    known = jnp.sum(jnp.square(rows), -1, keepdims=True) > 0
+    norms = jnp.linalg.norm(jnp.where(known, rows, 1.0), axis=-1)
+    return jnp.where(known, rows, 0.0), norms
 
 
 def age_distribution(ages: jax.Array, count: int, std: float = 2.0) -> jax.Array:

@@ -40,6 +40,7 @@ class FaceSeen:
       view: the square of the photo that the model saw.
       face: as the detector found it; None where the square was given.
       landmarks: float64 [P,2] (x, y) in pixels of the photo.
+      landmark_confidences: [P], the peak 0..1 of the map that each is read from.
       parsing: uint8 [S,S] classes of the square, at the model's size.
       classes: names of these.
       parsing_confidence: mean probability of the class that is told.
@@ -52,6 +53,7 @@ class FaceSeen:
     view: View
     face: Face | None = None
     landmarks: np.ndarray | None = None
+    landmark_confidences: np.ndarray | None = None
     parsing: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     parsing_confidence: float | None = None
@@ -84,6 +86,8 @@ class FaceSeen:
                 found[name] = {k: round(float(p), 4) for k, p in said.items()}
         if self.landmarks is not None:
             found["landmarks"] = np.round(self.landmarks, 2).tolist()
+        if (sure := self.landmark_confidences) is not None:
+            found["landmark_confidences"] = [round(float(p), 4) for p in sure]
         if self.parsing is not None:
             count = np.bincount(self.parsing.ravel(), minlength=len(self.classes))
             share = count / self.parsing.size
@@ -110,6 +114,9 @@ class PerceptionModel(SeesFaces):
       taught: task -> the attributes that its data labelled; of others nothing is said.
         A task that is not in it was taught all.
       tasks: that it was trained on; of others nothing is said. None for all.
+      stages: task -> 1 or 2, the stage at which it was trained and is asked; of one
+        that is not in it, the last stage that the network has.
+      latest: the tasks that were trained last, which are asked before others.
     """
 
     OPTIONS = NoOptions
@@ -123,11 +130,15 @@ class PerceptionModel(SeesFaces):
         dtype: str | None = None,
         taught: Mapping[str, Sequence[str]] | None = None,
         tasks: Sequence[str] | None = None,
+        stages: Mapping[str, int] | None = None,
+        latest: Sequence[str] = (),
     ):
         self.network, self.card, self.dtype = network, card, dtype
         self.taught = dict(taught or {})
         has = tuple(task.name for task in network.config.tasks)
         self.tasks = has if tasks is None else tuple(t for t in has if t in tasks)
+        self.latest, last = tuple(latest), network.config.last_stage
+        self.stages = {t: min((stages or {}).get(t, last), last) for t in has}
         self.frame = framing.checked_frame(frame)
         self.tokenise = tokenise
         self.module = Perception(with_dtype(network.config, dtype))
@@ -160,13 +171,16 @@ class PerceptionModel(SeesFaces):
     def chosen(self, tasks: Sequence[str] | None = None) -> tuple[str, ...]:
         """The tasks that are asked: those given, or the first of each family.
 
+        Of a family the tasks that were trained last come first.
+
         Raises:
           UserError: a task that there is not, that it was not trained on or that says
             who somebody is, or two of one family.
         """
         known = [t for t in self.tasks if self.config.task(t).has_queries]
         if tasks is None:
-            first = {name.partition("_")[0]: name for name in reversed(known)}
+            order = sorted(known, key=lambda name: name not in self.latest)
+            first = {name.partition("_")[0]: name for name in reversed(order)}
             return tuple(name for name in known if name in first.values())
         for task in tasks:
             if task not in known:
@@ -203,12 +217,15 @@ class PerceptionModel(SeesFaces):
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def _answers(self, variables, by_side, tasks):
         config = self.config
-        # One array for all tasks of a size: the encoder sees it once.
-        given = {task: by_side[config.resolution(task)] for task in tasks}
-        raw, _ = objective.forward(
-            self.module, variables, given, config.last_stage, None, self.tokenise
-        )
-        return {task: _said(config, task, x) for task, x in raw.items()}
+        raw = {}
+        for stage in sorted({self.stages[task] for task in tasks}):
+            asked = [task for task in tasks if self.stages[task] == stage]
+            # One array for all tasks of a size: the encoder sees it once.
+            given = {task: by_side[config.resolution(task)] for task in asked}
+            raw |= objective.forward(
+                self.module, variables, given, stage, None, self.tokenise
+            )[0]
+        return {task: _said(config, task, raw[task]) for task in tasks}
 
     def views(
         self, photo: np.ndarray, face: int | Face | None, align: bool, crop: Box | None
@@ -293,6 +310,7 @@ class PerceptionModel(SeesFaces):
             if entry.family == "align":
                 points = np.float64(parts["points"]) * view.side
                 found["landmarks"] = view.way.inverse.points(points)
+                found["landmark_confidences"] = parts["peaks"]
             elif entry.family == "parsing":
                 found["parsing"], found["classes"] = np.uint8(parts["classes"]), names
                 found["parsing_confidence"] = float(parts["confidence"])
@@ -314,7 +332,8 @@ def _said(config, task: str, raw: jax.Array) -> dict[str, jax.Array]:
     """A task's answer as probabilities, points and classes."""
     family = config.task(task).family
     if family == "align":
-        return {"points": prediction(config, task, raw)}
+        peaks = jax.nn.sigmoid(jnp.max(raw, (1, 2)))
+        return {"points": prediction(config, task, raw), "peaks": peaks}
     if family == "parsing":
         p = jax.nn.softmax(prediction(config, task, raw))
         confidence = jnp.mean(jnp.max(p, -1), (1, 2))

@@ -58,7 +58,8 @@ def evaluate(
       `_landmarks`; "f1" by class with "mean" and the "absent" classes; "mae",
       "within_5" and "epsilon"; "accuracy" and "balanced"; of attributes means of both
       over those with five pictures of either kind, "balanced_by_attribute", and
-      "too_few", the names of the others.
+      "too_few", the names of the others. "intervals", of "mae", "accuracy" or the
+      inter-ocular "nme": "low" and "high" of the 95 % interval over people.
 
     Raises:
       UserError: a task that cannot be asked, an attribute that there is not, or no
@@ -93,13 +94,14 @@ def _others(task, entry, answers, attributes, samples) -> tuple[int, dict[str, A
     if samples is not None:
         samples += _samples(task, entry.family, kept, raw)
     labels, boxes = (np.stack([x[name] for x in kept]) for name in ("label", "box"))
+    people = [x.get("person") for x in kept]
     judge = {
         "age": _ages,
         "affect": _expressions,
         "biattr": functools.partial(_attributes, asked=attributes),
         "align": functools.partial(_landmarks, boxes=boxes),
     }[entry.family]
-    return len(kept), judge(task, entry, labels, raw)
+    return len(kept), judge(task, entry, labels, raw, people)
 
 
 def check_tasks(
@@ -183,7 +185,7 @@ def _answers(model, task, examples, records, progress, named):
         example = examples(record, rng)
         if example["weight"] > 0:
             more = {"named": samples_file.named(record)} if named else {}
-            waiting.append({**example, **more})
+            waiting.append({**example, **more, "person": record.identity})
         if len(waiting) == _TOGETHER:
             yield waiting, said()
             waiting = []
@@ -195,7 +197,7 @@ def _read(model: PerceptionModel, task: str, variables, images):
     """Predictions as metrics take them: classes, points, embeddings, logits."""
     config = model.config
     raw, _ = objective.forward(
-        model.module, variables, {task: images}, config.last_stage, None,
+        model.module, variables, {task: images}, model.stages[task], None,
         model.tokenise,
     )  # fmt: skip
     answer = prediction(config, task, raw[task])
@@ -204,14 +206,45 @@ def _read(model: PerceptionModel, task: str, variables, images):
     return answer
 
 
-def _ages(task, entry, labels, raw):
-    return perception.ages(perception.expected_ages(raw), labels)
+def _interval(values: np.ndarray, people: Sequence[Any]) -> dict[str, float]:
+    """{"low", "high"}: the 95 % interval of the mean of the means of columns.
+
+    Args:
+      values: [N] or [N,C] of pictures; those that are NaN do not count.
+      people: [N], whose pictures they are; None of a picture of its own.
+    """
+    values = np.float64(values).reshape(len(people), -1)
+    known = np.isfinite(values)
+    counted = np.flatnonzero(known.any(1))
+    who = [("picture", i) if people[i] is None else people[i] for i in counted]
+    numbers = {person: i for i, person in enumerate(dict.fromkeys(who))}
+    rows = [numbers[person] for person in who]
+    sums, counts = np.zeros((2, len(numbers), values.shape[1]))
+    np.add.at(sums, rows, np.where(known, values, 0)[counted])
+    np.add.at(counts, rows, known[counted])
+
+    def mean(sums, counts):
+        with np.errstate(invalid="ignore"):
+            return np.nanmean(sums / counts, -1)
+
+    _, low, high = perception.with_interval(mean, sums, counts)
+    return {"low": low, "high": high}
 
 
-def _expressions(task, entry, labels, raw):
+def _ages(task, entry, labels, raw, people):
+    said = perception.expected_ages(raw)
+    away = np.abs(said - labels)
+    return {
+        **perception.ages(said, labels),
+        "intervals": {"mae": _interval(away, people)},
+    }
+
+
+def _expressions(task, entry, labels, raw, people):
     names = NAMES["seven"]
     said = np.argmax(raw, -1)
     return {
+        "intervals": {"accuracy": _interval(said == labels, people)},
         "accuracy": perception.accuracy(raw, labels),
         "balanced": perception.balanced_classes(raw, labels),
         "right": {
@@ -221,7 +254,7 @@ def _expressions(task, entry, labels, raw):
     }
 
 
-def _attributes(task, entry, labels, raw, asked):
+def _attributes(task, entry, labels, raw, people, asked):
     found = perception.attributes(raw, labels)
     names = NAMES["celeba"]
     counts = np.isin(names, asked or names)
@@ -229,7 +262,9 @@ def _attributes(task, entry, labels, raw, asked):
     enough = counts & ~rare
     chosen = {names[i]: float(found["balanced"][i]) for i in np.flatnonzero(enough)}
     accuracy = found["accuracy"][enough]
+    right = np.where(labels < 0, np.nan, (raw > 0) == (labels == 1))[:, enough]
     return {
+        "intervals": {"accuracy": _interval(right, people)} if enough.any() else {},
         "accuracy": float(accuracy.mean()) if len(accuracy) else None,
         "balanced": float(np.mean([*chosen.values()])) if chosen else None,
         "balanced_by_attribute": chosen,
@@ -253,24 +288,26 @@ def _parsing(task, entry, answers):
     }
 
 
-def _landmarks(task, entry, labels, raw, boxes):
+def _landmarks(task, entry, labels, raw, people, boxes):
     """Figures of points; a picture counts for a normaliser that it has.
 
     Returns:
       "nme" and "judged", the pictures that count, by normaliser; "median", "auc" and
       "failures" at 0.1 inter-ocular; "box_auc" and "box_failures" at 0.07 by the box;
       "boxes", the pictures with a box of their own, which in others is that of their
-      points. None where no picture counts.
+      points. None where no picture counts. "intervals", see `evaluate`.
     """
     scheme = perception_tasks.scheme(task, entry.queries)
     if scheme not in perception_tasks.ENDS:
         away = np.linalg.norm(raw - labels, axis=-1)
         return {"distance": float(np.nanmean(away))}
     around = perception.face_boxes(labels, boxes)
-    errors = {}
+    errors, intervals = {}, {}
     for name, length in perception.landmark_normalisers(labels, scheme, around).items():
         error = perception.landmark_error(raw, labels, length)
         errors[name] = error[np.isfinite(error)]
+        if name == "inter_ocular" and len(errors[name]):
+            intervals["nme"] = _interval(error, people)
     ocular = errors["inter_ocular"]
     area, failures = _curve(ocular, AUC_AT)
     box_area, box_failures = _curve(errors["box"], BOX_AUC_AT)
@@ -283,6 +320,7 @@ def _landmarks(task, entry, labels, raw, boxes):
         "box_auc": box_area,
         "box_failures": box_failures,
         "boxes": int(np.isfinite(boxes).all(-1).sum()),
+        "intervals": intervals,
     }
 
 

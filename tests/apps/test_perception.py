@@ -6,6 +6,7 @@ import pathlib
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_faceptor
@@ -22,12 +23,15 @@ from gptface_jax.data import regions
 from gptface_jax.data.synthetic import SyntheticFaces
 from gptface_jax.experiments import faceptor_run
 from gptface_jax.interop import faceptor
-from gptface_jax.nn.perception import Perception
-from gptface_jax.pipelines import perception_pictures, upright
+from gptface_jax.nn.perception import Perception, TaskConfig
+from gptface_jax.pipelines import perception_pictures, rows, upright
 from gptface_jax.pipelines.editing_model import Selection
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.pipelines.perception import FaceSeen, PerceptionModel
+from gptface_jax.pipelines.perception import _said as said_of
 from gptface_jax.pipelines.views import View
+from gptface_jax.protocols import perception as perception_protocol
+from gptface_jax.systems.faceptor import objective
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +122,47 @@ def test_nothing_is_said_of_tasks_that_were_not_trained(folder, model, tmp_path)
     assert len(model.chosen()) == 5  # whose file says nothing of it
     with pytest.raises(UserError, match="'affect_drawn' .*was trained on age_drawn"):
         trained.perceive(np.zeros((32, 32, 3), np.uint8), tasks=["affect_drawn"])
+
+
+def test_a_task_is_asked_at_the_stage_at_which_it_was_trained(
+    folder, model, tmp_path, monkeypatch
+):
+    """Levels that were learnt for one task say nothing of another."""
+    staged = tmp_path / "model"
+    shutil.copytree(folder, staged)
+    stage = {"affect_faces": 2, "affect_drawn": 1, "age_drawn": 1}
+    said = {"frame": np.array(upright.FRAME).tolist(), "tasks": [*stage]}
+    said |= {"stage": stage, "latest": ["affect_faces"]}
+    (staged / faceptor_run.FRAME).write_text(json.dumps(said))
+    trained = gptface_jax.load(staged)
+    assert trained.chosen() == ("age_drawn", "affect_faces")
+    found = {}
+
+    def forward(module, variables, images, stage, *_):
+        found.update(dict.fromkeys(images, stage))
+        queries = {task: module.config.task(task).queries for task in images}
+        return {t: jnp.zeros((len(images[t]), n)) for t, n in queries.items()}, {}
+
+    monkeypatch.setattr(objective, "forward", forward)
+    blank = np.zeros((1, 32, 32, 3), np.uint8)
+    (answer,) = rows.answer([trained.look(blank, trained.chosen())])
+    assert (
+        found == {"age_drawn": 1, "affect_faces": 2} and answer.keys() == found.keys()
+    )
+    perception_protocol._read(trained, "affect_drawn", trained.variables, blank)
+    assert found["affect_drawn"] == 1
+    rows.answer([model.look(blank, ("age_drawn",))])  # whose file notes none
+    assert found["age_drawn"] == 2
+
+
+def test_how_sure_a_point_is():
+    """The peak of its map: of an even one half, of the spike of another 0.9."""
+    raw = np.zeros((1, 8, 8, 68), np.float32)
+    raw[0, 3, 4, 7] = np.log(9)
+    (peaks,) = said_of(tiny_faceptor.CONFIG, "align_drawn", raw)["peaks"]
+    assert peaks[7] == pytest.approx(0.9) and peaks[8] == 0.5
+    face = FaceSeen(1, View.crop((0, 0, 8, 8)), landmark_confidences=peaks)
+    assert face.described()["landmark_confidences"][6:8] == [0.5, 0.9]
 
 
 def test_no_task_is_refused(model):
@@ -216,6 +261,27 @@ def test_the_verb_and_its_jobs(folder, model, photo, tmp_path, capsys):
     assert (photos / "a.png").read_bytes() == before
     assert run("perceive", "--model", folder, "--image", photo) == 2
     assert "--out is missing" in capsys.readouterr().err
+
+
+def test_places_that_parts_cannot_be_written_to(folder, photo, tmp_path, capsys):
+    before, out = photo.read_bytes(), tmp_path / "seen.png"
+    (tmp_path / "file").write_text("")
+    link = tmp_path / "link.png"
+    link.symlink_to(photo)
+    look = ("perceive", "--image", photo, "--out", out, "--parts")
+    for place, said in (
+        (photo, "--parts is '{photo}' itself"),
+        (link, "--parts is '{photo}' itself"),
+        (out, "--parts is '{out}' like --out"),
+        (tmp_path / "file" / "parts.png", "Not a directory"),
+    ):
+        assert run(*look, place, "--model", "gone") != 0  # and the model is not opened
+        assert said.format(photo=photo, out=out) in capsys.readouterr().err
+    parts = ("--parts", tmp_path / "parts.png", "--task", "age_drawn")
+    assert run(*look[:-1], *parts, "--model", folder) == 2
+    said = "--parts needs a task of parsing, and asked are age_drawn"
+    assert said in capsys.readouterr().err
+    assert not out.exists() and photo.read_bytes() == before
 
 
 def test_parts_of_a_photo_by_hand():
@@ -348,10 +414,23 @@ def test_it_goes_back_to_its_release(folder, model, tmp_path, capsys):
         jax.tree.map(lambda x, y: x.astype(y.dtype), model.network.params,
                      {**params, **state})
     )  # fmt: skip
-    names = [task.name for task in config.tasks]
-    assert names == [task.name for task in tiny_faceptor.CONFIG.tasks]
-    assert dataclasses.replace(config, pixels="unit") == tiny_faceptor.CONFIG
+    assert config == tiny_faceptor.CONFIG
     assert run(*given) == 2 and "already exists" in capsys.readouterr().err
+
+
+def test_sizes_and_tasks_are_read_as_they_were_written():
+    tasks = (
+        TaskConfig("recog_drawn", identities=4),
+        TaskConfig("recog_mine", identities=9),
+        TaskConfig("align_wflw", resolution=48),
+        TaskConfig("age_drawn"),
+    )
+    for pixels in ("unit", "family"):
+        config = dataclasses.replace(tiny_faceptor.CONFIG, tasks=tasks, pixels=pixels)
+        said = json.loads(json.dumps(faceptor.their_config(config)))
+        assert faceptor.read_config(said) == config
+    del said["pixels"]  # as released files have it
+    assert faceptor.read_config(said) == config
 
 
 @pytest.mark.slow

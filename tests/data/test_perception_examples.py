@@ -84,6 +84,21 @@ def test_records_of_other_schemes_are_refused():
         example("parsing_drawn", record)
 
 
+def test_a_task_of_too_few_queries_is_refused():
+    task = PerceptionExample("affect_mine", 3, 32)
+    with pytest.raises(UserError, match="has 3 queries; expressions of records are 7"):
+        task(FACES[0], RNG(0))
+    assert PerceptionExample("affect_mine", 8, 32)(FACES[0], RNG(0))["weight"] == 1
+    task = PerceptionExample("parsing_mine", 3, 32)
+    parsing = np.full((64, 64), 2, np.uint8)
+    parsing[:8] = 255  # does not count
+    record = dataclasses.replace(FACES[0], parsing=parsing, parsing_scheme="")
+    assert set(task(record, RNG(0))["label"].flat) == {2, 255}
+    record.parsing[40:44] = 3
+    with pytest.raises(UserError, match="shows class 3 .* 3 queries, for classes 0 to"):
+        task(record, RNG(0))
+
+
 def test_classes_are_told_in_another_scheme():
     many, few = schemes.PARSING["celebamask-hq"], schemes.PARSING["lapa"]
     table = schemes.classes_as("celebamask-hq", "lapa")

@@ -363,6 +363,35 @@ def test_folds_keep_people_apart(photos):
         values(0, folds=4)
 
 
+def test_a_source_is_cut_by_the_folds_of_another(tmp_path):
+    """Whom one holds out, the other does not show."""
+
+    def part(name, people):
+        folder, rows = tmp_path / name, ["file_name,identity"]
+        folder.mkdir(exist_ok=True)
+        for i, person in enumerate(people):
+            (folder / f"{i}.png").write_bytes(jpeg(10 * i))
+            rows.append(f"{i}.png,{person}")
+        (folder / "metadata.csv").write_text("\n".join(rows))
+        return {"kind": "folder", "path": str(folder)}
+
+    asked = part("asked", "aabcc")
+
+    def values(fold, people="cabdd", **options):
+        spec = {"kind": "fold", "source": part("other", people), "people_of": asked}
+        spec |= {"folds": 3, "fold": fold, **options}
+        return [grey(record) for record in sources.open_source(spec)]
+
+    # The folds are those of `asked`: a, c and b.
+    assert [values(i, held_out=True) for i in range(3)] == [[10], [0], [20]]
+    wanted = [[0, 20, 30, 40], [10, 20, 30, 40], [0, 10, 30, 40]]
+    assert [values(i) for i in range(3)] == wanted
+    with pytest.raises(UserError, match="record 4 .* has no identity, and may show"):
+        values(0, ("c", "a", "b", "d", ""))
+    with pytest.raises(UserError, match="none of the 3 people .* among the 3 of"):
+        values(0, "ddefd")
+
+
 def test_further_columns_are_facts(photos, tmp_path):
     """A table as FairFace has it becomes text, the words of its columns as they are."""
     rows = "file_name,age,gender,race,service_test\n3.png,10-19,Female,East Asian,1\n"

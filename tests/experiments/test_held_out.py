@@ -34,3 +34,16 @@ def test_recognition_needs_no_held_out_data(tmp_path):
     config.data.eval = {name: drawn for name in judged[1:]}
     with pytest.raises(UserError, match=f"and not '{judged[0]}'; give one source"):
         training.build(config, tmp_path)
+
+
+def test_what_no_turn_asks_for_may_be_missing(tmp_path):
+    """Pictures without labels, which a model learns to describe alone."""
+    config = load_config("configs/talk2face/faces64.py:tiny")
+    (tmp_path / "none.json").write_text('{"synthetic": {}}')
+    config.data.label_sets = str(tmp_path / "none.json")
+    with pytest.raises(UserError, match="no record has attributes"):
+        training.build(config, tmp_path)
+    config.data.tasks.turns = ("image_to_caption",)
+    (evaluation,) = training.build(config, tmp_path).system.evaluations.values()
+    numbers = {int(n) for batch in evaluation.batches for n in batch["task"]}
+    assert numbers == {0, 1}  # captions both ways: what there is, is evaluated

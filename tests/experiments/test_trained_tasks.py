@@ -19,9 +19,26 @@ def config():
     return config
 
 
+def frame(config, workdir):
+    return json.loads(training.build(config, workdir).extra_files[faceptor_run.FRAME])
+
+
 def noted(config, workdir):
-    frame = training.build(config, workdir).extra_files[faceptor_run.FRAME]
-    return json.loads(frame).get("tasks")
+    return frame(config, workdir).get("tasks")
+
+
+@pytest.fixture
+def started(config, tmp_path):
+    """Function of what a model notes -> what a run notes that starts from it."""
+
+    tiny_faceptor.write(tmp_path / "model")
+
+    def run(**said):
+        (tmp_path / "model" / faceptor_run.FRAME).write_text(json.dumps(said))
+        config.init_from = str(tmp_path / "model")
+        return frame(config, tmp_path / "run")
+
+    return run
 
 
 def test_a_run_notes_the_tasks_that_it_trains(config, tmp_path):
@@ -44,8 +61,34 @@ def test_a_run_that_goes_on_needs_them_no_more(config, tmp_path, monkeypatch):
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     frame = json.dumps({"tasks": ["affect_drawn", "age_drawn"]}).encode()
     meta = {"system": "faceptor", "extra_files": {faceptor_run.FRAME: frame}}
+    meta["config"] = {"model": config.model.to_dict()}
     monkeypatch.setattr(checkpoint, "read_meta", lambda *_: meta)
     config.init_from = str(tmp_path / "gone")
     assert noted(config, tmp_path) == ["affect_drawn", "age_drawn"]
     del meta["extra_files"][faceptor_run.FRAME]  # of an older version
     assert noted(config, tmp_path) is None
+
+
+def test_the_stage_of_a_task_is_that_at_which_it_was_trained(config, started):
+    tasks, config.objective.stage = ["affect_drawn", "parsing_drawn"], 1
+    found = started(tasks=tasks, stage={"affect_drawn": 2})
+    # Of the third nothing is noted: the network that it is of has two stages.
+    wanted = {"affect_drawn": 2, "parsing_drawn": 2, "age_drawn": 1}
+    assert found["stage"] == wanted and found["latest"] == ["age_drawn"]
+    config.objective.stage = 2
+    found = started(tasks=tasks, stage=dict.fromkeys(tasks, 1))
+    assert found["stage"] == dict.fromkeys(tasks, 1) | {"age_drawn": 2}
+
+
+def test_what_was_taught_before_is_not_forgotten(config, started):
+    where = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]]
+    taught = {"biattr_drawn": ["5_o_Clock_Shadow"], "biattr_another": ["Oval_Face"]}
+    tasks = ["affect_drawn", "biattr_drawn"]
+    found = started(tasks=tasks, frame=where, attributes=taught)
+    assert found["frame"] == where
+    assert found["attributes"] == {"biattr_drawn": taught["biattr_drawn"]}
+    config.batch_size = {"biattr_drawn": 2}
+    both = started(tasks=tasks, attributes=taught)["attributes"]["biattr_drawn"]
+    assert {"5_o_Clock_Shadow", "Smiling"} <= {*both} and "Oval_Face" not in both
+    # Of a model that notes nothing, all may have been taught.
+    assert len(started()["attributes"]["biattr_drawn"]) == 40

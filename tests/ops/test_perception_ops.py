@@ -15,8 +15,23 @@ def test_cosface_by_hand():
     np.testing.assert_allclose(found, np.log1p(np.exp(-6.0)), rtol=1e-4)
     wrong = losses.cosface(jnp.array([[5.0, 0.0]]), people, jnp.array([1]), 10, 0.4)
     np.testing.assert_allclose(wrong, 14.0, rtol=1e-5)
-    nothing = jax.grad(lambda x: losses.cosface(x, people, jnp.array([0])).sum())
-    assert np.isfinite(nothing(jnp.full((1, 2), 1e-12))).all()
+    slopes = jax.grad(
+        lambda x, w: losses.cosface(x, w, jnp.array([0] * len(x))).sum(), (0, 1)
+    )
+    for some, others in (
+        (jnp.full((1, 2), 1e-12), people),
+        (jnp.array([[0.0, 0.0], [5.0, 1.0]]), people),
+        (jnp.array([[5.0, 1.0]]), people.at[1].set(0.0)),
+    ):
+        assert all(np.isfinite(slope).all() for slope in slopes(some, others))
+    # Who has no direction changes nothing for others.
+    alone, with_nobody = (
+        slopes(jnp.array([[5.0, 1.0]]), people),
+        slopes(jnp.array([[0.0, 0.0], [5.0, 1.0]]), people),
+    )
+    assert not with_nobody[0][0].any()
+    for one, other in zip((alone[0][0], alone[1]), (with_nobody[0][1], with_nobody[1])):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_age_terms_by_hand():

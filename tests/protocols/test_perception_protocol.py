@@ -57,6 +57,7 @@ def test_who_says_the_truth_gets_full_marks(monkeypatch):
     one_hot = lambda labels, n: np.eye(n)[np.int64(labels)] * 60 - 30  # noqa: E731
     found = answered(monkeypatch, lambda y: one_hot(y, 101))("age_drawn")
     assert found["mae"] < 1 and found["within_5"] == 1 and found["count"] == 16
+    assert 0 <= found["intervals"]["mae"]["low"] <= found["mae"]
     found = answered(monkeypatch, lambda y: one_hot(y, 7))("affect_drawn")
     assert found["accuracy"] == found["balanced"] == 1
     assert all(a == b for a, b in (x.split("/") for x in found["right"].values()))
@@ -166,6 +167,33 @@ def test_pictures_without_what_is_asked_are_refused(monkeypatch):
     photos = [dataclasses.replace(r, source="people") for r in RECORDS]
     with pytest.raises(UserError, match="on drawn faces only"):
         perception.verification(Model(), "recog_drawn", photos)
+
+
+@pytest.mark.parametrize("knows,low,high", [(True, 1.0, 1.0), (False, 0.4, 0.6)])
+def test_who_knows_people_verifies_them(monkeypatch, knows, low, high):
+    """By a direction for each person all pairs are told, by chance about half."""
+
+    class Example:
+        def __call__(self, record, rng):
+            told = np.eye(4)[record.identity] if knows else rng.normal(size=4)
+            return {"image": np.broadcast_to(np.float32(told), (2, 2, 4))}
+
+    monkeypatch.setattr(perception, "PerceptionExample", lambda *_: Example())
+    monkeypatch.setattr(perception, "_read", lambda model, task, v, x: x[:, 0, 0])
+    found = perception.verification(Model(), "recog_drawn", RECORDS)
+    assert low <= found["accuracy"] <= high and found["pairs"] == 500
+
+
+def test_intervals_are_over_people():
+    """Of one person all or none is right: the interval knows of two, not of twenty."""
+    right = np.array([1] * 10 + [0] * 10)
+    together = perception._interval(right, ["a"] * 10 + ["b"] * 10)
+    assert together == {"low": 0, "high": 1}
+    alone = perception._interval(right, [None] * 20)
+    assert 0.2 < alone["low"] < 0.5 < alone["high"] < 0.8
+    # Columns are means of their own, and what is not known does not count.
+    columns = np.array([[1, np.nan], [1, 0], [np.nan, np.nan]])
+    assert perception._interval(columns, "aab") == {"low": 0.5, "high": 0.5}
 
 
 def test_regions_by_mesh_and_as_they_are_seen(monkeypatch):

@@ -14,7 +14,8 @@ failures at 0.07 by the box. Points that are not known do not count, nor a pictu
 without what is divided by: "judged" says how many do. Parsing is judged by F1 of one
 confusion matrix, ages by the mean error and the share within five years, expressions
 and attributes by accuracy and by its mean over what is true (balanced). Recognition is
-judged on drawn faces only.
+judged on drawn faces only. "intervals" holds the 95 % interval of the first figure, of
+a bootstrap over people, whose pictures stay together.
 
 gptface evaluate perception --regions --model runs/faces --images synthetic --limit 200
 
