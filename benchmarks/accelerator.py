@@ -343,8 +343,9 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="rehearsal on a CPU")
     parser.add_argument("--only", nargs="+", choices=[s.name for s in STEPS])
     parser.add_argument("--no-training", action="store_true")
-    parser.add_argument("--train-options", nargs="+", default=["ema_decay=0"],
-                        metavar="KEY=VALUE")
+    parser.add_argument(
+        "--train-options", nargs="+", default=["ema_decay=0"], metavar="KEY=VALUE"
+    )
     parser.add_argument("--merge", type=pathlib.Path, metavar="DIR")
     options = parser.parse_args(arguments)
     if bool(options.out) == bool(options.merge):

@@ -87,7 +87,7 @@ def show(figures) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     _source.add_arguments(parser)
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--model", default="demo64")
     parser.add_argument("--tokenizer", required=True, help="run of a :conditional")
     parser.add_argument("--judge", help="of smiles")
     options = parser.parse_args()

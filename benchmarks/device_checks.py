@@ -63,7 +63,7 @@ def differing(device, function, *arrays) -> float:
 
 def bundled_model(device) -> list[tuple[str, float, float]]:
     """(what, difference, limit) of tokenizer, transformer and decoder."""
-    editor = gptface_jax.load("demo").editor
+    editor = gptface_jax.load("demo64").editor
     vqgan, module, params = editor.vqgan.network, editor.module, editor.gptface.params
     encode = functools.partial(vqgan.module.apply, method="encode")
     paint = functools.partial(vqgan.module.apply, method="decode")
@@ -145,7 +145,7 @@ def heads(device) -> list[tuple[str, float, float]]:
 
 def half(device) -> list[tuple[str, float, float]]:
     """Scores in bfloat16 against float32, on the device."""
-    model = gptface_jax.load("demo")
+    model = gptface_jax.load("demo64")
     codes = np.random.default_rng(0).integers(1024, size=(8, *model.editor.grid))
     one, two = (
         model.editor.__class__(

@@ -1,7 +1,7 @@
 """What one set of weights costs GPTFace and Talk2Face: held-out numbers of runs.
 
 python benchmarks/interference.py runs/joint runs/pairs runs/sequences \\
-    --images tokens/lfw_validation --tokenizer demo
+    --images tokens/lfw_validation --tokenizer demo64
 
 A row a run, of systems "gptface", "talk2face" or "shared": likelihood and matching from
 the last evaluation of its log, and what it answers of LFW attributes when it is asked

@@ -1,6 +1,6 @@
 """Expressions by moving the face in 3D, against asking for them in words.
 
-    python benchmarks/moved_faces.py --model demo --judge runs/judge \\
+    python benchmarks/moved_faces.py --model demo64 --judge runs/judge \\
         --images ../shared/data/lfw_attributes --split test --limit 32
 
 Each photograph is edited twice an attribute, for it and against it, in six ways: by a
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--model", default="demo64")
     parser.add_argument("--judge", required=True, help="run of configs/judge")
     parser.add_argument("--attributes", nargs="+", default=[*SHAPES], choices=SHAPES)
     parser.add_argument("--ways", nargs="+", default=[], help="some of them only")

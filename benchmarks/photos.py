@@ -28,7 +28,7 @@ def parser(about: str, limit: int = 200) -> argparse.ArgumentParser:
     found.add_argument("--split", default="test")
     found.add_argument("--limit", type=int, default=limit)
     found.add_argument("--seed", type=int, default=0)
-    found.add_argument("--model", default="demo")
+    found.add_argument("--model", default="demo64")
     found.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
     found.add_argument("--sheet", type=picture, help="picture of the first examples")
     return found

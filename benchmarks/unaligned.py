@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--model", default="demo64")
     parser.add_argument("--tokenizer", help="VQGAN run, where --model is a run")
     parser.add_argument("--judge", required=True)
     parser.add_argument("--images", required=True, help="Parquet folder, split test")

@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="Parquet folder of photographs")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, default=400, help="pictures a condition")
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--model", default="demo64")
     parser.add_argument("--deltas", type=float, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--left", type=float, nargs="*", default=[2], help="deltas too")
     parser.add_argument("--keys", type=int, default=100, help="for false positives")

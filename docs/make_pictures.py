@@ -131,7 +131,7 @@ def curves() -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    log = (networks.BUNDLED / "demo" / "training_log.jsonl").read_text().splitlines()
+    log = (networks.BUNDLED / "demo64" / "training_log.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in log]
     panels = (
         ("vqgan", "psnr", "tokenizer: PSNR, dB"),

@@ -209,7 +209,7 @@ def test_the_tokenizer_of_one_core_goes_on_from_the_bundled_one():
         config = load_config(f"configs/vqgan/faces128.py:{arg}")
         same = {"resolution": 64, "codebook_size": 1024}
         model = VQGANConfig(**{**config.model.to_dict(), **same})
-        assert model == opening.open_network("demo", "vqgan").config
+        assert model == opening.open_network("demo64", "vqgan").config
         assert config.objective.perceptual.network == "efficientnet_lite0"
     assert config.objective.adversary.weight > 0
 

@@ -128,7 +128,7 @@ def test_links_lead_somewhere():
                     assert anchor in _anchors(there), f"{page}: {target}#{anchor}"
 
 
-@pytest.mark.parametrize("name", ["demo", "vqgan128"])
+@pytest.mark.parametrize("name", ["demo64", "vqgan128"])
 def test_model_cards_are_those_that_models_were_exported_with(name):
     card = pathlib.Path("docs", f"{name}_card.md").read_text()
     assert pathlib.Path("gptface_jax/models", name, "README.md").read_text() == card
@@ -208,7 +208,7 @@ _SWEPT = {
     "runs/tokenizers64/f16_1024": "runs/vqgan64",
     "runs/weak_text/rho_1": "runs/gptface64",
     # Of the bundled tokenizer's codes.
-    "runs/web/packed": pathlib.Path(__file__).parents[1] / "gptface_jax/models/demo",
+    "runs/web/packed": pathlib.Path(__file__).parents[1] / "gptface_jax/models/demo64",
     "runs/shared128b": "runs/gptface64",
     **{
         f"runs/masks/{name}": "runs/gptface64"
@@ -287,7 +287,7 @@ def test_from_a_folder_of_photos_to_an_edit(tmp_path):
 @pytest.mark.slow
 @pytest.mark.shared
 def test_the_commands_behind_the_results_run(tmp_path, shared, capsys):
-    """docs/demo.md, then the pages of docs/results, in their order."""
+    """docs/demo64.md, then the pages of docs/results, in their order."""
     for run, stand_in in _SWEPT.items():
         (tmp_path / run).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / run).symlink_to(tmp_path / stand_in)
@@ -295,7 +295,7 @@ def test_the_commands_behind_the_results_run(tmp_path, shared, capsys):
     (tmp_path / "sets/photographs").mkdir(parents=True)
     for part in ("train", "validation"):
         (tmp_path / "sets/photographs" / part).symlink_to(tmp_path / "photos")
-    for page in ("docs/demo.md", *(f"docs/results/{name}.md" for name in RESULTS)):
+    for page in ("docs/demo64.md", *(f"docs/results/{name}.md" for name in RESULTS)):
         for command in commands(pathlib.Path(page)):
             if command[0] == "quickstart":  # tests/apps/test_demo_model.py
                 continue

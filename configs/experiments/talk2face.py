@@ -5,7 +5,7 @@ with 4,000 faces labelled as three data sets each, "studio", "street" and "album
 differ in words and in what they call a smile. A quarter of an hour of one core a point:
 
   python launch/sweep.py --config configs/experiments/talk2face.py --out runs/talk2face
-  gptface evaluate answers --model runs/talk2face/joint --tokenizer demo \\
+  gptface evaluate answers --model runs/talk2face/joint --tokenizer demo64 \\
       --images synthetic --seed 77 --convention studio --balanced
 
 T1   joint against studio, street and album, as many steps each, by three trainings:

@@ -6,8 +6,8 @@
       --out pictures/rendered_eval
     gptface train --config configs/facegpt/faces64.py --workdir runs/facegpt
 
-Starts with the weights and the tokenizer of the model "demo". Photographs are learnt by
-analysis and synthesis where there are some with landmarks:
+Starts with the weights and the tokenizer of the model "demo64". Photographs are learnt
+by analysis and synthesis where there are some with landmarks:
 --config.data.train.photos="{'kind': 'arrayrecord', 'path': 'pictures/photos'}", which
 `gptface prepare --upright --size 64` made; pairs of GPTFace beside them, so that
 nothing is forgotten: --config.data.train.pairs and --config.data.eval.pairs, caches.
@@ -30,7 +30,7 @@ def get_config(arg: str = ""):
     base.check(arg, "tiny", "single", "discrete", "unsupervised", "no_landmarks")
     config = faces64.get_config()
     config.system = "facegpt"
-    config.init_from = "demo"
+    config.init_from = "demo64"
     scheme = arg if arg in ("single", "discrete") else "grouped"
     config.model.vocab.face_tokens = _VOCABULARY[scheme]
     config.model.faces = {"scheme": scheme}
@@ -51,7 +51,7 @@ def get_config(arg: str = ""):
     config.eval_every = config.checkpoint_every = 200
     config.best_metric = "eval/vertex_mm"
     config.data.update(
-        tokenizer="demo",
+        tokenizer="demo64",
         codebook_init=False,
         face_model="procedural",
         face_vertices=0,

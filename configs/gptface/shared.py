@@ -2,7 +2,7 @@
 
 The model of `faces64` with three rows for segments (1.25 M parameters), the objectives
 of both `faces64` configs, a batch of each in every step, and their caches. Start it
-from released weights by `--config.init_from=demo`: rows of words that it has not met
+from released weights by `--config.init_from=demo64`: rows of words that it has not met
 are added. ":mini" is 128 px at the size of `mini`, for minutes of one GPU.
 """
 

@@ -5,7 +5,7 @@ image and text tokens: of one mean an answer of two words would be a fortieth.
 ":paper" has the published form at this size: dense, bare output, one mean.
 ":digits" and ":ordinal" write ages in digits, and predict their neighbours as well.
 ":edits" learns to draw a face after another one and a sentence too, from pairs of drawn
-faces: `gptface tokenize --images synthetic_edits --limit 10000 --tokenizer demo --out
+faces: `gptface tokenize --images synthetic_edits --limit 10000 --tokenizer demo64 --out
 tokens/edits_train`, and tokens/edits_validation with --limit 600 --seed 1.
 """
 

@@ -110,7 +110,7 @@ def for_one_core(arg: str):
         return config
     config.model.resolution = 128
     config.model.codebook_size = 4096  # .4 dB above 1,024, docs/results/tokenizer.md
-    config.init_from = "gptface_jax/models/demo"
+    config.init_from = "gptface_jax/models/demo64"
     config.optim.peak_lr = 1e-3
     config.optim.start_lr = 1e-4
     config.optim.end_lr = 2e-5

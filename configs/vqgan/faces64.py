@@ -125,7 +125,7 @@ def conditional(config, size: int) -> None:
         },
     )
     config.objective.adversary.start = 0.2
-    config.init_from = "gptface_jax/models/demo"
+    config.init_from = "gptface_jax/models/demo64"
     config.optim.peak_lr = 1e-3
     config.optim.start_lr = 1e-4
     config.optim.end_lr = 2e-5

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
+
+import numpy as np
 
 from gptface_jax.apps import exporting, model_cards
 from gptface_jax.core import trees
@@ -18,6 +21,7 @@ from gptface_jax.experiments import opening, talk2face
 from gptface_jax.interop import directory, faceptor, taming, tencent
 from gptface_jax.nn.perception import PerceptionConfig
 from gptface_jax.nn.query_decoder import QueryDecoderConfig
+from gptface_jax.pipelines import framing
 
 
 def import_taming(
@@ -65,6 +69,7 @@ def import_tencent(
     tokenizer: str | os.PathLike,
     vocab: str | os.PathLike,
     pixel_map: str = "double",
+    frame: Sequence[Sequence[float]] | None = None,
 ) -> list[str]:
     """Writes a model directory with a Talk2Face of TencentPretrain, float32.
 
@@ -77,13 +82,17 @@ def import_tencent(
         `import_taming` makes one.
       vocab: the text's vocab.txt, a folder with one, or a hub id.
       pixel_map: what that VQGAN's encoder is given of a picture, see `VQGANConfig`.
+      frame: where its training pictures show a face, see `SeesFaces`; no checkpoint
+        says it. None: the central square of a photo is taken as it is.
 
     Returns:
       Lines for a person: what was matched, and the config.
 
     Raises:
-      UserError: see `interop.tencent.load`; a tokenizer or vocabulary of other sizes.
+      UserError: see `interop.tencent.load`; a tokenizer or vocabulary of other sizes,
+        or five points that are no frame.
     """
+    points = framing.checked_frame(frame)
     model, params = tencent.load(checkpoint, config)
     text = TextTokenizer.from_pretrained(vocab)
     vqgan = opening.open_network(tokenizer, "vqgan")
@@ -112,6 +121,8 @@ def import_tencent(
         "vqgan": to_mapping(pixels),
         "imported": {"format": "tencent", "checkpoint": name},
     }
+    if points is not None:
+        known["frame"] = np.round(points.astype(float), 4).tolist()
     card = model_cards.IMPORTED.format(
         name=pathlib.Path(out).name,
         checkpoint=name,

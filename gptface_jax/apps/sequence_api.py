@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Talk2Face(verbs.Facade, SequenceModel):
             says which are best, or "clip:WEIGHTS", a folder or hub id of a CLIP (extra
             `clip`); both read the attributes as a sentence. Default the probability of
             text and attributes after the picture, by this model.
-          face, align: see `caption`.
+          face, align: of the photo, see `caption`.
           **decode: fields of `GenerateConfig`, e.g. temperature=0.8, top_k=0.
 
         Raises:
@@ -71,6 +71,9 @@ class Talk2Face(verbs.Facade, SequenceModel):
             )
         if rank_by is not None and candidates < 2:
             raise UserError("rank_by chooses among candidates; set them to 2 or more")
+        if candidates > 1:
+            wanted, by = _ranked_by(self, text, attributes, rank_by)
+            wanted = ranking.to_compare(wanted)  # before any is drawn
         ids = None
         if image is not None:
             (ids,) = yield self._codes(image, face, align)
@@ -78,7 +81,6 @@ class Talk2Face(verbs.Facade, SequenceModel):
             self, text, attributes, count * candidates, seed, decode, ids
         )
         if candidates > 1:
-            wanted, by = _ranked_by(self, text, attributes, rank_by)
             drawn = ranking.best(drawn, wanted, count, by)
         verbs.warn(drawn.details.get("notes", ()))
         return drawn
@@ -148,14 +150,19 @@ class Talk2Face(verbs.Facade, SequenceModel):
 
     @verbs.in_steps
     def answers(
-        self, image: image_io.Source, *, closed: bool = True, score: str = "sum",
-        prior: bool = False, face: int | Face | None = None, align: bool = True,
+        self, image: image_io.Source, questions: Sequence[str] = (), *,
+        closed: bool = True, score: str = "sum", prior: bool = False,
+        face: int | Face | None = None, align: bool = True,
     ) -> Steps[list[Answer]]:  # fmt: skip
-        """Answers to every question of the training; arguments as of `ask`."""
+        """Answers to several questions, by default to every one of the training.
+
+        Arguments and errors are those of `ask`.
+        """
         options = answers.AskOptions(closed, score, prior)
+        asked = [answers.found_question(self, words) for words in questions]
         ids = yield self._codes(image, face, align)
         found = []
-        for question in self.learnt.questions:
+        for question in asked or self.learnt.questions:
             found.extend((yield answers.asked(self, ids, question, options)))
         return found
 

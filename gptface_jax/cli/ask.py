@@ -79,8 +79,11 @@ def run(options: argparse.Namespace) -> None:
     where = _photo.face(options, every=False)
     arguments = {**_answers.options(options), **where}
     if options.jobs:
-        if len(asked) > 1 or options.attention:
-            raise UserError("--jobs take one --question or --all, and no --attention")
+        if len(asked) > 1 or options.attention or options.json:
+            raise UserError(
+                "--jobs take one --question or --all, and neither --attention nor "
+                "--json: they write results.jsonl to --out"
+            )
         verb = "answers" if options.all else "ask"
         return _jobs.run(options, verb, arguments | dict(zip(("question",), asked)))
     _jobs.need(options, "image")
@@ -88,11 +91,8 @@ def run(options: argparse.Namespace) -> None:
         _check_attention(options, asked)
     with _photo.notes(), _photo.elapsed_time("reading the photo"):
         model = _photo.load(options)
-        if options.all:
-            found = model.answers(options.image, **arguments)
-        else:
-            ask = model.ask
-            found = [ask(options.image, question, **arguments) for question in asked]
+        talker = model.ask.__self__  # or it says which models have it
+        found = talker.answers(options.image, asked, **arguments)
         if options.attention:
             picture = model.attention(options.image, asked[0], **where)
     if options.attention:
@@ -121,6 +121,7 @@ def _with_head(options: argparse.Namespace, asked: list[str]) -> None:
         said = ", ".join(given) or "several questions"
         raise UserError(f"--head goes with one --question or none, not with {said}")
     mesh_files.check(options.head)
+    mesh_files.check_apart(options.head, options.image, options.json)
     _jobs.need(options, "image")
     arguments = _photo.face(options, every=False)
     with _photo.notes(), _photo.elapsed_time("reading the photo"):

@@ -16,6 +16,7 @@ import argparse
 import sys
 
 from gptface_jax.cli import _jobs, _photo
+from gptface_jax.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +49,10 @@ def run(options: argparse.Namespace) -> None:
         **_photo.decode_options(options),
     }
     if options.jobs:
+        if options.json:
+            raise UserError(
+                "--json is for one --image; --jobs write results.jsonl to --out"
+            )
         return _jobs.run(options, "caption", arguments)
     _jobs.need(options, "image")
     with _photo.notes(), _photo.elapsed_time("reading the photo"):

@@ -4,7 +4,8 @@ gptface import --format taming last.ckpt --config model.yaml --out my_vqgan
 gptface reconstruct --tokenizer my_vqgan --images my_photos --out grid.png
 
 gptface import --format tencent talk2face.bin --config talk2face.json \\
-    --tokenizer my_vqgan --vocab google_uncased_en_vocab.txt --out my_talk2face
+    --tokenizer my_vqgan --vocab google_uncased_en_vocab.txt --frame frame.json \\
+    --out my_talk2face
 gptface ask --model my_talk2face --image photo.jpg --question age
 
 gptface import --format faceptor checkpoint_rank0_iter_50000.pth.tar \\
@@ -19,7 +20,9 @@ contains one; as Lightning writes it (.ckpt), a plain state dict (.pt, .pth, .bi
 
 tencent: a Talk2Face of TencentPretrain, with the VQGAN and the vocabulary that it was
 trained with. The released script maps pixels to [-1,1] twice, so that its codes are of
-pictures in [-3,1]: --pixel-map double does so, single does not.
+pictures in [-3,1]: --pixel-map double does so, single does not. No checkpoint says
+where in the training pictures faces are: `gptface faces --measure` finds it out on some
+of them, and --frame is its file. Without, faces of photos are not looked for.
 
 faceptor: a released Faceptor, of either stage, or a naive one. farl: the encoder of
 pictures of a FaRL or CLIP ViT, for --config.init_from of configs/faceptor.
@@ -33,9 +36,10 @@ from __future__ import annotations
 
 import argparse
 
+from gptface_jax.cli import _upright
 from gptface_jax.core.errors import UserError
 
-_TENCENT = ("tokenizer", "vocab", "pixel_map")
+_TENCENT = ("tokenizer", "vocab", "pixel_map", "frame")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "[-3,1] as the released script does (default), single = [-1,1], "
         "clip_then_map = CLIP's normalisation and that mapping",
     )
+    parser.add_argument(
+        "--frame",
+        metavar="FILE.json",
+        help="tencent: where the training pictures show a face, by `gptface faces "
+        "--measure`; without, the central square of a photo is taken as it is",
+    )
     parser.add_argument("-o", "--out", metavar="DIR", required=True, help="new folder")
 
 
@@ -90,6 +100,8 @@ def run(options: argparse.Namespace) -> None:
         for name in ("tokenizer", "vocab"):
             if name not in given:
                 raise UserError(f"--{name} is missing; --format tencent needs it")
+        if options.frame:
+            given["frame"] = _upright.read_frame(options.frame)
     read = {
         "tencent": lambda: importing.import_tencent(*where, **given),
         "taming": lambda: importing.import_taming(*where),

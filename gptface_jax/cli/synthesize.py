@@ -63,8 +63,15 @@ def run(options: argparse.Namespace) -> None:
         "candidates": options.candidates,
         **_photo.decode_options(options),
     }
+    face = _photo.face(options, every=False)
+    if face and not (options.image or options.jobs):
+        raise UserError(
+            "--face and --no-align say where the face of --image is; give it, or leave "
+            "them out"
+        )
+    arguments |= face
     if options.image:
-        arguments |= {"image": options.image, **_photo.face(options, every=False)}
+        arguments["image"] = options.image
     if options.rank_by:
         if options.candidates < 2:
             raise UserError("--rank-by goes with --candidates of 2 or more")

@@ -45,6 +45,10 @@ def run(options: argparse.Namespace) -> None:
     if options.jobs:
         if options.text:
             raise UserError("--text scores one photo; leave it out with --jobs")
+        if options.json:
+            raise UserError(
+                "--json is for one --image; --jobs write results.jsonl to --out"
+            )
         return _jobs.run(options, verb, arguments)
     _jobs.need(options, "image")
     with _photo.notes(), _photo.elapsed_time("reading the photo"):

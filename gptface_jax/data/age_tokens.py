@@ -21,14 +21,16 @@ def with_age_tokens(
 ) -> dict[str, DataSet]:
     """The data sets with numbers written as `age_tokens` says.
 
-    "word" writes 25; "digits" 2 5; "ordinal" 25 as well: it changes what is predicted,
-    see `ordinal_targets`.
+    "word" writes 25, or as the key says (`Integer.apart`); "digits" 2 5; "ordinal" 25:
+    it changes what is predicted, see `ordinal_targets`.
 
     Raises:
       UserError: another word.
     """
     if age_tokens not in AGE_TOKENS:
         raise UserError(f"age_tokens '{age_tokens}'; use {', '.join(AGE_TOKENS)}")
+    if age_tokens == "word":
+        return dict(data_sets)
     number = Integer(apart=age_tokens == "digits")
 
     def changed(key: Key) -> Key:

@@ -35,7 +35,9 @@ _FILLERS = frozenset(
 )
 _AGES = {True: ("young",), False: ("older", "mature", "middle-aged")}
 _OPENERS = ("", "", "", "a photo of ", "a portrait of ", "this is ", "close-up of ")
-_TENS = "teens twenties thirties forties fifties sixties seventies eighties".split()
+_TENS = (
+    "teens twenties thirties forties fifties sixties seventies eighties nineties"
+).split()
 
 _WEAK_FRAMES = (
     "{fact}, {line}",
@@ -98,7 +100,7 @@ def describe(
       rng: chooses among the wordings; None takes the first ones.
       male, young: None leaves them open.
       expression: one of `EXPRESSIONS`, or "".
-      age: in years, or None.
+      age: in years, or None; said from 10 to 99.
       apart: attribute that gets a clause of its own, so that the rest of the
         sentence is the same whether it is present or absent.
 
@@ -109,8 +111,7 @@ def describe(
     clauses = _clauses(chosen, rng, apart)
     if expression in EXPRESSIONS:
         clauses.append(f"looking {EXPRESSIONS[expression]}")
-    if age is not None:
-        tens = _TENS[min(max(int(age) // 10 - 1, 0), len(_TENS) - 1)]
+    if age is not None and (tens := decade(age)):
         owner = {True: "his", False: "her", None: "the"}[male]
         clauses.append(f"in {owner} {tens}")
     noun = pick(_NOUNS[male], rng)
@@ -122,6 +123,11 @@ def describe(
         subject = f"{'an' if first[0] in 'aeiou' else 'a'} {adjective} {noun}"
     subject = " ".join(subject.split())
     return f"{pick(_OPENERS, rng)}{subject} {', '.join(clauses)}".strip()
+
+
+def decade(age: float) -> str:
+    """The word for an age, "thirties" of 34; "" below 10 and from 100 on."""
+    return _TENS[int(age) // 10 - 1] if 10 <= age < 100 else ""
 
 
 def _clauses(

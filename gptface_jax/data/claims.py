@@ -8,14 +8,20 @@ from collections.abc import Mapping
 
 from gptface_jax.data import phrases, tag_words
 
-_NOT = re.compile(r"(?:no|not|without(?: an?)?|never)\s+$")
+_NEGATION = r"\b(?:no|not|without|never|neither|nor) "
+# What stands before a word that is ruled out, "not wearing a ", and between it and
+# another one that is, "without a hat or ", but not "no beard, a hat or ".
+_NOT = re.compile(rf"{_NEGATION}(?:(?:wearing|having|with|an?|the|any) )*$")
+_OR = re.compile(
+    rf"{_NEGATION}(?:(?:wearing|having|with) )?"
+    r"(?:(?!(?:wearing|having|with|and|but) )[\w'-]+ ){1,6}"
+    r"or (?:(?:wearing|having|an?|the|any) )*$"
+)
 _HAIR = re.compile(r"((?:[a-z]+[ ,]+){1,3})hair\b")
 _OF_HAIR = phrases.HAIR_COLOURS | phrases.HAIR_SHAPES
 _ADJECTIVES = "|".join(word for words in _OF_HAIR.values() for word in words)
-# "without long blond hair", but not "no hat, blond hair".
-_NOT_HAIR = re.compile(
-    rf"\b(?:no|not|without|never) (?:(?:{_ADJECTIVES}|long|short)[ ,]+)+hair$"
-)
+# In "without long blond hair"; before it is asked what is ruled out.
+_ITS_WORDS = re.compile(rf"\b(?:(?:{_ADJECTIVES}|long|short)[ ,]+)+hair$")
 _ARTICLE = re.compile(r"^(?:an?|the|some) ")
 # Beside the wordings of captions.
 _SUBJECTS = {
@@ -53,23 +59,34 @@ def claimed(text: str) -> list[Claim]:
 
     Attributes are called as in CelebA, expressions as in records ("happiness"). Known
     are the wordings of `data.phrases` and their tags; "no", "not" or "without" before
-    one turns it. The adjectives of hair are found before the word itself. Ages in
-    decades are not looked for.
+    one turns it, and what follows after "or". The adjectives of hair are found before
+    the word itself. Ages in decades are not looked for.
     """
-    left, found = " ".join(text.lower().split()), set()
+    text = " ".join(text.lower().split())
+    left, found = text, set()
     for match in _HAIR.finditer(left):
         adjectives = set(re.findall("[a-z]+", match[1]))
-        turned = bool(_NOT_HAIR.search(left[: match.end()]))
-        for name, words in _OF_HAIR.items():
-            if adjectives & set(words):
+        words = _ITS_WORDS.search(left[: match.end()])
+        turned = words is not None and _is_ruled_out(text, words.start())
+        for name, shapes in _OF_HAIR.items():
+            if adjectives & set(shapes):
                 found.add((name, not turned))
     for pattern, (name, present) in _wordings():
         for match in pattern.finditer(left):
-            turned = bool(_NOT.search(left[: match.start()]))
+            # In the text as it was: what stands before may have been read.
+            turned = _is_ruled_out(text, match.start())
             found.add((name, present != turned))
         # What was read is not read again, and what follows stays where it is.
         left = pattern.sub(lambda match: "_" * len(match[0]), left)
     return sorted(found)
+
+
+def _is_ruled_out(text: str, start: int) -> bool:
+    """Whether the words that begin at `start` stand after a negation, not their own."""
+    before = text[:start]
+    if _NOT.search(before):
+        return True
+    return bool(_OR.search(before)) and not re.match(_NEGATION, text[start:])
 
 
 def truths(labels: Mapping[str, float] | None, expression: str = "") -> dict[str, bool]:

@@ -13,7 +13,9 @@ the name that stands before the first key, the keys of a data set:
         mood: {kind: word, values: [calm, merry]}   # label: mood, see Folder's facts
         lip color: {kind: colour, space: lab}
 
-(YAML reads an unquoted no or yes as false or true; quote them to have them written.)
+Ranges begin at multiples of their width; other ranges are words. Of an integer
+`apart: true` writes the digits one by one, "2 5". (YAML reads an unquoted no or yes as
+false or true; quote them to have them written.)
 A label is a name in a record's labels or facts, "expression", or one of
 `label_text.DERIVED`; it is the key's own name by default. A data set of a name that
 `label_sets.TABLE` has takes its place.

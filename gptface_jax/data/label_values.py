@@ -40,7 +40,12 @@ class Boolean:
     def candidates(self) -> tuple[str, ...]:
         return (self.false, self.true)
 
-    def write(self, value: bool) -> str:
+    def write(self, value: bool | int) -> str:
+        if value not in (0, 1):
+            raise UserError(
+                f"{value!r} is neither true nor false; give True, False, 1, 0, "
+                f"'{self.true}' or '{self.false}'"
+            )
         return self.candidates[bool(value)]
 
     def read(self, text: str) -> bool | None:
@@ -68,7 +73,7 @@ class Integer:
     def write(self, value: float | str) -> str:
         try:
             number = float(value)
-        except ValueError:
+        except (TypeError, ValueError):
             number = math.nan
         if not 0 <= number < math.inf:
             raise UserError(f"{value!r} is no number of at least 0")
@@ -108,7 +113,7 @@ class Range:
     """A number as the range it lies in, "20-29": the text is the label.
 
     Attributes:
-      width: of the ranges that numbers are put into, which begin at its multiples.
+      width: of the ranges, which begin at its multiples.
     """
 
     kind: ClassVar[str] = "range"
@@ -117,18 +122,24 @@ class Range:
 
     def write(self, value: float | str) -> str:
         text = plain(str(value))
-        if self.read(text) is not None:
-            return text
+        start, _, _ = text.partition("-") if self.read(text) else (text, "", "")
         try:
-            number = float(text)
+            number = float(start)
         except ValueError:
             number = math.nan
         if not 0 <= number < math.inf:
             raise UserError(
                 f"{value!r} is no range such as '20-29' and no number of at least 0"
             )
-        start = int(number) // self.width * self.width
-        return f"{start}-{start + self.width - 1}"
+        first = int(number) // self.width * self.width
+        found = f"{first}-{first + self.width - 1}"
+        if self.read(text) not in (None, found):
+            raise UserError(
+                f"{value!r} is none of the ranges of width {self.width}, which begin "
+                "at its multiples; list your ranges as the values of a key of kind: "
+                "word"
+            )
+        return found
 
     def read(self, text: str) -> str | None:
         found = re.fullmatch("([0-9]+)-([0-9]+)", text)

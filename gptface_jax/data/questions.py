@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.data import captions, phrases
+from gptface_jax.data.age_tokens import NUMBERS
 from gptface_jax.data.label_text import DataSet, Key, write
-from gptface_jax.data.label_values import plain
+from gptface_jax.data.label_values import Integer, plain
 
 # Words of a question -> the label that is meant; besides the wordings of captions.
 _MEANT = {
@@ -21,6 +23,12 @@ _MEANT = {
     "Young": "young",
 }
 _ARTICLES = ("a", "an", "the")
+# Of whom it is asked, which is no question of its own.
+_SUBJECT = re.compile(r"\b(?:this|that|the) (?:man|woman|guy|lady|person|face)\b")
+_ASKING = frozenset(
+    "is are does do has have he she it they his her their this that there what which "
+    "how wear wears wearing look looks looking like".split()
+)
 _SHOWN = 12  # known questions in an error
 
 
@@ -85,9 +93,10 @@ def find(asked: str, trained: Sequence[Question]) -> Question:
     """The question that a person's words mean.
 
     Understood are the key with or without its data set ("lfw age", "age"), the label
-    ("Wearing_Hat"), and words for it ("wearing a hat", "is she smiling?", "emotion").
+    ("Wearing_Hat"), and words for it ("wearing a hat", "is she smiling?", "emotion",
+    "how old is this man?").
     Where several data sets know the answer, the one trained first is asked. Words that
-    end in a colon are taken as they are, as a key of one's own.
+    end in a colon are taken as they are, as a key of one's own if no data set has them.
 
     Args:
       asked: the words.
@@ -97,10 +106,10 @@ def find(asked: str, trained: Sequence[Question]) -> Question:
       UserError: nothing known is meant; the nearest known questions are named.
     """
     if asked.rstrip().endswith(":") and (own := plain(asked.rstrip(" :"))):
-        known = [q for q in trained if own in (q.name, q.key.name)]
+        known = [q for q in trained if own in (q.name, q.prompt.removesuffix(":"))]
         return known[0] if known else Question("", Key(own, own, _Anything()))
-    words = [w for w in plain(asked.replace("?", " ")).split() if w not in _ARTICLES]
-    said = " ".join(words)
+    text = plain(asked.replace("?", " "))
+    said = " ".join(_words(text))
     for matches in (
         lambda q: said == q.name,
         lambda q: said == q.key.name,
@@ -108,27 +117,42 @@ def find(asked: str, trained: Sequence[Question]) -> Question:
     ):
         for question in filter(matches, trained):
             return question
-    meant = captions.named(said)
-    meant += [n for n, hints in _MEANT.items() if {*hints.split()} & {*words}]
-    found = [q for q in trained if q.key.label in meant]
+    for part in (_SUBJECT.sub(" ", text), text):
+        words = _words(part)
+        meant = captions.named(part)
+        meant += [n for n, hints in _MEANT.items() if {*hints.split()} & {*words}]
+        if found := [q for q in trained if q.key.label in meant]:
+            break
+    # A question in plain words may name a part of the key, "does she wear makeup?".
+    words = {*_words(_SUBJECT.sub(" ", text))}
+    if not found and words & _ASKING and (rest := words - _ASKING):
+        found = [q for q in trained if rest <= {*q.key.name.split()}]
     if found and len({q.key.label for q in found}) == 1:
         return found[0]
     raise UserError(_unknown(asked, said, found or trained, trained))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split() if word not in _ARTICLES]
 
 
 def parsed(text: str) -> dict[str, str]:
     """Attributes of a text "Smiling=true; Eyeglasses=false", name -> value.
 
     Raises:
-      UserError: a part without a name or a value.
+      UserError: a part without a name or a value, or a name that is there twice.
     """
-    found = {}
+    found: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(";"))):
         name, sign, value = map(str.strip, part.partition("="))
         if not (name and sign and value):
             raise UserError(
                 f"attribute '{part}' is no NAME=VALUE; write e.g. 'Smiling=true; "
                 "Eyeglasses=false'"
+            )
+        if name in found:
+            raise UserError(
+                f"attribute '{name}' is {found[name]} and {value}; say it once"
             )
         found[name] = value
     return found
@@ -144,7 +168,8 @@ def stated(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
       trained: what the model was trained on.
 
     Raises:
-      UserError: an unknown name or value, or no data set knows all of them.
+      UserError: an unknown name or value, two names of one key, or no data set knows
+        all of them.
     """
     if not attributes:
         return ""
@@ -159,10 +184,32 @@ def stated(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
             keys = {name: find(name, own).key for name in attributes}
         except UserError:
             continue
-        pairs = [(key.name, key.write(attributes[name])) for name, key in keys.items()]
-        return write(data_set if own[0].named else "", pairs)
+        return write(
+            data_set if own[0].named else "",
+            _pairs((name, keys[name], value) for name, value in attributes.items()),
+        )
     said = ", ".join(f"'{name}' ({q.data_set})" for name, q in meant.items())
     raise UserError(f"no data set knows all of {said}; leave some of them out")
+
+
+def _pairs(wanted: Iterable[tuple[str, Key, Any]]) -> list[tuple[str, str]]:
+    """(key, value) as text of what a person calls (name, key, value)."""
+    called: dict[str, str] = {}
+    pairs = []
+    for name, key, value in wanted:
+        if key.name in called:
+            raise UserError(
+                f"'{called[key.name]}' and '{name}' are both '{key.name}'; say it once"
+            )
+        called[key.name] = name
+        text = key.write(value)
+        read = key.kind.read(text)
+        if isinstance(key.kind, Integer) and read >= NUMBERS:
+            raise UserError(
+                f"'{name}' is {value}; give a number from 0 to {NUMBERS - 1}"
+            )
+        pairs.append((key.name, text))
+    return pairs
 
 
 def in_words(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
@@ -184,7 +231,9 @@ def in_words(attributes: Mapping[str, Any], trained: Sequence[Question]) -> str:
         said = key.kind.read(key.write(value))
         if key.label == "expression":
             expression = said
-        elif isinstance(said, bool) or key.label == "Age" and isinstance(said, int):
+        elif isinstance(said, bool):
+            labels[key.label] = float(said)
+        elif key.label == "Age" and isinstance(said, int) and captions.decade(said):
             labels[key.label] = float(said)
     chosen = phrases.claims(labels)
     subject = {

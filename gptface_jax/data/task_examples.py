@@ -62,7 +62,8 @@ class TaskOptions:
       edits: learn to draw a picture after another one and a sentence too, from pairs.
       turns: tasks that the rows of a training batch take turns among, where not all as
         often as each other: ("image_to_attributes", "image_to_attributes",
-        "image_to_caption") learns to answer and to describe, and not to draw.
+        "image_to_caption") learns to answer and to describe, and not to draw. No
+        record need serve another task.
     """
 
     captions: CaptionOptions = CaptionOptions()

@@ -10,6 +10,7 @@ accumulated over, are balanced exactly, from any step on.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,7 @@ def task_sources(
     power: float = 0.5,
     edits: bool = False,
     keys: dict[str, set[str]] | None = None,
+    needed: Sequence[str] = (),
 ) -> dict[str, Sequence[Any]]:
     """The records of each task; every record is read once to see what it serves.
 
@@ -78,20 +80,25 @@ def task_sources(
       source: a data set, or a mixture of some.
       captions, data_sets: as of the transforms.
       power: within a task, a data set is drawn in proportion to its size to this power
-        (SPEC B.7.3), unless the mixture was given weights.
+        (SPEC B.7.3), unless the mixture was given weights. Parts of the mixture are
+        data sets, and the records of each in a part that holds several.
       edits: the task "edit" as well, whose items are (before, after).
       keys: to which the keys that any record has are added, by data set.
+      needed: tasks that must have records; others are left out where they have none.
+        Default all.
 
     Pairs of `synthetic.SyntheticEdits` serve that one alone. A key whose label no
     record has is warned of: it may be misspelt.
 
     Raises:
-      UserError: a task has no records.
+      UserError: a task that is needed has no records.
     """
+    needed = needed or tasks_of(edits)
     mixed = isinstance(source, composed.Mixture)
     parts = source.sources if mixed else [source]
-    captioned: list[list[int]] = [[] for _ in parts]
-    labelled: list[list[int]] = [[] for _ in parts]
+    # Numbers of records, by data set, of each part.
+    captioned: list[dict[str, list[int]]] = [{} for _ in parts]
+    labelled: list[dict[str, list[int]]] = [{} for _ in parts]
     seen: dict[str, set[str]] = {}  # names of labels, by data set
     pairs: list[Sequence[Any]] = []
     for number, part in enumerate(parts):
@@ -100,14 +107,16 @@ def task_sources(
             continue
         for index in range(len(part)):
             record = part[index]
+            data_set = label_text.data_set_of(record, data_sets)
+            group = data_set.name if data_set else ""
             if has_caption(record, captions):
-                captioned[number].append(index)
-            if data_set := label_text.data_set_of(record, data_sets):
+                captioned[number].setdefault(group, []).append(index)
+            if data_set:
                 names = seen.setdefault(data_set.name, {"expression"})
                 names |= {*(record.labels or {}), *record.facts}
                 said = {key for key, _ in data_set.pairs(record)}
                 if said:
-                    labelled[number].append(index)
+                    labelled[number].setdefault(group, []).append(index)
                 if keys is not None:
                     keys.setdefault(data_set.name, set()).update(said)
     for name, names in seen.items():
@@ -116,23 +125,22 @@ def task_sources(
     found = {
         what: _mixed(what, parts, kept, given, power)
         for what, kept in (("caption", captioned), ("attributes", labelled))
+        if any(kept) or any(what in task for task in needed)
     }
-    tasks = {
-        task: found["caption" if "caption" in task else "attributes"] for task in TASKS
-    }
-    if edits and not pairs:
+    tasks = {task: found[what] for task in TASKS for what in found if what in task}
+    if EDIT in needed and not pairs:
         raise UserError(
             "data.tasks.edits learns from pairs, and there are none; add a source of "
             "kind 'synthetic_edits', or its cache (`gptface tokenize --images "
             "synthetic_edits`), to data.train and data.eval"
         )
-    return tasks | ({EDIT: composed.Mixture(pairs)} if edits else {})
+    return tasks | ({EDIT: composed.Mixture(pairs)} if edits and pairs else {})
 
 
 def _mixed(
     what: str,
     parts: Sequence[Sequence[Record]],
-    kept: Sequence[Sequence[int]],
+    kept: Sequence[Mapping[str, Sequence[int]]],
     given: Sequence[float] | None,
     power: float,
 ) -> Sequence[Record]:
@@ -143,8 +151,12 @@ def _mixed(
             f"'{parts[0][0].source}' and others; tasks need captions or labels, and "
             "the name of a data set as their source"
         )
-    chosen = [composed.Chosen(p, rows) for p, rows in zip(parts, kept) if rows]
-    weights = [w for w, rows in zip(given or (), kept) if rows]
+    groups = [[*sets.values()] for sets in kept]
+    if given:  # of whole parts
+        groups = [[sorted(itertools.chain(*rows))] if rows else [] for rows in groups]
+    chosen = [composed.Chosen(p, rows) for p, some in zip(parts, groups)
+              for rows in some]  # fmt: skip
+    weights = [w for w, sets in zip(given or (), kept) if sets]
     drawn = weights or [len(part) ** power for part in chosen]
     # Long enough for the part that is drawn most rarely for its size.
     passes = max(len(c) * sum(drawn) / w for c, w in zip(chosen, drawn))

@@ -187,7 +187,7 @@ def _vqgan(data: base.DataConfig) -> Network:
     if not data.tokenizer:
         raise UserError(
             "data.tokenizer is not set, and pictures are made codes while they are "
-            'trained on; set it to the VQGAN of init_from, such as "demo"'
+            'trained on; set it to the VQGAN of init_from, such as "demo64"'
         )
     return networks.open_network(data.tokenizer, "vqgan")
 

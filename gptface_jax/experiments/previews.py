@@ -15,7 +15,7 @@ import numpy as np
 from gptface_jax.core.types import Params
 from gptface_jax.data import image
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.nn.prefix_lm import PREFIX, TARGET, PrefixLM
+from gptface_jax.nn.prefix_lm import PREFIX, TARGET, PrefixLM, for_generation
 from gptface_jax.nn.vqgan import VQGAN
 from gptface_jax.pipelines import pictures
 from gptface_jax.pipelines.networks import Network
@@ -113,6 +113,7 @@ def syntheses(
       examples: of a task whose target is an image, see `data.sequences.assemble`.
       rows: samples of each text.
     """
+    module = PrefixLM(for_generation(module.config))
     vocab, columns = module.config.vocab, len(examples)
     tokens, segments = (
         np.stack([e[name] for e in examples]) for name in ("tokens", "segment_ids")

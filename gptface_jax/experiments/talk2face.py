@@ -148,8 +148,10 @@ def examples(
 
     def records(pool: Sequence[Record], options: TaskOptions, keys=None):
         found = task_sources(
-            pool, options.captions, table, edits=options.edits, keys=keys
-        )
+            pool, options.captions, table, edits=options.edits, keys=keys,
+            needed=data.tasks.turns,
+        )  # fmt: skip
+        options = dataclasses.replace(options, turns=options.turns or (*found,))
         each = all_tasks(tokenizer, model.vocab, model.length, options, table)
         return base.Records(
             interleaved(found, options.turns),

@@ -18,6 +18,8 @@ from gptface_jax.nn.each_device import dividing_axes, splits_program
 
 IMPLEMENTATIONS = ("auto", "xla", "folded", "cudnn", "flash", "splash", "linear")
 
+# Those that want certain devices, and lengths or numbers of certain kinds.
+PARTICULAR = ("cudnn", "flash", "splash")
 _FLASH_BLOCK = 128  # positions; the length must be a multiple
 _BLOCKS = (128, 256, 384, 512)  # positions that the kernels of TPUs work on at once
 _HEAD_WIDTH = 128  # of the longest head that cuDNN takes

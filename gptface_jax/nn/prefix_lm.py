@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gptface_jax.core.vocab import JointVocab
 from gptface_jax.nn import backbone
-from gptface_jax.nn.transformer import TransformerConfig
+from gptface_jax.nn.transformer import TransformerConfig, on_any_device
 from gptface_jax.ops.attention_mask import attention_mask
 
 PADDING, PREFIX, TARGET = 0, 1, 2
@@ -70,6 +70,11 @@ class PrefixLMConfig(backbone.BackboneConfig):
     @property
     def num_image_tokens(self) -> int:
         return self.grid[0] * self.grid[1]
+
+
+def for_generation(config: PrefixLMConfig) -> PrefixLMConfig:
+    """The config for prefixes and targets of any length, on any device."""
+    return dataclasses.replace(config, transformer=on_any_device(config.transformer))
 
 
 class PrefixLM(backbone.Backbone):

@@ -129,6 +129,16 @@ class TransformerConfig:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
 
 
+def on_any_device(config: TransformerConfig) -> TransformerConfig:
+    """The config for work on other devices and lengths than a model was trained on.
+
+    Kernels that may be missing there become "auto": it is the same function.
+    """
+    if config.attention not in attention.PARTICULAR:
+        return config
+    return dataclasses.replace(config, attention="auto")
+
+
 def dense(config: TransformerConfig, features, axes, name, residual=False):
     """A Dense layer with logical axes and the configured initialisation."""
     if config.init == "normal":

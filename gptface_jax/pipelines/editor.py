@@ -20,6 +20,7 @@ from gptface_jax.data import blending, image
 from gptface_jax.data.text import TextTokenizer
 from gptface_jax.nn import each_device
 from gptface_jax.nn.sequence import SequenceLayout
+from gptface_jax.nn.transformer import on_any_device
 from gptface_jax.ops import pictures
 from gptface_jax.pipelines import batching
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
@@ -181,11 +182,14 @@ class Editor:
             )
         devices = list(devices or jax.local_devices()[:1])
         self.vqgan = ImageTokenizer(vqgan, dtype=dtype, devices=devices)
+        config = gptface.config
+        transformer = on_any_device(config.transformer)
         if dtype:
-            config = gptface.config
-            transformer = dataclasses.replace(config.transformer, dtype=dtype)
-            config = dataclasses.replace(config, transformer=transformer)
-            module = type(gptface.module)(config)
+            transformer = dataclasses.replace(transformer, dtype=dtype)
+        if transformer != config.transformer:
+            module = type(gptface.module)(
+                dataclasses.replace(config, transformer=transformer)
+            )
             gptface = dataclasses.replace(gptface, module=module)
         self.gptface, self.text_tokenizer = gptface, text_tokenizer
         self.dtype = dtype

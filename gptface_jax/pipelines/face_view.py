@@ -16,7 +16,8 @@ from gptface_jax.pipelines.views import Box, View
 # Nothing tells where its pictures showed eyes and mouth.
 UNFRAMED = (
     "this model does not know where in its pictures faces are: the central square was "
-    "taken as it is; export it with --frame (`gptface faces --measure` writes one)"
+    "taken as it is; export its run, or import its checkpoint, with --frame (`gptface "
+    "faces --measure` writes one)"
 )
 
 

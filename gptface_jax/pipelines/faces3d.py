@@ -22,6 +22,7 @@ from gptface_jax.data import rendering
 from gptface_jax.data.facemodel import FaceModel
 from gptface_jax.data.rendered.head import rotation_vector
 from gptface_jax.data.text import TextTokenizer
+from gptface_jax.nn.transformer import on_any_device
 from gptface_jax.pipelines import framing, mesh_files
 from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
@@ -348,9 +349,10 @@ class Face3DModel(SeesFaces):
         self.with_text, self.without_text = with_text, without_text
         frame = mean_frame(face_model) if frame is None else frame
         self.frame = framing.checked_frame(frame)
+        layers = on_any_device(config.transformer)
         if dtype:
-            layers = dataclasses.replace(config.transformer, dtype=dtype)
-            config = dataclasses.replace(config, transformer=layers)
+            layers = dataclasses.replace(layers, dtype=dtype)
+        config = dataclasses.replace(config, transformer=layers)
         self.module = type(network.module)(config)
         self._params = jax.tree.map(jnp.asarray, network.params)
 

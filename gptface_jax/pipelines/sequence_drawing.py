@@ -51,19 +51,19 @@ def synthesize(
         check_edits(model)
     if not 1 <= count <= MOST:
         raise UserError(f"count is {count}; use 1 to {MOST}")
-    said = questions.stated(attributes, model.learnt.questions)
-    wanted = label_text.JOINT.join(filter(None, (text.strip(), said)))
+    said, text = questions.stated(attributes, model.learnt.questions), text.strip()
+    wanted = label_text.JOINT.join(filter(None, (text, said)))
     if not wanted:
         raise UserError(
             "there is nothing to follow; give a text, attributes such as "
             "'Smiling=true', or both"
         )
     config = generate_options({**decode, "modality": "image"})
-    words = unknown_words(model.tokenizer, text) if text.strip() else []
+    words = unknown_words(model.tokenizer, text) if text else []
     if image_ids is None:
-        prefix, notes = model.text_prefix(PROMPTS["caption_to_image"], wanted)
+        prefix, notes = model.text_prefix(PROMPTS["caption_to_image"], text, said)
     else:
-        prefix, notes = model.edit_prefix(PROMPTS[EDIT], image_ids, wanted)
+        prefix, notes = model.edit_prefix(PROMPTS[EDIT], image_ids, text, said)
     found = yield _drawn(model, prefix, config, seed, count)
     pixels = model.pictures(found.tokens[0])
     details = model.details(wanted, seed, config)

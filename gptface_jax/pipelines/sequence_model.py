@@ -12,11 +12,17 @@ import numpy as np
 
 from gptface_jax.core.config import from_options
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import age_tokens, label_templates, questions, sequences
+from gptface_jax.data import (
+    age_tokens,
+    label_templates,
+    label_text,
+    questions,
+    sequences,
+)
 from gptface_jax.data import image as images
 from gptface_jax.data.questions import Question
 from gptface_jax.data.text import TextTokenizer
-from gptface_jax.nn.prefix_lm import PREFIX, PrefixLM
+from gptface_jax.nn.prefix_lm import PREFIX, PrefixLM, for_generation
 from gptface_jax.pipelines import framing, provenance
 from gptface_jax.pipelines.face_view import SeesFaces
 from gptface_jax.pipelines.image_tokenizer import ImageTokenizer
@@ -111,7 +117,7 @@ class SequenceModel(SeesFaces):
         if dtype:
             layers = dataclasses.replace(config.transformer, dtype=dtype)
             config = dataclasses.replace(config, transformer=layers)
-        self.module = PrefixLM(config)
+        self.module = PrefixLM(for_generation(config))
         self._params = jax.tree.map(jnp.asarray, network.params)
 
     def __repr__(self) -> str:
@@ -157,13 +163,44 @@ class SequenceModel(SeesFaces):
         found = self.tokenizer.encode([text], most or self.network.config.length)[0]
         return found[found != self.tokenizer.pad_id]
 
-    def text_prefix(self, prompt: str, text: str) -> tuple[np.ndarray, list[str]]:
-        """int32 [Q] `[CLS] prompt [SEP] text [SEP]` with [PAD] after it, and notes."""
-        ids, room = self.ids(text), self.learnt.max_prefix - 3 - len(self.ids(prompt))
-        notes = []
-        if len(ids) > room:
-            notes.append(f"the text was cut to its first {room} tokens")
+    def text_prefix(
+        self, prompt: str, text: str, attributes: str = ""
+    ) -> tuple[np.ndarray, list[str]]:
+        """int32 [Q] `[CLS] prompt [SEP] text [SEP]` with [PAD] after it, and notes.
+
+        Args:
+          prompt: of the task.
+          text: a sentence, of which the end is left out where it is too long.
+          attributes: what is said behind it, as of `data.questions.stated`.
+
+        Raises:
+          UserError: the attributes do not fit.
+        """
+        room = self.learnt.max_prefix - 3 - len(self.ids(prompt))
+        ids, notes = self._fitting(text, attributes, room)
         return self._prefix(prompt, ids, self.learnt.max_prefix), notes
+
+    def _fitting(
+        self, text: str, attributes: str, room: int
+    ) -> tuple[np.ndarray, list[str]]:
+        """int32 [at most room] ids of a text with attributes behind it, and notes.
+
+        The text is cut, as in training, never the attributes.
+        """
+        ids, behind = self.ids(text), self.ids(attributes)
+        if len(ids) and len(behind):
+            behind = np.concatenate([self.ids(label_text.JOINT), behind])
+        left = max(0, room - len(behind))
+        if len(behind) and room - len(behind) < min(1, len(ids)):
+            raise UserError(
+                f"the attributes are {len(self.ids(attributes))} tokens, and "
+                f"{'text and attributes have' if len(ids) else 'they have'} room for "
+                f"{max(0, room)}; ask for fewer"
+            )
+        notes = []
+        if len(ids) > left:
+            notes.append(f"the text was cut to its first {left} tokens")
+        return np.concatenate([ids[:left], behind]), notes
 
     def image_prefix(self, prompt: str, image_ids: np.ndarray) -> np.ndarray:
         """int32 [Q] `[CLS] prompt [SEP] image [SEP]` of codes [n]."""
@@ -171,16 +208,17 @@ class SequenceModel(SeesFaces):
         return self._prefix(prompt, joint, 3 + len(self.ids(prompt)) + len(joint))
 
     def edit_prefix(
-        self, prompt: str, image_ids: np.ndarray, text: str
+        self, prompt: str, image_ids: np.ndarray, text: str, attributes: str = ""
     ) -> tuple[np.ndarray, list[str]]:
-        """int32 [Q] `[CLS] prompt [SEP] image text [SEP]`, codes [n], and notes."""
+        """int32 [Q] `[CLS] prompt [SEP] image text [SEP]`, codes [n], and notes.
+
+        Text and attributes are those of `text_prefix`.
+        """
         joint = self.network.config.vocab.image_to_joint(np.asarray(image_ids))
-        ids, most = self.ids(text), self.network.config.length - len(joint) - 1
+        most = self.network.config.length - len(joint) - 1
         room = most - 3 - len(self.ids(prompt)) - len(joint)
-        notes = []
-        if len(ids) > room:
-            notes.append(f"the text was cut to its first {room} tokens")
-        return self._prefix(prompt, np.concatenate([joint, ids[:room]]), most), notes
+        ids, notes = self._fitting(text, attributes, room)
+        return self._prefix(prompt, np.concatenate([joint, ids]), most), notes
 
     def _prefix(self, prompt: str, ids: np.ndarray, length: int) -> np.ndarray:
         vocab = self.network.config.vocab

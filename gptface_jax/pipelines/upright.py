@@ -46,7 +46,7 @@ def _searched(
         found = faces.find_all([pictures[i] for i in places]) if places else ()
         by_place = dict(zip(places, found))
         for i, record in enumerate(batch):
-            yield record, pictures[i], _meant(record, by_place.get(i, ()))
+            yield record, pictures[i], meant(record, by_place.get(i, ()))
 
 
 def _labelled(record: Record) -> bool:
@@ -66,7 +66,7 @@ def _five(record: Record) -> np.ndarray | None:
     return told.points[0]
 
 
-def _meant(record: Record, found: Sequence[faces.Face]) -> faces.Face | None:
+def meant(record: Record, found: Sequence[faces.Face]) -> faces.Face | None:
     """The largest face of a picture; of those where the record's own box or points are,
     if it tells one face."""
     box = None

@@ -18,11 +18,12 @@ from gptface_jax.data.questions import Question
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import answers as scoring
 from gptface_jax.evaluate import edits, linear_probe
-from gptface_jax.pipelines import answers, batching
+from gptface_jax.pipelines import answers, batching, pseudo_ages
 from gptface_jax.pipelines.sequence_model import SequenceModel
 from gptface_jax.protocols.records import pictures_of
 
 _BATCH = 32
+_AGES = ("Age", "flattered_age")  # labels that are ages, or follow from one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +115,15 @@ def ask(
       **how: fields of `pipelines.answers.AskOptions`.
 
     Raises:
-      UserError: no question that the model knows, or nothing that is known of the
-        pictures.
+      UserError: no question that the model knows, nothing that is known of the
+        pictures, or balanced answers that the model writes itself.
     """
     options = answers.AskOptions(**how)
+    if balanced and not options.closed:
+        raise UserError(
+            "balanced (--balanced) weighs the chances of answers that are given, and "
+            "the model is to write its own (--open); leave one of them out"
+        )
     if not convention:
         data_set = label_text.data_set_of(records[0], label_sets.TABLE)
         convention = data_set.name if data_set else records[0].source.split("/")[0]
@@ -234,8 +240,25 @@ def table(
     return "\n".join(lines)
 
 
+def guessed_ages(found: Sequence[Asked], records: Sequence[Record]) -> dict[str, int]:
+    """Estimator -> pictures that were asked for an age which it guessed.
+
+    Such an age is no truth, see `pipelines.pseudo_ages`.
+    """
+    by_row = {
+        row: by
+        for asked in found
+        for row in asked.rows
+        for by in _guessed_by(asked.question, records[row]).values()
+    }
+    return dict(collections.Counter(by_row.values()))
+
+
 def samples(found: Sequence[Asked], records: Sequence[Record]) -> list[dict[str, Any]]:
-    """A row for each picture and question: what was said, and what is true."""
+    """A row for each picture and question: what was said, and what is true.
+
+    "truth_by" says who guessed what stands as "truth", see `guessed_ages`.
+    """
     return [
         {
             "picture": row,
@@ -245,10 +268,16 @@ def samples(found: Sequence[Asked], records: Sequence[Record]) -> list[dict[str,
             "value": answer.value,
             "truth": truth,
             "confidence": answer.confidence,
+            **_guessed_by(asked.question, records[row]),
         }
         for asked in found
         for row, answer, truth in zip(asked.rows, asked.said, asked.truth)
     ]
+
+
+def _guessed_by(question: Question, record: Record) -> dict[str, str]:
+    by = record.facts.get(pseudo_ages.FACT)
+    return {"truth_by": by} if by and question.key.label in _AGES else {}
 
 
 def _truth(question: Question, record: Record) -> Any:

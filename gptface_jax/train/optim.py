@@ -205,9 +205,7 @@ def scale_by_muon(momentum: float) -> optax.GradientTransformation:
 
     def scaled(updates, params):
         del params
-        return jax.tree.map(
-            lambda x: x * _MUON_RMS * max(x.shape[-2:]) ** 0.5, updates
-        )
+        return jax.tree.map(lambda x: x * _MUON_RMS * max(x.shape[-2:]) ** 0.5, updates)
 
     return optax.chain(orthogonal, optax.stateless(scaled))
 

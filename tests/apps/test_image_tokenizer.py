@@ -28,7 +28,7 @@ def tokenizer(network) -> ImageTokenizer:
 @pytest.fixture(scope="module")
 def demo() -> Network:
     """The bundled tokenizer: f = 8, 64 pixels, trained on faces."""
-    return open_network("gptface_jax/models/demo", "vqgan")
+    return open_network("gptface_jax/models/demo64", "vqgan")
 
 
 @pytest.fixture(scope="module")

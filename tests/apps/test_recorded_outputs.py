@@ -12,7 +12,7 @@ STEPS = {"k": 8}  # tokens at a time: eight passes a picture
 
 @pytest.fixture(scope="module")
 def demo():
-    return gptface_jax.load("demo")
+    return gptface_jax.load("demo64")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from PIL import Image
 import gptface_jax
 from gptface_jax.apps import batch, sequence_api
 from gptface_jax.apps.sequence_api import Talk2Face
+from gptface_jax.cli import _jobs
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.data.record import Record
@@ -76,6 +77,17 @@ def test_everything_is_answered(talker):
     assert [a.question for a in found] == [q.name for q in talker.learnt.questions]
     for answer in found:
         assert answer.value is not None and 0 < answer.confidence <= 1
+    looked, plain = [], Talk2Face.square
+
+    def square(*arguments):
+        looked.append(arguments)
+        return plain(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Talk2Face, "square", square)
+        some = talker.answers(PHOTO, ["smiling", "gender"], align=False)
+    assert [a.question for a in some] == ["synthetic smiling", "synthetic gender"]
+    assert all(answer in found for answer in some) and len(looked) == 1
     assert talker.attention(PHOTO, "gender", align=False).size == (256, 256)
     weighed = talker.ask(PHOTO, "gender", score="mean", prior=True, align=False)
     plain = talker.ask(PHOTO, "gender", align=False)
@@ -132,6 +144,15 @@ def test_faces_after_words(talker, tmp_path):
         ({"text": "a man", "candidates": 2, "rank_by": 3}, "rank_by is 3; give"),
         ({"text": "a man", "candidates": 2, "rank_by": "x"}, "model 'x'"),
         ({"text": "a man", "rank_by": "demo"}, "set them to 2 or more"),
+        (
+            {
+                "attributes": "Chubby=false",
+                "candidates": 2,
+                "rank_by": print,
+                "temprature": 1,
+            },
+            "no sentence to rank by",  # before anything is drawn
+        ),
         ({"text": "a man", "count": 0}, "count is 0"),
         ({"attributes": "Smilling=true"}, "did you mean 'smiling'"),
         ({"attributes": "Smiling"}, "no NAME=VALUE"),
@@ -305,6 +326,14 @@ def test_commands(folder, tmp_path, gptface_command, capsys):
     assert row["found"][0]["question"].startswith("synthetic")
     silent = sum(answer["value"] is None for answer in row["found"])
     assert ("answers are none" in capsys.readouterr().out) == (silent > 0)
+    given = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_jobs, "run", lambda *arguments: given.append(arguments))
+        drawn = ("synthesize", "--jobs", tmp_path, "--out", sheet, "--no-align")
+        assert gptface_command(*drawn, "--face", 2) == 0
+    ((_, verb, arguments),) = given
+    assert verb == "synthesize" and arguments["face"] == 2
+    assert arguments["align"] is False and "image" not in arguments
     for arguments, message in (
         (("ask", *model, *photo), "either --question, or --all"),
         (("ask", *photo, "--question", "age"), "no 'ask'; give one of system talk2f"),
@@ -318,6 +347,15 @@ def test_commands(folder, tmp_path, gptface_command, capsys):
             "faceptor (--model); none is bundled, and docs/faceptor.md says how to",
         ),
         (("synthesize", *model, "--out", sheet), "--text and --attributes are miss"),
+        (
+            ("synthesize", *model, "--text", "a", "--face", 2, "--out", sheet),
+            "--face and --no-align say where the face of --image is",
+        ),
+        (("ask", *model, *jobs, "--json", answers), "neither --attention nor --json"),
+        (
+            ("caption", *model, *jobs[:2], "--json", answers),
+            "--json is for one --image; --jobs write results.jsonl",
+        ),
     ):
         assert gptface_command(*arguments) == 2
         assert message in capsys.readouterr().err

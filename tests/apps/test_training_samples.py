@@ -45,6 +45,6 @@ def test_a_gptface_shows_edits_by_own_and_other_texts(config, tiny, tmp_path):
 
 
 def test_another_tokenizer_is_refused(config, tiny, tmp_path):
-    config.data.tokenizer = "gptface_jax/models/demo"
+    config.data.tokenizer = "gptface_jax/models/demo64"
     with pytest.raises(UserError, match="made by .*; name the tokenizer of the cache"):
         training.build(config, tmp_path)

@@ -146,6 +146,20 @@ def test_pixels_by_hand(files, tmp_path):
     assert once.config == PIXELS
 
 
+def test_the_frame_of_its_training_pictures(files, tmp_path):
+    """Without one faces are not looked for; no checkpoint says it."""
+    frame = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.75], [0.65, 0.75]]
+    (tmp_path / "frame.json").write_text(json.dumps({"frame": frame}))
+    given = {"framed": {"frame": tmp_path / "frame.json"}, "plain": {}}
+    for name, changes in given.items():
+        assert run(*command(files, tmp_path / name, **changes)) == 0
+    framed, plain = (
+        talk2face_run.open_model(SequenceModel, tmp_path / name) for name in given
+    )
+    np.testing.assert_allclose(framed.frame, frame)
+    assert plain.frame is None and plain.digest == framed.digest
+
+
 def failing(capsys, *arguments) -> str:
     capsys.readouterr()
     assert run(*arguments) == 2
@@ -161,8 +175,8 @@ def test_bad_imports(files, tmp_path, capsys):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
     said = failing(capsys, *command(files, out, vocab=tmp_path / "vocab.txt"))
     assert "the transformer's words: " in said and "vocab.txt': 6" in said
-    assert "codes: 16, those of 'demo': 1024" in failing(
-        capsys, *command(files, out, tokenizer="demo")
+    assert "codes: 16, those of 'demo64': 1024" in failing(
+        capsys, *command(files, out, tokenizer="demo64")
     )
     options = json.loads((files / "talk2face.json").read_text())
     (tmp_path / "x.json").write_text(json.dumps(options | {"layers_num": 2}))
@@ -173,6 +187,9 @@ def test_bad_imports(files, tmp_path, capsys):
         "--pixel-map", "double", "--out", out,
     )  # fmt: skip
     assert "--pixel-map is for --format tencent" in said
+    assert "'x.json' holds no frame; make it by" in failing(
+        capsys, *command(files, out, frame="x.json")
+    )
     assert not out.exists()
     with pytest.raises(UserError, match="pixel_map 'double'"):
         taming_config.check(VQGANConfig(pixel_map="double"))

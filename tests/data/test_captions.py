@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -216,3 +218,17 @@ def test_an_expression_that_is_all_that_is_known_is_told():
         text = captions.caption(None, np.random.default_rng(seed), expression="anger")
         assert "angry" in text or "anger" in text
         assert captions.caption(None, np.random.default_rng(seed)) == ""
+
+
+def test_decades_by_hand():
+    """None below 10; what 10 to 89 years are called stays, for captions are data."""
+    words = "teens twenties thirties forties fifties sixties seventies eighties"
+    for age in range(10, 90):
+        assert captions.decade(age) == words.split()[age // 10 - 1]
+    assert captions.decade(90) == captions.decade(99.9) == "nineties"
+    assert {captions.decade(age) for age in (0, 4, 9.9, 100, 119)} == {""}
+    children, grown = (many(labels={**LABELS, "Age": age}) for age in (4.0, 34.0))
+    assert sum("thirties" in text for text in grown) > 20
+    for child, text in zip(children, grown):
+        # The same words otherwise: an age draws nothing.
+        assert child == re.sub(",? in (his|the) thirties$", "", text)

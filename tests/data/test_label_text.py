@@ -112,6 +112,10 @@ def test_answers_that_are_none_are_counted():
     assert [Range().write(x) for x in (25, "25", "20-29", 25.0)] == ["20-29"] * 4
     with pytest.raises(UserError, match="-3 is no range such as '20-29' and no number"):
         Range().write(-3)
+    for wrong in ("25-34", "20-39", "20-25"):
+        with pytest.raises(UserError, match=f"'{wrong}' is none.*width 10.*word"):
+            Range().write(wrong)
+    assert Range(5).write("25-29") == Range(5).write(25) == "25-29"
     assert Range().read("20-29") == "20-29" and Range().read("29-20") is None
     assert Range().read("20") is None and Colour().read("rosy") is None
     reading = label_text.read(
@@ -248,5 +252,9 @@ def test_digits_apart():
     assert label_text.read(text, table).values == {"age": 107, "gender": True}
     assert label_text.read(text, TABLE).values["age"] is None
     assert dataclasses.replace(table["raf db"]) == TABLE["raf db"]
+    own = {"mine": DataSet("mine", (Key("age", "Age", Integer(apart=True)),))}
+    for mode, written in (("word", "1 0 7"), ("digits", "1 0 7"), ("ordinal", "107")):
+        (key,) = age_tokens.with_age_tokens(own, mode)["mine"].keys
+        assert key.text_of(record) == written
     with pytest.raises(UserError, match="age_tokens 'digit'; use word, digits, ord"):
         age_tokens.with_age_tokens(TABLE, "digit")

@@ -31,6 +31,11 @@ TRAINED = questions.of(label_sets.TABLE, ["lfw", "faces", "fairface", "street"])
         ("street sex", "street sex"),
         ("5_o_Clock_Shadow", "lfw 5 o clock shadow"),
         ("blond hair", "lfw blond hair"),
+        ("is he bald", "lfw bald"),
+        ("does she wear makeup", "lfw heavy makeup"),
+        ("how old is this man?", "lfw age"),
+        ("is this woman smiling?", "lfw smiling"),
+        ("the man", "lfw gender"),
         ("street smiling:", "street smiling"),
         ("Race", "fairface race"),
     ],
@@ -44,6 +49,10 @@ def test_a_key_of_ones_own():
     found = questions.find("Mood of the day:", TRAINED)
     assert found.prompt == "mood of the day:" and found.candidates == ()
     assert found.read("merry; and more") == "merry" and found.read("") is None
+    # Taken as it is, where no data set's name stands before it.
+    assert questions.find("gender:", TRAINED).prompt == "gender:"
+    bare = [dataclasses.replace(question, named=False) for question in TRAINED]
+    assert questions.find("gender:", bare).name == "lfw gender"
 
 
 def test_unknown_questions_name_the_nearest():
@@ -52,6 +61,8 @@ def test_unknown_questions_name_the_nearest():
     few = questions.of(label_sets.TABLE, ["faces"])
     with pytest.raises(UserError, match="'age': it answers expression"):
         questions.find("age", few)
+    with pytest.raises(UserError, match="'nose'.*did you mean 'big nose' or"):
+        questions.find("nose", TRAINED)  # no question
     with pytest.raises(UserError, match="several things; ask for one of .*smiling"):
         questions.find("is she smiling or wearing glasses", TRAINED)
     for nothing in ("", "?", ":"):
@@ -91,11 +102,21 @@ def test_attributes_are_stated_as_one_data_set_writes_them():
         ({"expression": "bliss"}, "'bliss'"),
         ({"Wearing_Hat": "maybe"}, "'maybe' of 'Wearing_Hat'"),
         ({"hut": True}, "was not trained"),
+        ({"Smiling": 0.03}, "0.03 is neither true nor false"),
+        ({"Smiling": None}, "None is neither true nor false"),
+        ({"Smiling": True, "smiling": False}, "'Smiling' and 'smiling' are both"),
+        ({"age": None}, "None is no number"),
+        ({"age": 250}, "'age' is 250; give a number from 0 to 119"),
     ):
         with pytest.raises(UserError, match=message):
             questions.stated(wrong, TRAINED)
     with pytest.raises(UserError, match="'Smiling' is no NAME=VALUE"):
         questions.parsed("Smiling; Male=true")
+    with pytest.raises(UserError, match="'Smiling' is true and false; say it once"):
+        questions.parsed("Smiling=true; Smiling=false")
+    assert questions.stated({"Smiling": 0, "age": 119}, TRAINED) == (
+        "lfw smiling: false; age: 119"
+    )
 
 
 def test_a_model_that_was_taught_no_names_of_data_sets_is_asked_without():
@@ -116,6 +137,8 @@ def test_a_model_that_was_taught_no_names_of_data_sets_is_asked_without():
         ({"expression": "anger", "Young": True}, "a young person looking angry"),
         # There are no words for these.
         ({"expression": "contempt"}, ""),
+        ({"age": 4}, ""),
+        ({"age": 97}, "a person in the nineties"),
         ({"Chubby": False, "fairface age": "20-29"}, ""),
         ({}, ""),
     ],

@@ -304,6 +304,40 @@ def test_shares_within_a_task(mixed):
     assert len(captioned) == 400 and captioned[7].identity == 7
 
 
+def test_parts_of_one_data_set_are_drawn_as_before(mixed):
+    """20 : 10 of ceil(100 * 30 / 10) + 2 = 602; a run goes on with the same records."""
+    labelled = tasks.task_sources(mixed, OWN, TABLE)["image_to_attributes"]
+    people = [labelled[i].identity for i in range(len(labelled))]
+    wanted = [*range(400), 0, *(1000 + i % 100 for i in range(201))]
+    assert people == wanted and labelled.weights == [20, 10]
+
+
+def test_data_sets_of_one_part_have_their_shares(mixed):
+    """One cache of both is drawn as the two; weights given to parts are kept."""
+    together = [*mixed.sources[1], *mixed.sources[0]]
+    apart = sources.Mixture([mixed.sources[1], mixed.sources[0]])
+    for task in ("image_to_attributes", "image_to_caption"):
+        one, two = (
+            tasks.task_sources(source, OWN, TABLE)[task] for source in (together, apart)
+        )
+        assert [*one] == [*two]
+    weighted = sources.Mixture([together, mixed.sources[1]], [1, 1])
+    labelled = tasks.task_sources(weighted, OWN, TABLE)["image_to_attributes"]
+    assert [r.identity for r in labelled][:500] == [r.identity for r in together]
+
+
+def test_only_needed_tasks_must_have_records():
+    needed = ("image_to_caption",)
+    spoken = dataclasses.replace(FACE, labels=None)
+    found = tasks.task_sources([spoken], OWN, TABLE, needed=needed)
+    assert [*found] == ["image_to_caption", "caption_to_image"]
+    # Others are served where they can be, such as in held-out data.
+    found = tasks.task_sources([FACE], OWN, TABLE, edits=True, needed=needed)
+    assert [*found] == [*TASKS]
+    with pytest.raises(UserError, match="no record has caption, among 1 of 'faces'"):
+        tasks.task_sources([CRY], OWN, TABLE, needed=needed)
+
+
 def test_a_misspelt_label_is_told(caplog):
     own = {"keys": {"glad": "Smilng", "gender": "Male", "hat": "wears"}}
     own |= {"sources": "lfw_attributes"}

@@ -212,8 +212,8 @@ def test_another_system_s_run_is_refused_still(tiny):
 @pytest.mark.slow
 def test_released_weights_grow_words_and_go_on_saying_the_same():
     """The bundled model, whose words cannot spell labels, in a larger vocabulary."""
-    demo = opening.open_network("demo", "gptface")
-    known = starting.vocabulary_of("demo")
+    demo = opening.open_network("demo64", "gptface")
+    known = starting.vocabulary_of("demo64")
     text = known.extended(["to attributes: age 77; smiling", "a woman"])
     # What it cannot spell, and what only letter by letter.
     assert text.vocab_text() == known.vocab_text() + "attributes\nage\n77\n;\n"
@@ -221,7 +221,7 @@ def test_released_weights_grow_words_and_go_on_saying_the_same():
     before = "a smiling woman with brown hair"
     np.testing.assert_array_equal(text.encode([before]), known.encode([before]))
     config = load_config("configs/gptface/shared.py")
-    config.init_from = "demo"
+    config.init_from = "demo64"
     config.model.vocab = dataclasses.asdict(text.joint_vocab(1024))
     experiment = types.SimpleNamespace(
         config=config,
@@ -256,10 +256,10 @@ def test_released_weights_grow_words_and_go_on_saying_the_same():
 
 
 def test_a_talk2face_begins_with_what_a_gptface_knows_of_faces():
-    demo = opening.open_network("demo", "gptface")
+    demo = opening.open_network("demo64", "gptface")
     config = load_config("configs/talk2face/faces64.py")
-    config.init_from = "demo"
-    known = starting.vocabulary_of("demo")
+    config.init_from = "demo64"
+    known = starting.vocabulary_of("demo64")
     config.model.vocab = dataclasses.asdict(known.joint_vocab(1024))
     experiment = types.SimpleNamespace(
         config=config,
@@ -281,10 +281,10 @@ def test_a_talk2face_begins_with_what_a_gptface_knows_of_faces():
 
 def test_a_table_that_grows_by_face_tokens_changes_no_bit():
     """The bundled model as a FaceGPT begins with it, on its own ids."""
-    demo = opening.open_network("demo", "gptface")
+    demo = opening.open_network("demo64", "gptface")
     config = load_config("configs/facegpt/faces64.py")
-    config.init_from = "demo"
-    known = starting.vocabulary_of("demo")
+    config.init_from = "demo64"
+    known = starting.vocabulary_of("demo64")
     vocab = known.joint_vocab(1024, face_tokens=5)
     config.model.vocab = dataclasses.asdict(vocab)
     row = registry.row("facegpt")
@@ -315,9 +315,9 @@ def model_of(config) -> shared.SharedConfig:
 
 
 def test_other_image_tokens_are_refused():
-    demo = opening.open_network("demo", "gptface")
+    demo = opening.open_network("demo64", "gptface")
     config = load_config("configs/gptface/shared.py")
-    config.init_from, config.model.layout.grid = "demo", (4, 4)
+    config.init_from, config.model.layout.grid = "demo64", (4, 4)
     config.model.max_positions = 400
     with pytest.raises(UserError, match=r"grid is \[8, 8\] there and \[4, 4\]"):
         starting.started(demo, types.SimpleNamespace(config=config))

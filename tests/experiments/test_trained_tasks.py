@@ -43,7 +43,7 @@ def started(config, tmp_path):
 
 def test_a_run_notes_the_tasks_that_it_trains(config, tmp_path):
     assert len(config.model.tasks) > 1 and noted(config, tmp_path) == ["age_drawn"]
-    config.init_from = "demo"  # a GPTFace, which knows none
+    config.init_from = "demo64"  # a GPTFace, which knows none
     assert noted(config, tmp_path) == ["age_drawn"]
 
 

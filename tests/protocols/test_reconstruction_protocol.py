@@ -41,7 +41,7 @@ def demos(root, tmp_path_factory):
     """The bundled tokenizer under two names."""
     folder = tmp_path_factory.mktemp("demos")
     for name in ("first", "second"):
-        (folder / name).symlink_to(root / "gptface_jax/models/demo")
+        (folder / name).symlink_to(root / "gptface_jax/models/demo64")
     return folder / "first", folder / "second"
 
 
@@ -123,16 +123,16 @@ def test_measures_that_a_tokenizer_was_trained_by_are_told(monkeypatch, capsys):
     spec = {"kind": "synthetic", "count": 1, "size": 32}
 
     def notes(**asked):
-        reconstruction.reconstruct(spec, ["demo", "vqgan128"], **asked)
+        reconstruction.reconstruct(spec, ["demo64", "vqgan128"], **asked)
         return capsys.readouterr().err
 
     assert "trained by" not in notes()
     told = notes(efficientnet=True)
     assert "'vqgan128' was trained by" in told and "efficientnet_lite0" in told
-    assert "'demo'" not in told
+    assert "'demo64'" not in told
     # The bundled tokenizer's decoder compared pictures in the features of this run.
     told = notes(judge="runs/features64")
-    assert "'demo' was trained by" in told and "vqgan128" not in told
+    assert "'demo64' was trained by" in told and "vqgan128" not in told
     assert "trained by" not in notes(judge="runs/judge_all")
 
 

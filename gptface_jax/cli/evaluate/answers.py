@@ -10,12 +10,13 @@ the true values (balanced), and the chance that a true one is told from a false 
 (auc); of ages the mean error. Beside them stands the majority: the most frequent
 answer, or the median age, given to all, which is right of 1 / answers in the balanced
 mean. It is the training's with --training, whose median also stands in for ages that
-are no answer; else that of the pictures themselves.
+are no answer; else that of the pictures themselves. Ages that `gptface prepare --ages`
+guessed are counted: they are no truth.
 
 --balanced divides the chances of answers by their means over the pictures, --prior by
-those of a grey picture: otherwise what is rare is hardly ever said. --probe trains a
-linear probe on the codes of a cache and asks it the same: what the codes hold in plain
-sight.
+those of a grey picture: otherwise what is rare is hardly ever said. Answers that the
+model writes itself (--open) are not weighed. --probe trains a linear probe on the codes
+of a cache and asks it the same: what the codes hold in plain sight.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols.records import open_records
 
     how = _answers.options(options)
-    spec, model = _source.spec(options), _shared.model(options, "ask")
+    model = _shared.model(options, "ask")
+    spec = _source.spec(options, model.size)
     records = open_records(spec, _source.limit(options, 256))
     found = answering.ask(
         model,
@@ -92,10 +94,15 @@ def run(options: argparse.Namespace) -> None:
             "note: ages that are no answer are left out of the mean; give --training, "
             "whose median stands in for them"
         )
+    guessed = answering.guessed_ages(found, records)
+    for estimator, count in guessed.items():
+        print(f"note: {count} ages are guesses of {estimator}, no truth")
     if options.samples:
         samples.write(options.samples, answering.samples(found, records))
     about = {"model": model.digest, "images": spec, "balanced": options.balanced, **how}
     about["training"] = training
+    if guessed:
+        about["guessed_ages"] = guessed
     for name, rows in (("majority", majority), ("probe", probes), ("figures", figures)):
         if rows:
             about[name] = {a.question.name: row for a, row in zip(found, rows)}
