@@ -141,7 +141,7 @@ def _card(
             f"{name}_step": meta["step"],
             f"{name}_batch": meta["config"]["batch_size"],
         }
-    return model_cards.EDITOR.format(**facts)
+    return model_cards.EDITOR.format(**facts, limits=model_cards.LIMITS)
 
 
 def _plain(frame: np.ndarray) -> list[list[float]]:
@@ -284,6 +284,7 @@ def export_run(
         data=json.dumps(config["data"]["train"]),
         steps=network.meta["step"],
         batch=config["batch_size"],
+        limits=model_cards.LIMITS if edits else model_cards.RARE,
     )
     kept = {k: network.meta["extra_files"][k] for k in row.files}
     if "vocab.txt" in kept:

@@ -1,5 +1,23 @@
 """Templates of the model cards that `apps.exporting` writes."""
 
+LIMITS = """\
+## Limits and bias
+
+The pictures and their labels decide what the model believes: which faces look
+ordinary to it, how words such as "man", "woman", "young" are drawn, and which
+attributes it knows at all. Labels that a machine predicted carry that machine's
+errors. Faces, poses, ages and skin tones that are rare in the training data are
+edited worse. An edit shows what is likely under that data, never what a person
+really looks like without a beard, a mask or with another expression.
+
+## Use
+
+For research and for editing one's own pictures or those of consenting people. Not
+for deceiving anybody, not for identifying people, not for inferring attributes of
+real persons. Every edited picture is marked as edited in its metadata, and its JSON
+sidecar records how it was made.
+"""
+
 EDITOR = """\
 ---
 library_name: gptface_jax
@@ -26,22 +44,7 @@ edit.save("edited.png")
 VQGAN: `{vqgan_data}`, {vqgan_step} steps of {vqgan_batch}.
 Transformer: `{gptface_data}`, {gptface_step} steps of {gptface_batch}.
 
-## Limits and bias
-
-The pictures and their labels decide what the model believes: which faces look
-ordinary to it, how words such as "man", "woman", "young" are drawn, and which
-attributes it knows at all. Labels that a machine predicted carry that machine's
-errors. Faces, poses, ages and skin tones that are rare in the training data are
-edited worse. An edit shows what is likely under that data, never what a person
-really looks like without a beard, a mask or with another expression.
-
-## Use
-
-For research and for editing one's own pictures or those of consenting people. Not
-for deceiving anybody, not for identifying people, not for inferring attributes of
-real persons. Every edited picture is marked as edited in its metadata, and its JSON
-sidecar records how it was made.
-"""
+{limits}"""
 
 TOKENIZER = """\
 ---
@@ -75,6 +78,9 @@ library_name: gptface_jax
 A network of the system `{system}` in JAX/Flax ({millions:.2f} M parameters), made with
 gptface_jax {version}. Trained on `{data}`, {steps} steps of {batch}.
 
+{limits}"""
+
+RARE = """\
 What was rare in its training data it knows less of.
 """
 

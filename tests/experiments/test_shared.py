@@ -140,6 +140,7 @@ def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
         known = json.loads((path / "config.json").read_text())
         assert {*known["training"]} == {"shared", "vqgan"}
         assert (path / "tokenizer.json").is_file()
+        assert "## Limits and bias" in (path / "README.md").read_text()
     both = gptface_jax.load(path, tokenizer=tokenizer)
     assert isinstance(both, api.Model)
     turned = gptface_jax.load(path, tokenizer=tokenizer, system="talk2face")
