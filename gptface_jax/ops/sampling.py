@@ -90,7 +90,13 @@ def commit_mask(
     return (rank < k) & is_open
 
 
-def sample(scores: jax.Array, temperature: jax.Array, key: jax.Array):
+def sample(
+    scores: jax.Array,
+    temperature: jax.Array,
+    key: jax.Array,
+    numbers: jax.Array | None = None,
+    count: int = 0,
+):
     """Ids drawn from softmax(scores / temperature); the argmax at temperature 0.
 
     By the inverse of the distribution function, with two random numbers a row: noise on
@@ -100,6 +106,9 @@ def sample(scores: jax.Array, temperature: jax.Array, key: jax.Array):
       scores: float [P,V], log-probabilities or logits.
       temperature: scalar >= 0.
       key: random key.
+      numbers: int32 [P], which row of `count` each of these is: it is drawn as it would
+        be among all of them. Default all.
+      count: of rows of which these are some.
 
     Returns:
       (ids int32 [P], their scores [P], which know no temperature).
@@ -114,7 +123,9 @@ def sample(scores: jax.Array, temperature: jax.Array, key: jax.Array):
     # In two stages, first a block and then an id in it: a running sum over the whole
     # vocabulary is long, and its rounding grows with it.
     p = p.reshape(rows, blocks, _BLOCK)
-    drawn = jax.random.uniform(key, (2, rows))
+    drawn = jax.random.uniform(key, (2, rows if numbers is None else count))
+    if numbers is not None:
+        drawn = drawn.at[:, numbers].get(mode="clip")
     block = _invert(p.sum(-1), drawn[0])
     inside = _invert(jnp.take_along_axis(p, block[:, None, None], 1)[:, 0], drawn[1])
     chosen = (block * _BLOCK + inside).astype(jnp.int32)

@@ -46,15 +46,28 @@ def test_scores_are_those_of_a_whole_pass_until_something_is_filled(crossed):
     parts = taken_apart(module.config.transformer, params["transformer"])
     share = jnp.ones(3)
 
-    def scores(tokens, cached):
+    def scores(tokens, cached, **more):
         found, match, _ = predict.predict(
             module, params, KEPT, None, tokens, carry.is_open, share, kept=cached,
-            parts=parts,
+            parts=parts, **more,
         )  # fmt: skip
-        return np.asarray(found["image"])[:, list(OPEN)]
+        found = np.asarray(found["image"])
+        if cached is not None:  # the places are the open ones first, in their order
+            rows = kept.image_rows(cached.places, tiny.LAYOUT)
+            np.testing.assert_array_equal(rows[:, : len(OPEN)], [OPEN] * 3)
+        return found[:, : len(OPEN)] if cached is not None else found[:, list(OPEN)]
 
     whole, cached = scores(carry.tokens, None), scores(carry.tokens, carry.kept)
     np.testing.assert_allclose(cached, whole, atol=2e-5)
+    texts = jnp.asarray(np.random.default_rng(0).integers(5, 13, (3, 1, 2, 5)))
+    more = {
+        "strengths": predict.Strengths(texts, jnp.array([[2.0], [-1.0], [0.5]])),
+        "bias": jax.random.normal(KEY, (3, 12, 8)),
+    }
+    changed = scores(carry.tokens, carry.kept, **more)
+    assert np.abs(changed - cached).max() > 0.5
+    whole = scores(carry.tokens, None, **more)
+    np.testing.assert_allclose(changed, whole, atol=2e-5)
     # A code that is filled is seen by the open ones at once, by known ones when they
     # are read again.
     at = tiny.LAYOUT.image_slice.start + OPEN[0]
@@ -66,16 +79,19 @@ def test_scores_are_those_of_a_whole_pass_until_something_is_filled(crossed):
     np.testing.assert_allclose(scores(filled, anew), whole, atol=2e-5)
 
 
-@pytest.mark.parametrize("refresh", [0, 2])
-def test_it_fills_what_is_open(refresh):
+@pytest.mark.parametrize(
+    "changes", [{}, {"refresh": 2}, {"watermark": 3.0, "confidence": "entropy"}]
+)
+def test_it_fills_what_is_open(changes):
     """The first iteration as without keeping, and each sample as if it were alone."""
     module, params = tiny.model()
-    config = dataclasses.replace(KEPT, refresh=refresh)
+    config = dataclasses.replace(KEPT, **changes)
+    before = dataclasses.replace(config, refresh=1)
     tokens = tiny.tokens(3)
     known = np.concatenate([tiny.known_mask(2, OPEN), tiny.known_mask(1, (4, 8))])
     keys = jax.random.split(KEY, 3)
     plain, found = (
-        D.decode(module, params, tokens, known, c, keys) for c in (PLAIN, config)
+        D.decode(module, params, tokens, known, c, keys) for c in (before, config)
     )
     np.testing.assert_array_equal(found.num_iterations, [3, 3, 1])
     np.testing.assert_array_equal(

@@ -73,23 +73,34 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
     drawn = carry.tokens
     confidence = jnp.full(layout.length, -jnp.inf)
     ring = jnp.full(layout.length, sampling.FAR)
+    rows = None  # of the image, of which there are scores; default all
+    if carry.kept is not None:
+        rows = keeping.image_rows(carry.kept.places, layout)
     for side, where in config.slices(layout).items():
         offered = scores[side]
         if side == "image" and config.watermark:
             codes = vocab.joint_to_image(carry.tokens[where])  # below 0 where open
-            offered += config.watermark * watermark.favoured(
+            gain = watermark.favoured(
                 config.watermark_key,
                 codes,
                 layout.grid[1],
                 vocab.codebook_size,
                 config.watermark_left,
             )
+            gain = gain if rows is None else gain.at[rows].get(mode="clip")
+            offered += config.watermark * gain
         # Every open position is drawn, and few of them kept: which they are depends on
         # how sure the draws are.
-        ids, sure = sampling.sample(offered, temperature, trees.stream(key, side))
-        drawn = drawn.at[where].set(ids + offsets[side])
+        count, stream = where.stop - where.start, trees.stream(key, side)
+        ids, sure = sampling.sample(offered, temperature, stream, rows, count)
         if config.confidence == "entropy":
             sure = -_entropy(offered)
+        if rows is not None:
+            ids, sure = (
+                jnp.zeros(count, x.dtype).at[rows].set(x, mode="drop")
+                for x in (ids, sure)
+            )
+        drawn = drawn.at[where].set(ids + offsets[side])
         confidence = confidence.at[where].set(sure)
         given = ~carry.is_open[where] & (carry.tokens[where] != vocab.pad_id)
         ring = ring.at[where].set(_ring(side, given, layout, config))

@@ -18,6 +18,7 @@ import numpy as np
 
 from gptface_jax.core.errors import UserError
 from gptface_jax.nn import transformer
+from gptface_jax.nn.sequence import SequenceLayout
 from gptface_jax.systems.gptface import model as gptface_model
 from gptface_jax.systems.gptface.options import DecodeConfig
 
@@ -128,14 +129,14 @@ def _mask(config: gptface_model.GPTFaceConfig, tokens, at) -> jax.Array:
     return jnp.concatenate([rows & ~anew[:, None, None], own], axis=-1)
 
 
-def spread(values: jax.Array, kept: Kept, layout) -> jax.Array:
-    """Values [B,S,C] of the kept places as those of all image positions, else 0."""
+def image_rows(places: jax.Array, layout: SequenceLayout) -> jax.Array:
+    """Which image position each place [...,S] is, int32; their number for none."""
     start, count = layout.image_slice.start, layout.num_image_tokens
-    inside = (kept.places >= start) & (kept.places < start + count)
-    at = jnp.where(inside, kept.places - start, count)  # beyond the end: dropped
+    inside = (places >= start) & (places < start + count)
+    return jnp.where(inside, places - start, count)
 
-    def one(values, at):
-        empty = jnp.zeros((count, values.shape[-1]), values.dtype)
-        return empty.at[at].set(values, mode="drop")
 
-    return jax.vmap(one)(values, at)
+def of_places(values: jax.Array, kept: Kept, layout: SequenceLayout) -> jax.Array:
+    """Of values [B,P,C] of all image positions those [B,S,C] of the kept places."""
+    rows = image_rows(kept.places, layout)
+    return jnp.take_along_axis(values, rows[..., None], axis=1, mode="clip")

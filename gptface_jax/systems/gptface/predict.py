@@ -177,14 +177,14 @@ def predict(
       before: where nothing is restored, the shifts that the last iteration left.
       strengths: of attributes; what they add is the unshifted model's.
       bias: float32 [B,P,V], what each code gains at each image position.
-      kept: keys and values of an earlier pass, with `config.refresh`; positions that
-        are not computed anew have no scores.
+      kept: keys and values of an earlier pass, with `config.refresh`.
       parts: see `kept.image_logits`.
 
     Returns:
       (side -> float32 [B,P,V] log-probabilities, or logits with `raw_confidence`;
       log p(q=1) float32 [B] before the shift, NaN without guidance; the shifts [B,...],
-      None where everything is restored).
+      None where everything is restored). With `kept` scores are those of its places,
+      [B,S,V].
     """
     if kept is None:
         scores, match, change = _text_scores(
@@ -193,10 +193,15 @@ def predict(
     else:
         scores = _kept_scores(module, params, parts, config, tokens, remaining, kept)
         match, change = jnp.full(len(tokens), jnp.nan), None
+    layout = module.config.layout
     if strengths is not None:
         added = _attribute_logits(module, params, config, tokens, strengths)
+        if kept is not None:
+            added = {"image": keeping.of_places(added["image"], kept, layout)}
         scores = _scores(jax.tree.map(jnp.add, scores, added), config)
     if bias is not None:
+        if kept is not None:
+            bias = keeping.of_places(bias, kept, layout)
         scores = _scores({**scores, "image": scores["image"] + bias}, config)
     return scores, match, change
 
@@ -213,8 +218,7 @@ def _kept_scores(module, params, parts, config: DecodeConfig, tokens, remaining,
     if len(found) == 2:
         weight = _cfg_weight(config, remaining)[:, None, None]
         found = [found[1] + weight * (found[0] - found[1])]
-    scores = _scores({"image": found[0]}, config)
-    return {"image": keeping.spread(scores["image"], kept, module.config.layout)}
+    return _scores({"image": found[0]}, config)
 
 
 def _passes(config: DecodeConfig) -> tuple[DecodeConfig, ...]:
