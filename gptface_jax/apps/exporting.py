@@ -265,7 +265,7 @@ def export_run(
         frame = gptface_run.learnt_frame(network) if frame is None else frame
         license = license or vqgan.meta.get("license")
         training |= _training_of(vqgan)
-        log = {"vqgan": tokenizer, **log}
+        log = {"vqgan": networks.locate(tokenizer), **log}
     frame = framing.checked_frame(frame)
     options = {}
     if edits:
@@ -289,7 +289,8 @@ def export_run(
     kept = {k: network.meta["extra_files"][k] for k in row.files}
     if "vocab.txt" in kept:
         text = TextTokenizer.from_vocab_text(kept["vocab.txt"].decode())
-        kept |= text.files()
+        layout = getattr(network.config, "layout", None)
+        kept |= text.files(*([layout.max_text_tokens] if layout else []))
     files = {
         **kept,
         "README.md": pathlib.Path(card).read_bytes() if card else written.encode(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Callable
 from typing import Any
 
 from gptface_jax.core.errors import UserError
@@ -64,13 +65,16 @@ def limit(options: argparse.Namespace, default: int) -> int:
     return options.limit
 
 
-def spec(options: argparse.Namespace, size: int | None = None) -> dict[str, Any]:
+def spec(
+    options: argparse.Namespace, size: int | Callable[[], int] | None = None
+) -> dict[str, Any]:
     """A spec for `data.sources.open_source` from the arguments.
 
     Args:
       options: parsed.
-      size: of the model that looks at drawn pictures: at another one they would be
-        drawn small and enlarged. --data size=N says another.
+      size: of the model that looks at drawn pictures, or a function that is asked for
+        it then: at another one they would be drawn small and enlarged. --data size=N
+        says another.
 
     Raises:
       UserError: --split for a kind without splits, --data without a key, or a
@@ -82,6 +86,7 @@ def spec(options: argparse.Namespace, size: int | None = None) -> dict[str, Any]
     if kind in _DRAWN:
         result.pop("limit")
         result |= {"count": drawn, "seed": options.seed}
+        size = size() if callable(size) else size
         result |= {"size": size} if size else {}
     elif kind == "tfds":
         result |= {"name": options.images, "split": "train"}

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
         _at_own_size(options)
         if options.own_size
         else reconstruction.reconstruct(
-            _source.spec(options, options.resolution or largest()),
+            _source.spec(options, options.resolution or largest),
             options.tokenizer,
             options.out,
             judge=options.judge,

@@ -34,7 +34,7 @@ from gptface_jax.experiments import (
 )
 from gptface_jax.experiments import opening as networks
 from gptface_jax.ops import morphable
-from gptface_jax.pipelines import upright
+from gptface_jax.pipelines import faces3d, upright
 from gptface_jax.pipelines.networks import Network
 from gptface_jax.systems import facegpt
 from gptface_jax.systems import gptface as gptface_system
@@ -312,12 +312,16 @@ def _files(
 ) -> dict[str, bytes]:
     """Files that a run keeps: its face model, and the tokenizer with this digest.
 
-    The frame is where the GPTFace that it is as well has faces, and not where heads
-    have theirs, which the face model tells.
+    Beside the frame of heads stands that in which the GPTFace that it is as well has
+    faces.
     """
     files = {FACE_MODEL: opening.packed(heads, data.face_model, data.face_vertices)}
     if digest is not None:
-        known = {"tokenizer_digest": digest, "frame": frame}
+        known = {
+            "tokenizer_digest": digest,
+            "frame": faces3d.mean_frame(heads).tolist(),
+            "pairs_frame": frame,
+        }
         files["manifest.json"] = json.dumps(known).encode()
     return files
 

@@ -49,7 +49,8 @@ def _prepare(config: Any, data: base.DataConfig, workdir: Any) -> dict[str, Any]
     values = settings.plain(config)["model"]
     model = from_mapping(PerceptionConfig, values, "model.")
     try:
-        return faceptor_run.noted(source, {task.name for task in model.tasks})
+        has = {task.name for task in model.tasks}
+        return faceptor_run.noted(source, has, own=started)
     except (ValueError, TypeError, AttributeError):
         return {}  # what is wrong is said where the parameters are read
 

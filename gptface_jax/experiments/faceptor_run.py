@@ -77,7 +77,9 @@ def learnt(
     return json.dumps(content).encode()
 
 
-def noted(source: str | os.PathLike, has: Collection[str]) -> dict[str, Any]:
+def noted(
+    source: str | os.PathLike, has: Collection[str], own: bool = False
+) -> dict[str, Any]:
     """What FRAME says of the network of a run or a model directory, as a mapping.
 
     "tasks" is missing where nobody knows them, and empty of another system's network.
@@ -87,6 +89,7 @@ def noted(source: str | os.PathLike, has: Collection[str]) -> dict[str, Any]:
     Args:
       source: the run or the model directory.
       has: the tasks of which it is asked; others are left out.
+      own: the run itself goes on: what it did not note is not filled in.
 
     Raises:
       ValueError: nothing there, or nothing that is known.
@@ -109,6 +112,7 @@ def noted(source: str | os.PathLike, has: Collection[str]) -> dict[str, Any]:
     tasks = content.get("tasks", [task.name for task in model.tasks])
     stage = dict.fromkeys(tasks, model.last_stage) | content.get("stage", {})
     every = {task: NAMES["celeba"] for task in tasks if task.startswith("biattr_")}
+    every = {} if own else every
     taught = every | content.get("attributes", {})
     content["stage"] = {task: n for task, n in stage.items() if task in has}
     content["attributes"] = {task: x for task, x in taught.items() if task in has}

@@ -52,9 +52,13 @@ def open_model(
 
 
 def learnt_frame(gptface: networks.Network) -> Any:
-    """The frame of the pictures of a run's token cache, or None."""
+    """The frame of the pictures of a run's token cache, or None.
+
+    Of a FaceGPT that of the pairs, in which it edits.
+    """
     manifest = gptface.meta["extra_files"].get("manifest.json")
-    return json.loads(manifest).get("frame") if manifest else None
+    known = json.loads(manifest) if manifest else {}
+    return known.get("pairs_frame", known.get("frame"))
 
 
 def learnt_options(gptface: networks.Network) -> dict[str, Any]:

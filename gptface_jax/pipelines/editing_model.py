@@ -31,6 +31,7 @@ from gptface_jax.systems.gptface.options import DecodeConfig
 
 _UNSTEERED = {"guidance": "none", "cfg": 1.0, "cfg_end": None}
 _FORWARDS = 16  # an iteration, of all candidates of an edit
+_CANDIDATES = 32  # at most: each is matched as well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,10 @@ class EditingModel(SeesFaces):
         Raises:
           UserError: an unknown option, or a value that makes no sense.
         """
-        return decode_options({**dataclasses.asdict(self.decode), **changes})
+        found = {**dataclasses.asdict(self.decode), **changes}
+        if (found.get("guidance"), found.get("side")) != ("none", "image"):
+            found["refresh"] = changes.get("refresh", 1)  # the model's own is of others
+        return decode_options(found)
 
     def unsteered_config(self, changes: Mapping[str, Any]) -> DecodeConfig:
         """The model's decoder options with changes, for verbs without a text.
@@ -171,10 +175,8 @@ class EditingModel(SeesFaces):
         the way (`prune_at`).
         """
         most = _FORWARDS / config.forwards(self.editor.match_token) + 0.5
-        count = 1
-        while config.passes(count + 1) <= most:
-            count += 1
-        return count
+        counts = range(1, _CANDIDATES + 1)
+        return max((n for n in counts if config.passes(n) <= most), default=1)
 
     def details(
         self, edited: bool, text: str, seed: int, config: DecodeConfig

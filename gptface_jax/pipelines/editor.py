@@ -28,6 +28,7 @@ from gptface_jax.pipelines.networks import Network
 from gptface_jax.pipelines.strength import Direction
 from gptface_jax.systems.gptface import decode as gptface_decode
 from gptface_jax.systems.gptface import guidance, predict
+from gptface_jax.systems.gptface import kept as keeping
 from gptface_jax.systems.gptface.model import GPTFace, GPTFaceConfig, assemble
 from gptface_jax.systems.gptface.options import DecodeConfig
 
@@ -119,12 +120,13 @@ class _Rerank:
     module: GPTFace
     config: DecodeConfig
     num_candidates: int
+    slots: int
 
     def __call__(self, params, rows):
         tokens, known, key, *added = rows
         return gptface_decode.rerank(
             self.module, params, tokens, known, self.config, key, self.num_candidates,
-            *added,
+            *added, slots=self.slots,
         )  # fmt: skip
 
 
@@ -134,11 +136,14 @@ class _Decode:
 
     module: GPTFace
     config: DecodeConfig
+    slots: int
 
     def __call__(self, params, rows):
         tokens, known, key = rows
         decode = gptface_decode.decode
-        return decode(self.module, params, tokens, known, self.config, key)
+        return decode(
+            self.module, params, tokens, known, self.config, key, slots=self.slots
+        )
 
 
 class Editor:
@@ -336,7 +341,10 @@ class Editor:
         known = np.ones(tokens.shape, bool)
         known[:, layout.image_slice] = ~is_open.reshape(len(images), -1)
         rows = (tokens, known, key, self._strengths(strength), self._bias(hint))
-        decoder = _Rerank(self.module, self._fitting(config), num_candidates)
+        # Here, where it is known how much is open: devices share a program.
+        slots = keeping.slots(config, self.module.config, known)
+        fitting = self._fitting(config)
+        decoder = _Rerank(self.module, fitting, num_candidates, slots)
         result, scores = self._decoded(decoder, rows)
         unknown = masks if unknown is None else unknown
         return Batch(
@@ -405,7 +413,10 @@ class Editor:
     ) -> np.ndarray:
         """Whole pictures uint8 [B,S,S,3] after B sentences, by keys [B]."""
         layout = self.layout
-        decoder = _Decode(self.module, self._fitting(config))
+        slots = keeping.slots(
+            config, self.module.config, np.zeros((1, layout.length), bool)
+        )
+        decoder = _Decode(self.module, self._fitting(config), slots)
 
         def draw(texts, keys):
             tokens = self.tokens(np.zeros((len(texts), *layout.grid), np.int32), texts)

@@ -68,6 +68,8 @@ def locate(source: str | os.PathLike) -> pathlib.Path:
         folder = BUNDLED / name
         return folder if folder.is_dir() else BUNDLED / _ALIASES[name]
     path = pathlib.Path(name).expanduser()
+    if not path.exists() and path.parent.resolve() == BUNDLED and path.name in _ALIASES:
+        path = BUNDLED / _ALIASES[path.name]
     if path.is_dir():
         return path
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):

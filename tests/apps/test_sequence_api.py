@@ -254,6 +254,7 @@ class Mumbling:
     """Answers with its question, which means nothing where it is a word of its own."""
 
     digest, dtype, OPTIONS = "digest", None, GenerateConfig
+    several = False
 
     def ask(self, question: str) -> Answer:
         return Answer("toy mood", question, {"calm": "calm"}.get(question), 0.5)

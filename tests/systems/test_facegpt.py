@@ -217,6 +217,8 @@ def test_expressions_come_back_from_beyond_their_range():
             return made({**zeros, "exp": exp})["exp_coeffs"].sum()
 
         assert (jax.grad(total)(given) > 1e-3).all()
+    slope = jax.grad(lambda w: coefficients._clipped(w).sum())
+    np.testing.assert_array_equal(slope(jnp.array([-3.0, 0.2, 0.9, 7.0])), 1.0)
 
 
 @pytest.mark.slow

@@ -117,9 +117,9 @@ def test_temperature_and_noise_fall_linearly(monkeypatch):
     temperatures, noises = [], {}
     sample, commit_mask = sampling.sample, sampling.commit_mask
 
-    def watched_sample(scores, temperature, key):
+    def watched_sample(scores, temperature, *others):
         jax.debug.callback(lambda t: temperatures.append(float(t)), temperature)
-        ids, sure = sample(scores, temperature, key)
+        ids, sure = sample(scores, temperature, *others)
         return ids, jnp.zeros_like(sure)  # so that noise is all there is
 
     def watched_commit(ring, confidence, is_open, k):

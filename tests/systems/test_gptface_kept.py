@@ -21,21 +21,22 @@ OPEN = (1, 2, 5, 6, 9)
 
 
 def test_the_number_of_places_by_hand():
-    """Multiples of an eighth of the 12 codes, here 2; none where most are open."""
+    """Multiples of an eighth of the 12 codes, here 2; within jit all of them."""
     config = tiny.config()
 
     def slots(options, cells, **changes):
         known = np.concatenate([tiny.known_mask(1, cells), tiny.known_mask(1, [0])])
         return kept.slots(options, tiny.config(**changes), known)
 
-    assert [slots(KEPT, range(n)) for n in (1, 2, 5, 8, 9, 10)] == [2, 2, 6, 8, 0, 0]
+    assert [slots(KEPT, range(n)) for n in (1, 2, 5, 8, 9)] == [2, 2, 6, 8, 10]
     assert slots(PLAIN, OPEN) == 0
-    guided = dataclasses.replace(KEPT, guidance="ascent_norm")
-    assert slots(guided, OPEN) == 0
+    for change in ({"guidance": "ascent_norm"}, {"side": "text", "cfg": 1.0}):
+        with pytest.raises(ValueError, match="refresh is 0; keys are kept of pictures"):
+            dataclasses.replace(KEPT, **change)
     with pytest.raises(UserError, match="refresh is 0.*'linear' has no keys"):
         slots(KEPT, OPEN, transformer={"attention": "linear"})
     traced = jax.jit(lambda known: jnp.int32(kept.slots(KEPT, config, known)))
-    assert traced(tiny.known_mask(1, OPEN)) == 0
+    assert traced(tiny.known_mask(1, OPEN)) == 12
 
 
 @pytest.mark.parametrize("crossed", [0, 1])
@@ -75,7 +76,7 @@ def test_scores_are_those_of_a_whole_pass_until_something_is_filled(crossed):
     whole, stale = scores(filled, None), scores(filled, carry.kept)
     assert np.abs(stale - cached).max() > 1e-2 < np.abs(stale - whole).max()
     views = predict.kept_views(module, filled, KEPT)
-    anew = kept.read(module, params, views, carry.kept.places)
+    anew = carry.kept.replace(past=kept.read(module, params, views))
     np.testing.assert_allclose(scores(filled, anew), whole, atol=2e-5)
 
 
@@ -103,8 +104,19 @@ def test_it_fills_what_is_open(changes):
     np.testing.assert_array_equal(
         np.asarray(found.tokens)[first], np.asarray(plain.tokens)[first]
     )
-    alone = D.decode(module, params, tokens[:1], known[:1], config, keys[:1])
-    np.testing.assert_array_equal(alone.tokens[0], found.tokens[0])
+
+
+@pytest.mark.parametrize("refresh", [0, 2])
+def test_a_sample_does_not_depend_on_how_much_of_others_is_open(refresh):
+    module, params = tiny.model()
+    config = dataclasses.replace(KEPT, refresh=refresh, k=1)
+    tokens = tiny.tokens(2)
+    known = np.concatenate([tiny.known_mask(1, range(12)), tiny.known_mask(1, OPEN)])
+    keys = jax.random.split(KEY, 2)
+    both = D.decode(module, params, tokens, known, config, keys)
+    alone = D.decode(module, params, tokens[1:], known[1:], config, keys[1:])
+    np.testing.assert_array_equal(alone.tokens[0], both.tokens[1])
+    np.testing.assert_array_equal(alone.committed_at[0], both.committed_at[1])
 
 
 def test_candidates_share_what_is_read_at_the_start():

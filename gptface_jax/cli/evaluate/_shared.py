@@ -151,15 +151,15 @@ def add_fold(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
-def fold_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The source of --images, or the people of --fold of it.
+def fold_of(options: argparse.Namespace, size: int) -> dict[str, Any]:
+    """The source of --images, or the people of --fold of it; see `_source.spec`.
 
     Raises:
       UserError: a fold that is none, or --samples that cannot be written.
     """
     if options.samples:
         _written.check_file("--samples", options.samples)
-    spec = _source.spec(options)
+    spec = _source.spec(options, size)
     if not options.fold:
         return spec
     part, slash, parts = options.fold.partition("/")

@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import faces3d
     from gptface_jax.protocols.records import open_records
 
-    spec, model = _source.spec(options), _shared.model(options, "face3d")
+    model = _shared.model(options, "face3d")
+    spec = _source.spec(options, model.size)
     records = open_records(spec, _source.limit(options, 128))
     progress, said = not options.quiet, None
     about = {"model": model.digest, "images": spec, "count": len(records)}

@@ -52,6 +52,8 @@ def run(options: argparse.Namespace) -> None:
 
     if options.audit and not options.judge:
         raise UserError("--audit needs --judge, which says who is shown")
+    if options.samples > 1 and not options.judge:
+        raise UserError("--samples is of edits, which --judge judges; give both")
     judge = _shared.open_judge(options) if options.judge else None
     model = gptface_jax.load(options.model, tokenizer=options.tokenizer)
     attributes = options.attributes or groups.READ

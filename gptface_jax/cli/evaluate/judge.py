@@ -29,8 +29,9 @@ def run(options: argparse.Namespace) -> None:
     from gptface_jax.protocols import samples
     from gptface_jax.protocols.records import open_records
 
-    records = open_records(_shared.fold_of(options), _source.limit(options, 256))
     judge = _shared.open_judge(options)
+    spec = _shared.fold_of(options, judge.size)
+    records = open_records(spec, _source.limit(options, 256))
     if options.samples:
         rows = judge.expressions(records)
         samples.write(options.samples, rows)

@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(
             "--task and --attributes do not go with --regions; leave one of them out"
         )
-    spec, model = _shared.fold_of(options), _shared.model(options, "perceive")
+    model = _shared.model(options, "perceive")
+    spec = _shared.fold_of(options, model.size)
     tasks = options.task or model.chosen()
     if attributes and not any(task.startswith("biattr_") for task in tasks):
         raise UserError(

@@ -95,7 +95,9 @@ def _clipped(weights: jax.Array) -> jax.Array:
 
     With that of the clip, 0, a weight that once left the range would never return.
     """
-    return jnp.clip(weights, 0.0, 1.0) + (weights - jax.lax.stop_gradient(weights))
+    clipped, still = jnp.clip(weights, 0.0, 1.0), jax.lax.stop_gradient
+    # Written so that the value is exactly the clipped one, and the slope exactly 1.
+    return clipped + (weights - still(weights)) - (clipped - still(clipped))
 
 
 def to_coefficients(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

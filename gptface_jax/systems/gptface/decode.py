@@ -190,6 +190,7 @@ def decode(
     config: DecodeConfig,
     key: jax.Array,
     words: jax.Array | None = None,
+    slots: int | None = None,
 ) -> DecodeResult:
     """Fills the open positions of every sequence of a batch.
 
@@ -207,13 +208,18 @@ def decode(
       key: one key, from which sample b gets fold_in(key, b), or keys [B].
       words: bool [|V|], the text ids that may be drawn; default all but the special
         ones.
+      slots: `kept.slots` of what is known, for calls within jit.
 
     Returns:
       A DecodeResult after exactly ceil(open / k) iterations a sample.
     """
     config = config.settled(module.config, platforms.current())
-    slots = keeping.slots(config, module.config, known)
+    slots = _slots(module, known, config, slots)
     return fill_jitted(module, params, tokens, known, config, key, words, slots)
+
+
+def _slots(module, known, config: DecodeConfig, slots: int | None) -> int:
+    return keeping.slots(config, module.config, known) if slots is None else slots
 
 
 def fill(
@@ -255,8 +261,8 @@ def _begin(
         carry = carry.replace(moved=repeated)
     if slots:
         views = predict.kept_views(module, carry.tokens, config)
-        places = keeping.places(is_open, slots)
-        carry = carry.replace(kept=keeping.read(module, params, views, places))
+        kept = keeping.begin(module, params, views, is_open, slots)
+        carry = carry.replace(kept=kept)
     return carry
 
 
@@ -317,12 +323,18 @@ def _refreshed(module, params, carry: _Carry, config: DecodeConfig) -> _Carry:
 
     def read():
         views = predict.kept_views(module, carry.tokens, config)
-        return keeping.read(module, params, views, carry.kept.places)
+        return keeping.read(module, params, views)
 
-    # Those that are busy have made as many iterations as any; the first has just read.
-    step = jnp.max(carry.iteration)
-    due = (step > 0) & (step % config.refresh == 0)
-    return carry.replace(kept=jax.lax.cond(due, read, lambda: carry.kept))
+    # By the sample's own iterations; the first has just read.
+    due = (carry.iteration > 0) & (carry.iteration % config.refresh == 0)
+    due &= jnp.any(carry.is_open, axis=1)
+    old = carry.kept.past
+    past = jax.tree.map(
+        lambda new, old: jnp.where(due[:, None, None, None], new, old),
+        jax.lax.cond(jnp.any(due), read, lambda: old),
+        old,
+    )
+    return carry.replace(kept=carry.kept.replace(past=past))
 
 
 def _result(end: _Carry) -> DecodeResult:
@@ -361,6 +373,7 @@ def rerank(
     num_candidates: int,
     strengths: predict.Strengths | None = None,
     bias: jax.Array | None = None,
+    slots: int | None = None,
 ) -> tuple[DecodeResult, jax.Array]:
     """Decodes every sequence several times and keeps what matches best (A.9.4).
 
@@ -373,13 +386,14 @@ def rerank(
       strengths: of attributes, beside the text or without one (SPEC E.15). Of several
         candidates the best is then that of `predict.signed_match`.
       bias: float32 [B,P,V], what each code gains at each image position.
+      slots: see `decode`.
 
     Returns:
       (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]; of
       the best alone [B,1] where others were pruned or strengths chose).
     """
     config = config.settled(module.config, platforms.current())
-    slots = keeping.slots(config, module.config, known)
+    slots = _slots(module, known, config, slots)
     return _rerank_jitted(
         module, params, tokens, known, config, key, num_candidates, strengths, bias,
         slots,

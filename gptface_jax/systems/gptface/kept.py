@@ -25,8 +25,6 @@ from gptface_jax.systems.gptface.options import DecodeConfig
 # Numbers of open positions are rounded up to multiples of a share of the picture: a
 # program is compiled for each of them.
 _PARTS = 8
-# What is saved is no more than what it costs where most of the picture is open.
-_MOST = 0.75
 
 # What a pass sees: tokens int32 [B,L] and rows of the match table int32 [B].
 View = tuple[jax.Array, jax.Array]
@@ -38,10 +36,13 @@ class Kept:
 
     Attributes:
       places: int32 [B,S] positions that are computed anew, every open one among them.
+      is_new: bool [B,S], those that were open; the others only fill the row, and nobody
+        sees them: a sample does not depend on how many its batch mates have.
       past: of each view, of each layer {"key", "value"} [B,N,L,H].
     """
 
     places: jax.Array
+    is_new: jax.Array
     past: tuple[tuple[dict[str, jax.Array], ...], ...]
 
 
@@ -51,34 +52,36 @@ def slots(config: DecodeConfig, model: gptface_model.GPTFaceConfig, known: Any) 
     Args:
       config: of the decoder.
       model: the model's.
-      known: bool [B,L]. Within jit, where nobody knows how many are open, all are.
+      known: bool [B,L]. Within jit, where nobody knows how many are open: all, which
+        saves little.
 
     Raises:
       UserError: a model whose attention keeps no keys.
     """
-    if config.refresh == 1 or config.guidance != "none" or config.side != "image":
+    if config.refresh == 1:
         return 0
     if model.transformer.attention == "linear":
         raise UserError(
             f"refresh is {config.refresh}: attention 'linear' has no keys to keep; "
             "leave it 1"
         )
-    if isinstance(known, jax.core.Tracer):
-        return 0
     count = model.layout.num_image_tokens
+    if isinstance(known, jax.core.Tracer):
+        return count
     is_open = ~np.asarray(known)[:, model.layout.image_slice]
     part = -(-count // _PARTS)
-    found = -(-int(is_open.sum(1).max(initial=0)) // part) * part
-    return found if found <= _MOST * count else 0
+    return max(part, -(-int(is_open.sum(1).max(initial=0)) // part) * part)
 
 
-def places(is_open: jax.Array, slots: int) -> jax.Array:
-    """The open positions of [B,L], then others: int32 [B,slots]."""
-    return jnp.argsort(~is_open, axis=1, stable=True)[:, :slots].astype(jnp.int32)
+def begin(module, params, views: Sequence[View], is_open: jax.Array, slots: int):
+    """`Kept` of a first pass: the open positions of [B,L], and others up to `slots`."""
+    places = jnp.argsort(~is_open, axis=1, stable=True)[:, :slots].astype(jnp.int32)
+    is_new = jnp.take_along_axis(is_open, places, axis=1)
+    return Kept(places, is_new, read(module, params, views))
 
 
-def read(module, params, views: Sequence[View], places: jax.Array) -> Kept:
-    """Runs all positions of each view, and keeps their keys and values."""
+def read(module, params, views: Sequence[View]):
+    """`Kept.past` of a pass over all positions of each view."""
     count = module.config.transformer.num_layers
 
     def past(tokens, row):
@@ -90,13 +93,13 @@ def read(module, params, views: Sequence[View], places: jax.Array) -> Kept:
             {name: layers[name][i] for name in ("key", "value")} for i in range(count)
         )
 
-    return Kept(places, tuple(past(*view) for view in views))
+    return tuple(past(*view) for view in views)
 
 
 def image_logits(
     module, params, parts, views: Sequence[View], kept: Kept
 ) -> list[jax.Array]:
-    """Logits float32 [B,S,C] of the kept places of each view, 0 of text ones.
+    """Logits float32 [B,S,C] of the codes at the places of each view.
 
     Args:
       module, params: the model.
@@ -110,7 +113,7 @@ def image_logits(
         tokens, row = view
         x = module.apply(variables, tokens, row, method="entering")
         x = jnp.take_along_axis(x, at[..., None], axis=1)
-        mask = _mask(module.config, tokens, at)
+        mask = _mask(module.config, tokens, kept)
         config = module.config.transformer
         x, _ = transformer.run_after_past(config, parts, x, mask, past)
         return module.apply(variables, x, method="image_logits")
@@ -118,14 +121,17 @@ def image_logits(
     return [logits(*each) for each in zip(views, kept.past)]
 
 
-def _mask(config: gptface_model.GPTFaceConfig, tokens, at) -> jax.Array:
+def _mask(config: gptface_model.GPTFaceConfig, tokens, kept: Kept) -> jax.Array:
     """What places [B,S] see of the kept positions and of one another, [B,N,S,L+S]."""
-    length = tokens.shape[1]
+    length, at = tokens.shape[1], kept.places
     whole = gptface_model.joint_mask(tokens, config)  # [B,1|N,1|L,L]
     whole = jnp.broadcast_to(whole, (*whole.shape[:2], length, length))
     rows = jnp.take_along_axis(whole, at[:, None, :, None], axis=2)
     own = jnp.take_along_axis(rows, at[:, None, None, :], axis=3)
-    anew = jax.vmap(lambda places: jnp.zeros(length, bool).at[places].set(True))(at)
+    own &= kept.is_new[:, None, None]
+    anew = jax.vmap(lambda at, new: jnp.zeros(length, bool).at[at].set(new))(
+        at, kept.is_new
+    )
     return jnp.concatenate([rows & ~anew[:, None, None], own], axis=-1)
 
 
@@ -137,6 +143,6 @@ def image_rows(places: jax.Array, layout: SequenceLayout) -> jax.Array:
 
 
 def of_places(values: jax.Array, kept: Kept, layout: SequenceLayout) -> jax.Array:
-    """Of values [B,P,C] of all image positions those [B,S,C] of the kept places."""
+    """Of values [B,P,C] of all image positions those [B,S,C] of the places."""
     rows = image_rows(kept.places, layout)
     return jnp.take_along_axis(values, rows[..., None], axis=1, mode="clip")

@@ -52,7 +52,7 @@ class Committing:
       refresh: iterations from one pass over all positions to the next. In between the
         positions that are not decoded keep the keys and values that they had there,
         which costs as much less as there are more of them; 0 makes that pass at the
-        start alone. Of pictures without guidance, whose gradient needs all positions.
+        start alone. Of pictures and without guidance, whose gradient needs them all.
       prune_at: shares of the iterations after which candidates that match worst are
         given up, down to one after the last (SPEC E.14); () keeps all to the end.
     """
@@ -279,6 +279,11 @@ class DecodeConfig(Marking, Conditioning, Steering, Committing):
             raise ValueError(
                 "cfg compares codes with and without the text; it needs side 'image' "
                 "and no eq6. cfg=1 turns it off"
+            )
+        if self.refresh != 1 and (self.guidance != "none" or self.side != "image"):
+            raise ValueError(
+                f"refresh is {self.refresh}; keys are kept of pictures (side 'image') "
+                "without guidance: leave it 1, or set guidance 'none'"
             )
 
     @property
