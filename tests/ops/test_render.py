@@ -159,7 +159,7 @@ def _loss(focal):
     return loss, jax.jit(jax.grad(loss))(c)
 
 
-@pytest.mark.parametrize("focal", [None, 4.0])
+@pytest.mark.parametrize("focal", [None, pytest.param(4.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("group", "part"), GROUPS)
 def test_gradients_are_finite_differences(group, part, focal):
     loss, gradient = _loss(focal)

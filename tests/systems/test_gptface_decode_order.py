@@ -92,7 +92,9 @@ def test_committed_tokens_never_change(rule, monkeypatch):
         assert (row[~filled] == tiny.VOCAB.mask_id).all()
 
 
-@pytest.mark.parametrize("rule", ["none", "ascent_layer"])
+@pytest.mark.parametrize(
+    "rule", ["none", pytest.param("ascent_layer", marks=pytest.mark.slow)]
+)
 def test_each_side_gets_its_own_ids(rule):
     module, params = tiny.model()
     tokens = tiny.tokens(6, seed=8)

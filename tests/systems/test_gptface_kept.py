@@ -39,7 +39,7 @@ def test_the_number_of_places_by_hand():
     assert traced(tiny.known_mask(1, OPEN)) == 12
 
 
-@pytest.mark.parametrize("crossed", [0, 1])
+@pytest.mark.parametrize("crossed", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_scores_are_those_of_a_whole_pass_until_something_is_filled(crossed):
     module, params = tiny.model(cross_modal_heads=crossed)
     tokens, known = tiny.tokens(3), jnp.asarray(tiny.known_mask(3, OPEN))
@@ -81,7 +81,12 @@ def test_scores_are_those_of_a_whole_pass_until_something_is_filled(crossed):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"refresh": 2}, {"watermark": 3.0, "confidence": "entropy"}]
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"refresh": 2}, marks=pytest.mark.slow),
+        {"watermark": 3.0, "confidence": "entropy"},
+    ],
 )
 def test_it_fills_what_is_open(changes):
     """The first iteration as without keeping, and each sample as if it were alone."""
@@ -106,7 +111,7 @@ def test_it_fills_what_is_open(changes):
     )
 
 
-@pytest.mark.parametrize("refresh", [0, 2])
+@pytest.mark.parametrize("refresh", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_sample_does_not_depend_on_how_much_of_others_is_open(refresh):
     module, params = tiny.model()
     config = dataclasses.replace(KEPT, refresh=refresh, k=1)
