@@ -95,7 +95,7 @@ def _settings(vqgan, model, decode, frame, kept: Mapping[str, Any]) -> dict[str,
         "vqgan": to_mapping(vqgan.config),
         "gptface": to_mapping(model.config),
         "decode": dataclasses.asdict(decode_options(options)),
-        **({} if frame is None else {"frame": _plain(frame)}),
+        **({} if frame is None else {"frame": plain_frame(frame)}),
         **{key: value for key, value in kept.items() if value},
         "training": {"vqgan": vqgan.meta["config"], "gptface": model.meta["config"]},
     }
@@ -144,7 +144,7 @@ def _card(
     return model_cards.EDITOR.format(**facts, limits=model_cards.LIMITS)
 
 
-def _plain(frame: np.ndarray) -> list[list[float]]:
+def plain_frame(frame: np.ndarray) -> list[list[float]]:
     """A frame as JSON types."""
     return [[round(float(v), 4) for v in point] for point in frame]
 
@@ -299,7 +299,7 @@ def export_run(
     known = {
         "library_version": __version__,
         **{n: to_mapping(part.config) for n, part in both.items()},
-        **({} if frame is None else {"frame": _plain(frame)}),
+        **({} if frame is None else {"frame": plain_frame(frame)}),
         **({"license": license} if license else {}),
         **options,
         "training": training,

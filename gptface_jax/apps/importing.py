@@ -7,8 +7,6 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
-
 from gptface_jax.apps import exporting, model_cards
 from gptface_jax.core import trees
 from gptface_jax.core.config import to_mapping
@@ -122,7 +120,7 @@ def import_tencent(
         "imported": {"format": "tencent", "checkpoint": name},
     }
     if points is not None:
-        known["frame"] = np.round(points.astype(float), 4).tolist()
+        known["frame"] = exporting.plain_frame(points)
     card = model_cards.IMPORTED.format(
         name=pathlib.Path(out).name,
         checkpoint=name,

@@ -439,6 +439,19 @@ def taken_apart(config: TransformerConfig, params: Any) -> list[Any]:
     return [*layers, params["final_norm"]] if "final_norm" in params else layers
 
 
+def past_of(config: TransformerConfig, written: Any) -> list[dict[str, jax.Array]]:
+    """Keys and values [B,N,L,H] of each layer, as `run_after_past` reads them.
+
+    Args:
+      config: of the layers.
+      written: collections that `apply` of a backbone returned with PRESENT mutable.
+    """
+    present = written[PRESENT]["transformer"]["layers"]["attention"]
+    return [
+        {name: present[name][i] for name in _PAIR} for i in range(config.num_layers)
+    ]
+
+
 def run_after_past(
     config: TransformerConfig,
     parts: Sequence[Any],

@@ -73,7 +73,9 @@ def slots(config: DecodeConfig, model: gptface_model.GPTFaceConfig, known: Any) 
     return max(part, -(-int(is_open.sum(1).max(initial=0)) // part) * part)
 
 
-def begin(module, params, views: Sequence[View], is_open: jax.Array, slots: int):
+def begin(
+    module, params, views: Sequence[View], is_open: jax.Array, slots: int
+) -> Kept:
     """`Kept` of a first pass: the open positions of [B,L], and others up to `slots`."""
     places = jnp.argsort(~is_open, axis=1, stable=True)[:, :slots].astype(jnp.int32)
     is_new = jnp.take_along_axis(is_open, places, axis=1)
@@ -82,16 +84,12 @@ def begin(module, params, views: Sequence[View], is_open: jax.Array, slots: int)
 
 def read(module, params, views: Sequence[View]):
     """`Kept.past` of a pass over all positions of each view."""
-    count = module.config.transformer.num_layers
 
     def past(tokens, row):
         _, written = module.apply(
             {"params": params}, tokens, row, mutable=[transformer.PRESENT]
         )
-        layers = written[transformer.PRESENT]["transformer"]["layers"]["attention"]
-        return tuple(
-            {name: layers[name][i] for name in ("key", "value")} for i in range(count)
-        )
+        return tuple(transformer.past_of(module.config.transformer, written))
 
     return tuple(past(*view) for view in views)
 

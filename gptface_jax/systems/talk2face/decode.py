@@ -22,7 +22,7 @@ from gptface_jax.nn.prefix_lm import (
     is_image,
     rows_of,
 )
-from gptface_jax.nn.transformer import PRESENT, run_after_past, taken_apart
+from gptface_jax.nn.transformer import PRESENT, past_of, run_after_past, taken_apart
 from gptface_jax.ops import sampling
 from gptface_jax.systems.talk2face import tails
 from gptface_jax.systems.talk2face.options import GenerateConfig
@@ -205,12 +205,8 @@ def read_prefix(module: PrefixLM, variables: Any, prefixes: jax.Array) -> Prefix
         mutable=[PRESENT],
     )
     last = jnp.sum(real, axis=1)[:, None, None] - 1
-    past = written[PRESENT]["transformer"]["layers"]["attention"]
     return Prefix(
-        past=[
-            {name: past[name][i] for name in ("key", "value")}
-            for i in range(module.config.transformer.num_layers)
-        ],
+        past=past_of(module.config.transformer, written),
         hidden=jnp.take_along_axis(states, last, axis=1),
         real=real,
         images=jnp.sum(image, axis=1),
