@@ -37,18 +37,33 @@ def test_operands_are_rounded_and_sums_are_not():
     assert float(found[0, 0]) == pytest.approx(1 + 1000 / 512, rel=1e-6)
 
 
-def test_the_kernel_has_the_gradient_of_float32():
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_gradients_are_of_rounded_operands(platform):
     keys = jax.random.split(KEY, 3)
     shapes = (2, 5, 6), (6, 4), (2, 5, 4)
     x, kernel, slope = map(jax.random.normal, keys, shapes)
-    _, pull = jax.vjp(lambda *ops: products.multiply(*ops, "bfloat16"), x, kernel)
-    by_x, by_kernel = pull(slope)
-    np.testing.assert_allclose(
-        by_kernel, jnp.einsum("bld,blf->df", x, slope), rtol=1e-5, atol=1e-5
-    )
-    wanted = rounded(slope) @ rounded(kernel).T
-    np.testing.assert_allclose(by_x, wanted, rtol=1e-5, atol=1e-5)
-    assert np.abs(by_x - slope @ kernel.T).max() > 1e-4
+    with platforms.compiling_for(platform):
+        _, pull = jax.vjp(lambda *ops: products.multiply(*ops, "bfloat16"), x, kernel)
+        by_x, by_kernel = pull(slope)
+    for found, equation, one, other in (
+        (by_x, "blf,df->bld", slope, kernel),
+        (by_kernel, "bld,blf->df", x, slope),
+    ):
+        wanted = jnp.einsum(equation, rounded(one), rounded(other))
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+        assert np.abs(found - jnp.einsum(equation, one, other)).max() > 1e-4
+
+
+def test_gradients_of_one_picture_at_a_time():
+    x, slope = jax.random.normal(KEY, (2, 3, 5, 6)), jnp.ones((3, 5, 4))
+    kernel = jax.random.normal(KEY, (6, 4))
+
+    def gradient(x):
+        return jax.vjp(lambda k: products.multiply(x, k, "bfloat16"), kernel)[1](slope)
+
+    alone = jnp.stack([gradient(one)[0] for one in x])
+    together = jax.jit(jax.vmap(gradient))(x)[0]
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_activations_are_multiplied_as_they_are():
