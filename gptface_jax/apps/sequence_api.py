@@ -62,6 +62,11 @@ class Talk2Face(verbs.Facade, SequenceModel):
         """
         if isinstance(attributes, str):
             attributes = questions.parsed(attributes)
+        if image is None and (face is not None or not align):
+            raise UserError(
+                f"face is {face!r} and align {align}, and there is no photo; give "
+                "image, or leave them out"
+            )
         if candidates < 1:
             raise UserError(f"candidates is {candidates}; use 1 or more")
         if count * candidates > (most := sequence_drawing.MOST):

@@ -8,7 +8,7 @@ the largest, or --face 2, or --face all (`gptface faces` shows their numbers). W
 as a mask to correct in a paint program and to give as --mask. Edits follow one another
 by --then hair "a woman with black hair" --then hat "a woman wearing a hat".
 
---strength "Smiling=2,Eyeglasses=-3" turns attributes up or down, from -4 to 4, beside
+--strength "Smiling=1,Eyeglasses=-1" turns attributes up or down, from -4 to 4, beside
 --text or without one; without a mask where they show.
 
 --expression "mouthSmile=0.8,jawOpen=0.1" and --turn "yaw=10" move the face itself: a
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strength",
         metavar="NAME=W,...",
-        help="signed strength of attributes, -4 to 4, e.g. Smiling=2,Eyeglasses=-3; "
+        help="signed strength of attributes, -4 to 4, e.g. Smiling=1,Eyeglasses=-1; "
         "names as of CelebA",
     )
     parser.add_argument(
@@ -131,7 +131,7 @@ def _moves(options: argparse.Namespace) -> dict[str, dict[str, float] | str | No
     from gptface_jax.pipelines import strength
 
     examples = {
-        "strength": "Smiling=2,Eyeglasses=-3",
+        "strength": "Smiling=1,Eyeglasses=-1",
         "expression": "mouthSmile=0.8,jawOpen=0.2",
         "turn": "yaw=10,pitch=-5",
     }

@@ -169,7 +169,7 @@ class EditingModel(SeesFaces):
         return self.decode_config({**_UNSTEERED, "k": 1, "side": "text", **changes})
 
     def default_candidates(self, config: DecodeConfig) -> int:
-        """Number of candidates by default: 16, or 3 where the gradient guides.
+        """Number of candidates by default: what 16 forward passes an iteration pay for.
 
         So an edit costs about as much whatever guides it, and whatever is given up on
         the way (`prune_at`).

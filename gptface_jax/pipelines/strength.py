@@ -92,9 +92,9 @@ def region(names: Iterable[str]) -> str:
 
 
 def from_text(
-    text: str, what: str = "strength", example: str = "Smiling=2,Eyeglasses=-3"
+    text: str, what: str = "strength", example: str = "Smiling=1,Eyeglasses=-1"
 ) -> dict[str, float]:
-    """ "Smiling=2,Eyeglasses=-3" -> {"Smiling": 2.0, "Eyeglasses": -3.0}.
+    """ "Smiling=1,Eyeglasses=-1" -> {"Smiling": 1.0, "Eyeglasses": -1.0}.
 
     Args:
       text: of a user.

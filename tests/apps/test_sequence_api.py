@@ -140,6 +140,8 @@ def test_faces_after_words(talker, tmp_path):
     assert any(np.array_equal(np.asarray(best), np.asarray(one)) for one in three)
     for arguments, message in (
         ({}, "nothing to follow"),
+        ({"text": "a man", "face": 1}, "face is 1 and align True, and there is no"),
+        ({"text": "a man", "align": False}, "and align False, and there is no photo"),
         ({"text": "a man", "candidates": 0}, "candidates is 0"),
         ({"text": "a man", "candidates": 2, "rank_by": 3}, "rank_by is 3; give"),
         ({"text": "a man", "candidates": 2, "rank_by": "x"}, "model 'x'"),
