@@ -96,7 +96,9 @@ def make_executor(options):
     import submitit
 
     executor = submitit.AutoExecutor(options.out / "jobs", cluster=options.executor)
-    parameters = dict(assignment.split("=", 1) for assignment in options.set)
+    if wrong := [given for given in options.set if "=" not in given]:
+        raise UserError(f"--set {wrong[0]} is no KEY=VALUE, such as mem_gb=32")
+    parameters = dict(given.split("=", 1) for given in options.set)
     values = {k: int(v) if v.isdigit() else v for k, v in parameters.items()}
     if options.executor == "slurm":
         values.setdefault("slurm_array_parallelism", options.parallel)

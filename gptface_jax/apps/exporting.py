@@ -75,10 +75,13 @@ def export(
     kept = {"attributes": attributes and list(attributes), "license": license}
     settings = _settings(vqgan, model, decode, frame, kept)
     both = {"vqgan": vqgan, "gptface": model}
-    written = pathlib.Path(card).read_text() if card else _card(both, out, description)
+    if card:
+        written = pathlib.Path(card).read_bytes()
+    else:
+        written = _card(both, out, description).encode()
     files = {
         **text.files(model.config.layout.max_text_tokens),
-        "README.md": written.encode(),
+        "README.md": written,
         "training_log.jsonl": _log({"vqgan": tokenizer, "gptface": gptface}),
     }
     weights = {name: network.params for name, network in both.items()}
@@ -426,7 +429,10 @@ def _log(runs: Mapping[str, str | os.PathLike]) -> bytes:
         if not path.is_file():  # a model directory
             path = path.with_name("training_log.jsonl")
         for line in path.read_text().splitlines() if path.is_file() else ():
-            row = {"run": name, **json.loads(line)}
+            try:
+                row = {"run": name, **json.loads(line)}
+            except ValueError:  # torn by the end of a run
+                continue
             if row["run"] == name:
                 lines.append(json.dumps(row))
     return ("\n".join(lines) + "\n").encode()

@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     _hosts.join(options)
+    import jax
+
     from gptface_jax.experiments import opening
     from gptface_jax.experiments import tokenize as tokenization
 
@@ -70,7 +72,8 @@ def run(options: argparse.Namespace) -> None:
         upright=_upright.upright(options, size),
         progress=not options.quiet,
     )
-    print(
-        f"{manifest['num_records']} records, grid {manifest['grid']}, tokenizer "
-        f"{manifest['tokenizer_digest']} -> {options.out}"
-    )
+    if jax.process_index() == 0:  # which writes the manifest of all
+        print(
+            f"{manifest['num_records']} records, grid {manifest['grid']}, tokenizer "
+            f"{manifest['tokenizer_digest']} -> {options.out}"
+        )

@@ -185,7 +185,9 @@ class _Batch:
         first = (int(number) * self.num_shards + self.shard) * count
         places = range(first, first + count)
         turns = [
-            stream.examples(place // ways for place in places if place % ways == turn)
+            stream.examples(
+                place // ways for place in places[(turn - first) % ways :: ways]
+            )
             for turn, stream in enumerate(self.streams)
         ]
         rows = [next(turns[place % ways]) for place in places]

@@ -16,7 +16,7 @@ import numpy as np
 
 from gptface_jax.core.config import from_mapping
 from gptface_jax.core.errors import UserError
-from gptface_jax.data import geometry, phrases
+from gptface_jax.data import geometry, phrases, transforms
 from gptface_jax.data.perception_examples import NAMES
 from gptface_jax.data.record import Record
 from gptface_jax.experiments import opening
@@ -167,7 +167,7 @@ def tokeniser(codes: int, data: Any) -> tuple[Tokenise, dict[str, Any]]:
 
 def _palette(codes: int, image: jax.Array) -> jax.Array:
     """Mean colours of cells as codes: needs no network, for tests and trials."""
-    levels, cell = round(codes ** (1 / 3)), _PALETTE_CELL
+    levels, cell = transforms.palette_levels(codes), _PALETTE_CELL
     b, h, w, _ = image.shape
     cells = image.reshape(b, h // cell, cell, w // cell, cell, 3).mean((2, 4))
     steps = jnp.clip((cells + 1) / 2 * levels, 0, levels - 1).astype(int)

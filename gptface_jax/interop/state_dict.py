@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from gptface_jax.core import files
 from gptface_jax.core.errors import UserError
 from gptface_jax.interop import torch_pickle, torch_writer
 
@@ -75,13 +76,15 @@ def write(
     Raises:
       UserError: another suffix than `SUFFIXES`.
     """
-    if check(path) == ".safetensors":
-        from safetensors.numpy import save
+    suffix = check(path)
+    with files.replacing(path) as partial:
+        if suffix == ".safetensors":
+            from safetensors.numpy import save
 
-        contiguous = {k: np.asarray(v, order="C") for k, v in state.items()}
-        pathlib.Path(path).write_bytes(save(contiguous, {"format": "pt"}))
-    else:
-        torch_writer.save_state_dict(path, state, key, beside)
+            contiguous = {k: np.asarray(v, order="C") for k, v in state.items()}
+            partial.write_bytes(save(contiguous, {"format": "pt"}))
+        else:
+            torch_writer.save_state_dict(partial, state, key, beside)
 
 
 def check(path: str | os.PathLike) -> str:

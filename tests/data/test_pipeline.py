@@ -1,6 +1,7 @@
 import collections
 import dataclasses
 import pickle
+import types
 
 import numpy as np
 import pytest
@@ -342,3 +343,24 @@ def test_palette_by_hand():
     assert transforms.palette_levels(64) == 4
     with pytest.raises(UserError, match="need a cube"):
         transforms.palette_levels(100)
+
+
+def test_packed_rows_take_turns_that_do_not_divide_them(monkeypatch):
+    """Three sources, 8 sequences in two rows: each place is of its own source."""
+
+    def stream(number):
+        def examples(places):
+            return ({"place": np.array([number, place])} for place in places)
+
+        return types.SimpleNamespace(examples=examples)
+
+    def pack(rows, packing):
+        return {"place": np.stack([row["place"] for row in rows])}
+
+    monkeypatch.setattr(pipeline, "pack", pack)
+    packing = types.SimpleNamespace(rows=2, examples=4)
+    batch = pipeline._Batch([stream(n) for n in range(3)], 4, 0, 1, packing)
+    for number in range(3):
+        places = range(8 * number, 8 * number + 8)
+        found = batch(number)["place"].tolist()
+        assert found == [[place % 3, place // 3] for place in places]
