@@ -86,8 +86,8 @@ class TransformerConfig:
       dtype: of the activations; parameters and norms stay float32.
       matmul_dtype: "bfloat16" rounds the operands of products with weights to it and
         sums up in float32, as TPUs do by default; activations keep `dtype`. On CPUs
-        with AVX512-BF16 or AMX a training step takes a fifth to a quarter less time. See
-        `nn.products`.
+        with AVX512-BF16 or AMX a training step takes a fifth to a quarter
+        less time. See `nn.products`.
     """
 
     num_layers: int = 12
