@@ -31,7 +31,13 @@ from tqdm import tqdm
 
 from gptface_jax.apps import plotting
 from gptface_jax.core import files, locks
-from gptface_jax.core.config import load_config, load_sweep, override, split_overrides
+from gptface_jax.core.config import (
+    assignments,
+    load_config,
+    load_sweep,
+    override,
+    split_overrides,
+)
 from gptface_jax.core.errors import UserError
 
 FINISHED = "finished"  # file in a point's folder
@@ -96,10 +102,7 @@ def make_executor(options):
     import submitit
 
     executor = submitit.AutoExecutor(options.out / "jobs", cluster=options.executor)
-    if wrong := [given for given in options.set if "=" not in given]:
-        raise UserError(f"--set {wrong[0]} is no KEY=VALUE, such as mem_gb=32")
-    parameters = dict(given.split("=", 1) for given in options.set)
-    values = {k: int(v) if v.isdigit() else v for k, v in parameters.items()}
+    values = assignments("--set", options.set)
     if options.executor == "slurm":
         values.setdefault("slurm_array_parallelism", options.parallel)
     executor.update_parameters(**{"name": "gptface", "timeout_min": 10080, **values})
