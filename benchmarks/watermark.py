@@ -84,7 +84,10 @@ class Bench:
         known[:, layout.image_slice] = False
         module, params = self.editor.module, self.editor.params
         key = jax.random.key(self.seed)
-        result = decode.decode(module, params, tokens, jnp.asarray(known), config, key)
+        result = decode.decode(
+            module, params, tokens, jnp.asarray(known), config, key,
+            codebook=self.editor.codebook,
+        )  # fmt: skip
         chosen = result.tokens[:, layout.image_slice]
         ids = np.asarray(self.config.vocab.joint_to_image(chosen))
         ids = ids.reshape(count, *self.grid)

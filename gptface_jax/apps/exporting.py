@@ -22,6 +22,7 @@ from gptface_jax.interop import directory, state_dict, taming, tencent
 from gptface_jax.nn.vqgan import VQGANConfig
 from gptface_jax.pipelines import framing, networks, strength
 from gptface_jax.pipelines.editing_model import decode_options
+from gptface_jax.pipelines.sequence_model import drawing_options
 
 
 def export(
@@ -96,7 +97,7 @@ def _settings(vqgan, model, decode, frame, kept: Mapping[str, Any]) -> dict[str,
     return {
         "library_version": __version__,
         "vqgan": to_mapping(vqgan.config),
-        "gptface": to_mapping(model.config),
+        "gptface": _stored(model.config),
         "decode": dataclasses.asdict(decode_options(options)),
         **({} if frame is None else {"frame": plain_frame(frame)}),
         **{key: value for key, value in kept.items() if value},
@@ -121,7 +122,7 @@ def _pair(
     model = opening.open_network(gptface, "gptface", step)
     if not networks.is_run(gptface):
         decode = {**model.meta.get("decode", {}), **decode}
-        model = _as_of_a_run(model, gptface)
+        model = _as_of_a_run(model, gptface, "gptface")
     gptface_run.check_pair(vqgan, model, gptface)
     return vqgan, model, decode
 
@@ -152,19 +153,21 @@ def plain_frame(frame: np.ndarray) -> list[list[float]]:
     return [[round(float(v), 4) for v in point] for point in frame]
 
 
-def _as_of_a_run(network: networks.Network, folder) -> networks.Network:
-    """The transformer of a model directory with the meta of the run it came from."""
-    vqgan = opening.open_network(folder, "vqgan")
-    config = network.meta["training"]["gptface"]
-    manifest = {
-        "tokenizer_digest": vqgan.codes_digest, "frame": network.meta.get("frame")
-    }  # fmt: skip
-    files = {
-        "vocab.txt": directory.read_vocab(networks.locate(folder)).encode(),
-        "manifest.json": json.dumps(manifest).encode(),
-    }
+def _as_of_a_run(network: networks.Network, folder, name: str) -> networks.Network:
+    """The network of a model directory with the meta of the run it came from."""
+    config = network.meta["training"][name]
+    row, files = registry.row(name), {}
+    for file in row.files:
+        files[file] = (networks.locate(folder) / file).read_bytes()
+    if row.beside:
+        vqgan = opening.open_network(folder, "vqgan")
+        manifest = {
+            "tokenizer_digest": vqgan.codes_digest, "frame": network.meta.get("frame")
+        }  # fmt: skip
+        files["manifest.json"] = json.dumps(manifest).encode()
     meta = {"config": config, "step": config["total_steps"], "extra_files": files}
-    meta |= {k: network.meta[k] for k in ("attributes", "license") if k in network.meta}
+    kept = ("attributes", "license", "synthesis")
+    meta |= {k: network.meta[k] for k in kept if k in network.meta}
     return dataclasses.replace(network, meta=meta)
 
 
@@ -216,6 +219,7 @@ def export_run(
     *,
     tokenizer: str | os.PathLike | None = None,
     decode: Mapping[str, Any] | None = None,
+    synthesis: Mapping[str, Any] | None = None,
     frame: Sequence[Sequence[float]] | None = None,
     attributes: Sequence[str] | None = None,
     description: str = "",
@@ -227,10 +231,13 @@ def export_run(
     """Writes a model directory of a training run, with its VQGAN where it needs one.
 
     Args:
-      run: of any system.
+      run: of any system; or a model directory, of which everything stays that is not
+        given here.
       tokenizer: the VQGAN that made the run's token cache: a training run, model
         directory or bundled name, whose licence the weights inherit.
       decode, attributes: as for `export`, of a network that is a GPTFace as well.
+      synthesis: recommended fields of `GenerateConfig` for the pictures of a network
+        that is a Talk2Face as well.
       out, frame, description, card, license, dtype: as for `export`.
       step: checkpoint of the run.
 
@@ -238,27 +245,36 @@ def export_run(
       Parameters in millions by network.
 
     Raises:
-      UserError: no training run, a VQGAN that is missing or too many, or options of
-        a decoder that it does not have.
+      UserError: no such run, a VQGAN that is missing or too many, or options that the
+        network does not have.
     """
     if attributes:
         strength.directions(dict.fromkeys(attributes, 0))  # or it says which
-    if not networks.is_run(run):
-        raise UserError(f"'{run}' is no training run (it has no checkpoints)")
-    (name,) = opening.networks_of(run)
+    again, held = not networks.is_run(run), opening.networks_of(run)
+    if again and held == ["vqgan"]:
+        raise UserError(f"'{run}' holds a VQGAN alone; give it as --tokenizer")
+    name = next(n for n in held if not again or n != "vqgan")
     row = registry.row(name)
+    if again and row.beside and tokenizer is None:
+        tokenizer = run
     if bool(row.beside) != bool(tokenizer):
         raise UserError(
             f"a model of '{name}' holds its VQGAN too; give the run's as --tokenizer"
             if row.beside
             else f"a model of '{name}' has no tokenizer; leave --tokenizer out"
         )
-    edits = name == "gptface" or "gptface" in row.parts
+    edits, draws = (n == name or n in row.parts for n in ("gptface", "talk2face"))
     if (decode or attributes) and not edits:
         raise UserError(
             f"a model of '{name}' makes no edits; leave --decode and --attributes out"
         )
+    if synthesis and not draws:
+        raise UserError(
+            f"a model of '{name}' draws no pictures after texts; leave --synthesis out"
+        )
     network = opening.open_network(run, name, step)
+    if again:
+        network = _as_of_a_run(network, run, name)
     both = {name: network}
     config, millions = network.meta["config"], trees.count(network.params) / 1e6
     training, log = {name: config}, {name: run}
@@ -270,14 +286,19 @@ def export_run(
         training |= _training_of(vqgan)
         log = {"vqgan": networks.locate(tokenizer), **log}
     frame = framing.checked_frame(frame)
-    options = {}
+    kept = {"attributes": attributes and list(attributes), "license": license}
+    options = {key: value or network.meta.get(key) for key, value in kept.items()}
     if edits:
         editor = opening.open_network(run, "gptface", step)
-        learnt = gptface_run.learnt_options(editor)
+        if again:
+            learnt = editor.meta["decode"]
+        else:
+            learnt = gptface_run.learnt_options(editor)
         checked = decode_options({**learnt, **(decode or {})})
         options["decode"] = dataclasses.asdict(checked)
-    if attributes:
-        options["attributes"] = list(attributes)
+    if draws:
+        wanted = {**network.meta.get("synthesis", {}), **(synthesis or {})}
+        options["synthesis"] = wanted and drawing_options(wanted)
     written = model_cards.RUN.format(
         name=pathlib.Path(out).name,
         description=description,
@@ -288,28 +309,42 @@ def export_run(
         steps=network.meta["step"],
         batch=config["batch_size"],
         limits=model_cards.LIMITS if edits else model_cards.RARE,
-    )
-    kept = {k: network.meta["extra_files"][k] for k in row.files}
-    if "vocab.txt" in kept:
-        text = TextTokenizer.from_vocab_text(kept["vocab.txt"].decode())
+    ).encode()
+    if card:
+        written = pathlib.Path(card).read_bytes()
+    elif again and (old := networks.locate(run) / "README.md").is_file():
+        written = old.read_bytes()
+    files = {k: network.meta["extra_files"][k] for k in row.files}
+    if "vocab.txt" in files:
+        text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())
         layout = getattr(network.config, "layout", None)
-        kept |= text.files(*([layout.max_text_tokens] if layout else []))
-    files = {
-        **kept,
-        "README.md": pathlib.Path(card).read_bytes() if card else written.encode(),
-        "training_log.jsonl": _log(log),
-    }
+        files |= text.files(*([layout.max_text_tokens] if layout else []))
+    files |= {"README.md": written, "training_log.jsonl": _log(log)}
     known = {
         "library_version": __version__,
-        **{n: to_mapping(part.config) for n, part in both.items()},
+        **{n: _stored(part.config) for n, part in both.items()},
         **({} if frame is None else {"frame": plain_frame(frame)}),
-        **({"license": license} if license else {}),
-        **options,
+        **{key: value for key, value in options.items() if value},
         "training": training,
     }
     weights = {n: part.params for n, part in both.items()}
     directory.write(out, known, weights, files, dtype)
     return _millions(both)
+
+
+def _stored(config: Any) -> dict[str, Any]:
+    """Config of a network as a model directory holds it: its products in float32.
+
+    Rounded products are for training on processors that have them; what a model answers
+    is not to depend on where it was trained.
+    """
+
+    def plain(value):
+        if not isinstance(value, Mapping):
+            return value
+        return {k: plain(v) for k, v in value.items() if k != "matmul_dtype"}
+
+    return plain(to_mapping(config))
 
 
 def _training_of(vqgan: networks.Network) -> dict[str, Any]:

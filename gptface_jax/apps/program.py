@@ -63,8 +63,9 @@ def edit_function(editor: Editor, config: DecodeConfig, num_candidates: int = 1)
         known = known.at[:, layout.image_slice].set(~is_open.reshape(count, -1))
         keys = jax.vmap(jax.random.key)(seeds)
         result, scores = decode.rerank(
-            gptface, weights["gptface"], tokens, known, config, keys, num_candidates
-        )
+            gptface, weights["gptface"], tokens, known, config, keys, num_candidates,
+            codebook=weights["vqgan"]["codebook"],
+        )  # fmt: skip
         ids = vocab.joint_to_image(result.tokens[:, layout.image_slice])
         ids = ids.reshape(count, *layout.grid)
         sees = vqgan.config.condition_channels

@@ -6,8 +6,9 @@ gptface caption --model my_model --jobs photos/ --out captions/
 
 A Talk2Face (configs/talk2face) writes a sentence and gives the mean probability of its
 words; a GPTFace, such as the bundled demo model, fills in --words words and gives the
-probability that they match. The model sees the face of the photo, brought upright; it
-knows no names.
+probability that they match. Of a model that is both the Talk2Face writes, or with
+--words the GPTFace; --system says so, too. The model sees the face of the photo,
+brought upright; it knows no names.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.system is None and options.words is None:
+        from gptface_jax.experiments import opening
+
+        if "talk2face" in opening.systems_of(options.model):
+            options.system = "talk2face"
     given = {n: getattr(options, n) for n in ("samples", "words", "rank_by")}
     arguments = {
         "seed": options.seed,

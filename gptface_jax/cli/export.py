@@ -9,6 +9,10 @@ gptface export --run runs/talk2face --tokenizer runs/vqgan --out my_talk2face
 gptface export --run runs/shared --tokenizer vqgan128 --decode k=16 --out my_shared
 gptface export --run runs/judge --out my_judge
 
+A model directory again, with other options, card or precision:
+
+gptface export --run my_shared --decode k=8 --synthesis temperature=0.7 --out better
+
 A VQGAN alone, as a directory or for taming-transformers (FILE.ckpt or
 FILE.safetensors, and FILE.yaml beside it; `gptface import` is the way back):
 
@@ -48,10 +52,10 @@ from gptface_jax.core.errors import UserError
 _ALONE = {"tencent": "a Talk2Face", "faceptor": "a Faceptor"}
 # Options of a directory that a taming checkpoint has no place for.
 _DIRECTORY_ONLY = (
-    "run", "gptface", "description", "card", "decode", "frame", "attributes",
-    "license", "dtype",
+    "run", "gptface", "description", "card", "decode", "synthesis", "frame",
+    "attributes", "license", "dtype",
 )  # fmt: skip
-_OF_GPTFACE = ("decode", "frame", "attributes")
+_OF_GPTFACE = ("decode", "synthesis", "frame", "attributes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run of the VQGAN; without --gptface also a model directory",
     )
     parser.add_argument(
-        "--run", help="run of another system, e.g. of a Talk2Face or a judge"
+        "--run",
+        help="run of another system, e.g. of a Talk2Face or a judge; or a model "
+        "directory of one, to change its options, card or precision",
     )
     parser.add_argument(
         "--model", help="bundled name, model directory or hub id (stablehlo)"
@@ -83,6 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="KEY=VALUE",
         help="recommended decoder option, e.g. step_size=0.02; repeatable",
+    )
+    parser.add_argument(
+        "--synthesis",
+        action="append",
+        metavar="KEY=VALUE",
+        help="recommended option of a Talk2Face's pictures, e.g. temperature=0.7; "
+        "repeatable (--run)",
     )
     parser.add_argument(
         "--frame",
@@ -157,10 +170,12 @@ def run(options: argparse.Namespace) -> None:
                 options.run,
                 options.out,
                 tokenizer=options.tokenizer,
+                synthesis=assignments("--synthesis", options.synthesis or ()),
                 **_of_editor(options),
                 **card,
             )
         elif options.gptface:
+            _refuse(options, ("synthesis",), "directory and --gptface; give --run")
             millions = exporting.export(
                 options.gptface,
                 options.tokenizer,

@@ -60,6 +60,7 @@ def open_model(
         frame,
         card,
         dtype,
+        network.meta.get("synthesis"),
     )
 
 

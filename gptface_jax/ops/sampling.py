@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gptface_jax.ops import quantize
+
 FAR = 1_000_000  # ring of a position when nothing is known
 _BLOCK = 64  # ids whose probabilities are added up first
 
@@ -90,6 +92,29 @@ def commit_mask(
     return (rank < k) & is_open
 
 
+def for_temperature(
+    log_p: jax.Array, temperature: jax.Array, density: jax.Array
+) -> jax.Array:
+    """Scores of which `sample` at a temperature draws by the density of probability.
+
+    A code that is alone stands for as much of the space of patches as many similar ones
+    together, and has as much probability as all of these. A temperature that sharpens
+    the probabilities of codes prefers it for that; one that sharpens probability per
+    volume does not: with volume v = 1 / (codes nearby) of each,
+
+      v (p / v)^(1/T)  =  exp((log p + (1 - T) log(codes nearby)) / T).
+
+    At T = 1 that is p, at T = 0 the maximum lies where the codes are that are likely
+    together.
+
+    Args:
+      log_p: float [...,K], log-probabilities or logits.
+      temperature: T, scalar or [...,1].
+      density: float [K], of `code_density`.
+    """
+    return log_p + (1.0 - temperature) * density
+
+
 def sample(
     scores: jax.Array,
     temperature: jax.Array,
@@ -157,6 +182,32 @@ def keep_likely(logits: jax.Array, top_k: int = 0, top_p: float = 0.0) -> jax.Ar
         )
         logits = jnp.where(logits < last, -jnp.inf, logits)
     return logits
+
+
+def code_density(codebook: jax.Array | None, width: float = 1.0) -> jax.Array:
+    """Log of how many codes are near each code, itself among them; float32 [K].
+
+    Counted by a Gaussian of the distance in the codebook: 0 for a code that is alone,
+    log n for one of n that are the same.
+
+    Args:
+      codebook: float [K,C].
+      width: its standard deviation, in distances of a code to the nearest other one
+        (their median).
+
+    Raises:
+      ValueError: there is no codebook.
+    """
+    if codebook is None:
+        raise ValueError(
+            f"density is {width}, and nothing says which codes are similar; pass the "
+            "codebook of the VQGAN"
+        )
+    apart = jnp.maximum(quantize.distances(codebook, codebook), 0.0)
+    itself = jnp.eye(len(apart), dtype=bool)
+    nearest = jnp.min(jnp.where(itself, jnp.inf, apart), axis=1)
+    unit = 2.0 * width**2 * jnp.maximum(jnp.median(nearest), 1e-12)
+    return jax.nn.logsumexp(-jnp.where(itself, 0.0, apart) / unit, axis=1)
 
 
 def _invert(weights: jax.Array, drawn: jax.Array) -> jax.Array:

@@ -115,35 +115,35 @@ def _memory(device: jax.Device) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Rerank:
-    """Function (params, rows) of `gptface_decode.rerank`, equal for equal options."""
+    """Function (weights, rows) of `gptface_decode.rerank`, equal for equal options."""
 
     module: GPTFace
     config: DecodeConfig
     num_candidates: int
     slots: int
 
-    def __call__(self, params, rows):
-        tokens, known, key, *added = rows
+    def __call__(self, weights, rows):
+        (params, codebook), (tokens, known, key, *added) = weights, rows
         return gptface_decode.rerank(
             self.module, params, tokens, known, self.config, key, self.num_candidates,
-            *added, slots=self.slots,
+            *added, slots=self.slots, codebook=codebook,
         )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class _Decode:
-    """Function (params, rows) of `gptface_decode.decode`, equal for equal options."""
+    """Function (weights, rows) of `gptface_decode.decode`, equal for equal options."""
 
     module: GPTFace
     config: DecodeConfig
     slots: int
 
-    def __call__(self, params, rows):
-        tokens, known, key = rows
-        decode = gptface_decode.decode
-        return decode(
-            self.module, params, tokens, known, self.config, key, slots=self.slots
-        )
+    def __call__(self, weights, rows):
+        (params, codebook), (tokens, known, key) = weights, rows
+        return gptface_decode.decode(
+            self.module, params, tokens, known, self.config, key, slots=self.slots,
+            codebook=codebook,
+        )  # fmt: skip
 
 
 class Editor:
@@ -200,8 +200,10 @@ class Editor:
         self.dtype = dtype
         self._mesh = Mesh(np.array(devices), ("batch",))
         self._split = NamedSharding(self._mesh, PartitionSpec("batch"))
+        # The codebook for options that ask which codes are alike.
         self._everywhere = jax.device_put(
-            gptface.params, NamedSharding(self._mesh, PartitionSpec())
+            (gptface.params, vqgan.params["codebook"]),
+            NamedSharding(self._mesh, PartitionSpec()),
         )
         score = functools.partial(predict.itm_log_prob, gptface.module)
         self._score = jax.jit(score)
@@ -212,6 +214,15 @@ class Editor:
     @property
     def params(self) -> Any:
         """The transformer's parameters, on the first device."""
+        return self._weights[0]
+
+    @property
+    def codebook(self) -> jax.Array:
+        """The VQGAN's codebook float32 [K,C], on the first device."""
+        return self._weights[1]
+
+    @property
+    def _weights(self) -> tuple[Any, jax.Array]:
         return jax.tree.map(lambda x: x.addressable_data(0), self._everywhere)
 
     def on(self, devices: Sequence[jax.Device]) -> Editor:
@@ -431,7 +442,7 @@ class Editor:
     def _decoded(self, decoder: Any, rows: Any) -> Any:
         """What a decoder makes of rows [B,...], which all devices share."""
         if len(self._mesh.devices) == 1:
-            return decoder(self.params, rows)
+            return decoder(self._weights, rows)
         rows = jax.device_put(rows, self._split)
         return each_device.rows_apart(self._mesh, decoder, self._everywhere, rows)
 

@@ -41,7 +41,7 @@ def synthesize(
       attributes: see `data.questions.stated`.
       count: number of pictures.
       seed: of the random choices; picture i of a seed is the same for any count.
-      decode: fields of `GenerateConfig`.
+      decode: fields of `GenerateConfig`, by default those of the model.
       image_ids: int [n] codes of the picture to begin with; None for none.
 
     Raises:
@@ -58,7 +58,7 @@ def synthesize(
             "there is nothing to follow; give a text, attributes such as "
             "'Smiling=true', or both"
         )
-    config = generate_options({**decode, "modality": "image"})
+    config = generate_options({**model.synthesis, **decode, "modality": "image"})
     words = unknown_words(model.tokenizer, text) if text else []
     if image_ids is None:
         prefix, notes = model.text_prefix(PROMPTS["caption_to_image"], text, said)

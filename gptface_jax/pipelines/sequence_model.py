@@ -76,6 +76,17 @@ def generate_options(values: Mapping[str, Any]) -> GenerateConfig:
     return from_options(GenerateConfig, values, "decode.")
 
 
+def drawing_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `GenerateConfig` that pictures are drawn by, checked.
+
+    Raises:
+      UserError: see `generate_options`.
+    """
+    values = {**values, "modality": "image"}
+    generate_options(values)
+    return values
+
+
 class SequenceModel(SeesFaces):
     """A VQGAN and a prefix language model that belong together.
 
@@ -88,9 +99,10 @@ class SequenceModel(SeesFaces):
       card: the model card.
       dtype: of the transformer's activations, "float32" or "bfloat16"; by default the
         network's.
+      synthesis: fields of `GenerateConfig` that suit the pictures it draws.
 
     Raises:
-      UserError: networks that do not belong together.
+      UserError: networks that do not belong together, or options that make no sense.
     """
 
     OPTIONS = GenerateConfig
@@ -104,6 +116,7 @@ class SequenceModel(SeesFaces):
         frame: Any = None,
         card: str = "",
         dtype: str | None = None,
+        synthesis: Mapping[str, Any] | None = None,
     ):
         config = network.config
         if config.vocab.codebook_size != vqgan.config.codebook_size:
@@ -114,11 +127,13 @@ class SequenceModel(SeesFaces):
         self.network, self.vqgan, self.tokenizer = network, vqgan, tokenizer
         self.learnt, self.frame = learnt, framing.checked_frame(frame)
         self.card, self.dtype = card, dtype
+        self.synthesis = drawing_options(synthesis or {})
         if dtype:
             layers = dataclasses.replace(config.transformer, dtype=dtype)
             config = dataclasses.replace(config, transformer=layers)
         self.module = PrefixLM(for_generation(config))
         self._params = jax.tree.map(jnp.asarray, network.params)
+        self._codebook = jnp.asarray(vqgan.network.params["codebook"], jnp.float32)
 
     def __repr__(self) -> str:
         return f"<gptface_jax.{type(self).__name__} {self.digest}, {self.size} px>"
@@ -238,8 +253,9 @@ class SequenceModel(SeesFaces):
     ) -> decode.Generated:
         """`decode.generate` by the model's parameters."""
         return decode.generate(
-            self.module, self._params, prefixes, config, keys, given, tail
-        )
+            self.module, self._params, prefixes, config, keys, given, tail,
+            self._codebook,
+        )  # fmt: skip
 
     def score(
         self, prefixes: np.ndarray, candidates: np.ndarray, given: int = 0

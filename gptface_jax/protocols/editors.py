@@ -242,7 +242,7 @@ def by_redrawing(
       UserError: the model was not trained to.
     """
     sequence_drawing.check_edits(model)
-    config = generate_options({"modality": "image"})
+    config = generate_options(model.synthesis)
 
     def edit(photos: np.ndarray, task: Task, done: Callable[[int], object]) -> Edited:
         if photos.shape[1] != model.size:

@@ -134,8 +134,9 @@ def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
     if form == "directory":
         path = tmp_path / "model"
         exporting.export_run(
-            run, path, tokenizer=tokenizer, decode={"k": 5}, attributes=["Smiling"]
-        )
+            run, path, tokenizer=tokenizer, decode={"k": 5, "density": 1.0},
+            attributes=["Smiling"], synthesis={"temperature": 0.5},
+        )  # fmt: skip
         tokenizer = None
         known = json.loads((path / "config.json").read_text())
         assert {*known["training"]} == {"shared", "vqgan"}
@@ -172,6 +173,10 @@ def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
     assert "itm/kernel" in trees.flatten(own.params)
     assert editing.decode.cfg == 2.0  # as of a run that saw pictures without texts
     if form == "directory":
+        assert asking.synthesis == {"temperature": 0.5, "modality": "image"}
+        details = turned.synthesize("a woman").details
+        assert details["decode"]["temperature"] == 0.5
+        _check_exported_again(path, tmp_path / "again")
         assert (editing.decode.k, both.attributes) == (5, ("Smiling",))
         moved = both.on(jax.devices()[:1])
         assert moved.several and moved.ask(photo, asked, align=False) == said
@@ -179,6 +184,29 @@ def test_the_same_folder_edits_and_answers(run, form, tiny, tmp_path):
         program.write(path, tmp_path / "program", **options)
         alone = gptface_jax.load(tmp_path / "program")
         assert alone.decode == editing.decode and not alone.several
+
+
+def _check_exported_again(path, out):
+    """A model directory with an option changed is otherwise the same."""
+    exporting.export_run(path, out, decode={"k": 3}, synthesis={"top_k": 9})
+    before, after = (json.loads((p / "config.json").read_text()) for p in (path, out))
+    assert after["decode"] == {**before["decode"], "k": 3}
+    assert after["synthesis"] == {**before["synthesis"], "top_k": 9}
+    for said in ("decode", "synthesis"):
+        del before[said], after[said]
+    assert before == after
+    for name in ("README.md", "label_sets.json", "shared.safetensors", "vocab.txt"):
+        assert (path / name).read_bytes() == (out / name).read_bytes()
+    with pytest.raises(UserError, match="holds a VQGAN alone; give it as --tokenizer"):
+        exporting.export_run("vqgan128", out.with_name("vqgan"))
+
+
+def test_what_is_stored_does_not_round_its_products():
+    config = model_config()
+    layers = dataclasses.replace(config.transformer, matmul_dtype="bfloat16")
+    rounded = dataclasses.replace(config, transformer=layers)
+    stored = exporting._stored(rounded)
+    assert from_mapping(shared.SharedConfig, stored) == config
 
 
 def test_what_holds_a_system_as_a_part_is_found(monkeypatch):

@@ -52,6 +52,33 @@ def test_sampling_follows_the_distribution():
     np.testing.assert_allclose(shares, expected, atol=0.015)
 
 
+def test_density_counts_the_codes_nearby():
+    # Three the same, two at the unit of distance from one another, one alone.
+    codes = jnp.array([[0.0], [0], [0], [50], [51], [99]])
+    found = np.exp(sampling.code_density(codes[3:]))
+    # The median distance to the nearest is 1; 48 and more are nothing.
+    np.testing.assert_allclose(found, [1 + np.exp(-0.5)] * 2 + [1], rtol=1e-5)
+    wider = np.exp(sampling.code_density(codes[3:], width=2.0))
+    np.testing.assert_allclose(wider, [1 + np.exp(-0.125)] * 2 + [1], rtol=1e-5)
+    same = np.exp(sampling.code_density(codes[jnp.array([0, 1, 2, 5])]))
+    np.testing.assert_allclose(same, [3, 3, 3, 1], rtol=1e-5)
+
+
+@given(st.integers(1, 6), st.floats(0.05, 2.0))
+@settings(max_examples=30, deadline=None)
+def test_a_code_split_into_copies_keeps_its_share_at_any_temperature(copies, t):
+    p = np.array([0.5, 0.3, 0.2])
+    whole = p ** (1 / t) / np.sum(p ** (1 / t))
+    # The first code as so many copies, each with its part of the probability.
+    codes = jnp.array([[0.0]] * copies + [[4.0], [9.0]])
+    split = np.log([0.5 / copies] * copies + [0.3, 0.2])
+    density = sampling.code_density(codes, 0.01)
+    scores = np.asarray(sampling.for_temperature(jnp.array(split), t, density)) / t
+    found = np.exp(scores - np.logaddexp.reduce(scores))
+    np.testing.assert_allclose(found[:copies].sum(), whole[0], rtol=2e-3)
+    np.testing.assert_allclose(found[copies:], whole[1:], rtol=2e-3)
+
+
 def test_every_block_of_ids_is_drawn_by_its_share():
     scores = np.full((60_000, 150), -np.inf, np.float32)
     shares = {0: 0.1, 63: 0.2, 64: 0.3, 127: 0.05, 149: 0.35}

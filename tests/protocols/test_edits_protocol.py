@@ -2,18 +2,21 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from gptface_jax.cli.evaluate import edits as verb
 from gptface_jax.core.config import load_config
 from gptface_jax.core.errors import UserError
 from gptface_jax.experiments import opening, training
 from gptface_jax.protocols import editors, edits, feature_space, strength
 from gptface_jax.protocols import judge as judges
 from gptface_jax.protocols import records as held_out
+from gptface_jax.systems.gptface.options import DecodeConfig
 
 SPEC = {"kind": "synthetic", "size": 32, "count": 10, "seed": 4}
 NAMES = ("Smiling", "Eyeglasses")
@@ -357,3 +360,26 @@ def test_settings_of_a_slider_are_judged(
         assert shown.width == 10 * (80 + 8) + 8
     assert gptface_command(*command, "--attributes", "Young") == 2
     assert "where 'Young' shows" in capsys.readouterr().err
+
+
+def test_ways_take_only_what_a_model_has_learnt_from_its_options(tmp_path):
+    own = DecodeConfig(
+        guidance="none", cfg=3.0, refresh=4, prune_at=(0.5,), density=1.0,
+        temperature=0.5, select="halton", match_token=False,
+    )  # fmt: skip
+    model = types.SimpleNamespace(
+        decode_config=lambda method: dataclasses.replace(own, **method)
+    )
+    ways = tmp_path / "ways.py"
+    ways.write_text(
+        "def get_sweep():\n    return {'global': {'select': 'global', 'samples': 3}}"
+    )
+    given = dict.fromkeys(("step_size", "k", "guidance", "only", "methods"))
+    options = types.SimpleNamespace(**given, no_match_token=False, samples=2)
+    assert verb._methods(options, model) == {"default": (own, 2)}
+    options.methods = str(ways)
+    expected = DecodeConfig(
+        guidance="none", density=1.0, temperature=0.5, select="global",
+        match_token=False,
+    )  # fmt: skip
+    assert verb._methods(options, model) == {"global": (expected, 3)}

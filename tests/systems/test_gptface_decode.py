@@ -231,6 +231,31 @@ def test_temperature_zero_is_greedy_and_keys_matter():
     assert (np.asarray(a.tokens) != np.asarray(b.tokens)).any()
 
 
+@pytest.mark.parametrize("refresh", [1, 0])
+def test_density_prefers_codes_that_have_others_beside_them(refresh):
+    known = tiny.known_mask(2, ALL)
+    module, params = tiny.model()
+    # Codes 0 to 4 are nearly the same; 5, 6, 7 are alone.
+    codebook = jnp.array([[0.0], [0.1], [0.2], [0.3], [0.4], [50], [80], [99]])
+
+    def drawn(**options):
+        config = DecodeConfig(guidance="none", k=3, refresh=refresh, **options)
+        tokens = tiny.tokens(2)
+        return decode(module, params, tokens, known, config, KEY, codebook=codebook)
+
+    cold = {"temperature": 0.0, "temperature_end": 0.0}
+    codes = [
+        np.asarray(drawn(density=d, **cold).tokens)[~known] - 13 for d in (0.0, 3.0)
+    ]
+    # The tiny model's logits are nearly equal: what there is more of wins.
+    assert (codes[0] > 4).any() and (codes[1] <= 4).all()
+    warm = {"temperature": 1.0, "temperature_end": 1.0}
+    same = [drawn(density=d, **warm).tokens for d in (0.0, 3.0)]
+    np.testing.assert_array_equal(*same)
+    with pytest.raises(ValueError, match="density is 2.0, and .* pass the codebook"):
+        run(known, DecodeConfig(guidance="none", density=2.0))
+
+
 def test_wrong_options_are_named():
     for options, said in (
         ({"guidance": "magic"}, "'magic'"),
@@ -248,7 +273,8 @@ def test_wrong_options_are_named():
         with pytest.raises(ValueError, match=said):
             DecodeConfig(**options)
     for name in ("step_size", "kl_max", "temperature", "temperature_end",
-                 "confidence_noise", "cfg", "cfg_end", "last_blocks"):  # fmt: skip
+                 "confidence_noise", "density", "cfg", "cfg_end",
+                 "last_blocks"):  # fmt: skip
         for value in (-1.0, math.nan, math.inf):
             said = f"^{name} is {value}; use a number from 0 on"
             with pytest.raises(ValueError, match=said):

@@ -77,6 +77,26 @@ def test_greedy_takes_the_likeliest_token_of_the_whole_sequence():
         sequence.append(int(found.tokens[1, 0, place]))
 
 
+def test_density_prefers_codes_that_have_others_beside_them():
+    module, params = t2f.model()
+    codebook = jnp.array([[0.0], [0.1], [0.2], [0.3], [0.4], [50], [80], [99]])
+
+    def drawn(temperature, density):
+        config = GenerateConfig(temperature=temperature, density=density, top_k=0)
+        found = decode.generate(
+            module, params, t2f.prefixes(), config, keys(3, 2), codebook=codebook
+        )
+        return np.asarray(found.tokens) - t2f.CODES, np.asarray(found.log_probs)
+
+    (plain, _), (dense, said) = drawn(0.0, 0.0), drawn(0.0, 3.0)
+    assert (plain > 4).any() and (dense <= 4).all()
+    # What is told of a code is the model's own probability.
+    assert (said < 0).all() and (said > -4).all()
+    np.testing.assert_array_equal(drawn(1.0, 0.0)[0], drawn(1.0, 3.0)[0])
+    with pytest.raises(ValueError, match="density is 3.0, and .* pass the codebook"):
+        draw(density=3.0)
+
+
 def test_a_sample_does_not_depend_on_its_batch_mates():
     options = {"modality": "text", "max_tokens": 6, "top_k": 0}
     whole = draw(samples=3, **options)

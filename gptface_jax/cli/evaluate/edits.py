@@ -48,6 +48,9 @@ from gptface_jax.cli.evaluate import _shared
 from gptface_jax.core.errors import UserError, nearest
 
 _REPAIRS = "repairs"  # their name in the table of kinds
+# What a way of --methods leaves to the model: what it has learnt, and how its codes are
+# drawn. All else that a model takes by default would be measured in its place.
+_MODELS_OWN = ("guidance", "match_token", "temperature", "temperature_end", "density")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +105,8 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         "--methods",
         metavar="FILE.py",
         help="instead of --guidance a file whose get_sweep() names them, such as "
-        "configs/experiments/guidance.py",
+        "configs/experiments/guidance.py; of the model's own options they keep "
+        + ", ".join(_MODELS_OWN),
     )
     group.add_argument(
         "--only", nargs="+", metavar="NAME", help="of --methods; default all"
@@ -436,17 +440,20 @@ def _earlier(path: str | None, about: dict[str, Any]) -> list[dict[str, Any]]:
 def _methods(options, model) -> dict:
     """Decoder options and number of candidates by name of the method."""
     from gptface_jax.core.config import load_sweep
+    from gptface_jax.systems.gptface.options import DecodeConfig
 
     changes = {"step_size": options.step_size, "k": options.k}
     changes = {k: v for k, v in changes.items() if v is not None}
     if options.no_match_token:
         changes["match_token"] = False
-    own, plain = {"default": {}}, {"cfg": 1.0, "cfg_end": None}
+    own = {"default": {}}
     if options.methods:
         methods = load_sweep(options.methods)
     else:
         methods = {r: {"guidance": r} for r in options.guidance or ()} or own
     if methods is not own:  # a way is what it says, whatever the model takes by default
+        plain = dataclasses.asdict(DecodeConfig())
+        plain = {k: v for k, v in plain.items() if k not in _MODELS_OWN}
         methods = {name: {**plain, **method} for name, method in methods.items()}
     unknown = [name for name in options.only or () if name not in methods]
     if unknown:

@@ -60,7 +60,9 @@ class _Carry:
     kept: keeping.Kept | None = None  # where not all positions are computed anew
 
 
-def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Carry:
+def _commit(
+    carry: _Carry, scores, match, remaining, key, model, config, density
+) -> _Carry:
     """One sample's carry after an iteration, given its scores by side [P,V]."""
     layout, vocab = model.layout, model.vocab
     offsets = {"image": vocab.text_size, "text": 0}
@@ -78,6 +80,8 @@ def _commit(carry: _Carry, scores, match, remaining, key, model, config) -> _Car
         rows = keeping.image_rows(carry.kept.places, layout)
     for side, where in config.slices(layout).items():
         offered = scores[side]
+        if side == "image" and density is not None:
+            offered = sampling.for_temperature(offered, temperature, density)
         if side == "image" and config.watermark:
             codes = vocab.joint_to_image(carry.tokens[where])  # below 0 where open
             gain = watermark.favoured(
@@ -191,6 +195,7 @@ def decode(
     key: jax.Array,
     words: jax.Array | None = None,
     slots: int | None = None,
+    codebook: jax.Array | None = None,
 ) -> DecodeResult:
     """Fills the open positions of every sequence of a batch.
 
@@ -209,29 +214,41 @@ def decode(
       words: bool [|V|], the text ids that may be drawn; default all but the special
         ones.
       slots: `kept.slots` of what is known, for calls within jit.
+      codebook: float [K,C] of the VQGAN, which `config.density` needs.
 
     Returns:
       A DecodeResult after exactly ceil(open / k) iterations a sample.
     """
     config = config.settled(module.config, platforms.current())
     slots = _slots(module, known, config, slots)
-    return fill_jitted(module, params, tokens, known, config, key, words, slots)
+    return fill_jitted(
+        module, params, tokens, known, config, key, words, slots, codebook
+    )
 
 
 def _slots(module, known, config: DecodeConfig, slots: int | None) -> int:
     return keeping.slots(config, module.config, known) if slots is None else slots
 
 
+def _density(config: DecodeConfig, codebook: jax.Array | None) -> jax.Array | None:
+    """`ops.sampling.code_density` float32 [K], where codes are drawn by it."""
+    if not config.density or config.side == "text":
+        return None
+    return sampling.code_density(codebook, config.density)
+
+
 def fill(
-    module, params, tokens, known, config: DecodeConfig, key, words=None, slots=0
-) -> DecodeResult:
+    module, params, tokens, known, config: DecodeConfig, key, words=None, slots=0,
+    codebook=None,
+) -> DecodeResult:  # fmt: skip
     """`decode` without jit, of settled options."""
     if key.ndim == 0:
         key = jax.vmap(lambda b: jax.random.fold_in(key, b))(
             jnp.arange(tokens.shape[0])
         )
     begin = _begin(module, params, tokens, known, config, slots)
-    end = _advance(module, params, begin, config, key, words)
+    density = _density(config, codebook)
+    end = _advance(module, params, begin, config, key, words, density=density)
     result = _result(end)
     return _traced(module, params, result) if config.traced_afterwards else result
 
@@ -276,9 +293,12 @@ def _advance(
     share=1.0,
     strengths: predict.Strengths | None = None,
     bias: jax.Array | None = None,
+    density: jax.Array | None = None,
 ) -> _Carry:
     """The carry after a share of each sample's iterations, rounded up; 1 for all."""
-    commit = functools.partial(_commit, model=module.config, config=config)
+    commit = functools.partial(
+        _commit, model=module.config, config=config, density=density
+    )
     # Taken apart before the loop, in which that would be done at every turn.
     layers = params["transformer"] if carry.kept is not None else None
     parts = layers and taken_apart(module.config.transformer, layers)
@@ -374,6 +394,7 @@ def rerank(
     strengths: predict.Strengths | None = None,
     bias: jax.Array | None = None,
     slots: int | None = None,
+    codebook: jax.Array | None = None,
 ) -> tuple[DecodeResult, jax.Array]:
     """Decodes every sequence several times and keeps what matches best (A.9.4).
 
@@ -386,7 +407,7 @@ def rerank(
       strengths: of attributes, beside the text or without one (SPEC E.15). Of several
         candidates the best is then that of `predict.signed_match`.
       bias: float32 [B,P,V], what each code gains at each image position.
-      slots: see `decode`.
+      slots, codebook: see `decode`.
 
     Returns:
       (DecodeResult of the best, log p(q=1) of all the finished ones, float32 [B,N]; of
@@ -396,7 +417,7 @@ def rerank(
     slots = _slots(module, known, config, slots)
     return _rerank_jitted(
         module, params, tokens, known, config, key, num_candidates, strengths, bias,
-        slots,
+        slots, codebook,
     )  # fmt: skip
 
 
@@ -404,8 +425,9 @@ def rerank(
     jax.jit, static_argnames=("module", "config", "num_candidates", "slots")
 )
 def _rerank_jitted(
-    module, params, tokens, known, config, key, num_candidates, strengths, bias, slots
-):
+    module, params, tokens, known, config, key, num_candidates, strengths, bias, slots,
+    codebook,
+):  # fmt: skip
     size = len(tokens)
     number = jnp.tile(jnp.arange(num_candidates), size)
     # All candidates begin alike: what is read of them at the start is read once.
@@ -418,7 +440,10 @@ def _rerank_jitted(
         ),
     )
     keys = jax.vmap(jax.random.fold_in)(key, number)
-    advance = functools.partial(_advance, module, params, config=config)
+    density = _density(config, codebook)
+    advance = functools.partial(
+        _advance, module, params, config=config, density=density
+    )
     signed = strengths is not None and num_candidates > 1
     for share, keep in config.survivors(num_candidates):
         carry = advance(carry, key=keys, share=share, **added)

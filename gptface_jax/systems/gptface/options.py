@@ -40,6 +40,11 @@ class Committing:
       select: "boundary" commits next to known tokens first, "global" by
         confidence alone, "halton" in an order that is spread over the grid.
       temperature, temperature_end: of sampling, falling linearly.
+      density: width within which codes count as similar, in distances of a code to the
+        nearest other one. The temperature then acts on probability per volume of the
+        codebook's space, and not on single codes, of which those that resemble no other
+        would be preferred (`ops.sampling.for_temperature`); 0 turns it off, and at
+        temperature 1 it does nothing. For codebooks with many similar codes: 1.
       confidence_noise: Gumbel noise on confidences, annealed to 0.
       raw_confidence: rank by logits (with fusion, by their mixture) instead of
         log-probabilities (literal).
@@ -62,6 +67,7 @@ class Committing:
     select: str = "boundary"
     temperature: float = 1.0
     temperature_end: float = 0.7
+    density: float = 0.0
     confidence_noise: float = 1.0
     raw_confidence: bool = False
     confidence: str = "drawn"
@@ -79,8 +85,8 @@ class Committing:
         if self.k < 1:
             raise ValueError(f"k is {self.k}; commit at least 1 token an iteration")
         _not_negative(
-            self, "temperature", "temperature_end", "confidence_noise", "remask",
-            "refresh",
+            self, "temperature", "temperature_end", "density", "confidence_noise",
+            "remask", "refresh",
         )  # fmt: skip
         try:
             shares = (0.0, *map(float, self.prune_at), 1.0)

@@ -91,6 +91,7 @@ def generate(
     keys: jax.Array,
     given: jax.Array | None = None,
     tail: tails.Tail = (),
+    codebook: jax.Array | None = None,
 ) -> Generated:
     """Draws targets; a sample's tokens do not depend on its batch mates.
 
@@ -105,6 +106,7 @@ def generate(
         for its value; [PAD] after them. Default none.
       tail: ranges [start, stop) of joint ids, out of each of which a token follows the
         text, in place of its [SEP] (static), see `tails`.
+      codebook: float [K,C] of the VQGAN, which `config.density` needs.
 
     Raises:
       UserError: prefix and target are longer than the model's sequences.
@@ -122,16 +124,21 @@ def generate(
     given = jnp.asarray(given, jnp.int32)[:, : target - len(tail)]
     short = target - given.shape[1]
     given = jnp.pad(given, ((0, 0), (0, short)), constant_values=model.vocab.pad_id)
-    return _generate(module, params, prefixes, config, keys, given, tail)
+    return _generate(module, params, prefixes, config, keys, given, tail, codebook)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config", "tail"))
-def _generate(module, params, prefixes, config: GenerateConfig, keys, given, tail):
+def _generate(
+    module, params, prefixes, config: GenerateConfig, keys, given, tail, codebook
+):
     pad = module.config.vocab.pad_id
     variables, length = {"params": params}, given.shape[1]
     prefix = read_prefix(module, variables, prefixes)
     # Taken apart before the loop, in which that would be done at every turn.
     parts = taken_apart(module.config.transformer, params["transformer"])
+    density = 0.0
+    if config.density and config.modality == "image":
+        density = sampling.code_density(codebook, config.density)
 
     def body(carry: _Carry) -> _Carry:
         forced = given[:, carry.step, None]  # [P,1]
@@ -139,7 +146,8 @@ def _generate(module, params, prefixes, config: GenerateConfig, keys, given, tai
             scores = tails.scores(module, variables, carry.hidden, carry.tail, tail)
         else:
             scores = _scores(module, variables, carry.hidden, config.modality)
-        ids = _draw(scores, config, keys, carry.step)
+        offered = sampling.for_temperature(scores, config.temperature, density)
+        ids = _draw(offered, config, keys, carry.step)
         said = jnp.take_along_axis(
             jax.nn.log_softmax(scores), ids[..., None], axis=-1
         )[..., 0]  # fmt: skip

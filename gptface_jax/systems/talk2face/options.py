@@ -18,6 +18,8 @@ class GenerateConfig:
         "text" draws words and [SEP], at which it stops.
       max_tokens: of a text, its [SEP] among them.
       temperature: that divides the logits; 0 takes the likeliest (greedy).
+      density: of image codes, as of GPTFace's `DecodeConfig`: the temperature acts on
+        probability per volume of the codebook's space; 0 turns it off.
       top_k, top_p: see `ops.sampling.keep_likely`; 0 for all. The released model's
         are 70 and 0.
       cached: False runs the whole sequence for every token: for tests and comparisons.
@@ -26,6 +28,7 @@ class GenerateConfig:
     modality: str = "image"
     max_tokens: int = 64
     temperature: float = 1.0
+    density: float = 0.0
     top_k: int = 70
     top_p: float = 0.0
     cached: bool = True
@@ -38,6 +41,7 @@ class GenerateConfig:
         for name, least, most in (
             ("max_tokens", 1, None),
             ("temperature", 0, None),
+            ("density", 0, None),
             ("top_k", 0, None),
             ("top_p", 0, 1),
         ):
