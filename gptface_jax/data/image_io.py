@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pathlib
+import threading
 import warnings
 from typing import Any
 
@@ -32,6 +33,9 @@ class Damaged(UserError):
     """Error of a file that begins like a picture and cannot be decoded."""
 
 
+# Filters of warnings are the process's: threads that change them and put them back would
+# put back one another's.
+_FILTERS = threading.Lock()
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -108,7 +112,7 @@ def _from_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if heif:
         _register_heif(name)
     try:
-        with warnings.catch_warnings():
+        with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             formats = ["HEIF"] if heif else FORMATS
             return Image.open(io.BytesIO(data), formats=formats)

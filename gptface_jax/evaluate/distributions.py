@@ -246,7 +246,11 @@ def inception_score(probabilities: Any, splits: int = 1) -> tuple[float, float]:
     """
     table = _table(probabilities)
     if (table < 0).any() or not np.allclose(table.sum(axis=1), 1, atol=1e-3):
-        raise UserError("rows of probabilities must be 0 or more and add up to 1")
+        raise UserError(
+            f"rows of probabilities add up to {table.sum(axis=1).min():g} to "
+            f"{table.sum(axis=1).max():g}, the smallest entry is {table.min():g}; they "
+            "must be 0 or more and add up to 1"
+        )
     if not 1 <= splits <= len(table):
         raise UserError(
             f"{splits} splits of {len(table)} pictures; give 1 or more, and a picture "

@@ -853,6 +853,8 @@ def test_the_command_listens_here_and_leaves_nothing(
     monkeypatch.setattr(serve, "wait", wait)
     assert run("--port", free_port()) == 130
     assert len(seen) == 1 and not list(tmp_path.iterdir())
+    # What the process had it has again.
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["GRADIO_TEMP_DIR"] == ""
     for wrong in ("--max-mb", "--concurrency", "--port"):
         assert run(wrong, 0) == 2
         assert "is 0" in capsys.readouterr().err

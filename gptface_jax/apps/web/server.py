@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from PIL import Image
 
@@ -127,19 +127,36 @@ def serving(
         raise UserError(f"port is {port}; give a --port from 1 to 65535")
     if not 0 < max_pixels <= image_io.MAX_PIXELS:
         raise UserError(f"max_pixels is {max_pixels}; use 1 to {image_io.MAX_PIXELS}")
-    pixels = Image.MAX_IMAGE_PIXELS
-    with tempfile.TemporaryDirectory(prefix="gptface-serve-") as folder:
-        os.environ |= {**OFFLINE, "GRADIO_TEMP_DIR": folder}
+    with (
+        tempfile.TemporaryDirectory(prefix="gptface-serve-") as folder,
+        _process({**OFFLINE, "GRADIO_TEMP_DIR": folder}, max_pixels),
+    ):
         page = _page(model, seed, max_pixels, concurrency, folder)
         page.queue(max_size=_WAITING, api_open=False)  # nothing passes the queue by
         _launch(page, folder, host, port, int(max_mb * 2**20))
-        Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this
         try:
             with _swept(folder, keep):
                 yield page.local_url
         finally:
-            Image.MAX_IMAGE_PIXELS = pixels
             page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _process(variables: Mapping[str, str], max_pixels: int) -> Iterator[None]:
+    """Sets what gradio and Pillow read of the process, and puts it back at the end."""
+    before = {name: os.environ.get(name) for name in variables}
+    pixels = Image.MAX_IMAGE_PIXELS
+    os.environ |= variables
+    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = pixels
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _page(model, seed, max_pixels, concurrency, folder):

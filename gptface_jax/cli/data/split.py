@@ -42,7 +42,10 @@ def run(options: argparse.Namespace) -> None:
     if min(options.validation, options.test) < 0 or (
         options.validation + options.test >= 1
     ):
-        raise UserError("--validation and --test must be shares whose sum is below 1")
+        raise UserError(
+            f"--validation {options.validation:g} and --test {options.test:g} leave "
+            "nothing to train on; give shares from 0 whose sum is below 1"
+        )
     if options.shard_size < 1:
         raise UserError(f"--shard-size is {options.shard_size}; use 1 or more")
     found = _shared.open_set(options)

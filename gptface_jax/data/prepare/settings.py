@@ -211,15 +211,18 @@ def read(values: Mapping[str, Any]) -> Config:
             f"split.validation {shares[0]} and split.test {shares[1]} leave nothing to "
             "train on; give shares from 0 whose sum is below 1"
         )
-    least = {
-        "unit_size": config.unit_size,
-        "crop.size": config.crop.size - 15,
-        "image_ids.batch_size": config.image_ids.batch_size,
-        "crop.context": config.crop.context,
-    }
-    for key, value in least.items():
-        if value <= 0:
-            raise UserError(f"{key} is too small; see gptface prepare --help")
+    for key, value, least in (
+        ("unit_size", config.unit_size, 1),
+        ("crop.size", config.crop.size, 16),
+        ("image_ids.batch_size", config.image_ids.batch_size, 1),
+    ):
+        if value < least:
+            raise UserError(f"{key} is {value}; use {least} or more")
+    if config.crop.context <= 0:
+        raise UserError(
+            f"crop.context is {config.crop.context}; use a number above 0, the side "
+            "of the crop in sides of the face"
+        )
     if not -1 <= config.filters.near_duplicates <= 8:
         raise UserError(
             f"filters.near_duplicates is {config.filters.near_duplicates}; use 0 to 8 "

@@ -70,6 +70,11 @@ class Stages:
     upright: Upright | None = None
     opt_out: OptOut = OptOut()
 
+    def __post_init__(self):
+        # Of damaged files; what matters is counted. Not around each of them: filters
+        # are the process's, whose threads would put back one another's.
+        warnings.filterwarnings("ignore", module="PIL")
+
     def __call__(
         self, samples: Iterable[Sample | Rejected]
     ) -> Iterator[Rejected | tuple[Kept, ...]]:
@@ -133,9 +138,7 @@ class Stages:
         if isinstance(record.image, bytes) and not record.image:
             return item.rejected(sample.EMPTY)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what matters is counted
-                pixels = image_io.decode(record.image, self.config.decoding.max_pixels)
+            pixels = image_io.decode(record.image, self.config.decoding.max_pixels)
         except image_io.TooLarge:
             return item.rejected(sample.TOO_MANY_PIXELS)
         except image_io.Damaged:
