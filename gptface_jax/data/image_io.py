@@ -33,8 +33,8 @@ class Damaged(UserError):
     """Error of a file that begins like a picture and cannot be decoded."""
 
 
-# Filters of warnings are the process's: threads that change them and put them back would
-# put back one another's.
+# Filters of warnings are the process's: threads that change them and put them back
+# would put back one another's.
 _FILTERS = threading.Lock()
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TURNS = {
