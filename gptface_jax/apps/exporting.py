@@ -277,7 +277,7 @@ def export_run(
         network = _as_of_a_run(network, run, name)
     both = {name: network}
     config, millions = network.meta["config"], trees.count(network.params) / 1e6
-    training, log = {name: config}, {name: run}
+    training, log = {name: _portable(config)}, {name: run}
     if tokenizer:
         both["vqgan"] = vqgan = opening.open_network(tokenizer, "vqgan")
         gptface_run.check_pair(vqgan, network, run)
@@ -319,7 +319,8 @@ def export_run(
         text = TextTokenizer.from_vocab_text(files["vocab.txt"].decode())
         layout = getattr(network.config, "layout", None)
         files |= text.files(*([layout.max_text_tokens] if layout else []))
-    files |= {"README.md": written, "training_log.jsonl": _log(log)}
+    before = None if again else config.get("init_from")
+    files |= {"README.md": written, "training_log.jsonl": _log(log, {name: before})}
     known = {
         "library_version": __version__,
         **{n: _stored(part.config) for n, part in both.items()},
@@ -330,6 +331,14 @@ def export_run(
     weights = {n: part.params for n, part in both.items()}
     directory.write(out, known, weights, files, dtype)
     return _millions(both)
+
+
+def _portable(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An experiment config without the folders of the machine above `init_from`."""
+    start = config.get("init_from")
+    if not start or not pathlib.Path(start).is_absolute():
+        return config
+    return {**config, "init_from": pathlib.Path(start).name}
 
 
 def _stored(config: Any) -> dict[str, Any]:
@@ -456,18 +465,38 @@ def _facts(config: VQGANConfig, out: str | os.PathLike) -> dict[str, Any]:
     }
 
 
-def _log(runs: Mapping[str, str | os.PathLike]) -> bytes:
-    """The runs' metrics, one JSON object a line, with the run's name."""
-    lines = []
+def _log(
+    runs: Mapping[str, str | os.PathLike],
+    before: Mapping[str, str | os.PathLike | None] | None = None,
+) -> bytes:
+    """The runs' metrics, one JSON object a line, with the run's name.
+
+    Args:
+      runs: folders of runs or model directories by name.
+      before: what some of them started from. Where that is a model directory of the
+        same name with a log, its rows come first, and "part" counts the trainings.
+    """
+    rows = []
     for name, run in runs.items():
-        path = pathlib.Path(run) / "metrics.jsonl"
-        if not path.is_file():  # a model directory
-            path = path.with_name("training_log.jsonl")
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                row = {"run": name, **json.loads(line)}
-            except ValueError:  # torn by the end of a run
-                continue
-            if row["run"] == name:
-                lines.append(json.dumps(row))
-    return ("\n".join(lines) + "\n").encode()
+        start = (before or {}).get(name)
+        earlier = _rows(name, start) if start and pathlib.Path(start).is_dir() else []
+        part = 1 + max((row.get("part", 0) for row in earlier), default=-1)
+        rows += [{"part": 0, **row} for row in earlier]
+        rows += [{**row, "part": part} if part else row for row in _rows(name, run)]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _rows(name: str, run: str | os.PathLike) -> list[dict[str, Any]]:
+    """The metrics of a run, or those of that name in a model directory."""
+    path = pathlib.Path(run) / "metrics.jsonl"
+    if not path.is_file():  # a model directory
+        path = path.with_name("training_log.jsonl")
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            row = {"run": name, **json.loads(line)}
+        except ValueError:  # torn by the end of a run
+            continue
+        if row["run"] == name:
+            rows.append(row)
+    return rows

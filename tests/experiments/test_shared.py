@@ -201,6 +201,43 @@ def _check_exported_again(path, out):
         exporting.export_run("vqgan128", out.with_name("vqgan"))
 
 
+def test_a_log_begins_with_that_of_the_training_before(tmp_path):
+    def write(name, file, *rows):
+        (tmp_path / name).mkdir()
+        lines = [json.dumps(row) for row in rows]
+        (tmp_path / name / file).write_text("\n".join([*lines, "{torn"]))
+        return tmp_path / name
+
+    first = write("first", "metrics.jsonl", {"step": 1}, {"step": 2})
+    vqgan = write("vqgan", "metrics.jsonl", {"step": 9})
+    log = exporting._log({"vqgan": vqgan, "shared": first}).decode()
+    assert [json.loads(row) for row in log.splitlines()] == [
+        {"run": "vqgan", "step": 9}, {"run": "shared", "step": 1},
+        {"run": "shared", "step": 2},
+    ]  # fmt: skip
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "training_log.jsonl").write_text(log)
+    second = write("second", "metrics.jsonl", {"step": 1})
+    (model / "training_log.jsonl").write_bytes(
+        exporting._log({"shared": second}, {"shared": model})
+    )
+    third = write("third", "metrics.jsonl", {"step": 7})
+    log = exporting._log({"shared": third}, {"shared": model}).decode().splitlines()
+    found = [(row["step"], row["part"]) for row in map(json.loads, log)]
+    assert found == [(1, 0), (2, 0), (1, 1), (7, 2)]
+    # A bundled name or a run is no model directory with a log.
+    alone = exporting._log({"shared": third}, {"shared": "demo64"})
+    assert alone == exporting._log({"shared": third})
+
+
+def test_no_folder_of_the_machine_is_told():
+    config = {"init_from": "/home/somebody/runs/first", "batch_size": 2}
+    assert exporting._portable(config) == {"init_from": "first", "batch_size": 2}
+    for start in ("demo64", "runs/first", ""):
+        assert exporting._portable({"init_from": start}) == {"init_from": start}
+
+
 def test_what_is_stored_does_not_round_its_products():
     config = model_config()
     layers = dataclasses.replace(config.transformer, matmul_dtype="bfloat16")
