@@ -9,6 +9,7 @@ import string
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 import yaml
@@ -85,6 +86,20 @@ def test_manifests_fit_the_schemas(root, name):
     assert told["JAX_COORDINATOR_ADDRESS"] == f"run-{group['name']}-0-0.run:8476"
     pods = group["replicas"] * job["spec"]["completions"]
     assert int(told["JAX_NUM_PROCESSES"]) == pods
+
+
+def test_the_image_is_made_of_what_is_there(root):
+    lines = (root / "launch" / "Dockerfile").read_text().splitlines()
+    copied = [
+        name for row in lines if row.startswith("COPY") for name in row.split()[1:-1]
+    ]
+    assert copied and all((root / name).exists() for name in copied)
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    # What a wheel is built of is copied.
+    built = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wanted = [*built["packages"], *built["force-include"]]
+    assert {pathlib.Path(name).parts[0] for name in wanted} <= set(copied)
+    assert {"cuda", "tpu"} <= set(project["project"]["optional-dependencies"])
 
 
 def local(root, environment, *arguments):
