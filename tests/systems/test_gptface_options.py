@@ -13,9 +13,8 @@ from gptface_jax.systems.gptface.options import DecodeConfig
 NAMES = """
     k guidance step_size num_steps form update_set last_blocks at_once kl_max fusion
     eta_growth restore eq6 match_token cfg cfg_end side select temperature
-    temperature_end density confidence_noise raw_confidence confidence remask refresh prune_at
-    trace
-    watermark watermark_key watermark_left
+    temperature_end density confidence_noise raw_confidence confidence remask refresh
+    prune_at trace watermark watermark_key watermark_left
 """
 
 
