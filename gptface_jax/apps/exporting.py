@@ -101,7 +101,10 @@ def _settings(vqgan, model, decode, frame, kept: Mapping[str, Any]) -> dict[str,
         "decode": dataclasses.asdict(decode_options(options)),
         **({} if frame is None else {"frame": plain_frame(frame)}),
         **{key: value for key, value in kept.items() if value},
-        "training": {"vqgan": vqgan.meta["config"], "gptface": model.meta["config"]},
+        "training": {
+            "vqgan": _portable(vqgan.meta["config"]),
+            "gptface": _portable(model.meta["config"]),
+        },
     }
 
 
